@@ -1,0 +1,38 @@
+# duo_room(<room> SOURCES a.cc... [ROOMS lower rooms...] [LIBS private libraries...])
+# One room = one static library duo_<room>. Sources are listed by hand.
+function(duo_room room)
+  cmake_parse_arguments(ARG "" "" "SOURCES;ROOMS;LIBS" ${ARGN})
+  add_library(duo_${room} STATIC ${ARG_SOURCES})
+  target_include_directories(duo_${room} PUBLIC
+    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>
+    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src>
+    $<INSTALL_INTERFACE:include>)
+  target_compile_features(duo_${room} PUBLIC cxx_std_20)
+  set_target_properties(duo_${room} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+  foreach(lower IN LISTS ARG_ROOMS)
+    target_link_libraries(duo_${room} PUBLIC duo_${lower})
+  endforeach()
+  if(ARG_LIBS)
+    target_link_libraries(duo_${room} PRIVATE ${ARG_LIBS})
+  endif()
+  set_property(GLOBAL APPEND PROPERTY DUO_ROOMS ${room})
+endfunction()
+
+# duo_test(<name> SOURCES x_test.cc... ROOMS rooms... [LIBS ...]): a GoogleTest program; each TEST is one ctest test.
+# DUO_SHARED_DIR names a folder of optional extra test data; a test that wants it and does not find it prints SKIPPED.
+function(duo_test name)
+  if(NOT DUO_BUILD_TESTS)
+    return()
+  endif()
+  cmake_parse_arguments(ARG "" "" "SOURCES;ROOMS;LIBS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  foreach(lower IN LISTS ARG_ROOMS)
+    target_link_libraries(${name} PRIVATE duo_${lower})
+  endforeach()
+  target_link_libraries(${name} PRIVATE ${ARG_LIBS} GTest::gmock GTest::gtest_main)
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_compile_definitions(${name} PRIVATE
+    DUO_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
+    DUO_SHARED_DIR="${PROJECT_SOURCE_DIR}/../shared")
+  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST PROPERTIES LABELS unit)
+endfunction()

@@ -1,0 +1,150 @@
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "base/bf16.h"
+#include "base/buffer.h"
+#include "base/check.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/mapped_file.h"
+#include "base/parallel.h"
+#include "base/rng.h"
+#include "duo/result.h"
+
+namespace duo {
+namespace {
+
+std::string TempPath(const std::string& name) {
+  return (std::filesystem::temp_directory_path() / ("duo_base_test_" + std::to_string(getpid()) + "_" + name)).string();
+}
+
+TEST(Result, CarriesValueOrSentence) {
+  Result<int> good = 7;
+  EXPECT_TRUE(good.ok());
+  EXPECT_EQ(*good, 7);
+  Result<int> bad = Status(StatusCode::kCorrupt, "x.json: broken");
+  EXPECT_FALSE(bad.ok());
+  EXPECT_EQ(bad.status().Annotate("loading").message(), "loading: x.json: broken");
+  EXPECT_DEATH((void)bad.value(), "x.json: broken");
+}
+
+TEST(Bf16, RoundsToNearestEvenAndKeepsSpecials) {
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+    const bf16 b{static_cast<uint16_t>(bits)};
+    const float f = ToFloat(b);
+    if (std::isnan(f)) {
+      EXPECT_TRUE(std::isnan(ToFloat(ToBf16(f))));
+    } else {
+      EXPECT_EQ(ToBf16(f).bits, bits);
+    }
+  }
+  EXPECT_EQ(ToBf16(1.0f + 0x1p-8f).bits, ToBf16(1.0f).bits) << "a tie goes to the even mantissa";
+  EXPECT_EQ(ToBf16(1.0f + 0x3p-8f).bits, ToBf16(1.0f + 0x1p-6f).bits);
+  EXPECT_TRUE(std::isinf(ToFloat(ToBf16(std::numeric_limits<float>::max()))));
+}
+
+TEST(F16, EveryValueIsExact) {
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+    const uint32_t exponent = (bits >> 10) & 31, mantissa = bits & 1023;
+    const double sign = bits & 0x8000 ? -1.0 : 1.0;
+    const float f = ToFloat(f16{static_cast<uint16_t>(bits)});
+    if (exponent == 31) {
+      EXPECT_EQ(std::isnan(f), mantissa != 0);
+    } else if (exponent == 0) {
+      EXPECT_EQ(f, sign * std::ldexp(mantissa, -24));
+    } else {
+      EXPECT_EQ(f, sign * std::ldexp(1024.0 + mantissa, static_cast<int>(exponent) - 25));
+    }
+  }
+}
+
+TEST(Buffer, RefusesAbsurdSizesWithASentence) {
+  auto b = Buffer::Allocate(size_t{1} << 60);
+  ASSERT_FALSE(b.ok());
+  EXPECT_EQ(b.status().code(), StatusCode::kResourceExhausted);
+  EXPECT_NE(b.status().message().find("1152921504606846976"), std::string::npos);
+}
+
+TEST(VirtualBuffer, GrowsInPlace) {
+  auto reserved = VirtualBuffer::Reserve(size_t{64} << 20);
+  ASSERT_TRUE(reserved.ok());
+  VirtualBuffer buffer = std::move(*reserved);
+  ASSERT_TRUE(buffer.Commit(0, 5000).ok());
+  uint8_t* before = buffer.data();
+  std::memset(before, 7, 5000);
+  ASSERT_TRUE(buffer.Commit(5000, size_t{40} << 20).ok());
+  EXPECT_EQ(buffer.data(), before);
+  EXPECT_EQ(buffer.data()[4999], 7);
+  EXPECT_EQ(buffer.data()[size_t{30} << 20], 0) << "fresh pages read as zero";
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(before) % (size_t{2} << 20), 0u);
+}
+
+TEST(ParallelFor, RunsEveryTaskOnce) {
+  for (int threads : {1, 2, 3, 8}) {
+    std::vector<int> seen(1000, 0);
+    std::atomic<int> bad_thread{0};
+    ParallelFor(threads, 1000, [&](int64_t task, int thread) {
+      seen[static_cast<size_t>(task)] += 1;
+      if (thread < 0 || thread >= threads) bad_thread = 1;
+    });
+    EXPECT_EQ(seen, std::vector<int>(1000, 1));
+    EXPECT_EQ(bad_thread, 0);
+  }
+}
+
+TEST(Rng, IsTheSameEverywhere) {
+  Rng rng(42);
+  EXPECT_EQ(rng.Next(), 0xbdd732262feb6e95ull);
+  double sum = 0, squares = 0;
+  for (int i = 0; i < 100000; ++i) {
+    const double x = rng.Normal();
+    sum += x;
+    squares += x * x;
+    ASSERT_LT(rng.Below(7), 7u);
+  }
+  EXPECT_NEAR(sum / 1e5, 0, 0.02);
+  EXPECT_NEAR(squares / 1e5, 1, 0.02);
+}
+
+TEST(File, WritesAtomicallyAndReadsUnderALimit) {
+  const std::string path = TempPath("file");
+  ASSERT_TRUE(WriteFileAtomic(path, "hello").ok());
+  EXPECT_EQ(*ReadFile(path, 5), "hello");
+  auto too_large = ReadFile(path, 4);
+  EXPECT_EQ(too_large.status().code(), StatusCode::kCorrupt);
+  EXPECT_NE(too_large.status().message().find(path), std::string::npos);
+  EXPECT_EQ(WriteFileAtomic("/nonexistent/dir/x", "y").code(), StatusCode::kIo);
+  EXPECT_EQ(ReadFile(path + ".none", 4).status().code(), StatusCode::kNotFound);
+  auto mapped = MappedFile::Open(path);
+  ASSERT_TRUE(mapped.ok());
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(mapped->data()), mapped->size()), "hello");
+  EXPECT_FALSE(MappedFile::Open("/tmp").ok());
+  std::filesystem::remove(path);
+}
+
+TEST(Json, ErrorsNameFileAndKey) {
+  auto bad = ParseJson("{\"a\": }", "dir/config.json");
+  ASSERT_FALSE(bad.ok());
+  EXPECT_EQ(bad.status().message().rfind("dir/config.json: not valid JSON", 0), 0u);
+  auto json = ParseJson(R"({"n": 3, "f": 8192.0, "h": 0.5, "s": "x", "z": null, "big": 18446744073709551615})", "c.json");
+  ASSERT_TRUE(json.ok());
+  EXPECT_EQ(*JsonInt(*json, "n", "c.json"), 3);
+  EXPECT_EQ(*JsonInt(*json, "f", "c.json"), 8192);
+  EXPECT_EQ(*JsonIntOr(*json, "z", 5, "c.json"), 5);
+  EXPECT_FALSE(JsonInt(*json, "h", "c.json").ok());
+  EXPECT_FALSE(JsonInt(*json, "big", "c.json").ok());
+  EXPECT_EQ(JsonInt(*json, "s", "c.json").status().message(), "c.json: s: expected a whole number, found string \"x\"");
+  EXPECT_EQ(JsonString(*json, "none", "c.json").status().message(), "c.json: none: expected a string, found nothing");
+  EXPECT_FALSE(ParseJson(std::string(100000, '['), "deep").ok());
+}
+
+}  // namespace
+}  // namespace duo

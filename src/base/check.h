@@ -1,0 +1,11 @@
+// Invariants. A failed check is a bug in duo, never bad input (that is a Status).
+#pragma once
+
+namespace duo::internal {
+[[noreturn]] void CheckFailed(const char* file, int line, const char* condition, const char* message);
+}  // namespace duo::internal
+
+#define DUO_CHECK(condition, message)                                               \
+  do {                                                                              \
+    if (!(condition)) ::duo::internal::CheckFailed(__FILE__, __LINE__, #condition, message); \
+  } while (false)

@@ -1,0 +1,24 @@
+// Whole small files, read under a limit and written so that a crash never leaves half of one.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+#include "duo/result.h"
+
+namespace duo {
+
+/// The whole file. kNotFound, kIo; kCorrupt when it is larger than max_bytes (the message names both sizes).
+Result<std::string> ReadFile(const std::string& path, size_t max_bytes);
+
+/// Writes to a temporary name in the same directory, flushes it to disk, then renames it over `path`: afterwards
+/// `path` holds either its old content or all of `bytes`. kIo names the path and the reason.
+Status WriteFileAtomic(const std::string& path, std::string_view bytes);
+
+bool FileExists(const std::string& path);
+bool IsDirectory(const std::string& path);
+/// Creates the directory and its missing parents; an existing directory is fine. kIo.
+Status MakeDirectories(const std::string& path);
+
+}  // namespace duo

@@ -1,0 +1,117 @@
+#include "base/json.h"
+
+#include <cmath>
+
+namespace duo {
+namespace {
+
+constexpr int kMaxNesting = 64;
+
+// The nesting depth is bounded before the parser builds a tree, so that destroying the tree cannot exhaust the stack.
+bool NestsDeeperThan(std::string_view text, int limit) {
+  int depth = 0;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_string) {
+      if (c == '\\') {
+        ++i;
+      } else if (c == '"') {
+        in_string = false;
+      }
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '{' || c == '[') {
+      if (++depth > limit) return true;
+    } else if (c == '}' || c == ']') {
+      --depth;
+    }
+  }
+  return false;
+}
+
+Status Mismatch(const std::string& where, const char* key, const char* expected, const Json* found) {
+  std::string sentence = where + ": " + key + ": expected " + expected + ", found ";
+  if (found == nullptr) {
+    sentence += "nothing";
+  } else {
+    std::string text = found->dump(-1, ' ', false, Json::error_handler_t::replace);
+    if (text.size() > 60) text = text.substr(0, 57) + "...";
+    sentence += std::string(JsonTypeName(*found)) + " " + text;
+  }
+  return Status(StatusCode::kCorrupt, sentence);
+}
+
+const Json* Find(const Json& object, const char* key) {
+  if (!object.is_object()) return nullptr;
+  const auto it = object.find(key);
+  return it == object.end() ? nullptr : &*it;
+}
+
+bool MissingOrNull(const Json* value) { return value == nullptr || value->is_null(); }
+
+}  // namespace
+
+Result<Json> ParseJson(std::string_view text, const std::string& where) {
+  if (NestsDeeperThan(text, kMaxNesting)) {
+    return Status(StatusCode::kCorrupt, where + ": JSON nested deeper than " + std::to_string(kMaxNesting) + " levels");
+  }
+  try {
+    return Json::parse(text);
+  } catch (const std::exception& e) {
+    return Status(StatusCode::kCorrupt, where + ": not valid JSON: " + e.what());
+  }
+}
+
+Result<int64_t> JsonInt(const Json& object, const char* key, const std::string& where) {
+  const Json* v = Find(object, key);
+  if (v != nullptr && v->is_number_unsigned() && v->get<uint64_t>() <= static_cast<uint64_t>(INT64_MAX)) {
+    return static_cast<int64_t>(v->get<uint64_t>());
+  }
+  if (v != nullptr && v->is_number_integer() && !v->is_number_unsigned()) return v->get<int64_t>();
+  // Some exporters write whole numbers as 8192.0.
+  if (v != nullptr && v->is_number_float()) {
+    const double d = v->get<double>();
+    if (std::floor(d) == d && std::fabs(d) < 9e15) return static_cast<int64_t>(d);
+  }
+  return Mismatch(where, key, "a whole number", v);
+}
+
+Result<int64_t> JsonIntOr(const Json& object, const char* key, int64_t fallback, const std::string& where) {
+  if (MissingOrNull(Find(object, key))) return fallback;
+  return JsonInt(object, key, where);
+}
+
+Result<double> JsonNumber(const Json& object, const char* key, const std::string& where) {
+  const Json* v = Find(object, key);
+  if (v != nullptr && v->is_number()) return v->get<double>();
+  return Mismatch(where, key, "a number", v);
+}
+
+Result<double> JsonNumberOr(const Json& object, const char* key, double fallback, const std::string& where) {
+  if (MissingOrNull(Find(object, key))) return fallback;
+  return JsonNumber(object, key, where);
+}
+
+Result<std::string> JsonString(const Json& object, const char* key, const std::string& where) {
+  const Json* v = Find(object, key);
+  if (v != nullptr && v->is_string()) return v->get<std::string>();
+  return Mismatch(where, key, "a string", v);
+}
+
+Result<std::string> JsonStringOr(const Json& object, const char* key, std::string_view fallback,
+                                 const std::string& where) {
+  if (MissingOrNull(Find(object, key))) return std::string(fallback);
+  return JsonString(object, key, where);
+}
+
+Result<bool> JsonBoolOr(const Json& object, const char* key, bool fallback, const std::string& where) {
+  const Json* v = Find(object, key);
+  if (MissingOrNull(v)) return fallback;
+  if (v->is_boolean()) return v->get<bool>();
+  return Mismatch(where, key, "true or false", v);
+}
+
+const char* JsonTypeName(const Json& value) { return value.type_name(); }
+
+}  // namespace duo

@@ -1,0 +1,33 @@
+// JSON text to values, with errors as sentences. The JSON library throws; nothing thrown leaves these functions.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+#include "duo/result.h"
+
+namespace duo {
+
+using Json = nlohmann::json;
+
+/// `where` (usually the file's path) begins every message. kCorrupt with line/byte position on a syntax error, on
+/// invalid UTF-8 and on nesting deeper than 64 levels.
+Result<Json> ParseJson(std::string_view text, const std::string& where);
+
+/// Typed members of `object`. Missing or of another type: kCorrupt "<where>: <key>: expected ..., found ...".
+/// The *Or forms return `fallback` when the key is missing or null, and the same error for a wrong type.
+Result<int64_t> JsonInt(const Json& object, const char* key, const std::string& where);
+Result<int64_t> JsonIntOr(const Json& object, const char* key, int64_t fallback, const std::string& where);
+Result<double> JsonNumber(const Json& object, const char* key, const std::string& where);
+Result<double> JsonNumberOr(const Json& object, const char* key, double fallback, const std::string& where);
+Result<std::string> JsonString(const Json& object, const char* key, const std::string& where);
+Result<std::string> JsonStringOr(const Json& object, const char* key, std::string_view fallback,
+                                 const std::string& where);
+Result<bool> JsonBoolOr(const Json& object, const char* key, bool fallback, const std::string& where);
+
+/// "object", "array", "string", "number"... of a value, for messages.
+const char* JsonTypeName(const Json& value);
+
+}  // namespace duo

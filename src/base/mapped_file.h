@@ -1,0 +1,33 @@
+// A file mapped read-only.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "duo/result.h"
+
+namespace duo {
+
+/// Owner of a read-only mapping. Its bytes live until it is destroyed or moved from, and must not be written to;
+/// a file that is truncated by somebody else while mapped makes reads fail with SIGBUS, as with every mapping.
+class MappedFile {
+ public:
+  MappedFile() = default;
+  /// kNotFound, kIo. Directories and other non-files are kInvalidArgument. An empty file maps to size() == 0.
+  static Result<MappedFile> Open(const std::string& path);
+  ~MappedFile();
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  const uint8_t* data() const { return data_; }
+  size_t size() const { return size_; }
+
+ private:
+  const uint8_t* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+}  // namespace duo

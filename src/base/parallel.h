@@ -1,0 +1,35 @@
+// The one place where threads are used: OpenMP, the runtime that oneDNN already brings, so there is no second pool.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+
+namespace duo {
+
+/// A borrowed callable void(int64_t task, int thread); valid during the call it is passed to.
+class ParallelBody {
+ public:
+  template <typename F, typename = std::enable_if_t<!std::is_same_v<std::decay_t<F>, ParallelBody>>>
+  ParallelBody(F&& f)  // NOLINT(google-explicit-constructor)
+      : object_(const_cast<void*>(static_cast<const void*>(&f))),
+        call_([](void* o, int64_t task, int thread) { (*static_cast<std::remove_reference_t<F>*>(o))(task, thread); }) {}
+  void operator()(int64_t task, int thread) const { call_(object_, task, thread); }
+
+ private:
+  void* object_;
+  void (*call_)(void*, int64_t, int);
+};
+
+/// Runs body(task, thread) for every task in [0, n_tasks), thread in [0, n_threads). Tasks are handed out one at a
+/// time in increasing order (dynamic scheduling). Returns when all are done; their writes are visible to the caller.
+/// n_threads == 1 runs inline. The body must not throw.
+void ParallelFor(int n_threads, int64_t n_tasks, const ParallelBody& body);
+
+/// Cores this process may run on (affinity mask and cgroup quota respected), at least 1.
+int AvailableThreads();
+
+/// Sets how many threads OpenMP regions of libraries below (oneDNN) use when called from this thread.
+void SetLibraryThreads(int n_threads);
+
+}  // namespace duo

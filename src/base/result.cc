@@ -1,0 +1,50 @@
+#include "duo/result.h"
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "base/check.h"
+#include "duo/version.h"
+
+namespace duo {
+
+const char* StatusCodeName(StatusCode code) {
+  switch (code) {
+    case StatusCode::kOk: return "ok";
+    case StatusCode::kInvalidArgument: return "invalid argument";
+    case StatusCode::kNotFound: return "not found";
+    case StatusCode::kCorrupt: return "corrupt";
+    case StatusCode::kUnsupported: return "unsupported";
+    case StatusCode::kResourceExhausted: return "resource exhausted";
+    case StatusCode::kIo: return "input/output error";
+    case StatusCode::kCancelled: return "cancelled";
+    case StatusCode::kInternal: return "internal error";
+  }
+  return "unknown";
+}
+
+Status Status::Annotate(std::string_view prefix) const {
+  if (ok()) return *this;
+  return Status(code_, std::string(prefix) + ": " + message_);
+}
+
+const char* Version() { return DUO_VERSION; }
+
+namespace internal {
+
+// A crash message is the one thing the library writes: the process ends right after it.
+void CheckFailed(const char* file, int line, const char* condition, const char* message) {
+  std::fprintf(stderr, "duo: %s:%d: check failed: %s: %s\n", file, line, condition, message);
+  std::abort();
+}
+
+void DieBecauseResultHasNoValue(const Status& status) {
+  CheckFailed(__FILE__, __LINE__, "Result::ok()", status.message().c_str());
+}
+
+void DieBecauseResultFromOkStatus() {
+  CheckFailed(__FILE__, __LINE__, "!status.ok()", "a Result was made from an ok Status");
+}
+
+}  // namespace internal
+}  // namespace duo
