@@ -1,0 +1,48 @@
+// Dense matrix products through oneDNN, for prefill. The one place that knows the library.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "duo/dtype.h"
+#include "duo/result.h"
+#include "kernels/cpu/kernel_table.h"
+
+namespace duo {
+
+/// out[t][o] = (accumulate ? out[t][o] : 0) + bias[o] + sum_i x[t][i] w[o][i]
+struct Gemm {
+  const void* x = nullptr;      // [n_tokens, n_in] x_type (kF32 or kBF16), row-major
+  DType x_type = DType::kBF16;  // products are bf16 x bf16 -> f32 when kBF16, float when kF32
+  int64_t n_tokens = 0;
+  int64_t n_in = 0;
+  const void* w = nullptr;      // [n_out, n_in] w_type, row-major
+  DType w_type = DType::kBF16;  // when it is not x_type, panels of rows are converted into a small scratch first
+  int64_t n_out = 0;
+  const float* bias = nullptr;  // [n_out] or null
+  float* out = nullptr;         // token t: out + t * out_stride
+  int64_t out_stride = 0;       // floats, >= n_out
+  bool accumulate = false;
+};
+
+/// Caches oneDNN primitives by shape. Not thread safe; one per backend. Uses n_threads threads.
+class GemmRunner {
+ public:
+  explicit GemmRunner(int n_threads, Isa isa);
+  ~GemmRunner();
+  GemmRunner(const GemmRunner&) = delete;
+  GemmRunner& operator=(const GemmRunner&) = delete;
+
+  /// kResourceExhausted when scratch cannot be had, kInternal when the library refuses.
+  Status Run(const Gemm& gemm);
+
+  /// Scratch that Run may hold at most, for the memory plan.
+  static size_t MaxScratchBytes();
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace duo
