@@ -1,4 +1,4 @@
-// Dense matrix products through oneDNN, for prefill. The one place that knows the library.
+// Dense matrix products through oneDNN, for prefill. Only this file and ceilings.cc know the library.
 #pragma once
 
 #include <cstddef>
@@ -27,6 +27,14 @@ struct Gemm {
 };
 
 /// Caches oneDNN primitives by shape. Not thread safe; one per backend. Uses n_threads threads.
+///
+/// Weights are read in the checkpoint's layout. Measured on one Zen 5 core, bf16, 512 tokens, n_in 4096, n_out 4096 /
+/// 14336: 430 / 428 GFLOP/s, against 453 / 460 with weights packed for oneDNN beforehand: 94 %, and no second copy.
+///
+/// Below Isa::kAvx512Bf16 the CPU has no bf16 products that are worth their name: x and w are widened block by block
+/// and multiplied as floats. The products are the same, since that of two bf16 numbers is an exact float; only the
+/// order of the sum differs. oneDNN itself keeps choosing the widest instructions the CPU has, because its own limit
+/// is global to the process; ONEDNN_MAX_CPU_ISA in the environment sets it.
 class GemmRunner {
  public:
   explicit GemmRunner(int n_threads, Isa isa);
@@ -37,8 +45,11 @@ class GemmRunner {
   /// kResourceExhausted when scratch cannot be had, kInternal when the library refuses.
   Status Run(const Gemm& gemm);
 
-  /// Scratch that Run may hold at most, for the memory plan.
+  /// Scratch that Run may hold at most, for the memory plan. Without conversions it stays far below: about
+  /// 128 KiB per thread.
   static size_t MaxScratchBytes();
+  /// Scratch held now.
+  size_t scratch_bytes() const;
 
  private:
   class Impl;

@@ -1,0 +1,74 @@
+// A decoder-only transformer's weights and facts, opened from a Hugging Face directory. Immutable and shared.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "duo/backend.h"
+#include "duo/result.h"
+
+namespace duo {
+
+/// The facts of a model that people and the engine need. Validated when the model is opened.
+struct ModelConfig {
+  std::string name;           // last component of the directory
+  std::string model_type;     // "llama", "mistral", "qwen2", "qwen3"
+  int n_layers = 0;
+  int n_heads = 0;            // q heads per layer
+  int n_kv_heads = 0;         // KV heads per layer
+  int head_dim = 0;
+  int64_t hidden_size = 0;
+  int64_t intermediate_size = 0;
+  int64_t vocab_size = 0;
+  float rms_norm_eps = 1e-5f;
+  bool qkv_bias = false;
+  bool o_bias = false;
+  bool mlp_bias = false;
+  bool qk_norm = false;       // RMSNorm over head_dim of every q and k head, before RoPE
+  bool tied_embeddings = false;
+  int64_t trained_context = 0;  // max_position_embeddings
+  int64_t max_context = 0;      // positions beyond it are refused; 0 = no limit of the model's own
+  std::vector<double> inv_freq;  // [head_dim / 2] RoPE angle per position, scaling included
+  double rope_amplitude = 1.0;   // cos and sin are multiplied by it (yarn's attention factor)
+  std::vector<int32_t> eos_ids;  // every id that ends generation
+  int32_t bos_id = -1;           // -1 = none
+
+  int group() const { return n_heads / n_kv_heads; }
+  int64_t n_parameters() const;
+};
+
+/// Shape alone: the config of `dir`/config.json, or of a config.json given by its path. Errors as Model::Open.
+Result<ModelConfig> LoadModelConfig(const std::string& path);
+
+/// Owner of the weights. Immutable after opening; must outlive its sessions, and its backend must outlive it.
+class Model {
+ public:
+  /// Maps the checkpoint; matrices are used where they lie in the files. kNotFound, kCorrupt (file, tensor, shape found
+  /// and expected), kUnsupported, kResourceExhausted.
+  static Result<Model> Open(const std::string& dir, Backend* backend);
+
+  /// A model of the given shape with random bf16 weights in memory, the same for the same seed: for measuring speed.
+  /// n_layers > 0 makes only that many layers. kResourceExhausted.
+  static Result<Model> Random(const ModelConfig& config, int n_layers, uint64_t seed, Backend* backend);
+
+  Model(Model&&) noexcept;
+  Model& operator=(Model&&) noexcept;
+  ~Model();
+
+  const ModelConfig& config() const;
+  Backend* backend() const;
+  uint64_t weights_bytes() const;
+  /// The part of weights_bytes() that is mapped from files: in no process's own memory, but it must stay cached.
+  uint64_t mapped_bytes() const;
+
+  class Weights;
+  const Weights& weights() const { return *weights_; }
+
+ private:
+  explicit Model(std::unique_ptr<Weights> weights);
+  std::unique_ptr<Weights> weights_;
+};
+
+}  // namespace duo

@@ -1,0 +1,46 @@
+// Choosing the next token.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "duo/result.h"
+
+namespace duo {
+
+/// Applied in this order: repetition penalty, temperature, top-k, top-p, min-p; then one token is drawn.
+struct SamplerOptions {
+  double temperature = 0;         // 0 = greedy; otherwise logits are divided by it; >= 0
+  int64_t top_k = 0;              // keep the k most likely; 0 = all
+  double top_p = 1;               // keep the smallest set whose probability reaches top_p; (0, 1]
+  double min_p = 0;               // keep tokens at least min_p times as likely as the best; [0, 1]
+  double repetition_penalty = 1;  // > 1 makes tokens that occurred less likely (arXiv:1909.05858 section 4.1); > 0
+  int64_t repetition_window = 64; // how many last tokens count as occurred; 0 = all
+  uint64_t seed = 0;
+};
+
+/// kInvalidArgument names the option and its range.
+Status CheckSamplerOptions(const SamplerOptions& options);
+
+/// Deterministic for the same options and the same calls. Ties go to the lower id.
+class Sampler {
+ public:
+  explicit Sampler(const SamplerOptions& options);
+
+  /// logits [vocab], finite; history: the tokens so far, oldest first.
+  int32_t Sample(std::span<const float> logits, std::span<const int32_t> history);
+
+ private:
+  struct Candidate {
+    float logit;
+    int32_t id;
+  };
+  SamplerOptions options_;
+  uint64_t draws_ = 0;
+  std::vector<Candidate> candidates_;
+  std::vector<float> penalised_;
+};
+
+}  // namespace duo

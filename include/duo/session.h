@@ -1,0 +1,121 @@
+// One sequence of tokens and its split KV cache: prefill, decode, rewind, clone.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "duo/dtype.h"
+#include "duo/head_pattern.h"
+#include "duo/model.h"
+#include "duo/progress.h"
+#include "duo/result.h"
+
+namespace duo {
+
+struct SessionOptions {
+  /// Which heads keep everything; empty (n_layers == 0) = all of them, full attention.
+  HeadChoice heads;
+  /// Tokens that streaming heads keep from the start. Raised to pinned_prefix when that is more.
+  int64_t sink = 64;
+  /// Last tokens that streaming heads see, the current one included; >= 1.
+  int64_t recent = 256;
+  /// The same for prompt tokens, >= recent (LServe, arXiv:2502.14866, runs 8192 in prefill and 256 in decode);
+  /// 0 = recent.
+  int64_t prefill_recent = 0;
+  /// Tokens at the start that no head may forget, for example the system prompt (arXiv:2510.00231).
+  int64_t pinned_prefix = 0;
+  /// Tokens prefilled together, 1..65536. Larger is faster until matrix products are saturated, and needs memory for
+  /// activations. The result does not depend on it.
+  int64_t chunk = 512;
+  ComputeType compute = ComputeType::kBF16;
+  /// Element type of K and V: kBF16 or kF32.
+  DType kv_type = DType::kBF16;
+  /// Most tokens the sequence may have; 0 = the model's trained context. Reserves address space only.
+  int64_t max_context = 0;
+  /// Tokens between copies of the streaming heads' rings, which make Rewind cheap; 0 = no copies.
+  int64_t snapshot_every = 0;
+  /// Bytes that KV and activations may take; 0 = what the system has available when they are needed.
+  uint64_t memory_limit = 0;
+};
+
+/// Where the memory of a configuration goes, known before anything is allocated.
+struct MemoryPlan {
+  uint64_t weights_bytes = 0;
+  uint64_t kv_bytes_per_token = 0;   // retrieval heads
+  uint64_t kv_fixed_bytes = 0;       // streaming heads
+  uint64_t snapshot_bytes_each = 0;  // one ring snapshot, 0 without snapshots
+  int64_t snapshot_every = 0;        // tokens
+  uint64_t activation_bytes = 0;     // activations, scratch of attention and of the backend
+
+  uint64_t KvBytes(int64_t n_tokens) const;       // with snapshots
+  uint64_t TotalBytes(int64_t n_tokens) const;
+  /// Most tokens that fit `bytes` in all; 0 when not even the fixed parts do. INT64_MAX-free: at most 2^36.
+  int64_t MaxContext(uint64_t bytes) const;
+};
+
+/// kInvalidArgument for options that contradict each other or the model.
+Result<MemoryPlan> PlanMemory(const ModelConfig& config, uint64_t weights_bytes, const SessionOptions& options,
+                              const Backend& backend);
+
+/// Not thread safe; the model must outlive it.
+class Session {
+ public:
+  /// kInvalidArgument (the sentence names the option), kResourceExhausted (bytes needed and available).
+  static Result<Session> Create(const Model& model, const SessionOptions& options);
+  Session(Session&&) noexcept;
+  Session& operator=(Session&&) noexcept;
+  ~Session();
+
+  /// Adds prompt tokens, in chunks, and leaves the logits behind the last one in logits(). Callback after each chunk.
+  /// kInvalidArgument: ids empty or outside the vocabulary. kResourceExhausted: the context or memory would not
+  /// suffice; says how much would. kCancelled: the callback said stop; the chunks so far are in the sequence. After
+  /// any other error than kInternal the sequence is what it was.
+  Status Prefill(std::span<const int32_t> ids, const ProgressCallback& progress = {});
+
+  /// Adds one generated token; logits() then predicts its successor. Errors as Prefill.
+  Status Decode(int32_t id);
+
+  /// Logits behind the last token, [vocab]. Valid until the next call that changes the sequence; empty before the first.
+  std::span<const float> logits() const;
+
+  /// Prefill that gives the logits of the tokens at positions [begin, end) (absolute) to `row`, in order. `row` gets
+  /// position and [vocab] floats that are valid during the call, and returns an error to stop.
+  using LogitsCallback = std::function<Status(int64_t pos, std::span<const float> logits)>;
+  Status PrefillWithLogits(std::span<const int32_t> ids, int64_t begin, int64_t end, const LogitsCallback& row,
+                           const ProgressCallback& progress = {});
+
+  /// Final-norm hidden state of the last token, [hidden].
+  std::vector<float> LastHidden();
+
+  /// Tokens [0, pos) stay, the rest is forgotten; logits() is empty until the next token. Exact: where the streaming
+  /// heads' rings no longer hold what is needed, they are restored from a snapshot and at most snapshot_every tokens
+  /// (without snapshots: all) are prefilled again; kCancelled then leaves a shorter sequence.
+  Status Rewind(int64_t pos, const ProgressCallback& progress = {});
+
+  /// An independent copy of the sequence. kResourceExhausted.
+  Result<Session> Clone() const;
+
+  /// Fails with kResourceExhausted when n_tokens more would not fit; the sentence has bytes needed, available, and the
+  /// context that would fit.
+  Status CheckFits(int64_t n_tokens) const;
+
+  /// Advances the cache by n_tokens whose K and V are arbitrary finite values, without running the model: for measuring
+  /// speed at a depth. Not for text. Errors as Prefill.
+  Status FillSynthetic(int64_t n_tokens, uint64_t seed);
+
+  int64_t len() const;
+  const std::vector<int32_t>& tokens() const;  // all of them; synthetic ones are 0
+  const SessionOptions& options() const;       // as resolved
+  const MemoryPlan& plan() const;
+  uint64_t kv_bytes() const;  // K, V and snapshots in use now
+
+ private:
+  class Impl;
+  explicit Session(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace duo

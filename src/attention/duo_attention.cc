@@ -1,0 +1,188 @@
+#include "attention/duo_attention.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace duo {
+namespace {
+
+int MaxStreamingHeads(const HeadChoice& heads) {
+  int most = 0;
+  for (int layer = 0; layer < heads.n_layers; ++layer) {
+    most = std::max(most, heads.n_kv_heads - heads.n_retrieval_in(layer));
+  }
+  return most;
+}
+
+size_t ScratchHeadBytes(const KvLayout& layout, int64_t max_chunk) {
+  return static_cast<size_t>(layout.sink + layout.ring() + max_chunk) * layout.row_bytes();
+}
+
+AttentionShape ShapeOf(const AttentionInput& input, const KvLayout& layout, int64_t pos) {
+  return {.group = input.group,
+          .head_dim = layout.head_dim,
+          .q_stride = static_cast<int64_t>(layout.heads.n_kv_heads) * input.group * layout.head_dim,
+          .q_pos = pos,
+          .n_tokens = input.n_tokens,
+          .kv_type = layout.type,
+          .compute = input.compute,
+          .scale = input.scale};
+}
+
+}  // namespace
+
+uint64_t DuoAttention::ScratchBytes(const KvLayout& layout, int64_t max_chunk) {
+  return 2 * static_cast<uint64_t>(MaxStreamingHeads(layout.heads)) * ScratchHeadBytes(layout, max_chunk);
+}
+
+Result<DuoAttention> DuoAttention::Create(Backend* backend, const KvLayout& layout, int64_t max_chunk) {
+  DuoAttention attention;
+  attention.backend_ = backend;
+  attention.max_streaming_ = MaxStreamingHeads(layout.heads);
+  attention.head_bytes_ = ScratchHeadBytes(layout, max_chunk);
+  DUO_ASSIGN_OR_RETURN(attention.scratch_, backend->Allocate(ScratchBytes(layout, max_chunk)));
+  return attention;
+}
+
+Status DuoAttention::Run(const AttentionInput& input, int layer, SplitKvCache* cache) {
+  return input.n_tokens == 1 ? Decode(input, layer, cache) : Prefill(input, layer, cache);
+}
+
+Status DuoAttention::Decode(const AttentionInput& input, int layer, SplitKvCache* cache) {
+  const KvLayout& layout = cache->layout();
+  const int64_t pos = cache->len();
+  const int64_t window = input.kind == TokenKind::kPrompt ? layout.prefill_recent : layout.recent;
+  const int dim = layout.head_dim;
+  FullCache& full = cache->full(layer);
+  StreamingCache& streaming = cache->streaming(layer);
+  stores_.clear();
+  decode_heads_.clear();
+  for (int h = 0; h < layout.heads.n_kv_heads; ++h) {
+    const HeadPlace place = cache->place(layer, h);
+    const int64_t slot = place.retrieval ? pos : streaming.Slot(pos);
+    uint8_t* k = place.retrieval ? full.k(place.index) : streaming.k(place.index);
+    uint8_t* v = place.retrieval ? full.v(place.index) : streaming.v(place.index);
+    const size_t offset = static_cast<size_t>(slot) * layout.row_bytes();
+    stores_.push_back({input.k + h * dim, dim, k + offset, 1});
+    stores_.push_back({input.v + h * dim, dim, v + offset, 1});
+    DecodeHead head{.q = input.q + static_cast<int64_t>(h) * input.group * dim,
+                    .k = k,
+                    .v = v,
+                    .ranges = {},
+                    .n_ranges = 1,
+                    .out = input.out + static_cast<int64_t>(h) * input.group * dim};
+    if (place.retrieval) {
+      head.ranges[0] = {0, pos + 1};
+    } else {
+      head.n_ranges = streaming.SlotRanges(pos, window, head.ranges);
+    }
+    decode_heads_.push_back(head);
+  }
+  backend_->StoreRows(stores_, dim, layout.type);
+  return backend_->DecodeAttention(ShapeOf(input, layout, pos), decode_heads_);
+}
+
+DuoAttention::Window DuoAttention::WindowFor(const KvLayout& layout, int64_t pos, int64_t n_tokens,
+                                             int64_t window) const {
+  const int64_t n_sink_rows = std::min(layout.sink, pos);
+  const int64_t body_pos = std::max(n_sink_rows, pos - window + 1);
+  return {n_sink_rows, body_pos, n_sink_rows + (pos - body_pos) + n_tokens};
+}
+
+Status DuoAttention::Prefill(const AttentionInput& input, int layer, SplitKvCache* cache) {
+  const KvLayout& layout = cache->layout();
+  const int64_t pos = cache->len();
+  const int64_t n = input.n_tokens;
+  const int dim = layout.head_dim;
+  const int64_t kv_stride = static_cast<int64_t>(layout.heads.n_kv_heads) * dim;
+  const int64_t mask_window = input.kind == TokenKind::kPrompt ? layout.prefill_recent : layout.recent;
+  const Window window = WindowFor(layout, pos, n, mask_window);
+  FullCache& full = cache->full(layer);
+  const bool any_streaming = cache->streaming(layer).n_heads() != 0;
+  if (any_streaming) GatherWindow(layer, cache, window);
+  stores_.clear();
+  prefill_heads_.clear();
+  for (int h = 0; h < layout.heads.n_kv_heads; ++h) {
+    const HeadPlace place = cache->place(layer, h);
+    const size_t chunk_row = static_cast<size_t>(place.retrieval ? pos : window.n_rows - n);
+    uint8_t* k = place.retrieval ? full.k(place.index) : gathered_k(place.index);
+    uint8_t* v = place.retrieval ? full.v(place.index) : gathered_v(place.index);
+    stores_.push_back({input.k + h * dim, kv_stride, k + chunk_row * layout.row_bytes(), n});
+    stores_.push_back({input.v + h * dim, kv_stride, v + chunk_row * layout.row_bytes(), n});
+    PrefillHead head{.q = input.q + static_cast<int64_t>(h) * input.group * dim,
+                     .k = k,
+                     .v = v,
+                     .n_rows = pos + n,
+                     .n_sink_rows = 0,
+                     .body_pos = 0,
+                     .mask = {},
+                     .out = input.out + static_cast<int64_t>(h) * input.group * dim};
+    if (!place.retrieval) {
+      head.n_rows = window.n_rows;
+      head.n_sink_rows = window.n_sink_rows;
+      head.body_pos = window.body_pos;
+      head.mask = {.sink = layout.sink, .window = mask_window};
+    }
+    prefill_heads_.push_back(head);
+  }
+  backend_->StoreRows(stores_, dim, layout.type);
+  DUO_RETURN_IF_ERROR(backend_->PrefillAttention(ShapeOf(input, layout, pos), prefill_heads_));
+  if (any_streaming) ScatterWindow(input, layer, cache, window);
+  return OkStatus();
+}
+
+// Cache -> scratch: the sinks so far and the positions [body_pos, pos), which are one or two pieces of the ring.
+void DuoAttention::GatherWindow(int layer, SplitKvCache* cache, const Window& window) {
+  const int64_t pos = cache->len();
+  const StreamingCache& streaming = cache->streaming(layer);
+  const size_t row = streaming.row_bytes();
+  const KvLayout& layout = cache->layout();
+  copies_.clear();
+  for (int i = 0; i < streaming.n_heads(); ++i) {
+    for (const bool is_k : {true, false}) {
+      const uint8_t* src = is_k ? streaming.k(i) : streaming.v(i);
+      uint8_t* dst = is_k ? gathered_k(i) : gathered_v(i);
+      copies_.push_back({src, dst, static_cast<size_t>(window.n_sink_rows) * row});
+      dst += static_cast<size_t>(window.n_sink_rows) * row;
+      for (int64_t p = window.body_pos; p < pos;) {
+        const int64_t slot = streaming.Slot(p);
+        const int64_t n = std::min(pos - p, layout.sink + layout.ring() - slot);
+        copies_.push_back({src + static_cast<size_t>(slot) * row, dst, static_cast<size_t>(n) * row});
+        dst += static_cast<size_t>(n) * row;
+        p += n;
+      }
+    }
+  }
+  backend_->Copy(copies_);
+}
+
+// Scratch -> cache: the chunk's sinks, and of the rest as many last rows as the ring holds.
+void DuoAttention::ScatterWindow(const AttentionInput& input, int layer, SplitKvCache* cache, const Window& window) {
+  const int64_t pos = cache->len();
+  const int64_t end = pos + input.n_tokens;
+  StreamingCache& streaming = cache->streaming(layer);
+  const KvLayout& layout = cache->layout();
+  const size_t row = streaming.row_bytes();
+  const int64_t chunk_row = window.n_rows - input.n_tokens;
+  copies_.clear();
+  for (int i = 0; i < streaming.n_heads(); ++i) {
+    for (const bool is_k : {true, false}) {
+      const uint8_t* src = is_k ? gathered_k(i) : gathered_v(i);
+      uint8_t* dst = is_k ? streaming.k(i) : streaming.v(i);
+      auto copy = [&](int64_t from, int64_t n) {
+        copies_.push_back({src + static_cast<size_t>(chunk_row + from - pos) * row,
+                           dst + static_cast<size_t>(streaming.Slot(from)) * row, static_cast<size_t>(n) * row});
+      };
+      if (pos < layout.sink) copy(pos, std::min(end, layout.sink) - pos);
+      for (int64_t p = std::max({pos, layout.sink, end - layout.ring()}); p < end;) {
+        const int64_t n = std::min(end - p, layout.sink + layout.ring() - streaming.Slot(p));
+        copy(p, n);
+        p += n;
+      }
+    }
+  }
+  backend_->Copy(copies_);
+}
+
+}  // namespace duo

@@ -1,0 +1,142 @@
+// The dozen operations a transformer needs, and memory. The model is written once over this interface.
+//
+// Every pointer is to this backend's memory unless the parameter says host. Activations are float; matrix inputs are
+// rounded to bf16 inside Linear when the compute type asks for it. One thread at a time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "base/tensor_view.h"
+#include "duo/backend.h"
+#include "duo/result.h"
+#include "kernels/mask.h"
+
+namespace duo {
+
+/// Owner of a block of backend memory.
+class DeviceMemory {
+ public:
+  virtual ~DeviceMemory() = default;
+  virtual uint8_t* data() const = 0;
+  virtual size_t bytes() const = 0;
+  /// Backs [offset, offset + n) with memory; only for what Reserve() returned. kResourceExhausted.
+  virtual Status Commit(size_t offset, size_t n) = 0;
+};
+using DeviceMemoryPtr = std::unique_ptr<DeviceMemory>;
+
+/// One product of a group that shares its input: out = x w^T (+ bias) (+ out).
+struct LinearTask {
+  TensorView weight;            // [n_out, n_in]
+  const float* bias = nullptr;  // [n_out] or null
+  float* out = nullptr;         // [n_tokens, n_out]
+  bool accumulate = false;      // adds to out: the residual connection
+};
+
+/// Rows of one KV head that a decode step attends to: up to three contiguous pieces (sinks and a ring's two parts).
+struct RowRange {
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+
+struct DecodeHead {
+  const float* q = nullptr;  // [group, head_dim]
+  const uint8_t* k = nullptr;  // row r at k + r * head_dim * element bytes
+  const uint8_t* v = nullptr;
+  RowRange ranges[3];
+  int n_ranges = 0;
+  float* out = nullptr;      // [group, head_dim]
+};
+
+struct PrefillHead {
+  const float* q = nullptr;    // token t: q + t * q_stride, [group, head_dim] there
+  const uint8_t* k = nullptr;  // [n_rows, head_dim], rows in order of position
+  const uint8_t* v = nullptr;
+  int64_t n_rows = 0;
+  int64_t n_sink_rows = 0;  // row r < n_sink_rows has position r,
+  int64_t body_pos = 0;     // any other body_pos + (r - n_sink_rows)
+  LambdaMask mask;
+  float* out = nullptr;  // token t: out + t * q_stride
+};
+
+/// What all heads of one attention call share.
+struct AttentionShape {
+  int group = 1;
+  int head_dim = 0;
+  int64_t q_stride = 0;  // floats between tokens of q and of out
+  int64_t q_pos = 0;     // absolute position of the first token
+  int64_t n_tokens = 1;
+  DType kv_type = DType::kBF16;
+  ComputeType compute = ComputeType::kBF16;
+  float scale = 1.0f;
+};
+
+/// Copies rows of K or V from activations into a cache, converting to its type.
+struct StoreTask {
+  const float* src = nullptr;  // row r: src + r * src_stride, row_elements floats
+  int64_t src_stride = 0;
+  uint8_t* dst = nullptr;  // rows contiguous
+  int64_t n_rows = 0;
+};
+
+/// A plain copy inside backend memory.
+struct CopyTask {
+  const uint8_t* src = nullptr;
+  uint8_t* dst = nullptr;
+  size_t bytes = 0;
+};
+
+/// Seconds spent per kind of work since the last reset; for `duo bench`.
+struct BackendTimes {
+  double attention_s = 0;
+  double linear_s = 0;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual std::string Describe() const = 0;
+  virtual int n_threads() const = 0;
+
+  // ---- memory
+  /// Uninitialised memory. kResourceExhausted.
+  virtual Result<DeviceMemoryPtr> Allocate(size_t bytes) = 0;
+  /// Address space that Commit() backs as it is needed. kResourceExhausted.
+  virtual Result<DeviceMemoryPtr> Reserve(size_t bytes) = 0;
+  virtual void Copy(std::span<const CopyTask> tasks) = 0;
+  virtual void ToHost(const void* src, void* host_dst, size_t bytes) = 0;
+  virtual void FromHost(const void* host_src, void* dst, size_t bytes) = 0;
+  /// Scratch the backend itself may hold at most for calls of up to n_tokens, for the memory plan.
+  virtual size_t MaxScratchBytes(int64_t n_tokens, int n_heads, int head_dim) const = 0;
+
+  // ---- operations
+  /// out[t] = table[ids[t]]; host_ids are valid rows.
+  virtual void Embed(const TensorView& table, std::span<const int32_t> host_ids, float* out) = 0;
+  /// Rows of `dim` floats, contiguous; in place allowed.
+  virtual void RmsNorm(const float* x, const float* weight, float eps, int64_t n_rows, int64_t dim, float* out) = 0;
+  /// All tasks share x [n_tokens, n_in]. kResourceExhausted, kInternal.
+  virtual Status Linear(ComputeType compute, const float* x, int64_t n_tokens, int64_t n_in,
+                        std::span<const LinearTask> tasks) = 0;
+  /// Rotates [n_tokens, n_heads, head_dim] in place; host_cos, host_sin: [n_tokens, head_dim / 2].
+  virtual void Rope(float* x, int64_t n_tokens, int n_heads, int head_dim, const float* host_cos,
+                    const float* host_sin) = 0;
+  virtual void StoreRows(std::span<const StoreTask> tasks, int64_t row_elements, DType type) = 0;
+  virtual Status DecodeAttention(const AttentionShape& shape, std::span<const DecodeHead> heads) = 0;
+  virtual Status PrefillAttention(const AttentionShape& shape, std::span<const PrefillHead> heads) = 0;
+  /// gate = silu(gate) * up, n elements.
+  virtual void SwiGlu(float* gate, const float* up, int64_t n) = 0;
+
+  // ---- measurement
+  virtual BackendTimes times() const = 0;
+  virtual void ResetTimes() = 0;
+  /// Read bandwidth of the memory weights and caches live in, GB/s.
+  virtual Result<double> MeasureReadBandwidth() = 0;
+  /// GFLOP/s of a large matrix product alone.
+  virtual Result<double> MeasureGemm(ComputeType compute) = 0;
+};
+
+}  // namespace duo

@@ -1,0 +1,404 @@
+#include "backend/cpu_backend.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#include "backend/decode_split.h"
+#include "base/bf16.h"
+#include "base/buffer.h"
+#include "base/check.h"
+#include "base/parallel.h"
+#include "kernels/cpu/ceilings.h"
+#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/softmax_state.h"
+
+namespace duo {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// Adds the time of a scope to `*total`.
+class ScopedTime {
+ public:
+  explicit ScopedTime(double* total) : total_(total), begin_(Clock::now()) {}
+  ~ScopedTime() { *total_ += std::chrono::duration<double>(Clock::now() - begin_).count(); }
+  ScopedTime(const ScopedTime&) = delete;
+  ScopedTime& operator=(const ScopedTime&) = delete;
+
+ private:
+  double* total_;
+  Clock::time_point begin_;
+};
+
+class HeapMemory : public DeviceMemory {
+ public:
+  explicit HeapMemory(Buffer buffer) : buffer_(std::move(buffer)) {}
+  uint8_t* data() const override { return buffer_.as<uint8_t>(); }
+  size_t bytes() const override { return buffer_.bytes(); }
+  Status Commit(size_t, size_t) override { return OkStatus(); }
+
+ private:
+  Buffer buffer_;
+};
+
+class VirtualMemory : public DeviceMemory {
+ public:
+  explicit VirtualMemory(VirtualBuffer buffer) : buffer_(std::move(buffer)) {}
+  uint8_t* data() const override { return buffer_.data(); }
+  size_t bytes() const override { return buffer_.reserved_bytes(); }
+  Status Commit(size_t offset, size_t n) override { return buffer_.Commit(offset, n); }
+
+ private:
+  VirtualBuffer buffer_;
+};
+
+/// A buffer that only grows, kept between calls.
+class Scratch {
+ public:
+  Result<uint8_t*> Get(size_t bytes) {
+    if (buffer_.bytes() < bytes) {
+      buffer_ = Buffer();
+      DUO_ASSIGN_OR_RETURN(buffer_, Buffer::Allocate(bytes));
+    }
+    return buffer_.as<uint8_t>();
+  }
+
+ private:
+  Buffer buffer_;
+};
+
+constexpr size_t kCacheLine = 64;
+size_t RoundUpToLine(size_t n) { return (n + kCacheLine - 1) / kCacheLine * kCacheLine; }
+
+// Element-wise work below this many elements is done by one thread: waking the others costs more.
+constexpr int64_t kSerialElements = 1 << 15;
+constexpr int64_t kElementBlock = 1 << 14;
+// One-token products up to this many weights run on one thread for the same reason.
+constexpr int64_t kSerialWeights = 1 << 15;
+constexpr int64_t kGemvBlockBytes = 256 << 10;
+
+AttentionMath MathOf(ComputeType compute) {
+  return compute == ComputeType::kF32 ? AttentionMath::kF32 : AttentionMath::kBF16;
+}
+
+class CpuBackend : public Backend {
+ public:
+  CpuBackend(Isa isa, int n_threads)
+      : isa_(isa),
+        n_threads_(n_threads),
+        dense_(DenseKernelsFor(isa)),
+        attention_(AttentionKernelsFor(isa)),
+        gemm_(n_threads, isa) {}
+
+  std::string Describe() const override {
+    return std::string("cpu, ") + IsaName(isa_) + ", " + std::to_string(n_threads_) +
+           (n_threads_ == 1 ? " thread" : " threads");
+  }
+  int n_threads() const override { return n_threads_; }
+
+  Result<DeviceMemoryPtr> Allocate(size_t bytes) override {
+    DUO_ASSIGN_OR_RETURN(Buffer buffer, Buffer::Allocate(bytes));
+    return DeviceMemoryPtr(std::make_unique<HeapMemory>(std::move(buffer)));
+  }
+  Result<DeviceMemoryPtr> Reserve(size_t bytes) override {
+    DUO_ASSIGN_OR_RETURN(VirtualBuffer buffer, VirtualBuffer::Reserve(bytes));
+    return DeviceMemoryPtr(std::make_unique<VirtualMemory>(std::move(buffer)));
+  }
+  void ToHost(const void* src, void* host_dst, size_t bytes) override { std::memcpy(host_dst, src, bytes); }
+  void FromHost(const void* host_src, void* dst, size_t bytes) override { std::memcpy(dst, host_src, bytes); }
+
+  void Copy(std::span<const CopyTask> tasks) override {
+    size_t total = 0;
+    for (const CopyTask& task : tasks) total += task.bytes;
+    const int team = total < (size_t{1} << 18) ? 1 : n_threads_;
+    ParallelFor(team, static_cast<int64_t>(tasks.size()), [&](int64_t i, int) {
+      const CopyTask& task = tasks[static_cast<size_t>(i)];
+      if (task.bytes != 0) std::memcpy(task.dst, task.src, task.bytes);
+    });
+  }
+
+  size_t MaxScratchBytes(int64_t n_tokens, int n_heads, int head_dim) const override;
+
+  void Embed(const TensorView& table, std::span<const int32_t> ids, float* out) override;
+  void RmsNorm(const float* x, const float* weight, float eps, int64_t n_rows, int64_t dim, float* out) override;
+  Status Linear(ComputeType compute, const float* x, int64_t n_tokens, int64_t n_in,
+                std::span<const LinearTask> tasks) override;
+  void Rope(float* x, int64_t n_tokens, int n_heads, int head_dim, const float* cos, const float* sin) override;
+  void StoreRows(std::span<const StoreTask> tasks, int64_t row_elements, DType type) override;
+  Status DecodeAttention(const AttentionShape& shape, std::span<const DecodeHead> heads) override;
+  Status PrefillAttention(const AttentionShape& shape, std::span<const PrefillHead> heads) override;
+  void SwiGlu(float* gate, const float* up, int64_t n) override;
+
+  BackendTimes times() const override { return times_; }
+  void ResetTimes() override { times_ = {}; }
+  Result<double> MeasureReadBandwidth() override { return duo::MeasureReadBandwidth(isa_, n_threads_); }
+  Result<double> MeasureGemm(ComputeType compute) override {
+    return MeasureGemmGflops(isa_, compute == ComputeType::kF32 ? DType::kF32 : DType::kBF16, n_threads_);
+  }
+
+ private:
+  /// Threads for element-wise work on n elements.
+  int TeamFor(int64_t n) const { return n <= kSerialElements ? 1 : n_threads_; }
+  /// body(begin, end) over [0, n) in blocks.
+  template <typename Body>
+  void ForBlocks(int64_t n, int64_t block, int team, const Body& body) {
+    ParallelFor(team, (n + block - 1) / block,
+                [&](int64_t b, int) { body(b * block, std::min(n, (b + 1) * block)); });
+  }
+  Status LinearOneToken(ComputeType compute, const float* x, int64_t n_in, std::span<const LinearTask> tasks);
+
+  Isa isa_;
+  int n_threads_;
+  const DenseKernels& dense_;
+  const AttentionKernels& attention_;
+  GemmRunner gemm_;
+  Scratch rounded_;    // x of Linear in bf16
+  Scratch states_;     // partial softmax states of a decode step
+  Scratch tile_;       // prefill scratch of all threads
+  BackendTimes times_;
+};
+
+size_t CpuBackend::MaxScratchBytes(int64_t n_tokens, int n_heads, int head_dim) const {
+  const size_t states = static_cast<size_t>(n_heads) * 16 * (static_cast<size_t>(head_dim) + 2) * sizeof(float);
+  const size_t tiles = static_cast<size_t>(n_threads_) * RoundUpToLine(PrefillScratchBytes(n_heads, head_dim));
+  (void)n_tokens;
+  return GemmRunner::MaxScratchBytes() + states + tiles;
+}
+
+void CpuBackend::Embed(const TensorView& table, std::span<const int32_t> ids, float* out) {
+  const int64_t dim = table.shape[1];
+  const auto* rows = static_cast<const uint8_t*>(table.data);
+  const size_t row_bytes = static_cast<size_t>(dim) * DTypeBytes(table.dtype);
+  for (size_t t = 0; t < ids.size(); ++t) {
+    dense_.widen(rows + static_cast<size_t>(ids[t]) * row_bytes, table.dtype, out + static_cast<int64_t>(t) * dim, dim);
+  }
+}
+
+void CpuBackend::RmsNorm(const float* x, const float* weight, float eps, int64_t n_rows, int64_t dim, float* out) {
+  const int64_t block = std::max<int64_t>(1, kElementBlock / dim);
+  ForBlocks(n_rows, block, TeamFor(n_rows * dim), [&](int64_t begin, int64_t end) {
+    dense_.rms_norm({.x = x + begin * dim,
+                     .x_stride = dim,
+                     .weight = weight,
+                     .eps = eps,
+                     .n_rows = end - begin,
+                     .dim = dim,
+                     .out = out + begin * dim,
+                     .out_stride = dim});
+  });
+}
+
+Status CpuBackend::Linear(ComputeType compute, const float* x, int64_t n_tokens, int64_t n_in,
+                          std::span<const LinearTask> tasks) {
+  const ScopedTime timer(&times_.linear_s);
+  if (n_tokens == 1) return LinearOneToken(compute, x, n_in, tasks);
+  const void* input = x;
+  DType input_type = DType::kF32;
+  if (compute == ComputeType::kBF16) {
+    const int64_t n = n_tokens * n_in;
+    DUO_ASSIGN_OR_RETURN(uint8_t* memory, rounded_.Get(static_cast<size_t>(n) * sizeof(bf16)));
+    auto* rounded = reinterpret_cast<bf16*>(memory);
+    ForBlocks(n, kElementBlock, TeamFor(n),
+              [&](int64_t begin, int64_t end) { dense_.f32_to_bf16(x + begin, rounded + begin, end - begin); });
+    input = rounded;
+    input_type = DType::kBF16;
+  }
+  for (const LinearTask& task : tasks) {
+    const int64_t n_out = task.weight.shape[0];
+    DUO_RETURN_IF_ERROR(gemm_.Run({.x = input,
+                                   .x_type = input_type,
+                                   .n_tokens = n_tokens,
+                                   .n_in = n_in,
+                                   .w = task.weight.data,
+                                   .w_type = task.weight.dtype,
+                                   .n_out = n_out,
+                                   .bias = task.bias,
+                                   .out = task.out,
+                                   .out_stride = n_out,
+                                   .accumulate = task.accumulate}));
+  }
+  return OkStatus();
+}
+
+// Decode: every weight is read once. All products of the group share one parallel region (one barrier).
+Status CpuBackend::LinearOneToken(ComputeType compute, const float* x, int64_t n_in,
+                                  std::span<const LinearTask> tasks) {
+  const float* input = x;
+  if (compute == ComputeType::kBF16) {
+    DUO_ASSIGN_OR_RETURN(uint8_t* memory, rounded_.Get(static_cast<size_t>(n_in) * sizeof(float)));
+    auto* rounded = reinterpret_cast<float*>(memory);
+    dense_.round_to_bf16(x, rounded, n_in);
+    input = rounded;
+  }
+  struct Block {
+    size_t task;
+    int64_t begin, end;
+  };
+  std::vector<Block> blocks;
+  int64_t weights = 0;
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    const int64_t n_out = tasks[i].weight.shape[0];
+    const auto row_bytes = n_in * static_cast<int64_t>(DTypeBytes(tasks[i].weight.dtype));
+    // At most 256 KiB of weights per block, at least 8 rows, and enough blocks for every thread.
+    const int64_t per_thread = (n_out + n_threads_ * 4 - 1) / (n_threads_ * 4);
+    const int64_t rows = std::max<int64_t>(8, std::min(per_thread, kGemvBlockBytes / row_bytes) / 8 * 8);
+    for (int64_t begin = 0; begin < n_out; begin += rows) blocks.push_back({i, begin, std::min(n_out, begin + rows)});
+    weights += n_out * n_in;
+  }
+  ParallelFor(weights <= kSerialWeights ? 1 : n_threads_, static_cast<int64_t>(blocks.size()), [&](int64_t b, int) {
+    const Block& block = blocks[static_cast<size_t>(b)];
+    const LinearTask& task = tasks[block.task];
+    dense_.gemv({.w = task.weight.data,
+                 .w_type = task.weight.dtype,
+                 .n_in = n_in,
+                 .row_begin = block.begin,
+                 .row_end = block.end,
+                 .x = input,
+                 .bias = task.bias,
+                 .y = task.out,
+                 .accumulate = task.accumulate ? 1 : 0});
+  });
+  return OkStatus();
+}
+
+void CpuBackend::Rope(float* x, int64_t n_tokens, int n_heads, int head_dim, const float* cos, const float* sin) {
+  const int64_t stride = static_cast<int64_t>(n_heads) * head_dim;
+  const int64_t block = std::max<int64_t>(1, kElementBlock / stride);
+  ForBlocks(n_tokens, block, TeamFor(n_tokens * stride), [&](int64_t begin, int64_t end) {
+    dense_.rope({.x = x + begin * stride,
+                 .x_stride = stride,
+                 .n_tokens = end - begin,
+                 .n_heads = n_heads,
+                 .head_dim = head_dim,
+                 .cos = cos + begin * (head_dim / 2),
+                 .sin = sin + begin * (head_dim / 2)});
+  });
+}
+
+void CpuBackend::StoreRows(std::span<const StoreTask> tasks, int64_t row_elements, DType type) {
+  int64_t total = 0;
+  for (const StoreTask& task : tasks) total += task.n_rows * row_elements;
+  ParallelFor(TeamFor(total), static_cast<int64_t>(tasks.size()), [&](int64_t i, int) {
+    const StoreTask& task = tasks[static_cast<size_t>(i)];
+    const auto n = static_cast<size_t>(row_elements);
+    for (int64_t r = 0; r < task.n_rows; ++r) {
+      const float* src = task.src + r * task.src_stride;
+      uint8_t* dst = task.dst + static_cast<size_t>(r) * n * DTypeBytes(type);
+      if (type == DType::kF32) {
+        std::memcpy(dst, src, n * sizeof(float));
+      } else {
+        dense_.f32_to_bf16(src, reinterpret_cast<bf16*>(dst), row_elements);
+      }
+    }
+  });
+}
+
+Status CpuBackend::DecodeAttention(const AttentionShape& shape, std::span<const DecodeHead> heads) {
+  const ScopedTime timer(&times_.attention_s);
+  const std::vector<DecodePiece> pieces = SplitDecode(heads, n_threads_);
+  const auto group = static_cast<size_t>(shape.group);
+  const auto dim = static_cast<size_t>(shape.head_dim);
+  const size_t state_bytes = RoundUpToLine(group * (dim + 2) * sizeof(float));
+  DUO_ASSIGN_OR_RETURN(uint8_t* states, states_.Get(state_bytes * pieces.size()));
+  const size_t row_bytes = dim * DTypeBytes(shape.kv_type);
+  int64_t rows = 0;
+  for (const DecodePiece& piece : pieces) rows += piece.end - piece.begin;
+  // state layout: acc [group, head_dim], max [group], sum [group]
+  auto state = [&](size_t piece) { return reinterpret_cast<float*>(states + piece * state_bytes); };
+  ParallelFor(TeamFor(rows * shape.head_dim * shape.group), static_cast<int64_t>(pieces.size()), [&](int64_t i, int) {
+    const DecodePiece& piece = pieces[static_cast<size_t>(i)];
+    const DecodeHead& head = heads[static_cast<size_t>(piece.head)];
+    float* acc = state(static_cast<size_t>(i));
+    float* max = acc + group * dim;
+    float* sum = max + group;
+    std::fill(acc, acc + group * dim, 0.0f);
+    std::fill(max, max + group, kNegInf);
+    std::fill(sum, sum + group, 0.0f);
+    attention_.decode({.q = head.q,
+                       .k = head.k + static_cast<size_t>(piece.begin) * row_bytes,
+                       .v = head.v + static_cast<size_t>(piece.begin) * row_bytes,
+                       .n_rows = piece.end - piece.begin,
+                       .group = shape.group,
+                       .head_dim = shape.head_dim,
+                       .kv_type = shape.kv_type,
+                       .math = MathOf(shape.compute),
+                       .scale = shape.scale,
+                       .max = max,
+                       .sum = sum,
+                       .acc = acc});
+  });
+  for (size_t i = 0; i < pieces.size();) {
+    size_t next = i + 1;
+    float* acc = state(i);
+    float* max = acc + group * dim;
+    float* sum = max + group;
+    for (; next < pieces.size() && pieces[next].head == pieces[i].head; ++next) {
+      const float* other = state(next);
+      for (size_t g = 0; g < group; ++g) {
+        MergeSoftmaxState(max + g, sum + g, acc + g * dim, other[group * dim + g], other[group * dim + group + g],
+                          other + g * dim, shape.head_dim);
+      }
+    }
+    float* out = heads[static_cast<size_t>(pieces[i].head)].out;
+    for (size_t g = 0; g < group; ++g) FinishSoftmax(sum[g], acc + g * dim, out + g * dim, shape.head_dim);
+    i = next;
+  }
+  return OkStatus();
+}
+
+Status CpuBackend::PrefillAttention(const AttentionShape& shape, std::span<const PrefillHead> heads) {
+  const ScopedTime timer(&times_.attention_s);
+  const int64_t block = PrefillBlockTokens(shape.group, shape.head_dim);
+  const int64_t n_blocks = (shape.n_tokens + block - 1) / block;
+  const size_t scratch_bytes = RoundUpToLine(PrefillScratchBytes(shape.group, shape.head_dim));
+  DUO_ASSIGN_OR_RETURN(uint8_t* scratch, tile_.Get(scratch_bytes * static_cast<size_t>(n_threads_)));
+  // The last block of a chunk sees most keys: it goes first, so that no thread is left with a long one at the end.
+  ParallelFor(n_threads_, n_blocks * static_cast<int64_t>(heads.size()), [&](int64_t task, int thread) {
+    const PrefillHead& head = heads[static_cast<size_t>(task % static_cast<int64_t>(heads.size()))];
+    const int64_t begin = (n_blocks - 1 - task / static_cast<int64_t>(heads.size())) * block;
+    attention_.prefill({.q = head.q + begin * shape.q_stride,
+                        .q_stride = shape.q_stride,
+                        .q_pos = shape.q_pos + begin,
+                        .n_tokens = std::min(block, shape.n_tokens - begin),
+                        .group = shape.group,
+                        .head_dim = shape.head_dim,
+                        .k = head.k,
+                        .v = head.v,
+                        .n_rows = head.n_rows,
+                        .n_sink_rows = head.n_sink_rows,
+                        .body_pos = head.body_pos,
+                        .kv_type = shape.kv_type,
+                        .math = MathOf(shape.compute),
+                        .mask = head.mask,
+                        .scale = shape.scale,
+                        .out = head.out + begin * shape.q_stride,
+                        .out_stride = shape.q_stride,
+                        .scratch = scratch + scratch_bytes * static_cast<size_t>(thread)});
+  });
+  return OkStatus();
+}
+
+void CpuBackend::SwiGlu(float* gate, const float* up, int64_t n) {
+  ForBlocks(n, kElementBlock, TeamFor(n), [&](int64_t begin, int64_t end) {
+    dense_.swiglu({.gate = gate + begin, .up = up + begin, .n = end - begin, .out = gate + begin});
+  });
+}
+
+}  // namespace
+
+Result<BackendPtr> CreateCpuBackend(const BackendOptions& options) {
+  if (options.n_threads < 0 || options.n_threads > 1024) {
+    return Status(StatusCode::kInvalidArgument,
+                  "threads: " + std::to_string(options.n_threads) + " is not in 0..1024 (0 = all available cores)");
+  }
+  DUO_ASSIGN_OR_RETURN(const Isa isa, SelectIsa(std::getenv("DUO_ISA")));
+  const int n_threads = options.n_threads == 0 ? AvailableThreads() : options.n_threads;
+  return BackendPtr(new CpuBackend(isa, n_threads));
+}
+
+}  // namespace duo

@@ -1,0 +1,34 @@
+#include "backend/decode_split.h"
+
+#include <algorithm>
+
+namespace duo {
+namespace {
+
+// Below this many rows a piece's fixed cost (rounding q, merging states) would show.
+constexpr int64_t kMinPieceRows = 256;
+// Enough pieces per thread that a core which is briefly taken away does not hold up the others.
+constexpr int64_t kPiecesPerThread = 8;
+
+}  // namespace
+
+std::vector<DecodePiece> SplitDecode(std::span<const DecodeHead> heads, int n_threads) {
+  int64_t total = 0;
+  for (const DecodeHead& head : heads) {
+    for (int r = 0; r < head.n_ranges; ++r) total += head.ranges[r].end - head.ranges[r].begin;
+  }
+  const int64_t wanted = n_threads == 1 ? total : (total + n_threads * kPiecesPerThread - 1) / (n_threads * kPiecesPerThread);
+  const int64_t piece_rows = std::max(wanted, kMinPieceRows);
+  std::vector<DecodePiece> pieces;
+  for (size_t h = 0; h < heads.size(); ++h) {
+    for (int r = 0; r < heads[h].n_ranges; ++r) {
+      const RowRange range = heads[h].ranges[r];
+      for (int64_t begin = range.begin; begin < range.end; begin += piece_rows) {
+        pieces.push_back({static_cast<int32_t>(h), begin, std::min(begin + piece_rows, range.end)});
+      }
+    }
+  }
+  return pieces;
+}
+
+}  // namespace duo

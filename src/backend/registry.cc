@@ -1,0 +1,22 @@
+// The one list of backends.
+#include "backend/cpu_backend.h"
+#include "duo/backend.h"
+
+namespace duo {
+
+const char* ComputeTypeName(ComputeType type) { return type == ComputeType::kF32 ? "f32" : "bf16"; }
+
+void BackendDeleter::operator()(Backend* backend) const { delete backend; }
+
+Result<BackendPtr> CreateBackend(const BackendOptions& options) {
+  switch (options.device) {
+    case Device::kCpu: return CreateCpuBackend(options);
+    case Device::kCuda: break;
+  }
+  return Status(StatusCode::kUnsupported, "this build of duo has no CUDA backend; use --device cpu");
+}
+
+std::string DescribeBackend(const Backend& backend) { return backend.Describe(); }
+int BackendThreads(const Backend& backend) { return backend.n_threads(); }
+
+}  // namespace duo

@@ -1,0 +1,73 @@
+#include "base/memory_info.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
+namespace duo {
+namespace {
+
+/// The number behind `key` in a file of "Key:  123 kB" lines, in bytes; 0 when absent.
+uint64_t KilobytesLine(const char* path, const char* key) {
+  std::FILE* file = std::fopen(path, "re");
+  if (file == nullptr) return 0;
+  char line[256];
+  uint64_t bytes = 0;
+  const size_t length = std::strlen(key);
+  while (std::fgets(line, sizeof line, file) != nullptr) {
+    unsigned long long kilobytes = 0;
+    if (std::strncmp(line, key, length) == 0 && std::sscanf(line + length, ": %llu", &kilobytes) == 1) {
+      bytes = kilobytes * 1024;
+      break;
+    }
+  }
+  std::fclose(file);
+  return bytes;
+}
+
+/// A cgroup v2 file with one number; UINT64_MAX for "max" or when absent.
+uint64_t CgroupBytes(const char* path) {
+  std::FILE* file = std::fopen(path, "re");
+  if (file == nullptr) return UINT64_MAX;
+  unsigned long long value = 0;
+  const bool number = std::fscanf(file, "%llu", &value) == 1;
+  std::fclose(file);
+  return number ? value : UINT64_MAX;
+}
+
+}  // namespace
+
+uint64_t AvailableMemoryBytes() {
+  uint64_t available = KilobytesLine("/proc/meminfo", "MemAvailable");
+  const uint64_t limit = CgroupBytes("/sys/fs/cgroup/memory.max");
+  const uint64_t used = CgroupBytes("/sys/fs/cgroup/memory.current");
+  if (limit != UINT64_MAX && used != UINT64_MAX) available = std::min(available, limit > used ? limit - used : 0);
+  return available;
+}
+
+uint64_t PeakRssBytes() { return KilobytesLine("/proc/self/status", "VmHWM"); }
+uint64_t CurrentRssBytes() { return KilobytesLine("/proc/self/status", "VmRSS"); }
+
+bool ResetPeakRss() {
+  std::FILE* file = std::fopen("/proc/self/clear_refs", "we");
+  if (file == nullptr) return false;
+  const bool ok = std::fputs("5", file) >= 0;
+  return std::fclose(file) == 0 && ok;
+}
+
+std::string FormatBytes(uint64_t bytes) {
+  static const char* const kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+  auto value = static_cast<double>(bytes);
+  int unit = 0;
+  while (value >= 1024 && unit < 5) {
+    value /= 1024;
+    ++unit;
+  }
+  char text[32];
+  std::snprintf(text, sizeof text, unit == 0 ? "%.0f %s" : value < 10 ? "%.2f %s" : "%.1f %s", value, kUnits[unit]);
+  return text;
+}
+
+}  // namespace duo

@@ -1,0 +1,22 @@
+// What the operating system says about memory.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace duo {
+
+/// Bytes this process could still take without swapping: the kernel's MemAvailable, or what its cgroup has left if that
+/// is less. Page cache counts as available.
+uint64_t AvailableMemoryBytes();
+
+/// Largest resident set this process has had, and the present one.
+uint64_t PeakRssBytes();
+uint64_t CurrentRssBytes();
+/// Restarts the peak at the present size (Linux: /proc/self/clear_refs); false when the kernel refuses.
+bool ResetPeakRss();
+
+/// "512 B", "8.00 KiB", "23.4 GiB".
+std::string FormatBytes(uint64_t bytes);
+
+}  // namespace duo

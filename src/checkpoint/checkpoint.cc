@@ -1,0 +1,160 @@
+#include "checkpoint/checkpoint.h"
+
+#include <cstring>
+#include <set>
+#include <utility>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "checkpoint/limits.h"
+
+namespace duo {
+namespace {
+
+constexpr const char* kSingleName = "/model.safetensors";
+constexpr const char* kIndexName = "/model.safetensors.index.json";
+constexpr size_t kMaxRank = 4;
+
+bool ToDType(safetensors::Type type, DType* dtype) {
+  switch (type) {
+    case safetensors::Type::kF32: *dtype = DType::kF32; return true;
+    case safetensors::Type::kBF16: *dtype = DType::kBF16; return true;
+    case safetensors::Type::kF16: *dtype = DType::kF16; return true;
+    default: return false;
+  }
+}
+
+// Shards lie beside their index. (Symbolic links are followed: the Hugging Face cache is made of them.)
+bool IsPlainFileName(const std::string& name) {
+  return !name.empty() && name.size() <= 255 && name != "." && name != ".." &&
+         name.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
+}
+
+// tensor name -> shard name, both checked for form.
+Result<std::map<std::string, std::string>> ReadWeightMap(const std::string& path) {
+  DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, limits::kMaxIndexBytes));
+  DUO_ASSIGN_OR_RETURN(const Json index, ParseJson(text, path));
+  const auto weight_map = index.is_object() ? index.find("weight_map") : index.end();
+  if (weight_map == index.end() || !weight_map->is_object()) {
+    return Status(StatusCode::kCorrupt, path + ": weight_map: expected an object of tensor names and shard names");
+  }
+  if (weight_map->size() > limits::kMaxTensors) {
+    return Status(StatusCode::kCorrupt,
+                  path + ": weight_map: more than " + std::to_string(limits::kMaxTensors) + " tensors");
+  }
+  std::map<std::string, std::string> shard_of;
+  for (auto it = weight_map->begin(); it != weight_map->end(); ++it) {
+    const std::string* shard = it->get_ptr<const std::string*>();
+    if (shard == nullptr) {
+      return Status(StatusCode::kCorrupt,
+                    path + ": weight_map: " + it.key() + ": expected a shard's file name, found " + JsonTypeName(*it));
+    }
+    if (!IsPlainFileName(*shard)) {
+      return Status(StatusCode::kCorrupt, path + ": weight_map: " + it.key() + ": shard \"" + shard->substr(0, 255) +
+                                              "\" is not the name of a file in this directory");
+    }
+    shard_of.emplace(it.key(), *shard);
+  }
+  return shard_of;
+}
+
+}  // namespace
+
+Result<Checkpoint> Checkpoint::Open(const std::string& dir) {
+  if (!IsDirectory(dir)) return Status(StatusCode::kNotFound, dir + ": no such model directory");
+  Checkpoint checkpoint;
+  checkpoint.dir_ = dir;
+  if (FileExists(dir + kSingleName)) {
+    DUO_RETURN_IF_ERROR(checkpoint.OpenSingle(dir + kSingleName));
+  } else if (FileExists(dir + kIndexName)) {
+    DUO_RETURN_IF_ERROR(checkpoint.OpenSharded(dir + kIndexName));
+  } else {
+    return Status(StatusCode::kNotFound,
+                  dir + ": neither model.safetensors nor model.safetensors.index.json is in this directory");
+  }
+  return checkpoint;
+}
+
+Status Checkpoint::OpenSingle(const std::string& path) {
+  DUO_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
+  DUO_ASSIGN_OR_RETURN(const safetensors::Header header, safetensors::ParseHeader(file.data(), file.size(), path));
+  for (const auto& [name, entry] : header) DUO_RETURN_IF_ERROR(Add(name, entry, file));
+  files_.push_back(std::move(file));
+  return OkStatus();
+}
+
+Status Checkpoint::OpenSharded(const std::string& index_path) {
+  DUO_ASSIGN_OR_RETURN(const auto shard_of, ReadWeightMap(index_path));
+  std::map<std::string, std::vector<std::string>> tensors_of;  // shard -> its tensors
+  for (const auto& [tensor, shard] : shard_of) tensors_of[shard].push_back(tensor);
+  if (tensors_of.size() > limits::kMaxShards) {
+    return Status(StatusCode::kCorrupt, index_path + ": " + std::to_string(tensors_of.size()) + " shards, at most " +
+                                            std::to_string(limits::kMaxShards) + " are allowed");
+  }
+  for (const auto& [shard, names] : tensors_of) {
+    const std::string path = dir_ + "/" + shard;
+    if (!FileExists(path)) {
+      return Status(StatusCode::kNotFound, path + ": this shard is missing; " + index_path + " expects " +
+                                               std::to_string(names.size()) + " tensors in it");
+    }
+    DUO_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
+    DUO_ASSIGN_OR_RETURN(const safetensors::Header header, safetensors::ParseHeader(file.data(), file.size(), path));
+    for (const std::string& name : names) {
+      const auto found = header.find(name);
+      if (found == header.end()) {
+        return Status(StatusCode::kCorrupt, index_path + ": weight_map: " + name + " is not in its shard " + shard);
+      }
+      DUO_RETURN_IF_ERROR(Add(name, found->second, file));
+    }
+    files_.push_back(std::move(file));
+  }
+  return OkStatus();
+}
+
+Status Checkpoint::Add(const std::string& name, const safetensors::Entry& entry, const MappedFile& file) {
+  Located located;
+  located.entry = entry;
+  located.data = file.data() + entry.begin;
+  DType dtype = DType::kF32;
+  if (ToDType(entry.type, &dtype) && entry.begin % DTypeBytes(dtype) != 0 && entry.bytes != 0) {
+    DUO_ASSIGN_OR_RETURN(Buffer copy, Buffer::Allocate(entry.bytes));
+    std::memcpy(copy.data(), located.data, entry.bytes);
+    located.data = copy.as<const uint8_t>();
+    copies_.push_back(std::move(copy));
+  }
+  total_bytes_ += entry.bytes;
+  tensors_.emplace(name, std::move(located));
+  return OkStatus();
+}
+
+Result<TensorView> Checkpoint::Get(std::string_view name) const {
+  const auto found = tensors_.find(name);
+  if (found == tensors_.end()) {
+    return Status(StatusCode::kNotFound, dir_ + ": tensor " + std::string(name) + " is not in this checkpoint");
+  }
+  const safetensors::Entry& entry = found->second.entry;
+  const std::string where = dir_ + ": tensor " + std::string(name) + ": ";
+  TensorView view;
+  if (!ToDType(entry.type, &view.dtype)) {
+    return Status(StatusCode::kUnsupported, where + "element type " + entry.type_name + ", expected F32, BF16 or F16");
+  }
+  if (entry.shape.size() > kMaxRank) {
+    return Status(StatusCode::kUnsupported,
+                  where + "shape " + entry.ShapeText() + " has more than " + std::to_string(kMaxRank) + " dimensions");
+  }
+  view.data = found->second.data;
+  view.rank = static_cast<int>(entry.shape.size());
+  for (size_t i = 0; i < entry.shape.size(); ++i) view.shape[i] = entry.shape[i];
+  return view;
+}
+
+bool Checkpoint::Has(std::string_view name) const { return tensors_.find(name) != tensors_.end(); }
+
+std::vector<std::string> Checkpoint::names() const {
+  std::vector<std::string> all;
+  all.reserve(tensors_.size());
+  for (const auto& item : tensors_) all.push_back(item.first);
+  return all;
+}
+
+}  // namespace duo

@@ -1,0 +1,60 @@
+// Bytes to named tensors: a Hugging Face directory with model.safetensors, or shards and model.safetensors.index.json.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/mapped_file.h"
+#include "base/tensor_view.h"
+#include "checkpoint/safetensors.h"
+#include "duo/result.h"
+
+namespace duo {
+
+/// Owner of the mapped files of a checkpoint. Move-only. Const methods may be called from several threads at once.
+/// Opening reads headers only; weights are paged in when they are first touched. The exception are tensors that their
+/// file does not align to their element size (writers other than the format's own leave such): these are copied.
+class Checkpoint {
+ public:
+  /// `dir`/model.safetensors when it exists, else the shards that `dir`/model.safetensors.index.json lists.
+  /// kNotFound: neither file, or a shard is missing. kCorrupt: a header that lies about its file, an index that names a
+  /// tensor its shard does not have, or a shard outside the directory.
+  static Result<Checkpoint> Open(const std::string& dir);
+
+  /// The view borrows from this checkpoint and lives as long as it does; moving the checkpoint keeps it valid.
+  /// Data is aligned to the element size. kNotFound names tensor and directory; kUnsupported for element types
+  /// other than F32, BF16, F16 and for more than 4 dimensions.
+  Result<TensorView> Get(std::string_view name) const;
+
+  bool Has(std::string_view name) const;
+  /// In byte order.
+  std::vector<std::string> names() const;
+  size_t n_tensors() const { return tensors_.size(); }
+  /// Bytes of all tensors.
+  uint64_t total_bytes() const { return total_bytes_; }
+  const std::string& dir() const { return dir_; }
+
+ private:
+  struct Located {
+    safetensors::Entry entry;
+    const uint8_t* data = nullptr;  // in one of files_ or copies_
+  };
+
+  Checkpoint() = default;
+  Status OpenSingle(const std::string& path);
+  Status OpenSharded(const std::string& index_path);
+  Status Add(const std::string& name, const safetensors::Entry& entry, const MappedFile& file);
+
+  std::string dir_;
+  std::vector<MappedFile> files_;
+  std::vector<Buffer> copies_;
+  std::map<std::string, Located, std::less<>> tensors_;
+  uint64_t total_bytes_ = 0;
+};
+
+}  // namespace duo

@@ -1,0 +1,275 @@
+#include "checkpoint/hf_config.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/file.h"
+#include "checkpoint/limits.h"
+#include "checkpoint/rope_config.h"
+
+namespace duo {
+namespace {
+
+constexpr const char* kWhatDuoOpens = "duo opens dense llama, mistral, qwen2 and qwen3 models with full attention";
+
+Status Unsupported(const std::string& where, const std::string& found) {
+  return Status(StatusCode::kUnsupported, where + ": " + found + "; " + kWhatDuoOpens);
+}
+
+// The value of `key`, null when it is absent.
+const Json& Member(const Json& object, const char* key) {
+  static const Json null;
+  if (!object.is_object()) return null;
+  const auto it = object.find(key);
+  return it == object.end() ? null : *it;
+}
+
+Status CheckRange(int64_t value, int64_t least, int64_t most, const char* key, const std::string& where) {
+  if (value >= least && value <= most) return OkStatus();
+  return Status(StatusCode::kCorrupt, where + ": " + key + ": " + std::to_string(value) + ", expected " +
+                                          std::to_string(least) + ".." + std::to_string(most));
+}
+
+Result<int64_t> Count(const Json& config, const char* key, int64_t most, const std::string& where) {
+  DUO_ASSIGN_OR_RETURN(const int64_t n, JsonInt(config, key, where));
+  DUO_RETURN_IF_ERROR(CheckRange(n, 1, most, key, where));
+  return n;
+}
+
+Result<int64_t> CountOr(const Json& config, const char* key, int64_t fallback, int64_t most, const std::string& where) {
+  if (Member(config, key).is_null()) return fallback;
+  return Count(config, key, most, where);
+}
+
+Result<ModelType> ReadModelType(const Json& config, const std::string& where) {
+  DUO_ASSIGN_OR_RETURN(const std::string name, JsonString(config, "model_type", where));
+  for (const ModelType type : {ModelType::kLlama, ModelType::kMistral, ModelType::kQwen2, ModelType::kQwen3}) {
+    if (name == ModelTypeName(type)) return type;
+  }
+  return Unsupported(where, "model_type \"" + name + "\"");
+}
+
+// What changes the mathematics in ways that duo does not compute.
+Status RefuseWhatDuoLacks(const Json& config, const std::string& where) {
+  for (const char* key : {"num_local_experts", "num_experts", "n_routed_experts", "moe_intermediate_size"}) {
+    const Json& value = Member(config, key);
+    if (value.is_number() && value.get<double>() > 0) {
+      return Unsupported(where, std::string(key) + " " + value.dump() + " (a mixture of experts)");
+    }
+  }
+  if (!Member(config, "quantization_config").is_null()) {
+    return Unsupported(where, "quantization_config (quantised weights); the checkpoint must hold BF16, F16 or F32");
+  }
+  DUO_ASSIGN_OR_RETURN(const std::string activation, JsonStringOr(config, "hidden_act", "silu", where));
+  if (activation != "silu" && activation != "swish") return Unsupported(where, "hidden_act \"" + activation + "\"");
+  return OkStatus();
+}
+
+Result<int64_t> ReadHeadDim(const Json& config, const HfConfig& hf, const std::string& where) {
+  int64_t head_dim = 0;
+  if (!Member(config, "head_dim").is_null()) {
+    DUO_ASSIGN_OR_RETURN(head_dim, Count(config, "head_dim", limits::kMaxHeadDim, where));
+  } else if (hf.model_type == ModelType::kQwen3) {
+    head_dim = 128;  // Qwen3's own default; it does not follow from hidden_size
+  } else if (hf.hidden_size % hf.n_heads == 0) {
+    head_dim = hf.hidden_size / hf.n_heads;
+    DUO_RETURN_IF_ERROR(
+        CheckRange(head_dim, 1, limits::kMaxHeadDim, "head_dim (hidden_size / num_attention_heads)", where));
+  } else {
+    return Status(StatusCode::kCorrupt, where + ": hidden_size " + std::to_string(hf.hidden_size) +
+                                            " is not a multiple of num_attention_heads " + std::to_string(hf.n_heads) +
+                                            ", and there is no head_dim");
+  }
+  if (head_dim % 2 == 0) return head_dim;
+  return Status(StatusCode::kCorrupt,
+                where + ": head_dim " + std::to_string(head_dim) + ", expected an even number (RoPE rotates pairs)");
+}
+
+int64_t DefaultPositions(ModelType type) {  // of the configuration classes of transformers
+  switch (type) {
+    case ModelType::kLlama: return 2048;
+    case ModelType::kMistral: return 131072;
+    case ModelType::kQwen2:
+    case ModelType::kQwen3: return 32768;
+  }
+  return 2048;
+}
+
+Status ReadShape(const Json& config, const std::string& where, HfConfig* hf) {
+  DUO_ASSIGN_OR_RETURN(hf->vocab_size, Count(config, "vocab_size", limits::kMaxVocabSize, where));
+  DUO_ASSIGN_OR_RETURN(hf->hidden_size, Count(config, "hidden_size", limits::kMaxHiddenSize, where));
+  DUO_ASSIGN_OR_RETURN(hf->intermediate_size, Count(config, "intermediate_size", limits::kMaxIntermediateSize, where));
+  DUO_ASSIGN_OR_RETURN(hf->n_layers, Count(config, "num_hidden_layers", limits::kMaxLayers, where));
+  DUO_ASSIGN_OR_RETURN(hf->n_heads, Count(config, "num_attention_heads", limits::kMaxHeads, where));
+  DUO_ASSIGN_OR_RETURN(hf->n_kv_heads, CountOr(config, "num_key_value_heads", hf->n_heads, limits::kMaxHeads, where));
+  if (hf->n_heads % hf->n_kv_heads != 0) {
+    return Status(StatusCode::kCorrupt, where + ": num_attention_heads " + std::to_string(hf->n_heads) +
+                                            " is not a multiple of num_key_value_heads " +
+                                            std::to_string(hf->n_kv_heads));
+  }
+  DUO_ASSIGN_OR_RETURN(hf->head_dim, ReadHeadDim(config, *hf, where));
+  DUO_ASSIGN_OR_RETURN(
+      hf->max_position_embeddings,
+      CountOr(config, "max_position_embeddings", DefaultPositions(hf->model_type), limits::kMaxPositions, where));
+  DUO_ASSIGN_OR_RETURN(hf->rms_norm_eps, JsonNumberOr(config, "rms_norm_eps", 1e-6, where));
+  if (!(hf->rms_norm_eps >= 0 && hf->rms_norm_eps < 1)) {
+    return Status(StatusCode::kCorrupt,
+                  where + ": rms_norm_eps: " + Json(hf->rms_norm_eps).dump() + ", expected a number from 0 to 1");
+  }
+  return OkStatus();
+}
+
+// Which projections have biases follows the modelling code of each type, not the presence of tensors.
+Status ReadFamilyTraits(const Json& config, const std::string& where, HfConfig* hf) {
+  DUO_ASSIGN_OR_RETURN(hf->tie_word_embeddings, JsonBoolOr(config, "tie_word_embeddings", false, where));
+  DUO_ASSIGN_OR_RETURN(const bool attention_bias, JsonBoolOr(config, "attention_bias", false, where));
+  DUO_ASSIGN_OR_RETURN(const bool mlp_bias, JsonBoolOr(config, "mlp_bias", false, where));
+  switch (hf->model_type) {
+    case ModelType::kLlama:
+      hf->qkv_bias = hf->o_bias = attention_bias;
+      hf->mlp_bias = mlp_bias;
+      break;
+    case ModelType::kMistral: break;
+    case ModelType::kQwen2: hf->qkv_bias = true; break;
+    case ModelType::kQwen3:
+      hf->qkv_bias = hf->o_bias = attention_bias;
+      hf->qk_norm = true;
+      break;
+  }
+  const Json& name = Member(config, Member(config, "dtype").is_string() ? "dtype" : "torch_dtype");
+  if (name == "float32") hf->dtype = DType::kF32;
+  if (name == "float16") hf->dtype = DType::kF16;
+  return OkStatus();
+}
+
+// Returns whether the config has a layer_types list; anything but full attention in it is refused.
+Result<bool> ReadLayerTypes(const Json& config, const HfConfig& hf, const std::string& where) {
+  const Json& types = Member(config, "layer_types");
+  if (types.is_null()) return false;
+  if (!types.is_array() || types.size() < static_cast<size_t>(hf.n_layers)) {
+    return Status(StatusCode::kCorrupt, where + ": layer_types: expected a list of num_hidden_layers (" +
+                                            std::to_string(hf.n_layers) + ") names");
+  }
+  for (size_t i = 0; i < types.size(); ++i) {
+    if (types[i] != "full_attention") {
+      const std::string found = types[i].is_string() ? types[i].dump(-1, ' ', true) : JsonTypeName(types[i]);
+      return Unsupported(where, "layer_types[" + std::to_string(i) + "] is " + found);
+    }
+  }
+  return true;
+}
+
+// Layers that the model itself restricts to a window are another architecture than the one duo splits.
+Status RefuseSlidingLayers(const Json& config, const std::string& where, HfConfig* hf) {
+  DUO_ASSIGN_OR_RETURN(const bool all_full, ReadLayerTypes(config, *hf, where));
+  DUO_ASSIGN_OR_RETURN(const int64_t window, JsonIntOr(config, "sliding_window", -1, where));
+  if (hf->model_type == ModelType::kMistral && window >= 0) {
+    if (window < hf->max_position_embeddings) {
+      return Unsupported(where, "sliding_window " + std::to_string(window) +
+                                    " is shorter than max_position_embeddings " +
+                                    std::to_string(hf->max_position_embeddings));
+    }
+    hf->max_context = window;
+  }
+  if (hf->model_type == ModelType::kQwen2 || hf->model_type == ModelType::kQwen3) {
+    DUO_ASSIGN_OR_RETURN(const bool use_window, JsonBoolOr(config, "use_sliding_window", false, where));
+    DUO_ASSIGN_OR_RETURN(const int64_t first_window_layer, JsonIntOr(config, "max_window_layers", 28, where));
+    if (use_window && window >= 0 && !all_full && first_window_layer < hf->n_layers) {
+      return Unsupported(where, "use_sliding_window with sliding_window " + std::to_string(window) + " from layer " +
+                                    std::to_string(first_window_layer));
+    }
+  }
+  return OkStatus();
+}
+
+Result<int32_t> CheckTokenId(const Json& value, const char* key, int64_t vocab_size, const std::string& where) {
+  if (!value.is_number_integer() || value < 0 || value >= vocab_size) {
+    return Status(StatusCode::kCorrupt, where + ": " + key + ": expected token ids in 0.." +
+                                            std::to_string(vocab_size - 1) + ", found " +
+                                            value.dump(-1, ' ', true).substr(0, 60));
+  }
+  return value.get<int32_t>();
+}
+
+Status AddEosIds(const Json& file, const std::string& where, HfConfig* hf) {
+  const Json& value = Member(file, "eos_token_id");
+  if (value.is_null()) return OkStatus();
+  const Json list = value.is_array() ? value : Json::array({value});
+  if (list.size() > limits::kMaxEosIds) {
+    return Status(StatusCode::kCorrupt,
+                  where + ": eos_token_id: more than " + std::to_string(limits::kMaxEosIds) + " ids");
+  }
+  for (const Json& item : list) {
+    DUO_ASSIGN_OR_RETURN(const int32_t id, CheckTokenId(item, "eos_token_id", hf->vocab_size, where));
+    if (std::find(hf->eos_ids.begin(), hf->eos_ids.end(), id) == hf->eos_ids.end()) hf->eos_ids.push_back(id);
+  }
+  return OkStatus();
+}
+
+// Negative ids, which some tools write for "none", count as absent.
+Status ReadBosId(const Json& config, const std::string& where, HfConfig* hf) {
+  const Json& value = Member(config, "bos_token_id");
+  if (value.is_null() || (value.is_number_integer() && value < 0)) return OkStatus();
+  DUO_ASSIGN_OR_RETURN(hf->bos_id, CheckTokenId(value, "bos_token_id", hf->vocab_size, where));
+  return OkStatus();
+}
+
+Result<Json> ReadJsonFile(const std::string& path) {
+  DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, limits::kMaxConfigBytes));
+  return ParseJson(text, path);
+}
+
+}  // namespace
+
+const char* ModelTypeName(ModelType type) {
+  switch (type) {
+    case ModelType::kLlama: return "llama";
+    case ModelType::kMistral: return "mistral";
+    case ModelType::kQwen2: return "qwen2";
+    case ModelType::kQwen3: return "qwen3";
+  }
+  return "?";
+}
+
+Result<HfConfig> ParseHfConfig(const Json& config, const Json& generation_config, const std::string& where) {
+  if (!config.is_object()) {
+    return Status(StatusCode::kCorrupt, where + ": expected a JSON object, found " + JsonTypeName(config));
+  }
+  HfConfig hf;
+  DUO_ASSIGN_OR_RETURN(hf.model_type, ReadModelType(config, where));
+  DUO_RETURN_IF_ERROR(RefuseWhatDuoLacks(config, where));
+  DUO_RETURN_IF_ERROR(ReadShape(config, where, &hf));
+  DUO_RETURN_IF_ERROR(ReadFamilyTraits(config, where, &hf));
+  DUO_RETURN_IF_ERROR(RefuseSlidingLayers(config, where, &hf));
+  DUO_ASSIGN_OR_RETURN(hf.rope, ParseRopeConfig(config, hf.max_position_embeddings, where));
+  if (hf.rope.type == RopeType::kDynamic) {
+    hf.max_context =
+        hf.max_context == 0 ? hf.max_position_embeddings : std::min(hf.max_context, hf.max_position_embeddings);
+  }
+  DUO_RETURN_IF_ERROR(AddEosIds(config, where, &hf));
+  DUO_RETURN_IF_ERROR(AddEosIds(generation_config, where + " (generation_config.json)", &hf));
+  DUO_RETURN_IF_ERROR(ReadBosId(config, where, &hf));
+  return hf;
+}
+
+Result<HfConfig> LoadHfConfig(const std::string& dir) {
+  if (!IsDirectory(dir)) return Status(StatusCode::kNotFound, dir + ": no such model directory");
+  const std::string generation_path = dir + "/generation_config.json";
+  DUO_ASSIGN_OR_RETURN(const Json config, ReadJsonFile(dir + "/config.json"));
+  Json generation_config;
+  if (FileExists(generation_path)) {
+    DUO_ASSIGN_OR_RETURN(generation_config, ReadJsonFile(generation_path));
+    if (!generation_config.is_object()) {
+      return Status(StatusCode::kCorrupt,
+                    generation_path + ": expected a JSON object, found " + JsonTypeName(generation_config));
+    }
+  }
+  return ParseHfConfig(config, generation_config, dir + "/config.json");
+}
+
+Result<HfConfig> LoadHfConfigFile(const std::string& path) {
+  DUO_ASSIGN_OR_RETURN(const Json config, ReadJsonFile(path));
+  return ParseHfConfig(config, Json(), path);
+}
+
+}  // namespace duo

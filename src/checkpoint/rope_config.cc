@@ -1,0 +1,169 @@
+#include "checkpoint/rope_config.h"
+
+#include <cmath>
+
+#include "checkpoint/limits.h"
+
+namespace duo {
+namespace {
+
+// The value of `key`, null when it is absent.
+const Json& Member(const Json& object, const char* key) {
+  static const Json null;
+  if (!object.is_object()) return null;
+  const auto it = object.find(key);
+  return it == object.end() ? null : *it;
+}
+
+std::string Number(double x) { return Json(x).dump(); }
+
+Result<double> PositiveOr(const Json& object, const char* key, double fallback, const std::string& where) {
+  DUO_ASSIGN_OR_RETURN(const double x, JsonNumberOr(object, key, fallback, where));
+  if (!std::isfinite(x) || x <= 0 || x > 1e12) {
+    return Status(StatusCode::kCorrupt, where + ": " + key + ": " + Number(x) + ", expected a number > 0");
+  }
+  return x;
+}
+
+Result<double> Positive(const Json& object, const char* key, const std::string& where) {
+  DUO_RETURN_IF_ERROR(JsonNumber(object, key, where).status());
+  return PositiveOr(object, key, 1.0, where);
+}
+
+// beta_fast, beta_slow: both null and 0 mean the default, as in transformers.
+Result<double> BetaOr(const Json& object, const char* key, double fallback, const std::string& where) {
+  const Json& value = Member(object, key);
+  if (value.is_number() && value.get<double>() == 0.0) return fallback;
+  return PositiveOr(object, key, fallback, where);
+}
+
+Result<RopeType> TypeFromName(const std::string& name, const std::string& where) {
+  for (const RopeType type :
+       {RopeType::kDefault, RopeType::kLinear, RopeType::kLlama3, RopeType::kYarn, RopeType::kDynamic}) {
+    if (name == RopeTypeName(type)) return type;
+  }
+  return Status(StatusCode::kUnsupported,
+                where + ": rope type \"" + name + "\"; duo knows default, linear, llama3, yarn and dynamic");
+}
+
+// The object with the scaling's keys and its name for messages. rope_scaling wins over rope_parameters when both are
+// there, as in transformers.
+struct ScalingObject {
+  const Json* json = nullptr;
+  std::string where;
+  bool per_layer_type = false;
+};
+
+Result<ScalingObject> FindScaling(const Json& config, const std::string& where) {
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    const Json& value = Member(config, key);
+    if (value.is_null() || (value.is_object() && value.empty())) continue;
+    const std::string place = where + ": " + key;
+    if (!value.is_object()) {
+      return Status(StatusCode::kCorrupt, place + ": expected an object, found " + JsonTypeName(value));
+    }
+    const Json& full = Member(value, "full_attention");
+    if (full.is_object()) return ScalingObject{&full, place + ".full_attention", true};
+    return ScalingObject{&value, place, false};
+  }
+  return ScalingObject{nullptr, where, false};
+}
+
+Result<int64_t> OriginalPositions(const Json& config, const ScalingObject& scaling, int64_t max_position_embeddings) {
+  // Some models keep the key beside rope_scaling; transformers prefers it there.
+  const bool outside = !scaling.per_layer_type && !Member(config, "original_max_position_embeddings").is_null();
+  DUO_ASSIGN_OR_RETURN(const int64_t n, JsonIntOr(outside ? config : *scaling.json, "original_max_position_embeddings",
+                                                  max_position_embeddings, scaling.where));
+  if (n < 1 || n > limits::kMaxPositions) {
+    return Status(StatusCode::kCorrupt,
+                  scaling.where + ": original_max_position_embeddings: " + std::to_string(n) + ", expected at least 1");
+  }
+  return n;
+}
+
+Status ReadLlama3(const Json& json, const std::string& where, RopeConfig* rope) {
+  DUO_ASSIGN_OR_RETURN(rope->factor, Positive(json, "factor", where));
+  DUO_ASSIGN_OR_RETURN(rope->low_freq_factor, Positive(json, "low_freq_factor", where));
+  DUO_ASSIGN_OR_RETURN(rope->high_freq_factor, Positive(json, "high_freq_factor", where));
+  if (rope->high_freq_factor > rope->low_freq_factor) return OkStatus();
+  return Status(StatusCode::kCorrupt, where + ": high_freq_factor " + Number(rope->high_freq_factor) +
+                                          ", expected more than low_freq_factor " + Number(rope->low_freq_factor));
+}
+
+// g of RopeConfig::attention_factor.
+double YarnMagnitude(double factor, double mscale) { return factor <= 1 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0; }
+
+Status ReadYarn(const Json& json, int64_t max_position_embeddings, const std::string& where, RopeConfig* rope) {
+  const double ratio =
+      static_cast<double>(max_position_embeddings) / static_cast<double>(rope->original_max_position_embeddings);
+  DUO_ASSIGN_OR_RETURN(rope->factor, PositiveOr(json, "factor", ratio, where));
+  DUO_ASSIGN_OR_RETURN(rope->beta_fast, BetaOr(json, "beta_fast", 32.0, where));
+  DUO_ASSIGN_OR_RETURN(rope->beta_slow, BetaOr(json, "beta_slow", 1.0, where));
+  if (rope->beta_fast < rope->beta_slow) {
+    return Status(StatusCode::kCorrupt, where + ": beta_fast " + Number(rope->beta_fast) +
+                                            ", expected at least beta_slow " + Number(rope->beta_slow));
+  }
+  DUO_ASSIGN_OR_RETURN(rope->truncate, JsonBoolOr(json, "truncate", true, where));
+  DUO_ASSIGN_OR_RETURN(rope->mscale, JsonNumberOr(json, "mscale", 0.0, where));
+  DUO_ASSIGN_OR_RETURN(rope->mscale_all_dim, JsonNumberOr(json, "mscale_all_dim", 0.0, where));
+  double magnitude = YarnMagnitude(rope->factor, 1.0);
+  if (rope->mscale != 0 && rope->mscale_all_dim != 0) {
+    magnitude = YarnMagnitude(rope->factor, rope->mscale) / YarnMagnitude(rope->factor, rope->mscale_all_dim);
+    if (!std::isfinite(magnitude) || magnitude <= 0) {
+      return Status(StatusCode::kCorrupt, where + ": mscale " + Number(rope->mscale) + " and mscale_all_dim " +
+                                              Number(rope->mscale_all_dim) + " give no positive attention factor");
+    }
+  }
+  DUO_ASSIGN_OR_RETURN(rope->attention_factor, PositiveOr(json, "attention_factor", magnitude, where));
+  return OkStatus();
+}
+
+}  // namespace
+
+const char* RopeTypeName(RopeType type) {
+  switch (type) {
+    case RopeType::kDefault: return "default";
+    case RopeType::kLinear: return "linear";
+    case RopeType::kLlama3: return "llama3";
+    case RopeType::kYarn: return "yarn";
+    case RopeType::kDynamic: return "dynamic";
+  }
+  return "?";
+}
+
+Result<RopeConfig> ParseRopeConfig(const Json& config, int64_t max_position_embeddings, const std::string& where) {
+  RopeConfig rope;
+  DUO_ASSIGN_OR_RETURN(const ScalingObject scaling, FindScaling(config, where));
+  DUO_ASSIGN_OR_RETURN(rope.theta, PositiveOr(config, "rope_theta", rope.theta, where));
+  for (const Json* object : {&config, scaling.json}) {
+    if (object == nullptr) continue;
+    DUO_ASSIGN_OR_RETURN(const double share, JsonNumberOr(*object, "partial_rotary_factor", 1.0, where));
+    if (share != 1.0) {
+      return Status(StatusCode::kUnsupported, where + ": partial_rotary_factor " + Number(share) +
+                                                  "; duo rotates whole heads only (partial_rotary_factor 1)");
+    }
+  }
+  if (scaling.json != nullptr) {
+    const Json& json = *scaling.json;
+    DUO_ASSIGN_OR_RETURN(rope.theta, PositiveOr(json, "rope_theta", rope.theta, scaling.where));
+    DUO_ASSIGN_OR_RETURN(const std::string old_name, JsonStringOr(json, "type", "default", scaling.where));
+    DUO_ASSIGN_OR_RETURN(const std::string name, JsonStringOr(json, "rope_type", old_name, scaling.where));
+    DUO_ASSIGN_OR_RETURN(rope.type, TypeFromName(name, scaling.where));
+    if (rope.type == RopeType::kLinear || rope.type == RopeType::kDynamic) {
+      DUO_ASSIGN_OR_RETURN(rope.factor, Positive(json, "factor", scaling.where));
+    }
+    if (rope.type == RopeType::kLlama3 || rope.type == RopeType::kYarn) {
+      DUO_ASSIGN_OR_RETURN(rope.original_max_position_embeddings,
+                           OriginalPositions(config, scaling, max_position_embeddings));
+    }
+    if (rope.type == RopeType::kLlama3) DUO_RETURN_IF_ERROR(ReadLlama3(json, scaling.where, &rope));
+    if (rope.type == RopeType::kYarn) {
+      DUO_RETURN_IF_ERROR(ReadYarn(json, max_position_embeddings, scaling.where, &rope));
+    }
+  }
+  // Frequencies are theta^(-2i/d): they must fall with i.
+  if (rope.theta > 1.0) return rope;
+  return Status(StatusCode::kCorrupt, where + ": rope_theta " + Number(rope.theta) + ", expected more than 1");
+}
+
+}  // namespace duo

@@ -1,0 +1,317 @@
+#include "checkpoint/safetensors.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <utility>
+
+#include "base/json.h"
+#include "checkpoint/limits.h"
+
+namespace duo::safetensors {
+namespace {
+
+constexpr size_t kLengthBytes = 8;
+constexpr size_t kMaxRank = 64;  // of tensors that are only carried along; Checkpoint::Get allows 4
+
+struct TypeInfo {
+  std::string_view name;
+  Type type;
+  uint64_t bytes;
+};
+
+constexpr std::array<TypeInfo, 15> kTypes = {{{"F32", Type::kF32, 4},
+                                              {"BF16", Type::kBF16, 2},
+                                              {"F16", Type::kF16, 2},
+                                              {"F64", Type::kF64, 8},
+                                              {"I64", Type::kI64, 8},
+                                              {"I32", Type::kI32, 4},
+                                              {"I16", Type::kI16, 2},
+                                              {"I8", Type::kI8, 1},
+                                              {"U64", Type::kU64, 8},
+                                              {"U32", Type::kU32, 4},
+                                              {"U16", Type::kU16, 2},
+                                              {"U8", Type::kU8, 1},
+                                              {"BOOL", Type::kBool, 1},
+                                              {"F8_E4M3", Type::kF8, 1},
+                                              {"F8_E5M2", Type::kF8, 1}}};
+
+Status Corrupt(const std::string& where, const std::string& sentence) {
+  return Status(StatusCode::kCorrupt, where + ": " + sentence);
+}
+
+// One tensor as the JSON says it, before any check.
+struct RawEntry {
+  std::string dtype;
+  std::vector<uint64_t> shape;
+  std::vector<uint64_t> offsets;
+  bool has_dtype = false, has_shape = false, has_offsets = false;
+};
+
+// Receives the header's JSON as events: a header of 100 MB never becomes a tree, and repeated keys are seen.
+class HeaderReader {
+ public:
+  bool null() { return Scalar("null"); }
+  bool boolean(bool) { return Scalar("a boolean"); }
+  bool number_float(double, const std::string&) { return Scalar("a fraction or too large a number"); }
+  bool number_integer(int64_t) { return Scalar("a negative number"); }
+  bool number_unsigned(uint64_t value) {
+    if (state_ == State::kShapeItems) {
+      if (entry_.shape.size() == kMaxRank) return Fail("tensor " + name_ + ": more than 64 dimensions");
+      entry_.shape.push_back(value);
+      return true;
+    }
+    if (state_ == State::kOffsetItems) {
+      if (entry_.offsets.size() == 2) return Fail("tensor " + name_ + ": data_offsets: more than two numbers");
+      entry_.offsets.push_back(value);
+      return true;
+    }
+    return Scalar("a number");
+  }
+  bool string(std::string& value) {
+    if (state_ != State::kDtype) return Scalar("a string");
+    entry_.dtype = std::move(value);
+    state_ = State::kFields;
+    return true;
+  }
+  bool binary(Json::binary_t&) { return Scalar("binary data"); }
+
+  bool start_object(size_t) {
+    switch (state_) {
+      case State::kTop: state_ = State::kNames; return true;
+      case State::kEntry: state_ = State::kFields; return true;
+      case State::kMetadata: return Skip(State::kNames);
+      case State::kSkipOne: return Skip(State::kFields);
+      case State::kSkipping: ++skip_depth_; return true;
+      default: return Unexpected("an object");
+    }
+  }
+  bool start_array(size_t) {
+    switch (state_) {
+      case State::kShape: state_ = State::kShapeItems; return true;
+      case State::kOffsets: state_ = State::kOffsetItems; return true;
+      case State::kSkipOne: return Skip(State::kFields);
+      case State::kSkipping: ++skip_depth_; return true;
+      default: return Unexpected("an array");
+    }
+  }
+  bool key(std::string& value) {
+    if (state_ == State::kSkipping) return true;
+    if (state_ == State::kNames) return StartTensor(value);
+    return StartField(value);
+  }
+  bool end_object() {
+    if (state_ == State::kSkipping) return EndSkipped();
+    if (state_ == State::kFields) return EndTensor();
+    state_ = State::kDone;
+    return true;
+  }
+  bool end_array() {
+    if (state_ == State::kSkipping) return EndSkipped();
+    state_ = State::kFields;
+    return true;
+  }
+  bool parse_error(size_t position, const std::string&, const Json::exception& e) {
+    return Fail("header is not valid JSON at byte " + std::to_string(kLengthBytes + position) + ": " + e.what());
+  }
+
+  const std::string& error() const { return error_; }
+  std::vector<std::pair<std::string, RawEntry>>& entries() { return entries_; }
+
+ private:
+  enum class State : uint8_t {
+    kTop,
+    kNames,
+    kEntry,
+    kFields,
+    kDtype,
+    kShape,
+    kShapeItems,
+    kOffsets,
+    kOffsetItems,
+    kMetadata,
+    kSkipOne,   // the value of a field we do not know
+    kSkipping,  // inside such a value
+    kDone
+  };
+
+  bool Fail(std::string sentence) {
+    if (error_.empty()) error_ = std::move(sentence);
+    return false;
+  }
+  bool Unexpected(const std::string& found) {
+    const char* expected = "an object";
+    std::string place = "header";
+    if (state_ == State::kMetadata) place = "__metadata__";
+    if (state_ != State::kTop && state_ != State::kMetadata) place = "tensor " + name_;
+    if (state_ == State::kDtype) place += ": dtype", expected = "a string";
+    if (state_ == State::kShape) place += ": shape", expected = "an array";
+    if (state_ == State::kOffsets) place += ": data_offsets", expected = "an array";
+    if (state_ == State::kShapeItems) place += ": shape", expected = "whole numbers that are not negative";
+    if (state_ == State::kOffsetItems) place += ": data_offsets", expected = "whole numbers that are not negative";
+    return Fail(place + ": expected " + expected + ", found " + found);
+  }
+  bool Scalar(const char* found) {
+    if (state_ == State::kSkipping) return true;
+    if (state_ != State::kSkipOne) return Unexpected(found);
+    state_ = State::kFields;
+    return true;
+  }
+  bool Skip(State after) {
+    after_skip_ = after;
+    skip_depth_ = 1;
+    state_ = State::kSkipping;
+    return true;
+  }
+  bool EndSkipped() {
+    if (--skip_depth_ == 0) state_ = after_skip_;
+    return true;
+  }
+  bool StartTensor(std::string& name) {
+    if (name == "__metadata__") {
+      if (std::exchange(has_metadata_, true)) return Fail("__metadata__ is there twice");
+      state_ = State::kMetadata;
+      return true;
+    }
+    if (name.size() > limits::kMaxTensorNameBytes) return Fail("a tensor name of more than 4096 bytes");
+    if (entries_.size() == limits::kMaxTensors) return Fail("more than 1048576 tensors");
+    name_ = std::move(name);
+    entry_ = RawEntry();
+    state_ = State::kEntry;
+    return true;
+  }
+  bool StartField(const std::string& field) {
+    bool* seen = nullptr;
+    state_ = State::kSkipOne;
+    if (field == "dtype") state_ = State::kDtype, seen = &entry_.has_dtype;
+    if (field == "shape") state_ = State::kShape, seen = &entry_.has_shape;
+    if (field == "data_offsets") state_ = State::kOffsets, seen = &entry_.has_offsets;
+    if (seen != nullptr && std::exchange(*seen, true))
+      return Fail("tensor " + name_ + ": " + field + " is there twice");
+    return true;
+  }
+  bool EndTensor() {
+    if (!entry_.has_dtype) return Fail("tensor " + name_ + ": dtype is missing");
+    if (!entry_.has_shape) return Fail("tensor " + name_ + ": shape is missing");
+    if (!entry_.has_offsets || entry_.offsets.size() != 2) {
+      return Fail("tensor " + name_ + ": data_offsets: expected two numbers");
+    }
+    entries_.emplace_back(std::move(name_), std::move(entry_));
+    state_ = State::kNames;
+    return true;
+  }
+
+  State state_ = State::kTop;
+  State after_skip_ = State::kNames;
+  size_t skip_depth_ = 0;
+  bool has_metadata_ = false;
+  std::string name_;
+  RawEntry entry_;
+  std::vector<std::pair<std::string, RawEntry>> entries_;
+  std::string error_;
+};
+
+// Checks one tensor against its type and the data section of data_bytes, which begins at data_begin in the file.
+Result<Entry> CheckEntry(const RawEntry& raw, uint64_t data_begin, uint64_t data_bytes, const std::string& where) {
+  Entry entry;
+  entry.type_name = raw.dtype.substr(0, 32);
+  entry.type = Type::kOther;
+  uint64_t expected = 0;
+  for (const TypeInfo& info : kTypes) {
+    if (info.name == raw.dtype) entry.type = info.type, expected = info.bytes;
+  }
+  bool overflow = false;
+  for (const uint64_t n : raw.shape) {
+    overflow = overflow || n > static_cast<uint64_t>(INT64_MAX) || __builtin_mul_overflow(expected, n, &expected);
+    entry.shape.push_back(static_cast<int64_t>(n));
+  }
+  if (overflow || expected > static_cast<uint64_t>(INT64_MAX)) {
+    return Corrupt(where, "shape " + entry.ShapeText() + " has more elements than 63 bits can count");
+  }
+  const uint64_t begin = raw.offsets[0];
+  const uint64_t end = raw.offsets[1];
+  const std::string range = "data_offsets [" + std::to_string(begin) + ", " + std::to_string(end) + "]";
+  if (begin > end) return Corrupt(where, range + " end before they begin");
+  if (end > data_bytes) {
+    return Corrupt(where, range + " reach beyond the file's " + std::to_string(data_bytes) + " bytes of data");
+  }
+  if (entry.type != Type::kOther && end - begin != expected) {
+    return Corrupt(where, range + " hold " + std::to_string(end - begin) + " bytes, expected " +
+                              std::to_string(expected) + " for " + entry.type_name + " " + entry.ShapeText());
+  }
+  entry.begin = data_begin + begin;
+  entry.bytes = end - begin;
+  return entry;
+}
+
+// The format demands that tensors cover the data section without holes and without overlap.
+Status CheckCover(const Header& header, uint64_t data_begin, uint64_t file_bytes, const std::string& where) {
+  std::vector<const Header::value_type*> order;
+  order.reserve(header.size());
+  for (const auto& item : header) order.push_back(&item);
+  std::sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
+    if (a->second.begin != b->second.begin) return a->second.begin < b->second.begin;
+    return a->second.bytes < b->second.bytes;
+  });
+  uint64_t next = data_begin;
+  const std::string* previous = nullptr;
+  for (const auto* item : order) {
+    if (item->second.begin < next) {
+      return Corrupt(where, "tensor " + item->first + ": its bytes overlap those of tensor " + *previous);
+    }
+    if (item->second.begin > next) {
+      return Corrupt(where, std::to_string(item->second.begin - next) + " bytes before tensor " + item->first +
+                                " belong to no tensor");
+    }
+    next += item->second.bytes;
+    previous = &item->first;
+  }
+  if (next != file_bytes) {
+    return Corrupt(where, std::to_string(file_bytes - next) + " bytes at the end of the file belong to no tensor");
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
+std::string Entry::ShapeText() const {
+  std::string text = "[";
+  for (const int64_t n : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(n);
+  return text + "]";
+}
+
+Result<Header> ParseHeader(const uint8_t* data, size_t size, const std::string& where) {
+  if (size < kLengthBytes) {
+    return Corrupt(where, std::to_string(size) + " bytes are too few for a safetensors file");
+  }
+  uint64_t header_bytes = 0;
+  for (size_t i = 0; i < kLengthBytes; ++i) header_bytes |= static_cast<uint64_t>(data[i]) << (8 * i);
+  if (header_bytes > limits::kMaxSafetensorsHeaderBytes) {
+    return Corrupt(where, "header of " + std::to_string(header_bytes) + " bytes, the format allows " +
+                              std::to_string(limits::kMaxSafetensorsHeaderBytes));
+  }
+  if (header_bytes > size - kLengthBytes) {
+    return Corrupt(where, "header of " + std::to_string(header_bytes) + " bytes in a file of " + std::to_string(size));
+  }
+  const uint64_t data_begin = kLengthBytes + header_bytes;
+  HeaderReader reader;
+  const char* text = reinterpret_cast<const char*>(data) + kLengthBytes;
+  bool complete = false;
+  try {
+    complete = Json::sax_parse(text, text + header_bytes, &reader, Json::input_format_t::json, /*strict=*/true);
+  } catch (const std::exception& e) {
+    return Corrupt(where, std::string("header cannot be read: ") + e.what());
+  }
+  if (!complete) return Corrupt(where, reader.error().empty() ? "header is not a JSON object" : reader.error());
+
+  Header header;
+  for (auto& [name, raw] : reader.entries()) {
+    const std::string tensor = where + ": tensor " + name;
+    DUO_ASSIGN_OR_RETURN(Entry entry, CheckEntry(raw, data_begin, size - data_begin, tensor));
+    if (!header.emplace(name, std::move(entry)).second) return Corrupt(tensor, "the name is there twice");
+  }
+  DUO_RETURN_IF_ERROR(CheckCover(header, data_begin, size, where));
+  return header;
+}
+
+}  // namespace duo::safetensors

@@ -1,0 +1,90 @@
+#include "kernels/cpu/ceilings.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <dnnl.hpp>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/parallel.h"
+#include "kernels/cpu/kernel_table.h"
+
+namespace duo {
+namespace {
+
+constexpr int kReadPasses = 8;
+constexpr int kGemmRuns = 7;
+// Small enough that threads finish together, large enough that handing them out costs nothing.
+constexpr size_t kReadTaskBytes = size_t{2} << 20;
+
+double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// Keeps `value` alive for the optimiser without writing it anywhere.
+void Keep(double value) { asm volatile("" : : "g"(&value) : "memory"); }
+
+double GemmGflops(DType type) {
+  using Tag = dnnl::memory::format_tag;
+  using Type = dnnl::memory::data_type;
+  constexpr int64_t kTokens = 512, kIn = 4096, kOut = 4096;
+  const Type t = type == DType::kF32 ? Type::f32 : Type::bf16;
+  const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  dnnl::stream stream(engine);
+  const dnnl::matmul::desc desc({{kTokens, kIn}, t, Tag::ab}, {{kIn, kOut}, t, Tag::any},
+                                {{kTokens, kOut}, Type::f32, Tag::ab});
+  const dnnl::matmul::primitive_desc matmul_desc(desc, engine);
+  const dnnl::matmul matmul(matmul_desc);
+  dnnl::memory x(matmul_desc.src_desc(), engine), w(matmul_desc.weights_desc(), engine),
+      out(matmul_desc.dst_desc(), engine);
+  // 0x3f3f.. is 0.75 in either type, in any layout: numbers of ordinary size, neither zero nor subnormal.
+  for (const dnnl::memory* m : {&x, &w}) std::memset(m->get_data_handle(), 0x3f, m->get_desc().get_size());
+  std::vector<double> seconds;
+  for (int run = 0; run < kGemmRuns + 1; ++run) {
+    const double start = Now();
+    matmul.execute(stream, {{DNNL_ARG_SRC, x}, {DNNL_ARG_WEIGHTS, w}, {DNNL_ARG_DST, out}});
+    stream.wait();
+    if (run > 0) seconds.push_back(Now() - start);  // the first one touches the output's pages
+  }
+  std::nth_element(seconds.begin(), seconds.begin() + kGemmRuns / 2, seconds.end());
+  return 2.0 * kTokens * kIn * kOut / seconds[kGemmRuns / 2] * 1e-9;
+}
+
+}  // namespace
+
+Result<double> MeasureReadBandwidth(Isa isa, int n_threads) {
+  const long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+  const size_t want = std::max<size_t>(size_t{512} << 20, cache > 0 ? 8 * static_cast<size_t>(cache) : 0);
+  const auto n_tasks = static_cast<int64_t>(want / kReadTaskBytes);
+  DUO_ASSIGN_OR_RETURN(const Buffer buffer, Buffer::Allocate(static_cast<size_t>(n_tasks) * kReadTaskBytes));
+  auto* data = buffer.as<uint8_t>();
+  ParallelFor(n_threads, n_tasks, [&](int64_t task, int) {
+    std::memset(data + static_cast<size_t>(task) * kReadTaskBytes, 1, kReadTaskBytes);
+  });
+  const DenseKernels& kernels = DenseKernelsFor(isa);
+  double best = 0;
+  for (int pass = 0; pass < kReadPasses; ++pass) {
+    const double start = Now();
+    ParallelFor(n_threads, n_tasks, [&](int64_t task, int) {
+      Keep(kernels.read_sum(data + static_cast<size_t>(task) * kReadTaskBytes, kReadTaskBytes));
+    });
+    best = std::max(best, static_cast<double>(buffer.bytes()) / (Now() - start) * 1e-9);
+  }
+  return best;
+}
+
+Result<double> MeasureGemmGflops(Isa isa, DType type, int n_threads) {
+  SetLibraryThreads(n_threads);
+  try {
+    return GemmGflops(isa >= Isa::kAvx512Bf16 ? type : DType::kF32);
+  } catch (const dnnl::error& e) {
+    return Status(StatusCode::kInternal, std::string("oneDNN refused the ceiling's matrix product: ") + e.what());
+  } catch (const std::bad_alloc&) {
+    return Status(StatusCode::kResourceExhausted, "no memory for the ceiling's matrix product");
+  }
+}
+
+}  // namespace duo

@@ -1,0 +1,80 @@
+#include "kernels/reference/dense_reference.h"
+
+#include <cmath>
+
+namespace duo::reference {
+
+double Load(const void* data, DType type, int64_t i) {
+  switch (type) {
+    case DType::kF32: return static_cast<double>(static_cast<const float*>(data)[i]);
+    case DType::kBF16: return static_cast<double>(ToFloat(static_cast<const bf16*>(data)[i]));
+    case DType::kF16: return static_cast<double>(ToFloat(static_cast<const f16*>(data)[i]));
+  }
+  return NAN;
+}
+
+// y = W x + b
+void GemvRows(const Gemv& p) {
+  for (int64_t o = p.row_begin; o < p.row_end; ++o) {
+    double sum = p.accumulate != 0 ? static_cast<double>(p.y[o]) : 0.0;
+    if (p.bias != nullptr) sum += static_cast<double>(p.bias[o]);
+    for (int64_t i = 0; i < p.n_in; ++i) {
+      sum += Load(p.w, p.w_type, o * p.n_in + i) * static_cast<double>(p.x[i]);
+    }
+    p.y[o] = static_cast<float>(sum);
+  }
+}
+
+// Zhang and Sennrich, arXiv:1910.07467, equation 4, with eps under the root.
+void RmsNormRows(const RmsNorm& p) {
+  for (int64_t r = 0; r < p.n_rows; ++r) {
+    const float* x = p.x + r * p.x_stride;
+    double squares = 0;
+    for (int64_t i = 0; i < p.dim; ++i) squares += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+    const double rms = std::sqrt(squares / static_cast<double>(p.dim) + static_cast<double>(p.eps));
+    for (int64_t i = 0; i < p.dim; ++i) {
+      p.out[r * p.out_stride + i] =
+          static_cast<float>(static_cast<double>(x[i]) / rms * static_cast<double>(p.weight[i]));
+    }
+  }
+}
+
+// Su et al., arXiv:2104.09864, equation 34, in the rotate-half layout.
+void RopeTokens(const Rope& p) {
+  const int half = p.head_dim / 2;
+  for (int64_t t = 0; t < p.n_tokens; ++t) {
+    for (int64_t g = 0; g < p.n_heads; ++g) {
+      float* x = p.x + t * p.x_stride + g * p.head_dim;
+      for (int d = 0; d < half; ++d) {
+        const auto a = static_cast<double>(x[d]), b = static_cast<double>(x[d + half]);
+        const auto c = static_cast<double>(p.cos[t * half + d]), s = static_cast<double>(p.sin[t * half + d]);
+        x[d] = static_cast<float>(a * c - b * s);
+        x[d + half] = static_cast<float>(b * c + a * s);
+      }
+    }
+  }
+}
+
+// Shazeer, arXiv:2002.05202, equation 6: silu(g) = g / (1 + exp(-g)).
+void SwiGluRange(const SwiGlu& p) {
+  for (int64_t i = 0; i < p.n; ++i) {
+    const auto g = static_cast<double>(p.gate[i]);
+    p.out[i] = static_cast<float>(g / (1.0 + std::exp(-g)) * static_cast<double>(p.up[i]));
+  }
+}
+
+void GemmAll(const Gemm& p) {
+  for (int64_t t = 0; t < p.n_tokens; ++t) {
+    for (int64_t o = 0; o < p.n_out; ++o) {
+      float& out = p.out[t * p.out_stride + o];
+      double sum = p.accumulate ? static_cast<double>(out) : 0.0;
+      if (p.bias != nullptr) sum += static_cast<double>(p.bias[o]);
+      for (int64_t i = 0; i < p.n_in; ++i) {
+        sum += Load(p.x, p.x_type, t * p.n_in + i) * Load(p.w, p.w_type, o * p.n_in + i);
+      }
+      out = static_cast<float>(sum);
+    }
+  }
+}
+
+}  // namespace duo::reference

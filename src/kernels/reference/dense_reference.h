@@ -1,0 +1,20 @@
+// The dense operations as their equations say, with double accumulation: the oracle of the tests.
+#pragma once
+
+#include "base/bf16.h"
+#include "kernels/cpu/gemm.h"
+#include "kernels/dense.h"
+
+namespace duo::reference {
+
+/// Element i of an array of `type`, exactly.
+double Load(const void* data, DType type, int64_t i);
+
+/// Contracts in kernels/dense.h and kernels/cpu/gemm.h.
+void GemvRows(const Gemv& p);
+void RmsNormRows(const RmsNorm& p);
+void RopeTokens(const Rope& p);
+void SwiGluRange(const SwiGlu& p);
+void GemmAll(const Gemm& p);
+
+}  // namespace duo::reference

@@ -1,0 +1,49 @@
+#include "kv/full_cache.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace duo {
+namespace {
+
+constexpr size_t kPage = 4096;
+constexpr size_t kHugePage = size_t{2} << 20;
+// Growth beyond what was asked for, as a share of the rows there are: permission is given ahead, memory is only taken
+// when it is touched, but a huge page is touched as a whole, so this also bounds how far resident memory runs ahead.
+constexpr int64_t kGrowthShare = 32;
+constexpr int64_t kMinGrowthRows = 256;
+
+size_t RoundUp(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+}  // namespace
+
+Result<FullCache> FullCache::Create(Backend* backend, const KvLayout& layout, int n_heads) {
+  FullCache cache;
+  cache.n_heads_ = n_heads;
+  cache.row_bytes_ = layout.row_bytes();
+  cache.capacity_ = layout.capacity;
+  if (n_heads == 0) return cache;
+  const size_t bytes = static_cast<size_t>(layout.capacity) * cache.row_bytes_;
+  // Heads begin on a huge page where they are long enough to use some.
+  cache.head_stride_ = RoundUp(bytes, bytes >= 4 * kHugePage ? kHugePage : kPage);
+  DUO_ASSIGN_OR_RETURN(cache.memory_, backend->Reserve(cache.head_stride_ * 2 * static_cast<size_t>(n_heads)));
+  return cache;
+}
+
+Status FullCache::EnsureRows(int64_t n_rows) {
+  if (n_heads_ == 0 || n_rows <= committed_) return OkStatus();
+  DUO_CHECK(n_rows <= capacity_, "rows beyond the cache's capacity");
+  int64_t target = n_rows;
+  if (committed_ > 0) target = std::max(target, committed_ + std::max(kMinGrowthRows, committed_ / kGrowthShare));
+  target = std::min(target, capacity_);
+  const size_t begin = static_cast<size_t>(committed_) * row_bytes_;
+  const size_t bytes = static_cast<size_t>(target - committed_) * row_bytes_;
+  for (int part = 0; part < 2 * n_heads_; ++part) {
+    DUO_RETURN_IF_ERROR(memory_->Commit(static_cast<size_t>(part) * head_stride_ + begin, bytes));
+  }
+  committed_ = target;
+  return OkStatus();
+}
+
+}  // namespace duo

@@ -1,0 +1,36 @@
+// K and V of one layer's retrieval heads: every token, contiguous per head, growing without copying.
+#pragma once
+
+#include <cstdint>
+
+#include "backend/backend.h"
+#include "kv/kv_layout.h"
+
+namespace duo {
+
+/// [n_heads, capacity, head_dim] for K and the same for V, in reserved address space; rows are backed with memory as
+/// they are committed. Row r of a head holds position r.
+class FullCache {
+ public:
+  FullCache() = default;
+  /// Reserves address space. kResourceExhausted. `backend` must outlive the cache.
+  static Result<FullCache> Create(Backend* backend, const KvLayout& layout, int n_heads);
+
+  /// Backs rows [0, n_rows) of every head; grows in steps, so that calling it for every token is cheap.
+  Status EnsureRows(int64_t n_rows);
+
+  int n_heads() const { return n_heads_; }
+  uint8_t* k(int head) const { return memory_->data() + static_cast<size_t>(head) * head_stride_; }
+  uint8_t* v(int head) const { return memory_->data() + static_cast<size_t>(n_heads_ + head) * head_stride_; }
+  size_t row_bytes() const { return row_bytes_; }
+
+ private:
+  DeviceMemoryPtr memory_;  // null when n_heads == 0
+  int n_heads_ = 0;
+  size_t row_bytes_ = 0;
+  size_t head_stride_ = 0;  // bytes between heads
+  int64_t capacity_ = 0;    // rows reserved
+  int64_t committed_ = 0;   // rows backed
+};
+
+}  // namespace duo

@@ -1,0 +1,143 @@
+#include "kv/split_kv_cache.h"
+
+#include <algorithm>
+#include <string>
+
+#include "base/check.h"
+
+namespace duo {
+
+Result<SplitKvCache> SplitKvCache::Create(Backend* backend, const KvLayout& layout) {
+  DUO_RETURN_IF_ERROR(CheckKvLayout(layout));
+  SplitKvCache cache;
+  cache.backend_ = backend;
+  cache.layout_ = layout;
+  for (int layer = 0; layer < layout.heads.n_layers; ++layer) {
+    int n_full = 0, n_streaming = 0;
+    for (int head = 0; head < layout.heads.n_kv_heads; ++head) {
+      const bool retrieval = layout.heads.is_retrieval(layer, head);
+      cache.places_.push_back({retrieval, retrieval ? n_full++ : n_streaming++});
+    }
+    DUO_ASSIGN_OR_RETURN(FullCache full, FullCache::Create(backend, layout, n_full));
+    cache.full_.push_back(std::move(full));
+    DUO_ASSIGN_OR_RETURN(StreamingCache streaming, StreamingCache::Create(backend, layout, n_streaming));
+    cache.streaming_.push_back(std::move(streaming));
+  }
+  return cache;
+}
+
+Status SplitKvCache::Begin(int64_t n_tokens) {
+  if (n_tokens < 0 || n_tokens > layout_.capacity - len_) {
+    return Status(StatusCode::kResourceExhausted,
+                  std::to_string(n_tokens) + " more tokens do not fit: the cache holds " + std::to_string(len_) +
+                      " tokens and was made for " + std::to_string(layout_.capacity));
+  }
+  for (FullCache& full : full_) DUO_RETURN_IF_ERROR(full.EnsureRows(len_ + n_tokens));
+  return OkStatus();
+}
+
+int64_t SplitKvCache::TokensToSnapshot() const {
+  if (layout_.snapshot_every == 0) return INT64_MAX;
+  return layout_.snapshot_every - len_ % layout_.snapshot_every;
+}
+
+Status SplitKvCache::Advance(int64_t n_tokens) {
+  DUO_CHECK(n_tokens <= TokensToSnapshot(), "a step must end where a snapshot is due");
+  len_ += n_tokens;
+  lowest_held_ = std::max(lowest_held_, len_ - layout_.ring());
+  if (layout_.snapshot_every != 0 && len_ % layout_.snapshot_every == 0) return TakeSnapshot();
+  return OkStatus();
+}
+
+size_t SplitKvCache::SnapshotSize() const {
+  size_t bytes = 0;
+  for (const StreamingCache& streaming : streaming_) bytes += streaming.ring_bytes();
+  return bytes;
+}
+
+Status SplitKvCache::TakeSnapshot() {
+  const size_t bytes = SnapshotSize();
+  if (bytes == 0 || len_ == 0) return OkStatus();  // no streaming heads: the full caches need none
+  DeviceMemoryPtr& snapshot = snapshots_[len_];
+  if (snapshot == nullptr) {
+    auto memory = backend_->Allocate(bytes);
+    if (!memory.ok()) {
+      snapshots_.erase(len_);
+      return memory.status().Annotate("ring snapshot");
+    }
+    snapshot = std::move(*memory);
+  }
+  uint8_t* dst = snapshot->data();
+  for (const StreamingCache& streaming : streaming_) {
+    if (streaming.n_heads() == 0) continue;
+    streaming.SaveRing(backend_, dst);
+    dst += streaming.ring_bytes();
+  }
+  return OkStatus();
+}
+
+int64_t SplitKvCache::LowestNeeded(int64_t pos) const { return std::max(layout_.sink, pos - layout_.ring() + 1); }
+
+int64_t SplitKvCache::Rewind(int64_t pos) {
+  DUO_CHECK(pos >= 0 && pos <= len_, "rewind outside the cache");
+  // What comes after pos will be written anew; snapshots of it would lie.
+  auto drop_later = [&](int64_t keep) { snapshots_.erase(snapshots_.upper_bound(keep), snapshots_.end()); };
+  const bool rings_matter = SnapshotSize() != 0;
+  if (!rings_matter || lowest_held_ <= LowestNeeded(pos) || pos == len_) {
+    drop_later(pos);
+    len_ = pos;
+    lowest_held_ = std::min(lowest_held_, pos);
+    return len_;
+  }
+  drop_later(pos);
+  len_ = 0;  // an empty cache is the snapshot that always exists
+  lowest_held_ = 0;
+  if (!snapshots_.empty()) {
+    const auto& [at, memory] = *snapshots_.rbegin();
+    const uint8_t* src = memory->data();
+    for (StreamingCache& streaming : streaming_) {
+      if (streaming.n_heads() == 0) continue;
+      streaming.LoadRing(backend_, src);
+      src += streaming.ring_bytes();
+    }
+    len_ = at;
+    lowest_held_ = std::max<int64_t>(0, at - layout_.ring());
+  }
+  return len_;
+}
+
+Result<SplitKvCache> SplitKvCache::Clone() const {
+  DUO_ASSIGN_OR_RETURN(SplitKvCache copy, Create(backend_, layout_));
+  DUO_RETURN_IF_ERROR(copy.Begin(len_));
+  std::vector<CopyTask> tasks;
+  for (size_t layer = 0; layer < full_.size(); ++layer) {
+    const FullCache& from = full_[layer];
+    const FullCache& to = copy.full_[layer];
+    const size_t bytes = static_cast<size_t>(len_) * from.row_bytes();
+    for (int head = 0; head < from.n_heads(); ++head) {
+      tasks.push_back({from.k(head), to.k(head), bytes});
+      tasks.push_back({from.v(head), to.v(head), bytes});
+    }
+  }
+  backend_->Copy(tasks);
+  for (size_t layer = 0; layer < streaming_.size(); ++layer) {
+    copy.streaming_[layer].CopyFrom(backend_, streaming_[layer]);
+  }
+  for (const auto& entry : snapshots_) {
+    DUO_ASSIGN_OR_RETURN(DeviceMemoryPtr memory, backend_->Allocate(entry.second->bytes()));
+    const CopyTask task{entry.second->data(), memory->data(), memory->bytes()};
+    backend_->Copy({&task, 1});
+    copy.snapshots_.emplace(entry.first, std::move(memory));
+  }
+  copy.len_ = len_;
+  copy.lowest_held_ = lowest_held_;
+  return copy;
+}
+
+uint64_t SplitKvCache::bytes() const {
+  uint64_t bytes = layout_.BytesPerToken() * static_cast<uint64_t>(len_) + layout_.FixedBytes();
+  for (const auto& entry : snapshots_) bytes += entry.second->bytes();
+  return bytes;
+}
+
+}  // namespace duo

@@ -1,0 +1,74 @@
+// The split KV cache of one sequence: DuoAttention section 2.3. Retrieval heads keep every token, streaming heads their
+// sinks and a ring of recent ones.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "backend/backend.h"
+#include "kv/full_cache.h"
+#include "kv/kv_layout.h"
+#include "kv/streaming_cache.h"
+
+namespace duo {
+
+/// Where one KV head of a layer lives: index within the layer's full or streaming cache.
+struct HeadPlace {
+  bool retrieval = true;
+  int index = 0;
+};
+
+/// Lengths advance per token for all layers together: Begin() makes room for the coming tokens, the attention room
+/// writes every layer's rows, Advance() makes them count. Not thread safe.
+class SplitKvCache {
+ public:
+  /// Checks the layout and reserves. kInvalidArgument, kResourceExhausted. `backend` must outlive the cache.
+  static Result<SplitKvCache> Create(Backend* backend, const KvLayout& layout);
+
+  const KvLayout& layout() const { return layout_; }
+  int64_t len() const { return len_; }  // tokens in the cache
+
+  /// Room for n_tokens behind len(). kResourceExhausted beyond the capacity or the system's memory.
+  Status Begin(int64_t n_tokens);
+  /// The n_tokens behind len() are now part of the cache. Must not cross a multiple of snapshot_every (see
+  /// TokensToSnapshot); when it ends on one, the rings are copied. kResourceExhausted when there is no memory for that.
+  Status Advance(int64_t n_tokens);
+  /// How many tokens may be added before the next snapshot is due; INT64_MAX without snapshots.
+  int64_t TokensToSnapshot() const;
+
+  /// Goes back so that the next token comes at a position <= pos: the largest from which every row that is needed is
+  /// held, by the rings themselves or by a snapshot. Returns that position (== len()); tokens from there to pos have to
+  /// be added again, at most snapshot_every when snapshots are on. pos in [0, len()].
+  int64_t Rewind(int64_t pos);
+
+  /// An independent copy, with its snapshots. kResourceExhausted.
+  Result<SplitKvCache> Clone() const;
+
+  HeadPlace place(int layer, int kv_head) const {
+    return places_[static_cast<size_t>(layer * layout_.heads.n_kv_heads + kv_head)];
+  }
+  FullCache& full(int layer) { return full_[static_cast<size_t>(layer)]; }
+  StreamingCache& streaming(int layer) { return streaming_[static_cast<size_t>(layer)]; }
+
+  /// Bytes of K, V and snapshots in use now.
+  uint64_t bytes() const;
+
+ private:
+  SplitKvCache() = default;
+  size_t SnapshotSize() const;
+  Status TakeSnapshot();
+  /// The lowest position whose row the rings must hold for the next token at pos.
+  int64_t LowestNeeded(int64_t pos) const;
+
+  Backend* backend_ = nullptr;
+  KvLayout layout_;
+  std::vector<HeadPlace> places_;          // [n_layers, n_kv_heads]
+  std::vector<FullCache> full_;            // [n_layers]
+  std::vector<StreamingCache> streaming_;  // [n_layers]
+  std::map<int64_t, DeviceMemoryPtr> snapshots_;  // by the len() they were taken at
+  int64_t len_ = 0;
+  int64_t lowest_held_ = 0;  // every position in [lowest_held_, len_) is in the rings (or a sink)
+};
+
+}  // namespace duo

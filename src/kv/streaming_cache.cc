@@ -1,0 +1,69 @@
+#include "kv/streaming_cache.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace duo {
+
+Result<StreamingCache> StreamingCache::Create(Backend* backend, const KvLayout& layout, int n_heads) {
+  StreamingCache cache;
+  cache.n_heads_ = n_heads;
+  cache.sink_ = layout.sink;
+  cache.ring_ = layout.ring();
+  cache.row_bytes_ = layout.row_bytes();
+  cache.head_bytes_ = static_cast<size_t>(layout.sink + cache.ring_) * cache.row_bytes_;
+  if (n_heads == 0) return cache;
+  DUO_ASSIGN_OR_RETURN(cache.memory_, backend->Allocate(cache.head_bytes_ * 2 * static_cast<size_t>(n_heads)));
+  return cache;
+}
+
+int StreamingCache::SlotRanges(int64_t pos, int64_t window, RowRange ranges[3]) const {
+  int n = 0;
+  const int64_t sinks = std::min(sink_, pos + 1);
+  if (sinks > 0) ranges[n++] = {0, sinks};
+  const int64_t first = std::max(sink_, pos - std::min(window, ring_) + 1);
+  if (first > pos) return n;
+  const int64_t begin = Slot(first);
+  const int64_t end = Slot(pos) + 1;
+  if (begin < end) {
+    ranges[n++] = {begin, end};
+  } else {
+    ranges[n++] = {begin, sink_ + ring_};
+    ranges[n++] = {sink_, end};
+  }
+  // Sinks and a ring piece that begins right behind them are one stretch of memory.
+  if (n >= 2 && ranges[0].end == ranges[1].begin) {
+    ranges[0].end = ranges[1].end;
+    for (int i = 1; i + 1 < n; ++i) ranges[i] = ranges[i + 1];
+    --n;
+  }
+  return n;
+}
+
+void StreamingCache::SaveRing(Backend* backend, uint8_t* dst) const {
+  const size_t bytes = static_cast<size_t>(ring_) * row_bytes_;
+  std::vector<CopyTask> tasks;
+  for (int part = 0; part < 2 * n_heads_; ++part) {
+    const auto p = static_cast<size_t>(part);
+    tasks.push_back({memory_->data() + p * head_bytes_ + static_cast<size_t>(sink_) * row_bytes_, dst + p * bytes, bytes});
+  }
+  backend->Copy(tasks);
+}
+
+void StreamingCache::LoadRing(Backend* backend, const uint8_t* src) {
+  const size_t bytes = static_cast<size_t>(ring_) * row_bytes_;
+  std::vector<CopyTask> tasks;
+  for (int part = 0; part < 2 * n_heads_; ++part) {
+    const auto p = static_cast<size_t>(part);
+    tasks.push_back({src + p * bytes, memory_->data() + p * head_bytes_ + static_cast<size_t>(sink_) * row_bytes_, bytes});
+  }
+  backend->Copy(tasks);
+}
+
+void StreamingCache::CopyFrom(Backend* backend, const StreamingCache& other) {
+  if (n_heads_ == 0) return;
+  const CopyTask task{other.memory_->data(), memory_->data(), memory_->bytes()};
+  backend->Copy({&task, 1});
+}
+
+}  // namespace duo

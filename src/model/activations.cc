@@ -1,0 +1,51 @@
+#include "model/activations.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace duo {
+namespace {
+
+struct Part {
+  float* Activations::*pointer;
+  int64_t floats;
+};
+
+// attended and gate are never alive together with each other's producers, but sharing would save under 10 %: kept plain.
+std::vector<Part> Parts(const ModelConfig& c, int64_t n) {
+  const int64_t q = static_cast<int64_t>(c.n_heads) * c.head_dim;
+  const int64_t kv = static_cast<int64_t>(c.n_kv_heads) * c.head_dim;
+  return {{&Activations::x, n * c.hidden_size},
+          {&Activations::normed, n * c.hidden_size},
+          {&Activations::q, n * q},
+          {&Activations::k, n * kv},
+          {&Activations::v, n * kv},
+          {&Activations::attended, n * q},
+          {&Activations::gate, n * c.intermediate_size},
+          {&Activations::up, n * c.intermediate_size},
+          {&Activations::logits, std::min(n, Activations::kLogitRows) * c.vocab_size}};
+}
+
+uint64_t PaddedBytes(int64_t floats) { return (static_cast<uint64_t>(floats) * sizeof(float) + 63) / 64 * 64; }
+
+}  // namespace
+
+uint64_t Activations::Bytes(const ModelConfig& config, int64_t max_tokens) {
+  uint64_t bytes = 0;
+  for (const Part& part : Parts(config, max_tokens)) bytes += PaddedBytes(part.floats);
+  return bytes;
+}
+
+Result<Activations> Activations::Create(Backend* backend, const ModelConfig& config, int64_t max_tokens) {
+  Activations act;
+  act.max_tokens = max_tokens;
+  DUO_ASSIGN_OR_RETURN(act.memory_, backend->Allocate(Bytes(config, max_tokens)));
+  uint8_t* at = act.memory_->data();
+  for (const Part& part : Parts(config, max_tokens)) {
+    act.*part.pointer = reinterpret_cast<float*>(at);
+    at += PaddedBytes(part.floats);
+  }
+  return act;
+}
+
+}  // namespace duo

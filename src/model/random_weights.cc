@@ -1,0 +1,113 @@
+// Random weights of a given shape, so that speed can be measured without a checkpoint.
+#include <cstring>
+#include <vector>
+
+#include "backend/backend.h"
+#include "base/bf16.h"
+#include "base/parallel.h"
+#include "base/rng.h"
+#include "model/weights.h"
+
+namespace duo {
+
+/// Carves all matrices out of one block and fills it with normal values from a table of random ones: at 8B parameters
+/// drawing each value would take minutes, and speed does not depend on the values being independent.
+class RandomFiller {
+ public:
+  RandomFiller(Model::Weights* weights, uint64_t seed) : weights_(weights), rng_(seed) {}
+
+  Status Fill() {
+    const ModelConfig& c = weights_->config;
+    const int64_t q = static_cast<int64_t>(c.n_heads) * c.head_dim;
+    const int64_t kv = static_cast<int64_t>(c.n_kv_heads) * c.head_dim;
+    weights_->layers.resize(static_cast<size_t>(c.n_layers));
+    Plan(&weights_->embedding, c.vocab_size, c.hidden_size);
+    if (!c.tied_embeddings) Plan(&weights_->lm_head, c.vocab_size, c.hidden_size);
+    DUO_RETURN_IF_ERROR(Vector(c.hidden_size, 1.0f, &weights_->final_norm));
+    for (LayerWeights& layer : weights_->layers) {
+      Plan(&layer.q, q, c.hidden_size);
+      Plan(&layer.k, kv, c.hidden_size);
+      Plan(&layer.v, kv, c.hidden_size);
+      Plan(&layer.o, c.hidden_size, q);
+      Plan(&layer.gate, c.intermediate_size, c.hidden_size);
+      Plan(&layer.up, c.intermediate_size, c.hidden_size);
+      Plan(&layer.down, c.hidden_size, c.intermediate_size);
+      DUO_RETURN_IF_ERROR(Vectors(c, q, kv, &layer));
+    }
+    return FillMatrices();
+  }
+
+ private:
+  void Plan(TensorView* view, int64_t rows, int64_t columns) {
+    view->dtype = DType::kBF16;
+    view->rank = 2;
+    view->shape = {rows, columns, 0, 0};
+    offsets_.push_back(bytes_);
+    views_.push_back(view);
+    bytes_ += (view->bytes() + 63) / 64 * 64;
+  }
+
+  Status Vectors(const ModelConfig& c, int64_t q, int64_t kv, LayerWeights* layer) {
+    DUO_RETURN_IF_ERROR(Vector(c.hidden_size, 1.0f, &layer->attention_norm));
+    DUO_RETURN_IF_ERROR(Vector(c.hidden_size, 1.0f, &layer->mlp_norm));
+    if (c.qkv_bias) {
+      DUO_RETURN_IF_ERROR(Vector(q, 0.0f, &layer->q_bias));
+      DUO_RETURN_IF_ERROR(Vector(kv, 0.0f, &layer->k_bias));
+      DUO_RETURN_IF_ERROR(Vector(kv, 0.0f, &layer->v_bias));
+    }
+    if (c.o_bias) DUO_RETURN_IF_ERROR(Vector(c.hidden_size, 0.0f, &layer->o_bias));
+    if (c.mlp_bias) {
+      DUO_RETURN_IF_ERROR(Vector(c.intermediate_size, 0.0f, &layer->gate_bias));
+      DUO_RETURN_IF_ERROR(Vector(c.intermediate_size, 0.0f, &layer->up_bias));
+      DUO_RETURN_IF_ERROR(Vector(c.hidden_size, 0.0f, &layer->down_bias));
+    }
+    if (c.qk_norm) {
+      DUO_RETURN_IF_ERROR(Vector(c.head_dim, 1.0f, &layer->q_norm));
+      DUO_RETURN_IF_ERROR(Vector(c.head_dim, 1.0f, &layer->k_norm));
+    }
+    return OkStatus();
+  }
+
+  Status Vector(int64_t n, float mean, const float** vector) {
+    DUO_ASSIGN_OR_RETURN(float* values, weights_->NewVector(n));
+    for (int64_t i = 0; i < n; ++i) values[i] = mean + 0.02f * static_cast<float>(rng_.Normal());
+    *vector = values;
+    weights_->total_bytes += static_cast<uint64_t>(n) * sizeof(float);
+    return OkStatus();
+  }
+
+  Status FillMatrices() {
+    DUO_ASSIGN_OR_RETURN(weights_->random_, Buffer::Allocate(bytes_));
+    weights_->total_bytes += bytes_;
+    // An odd length, so that the table's repetition never lines up with rows.
+    std::vector<bf16> table(65521);
+    for (bf16& value : table) value = ToBf16(0.02f * static_cast<float>(rng_.Normal()));
+    uint8_t* base = weights_->random_.as<uint8_t>();
+    const size_t table_bytes = table.size() * sizeof(bf16);
+    const auto n_blocks = static_cast<int64_t>((bytes_ + table_bytes - 1) / table_bytes);
+    ParallelFor(weights_->backend->n_threads(), n_blocks, [&](int64_t block, int) {
+      const size_t begin = static_cast<size_t>(block) * table_bytes;
+      std::memcpy(base + begin, table.data(), std::min(table_bytes, bytes_ - begin));
+    });
+    for (size_t i = 0; i < views_.size(); ++i) views_[i]->data = base + offsets_[i];
+    if (weights_->config.tied_embeddings) weights_->lm_head = weights_->embedding;
+    return OkStatus();
+  }
+
+  Model::Weights* weights_;
+  Rng rng_;
+  std::vector<TensorView*> views_;
+  std::vector<size_t> offsets_;
+  size_t bytes_ = 0;
+};
+
+Result<std::unique_ptr<Model::Weights>> Model::Weights::FromRandom(const ModelConfig& config, uint64_t seed,
+                                                                   Backend* backend) {
+  auto weights = std::make_unique<Weights>();
+  weights->config = config;
+  weights->backend = backend;
+  DUO_RETURN_IF_ERROR(RandomFiller(weights.get(), seed).Fill());
+  return weights;
+}
+
+}  // namespace duo

@@ -1,0 +1,170 @@
+#include "model/weights.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "backend/backend.h"
+#include "base/bf16.h"
+
+namespace duo {
+
+Result<float*> Model::Weights::NewVector(int64_t n) {
+  DUO_ASSIGN_OR_RETURN(Buffer buffer, Buffer::Allocate(static_cast<size_t>(n) * sizeof(float)));
+  vectors_.push_back(std::move(buffer));
+  return vectors_.back().as<float>();
+}
+
+namespace {
+
+std::string ShapeText(const TensorView& view) {
+  std::string text = "[";
+  for (int i = 0; i < view.rank; ++i) {
+    text += (i == 0 ? "" : ", ") + std::to_string(view.shape[static_cast<size_t>(i)]);
+  }
+  return text + "]";
+}
+
+}  // namespace
+
+/// Takes tensors by their Hugging Face names, checking each against the shape the config promises.
+class CheckpointLoader {
+ public:
+  explicit CheckpointLoader(Model::Weights* weights) : weights_(weights), file_(*weights->checkpoint_) {}
+
+  Status Load() {
+    const ModelConfig& c = weights_->config;
+    DUO_RETURN_IF_ERROR(Matrix("model.embed_tokens.weight", c.vocab_size, c.hidden_size, &weights_->embedding));
+    // Some checkpoints of tied models carry the head as well; it is the same matrix.
+    if (c.tied_embeddings) {
+      weights_->lm_head = weights_->embedding;
+    } else {
+      DUO_RETURN_IF_ERROR(Matrix("lm_head.weight", c.vocab_size, c.hidden_size, &weights_->lm_head));
+    }
+    DUO_RETURN_IF_ERROR(Vector("model.norm.weight", c.hidden_size, &weights_->final_norm));
+    weights_->layers.resize(static_cast<size_t>(c.n_layers));
+    for (int i = 0; i < c.n_layers; ++i) {
+      DUO_RETURN_IF_ERROR(Layer("model.layers." + std::to_string(i) + ".", &weights_->layers[static_cast<size_t>(i)]));
+    }
+    return OkStatus();
+  }
+
+ private:
+  Status Layer(const std::string& prefix, LayerWeights* layer) {
+    const ModelConfig& c = weights_->config;
+    const int64_t q = static_cast<int64_t>(c.n_heads) * c.head_dim;
+    const int64_t kv = static_cast<int64_t>(c.n_kv_heads) * c.head_dim;
+    const std::string attn = prefix + "self_attn.";
+    const std::string mlp = prefix + "mlp.";
+    DUO_RETURN_IF_ERROR(Vector(prefix + "input_layernorm.weight", c.hidden_size, &layer->attention_norm));
+    DUO_RETURN_IF_ERROR(Vector(prefix + "post_attention_layernorm.weight", c.hidden_size, &layer->mlp_norm));
+    DUO_RETURN_IF_ERROR(Matrix(attn + "q_proj.weight", q, c.hidden_size, &layer->q));
+    DUO_RETURN_IF_ERROR(Matrix(attn + "k_proj.weight", kv, c.hidden_size, &layer->k));
+    DUO_RETURN_IF_ERROR(Matrix(attn + "v_proj.weight", kv, c.hidden_size, &layer->v));
+    DUO_RETURN_IF_ERROR(Matrix(attn + "o_proj.weight", c.hidden_size, q, &layer->o));
+    DUO_RETURN_IF_ERROR(Matrix(mlp + "gate_proj.weight", c.intermediate_size, c.hidden_size, &layer->gate));
+    DUO_RETURN_IF_ERROR(Matrix(mlp + "up_proj.weight", c.intermediate_size, c.hidden_size, &layer->up));
+    DUO_RETURN_IF_ERROR(Matrix(mlp + "down_proj.weight", c.hidden_size, c.intermediate_size, &layer->down));
+    if (c.qkv_bias) {
+      DUO_RETURN_IF_ERROR(Vector(attn + "q_proj.bias", q, &layer->q_bias));
+      DUO_RETURN_IF_ERROR(Vector(attn + "k_proj.bias", kv, &layer->k_bias));
+      DUO_RETURN_IF_ERROR(Vector(attn + "v_proj.bias", kv, &layer->v_bias));
+    }
+    if (c.o_bias) DUO_RETURN_IF_ERROR(Vector(attn + "o_proj.bias", c.hidden_size, &layer->o_bias));
+    if (c.mlp_bias) {
+      DUO_RETURN_IF_ERROR(Vector(mlp + "gate_proj.bias", c.intermediate_size, &layer->gate_bias));
+      DUO_RETURN_IF_ERROR(Vector(mlp + "up_proj.bias", c.intermediate_size, &layer->up_bias));
+      DUO_RETURN_IF_ERROR(Vector(mlp + "down_proj.bias", c.hidden_size, &layer->down_bias));
+    }
+    if (c.qk_norm) {
+      DUO_RETURN_IF_ERROR(Vector(attn + "q_norm.weight", c.head_dim, &layer->q_norm));
+      DUO_RETURN_IF_ERROR(Vector(attn + "k_norm.weight", c.head_dim, &layer->k_norm));
+    }
+    // A bias that the config does not announce would silently be left out.
+    for (const char* name : {"q_proj.bias", "k_proj.bias", "v_proj.bias"}) {
+      if (!c.qkv_bias && file_.Has(attn + name)) return Unannounced(attn + name, "attention_bias");
+    }
+    if (!c.o_bias && file_.Has(attn + "o_proj.bias")) return Unannounced(attn + "o_proj.bias", "attention_bias");
+    if (!c.qk_norm && file_.Has(attn + "q_norm.weight")) return Unannounced(attn + "q_norm.weight", "model_type qwen3");
+    return OkStatus();
+  }
+
+  Status Unannounced(const std::string& name, const char* key) const {
+    return Status(StatusCode::kCorrupt, file_.dir() + ": " + name + ": the tensor is there, but config.json does not say " +
+                                            key + "; the result would be wrong");
+  }
+
+  Status CheckShape(const std::string& name, const TensorView& view, int64_t rows, int64_t columns) const {
+    const bool good = columns == 0 ? view.rank == 1 && view.shape[0] == rows
+                                   : view.rank == 2 && view.shape[0] == rows && view.shape[1] == columns;
+    if (good) return OkStatus();
+    std::string expected = "[" + std::to_string(rows) + (columns == 0 ? "" : ", " + std::to_string(columns)) + "]";
+    return Status(StatusCode::kCorrupt,
+                  file_.dir() + ": " + name + ": shape " + ShapeText(view) + ", expected " + expected);
+  }
+
+  Status Matrix(const std::string& name, int64_t rows, int64_t columns, TensorView* view) {
+    DUO_ASSIGN_OR_RETURN(*view, file_.Get(name));
+    DUO_RETURN_IF_ERROR(CheckShape(name, *view, rows, columns));
+    weights_->total_bytes += view->bytes();
+    weights_->mapped_bytes += view->bytes();
+    return OkStatus();
+  }
+
+  Status Vector(const std::string& name, int64_t n, const float** vector) {
+    DUO_ASSIGN_OR_RETURN(const TensorView view, file_.Get(name));
+    DUO_RETURN_IF_ERROR(CheckShape(name, view, n, 0));
+    DUO_ASSIGN_OR_RETURN(float* values, weights_->NewVector(n));
+    for (int64_t i = 0; i < n; ++i) {
+      switch (view.dtype) {
+        case DType::kF32: values[i] = static_cast<const float*>(view.data)[i]; break;
+        case DType::kBF16: values[i] = ToFloat(static_cast<const bf16*>(view.data)[i]); break;
+        case DType::kF16: values[i] = ToFloat(static_cast<const f16*>(view.data)[i]); break;
+      }
+    }
+    *vector = values;
+    weights_->total_bytes += static_cast<uint64_t>(n) * sizeof(float);
+    return OkStatus();
+  }
+
+  Model::Weights* weights_;
+  const Checkpoint& file_;
+};
+
+Result<std::unique_ptr<Model::Weights>> Model::Weights::FromCheckpoint(const std::string& dir, Backend* backend) {
+  auto weights = std::make_unique<Weights>();
+  weights->backend = backend;
+  DUO_ASSIGN_OR_RETURN(weights->config, LoadModelConfig(dir));
+  DUO_ASSIGN_OR_RETURN(weights->checkpoint_, Checkpoint::Open(dir));
+  DUO_RETURN_IF_ERROR(CheckpointLoader(weights.get()).Load());
+  return weights;
+}
+
+// ---- Model
+
+Model::Model(std::unique_ptr<Weights> weights) : weights_(std::move(weights)) {}
+Model::Model(Model&&) noexcept = default;
+Model& Model::operator=(Model&&) noexcept = default;
+Model::~Model() = default;
+
+Result<Model> Model::Open(const std::string& dir, Backend* backend) {
+  DUO_ASSIGN_OR_RETURN(auto weights, Weights::FromCheckpoint(dir, backend));
+  return Model(std::move(weights));
+}
+
+Result<Model> Model::Random(const ModelConfig& config, int n_layers, uint64_t seed, Backend* backend) {
+  ModelConfig shape = config;
+  if (n_layers < 0 || n_layers > config.n_layers) {
+    return Status(StatusCode::kInvalidArgument, "layers: " + std::to_string(n_layers) + " is not in 1.." +
+                                                    std::to_string(config.n_layers) + ", what " + config.name + " has");
+  }
+  if (n_layers > 0) shape.n_layers = n_layers;
+  DUO_ASSIGN_OR_RETURN(auto weights, Weights::FromRandom(shape, seed, backend));
+  return Model(std::move(weights));
+}
+
+const ModelConfig& Model::config() const { return weights_->config; }
+Backend* Model::backend() const { return weights_->backend; }
+uint64_t Model::weights_bytes() const { return weights_->total_bytes; }
+uint64_t Model::mapped_bytes() const { return weights_->mapped_bytes; }
+
+}  // namespace duo

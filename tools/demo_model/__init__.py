@@ -1,0 +1,1 @@
+"""The demo model of models/demo: tokenizer, text generator, Llama in PyTorch, streaming attention, files."""

@@ -1,0 +1,67 @@
+"""DuoAttention (arXiv:2410.10819) over the demo model: the exact Lambda mask and the split by heads."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from demo_model.llama import Attention, full_attention
+
+_BLOCK = 256  # queries per block: the mask is [_BLOCK, sink + recent + _BLOCK] at most, whatever the length
+
+
+def streaming_attention(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, sink: int, recent: int
+) -> torch.Tensor:
+    """Exact Lambda mask: query i sees key j iff j <= i and (j < sink or i - j < recent). Shapes as in llama.Attention.
+    Linear in the length, and differentiable."""
+    group, length = queries.shape[1] // keys.shape[1], queries.shape[2]
+    keys, values = (x.repeat_interleave(group, 1) for x in (keys, values))
+    outputs = []
+    for begin in range(0, length, _BLOCK):
+        end = min(begin + _BLOCK, length)
+        window_begin = max(sink, begin - recent + 1)
+        if window_begin >= end:
+            window_begin = end
+        n_sink = min(sink, end)
+        key_index = torch.cat([torch.arange(n_sink), torch.arange(window_begin, end)])
+        query_index = torch.arange(begin, end)[:, None]
+        visible = (key_index <= query_index) & ((key_index < sink) | (query_index - key_index < recent))
+        block_keys, block_values = (torch.cat([x[:, :, :n_sink], x[:, :, window_begin:end]], 2) for x in (keys, values))
+        outputs.append(
+            F.scaled_dot_product_attention(queries[:, :, begin:end], block_keys, block_values, attn_mask=visible)
+        )
+    return torch.cat(outputs, 2)
+
+
+def split_attention(retrieval: np.ndarray, sink: int, recent: int) -> Attention:
+    """Full attention for the KV heads where `retrieval` [layers, kv_heads] bool is set, streaming for the others."""
+    retrieval_heads = torch.from_numpy(retrieval)
+
+    def attention(layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        full = retrieval_heads[layer]
+        group = queries.shape[1] // keys.shape[1]
+        full_queries = full.repeat_interleave(group)
+        output = torch.empty_like(queries)
+        if full.any():
+            output[:, full_queries] = full_attention(layer, queries[:, full_queries], keys[:, full], values[:, full])
+        if not full.all():
+            output[:, ~full_queries] = streaming_attention(
+                queries[:, ~full_queries], keys[:, ~full], values[:, ~full], sink, recent
+            )
+        return output
+
+    return attention
+
+
+def choose_retrieval_heads(scores: np.ndarray, sparsity: float) -> np.ndarray:
+    """scores [layers, kv_heads] -> bool, as `duo` chooses: of N heads the N - ceil(sparsity (N - 1)) highest, none at
+    sparsity 1; ties go to the lower layer, then the lower head."""
+    n_heads = scores.size
+    n_retrieval = 0 if sparsity >= 1 else n_heads - math.ceil(max(sparsity, 0) * (n_heads - 1))
+    chosen = np.zeros(n_heads, bool)
+    chosen[np.argsort(-scores.ravel(), kind="stable")[:n_retrieval]] = True
+    return chosen.reshape(scores.shape)
