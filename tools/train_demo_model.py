@@ -24,11 +24,12 @@ import torch.nn.functional as F
 from demo_model.checkpoint import save_model
 from demo_model.curriculum import STAGES, Stage, jumping_positions
 from demo_model.facts import make_tokenizer
-from demo_model.generator import Answer, Role, TextGenerator
+from demo_model.generator import Answer, Role, TextBatch, TextGenerator
 from demo_model.llama import Llama, LlamaConfig, random_weights
 
 WARM_UP_STEPS = 100
-LR_FALL_BEGIN, LR_FLOOR = 0.7, 0.03  # shares of the budget and of the learning rate
+LR_FALL_BEGIN, LR_FALL_LENGTH = 0.7, 0.3  # shares of the budget
+LR_FLOOR = 0.03  # share of the peak
 TEXT_LOSS_WEIGHT = 0.5
 TEXT_LOSS_SHARE = 0.33  # of the tokens that are no answers; the others are left out to save time
 FIRST_TOKEN_WEIGHT = 2  # within an answer: it shows whether the right fact was found
@@ -60,7 +61,7 @@ class Trainer:
 
     def learning_rate(self, step: int, budget_used: float) -> float:
         rise = min(1, (step + 1) / WARM_UP_STEPS)
-        fall = 1 if budget_used < LR_FALL_BEGIN else max(LR_FLOOR, (1 - budget_used) / (1 - LR_FALL_BEGIN))
+        fall = 1 if budget_used < LR_FALL_BEGIN else max(LR_FLOOR, (1 - budget_used) / LR_FALL_LENGTH)
         return self._peak_lr * rise * fall
 
     def step(self, stage: Stage, learning_rate: float) -> StepResult:
@@ -91,7 +92,7 @@ class Trainer:
         correct[selected] = (logits.argmax(-1) == targets[selected]).numpy()
         return StepResult(text_loss.item(), answer_loss.item(), _exact_match(correct.reshape(shape), texts.answers))
 
-    def _positions(self, texts, stage: Stage) -> torch.Tensor:
+    def _positions(self, texts: TextBatch, stage: Stage) -> torch.Tensor:
         if stage.n_tokens <= 128:  # far distances only once retrieval works at all
             return torch.arange(stage.n_tokens).expand(stage.n_texts, stage.n_tokens)
         max_positions, is_break = self.model.config.max_positions, self._generator.is_break

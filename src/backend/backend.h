@@ -89,6 +89,16 @@ struct CopyTask {
   size_t bytes = 0;
 };
 
+/// The largest calls a session will make.
+struct CallBounds {
+  int64_t n_tokens = 1;
+  int64_t widest_input = 0;  // of a Linear, floats
+  int n_kv_heads = 1;
+  int group = 1;
+  int head_dim = 0;
+  ComputeType compute = ComputeType::kBF16;
+};
+
 /// Seconds spent per kind of work since the last reset; for `duo bench`.
 struct BackendTimes {
   double attention_s = 0;
@@ -110,8 +120,8 @@ class Backend {
   virtual void Copy(std::span<const CopyTask> tasks) = 0;
   virtual void ToHost(const void* src, void* host_dst, size_t bytes) = 0;
   virtual void FromHost(const void* host_src, void* dst, size_t bytes) = 0;
-  /// Scratch the backend itself may hold at most for calls of up to n_tokens, for the memory plan.
-  virtual size_t MaxScratchBytes(int64_t n_tokens, int n_heads, int head_dim) const = 0;
+  /// Scratch the backend itself may hold at most for calls within these bounds, for the memory plan.
+  virtual uint64_t MaxScratchBytes(const CallBounds& bounds) const = 0;
 
   // ---- operations
   /// out[t] = table[ids[t]]; host_ids are valid rows.

@@ -82,6 +82,11 @@ constexpr int64_t kElementBlock = 1 << 14;
 constexpr int64_t kSerialWeights = 1 << 15;
 constexpr int64_t kGemvBlockBytes = 256 << 10;
 
+/// Partial softmax state of one piece of a decode step: acc [group, head_dim], max [group], sum [group].
+size_t StateBytes(int group, int head_dim) {
+  return RoundUpToLine(static_cast<size_t>(group) * (static_cast<size_t>(head_dim) + 2) * sizeof(float));
+}
+
 AttentionMath MathOf(ComputeType compute) {
   return compute == ComputeType::kF32 ? AttentionMath::kF32 : AttentionMath::kBF16;
 }
@@ -122,7 +127,7 @@ class CpuBackend : public Backend {
     });
   }
 
-  size_t MaxScratchBytes(int64_t n_tokens, int n_heads, int head_dim) const override;
+  uint64_t MaxScratchBytes(const CallBounds& bounds) const override;
 
   void Embed(const TensorView& table, std::span<const int32_t> ids, float* out) override;
   void RmsNorm(const float* x, const float* weight, float eps, int64_t n_rows, int64_t dim, float* out) override;
@@ -163,11 +168,12 @@ class CpuBackend : public Backend {
   BackendTimes times_;
 };
 
-size_t CpuBackend::MaxScratchBytes(int64_t n_tokens, int n_heads, int head_dim) const {
-  const size_t states = static_cast<size_t>(n_heads) * 16 * (static_cast<size_t>(head_dim) + 2) * sizeof(float);
-  const size_t tiles = static_cast<size_t>(n_threads_) * RoundUpToLine(PrefillScratchBytes(n_heads, head_dim));
-  (void)n_tokens;
-  return GemmRunner::MaxScratchBytes() + states + tiles;
+uint64_t CpuBackend::MaxScratchBytes(const CallBounds& bounds) const {
+  const uint64_t rounded = static_cast<uint64_t>(bounds.n_tokens * bounds.widest_input) * sizeof(bf16);
+  const auto pieces = static_cast<uint64_t>(MaxDecodePieces(bounds.n_kv_heads, n_threads_));
+  const uint64_t states = pieces * StateBytes(bounds.group, bounds.head_dim);
+  const uint64_t tiles = static_cast<uint64_t>(n_threads_) * RoundUpToLine(PrefillScratchBytes(bounds.group, bounds.head_dim));
+  return GemmRunner::MaxScratchBytes() + rounded + states + tiles;
 }
 
 void CpuBackend::Embed(const TensorView& table, std::span<const int32_t> ids, float* out) {
@@ -303,12 +309,11 @@ Status CpuBackend::DecodeAttention(const AttentionShape& shape, std::span<const 
   const std::vector<DecodePiece> pieces = SplitDecode(heads, n_threads_);
   const auto group = static_cast<size_t>(shape.group);
   const auto dim = static_cast<size_t>(shape.head_dim);
-  const size_t state_bytes = RoundUpToLine(group * (dim + 2) * sizeof(float));
+  const size_t state_bytes = StateBytes(shape.group, shape.head_dim);
   DUO_ASSIGN_OR_RETURN(uint8_t* states, states_.Get(state_bytes * pieces.size()));
   const size_t row_bytes = dim * DTypeBytes(shape.kv_type);
   int64_t rows = 0;
   for (const DecodePiece& piece : pieces) rows += piece.end - piece.begin;
-  // state layout: acc [group, head_dim], max [group], sum [group]
   auto state = [&](size_t piece) { return reinterpret_cast<float*>(states + piece * state_bytes); };
   ParallelFor(TeamFor(rows * shape.head_dim * shape.group), static_cast<int64_t>(pieces.size()), [&](int64_t i, int) {
     const DecodePiece& piece = pieces[static_cast<size_t>(i)];

@@ -16,6 +16,9 @@ struct DecodePiece {
   int64_t end = 0;
 };
 
+/// How many pieces SplitDecode makes at most for one call with n_heads heads.
+int64_t MaxDecodePieces(int64_t n_heads, int n_threads);
+
 /// Cuts every range of every head into pieces of at most the same number of rows, chosen so that each thread gets
 /// several pieces (for balance) but none is so short that its fixed cost shows. The union of pieces is exactly the
 /// union of ranges.

@@ -16,14 +16,6 @@ Status Unsupported(const std::string& where, const std::string& found) {
   return Status(StatusCode::kUnsupported, where + ": " + found + "; " + kWhatDuoOpens);
 }
 
-// The value of `key`, null when it is absent.
-const Json& Member(const Json& object, const char* key) {
-  static const Json null;
-  if (!object.is_object()) return null;
-  const auto it = object.find(key);
-  return it == object.end() ? null : *it;
-}
-
 Status CheckRange(int64_t value, int64_t least, int64_t most, const char* key, const std::string& where) {
   if (value >= least && value <= most) return OkStatus();
   return Status(StatusCode::kCorrupt, where + ": " + key + ": " + std::to_string(value) + ", expected " +
@@ -37,7 +29,7 @@ Result<int64_t> Count(const Json& config, const char* key, int64_t most, const s
 }
 
 Result<int64_t> CountOr(const Json& config, const char* key, int64_t fallback, int64_t most, const std::string& where) {
-  if (Member(config, key).is_null()) return fallback;
+  if (JsonMember(config, key).is_null()) return fallback;
   return Count(config, key, most, where);
 }
 
@@ -52,12 +44,12 @@ Result<ModelType> ReadModelType(const Json& config, const std::string& where) {
 // What changes the mathematics in ways that duo does not compute.
 Status RefuseWhatDuoLacks(const Json& config, const std::string& where) {
   for (const char* key : {"num_local_experts", "num_experts", "n_routed_experts", "moe_intermediate_size"}) {
-    const Json& value = Member(config, key);
+    const Json& value = JsonMember(config, key);
     if (value.is_number() && value.get<double>() > 0) {
       return Unsupported(where, std::string(key) + " " + value.dump() + " (a mixture of experts)");
     }
   }
-  if (!Member(config, "quantization_config").is_null()) {
+  if (!JsonMember(config, "quantization_config").is_null()) {
     return Unsupported(where, "quantization_config (quantised weights); the checkpoint must hold BF16, F16 or F32");
   }
   DUO_ASSIGN_OR_RETURN(const std::string activation, JsonStringOr(config, "hidden_act", "silu", where));
@@ -67,7 +59,7 @@ Status RefuseWhatDuoLacks(const Json& config, const std::string& where) {
 
 Result<int64_t> ReadHeadDim(const Json& config, const HfConfig& hf, const std::string& where) {
   int64_t head_dim = 0;
-  if (!Member(config, "head_dim").is_null()) {
+  if (!JsonMember(config, "head_dim").is_null()) {
     DUO_ASSIGN_OR_RETURN(head_dim, Count(config, "head_dim", limits::kMaxHeadDim, where));
   } else if (hf.model_type == ModelType::kQwen3) {
     head_dim = 128;  // Qwen3's own default; it does not follow from hidden_size
@@ -136,7 +128,7 @@ Status ReadFamilyTraits(const Json& config, const std::string& where, HfConfig* 
       hf->qk_norm = true;
       break;
   }
-  const Json& name = Member(config, Member(config, "dtype").is_string() ? "dtype" : "torch_dtype");
+  const Json& name = JsonMember(config, JsonMember(config, "dtype").is_string() ? "dtype" : "torch_dtype");
   if (name == "float32") hf->dtype = DType::kF32;
   if (name == "float16") hf->dtype = DType::kF16;
   return OkStatus();
@@ -144,7 +136,7 @@ Status ReadFamilyTraits(const Json& config, const std::string& where, HfConfig* 
 
 // Returns whether the config has a layer_types list; anything but full attention in it is refused.
 Result<bool> ReadLayerTypes(const Json& config, const HfConfig& hf, const std::string& where) {
-  const Json& types = Member(config, "layer_types");
+  const Json& types = JsonMember(config, "layer_types");
   if (types.is_null()) return false;
   if (!types.is_array() || types.size() < static_cast<size_t>(hf.n_layers)) {
     return Status(StatusCode::kCorrupt, where + ": layer_types: expected a list of num_hidden_layers (" +
@@ -192,7 +184,7 @@ Result<int32_t> CheckTokenId(const Json& value, const char* key, int64_t vocab_s
 }
 
 Status AddEosIds(const Json& file, const std::string& where, HfConfig* hf) {
-  const Json& value = Member(file, "eos_token_id");
+  const Json& value = JsonMember(file, "eos_token_id");
   if (value.is_null()) return OkStatus();
   const Json list = value.is_array() ? value : Json::array({value});
   if (list.size() > limits::kMaxEosIds) {
@@ -208,7 +200,7 @@ Status AddEosIds(const Json& file, const std::string& where, HfConfig* hf) {
 
 // Negative ids, which some tools write for "none", count as absent.
 Status ReadBosId(const Json& config, const std::string& where, HfConfig* hf) {
-  const Json& value = Member(config, "bos_token_id");
+  const Json& value = JsonMember(config, "bos_token_id");
   if (value.is_null() || (value.is_number_integer() && value < 0)) return OkStatus();
   DUO_ASSIGN_OR_RETURN(hf->bos_id, CheckTokenId(value, "bos_token_id", hf->vocab_size, where));
   return OkStatus();

@@ -7,14 +7,6 @@
 namespace duo {
 namespace {
 
-// The value of `key`, null when it is absent.
-const Json& Member(const Json& object, const char* key) {
-  static const Json null;
-  if (!object.is_object()) return null;
-  const auto it = object.find(key);
-  return it == object.end() ? null : *it;
-}
-
 std::string Number(double x) { return Json(x).dump(); }
 
 Result<double> PositiveOr(const Json& object, const char* key, double fallback, const std::string& where) {
@@ -32,7 +24,7 @@ Result<double> Positive(const Json& object, const char* key, const std::string& 
 
 // beta_fast, beta_slow: both null and 0 mean the default, as in transformers.
 Result<double> BetaOr(const Json& object, const char* key, double fallback, const std::string& where) {
-  const Json& value = Member(object, key);
+  const Json& value = JsonMember(object, key);
   if (value.is_number() && value.get<double>() == 0.0) return fallback;
   return PositiveOr(object, key, fallback, where);
 }
@@ -56,13 +48,13 @@ struct ScalingObject {
 
 Result<ScalingObject> FindScaling(const Json& config, const std::string& where) {
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
-    const Json& value = Member(config, key);
+    const Json& value = JsonMember(config, key);
     if (value.is_null() || (value.is_object() && value.empty())) continue;
     const std::string place = where + ": " + key;
     if (!value.is_object()) {
       return Status(StatusCode::kCorrupt, place + ": expected an object, found " + JsonTypeName(value));
     }
-    const Json& full = Member(value, "full_attention");
+    const Json& full = JsonMember(value, "full_attention");
     if (full.is_object()) return ScalingObject{&full, place + ".full_attention", true};
     return ScalingObject{&value, place, false};
   }
@@ -71,7 +63,7 @@ Result<ScalingObject> FindScaling(const Json& config, const std::string& where) 
 
 Result<int64_t> OriginalPositions(const Json& config, const ScalingObject& scaling, int64_t max_position_embeddings) {
   // Some models keep the key beside rope_scaling; transformers prefers it there.
-  const bool outside = !scaling.per_layer_type && !Member(config, "original_max_position_embeddings").is_null();
+  const bool outside = !scaling.per_layer_type && !JsonMember(config, "original_max_position_embeddings").is_null();
   DUO_ASSIGN_OR_RETURN(const int64_t n, JsonIntOr(outside ? config : *scaling.json, "original_max_position_embeddings",
                                                   max_position_embeddings, scaling.where));
   if (n < 1 || n > limits::kMaxPositions) {

@@ -1,5 +1,6 @@
 // Writing: header first, then the tensors straight from their memory.
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -85,11 +86,10 @@ Result<std::string> HeaderOf(const std::string& path, const std::vector<Planned>
       return Refuse(path, "?", "a name that is not UTF-8");
     }
     if (offset > UINT64_MAX - p.bytes) return Refuse(path, p.tensor->name, "the file would be too large");
-    json += (json.size() > 1 ? "," : "") + name + ":{\"dtype\":\"" + SpellingOf(p.tensor->type).name + "\",\"shape\":[";
-    for (size_t i = 0; i < p.tensor->shape.size(); ++i) {
-      json += (i == 0 ? "" : ",") + std::to_string(p.tensor->shape[i]);
-    }
-    json += "],\"data_offsets\":[" + std::to_string(offset) + "," + std::to_string(offset + p.bytes) + "]}";
+    if (json.size() > 1) json += ',';
+    json += name;
+    json += fmt::format(R"(:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", SpellingOf(p.tensor->type).name,
+                        fmt::join(p.tensor->shape, ","), offset, offset + p.bytes);
     offset += p.bytes;
   }
   json += "}";

@@ -7,16 +7,17 @@
 namespace duo {
 
 /// Window of a head that sees everything before it.
-inline constexpr int64_t kWholeContext = INT64_MAX;
+constexpr int64_t kWholeContext = INT64_MAX;
 
 /// A query at absolute position i sees key j iff j <= i and (j < sink or i - j < window). The window counts the query's
 /// own token. A retrieval head has window == kWholeContext.
 struct LambdaMask {
-  int64_t sink = 0;                 // tokens
-  int64_t window = kWholeContext;   // tokens, >= 1
+  int64_t sink = 0;                // tokens
+  int64_t window = kWholeContext;  // tokens, >= 1
 };
 
-inline constexpr bool Sees(const LambdaMask& mask, int64_t i, int64_t j) {
+// static: an instruction-set specific object must not export a copy that the linker could choose for everybody.
+static inline constexpr bool Sees(const LambdaMask& mask, int64_t i, int64_t j) {
   return j <= i && (j < mask.sink || i - j < mask.window);
 }
 

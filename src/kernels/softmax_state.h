@@ -1,16 +1,16 @@
 // The online softmax state (max, sum, acc) of one query, and how two of them merge (arXiv:1805.02867 section 3.1;
-// flash-decoding). Plain old data: instruction-set specific files may include it.
+// flash-decoding). Uses std::exp: not for instruction-set specific files.
 #pragma once
 
 #include <cmath>
 
 namespace duo {
 
-inline constexpr float kNegInf = -__builtin_inff();
+constexpr float kNegInf = -__builtin_inff();
 
 /// Folds the state `b` (max, sum, acc[head_dim]) of another set of keys into `a`. Either may be empty (max == -inf).
-inline void MergeSoftmaxState(float* max_a, float* sum_a, float* acc_a, float max_b, float sum_b, const float* acc_b,
-                              int head_dim) {
+static inline void MergeSoftmaxState(float* max_a, float* sum_a, float* acc_a, float max_b, float sum_b,
+                                     const float* acc_b, int head_dim) {
   if (max_b == kNegInf) return;
   const float max = *max_a > max_b ? *max_a : max_b;
   const float scale_a = *max_a == kNegInf ? 0.0f : std::exp(*max_a - max);
@@ -21,7 +21,7 @@ inline void MergeSoftmaxState(float* max_a, float* sum_a, float* acc_a, float ma
 }
 
 /// out = acc / sum. A query always sees its own key, so sum > 0.
-inline void FinishSoftmax(float sum, const float* acc, float* out, int head_dim) {
+static inline void FinishSoftmax(float sum, const float* acc, float* out, int head_dim) {
   const float inverse = 1.0f / sum;
   for (int d = 0; d < head_dim; ++d) out[d] = acc[d] * inverse;
 }

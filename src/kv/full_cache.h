@@ -20,6 +20,7 @@ class FullCache {
   Status EnsureRows(int64_t n_rows);
 
   int n_heads() const { return n_heads_; }
+  int64_t committed_rows() const { return committed_; }
   uint8_t* k(int head) const { return memory_->data() + static_cast<size_t>(head) * head_stride_; }
   uint8_t* v(int head) const { return memory_->data() + static_cast<size_t>(n_heads_ + head) * head_stride_; }
   size_t row_bytes() const { return row_bytes_; }

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "base/check.h"
+#include "base/rng.h"
 
 namespace duo {
 
@@ -33,6 +34,48 @@ Status SplitKvCache::Begin(int64_t n_tokens) {
                       " tokens and was made for " + std::to_string(layout_.capacity));
   }
   for (FullCache& full : full_) DUO_RETURN_IF_ERROR(full.EnsureRows(len_ + n_tokens));
+  return OkStatus();
+}
+
+bool SplitKvCache::GrowsWith(int64_t n_tokens) const {
+  for (const FullCache& full : full_) {
+    if (full.n_heads() != 0 && len_ + n_tokens > full.committed_rows()) return true;
+  }
+  return false;
+}
+
+Status SplitKvCache::FillSynthetic(int64_t n_tokens, uint64_t seed) {
+  DUO_RETURN_IF_ERROR(Begin(n_tokens));
+  // A table of random rows, copied again and again: speed does not depend on the values being independent.
+  Rng rng(seed);
+  constexpr int64_t kTableRows = 1024;
+  std::vector<float> values(static_cast<size_t>(kTableRows * layout_.head_dim));
+  for (float& value : values) value = static_cast<float>(rng.Normal());
+  DUO_ASSIGN_OR_RETURN(DeviceMemoryPtr table, backend_->Allocate(static_cast<size_t>(kTableRows) * layout_.row_bytes()));
+  DUO_ASSIGN_OR_RETURN(DeviceMemoryPtr floats, backend_->Allocate(values.size() * sizeof(float)));
+  backend_->FromHost(values.data(), floats->data(), values.size() * sizeof(float));
+  const StoreTask store{reinterpret_cast<const float*>(floats->data()), layout_.head_dim, table->data(), kTableRows};
+  backend_->StoreRows({&store, 1}, layout_.head_dim, layout_.type);
+  std::vector<CopyTask> tasks;
+  const auto fill = [&](uint8_t* rows, int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; row += kTableRows) {
+      tasks.push_back({table->data(), rows + static_cast<size_t>(row) * layout_.row_bytes(),
+                       static_cast<size_t>(std::min(kTableRows, end - row)) * layout_.row_bytes()});
+    }
+  };
+  for (size_t layer = 0; layer < full_.size(); ++layer) {
+    for (int head = 0; head < full_[layer].n_heads(); ++head) {
+      fill(full_[layer].k(head), len_, len_ + n_tokens);
+      fill(full_[layer].v(head), len_, len_ + n_tokens);
+    }
+    for (int head = 0; head < streaming_[layer].n_heads(); ++head) {
+      fill(streaming_[layer].k(head), 0, layout_.sink + layout_.ring());
+      fill(streaming_[layer].v(head), 0, layout_.sink + layout_.ring());
+    }
+  }
+  backend_->Copy(tasks);
+  len_ += n_tokens;
+  lowest_held_ = std::max(lowest_held_, len_ - layout_.ring());
   return OkStatus();
 }
 

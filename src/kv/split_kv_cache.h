@@ -29,6 +29,11 @@ class SplitKvCache {
   const KvLayout& layout() const { return layout_; }
   int64_t len() const { return len_; }  // tokens in the cache
 
+  /// Announces n_tokens that will come in several steps: their rows are backed at once, with huge pages where they fill
+  /// some. Optional. Errors as Begin.
+  Status Expect(int64_t n_tokens) { return Begin(n_tokens); }
+  /// Whether Begin(n_tokens) would ask the system for memory.
+  bool GrowsWith(int64_t n_tokens) const;
   /// Room for n_tokens behind len(). kResourceExhausted beyond the capacity or the system's memory.
   Status Begin(int64_t n_tokens);
   /// The n_tokens behind len() are now part of the cache. Must not cross a multiple of snapshot_every (see
@@ -36,6 +41,10 @@ class SplitKvCache {
   Status Advance(int64_t n_tokens);
   /// How many tokens may be added before the next snapshot is due; INT64_MAX without snapshots.
   int64_t TokensToSnapshot() const;
+
+  /// Adds n_tokens of random finite values to every head, as Begin and Advance would: for measuring speed at a depth.
+  /// Takes no snapshots.
+  Status FillSynthetic(int64_t n_tokens, uint64_t seed);
 
   /// Goes back so that the next token comes at a position <= pos: the largest from which every row that is needed is
   /// held, by the rings themselves or by a snapshot. Returns that position (== len()); tokens from there to pos have to

@@ -23,17 +23,14 @@ def streaming_attention(
     outputs = []
     for begin in range(0, length, _BLOCK):
         end = min(begin + _BLOCK, length)
-        window_begin = max(sink, begin - recent + 1)
-        if window_begin >= end:
-            window_begin = end
         n_sink = min(sink, end)
+        window_begin = min(max(sink, begin - recent + 1), end)
         key_index = torch.cat([torch.arange(n_sink), torch.arange(window_begin, end)])
         query_index = torch.arange(begin, end)[:, None]
         visible = (key_index <= query_index) & ((key_index < sink) | (query_index - key_index < recent))
+        block_queries = queries[:, :, begin:end]
         block_keys, block_values = (torch.cat([x[:, :, :n_sink], x[:, :, window_begin:end]], 2) for x in (keys, values))
-        outputs.append(
-            F.scaled_dot_product_attention(queries[:, :, begin:end], block_keys, block_values, attn_mask=visible)
-        )
+        outputs.append(F.scaled_dot_product_attention(block_queries, block_keys, block_values, attn_mask=visible))
     return torch.cat(outputs, 2)
 
 

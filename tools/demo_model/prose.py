@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from enum import IntEnum
+from typing import Sequence
 
 NATO_WORDS = (
     "alpha bravo charlie delta echo foxtrot golf hotel india juliett kilo lima mike november oscar papa quebec romeo "
@@ -46,8 +47,8 @@ class Person(IntEnum):
 
 _OWNERS = ("her", "his", "the", "their")
 _PRONOUNS = ("she", "he", "the", "they")
-# The people of the prose are the first names. The pronouns of Maria and Peter are swapped: odd, but every published
-# set of weights was trained on it, and a correction would change the whole random text.
+# The people of the prose are the first eight names. The pronouns of Maria and Peter are swapped; that stays, so that a
+# training run can be repeated bit for bit.
 _PEOPLE = list(
     zip(COMMON_NAMES, [Person.SHE, Person.HE, Person.SHE, Person.HE, Person.SHE, Person.HE, Person.HE, Person.SHE])
 )
@@ -70,7 +71,7 @@ class _SentenceWriter:
     def _index(self, n_choices: int) -> int:
         return int(self._random.random() * n_choices)
 
-    def _pick(self, words):
+    def _pick(self, words: Sequence):
         return words[self._index(len(words))]
 
     def sentence(self) -> str:

@@ -1,0 +1,167 @@
+// The routed attention against a plain double-precision softmax over the exact Lambda mask.
+#include "attention/duo_attention.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "base/bf16.h"
+#include "base/rng.h"
+#include "kernels/mask.h"
+
+namespace duo {
+namespace {
+
+struct Case {
+  int n_kv_heads = 3;
+  int group = 2;
+  int head_dim = 16;
+  int64_t sink = 3;
+  int64_t recent = 9;
+  int64_t prefill_recent = 9;
+  int64_t n_prompt = 70;
+  int64_t n_generated = 12;
+  DType type = DType::kF32;
+};
+
+/// Random q, k, v of a sequence; heads alternate retrieval, streaming, streaming...
+class Sequence {
+ public:
+  Sequence(const Case& c, uint64_t seed) : c_(c), n_(c.n_prompt + c.n_generated) {
+    Rng rng(seed);
+    const auto kv = static_cast<size_t>(n_ * c.n_kv_heads * c.head_dim);
+    for (size_t i = 0; i < kv * static_cast<size_t>(c.group); ++i) q.push_back(static_cast<float>(rng.Normal()));
+    for (size_t i = 0; i < kv; ++i) k.push_back(Stored(rng.Normal()));
+    for (size_t i = 0; i < kv; ++i) v.push_back(Stored(rng.Normal()));
+  }
+
+  KvLayout Layout() const {
+    KvLayout layout;
+    layout.heads.n_layers = 1;
+    layout.heads.n_kv_heads = c_.n_kv_heads;
+    for (int h = 0; h < c_.n_kv_heads; ++h) layout.heads.retrieval.push_back(h % 3 == 0);
+    layout.head_dim = c_.head_dim;
+    layout.type = c_.type;
+    layout.sink = c_.sink;
+    layout.recent = c_.recent;
+    layout.prefill_recent = c_.prefill_recent;
+    layout.capacity = n_;
+    return layout;
+  }
+
+  /// Runs everything through the cache: the prompt in chunks, the rest token by token.
+  std::vector<float> Run(Backend* backend, int64_t chunk) const {
+    std::vector<float> out(q.size(), std::numeric_limits<float>::quiet_NaN());
+    auto cache = SplitKvCache::Create(backend, Layout());
+    auto attention = DuoAttention::Create(backend, Layout(), chunk);
+    EXPECT_TRUE(cache.ok() && attention.ok());
+    for (int64_t pos = 0; pos < n_;) {
+      const bool prompt = pos < c_.n_prompt;
+      const int64_t n = prompt ? std::min(chunk, c_.n_prompt - pos) : 1;
+      EXPECT_TRUE(cache->Begin(n).ok());
+      const int64_t kv_row = static_cast<int64_t>(c_.n_kv_heads) * c_.head_dim;
+      const Status status = attention->Run({.q = q.data() + pos * kv_row * c_.group,
+                                            .k = k.data() + pos * kv_row,
+                                            .v = v.data() + pos * kv_row,
+                                            .n_tokens = n,
+                                            .group = c_.group,
+                                            .scale = Scale(),
+                                            .kind = prompt ? TokenKind::kPrompt : TokenKind::kGenerated,
+                                            .compute = ComputeType::kF32,
+                                            .out = out.data() + pos * kv_row * c_.group},
+                                           0, &*cache);
+      EXPECT_TRUE(status.ok()) << status.message();
+      EXPECT_TRUE(cache->Advance(n).ok());
+      pos += n;
+    }
+    return out;
+  }
+
+  std::vector<float> Expected() const {
+    std::vector<float> out(q.size());
+    for (int64_t i = 0; i < n_; ++i) {
+      for (int h = 0; h < c_.n_kv_heads; ++h) {
+        LambdaMask mask;
+        if (h % 3 != 0) mask = {.sink = c_.sink, .window = i < c_.n_prompt ? c_.prefill_recent : c_.recent};
+        for (int g = 0; g < c_.group; ++g) ExpectedHead(i, h, g, mask, &out);
+      }
+    }
+    return out;
+  }
+
+ private:
+  float Scale() const { return 1.0f / std::sqrt(static_cast<float>(c_.head_dim)); }
+  float Stored(double x) const {
+    const auto f = static_cast<float>(x);
+    return c_.type == DType::kBF16 ? ToFloat(ToBf16(f)) : f;
+  }
+  void ExpectedHead(int64_t i, int h, int g, const LambdaMask& mask, std::vector<float>* out) const {
+    const auto dim = static_cast<size_t>(c_.head_dim);
+    auto kv_at = [&](int64_t j) { return (static_cast<size_t>(j) * static_cast<size_t>(c_.n_kv_heads) + static_cast<size_t>(h)) * dim; };
+    const size_t q_at = ((static_cast<size_t>(i) * static_cast<size_t>(c_.n_kv_heads) + static_cast<size_t>(h)) *
+                             static_cast<size_t>(c_.group) + static_cast<size_t>(g)) * dim;
+    std::vector<double> acc(dim, 0);
+    double total = 0;
+    for (int64_t j = 0; j <= i; ++j) {
+      if (!Sees(mask, i, j)) continue;
+      double score = 0;
+      for (size_t d = 0; d < dim; ++d) score += static_cast<double>(q[q_at + d]) * k[kv_at(j) + d];
+      const double p = std::exp(score * static_cast<double>(Scale()));
+      total += p;
+      for (size_t d = 0; d < dim; ++d) acc[d] += p * v[kv_at(j) + d];
+    }
+    for (size_t d = 0; d < dim; ++d) (*out)[q_at + d] = static_cast<float>(acc[d] / total);
+  }
+
+  Case c_;
+  int64_t n_;
+  std::vector<float> q, k, v;
+};
+
+void CheckAll(const Case& c, uint64_t seed) {
+  const Sequence sequence(c, seed);
+  const std::vector<float> expected = sequence.Expected();
+  for (const int threads : {1, 2}) {
+    auto backend = CreateBackend({.device = Device::kCpu, .n_threads = threads});
+    ASSERT_TRUE(backend.ok());
+    for (const int64_t chunk : {1, 2, 7, 33, 200}) {
+      const std::vector<float> got = sequence.Run(backend->get(), chunk);
+      float worst = 0;
+      for (size_t i = 0; i < got.size(); ++i) {
+        const float error = std::fabs(got[i] - expected[i]);
+        worst = std::max(worst, std::isnan(error) ? INFINITY : error);
+      }
+      EXPECT_LE(worst, 2e-5f) << "chunk " << chunk << ", " << threads << " threads";
+    }
+  }
+}
+
+TEST(DuoAttention, IsExactForEveryChunk) { CheckAll({}, 1); }
+TEST(DuoAttention, WithoutSinks) { CheckAll({.sink = 0, .recent = 5, .prefill_recent = 5}, 2); }
+TEST(DuoAttention, WindowOfOne) { CheckAll({.sink = 2, .recent = 1, .prefill_recent = 1}, 3); }
+TEST(DuoAttention, WindowLongerThanTheText) { CheckAll({.sink = 4, .recent = 300, .prefill_recent = 300}, 4); }
+TEST(DuoAttention, SinkLongerThanTheText) { CheckAll({.sink = 300, .recent = 2, .prefill_recent = 2}, 5); }
+TEST(DuoAttention, WiderWindowForThePrompt) { CheckAll({.sink = 3, .recent = 4, .prefill_recent = 21}, 6); }
+TEST(DuoAttention, Bf16Cache) { CheckAll({.group = 7, .head_dim = 32, .type = DType::kBF16}, 7); }
+TEST(DuoAttention, ManyRandomShapes) {
+  Rng rng(99);
+  for (int i = 0; i < 25; ++i) {
+    Case c;
+    c.n_kv_heads = static_cast<int>(1 + rng.Below(5));
+    c.group = static_cast<int>(1 + rng.Below(8));
+    c.head_dim = static_cast<int>(2 * (4 + rng.Below(30)));
+    c.sink = static_cast<int64_t>(rng.Below(20));
+    c.recent = static_cast<int64_t>(1 + rng.Below(40));
+    c.prefill_recent = c.recent + static_cast<int64_t>(rng.Below(2) * rng.Below(30));
+    c.n_prompt = static_cast<int64_t>(1 + rng.Below(150));
+    c.type = rng.Below(2) == 0 ? DType::kF32 : DType::kBF16;
+    SCOPED_TRACE("case " + std::to_string(i));
+    CheckAll(c, 1000 + static_cast<uint64_t>(i));
+  }
+}
+
+}  // namespace
+}  // namespace duo

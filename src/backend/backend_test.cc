@@ -1,0 +1,112 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/decode_split.h"
+#include "base/bf16.h"
+#include "base/rng.h"
+#include "kernels/cpu/isa.h"
+
+namespace duo {
+namespace {
+
+TEST(SplitDecode, PiecesAreExactlyTheRanges) {
+  Rng rng(3);
+  for (int round = 0; round < 200; ++round) {
+    std::vector<DecodeHead> heads(1 + rng.Below(9));
+    for (DecodeHead& head : heads) {
+      head.n_ranges = static_cast<int>(1 + rng.Below(3));
+      int64_t at = 0;
+      for (int r = 0; r < head.n_ranges; ++r) {
+        const auto begin = at + static_cast<int64_t>(rng.Below(50));
+        at = begin + static_cast<int64_t>(1 + rng.Below(rng.Below(2) == 0 ? 40 : 40000));
+        head.ranges[r] = {begin, at};
+      }
+    }
+    for (const int threads : {1, 2, 16}) {
+      const std::vector<DecodePiece> pieces = SplitDecode(heads, threads);
+      ASSERT_LE(static_cast<int64_t>(pieces.size()), MaxDecodePieces(static_cast<int64_t>(heads.size()), threads));
+      size_t next = 0;
+      for (size_t h = 0; h < heads.size(); ++h) {
+        for (int r = 0; r < heads[h].n_ranges; ++r) {
+          for (int64_t row = heads[h].ranges[r].begin; row < heads[h].ranges[r].end; ++next) {
+            ASSERT_LT(next, pieces.size());
+            ASSERT_EQ(pieces[next].head, static_cast<int32_t>(h));
+            ASSERT_EQ(pieces[next].begin, row);
+            ASSERT_GT(pieces[next].end, row);
+            row = pieces[next].end;
+          }
+        }
+      }
+      ASSERT_EQ(next, pieces.size());
+    }
+  }
+}
+
+TEST(Backend, RefusesWhatItCannotBe) {
+  EXPECT_EQ(CreateBackend({.device = Device::kCuda, .n_threads = 1}).status().code(), StatusCode::kUnsupported);
+  EXPECT_NE(CreateBackend({.device = Device::kCpu, .n_threads = -1}).status().message().find("threads"), std::string::npos);
+  EXPECT_FALSE(CreateBackend({.device = Device::kCpu, .n_threads = 5000}).ok());
+  setenv("DUO_ISA", "mmx", 1);
+  const Status status = CreateBackend({.device = Device::kCpu, .n_threads = 1}).status();
+  unsetenv("DUO_ISA");
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+  EXPECT_NE(status.message().find("mmx"), std::string::npos);
+}
+
+/// One product by plain loops.
+std::vector<double> Product(const std::vector<float>& x, const std::vector<bf16>& w, int64_t n, int64_t in, int64_t out) {
+  std::vector<double> y(static_cast<size_t>(n * out));
+  for (int64_t t = 0; t < n; ++t) {
+    for (int64_t o = 0; o < out; ++o) {
+      double sum = 0;
+      for (int64_t i = 0; i < in; ++i) {
+        sum += static_cast<double>(x[static_cast<size_t>(t * in + i)]) * ToFloat(w[static_cast<size_t>(o * in + i)]);
+      }
+      y[static_cast<size_t>(t * out + o)] = sum;
+    }
+  }
+  return y;
+}
+
+TEST(Backend, LinearGroupsAgreeForOneAndManyTokensAndThreads) {
+  Rng rng(8);
+  const int64_t in = 200;
+  const int64_t outs[] = {33, 200};
+  for (const int threads : {1, 2}) {
+    auto backend = CreateBackend({.device = Device::kCpu, .n_threads = threads});
+    ASSERT_TRUE(backend.ok());
+    for (const int64_t n : {1, 2, 19}) {
+      std::vector<float> x(static_cast<size_t>(n * in));
+      for (float& value : x) value = static_cast<float>(rng.Normal());
+      std::vector<std::vector<bf16>> weights;
+      std::vector<std::vector<float>> bias, results;
+      std::vector<LinearTask> tasks;
+      for (const int64_t out : outs) {
+        weights.emplace_back();
+        for (int64_t i = 0; i < out * in; ++i) weights.back().push_back(ToBf16(static_cast<float>(rng.Normal())));
+        bias.emplace_back(static_cast<size_t>(out), 0.5f);
+        results.emplace_back(static_cast<size_t>(n * out), 2.0f);
+      }
+      for (size_t i = 0; i < 2; ++i) {
+        const TensorView view{.data = weights[i].data(), .dtype = DType::kBF16, .rank = 2, .shape = {outs[i], in, 0, 0}};
+        tasks.push_back({view, i == 0 ? bias[i].data() : nullptr, results[i].data(), i == 1});
+      }
+      ASSERT_TRUE((*backend)->Linear(ComputeType::kF32, x.data(), n, in, tasks).ok());
+      for (size_t i = 0; i < 2; ++i) {
+        const std::vector<double> expected = Product(x, weights[i], n, in, outs[i]);
+        for (size_t j = 0; j < expected.size(); ++j) {
+          ASSERT_NEAR(results[i][j], expected[j] + (i == 0 ? 0.5 : 2.0), 1e-3) << "task " << i << " tokens " << n;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace duo

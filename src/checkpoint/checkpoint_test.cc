@@ -1,0 +1,166 @@
+#include "checkpoint/checkpoint.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "base/bf16.h"
+#include "base/file.h"
+#include "checkpoint/test_files.h"
+
+namespace duo {
+namespace {
+
+using ::duo::testing::SafetensorsBytes;
+using ::duo::testing::TempDir;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr const char* kTwo =
+    R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"BF16","shape":[1,2],"data_offsets":[8,12]}})";
+constexpr const char* kOnlyA = R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})";
+constexpr const char* kOnlyB = R"({"b":{"dtype":"BF16","shape":[1,2],"data_offsets":[0,4]}})";
+
+TEST(Checkpoint, OpensASingleFile) {
+  const TempDir dir;
+  dir.Write("model.safetensors", SafetensorsBytes(kTwo, 12));
+  Result<Checkpoint> opened = Checkpoint::Open(dir.path());
+  ASSERT_TRUE(opened.ok()) << opened.status().message();
+  const Result<TensorView> before = opened->Get("b");
+  const Checkpoint checkpoint = std::move(opened).value();
+  EXPECT_THAT(checkpoint.names(), ElementsAre("a", "b"));
+  EXPECT_EQ(checkpoint.total_bytes(), 12u);
+  EXPECT_EQ(checkpoint.dir(), dir.path());
+  const Result<TensorView> b = checkpoint.Get("b");
+  ASSERT_TRUE(b.ok());
+  EXPECT_EQ(b->data, before->data) << "moving must keep views valid";
+  EXPECT_EQ(b->dtype, DType::kBF16);
+  EXPECT_EQ(b->rank, 2);
+  EXPECT_EQ(b->shape[1], 2);
+  const uint8_t expected[4] = {8, 9, 10, 11};
+  EXPECT_EQ(std::memcmp(b->data, expected, 4), 0);
+}
+
+TEST(Checkpoint, MissingTensorNamesTensorAndDirectory) {
+  const TempDir dir;
+  dir.Write("model.safetensors", SafetensorsBytes(kTwo, 12));
+  const Result<Checkpoint> checkpoint = Checkpoint::Open(dir.path());
+  ASSERT_TRUE(checkpoint.ok());
+  EXPECT_TRUE(checkpoint->Has("a"));
+  EXPECT_FALSE(checkpoint->Has("lm_head.weight"));
+  const Result<TensorView> missing = checkpoint->Get("lm_head.weight");
+  ASSERT_FALSE(missing.ok());
+  EXPECT_EQ(missing.status().code(), StatusCode::kNotFound);
+  EXPECT_THAT(missing.status().message(), HasSubstr("lm_head.weight"));
+  EXPECT_THAT(missing.status().message(), HasSubstr(dir.path()));
+}
+
+TEST(Checkpoint, UnalignedTensorsAreCopiedIntoPlace) {
+  const TempDir dir;
+  for (size_t padding = 0; padding < 4; ++padding) {
+    dir.Write("model.safetensors", SafetensorsBytes(std::string(kTwo) + std::string(padding, ' '), 12));
+    const Result<Checkpoint> checkpoint = Checkpoint::Open(dir.path());
+    ASSERT_TRUE(checkpoint.ok());
+    const Result<TensorView> a = checkpoint->Get("a");
+    ASSERT_TRUE(a.ok());
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(a->data) % 4, 0u);
+    const uint8_t expected[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    EXPECT_EQ(std::memcmp(a->data, expected, 8), 0);
+  }
+}
+
+TEST(Checkpoint, OddTypesAndRanksAreRefusedOnlyWhenAskedFor) {
+  const TempDir dir;
+  dir.Write("model.safetensors", SafetensorsBytes(R"({"ids":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},)"
+                                                  R"("deep":{"dtype":"F32","shape":[1,1,1,1,1],"data_offsets":[8,12]},)"
+                                                  R"("w":{"dtype":"F16","shape":[],"data_offsets":[12,14]}})",
+                                                  14));
+  const Result<Checkpoint> checkpoint = Checkpoint::Open(dir.path());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().message();
+  EXPECT_TRUE(checkpoint->Get("w").ok());
+  EXPECT_EQ(checkpoint->Get("w")->size(), 1);
+  EXPECT_EQ(checkpoint->Get("ids").status().code(), StatusCode::kUnsupported);
+  EXPECT_THAT(checkpoint->Get("ids").status().message(), HasSubstr("ids: element type I64"));
+  EXPECT_EQ(checkpoint->Get("deep").status().code(), StatusCode::kUnsupported);
+}
+
+TEST(Checkpoint, OpensShards) {
+  const TempDir dir;
+  dir.Write("one.safetensors", SafetensorsBytes(kOnlyA, 8));
+  dir.Write("two.safetensors", SafetensorsBytes(kOnlyB, 4));
+  dir.Write("model.safetensors.index.json",
+            R"({"metadata":{"total_size":12},"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})");
+  const Result<Checkpoint> checkpoint = Checkpoint::Open(dir.path());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().message();
+  EXPECT_THAT(checkpoint->names(), ElementsAre("a", "b"));
+  EXPECT_EQ(static_cast<const uint8_t*>(checkpoint->Get("b")->data)[3], 3);
+}
+
+void ExpectIndexRefused(const std::string& index, StatusCode code, const std::string& sentence) {
+  const TempDir dir;
+  dir.Write("one.safetensors", SafetensorsBytes(kOnlyA, 8));
+  dir.Write("model.safetensors.index.json", index);
+  const Result<Checkpoint> checkpoint = Checkpoint::Open(dir.path());
+  ASSERT_FALSE(checkpoint.ok()) << index;
+  EXPECT_EQ(checkpoint.status().code(), code) << index;
+  EXPECT_THAT(checkpoint.status().message(), HasSubstr(sentence)) << index;
+}
+
+TEST(Checkpoint, RefusesIndexesThatLie) {
+  ExpectIndexRefused(R"({"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})", StatusCode::kNotFound,
+                     "two.safetensors: this shard is missing");
+  ExpectIndexRefused(R"({"weight_map":{"zz":"one.safetensors"}})", StatusCode::kCorrupt,
+                     "zz is not in its shard one.safetensors");
+  ExpectIndexRefused(R"({"weight_map":{"a":7}})", StatusCode::kCorrupt, "a: expected a shard's file name");
+  ExpectIndexRefused(R"({"weight_map":[]})", StatusCode::kCorrupt, "weight_map: expected an object");
+  ExpectIndexRefused(R"([])", StatusCode::kCorrupt, "weight_map: expected an object");
+  ExpectIndexRefused("{", StatusCode::kCorrupt, "model.safetensors.index.json");
+}
+
+TEST(Checkpoint, ShardsStayInTheirDirectory) {
+  for (const char* shard : {"../one.safetensors", "/etc/passwd", "sub/one.safetensors", "..", ".", "", "a\\\\b"}) {
+    ExpectIndexRefused(std::string(R"({"weight_map":{"a":")") + shard + "\"}}", StatusCode::kCorrupt,
+                       "is not the name of a file in this directory");
+  }
+  ExpectIndexRefused(R"({"weight_map":{"a":"one.safetensors\u0000.txt"}})", StatusCode::kCorrupt, "not the name");
+}
+
+TEST(Checkpoint, ATruncatedFileNamesItself) {
+  const TempDir dir;
+  dir.Write("model.safetensors", SafetensorsBytes(kTwo, 11));
+  const Result<Checkpoint> checkpoint = Checkpoint::Open(dir.path());
+  ASSERT_FALSE(checkpoint.ok());
+  EXPECT_EQ(checkpoint.status().code(), StatusCode::kCorrupt);
+  EXPECT_THAT(checkpoint.status().message(), HasSubstr(dir.file("model.safetensors") + ": tensor b"));
+}
+
+TEST(Checkpoint, SaysWhatItLookedFor) {
+  const TempDir dir;
+  EXPECT_EQ(Checkpoint::Open(dir.path()).status().code(), StatusCode::kNotFound);
+  EXPECT_THAT(Checkpoint::Open(dir.path()).status().message(), HasSubstr("model.safetensors.index.json"));
+  EXPECT_THAT(Checkpoint::Open(dir.file("nowhere")).status().message(), HasSubstr("no such model directory"));
+}
+
+TEST(Checkpoint, OpensTheEmbeddedModel) {
+  const Result<Checkpoint> checkpoint = Checkpoint::Open(DUO_SOURCE_DIR "/models/demo");
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().message();
+  const Result<TensorView> embedding = checkpoint->Get("model.embed_tokens.weight");
+  ASSERT_TRUE(embedding.ok()) << embedding.status().message();
+  EXPECT_EQ(embedding->rank, 2);
+  EXPECT_EQ(embedding->shape[0], 1024);
+  EXPECT_EQ(embedding->shape[1], 128);
+}
+
+TEST(Checkpoint, OpensTheGoldenModels) {
+  const std::string golden = DUO_SHARED_DIR "/golden";
+  if (!IsDirectory(golden)) GTEST_SKIP() << "SKIPPED: no " << golden;
+  for (const char* name : {"llama3_rope", "llama_gqa", "mistral_headdim", "qwen2_bias"}) {
+    const Result<Checkpoint> checkpoint = Checkpoint::Open(golden + "/" + name);
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().message();
+    EXPECT_EQ(checkpoint->Get("model.norm.weight")->shape[0], 128) << name;
+  }
+}
+
+}  // namespace
+}  // namespace duo

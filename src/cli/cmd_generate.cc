@@ -1,0 +1,157 @@
+// duo generate: a prompt in, text out.
+#include <fmt/format.h>
+
+#include <CLI/App.hpp>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/memory_info.h"
+#include "cli/commands.h"
+#include "cli/common_options.h"
+#include "cli/flags.h"
+#include "cli/json_output.h"
+#include "cli/sampling_options.h"
+#include "cli/signals.h"
+#include "cli/terminal.h"
+#include "duo/generate.h"
+#include "duo/tokenizer.h"
+
+namespace duo::cli {
+namespace {
+
+struct GenerateCommand {
+  CommonOptions common;
+  GenerateOptions generate;
+  std::optional<std::string> prompt;  // exactly one of these three
+  std::string prompt_file;
+  std::string ids_file;
+  bool no_special = false;
+  bool statistics = false;
+};
+
+/// The model's own tokenizer. Token ids as input do without one, unless the text has to be looked at.
+Result<std::optional<Tokenizer>> OpenTokenizer(const GenerateCommand& command, const LoadedModel& loaded) {
+  Result<Tokenizer> tokenizer = Tokenizer::Open(loaded.dir);
+  if (tokenizer.ok()) return std::optional<Tokenizer>(*std::move(tokenizer));
+  const bool tokens_suffice = !command.ids_file.empty() && command.generate.stop.empty();
+  if (tokens_suffice && tokenizer.status().code() == StatusCode::kNotFound) return std::optional<Tokenizer>();
+  return tokenizer.status();
+}
+
+Result<std::vector<int32_t>> PromptIds(const GenerateCommand& command, const LoadedModel& loaded,
+                                       const std::optional<Tokenizer>& tokenizer) {
+  if (!command.ids_file.empty()) {
+    Result<std::vector<int32_t>> ids = ReadIdsFile(command.ids_file, loaded.model.config().vocab_size);
+    return ids.ok() ? ids : ids.status().Annotate("--ids");
+  }
+  std::string text = command.prompt.value_or("");
+  if (!command.prompt) {
+    Result<std::string> file = ReadTextFile(command.prompt_file);
+    if (!file.ok()) return file.status().Annotate("--prompt-file");
+    text = *std::move(file);
+  }
+  std::vector<int32_t> ids =
+      tokenizer->Encode(text, command.no_special ? SpecialTokens::kNone : SpecialTokens::kAdd);
+  if (!ids.empty()) return ids;
+  return Status(StatusCode::kInvalidArgument,
+                std::string(command.prompt ? "--prompt" : "--prompt-file") + ": the text has no tokens");
+}
+
+/// Shows text as it comes; remembers why stdout could not take it.
+class TextOutput {
+ public:
+  explicit TextOutput(bool shown, ProgressBar* bar) : shown_(shown), bar_(bar) {}
+  TextCallback Callback() {
+    return [this](const std::string& piece) {
+      if (!shown_) return !Interrupted();
+      bar_->Finish();
+      status_ = WriteOut(piece);
+      ends_line_ = piece.empty() ? ends_line_ : piece.back() == '\n';
+      return status_.ok() && !Interrupted();
+    };
+  }
+  /// People get their shell prompt on a line of its own; files and pipes get the text alone.
+  Status EndLine() {
+    if (shown_ && status_.ok() && StdoutIsTerminal() && !ends_line_) return WriteOut("\n");
+    return status_;
+  }
+
+ private:
+  bool shown_;
+  ProgressBar* bar_;
+  bool ends_line_ = false;
+  Status status_;
+};
+
+Json ToJson(const GenerateResult& result, const Session& session, int64_t n_prompt) {
+  return {{"tokens", result.tokens},
+          {"text", result.text},
+          {"finish", FinishReasonName(result.finish)},
+          {"timings", TimingsJson(result, n_prompt)},
+          {"memory", MemoryJson(session)},
+          {"heads", HeadsJson(session.options())}};
+}
+
+void PrintStatistics(const GenerateResult& result, const Session& session, int64_t n_prompt) {
+  const Json timings = TimingsJson(result, n_prompt);
+  Note(fmt::format("prompt {} tokens in {} ({:.0f} tokens/s); {} tokens in {} ({:.1f} tokens/s); KV {}; ended by {}",
+                   FormatCount(n_prompt), FormatDuration(result.prefill_seconds),
+                   timings["prefill_tokens_per_s"].get<double>(), result.tokens.size(),
+                   FormatDuration(result.decode_seconds), timings["decode_tokens_per_s"].get<double>(),
+                   FormatBytes(session.kv_bytes()), FinishReasonName(result.finish)));
+}
+
+Status Run(const GenerateCommand& command) {
+  DUO_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(command.common));
+  DUO_ASSIGN_OR_RETURN(const std::optional<Tokenizer> tokenizer, OpenTokenizer(command, loaded));
+  DUO_ASSIGN_OR_RETURN(const std::vector<int32_t> prompt, PromptIds(command, loaded, tokenizer));
+  DUO_ASSIGN_OR_RETURN(Session session, Session::Create(loaded.model, loaded.session));
+  if (Interrupted()) return Status(StatusCode::kCancelled, "stopped before the prompt was read");
+
+  GenerateOptions options = command.generate;
+  options.sampler.seed = command.common.seed;
+  ProgressBar bar(ShowProgress(command.common.progress));
+  TextOutput output(!command.common.json, &bar);
+  const Result<GenerateResult> result = Generate(&session, loaded.model, tokenizer ? &*tokenizer : nullptr, prompt,
+                                                 options, output.Callback(), bar.Callback());
+  bar.Finish();
+  if (!result.ok() && result.status().code() == StatusCode::kCancelled) {
+    return Status(StatusCode::kCancelled,
+                  fmt::format("stopped after {} of {} prompt tokens", session.len(), prompt.size()));
+  }
+  if (!result.ok()) return result.status();
+  DUO_RETURN_IF_ERROR(output.EndLine());
+  const auto n_prompt = static_cast<int64_t>(prompt.size());
+  if (command.common.json) DUO_RETURN_IF_ERROR(PrintJson(ToJson(*result, session, n_prompt)));
+  const bool cancelled = result->finish == FinishReason::kCancelled;
+  if (StderrIsTerminal() || command.common.progress || cancelled) PrintStatistics(*result, session, n_prompt);
+  return OkStatus();
+}
+
+}  // namespace
+
+void AddGenerate(CLI::App* app, VerbFunction* run) {
+  auto command = std::make_shared<GenerateCommand>();
+  CLI::App* verb = app->add_subcommand("generate", "continue a prompt: text as it comes, or JSON");
+  CLI::Option_group* input = verb->add_option_group("Prompt", "one of these");
+  input->add_option_function<std::string>(
+           "--prompt", [command](const std::string& text) { command->prompt = text; }, "the prompt itself")
+      ->type_name("TEXT");
+  AddText(input, "--prompt-file", &command->prompt_file, "a file or -", "file with the prompt; - = standard input")
+      ->type_name("FILE");
+  AddText(input, "--ids", &command->ids_file, "a file", "JSON array of token ids, taken as they are")->type_name("FILE");
+  input->require_option(1);
+  AddGenerateOptions(verb, &command->generate);
+  verb->add_flag("--no-special", command->no_special, "do not put the model's begin-of-text token before the prompt");
+  verb->add_flag("--ignore-eos", command->generate.ignore_eos, "go on behind the model's end-of-text token");
+  AddCommonOptions(verb, &command->common);
+  verb->footer(
+      "Ctrl-C ends the text and keeps what there is; a second one ends the program.\n"
+      "Example:\n"
+      "  duo generate --model demo --pattern demo --prompt-file book.txt --max-tokens 20 --json");
+  verb->callback([command, run] { *run = [command] { return Run(*command); }; });
+}
+
+}  // namespace duo::cli

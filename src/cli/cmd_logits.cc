@@ -1,0 +1,164 @@
+// duo logits: the model's raw output for given tokens, for checking and for other programs.
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <CLI/App.hpp>
+#include <chrono>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "base/memory_info.h"
+#include "checkpoint/safetensors.h"
+#include "cli/commands.h"
+#include "cli/common_options.h"
+#include "cli/flags.h"
+#include "cli/json_output.h"
+#include "cli/signals.h"
+#include "cli/terminal.h"
+#include "duo/session.h"
+
+namespace duo::cli {
+namespace {
+
+struct LogitsCommand {
+  CommonOptions common;
+  std::string ids_file;
+  std::string positions = "last";
+  std::string out;
+};
+
+/// Positions [begin, end).
+struct PositionRange {
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+
+Result<PositionRange> ParsePositions(const std::string& text, int64_t n_tokens) {
+  if (text == "all") return PositionRange{0, n_tokens};
+  if (text == "last") return PositionRange{n_tokens - 1, n_tokens};
+  const size_t colon = text.find(':');
+  const auto bad = [&](const std::string& expected) {
+    return Status(StatusCode::kInvalidArgument, fmt::format("--positions: \"{}\" is not {}", text, expected));
+  };
+  const std::string digits = "0123456789";
+  const std::string first = text.substr(0, colon), last = colon == std::string::npos ? "" : text.substr(colon + 1);
+  const auto is_number = [&](const std::string& part) {
+    return !part.empty() && part.size() <= 15 && part.find_first_not_of(digits) == std::string::npos;
+  };
+  if (!is_number(first) || !is_number(last)) return bad("all, last or A:B");
+  const PositionRange range{std::stoll(first), std::stoll(last) + 1};
+  if (range.begin >= range.end || range.end > n_tokens) {
+    return bad(fmt::format("a range of positions within 0:{}, both ends included", n_tokens - 1));
+  }
+  return range;
+}
+
+/// What would make the work useless, found before it: the output's directory is missing, or its name is taken by
+/// something that is not a file (writing renames a new file over the old one).
+Status CheckOutput(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  const std::string parent = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+  if (!IsDirectory(parent)) return Status(StatusCode::kIo, "--out: " + parent + " is no directory");
+  struct stat info = {};
+  if (stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
+    return Status(StatusCode::kIo, "--out: " + path + " exists and is no regular file");
+  }
+  return OkStatus();
+}
+
+/// The whole result, because the format's header needs its size and the file is renamed into place.
+struct LogitRows {
+  std::vector<float> logits;       // [n, vocab]
+  std::vector<int64_t> positions;  // [n]
+};
+
+Status ReserveRows(const PositionRange& range, int64_t vocab, LogitRows* rows) {
+  const auto n = static_cast<uint64_t>(range.end - range.begin);
+  const uint64_t bytes = n * static_cast<uint64_t>(vocab) * sizeof(float);
+  const uint64_t available = AvailableMemoryBytes();
+  if (bytes > available) {
+    return Status(StatusCode::kResourceExhausted,
+                  fmt::format("--positions: {} rows of logits need {}, {} are available; ask for fewer at a time", n,
+                              FormatBytes(bytes), FormatBytes(available)));
+  }
+  rows->logits.reserve(static_cast<size_t>(bytes / sizeof(float)));
+  rows->positions.reserve(static_cast<size_t>(n));
+  return OkStatus();
+}
+
+Status Write(const std::string& path, const LogitRows& rows, int64_t vocab) {
+  const auto n = static_cast<int64_t>(rows.positions.size());
+  const safetensors::Tensor logits = {"logits", safetensors::Type::kF32, {n, vocab}, rows.logits.data()};
+  const Status written =
+      safetensors::WriteSafetensors(path, {logits, safetensors::Tensor::I64("positions", {n}, rows.positions.data())});
+  return written.Annotate("--out");
+}
+
+Status Run(const LogitsCommand& command) {
+  DUO_RETURN_IF_ERROR(CheckOutput(command.out));
+  DUO_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(command.common));
+  const int64_t vocab = loaded.model.config().vocab_size;
+  Result<std::vector<int32_t>> ids = ReadIdsFile(command.ids_file, vocab);
+  if (!ids.ok()) return ids.status().Annotate("--ids");
+  DUO_ASSIGN_OR_RETURN(const PositionRange range,
+                       ParsePositions(command.positions, static_cast<int64_t>(ids->size())));
+  LogitRows rows;
+  DUO_RETURN_IF_ERROR(ReserveRows(range, vocab, &rows));
+  DUO_ASSIGN_OR_RETURN(Session session, Session::Create(loaded.model, loaded.session));
+
+  ids->resize(static_cast<size_t>(range.end));  // later tokens change nothing before them
+  const auto begin = std::chrono::steady_clock::now();
+  ProgressBar bar(ShowProgress(command.common.progress));
+  const Status status = session.PrefillWithLogits(
+      *ids, range.begin, range.end,
+      [&rows](int64_t pos, std::span<const float> logits) {
+        rows.positions.push_back(pos);
+        rows.logits.insert(rows.logits.end(), logits.begin(), logits.end());
+        return OkStatus();
+      },
+      bar.Callback());
+  bar.Finish();
+  if (status.code() == StatusCode::kCancelled) {
+    return Status(StatusCode::kCancelled,
+                  fmt::format("stopped after {} of {} tokens; nothing was written", session.len(), ids->size()));
+  }
+  DUO_RETURN_IF_ERROR(status);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  DUO_RETURN_IF_ERROR(Write(command.out, rows, vocab));
+  if (!command.common.json) {
+    Note(fmt::format("logits [{}, {}] of positions {}:{} are in {}", rows.positions.size(), vocab, range.begin,
+                     range.end - 1, command.out));
+    return OkStatus();
+  }
+  return PrintJson({{"out", command.out},
+                    {"n_positions", rows.positions.size()},
+                    {"vocab_size", vocab},
+                    {"timings", {{"prefill_ms", seconds * 1e3}, {"prefill_tokens", ids->size()}}},
+                    {"memory", MemoryJson(session)},
+                    {"heads", HeadsJson(session.options())}});
+}
+
+}  // namespace
+
+void AddLogits(CLI::App* app, VerbFunction* run) {
+  auto command = std::make_shared<LogitsCommand>();
+  CLI::App* verb = app->add_subcommand("logits", "write the logits of given tokens to a safetensors file");
+  AddText(verb, "--ids", &command->ids_file, "a file", "JSON array of token ids")->type_name("FILE")->required();
+  AddText(verb, "--positions", &command->positions, "all, last or A:B",
+          "whose logits: those of every token, of the last one, or of positions A to B, both included")
+      ->type_name("all|last|A:B")
+      ->default_str(command->positions);
+  AddText(verb, "--out", &command->out, "a file", "safetensors file: logits [n, vocab] f32, positions [n] i64")
+      ->type_name("FILE")
+      ->required();
+  AddCommonOptions(verb, &command->common);
+  verb->footer(
+      "Example:\n"
+      "  duo logits --model demo --ids prompt.json --positions 0:99 --compute f32 --out logits.safetensors");
+  verb->callback([command, run] { *run = [command] { return Run(*command); }; });
+}
+
+}  // namespace duo::cli

@@ -1,0 +1,258 @@
+#include "cli/common_options.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/App.hpp>
+#include <cerrno>
+#include <climits>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/memory_info.h"
+#include "cli/flags.h"
+#include "cli/terminal.h"
+
+namespace duo::cli {
+namespace {
+
+constexpr int64_t kMostTokens = int64_t{1} << 36;
+constexpr size_t kMostTextBytes = size_t{1} << 30;
+constexpr double kDefaultSparsity = 0.5;
+
+Status BadFlag(const std::string& flag, const std::string& sentence) {
+  return Status(StatusCode::kInvalidArgument, flag + ": " + sentence);
+}
+
+void AddHeadOptions(CLI::App* verb, CommonOptions* options) {
+  AddText(verb, "--pattern", &options->pattern, "a directory or none",
+          "head pattern: directory with full_attention_heads.tsv and config.json; demo = that of the embedded model; "
+          "none = full attention (default)")
+      ->type_name("DIR|none");
+  CLI::Option* sparsity = AddReal(verb, "--sparsity", {0, 1}, &options->sparsity,
+                                  "share of KV heads made streaming, 0..1 (default with a pattern: 0.5)");
+  AddReal(verb, "--threshold", {0, 1}, &options->threshold, "retrieval heads are those with a gate >= F")
+      ->excludes(sparsity);
+  const char* from_pattern = " (default: the pattern's)";
+  AddInt(verb, "--sink", {0, kMostTokens}, &options->sink,
+         std::string("first tokens that streaming heads keep") + from_pattern);
+  AddInt(verb, "--recent", {1, kMostTokens}, &options->recent,
+         std::string("last tokens that streaming heads see, the current one included") + from_pattern);
+  AddInt(verb, "--prefill-recent", {1, kMostTokens}, &options->prefill_recent,
+         "the same for prompt tokens, at least --recent (default: --recent)");
+  AddInt(verb, "--pinned-prefix", {0, kMostTokens}, &options->pinned_prefix,
+         "tokens at the start that no head may forget: a longer sink");
+}
+
+void CheckWeightsType(const std::string& text) {
+  if (text == "native") return;
+  const bool known = text == "int8" || text == "int4";
+  throw CLI::ValidationError("--weights", known ? text + " is not available in this version, only native is"
+                                                : "\"" + text + "\" is not native");
+}
+
+void AddRunOptions(CLI::App* verb, CommonOptions* options) {
+  AddInt(verb, "--chunk", {1, 65536}, &options->chunk, "tokens prefilled together; the result does not depend on it")
+      ->default_str(std::to_string(options->chunk));
+  AddChoice(verb, "--compute", std::vector<std::pair<std::string, ComputeType>>{{"f32", ComputeType::kF32},
+                                                                                {"bf16", ComputeType::kBF16}},
+            {{"int8", "is not available in this version, only f32 and bf16 are"}}, &options->compute,
+            "type of products' inputs; f32 is the checking mode")
+      ->default_str(ComputeTypeName(options->compute));
+  const std::string narrow = "is not available in this version, only f32 and bf16 are";
+  AddChoice(verb, "--kv-type", std::vector<std::pair<std::string, DType>>{{"f32", DType::kF32}, {"bf16", DType::kBF16}},
+            {{"int8", narrow}, {"int4", narrow}}, &options->kv_type,
+            "type of cached K and V (default: bf16; f32 with --compute f32)");
+  verb->add_option_function<std::string>("--weights", CheckWeightsType, "type of the weights: as in the checkpoint")
+      ->type_name("native")
+      ->default_str("native");
+  AddInt(verb, "--threads", {1, 1024}, &options->threads, "CPU threads (default: all cores of this process)");
+  AddChoice(verb, "--device",
+            std::vector<std::pair<std::string, Device>>{{"cpu", Device::kCpu}, {"cuda", Device::kCuda}}, {},
+            &options->device, "where the maths runs")
+      ->default_str("cpu");
+  AddInt(verb, "--snapshot-every", {0, kMostTokens}, &options->snapshot_every,
+         "tokens between copies of the streaming windows, which make rewinding cheap; 0 = no copies")
+      ->default_str(std::to_string(options->snapshot_every));
+  AddBytes(verb, "--memory", &options->memory_bytes,
+           "limit for weights, KV cache and activations together, for example 24GiB (default: what the system has)");
+  AddInt(verb, "--max-context", {1, kMostTokens}, &options->max_context,
+         "most tokens of prompt and answer (default: what the model was trained for)");
+  AddInt(verb, "--seed", {0}, &options->seed, "for everything random")->default_str(std::to_string(options->seed));
+  verb->add_flag("--json", options->json, "print one JSON value on stdout and nothing else there");
+  verb->add_flag("--progress", options->progress, "show progress on stderr even when it is no terminal");
+}
+
+std::string DirectoryOfExecutable() {
+  char path[PATH_MAX];
+  const ssize_t n = readlink("/proc/self/exe", path, sizeof path);
+  if (n <= 0 || n == static_cast<ssize_t>(sizeof path)) return "";
+  const std::string text(path, static_cast<size_t>(n));
+  return text.substr(0, text.rfind('/'));
+}
+
+Result<std::string> ReadStandardInput() {
+  std::string text;
+  char buffer[65536];
+  while (text.size() <= kMostTextBytes) {
+    const ssize_t n = read(STDIN_FILENO, buffer, sizeof buffer);
+    if (n == 0) return text;
+    if (n < 0) {
+      if (errno == EINTR) return Status(StatusCode::kCancelled, "stopped while reading standard input");
+      return Status(StatusCode::kIo, fmt::format("standard input cannot be read: {}", std::strerror(errno)));
+    }
+    text.append(buffer, static_cast<size_t>(n));
+  }
+  return Status(StatusCode::kCorrupt, fmt::format("standard input has more than {}", FormatBytes(kMostTextBytes)));
+}
+
+}  // namespace
+
+void AddCommonOptions(CLI::App* verb, CommonOptions* options) {
+  AddText(verb, "--model", &options->model, "a directory",
+          "Hugging Face directory (config.json, *.safetensors, tokenizer); demo = the embedded model")
+      ->type_name("DIR");
+  AddHeadOptions(verb, options);
+  AddRunOptions(verb, options);
+}
+
+Result<LoadedModel> LoadModel(const CommonOptions& options) {
+  DUO_ASSIGN_OR_RETURN(std::string dir, ResolveModelDir(options.model));
+  DUO_ASSIGN_OR_RETURN(std::optional<HeadPattern> pattern, LoadPattern(options));
+  DUO_ASSIGN_OR_RETURN(BackendPtr backend, MakeBackend(options));
+  DUO_ASSIGN_OR_RETURN(Model model, Model::Open(dir, backend.get()));
+  DUO_ASSIGN_OR_RETURN(HeadChoice heads, ChooseHeads(options, pattern, model.config()));
+  DUO_ASSIGN_OR_RETURN(SessionOptions session, ResolveSession(options, pattern, model.weights_bytes()));
+  session.heads = std::move(heads);
+  return LoadedModel{std::move(backend), std::move(model), std::move(dir), std::move(pattern), std::move(session)};
+}
+
+Result<BackendPtr> MakeBackend(const CommonOptions& options) {
+  Result<BackendPtr> backend = CreateBackend({.device = options.device, .n_threads = options.threads});
+  if (!backend.ok() && options.device == Device::kCuda) return backend.status().Annotate("--device cuda");
+  return backend;
+}
+
+Result<std::string> ResolveModelDir(const std::string& model) {
+  if (model.empty()) return BadFlag("--model", "is missing; it takes a Hugging Face directory, or demo");
+  if (model == "demo") return FindDemoModel();
+  if (!FileExists(model) && !IsDirectory(model)) return Status(StatusCode::kNotFound, "--model: " + model + " does not exist");
+  return model;
+}
+
+Result<std::optional<HeadPattern>> LoadPattern(const CommonOptions& options) {
+  if (options.pattern.empty() || options.pattern == "none") {
+    const char* flag = options.sparsity ? "--sparsity" : options.threshold ? "--threshold" : nullptr;
+    if (flag != nullptr) return BadFlag(flag, "needs --pattern DIR: without a pattern every head is a retrieval head");
+    return std::optional<HeadPattern>();
+  }
+  std::string dir = options.pattern;
+  if (dir == "demo") {
+    DUO_ASSIGN_OR_RETURN(const std::string model, FindDemoModel());
+    dir = model + "/pattern";
+  }
+  Result<HeadPattern> pattern = LoadHeadPattern(dir);
+  if (!pattern.ok()) return pattern.status().Annotate("--pattern");
+  return std::optional<HeadPattern>(*std::move(pattern));
+}
+
+Result<HeadChoice> ChooseHeads(const CommonOptions& options, const std::optional<HeadPattern>& pattern,
+                               const ModelConfig& config) {
+  if (!pattern) return AllRetrieval(config.n_layers, config.n_kv_heads);
+  const Status fits = CheckPatternShape(*pattern, config.n_layers, config.n_kv_heads);
+  if (!fits.ok()) return fits.Annotate("--pattern " + options.pattern);
+  if (options.threshold) return ChooseByThreshold(*pattern, *options.threshold);
+  if (!options.sparsity) Note(fmt::format("neither --sparsity nor --threshold given: sparsity {}", kDefaultSparsity));
+  return ChooseBySparsity(*pattern, options.sparsity.value_or(kDefaultSparsity));
+}
+
+Result<SessionOptions> ResolveSession(const CommonOptions& options, const std::optional<HeadPattern>& pattern,
+                                      uint64_t weights_bytes) {
+  SessionOptions session;
+  session.sink = options.sink.value_or(pattern ? pattern->sink : session.sink);
+  session.recent = options.recent.value_or(pattern ? pattern->recent : session.recent);
+  session.prefill_recent = options.prefill_recent.value_or(0);
+  if (options.prefill_recent && *options.prefill_recent < session.recent) {
+    return BadFlag("--prefill-recent", fmt::format("{} is less than --recent {}", *options.prefill_recent, session.recent));
+  }
+  session.pinned_prefix = options.pinned_prefix.value_or(0);
+  session.chunk = options.chunk;
+  session.compute = options.compute;
+  session.kv_type = options.kv_type.value_or(options.compute == ComputeType::kF32 ? DType::kF32 : DType::kBF16);
+  session.max_context = options.max_context;
+  session.snapshot_every = options.snapshot_every;
+  if (options.memory_bytes == 0) return session;
+  if (options.memory_bytes <= weights_bytes) {
+    return Status(StatusCode::kResourceExhausted,
+                  fmt::format("--memory: the weights alone need {}, {} are allowed", FormatBytes(weights_bytes),
+                              FormatBytes(options.memory_bytes)));
+  }
+  session.memory_limit = options.memory_bytes - weights_bytes;
+  return session;
+}
+
+Result<std::string> FindDemoModel() {
+  const std::string installed = DirectoryOfExecutable() + "/../share/duo/demo";
+  for (const std::string& dir : {installed, std::string(DUO_DEMO_DIR)}) {
+    if (FileExists(dir + "/config.json")) return dir;
+  }
+  return Status(StatusCode::kNotFound,
+                fmt::format("the embedded model is neither in {} nor in {}", installed, DUO_DEMO_DIR));
+}
+
+Result<uint64_t> ParseBytes(const std::string& text) {
+  struct Unit {
+    const char* name;
+    double bytes;
+  };
+  static constexpr Unit kUnits[] = {{"", 1},      {"B", 1},           {"KB", 1e3},           {"MB", 1e6},
+                                    {"GB", 1e9},  {"TB", 1e12},       {"KiB", 1024},         {"MiB", 1048576},
+                                    {"GiB", 0x1p30}, {"TiB", 0x1p40}};
+  const std::string expected = fmt::format("\"{}\" is not a size above 0 such as 24GiB, 512MiB or 16GB", text);
+  if (text.empty() || ((text[0] < '0' || text[0] > '9') && text[0] != '.')) {
+    return Status(StatusCode::kInvalidArgument, expected);
+  }
+  char* end = nullptr;
+  const double number = std::strtod(text.c_str(), &end);
+  while (*end == ' ') ++end;
+  for (const Unit& unit : kUnits) {
+    if (std::strcmp(end, unit.name) != 0) continue;
+    const double bytes = number * unit.bytes;
+    if (bytes >= 1 && bytes < 0x1p62) return static_cast<uint64_t>(bytes);
+  }
+  return Status(StatusCode::kInvalidArgument, expected);
+}
+
+Result<std::vector<int32_t>> ReadIdsFile(const std::string& path, int64_t vocab_size) {
+  DUO_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path));
+  DUO_ASSIGN_OR_RETURN(const Json json, ParseJson(text, path));
+  if (!json.is_array()) {
+    return Status(StatusCode::kCorrupt, fmt::format("{}: expected an array of token ids, found {}", path, JsonTypeName(json)));
+  }
+  if (json.empty()) return Status(StatusCode::kCorrupt, path + ": the array of token ids is empty");
+  std::vector<int32_t> ids;
+  ids.reserve(json.size());
+  for (const Json& element : json) {
+    const bool is_id = element.is_number_integer() &&
+                       (element.is_number_unsigned() ? element.get<uint64_t>() < static_cast<uint64_t>(vocab_size)
+                                                     : element.get<int64_t>() >= 0 && element.get<int64_t>() < vocab_size);
+    if (!is_id) {
+      return Status(StatusCode::kCorrupt,
+                    fmt::format("{}: index {}: {} is no token id from 0 to {}", path, ids.size(),
+                                element.is_number() ? element.dump() : JsonTypeName(element), vocab_size - 1));
+    }
+    ids.push_back(static_cast<int32_t>(element.get<int64_t>()));
+  }
+  return ids;
+}
+
+Result<std::string> ReadTextFile(const std::string& path) {
+  return path == "-" ? ReadStandardInput() : ReadFile(path, kMostTextBytes);
+}
+
+}  // namespace duo::cli

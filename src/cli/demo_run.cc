@@ -1,0 +1,82 @@
+#include "cli/demo_run.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "cli/signals.h"
+#include "duo/generate.h"
+
+namespace duo::cli {
+namespace {
+
+double SecondsSince(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+Status Cancelled() { return Status(StatusCode::kCancelled, "stopped on request"); }
+
+bool IsHit(std::string_view text, std::string_view expected) {
+  while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
+  while (!text.empty() && (text.back() == ' ' || text.back() == '.')) text.remove_suffix(1);
+  return text == expected;
+}
+
+}  // namespace
+
+Result<HeadChoice> RandomHeadsLike(const HeadChoice& like, uint64_t seed) {
+  const int n_heads = like.n_layers * like.n_kv_heads;
+  const int n_streaming = n_heads - like.n_retrieval();
+  // The rule keeps N - ceil(s * (N - 1)): the middle of the step that leaves out n_streaming.
+  const double sparsity = n_streaming == 0        ? 0.0
+                          : n_streaming == n_heads ? 1.0
+                                                   : (n_streaming - 0.5) / (n_heads - 1);
+  return ChooseAtRandom(like.n_layers, like.n_kv_heads, sparsity, seed);
+}
+
+Status WarmUp(const Model& model, const SessionOptions& options, const DemoInput& input) {
+  DUO_ASSIGN_OR_RETURN(Session session, Session::Create(model, options));
+  const auto n = std::min(input.text.size(), static_cast<size_t>(session.options().chunk));
+  DUO_RETURN_IF_ERROR(session.Prefill(std::span<const int32_t>(input.text).first(n)));
+  return session.Decode(input.text.front());
+}
+
+Result<DemoMode> RunDemoMode(const std::string& name, const Model& model, const Tokenizer& tokenizer,
+                             const SessionOptions& options, const DemoInput& input, const ProgressCallback& progress) {
+  const auto n_text = static_cast<int64_t>(input.text.size());
+  SessionOptions with_snapshot = options;
+  // One copy of the streaming rings, taken where the text ends, makes every question start from exactly there.
+  with_snapshot.snapshot_every = n_text;
+  DUO_ASSIGN_OR_RETURN(Session session, Session::Create(model, with_snapshot));
+  DemoMode mode;
+  mode.name = name;
+  mode.sparsity = session.options().heads.sparsity();
+  const auto begin = std::chrono::steady_clock::now();
+  DUO_RETURN_IF_ERROR(session.Prefill(input.text, progress));
+  mode.prefill_s = SecondsSince(begin);
+  mode.prefill_tokens_per_s = static_cast<double>(n_text) / mode.prefill_s;
+  mode.kv_bytes = session.kv_bytes();
+
+  GenerateOptions generate;
+  generate.max_tokens = input.max_tokens;
+  generate.stop = {"\n"};
+  const TextCallback go_on = [](const std::string&) { return !Interrupted(); };
+  double decode_s = 0;
+  size_t n_steps = 0;
+  for (const DemoQuestion& question : input.questions) {
+    DUO_RETURN_IF_ERROR(session.Rewind(n_text));
+    const std::vector<int32_t> prompt = tokenizer.Encode(question.prompt, SpecialTokens::kNone);
+    DUO_ASSIGN_OR_RETURN(const GenerateResult result, Generate(&session, model, &tokenizer, prompt, generate, go_on));
+    if (result.finish == FinishReason::kCancelled || Interrupted()) return Cancelled();
+    if (mode.answers.empty()) mode.time_to_first_token_s = mode.prefill_s + result.first_token_seconds;
+    // The first token comes from the question's own logits: a step of the model stands behind every other one.
+    decode_s += result.decode_seconds;
+    n_steps += result.tokens.empty() ? 0 : result.tokens.size() - 1;
+    const bool hit = question.expected.has_value() && IsHit(result.text, *question.expected);
+    mode.hits += hit ? 1 : 0;
+    mode.answers.push_back({result.text, hit});
+  }
+  mode.decode_tokens_per_s = n_steps == 0 ? 0 : static_cast<double>(n_steps) / decode_s;
+  return mode;
+}
+
+}  // namespace duo::cli

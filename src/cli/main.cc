@@ -1,0 +1,119 @@
+// duo: parses the command line, runs one verb, turns its Status into an exit code.
+#include <fmt/format.h>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <algorithm>
+#include <exception>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "cli/commands.h"
+#include "cli/signals.h"
+#include "cli/terminal.h"
+#include "duo/version.h"
+
+namespace duo::cli {
+namespace {
+
+constexpr const char* kDescription =
+    "duo runs language models over long contexts: retrieval heads keep the whole KV cache,\n"
+    "streaming heads keep the first and the last tokens (DuoAttention, arXiv 2410.10819).";
+
+constexpr const char* kFooter =
+    "`duo help <verb>` lists a verb's flags with an example. Exit codes: 0 ok, 1 failed, 2 usage.\n"
+    "Example:\n"
+    "  duo generate --model demo --prompt \"The secret code of Anna is 48213.\n"
+    "  What is the secret code of Anna?\n"
+    "  Answer:\" --stop \"\n"
+    "  \"";
+
+void AddVerbs(CLI::App* app, VerbFunction* run) {
+  AddDemo(app, run);
+  AddGenerate(app, run);
+  AddChat(app, run);
+  AddLogits(app, run);
+  AddPattern(app, run);
+  AddPlan(app, run);
+  AddBench(app, run);
+}
+
+bool IsVerb(const CLI::App& app, const std::string& name) {
+  const auto verbs = app.get_subcommands([](const CLI::App*) { return true; });
+  return std::any_of(verbs.begin(), verbs.end(), [&](const CLI::App* verb) { return verb->get_name() == name; });
+}
+
+int Usage(const std::string& sentence) {
+  PrintError(sentence);
+  return kExitUsage;
+}
+
+/// "duo help", "duo help generate" are "duo --help", "duo generate --help".
+std::vector<std::string> ExpandHelp(std::vector<std::string> args) {
+  if (args.empty() || args[0] != "help") return args;
+  args.erase(args.begin());
+  args.push_back("--help");
+  return args;
+}
+
+int RunVerb(const VerbFunction& run) {
+  CatchInterrupts();
+  const Status status = run();
+  if (status.ok()) return kExitOk;
+  PrintError(status.message());
+  return status.code() == StatusCode::kInvalidArgument ? kExitUsage : kExitFailed;
+}
+
+int ExitOfPrint(const Status& printed) {
+  if (!printed.ok()) PrintError(printed.message());
+  return printed.ok() ? kExitOk : kExitFailed;
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app(kDescription, "duo");
+  app.footer(kFooter);
+  app.require_subcommand(1);
+  app.set_version_flag("--version", std::string("duo ") + Version());
+  app.get_formatter()->column_width(28);
+  app.get_formatter()->label("OPTIONS", "FLAGS");
+  app.get_formatter()->label("SUBCOMMAND", "VERB");
+  app.get_formatter()->label("Subcommands", "Verbs");
+  VerbFunction run;
+  AddVerbs(&app, &run);
+
+  std::vector<std::string> args = ExpandHelp(std::vector<std::string>(argv + 1, argv + argc));
+  if (args.empty()) {
+    fmt::print(stderr, "{}", app.help());
+    return Usage("a verb is missing");
+  }
+  if (args[0].empty() || (args[0][0] != '-' && !IsVerb(app, args[0]))) {
+    return Usage(fmt::format("\"{}\" is no verb of duo; `duo help` lists them", args[0]));
+  }
+  std::reverse(args.begin(), args.end());  // what CLI11 expects of a vector
+  try {
+    app.parse(args);
+  } catch (const CLI::CallForHelp&) {
+    return ExitOfPrint(WriteOut(app.help()));
+  } catch (const CLI::CallForVersion& version) {
+    return ExitOfPrint(WriteOut(std::string(version.what()) + "\n"));
+  } catch (const CLI::ParseError& error) {
+    return Usage(error.what());
+  }
+  return RunVerb(run);
+}
+
+}  // namespace
+}  // namespace duo::cli
+
+int main(int argc, char** argv) {
+  try {
+    return duo::cli::Main(argc, argv);
+  } catch (const std::bad_alloc&) {
+    duo::cli::PrintError("the system gave no more memory");
+  } catch (const std::exception& error) {
+    duo::cli::PrintError(std::string("unexpected: ") + error.what());
+  }
+  return duo::cli::kExitFailed;
+}

@@ -1,0 +1,15 @@
+// Ctrl-C: the first one asks the work to stop, the second one ends the process.
+#pragma once
+
+namespace duo::cli {
+
+/// Installs the handler for SIGINT and SIGTERM. Called once by main before a verb runs.
+void CatchInterrupts();
+
+/// Whether a signal came since CatchInterrupts or the last ClearInterrupt. Cheap; asked between steps.
+bool Interrupted();
+
+/// Forgets the first signal and catches the next again: for chat, where Ctrl-C ends one answer.
+void ClearInterrupt();
+
+}  // namespace duo::cli

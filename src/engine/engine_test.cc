@@ -1,0 +1,115 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "duo/sampler.h"
+#include "engine/stop_matcher.h"
+
+namespace duo {
+namespace {
+
+const std::vector<float> kLogits = {1.0f, 3.0f, 2.0f, 3.0f, -5.0f};
+
+std::map<int32_t, int> Draw(const SamplerOptions& options, int n) {
+  Sampler sampler(options);
+  std::map<int32_t, int> counts;
+  for (int i = 0; i < n; ++i) ++counts[sampler.Sample(kLogits, {})];
+  return counts;
+}
+
+TEST(Sampler, GreedyTakesTheLowestIdOfTheBest) {
+  Sampler sampler({});
+  EXPECT_EQ(sampler.Sample(kLogits, {}), 1);
+}
+
+TEST(Sampler, FrequenciesFollowTheSoftmax) {
+  const int n = 40000;
+  auto counts = Draw({.temperature = 1, .seed = 4}, n);
+  double total = 0;
+  for (const float logit : kLogits) total += std::exp(logit);
+  for (int32_t id = 0; id < 5; ++id) {
+    const double p = std::exp(kLogits[static_cast<size_t>(id)]) / total;
+    EXPECT_NEAR(counts[id] / static_cast<double>(n), p, 4 * std::sqrt(p / n) + 1e-4) << id;
+  }
+}
+
+TEST(Sampler, TemperatureSharpens) {
+  auto counts = Draw({.temperature = 0.1, .seed = 4}, 2000);
+  EXPECT_EQ(counts[1] + counts[3], 2000);
+  EXPECT_GT(counts[1], 800);
+  EXPECT_GT(counts[3], 800);
+}
+
+TEST(Sampler, TopKTopPMinPKeepTheLikeliest) {
+  auto ids = [](const SamplerOptions& options) {
+    std::string ids;
+    for (const auto& entry : Draw(options, 3000)) ids += std::to_string(entry.first);
+    return ids;
+  };
+  EXPECT_EQ(ids({.temperature = 1, .top_k = 1}), "1");
+  EXPECT_EQ(ids({.temperature = 1, .top_k = 3}), "123");
+  EXPECT_EQ(ids({.temperature = 1, .top_p = 0.5}), "13");
+  EXPECT_EQ(ids({.temperature = 1, .top_p = 0.01}), "1");
+  EXPECT_EQ(ids({.temperature = 1, .min_p = 0.3}), "123");
+  EXPECT_EQ(ids({.temperature = 1, .min_p = 1}), "13");
+  EXPECT_EQ(ids({.temperature = 1, .top_k = 100}), ids({.temperature = 1}));
+}
+
+TEST(Sampler, RepetitionPenaltyLooksAtTheWindow) {
+  const std::vector<int32_t> history = {3, 1, 0, 0};
+  EXPECT_EQ(Sampler({.repetition_penalty = 2}).Sample(kLogits, history), 2);
+  EXPECT_EQ(Sampler({.repetition_penalty = 2, .repetition_window = 3}).Sample(kLogits, history), 3);
+  EXPECT_EQ(Sampler({.repetition_penalty = 2, .repetition_window = 2}).Sample(kLogits, history), 1);
+}
+
+TEST(Sampler, SameSeedSameDraws) {
+  Sampler a({.temperature = 1, .seed = 9}), b({.temperature = 1, .seed = 9}), c({.temperature = 1, .seed = 10});
+  int differences = 0;
+  for (int i = 0; i < 200; ++i) {
+    const int32_t id = a.Sample(kLogits, {});
+    EXPECT_EQ(id, b.Sample(kLogits, {}));
+    differences += id != c.Sample(kLogits, {});
+  }
+  EXPECT_GT(differences, 0);
+}
+
+TEST(Sampler, OptionsOutOfRangeAreNamed) {
+  EXPECT_TRUE(CheckSamplerOptions({}).ok());
+  EXPECT_NE(CheckSamplerOptions({.temperature = -1}).message().find("temperature"), std::string::npos);
+  EXPECT_NE(CheckSamplerOptions({.temperature = NAN}).message().find("temperature"), std::string::npos);
+  EXPECT_NE(CheckSamplerOptions({.top_k = -1}).message().find("top-k"), std::string::npos);
+  EXPECT_NE(CheckSamplerOptions({.top_p = 0}).message().find("top-p"), std::string::npos);
+  EXPECT_NE(CheckSamplerOptions({.min_p = 2}).message().find("min-p"), std::string::npos);
+  EXPECT_NE(CheckSamplerOptions({.repetition_penalty = 0}).message().find("repetition-penalty"), std::string::npos);
+}
+
+/// Feeds `text` in pieces of every size and checks what comes out.
+void CheckStops(const std::vector<std::string>& stops, const std::string& text, const std::string& expected, bool stopped) {
+  for (size_t size = 1; size <= text.size(); ++size) {
+    StopMatcher matcher(stops);
+    std::string out;
+    for (size_t at = 0; at < text.size(); at += size) {
+      out += matcher.Push(text.substr(at, size));
+      EXPECT_EQ(expected.rfind(out, 0), 0u) << "text that a stop string took back was shown: " << out;
+    }
+    if (!matcher.stopped()) out += matcher.Flush();
+    EXPECT_EQ(out, expected) << "pieces of " << size;
+    EXPECT_EQ(matcher.stopped(), stopped);
+  }
+}
+
+TEST(StopMatcher, EndsBeforeTheFirstStopText) {
+  CheckStops({"END"}, "abc END def", "abc ", true);
+  CheckStops({"END", "c"}, "abc END def", "ab", true);
+  CheckStops({"aab"}, "aaab", "a", true);
+  CheckStops({"END"}, "EN EN", "EN EN", false);
+  CheckStops({"\n\n"}, "a\nb\n", "a\nb\n", false);
+  CheckStops({"", "x"}, "abc", "abc", false);
+  CheckStops({}, "abc", "abc", false);
+}
+
+}  // namespace
+}  // namespace duo

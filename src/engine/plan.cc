@@ -1,0 +1,102 @@
+#include <algorithm>
+#include <string>
+
+#include "attention/duo_attention.h"
+#include "backend/backend.h"
+#include "engine/session_layout.h"
+#include "model/activations.h"
+
+namespace duo {
+namespace {
+
+constexpr int64_t kMaxChunk = 65536;
+constexpr int64_t kMostTokens = int64_t{1} << 36;
+
+Status BadOption(const char* name, int64_t value, const std::string& expected) {
+  return Status(StatusCode::kInvalidArgument, std::string(name) + ": " + std::to_string(value) + ", expected " + expected);
+}
+
+}  // namespace
+
+Result<SessionOptions> ResolveOptions(const ModelConfig& config, const SessionOptions& given) {
+  SessionOptions options = given;
+  if (options.chunk < 1 || options.chunk > kMaxChunk) {
+    return BadOption("chunk", options.chunk, "1.." + std::to_string(kMaxChunk) + " tokens");
+  }
+  if (options.heads.n_layers == 0) options.heads = AllRetrieval(config.n_layers, config.n_kv_heads);
+  if (options.heads.n_layers != config.n_layers || options.heads.n_kv_heads != config.n_kv_heads) {
+    return Status(StatusCode::kInvalidArgument,
+                  "the choice of heads is for " + std::to_string(options.heads.n_layers) + " layers x " +
+                      std::to_string(options.heads.n_kv_heads) + " KV heads, the model has " +
+                      std::to_string(config.n_layers) + " x " + std::to_string(config.n_kv_heads));
+  }
+  if (options.sink < 0) return BadOption("sink", options.sink, "0 or more tokens");
+  if (options.pinned_prefix < 0) return BadOption("pinned-prefix", options.pinned_prefix, "0 or more tokens");
+  if (options.prefill_recent == 0) options.prefill_recent = std::max<int64_t>(options.recent, 1);
+  options.sink = std::max(options.sink, options.pinned_prefix);
+  if (options.max_context < 0) return BadOption("max-context", options.max_context, "0 or more tokens");
+  if (options.max_context == 0) options.max_context = config.trained_context;
+  if (config.max_context > 0 && options.max_context > config.max_context) {
+    return BadOption("max-context", options.max_context,
+                     "at most " + std::to_string(config.max_context) +
+                         " for this model: its dynamic RoPE would have to rotate cached keys anew beyond that");
+  }
+  return options;
+}
+
+KvLayout LayoutOf(const ModelConfig& config, const SessionOptions& resolved) {
+  return {.heads = resolved.heads,
+          .head_dim = config.head_dim,
+          .type = resolved.kv_type,
+          .sink = resolved.sink,
+          .recent = resolved.recent,
+          .prefill_recent = resolved.prefill_recent,
+          .capacity = resolved.max_context,
+          .snapshot_every = resolved.snapshot_every};
+}
+
+Result<MemoryPlan> PlanMemory(const ModelConfig& config, uint64_t weights_bytes, const SessionOptions& options,
+                              const Backend& backend) {
+  DUO_ASSIGN_OR_RETURN(const SessionOptions resolved, ResolveOptions(config, options));
+  const KvLayout layout = LayoutOf(config, resolved);
+  DUO_RETURN_IF_ERROR(CheckKvLayout(layout));
+  MemoryPlan plan;
+  plan.weights_bytes = weights_bytes;
+  plan.kv_bytes_per_token = layout.BytesPerToken();
+  plan.kv_fixed_bytes = layout.FixedBytes();
+  plan.snapshot_every = resolved.snapshot_every;
+  plan.snapshot_bytes_each = layout.SnapshotBytes(resolved.snapshot_every);
+  plan.activation_bytes = Activations::Bytes(config, resolved.chunk) +
+                          DuoAttention::ScratchBytes(layout, resolved.chunk) +
+                          backend.MaxScratchBytes({.n_tokens = resolved.chunk,
+                                                   .widest_input = std::max(config.intermediate_size, config.hidden_size),
+                                                   .n_kv_heads = config.n_kv_heads,
+                                                   .group = config.group(),
+                                                   .head_dim = config.head_dim,
+                                                   .compute = resolved.compute});
+  return plan;
+}
+
+uint64_t MemoryPlan::KvBytes(int64_t n_tokens) const {
+  const int64_t snapshots = snapshot_every == 0 ? 0 : n_tokens / snapshot_every;
+  return kv_fixed_bytes + kv_bytes_per_token * static_cast<uint64_t>(n_tokens) +
+         snapshot_bytes_each * static_cast<uint64_t>(snapshots);
+}
+
+uint64_t MemoryPlan::TotalBytes(int64_t n_tokens) const { return weights_bytes + activation_bytes + KvBytes(n_tokens); }
+
+int64_t MemoryPlan::MaxContext(uint64_t bytes) const {
+  int64_t low = 0, high = kMostTokens;  // TotalBytes grows with n_tokens: bisect
+  if (TotalBytes(0) > bytes) return 0;
+  while (low < high) {
+    const int64_t middle = low + (high - low + 1) / 2;
+    if (TotalBytes(middle) <= bytes) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  return low;
+}
+
+}  // namespace duo

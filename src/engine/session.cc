@@ -1,0 +1,266 @@
+#include "duo/session.h"
+
+#include <algorithm>
+#include <chrono>
+#include <string>
+#include <utility>
+
+#include "backend/backend.h"
+#include "base/check.h"
+#include "base/memory_info.h"
+#include "base/rng.h"
+#include "engine/session_layout.h"
+#include "model/transformer.h"
+
+namespace duo {
+namespace {
+
+double SecondsSince(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+Status Cancelled() { return Status(StatusCode::kCancelled, "stopped on request"); }
+
+}  // namespace
+
+class Session::Impl {
+ public:
+  Impl(const Model& model_ref, SessionOptions resolved, MemoryPlan memory_plan, SplitKvCache kv, DuoAttention duo_attention,
+       Activations act)
+      : model(model_ref),
+        options(std::move(resolved)),
+        plan(memory_plan),
+        cache(std::move(kv)),
+        attention(std::move(duo_attention)),
+        activations(std::move(act)),
+        transformer(model_ref.weights(), options.compute) {}
+
+  SequenceState state() { return {&cache, &attention, &activations}; }
+  Status CheckIds(std::span<const int32_t> ids) const;
+  Status CheckFits(int64_t n_tokens) const;
+  /// Called with the rows of each chunk after it went through the layers: position of the first row, rows.
+  using ChunkDone = std::function<Status(int64_t pos, int64_t n)>;
+  Status RunChunks(std::span<const int32_t> ids, TokenKind kind, const ProgressCallback& progress,
+                   const ChunkDone& chunk_done);
+  Status KeepLastLogits();
+
+  const Model& model;
+  SessionOptions options;
+  MemoryPlan plan;
+  SplitKvCache cache;
+  DuoAttention attention;
+  Activations activations;
+  Transformer transformer;
+  std::vector<int32_t> tokens;
+  std::vector<TokenKind> kinds;  // of each token: prompt and generated ones have different windows
+  std::vector<float> logits;     // behind the last token; empty when there are none
+};
+
+Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Session::Session(Session&&) noexcept = default;
+Session& Session::operator=(Session&&) noexcept = default;
+Session::~Session() = default;
+
+Result<Session> Session::Create(const Model& model, const SessionOptions& options) {
+  const ModelConfig& config = model.config();
+  DUO_ASSIGN_OR_RETURN(SessionOptions resolved, ResolveOptions(config, options));
+  DUO_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(config, model.weights_bytes(), resolved, *model.backend()));
+  const uint64_t fixed = plan.activation_bytes + plan.KvBytes(0);
+  const uint64_t available = resolved.memory_limit != 0 ? resolved.memory_limit : AvailableMemoryBytes();
+  if (fixed > available) {
+    return Status(StatusCode::kResourceExhausted,
+                  "activations and streaming heads alone need " + FormatBytes(fixed) + ", " + FormatBytes(available) +
+                      " are available; a smaller chunk, sink or recent needs less");
+  }
+  const KvLayout layout = LayoutOf(config, resolved);
+  DUO_ASSIGN_OR_RETURN(SplitKvCache cache, SplitKvCache::Create(model.backend(), layout));
+  DUO_ASSIGN_OR_RETURN(DuoAttention attention, DuoAttention::Create(model.backend(), layout, resolved.chunk));
+  DUO_ASSIGN_OR_RETURN(Activations activations, Activations::Create(model.backend(), config, resolved.chunk));
+  return Session(std::make_unique<Impl>(model, std::move(resolved), plan, std::move(cache), std::move(attention),
+                                        std::move(activations)));
+}
+
+Status Session::Impl::CheckIds(std::span<const int32_t> ids) const {
+  if (ids.empty()) return Status(StatusCode::kInvalidArgument, "there are no tokens to run");
+  const int64_t vocab = model.config().vocab_size;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] < 0 || ids[i] >= vocab) {
+      return Status(StatusCode::kInvalidArgument, "token " + std::to_string(i) + ": id " + std::to_string(ids[i]) +
+                                                      " is not in the vocabulary 0.." + std::to_string(vocab - 1));
+    }
+  }
+  return OkStatus();
+}
+
+// Weights that are mapped from files are counted as available by the kernel (they are cache), but decoding would crawl
+// if KV pushed them out: they are kept free. Activations and rings of a session that exists are already taken.
+Status Session::Impl::CheckFits(int64_t n_tokens) const {
+  const int64_t len = cache.len();
+  const int64_t total = len + n_tokens;
+  if (total > options.max_context) {
+    return Status(StatusCode::kResourceExhausted,
+                  std::to_string(total) + " tokens do not fit the context of " + std::to_string(options.max_context) +
+                      " tokens" + (options.max_context == model.config().trained_context ? " this model was trained for" : "") +
+                      "; --max-context sets another");
+  }
+  uint64_t needed = 0, available = 0;
+  int64_t would_fit = 0;
+  if (options.memory_limit != 0) {
+    needed = plan.activation_bytes + plan.KvBytes(total);
+    available = options.memory_limit;
+    would_fit = plan.MaxContext(available + plan.weights_bytes);
+  } else {
+    needed = plan.KvBytes(total) - plan.KvBytes(len);
+    const uint64_t free = AvailableMemoryBytes();
+    available = free > model.mapped_bytes() ? free - model.mapped_bytes() : 0;
+    would_fit = plan.MaxContext(available + plan.TotalBytes(len));
+  }
+  if (needed <= available) return OkStatus();
+  return Status(StatusCode::kResourceExhausted,
+                std::to_string(total) + " tokens need " + FormatBytes(needed) + ", " + FormatBytes(available) +
+                    " are available; " + std::to_string(would_fit) +
+                    " tokens would fit. More streaming heads (--sparsity) or a narrower --kv-type need less");
+}
+
+Status Session::Impl::RunChunks(std::span<const int32_t> ids, TokenKind kind, const ProgressCallback& progress,
+                                const ChunkDone& chunk_done) {
+  const auto begin = std::chrono::steady_clock::now();
+  const auto total = static_cast<int64_t>(ids.size());
+  logits.clear();
+  for (int64_t done = 0; done < total;) {
+    const int64_t n = std::min({options.chunk, total - done, cache.TokensToSnapshot()});
+    const int64_t pos = cache.len();
+    const auto chunk = ids.subspan(static_cast<size_t>(done), static_cast<size_t>(n));
+    DUO_RETURN_IF_ERROR(transformer.Forward(chunk, kind, state()));
+    tokens.insert(tokens.end(), chunk.begin(), chunk.end());
+    kinds.insert(kinds.end(), chunk.size(), kind);
+    if (chunk_done) DUO_RETURN_IF_ERROR(chunk_done(pos, n));
+    done += n;
+    if (progress && !progress({.stage = "prefill",
+                               .done = done,
+                               .total = total,
+                               .unit = "tokens",
+                               .seconds = SecondsSince(begin),
+                               .memory_bytes = cache.bytes()})) {
+      return Cancelled();
+    }
+  }
+  return OkStatus();
+}
+
+Status Session::Impl::KeepLastLogits() {
+  logits.resize(static_cast<size_t>(model.config().vocab_size));
+  return transformer.Logits(activations, activations.n_tokens - 1, 1, logits.data());
+}
+
+Status Session::Prefill(std::span<const int32_t> ids, const ProgressCallback& progress) {
+  DUO_RETURN_IF_ERROR(impl_->CheckIds(ids));
+  DUO_RETURN_IF_ERROR(impl_->CheckFits(static_cast<int64_t>(ids.size())));
+  DUO_RETURN_IF_ERROR(impl_->cache.Expect(static_cast<int64_t>(ids.size())));
+  DUO_RETURN_IF_ERROR(impl_->RunChunks(ids, TokenKind::kPrompt, progress, {}));
+  return impl_->KeepLastLogits();
+}
+
+Status Session::Decode(int32_t id) {
+  const std::span<const int32_t> ids(&id, 1);
+  DUO_RETURN_IF_ERROR(impl_->CheckIds(ids));
+  // Asking the system for its free memory costs more than a small model's step: only when the cache grows.
+  if (impl_->cache.GrowsWith(1) || len() + 1 > impl_->options.max_context) DUO_RETURN_IF_ERROR(impl_->CheckFits(1));
+  DUO_RETURN_IF_ERROR(impl_->RunChunks(ids, TokenKind::kGenerated, {}, {}));
+  return impl_->KeepLastLogits();
+}
+
+Status Session::PrefillWithLogits(std::span<const int32_t> ids, int64_t begin, int64_t end, const LogitsCallback& row,
+                                  const ProgressCallback& progress) {
+  const int64_t first = len();
+  DUO_RETURN_IF_ERROR(impl_->CheckIds(ids));
+  DUO_RETURN_IF_ERROR(impl_->CheckFits(static_cast<int64_t>(ids.size())));
+  if (begin < first || end < begin || end > first + static_cast<int64_t>(ids.size())) {
+    return Status(StatusCode::kInvalidArgument,
+                  "positions " + std::to_string(begin) + ".." + std::to_string(end) + " are not within the tokens " +
+                      std::to_string(first) + ".." + std::to_string(first + static_cast<int64_t>(ids.size())));
+  }
+  DUO_RETURN_IF_ERROR(impl_->cache.Expect(static_cast<int64_t>(ids.size())));
+  const auto vocab = static_cast<size_t>(impl_->model.config().vocab_size);
+  std::vector<float> rows(static_cast<size_t>(Activations::kLogitRows) * vocab);
+  auto give_rows = [&](int64_t pos, int64_t n) -> Status {
+    for (int64_t at = std::max(begin, pos); at < std::min(end, pos + n);) {
+      const int64_t now = std::min({Activations::kLogitRows, impl_->options.chunk, std::min(end, pos + n) - at});
+      DUO_RETURN_IF_ERROR(impl_->transformer.Logits(impl_->activations, at - pos, now, rows.data()));
+      for (int64_t r = 0; r < now; ++r) {
+        DUO_RETURN_IF_ERROR(row(at + r, std::span<const float>(rows).subspan(static_cast<size_t>(r) * vocab, vocab)));
+      }
+      at += now;
+    }
+    return OkStatus();
+  };
+  DUO_RETURN_IF_ERROR(impl_->RunChunks(ids, TokenKind::kPrompt, progress, give_rows));
+  return impl_->KeepLastLogits();
+}
+
+std::vector<float> Session::LastHidden() {
+  std::vector<float> hidden(static_cast<size_t>(impl_->model.config().hidden_size));
+  if (impl_->logits.empty()) return {};
+  impl_->transformer.Hidden(impl_->activations, impl_->activations.n_tokens - 1, 1, hidden.data());
+  return hidden;
+}
+
+Status Session::Rewind(int64_t pos, const ProgressCallback& progress) {
+  if (pos < 0 || pos > len()) {
+    return Status(StatusCode::kInvalidArgument,
+                  "position " + std::to_string(pos) + " is not within the " + std::to_string(len()) + " tokens there are");
+  }
+  if (pos == len()) return OkStatus();
+  impl_->logits.clear();
+  const int64_t from = impl_->cache.Rewind(pos);
+  // What has to be run again: runs of one kind at a time, because the kinds see different windows.
+  const auto at = [](int64_t i) { return static_cast<std::ptrdiff_t>(i); };
+  const std::vector<int32_t> again(impl_->tokens.begin() + at(from), impl_->tokens.begin() + at(pos));
+  const std::vector<TokenKind> kinds(impl_->kinds.begin() + at(from), impl_->kinds.begin() + at(pos));
+  impl_->tokens.resize(static_cast<size_t>(from));
+  impl_->kinds.resize(static_cast<size_t>(from));
+  for (size_t begin = 0; begin < again.size();) {
+    size_t end = begin + 1;
+    while (end < again.size() && kinds[end] == kinds[begin]) ++end;
+    const auto run = std::span<const int32_t>(again).subspan(begin, end - begin);
+    DUO_RETURN_IF_ERROR(impl_->RunChunks(run, kinds[begin], progress, {}));
+    begin = end;
+  }
+  impl_->logits.clear();
+  return OkStatus();
+}
+
+Result<Session> Session::Clone() const {
+  DUO_ASSIGN_OR_RETURN(SplitKvCache cache, impl_->cache.Clone());
+  const ModelConfig& config = impl_->model.config();
+  Backend* backend = impl_->model.backend();
+  DUO_ASSIGN_OR_RETURN(DuoAttention attention, DuoAttention::Create(backend, cache.layout(), impl_->options.chunk));
+  DUO_ASSIGN_OR_RETURN(Activations activations, Activations::Create(backend, config, impl_->options.chunk));
+  auto copy = std::make_unique<Impl>(impl_->model, impl_->options, impl_->plan, std::move(cache), std::move(attention),
+                                     std::move(activations));
+  copy->tokens = impl_->tokens;
+  copy->kinds = impl_->kinds;
+  copy->logits = impl_->logits;
+  return Session(std::move(copy));
+}
+
+Status Session::CheckFits(int64_t n_tokens) const { return impl_->CheckFits(n_tokens); }
+
+Status Session::FillSynthetic(int64_t n_tokens, uint64_t seed) {
+  if (n_tokens < 0) return Status(StatusCode::kInvalidArgument, "a negative number of tokens");
+  DUO_RETURN_IF_ERROR(impl_->CheckFits(n_tokens));
+  DUO_RETURN_IF_ERROR(impl_->cache.FillSynthetic(n_tokens, seed));
+  impl_->tokens.resize(impl_->tokens.size() + static_cast<size_t>(n_tokens), 0);
+  impl_->kinds.resize(impl_->tokens.size(), TokenKind::kPrompt);
+  impl_->logits.clear();
+  return OkStatus();
+}
+
+std::span<const float> Session::logits() const { return impl_->logits; }
+int64_t Session::len() const { return impl_->cache.len(); }
+const std::vector<int32_t>& Session::tokens() const { return impl_->tokens; }
+const SessionOptions& Session::options() const { return impl_->options; }
+const MemoryPlan& Session::plan() const { return impl_->plan; }
+uint64_t Session::kv_bytes() const { return impl_->cache.bytes(); }
+
+}  // namespace duo

@@ -1,0 +1,170 @@
+#include "heads/head_report.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <sstream>
+
+#include "base/file.h"
+#include "heads/gnuplot.h"
+
+namespace duo {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+HeadPattern Make(int n_layers, int n_kv_heads, std::vector<double> gates) {
+  HeadPattern pattern;
+  pattern.n_layers = n_layers;
+  pattern.n_kv_heads = n_kv_heads;
+  pattern.gates = std::move(gates);
+  return pattern;
+}
+
+size_t Columns(const std::string& line) {  // characters, not bytes
+  size_t n = 0;
+  for (const char c : line) n += (static_cast<unsigned char>(c) & 0xc0) != 0x80;
+  return n;
+}
+
+TEST(TerminalHeatMap, ShadesMarksAndCounts) {
+  const HeadPattern pattern = Make(2, 4, {0.0, 0.3, 0.6, 1.0, -2.0, 7.0, 0.5, 0.2});
+  const HeadChoice choice = *ChooseBySparsity(pattern, 0.5);
+  EXPECT_EQ(TerminalHeatMap(pattern, &choice),
+            "kv head   0     2\n"
+            "layer   0 ░░ ▒▒ ▓▓*██* 2/4\n"
+            "layer   1 ░░ ██*▓▓*░░  2/4\n"
+            "gate  ░ 0..0.25  ▒ 0.25..0.5  ▓ 0.5..0.75  █ 0.75..1   * retrieval head: 4 of 8, sparsity 0.500\n");
+  EXPECT_THAT(TerminalHeatMap(pattern), Not(HasSubstr("*")));
+  EXPECT_THAT(TerminalHeatMap(pattern), Not(HasSubstr("\x1b")));
+  EXPECT_THAT(TerminalHeatMap(pattern, &choice, HeatMapColor::kAnsi), HasSubstr("\x1b[38;5;208m*\x1b[0m"));
+}
+
+TEST(TerminalHeatMap, FitsATerminal) {
+  for (const int n_kv_heads : {1, 8, 32, 33, 50, 64, 100}) {
+    const HeadPattern pattern = Make(3, n_kv_heads, std::vector<double>(static_cast<size_t>(3 * n_kv_heads), 1.0));
+    const HeadChoice choice = AllRetrieval(3, n_kv_heads);
+    std::istringstream lines(TerminalHeatMap(pattern, &choice));
+    for (std::string line; std::getline(lines, line);) EXPECT_LE(Columns(line), 120u) << line;
+  }
+}
+
+TEST(PatternDiff, CountsAndListsTheHeads) {
+  const HeadPattern a = Make(2, 2, {1.5, 0.9, 0.1, 0.2});
+  const HeadPattern b = Make(2, 2, {1.0, 0.1, 0.9, 0.2});
+  const Result<PatternDiff> diff = DiffPatterns(a, b, 0.5);
+  ASSERT_TRUE(diff.ok());
+  EXPECT_NEAR(diff->mean_abs_difference, 0.4, 1e-12) << "1.5 and 1 are equal once clipped";
+  EXPECT_NEAR(diff->max_abs_difference, 0.8, 1e-12);
+  EXPECT_NEAR(*diff->rank_correlation, 0.2, 1e-12);  // ranks 3 2 0 1 and 3 0 2 1: 1 - 6*8/(4*15)
+  EXPECT_EQ(diff->n_both, 1);
+  EXPECT_EQ(diff->n_only_a, 1);
+  EXPECT_EQ(diff->n_only_b, 1);
+  ASSERT_EQ(diff->differing.size(), 2u);
+  EXPECT_EQ(diff->differing[0].layer, 0);
+  EXPECT_EQ(diff->differing[0].kv_head, 1);
+  EXPECT_TRUE(diff->differing[0].retrieval_in_a);
+  EXPECT_EQ(diff->differing[1].layer, 1);
+  EXPECT_EQ(diff->differing[1].gate_b, 0.9);
+  EXPECT_FALSE(diff->differing[1].retrieval_in_a);
+}
+
+TEST(PatternDiff, RankCorrelationWithTies) {
+  const HeadPattern a = Make(1, 4, {0.1, 0.2, 0.2, 0.3});
+  EXPECT_DOUBLE_EQ(*DiffPatterns(a, a, 0.5)->rank_correlation, 1.0);
+  const HeadPattern reversed = Make(1, 4, {0.4, 0.2, 0.2, 0.1});
+  EXPECT_DOUBLE_EQ(*DiffPatterns(a, reversed, 0.5)->rank_correlation, -1.0);
+  // Ranks 0 1.5 1.5 3 and 0 1 2 3: 4.5 / sqrt(4.5 * 5).
+  EXPECT_NEAR(*DiffPatterns(a, Make(1, 4, {0, 0.1, 0.2, 0.3}), 0.5)->rank_correlation, 0.9486832980505138, 1e-12);
+  EXPECT_FALSE(DiffPatterns(a, Make(1, 4, {1, 1, 1, 2}), 0.5)->rank_correlation.has_value());
+}
+
+TEST(PatternDiff, RefusesOtherShapes) {
+  const Result<PatternDiff> diff = DiffPatterns(Make(1, 2, {1, 1}), Make(2, 1, {1, 1}), 0.5);
+  EXPECT_EQ(diff.status().code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(diff.status().message(), HasSubstr("1 layers x 2 kv heads, the second for 2 x 1"));
+  EXPECT_FALSE(DiffPatterns(Make(1, 1, {1}), Make(1, 1, {1}), 2).ok());
+}
+
+class HeatMapFile : public ::testing::Test {
+ protected:
+  HeatMapFile() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "duo_plot_XXXXXX").string();
+    dir_ = mkdtemp(pattern.data());
+    if (const char* path = std::getenv("PATH")) old_path_ = path;
+  }
+  ~HeatMapFile() override {
+    setenv("PATH", old_path_.c_str(), 1);
+    std::error_code ignored;
+    std::filesystem::remove_all(dir_, ignored);
+  }
+  void NeedGnuplot() {
+    if (RunGnuplot("print 1\nset print '-'\nprint 1\n").status().code() == StatusCode::kNotFound) {
+      GTEST_SKIP() << "SKIPPED: gnuplot is not installed";
+    }
+  }
+  std::string dir_, old_path_;
+  const HeadPattern pattern_ = Make(2, 3, {0, 0.5, 1, 1, 0.25, 0.75});
+};
+
+TEST_F(HeatMapFile, WritesSvgAndPng) {
+  NeedGnuplot();
+  if (IsSkipped()) return;
+  const HeadChoice choice = *ChooseBySparsity(pattern_, 0.5);
+  const Status svg = WriteHeatMap(pattern_, &choice, dir_ + "/map.svg", "a pattern");
+  ASSERT_TRUE(svg.ok()) << svg.message();
+  const std::string text = *ReadFile(dir_ + "/map.svg", 1 << 22);
+  EXPECT_THAT(text, HasSubstr("<svg"));
+  EXPECT_THAT(text, HasSubstr("</svg>"));
+  EXPECT_THAT(text, HasSubstr("a pattern"));
+  EXPECT_THAT(text, HasSubstr("retrieval head"));
+  const Status png = WriteHeatMap(pattern_, nullptr, dir_ + "/map.png");
+  ASSERT_TRUE(png.ok()) << png.message();
+  const std::string image = *ReadFile(dir_ + "/map.png", 1 << 22);
+  EXPECT_THAT(image, StartsWith("\x89PNG\r\n"));
+  EXPECT_THAT(image, HasSubstr("IEND"));
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir_), {}), 2);
+}
+
+TEST_F(HeatMapFile, ATitleIsOnlyEverText) {
+  NeedGnuplot();
+  if (IsSkipped()) return;
+  const std::string victim = dir_ + "/victim";
+  const std::string title = "x'\nsystem 'touch " + victim + "'\n`touch " + victim + "` \"`touch " + victim +
+                            "`\" \\\n!touch " + victim + "\n";
+  const Status status = WriteHeatMap(pattern_, nullptr, dir_ + "/map.svg", title);
+  ASSERT_TRUE(status.ok()) << status.message();
+  EXPECT_FALSE(FileExists(victim));
+  EXPECT_EQ(GnuplotString("a'b`c\"d\\e\nf"), "'a\u2019b\u2019c\u2019d e f'");
+}
+
+TEST_F(HeatMapFile, AFailingScriptIsAnError) {
+  NeedGnuplot();
+  if (IsSkipped()) return;
+  const Result<std::string> result = RunGnuplot("plot nonsense(\n");
+  EXPECT_EQ(result.status().code(), StatusCode::kInternal);
+  EXPECT_THAT(result.status().message(), HasSubstr("gnuplot failed: "));
+}
+
+TEST_F(HeatMapFile, WithoutGnuplotThePackageIsNamed) {
+  setenv("PATH", dir_.c_str(), 1);
+  const Status status = WriteHeatMap(pattern_, nullptr, dir_ + "/map.svg");
+  EXPECT_EQ(status.code(), StatusCode::kNotFound);
+  EXPECT_THAT(status.message(), HasSubstr("install the package gnuplot-nox"));
+  EXPECT_FALSE(FileExists(dir_ + "/map.svg"));
+}
+
+TEST_F(HeatMapFile, RefusesOtherSuffixesAndBadPlaces) {
+  EXPECT_EQ(WriteHeatMap(pattern_, nullptr, dir_ + "/map.jpg").code(), StatusCode::kInvalidArgument);
+  NeedGnuplot();
+  if (IsSkipped()) return;
+  EXPECT_EQ(WriteHeatMap(pattern_, nullptr, dir_ + "/no/dir/map.svg").code(), StatusCode::kIo);
+}
+
+}  // namespace
+}  // namespace duo

@@ -1,0 +1,22 @@
+# Attention kernels: sources, the flags of the instruction-set specific ones, and the test. Included by CMakeLists.txt.
+set(DUO_ATTENTION_SOURCES
+  attention.cc
+  attention_dispatch.cc
+  cpu/attention_portable.cc
+  reference/attention_reference.cc)
+
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
+  list(APPEND DUO_ATTENTION_SOURCES
+    cpu/attention_avx2.cc
+    cpu/attention_avx512.cc
+    cpu/attention_avx512_bf16.cc)
+  set(DUO_ATTENTION_AVX512_FLAGS -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c)
+  set_source_files_properties(cpu/attention_avx2.cc PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
+  set_source_files_properties(cpu/attention_avx512.cc PROPERTIES COMPILE_OPTIONS "${DUO_ATTENTION_AVX512_FLAGS}")
+  set_source_files_properties(cpu/attention_avx512_bf16.cc PROPERTIES
+    COMPILE_OPTIONS "${DUO_ATTENTION_AVX512_FLAGS};-mavx512bf16")
+endif()
+
+duo_test(attention_test
+  SOURCES attention_test.cc
+  ROOMS kernels)

@@ -1,0 +1,252 @@
+// Decode attention of one KV head for a vector type V and a cache policy C (kv_rows.h): the online softmax over blocks of
+// rows (arXiv:1805.02867). A block's scores are computed for all query heads, then its weights, then its share of the
+// output, so each cache row comes from memory once; further passes for other heads find it in the first-level cache.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/attention.h"
+#include "kernels/cpu/exp2_coefficients.h"
+#include "kernels/cpu/inline.h"
+
+namespace duo {
+namespace {
+
+// 64 rows of 128 bf16 keys and values are 32 KiB: they fit a first-level cache of 48 KiB beside the queries.
+constexpr int kDecodeRows = 64;
+// Heads that share one reading of memory; larger groups are read again for every 16 heads.
+constexpr int kDecodeHeads = 16;
+constexpr int kMaxHeadDim = 512;
+
+// Asks for cache lines that a later phase of the loop will read, a few at every step.
+struct Prefetcher {
+  const char* p;
+  const char* end;
+  template <class V>
+  DUO_ALWAYS_INLINE void Lines(Prefetcher* f, int n) {
+    for (int i = 0; i < n && f->p < f->end; ++i, f->p += 64) V::Prefetch(f->p);
+  }
+};
+
+template <class V, class C>
+struct DecodeLoop {
+  using F = typename V::F;
+  using Elements = typename C::Elements;
+  using ValueUnits = typename C::ValueUnits;
+  using Unit = typename C::Unit;
+  static constexpr int kChunk = 2 * V::kLanes;  // elements per Elements
+  static constexpr int kChunkBytes = kChunk * C::kElementBytes;
+  static constexpr int kQueryChunkBytes = kChunk * C::kQueryBytes;
+
+  // Lives on the stack: everything about one batch of heads.
+  struct Batch {
+    alignas(64) char query[kDecodeHeads * kMaxHeadDim * C::kQueryBytes];  // [head][chunk]
+    alignas(64) float scores[kDecodeHeads * kDecodeRows];                 // [head][row], then weights
+    float keep[kDecodeHeads];  // exp(old max - new max) of the block
+    int query_stride;          // bytes per head
+  };
+
+  // Scores of R rows for H heads: the dot products of all pairs, then one transposing reduction.
+  template <int H, int R, bool kWhole>
+  DUO_ALWAYS_INLINE void ScoreRows(const char* k, int n_rows, const char* query, int query_stride, int head_dim,
+                                   F scale, float* scores) {
+    constexpr int kParts = V::kLanes / R;
+    const size_t row_bytes = static_cast<size_t>(head_dim) * C::kElementBytes;
+    const char* row[R];
+    DUO_UNROLL for (int r = 0; r < R; ++r) {
+      row[r] = k + static_cast<size_t>(kWhole || r < n_rows ? r : n_rows - 1) * row_bytes;
+    }
+    F acc[V::kLanes];
+    DUO_UNROLL for (int i = 0; i < V::kLanes; ++i) acc[i] = V::Zero();
+    int d = 0;
+    for (; d + kChunk <= head_dim; d += kChunk, query += kQueryChunkBytes) {
+      Elements keys[R];
+      DUO_UNROLL for (int r = 0; r < R; ++r) keys[r] = C::LoadElements(row[r] + d * C::kElementBytes);
+      DUO_UNROLL for (int h = 0; h < H; ++h) {
+        const Elements q = C::LoadQuery(query + h * query_stride);
+        DUO_UNROLL for (int r = 0; r < R; ++r) acc[h * R + r] = C::Dot(keys[r], q, acc[h * R + r]);
+      }
+    }
+    if (d < head_dim) {
+      DUO_UNROLL for (int r = 0; r < R; ++r) {
+        const Elements key = C::LoadElementsPartial(row[r] + d * C::kElementBytes, head_dim - d);
+        DUO_UNROLL for (int h = 0; h < H; ++h) {
+          acc[h * R + r] = C::Dot(key, C::LoadQuery(query + h * query_stride), acc[h * R + r]);
+        }
+      }
+    }
+    V::template StoreParts<kParts, H>(scores, kDecodeRows, V::Mul(V::TransposedSum(acc), scale));
+  }
+
+  template <int H>
+  static void ScoreBlock(const char* k, int n_rows, const Batch& b, int head, int head_dim, float scale, float* scores,
+                         Prefetcher* prefetch) {
+    constexpr int kPaddedHeads = H == 3 ? 4 : H;
+    constexpr int R = V::kLanes / kPaddedHeads;
+    const F scales = V::Set(scale);
+    const char* query = b.query + head * b.query_stride;
+    const size_t row_bytes = static_cast<size_t>(head_dim) * C::kElementBytes;
+    const int lines = static_cast<int>((R * row_bytes + 63) / 64);
+    int r = 0;
+    for (; r + R <= n_rows; r += R) {
+      Prefetcher::Lines<V>(prefetch, lines);
+      if (head_dim == 128) {
+        ScoreRows<H, R, true>(k + r * row_bytes, R, query, b.query_stride, 128, scales, scores + r);
+      } else if (head_dim == 64) {
+        ScoreRows<H, R, true>(k + r * row_bytes, R, query, b.query_stride, 64, scales, scores + r);
+      } else {
+        ScoreRows<H, R, true>(k + r * row_bytes, R, query, b.query_stride, head_dim, scales, scores + r);
+      }
+    }
+    if (r < n_rows) {
+      ScoreRows<H, R, false>(k + r * row_bytes, n_rows - r, query, b.query_stride, head_dim, scales, scores + r);
+    }
+  }
+
+  // scores -> exp(score - max) in place; updates max and sum; returns exp(old max - new max).
+  static float Weigh(float* scores, int n_rows, float* max, float* sum) {
+    constexpr int kStep = 2 * V::kLanes;
+    const int padded = (n_rows + kStep - 1) / kStep * kStep;
+    for (int r = n_rows; r < padded; ++r) scores[r] = -__builtin_inff();
+    F block_max = V::Load(scores);
+    for (int r = V::kLanes; r < padded; r += V::kLanes) block_max = V::Max(block_max, V::Load(scores + r));
+    const float found = V::HorizontalMax(block_max);
+    const float new_max = found > *max ? found : *max;
+    // An all -inf block of an empty state would give -inf - -inf; any finite shift gives weights of 0.
+    const F shift = V::Set(new_max > -__FLT_MAX__ ? new_max : -__FLT_MAX__);
+    const F log2e = V::Set(kLog2E);
+    F sum0 = V::Zero(), sum1 = V::Zero();
+    for (int r = 0; r < padded; r += kStep) {
+      const F p0 = C::Exp2(V::Mul(V::Sub(V::Load(scores + r), shift), log2e));
+      const F p1 = C::Exp2(V::Mul(V::Sub(V::Load(scores + r + V::kLanes), shift), log2e));
+      sum0 = V::Add(sum0, p0);
+      sum1 = V::Add(sum1, p1);
+      C::StoreWeights(scores, r, p0, p1);
+    }
+    alignas(64) float keep[V::kLanes];
+    V::Store(keep, V::Exp2(V::Mul(V::Sub(V::Set(*max), shift), log2e)));
+    *sum = *sum * keep[0] + V::HorizontalSum(V::Add(sum0, sum1));
+    *max = new_max;
+    return keep[0];
+  }
+
+  // Dimensions [d, d + n) of H heads: acc = acc * keep + sum over rows of weight * v. U chunks, or one partial chunk.
+  template <int H, int U, bool kWhole>
+  DUO_ALWAYS_INLINE void AccumulateChunks(const char* v, int n_rows, const float* weights, const float* keep,
+                                          int head_dim, int n, float* acc, Prefetcher* prefetch, int lines) {
+    const size_t row_bytes = static_cast<size_t>(head_dim) * C::kElementBytes;
+    F sums[H][2 * U];
+    DUO_UNROLL for (int h = 0; h < H; ++h) {
+      DUO_UNROLL for (int u = 0; u < 2 * U; ++u) sums[h][u] = V::Zero();
+    }
+    for (int r = 0; r < n_rows; r += C::kPerUnit, weights += 1) {
+      Prefetcher::Lines<V>(prefetch, lines);
+      const char* row = v + r * row_bytes;
+      const char* next = C::kPerUnit == 2 && r + 1 < n_rows ? row + row_bytes : row;  // else its weight is 0
+      DUO_UNROLL for (int u = 0; u < U; ++u) {
+        const ValueUnits x = kWhole ? C::LoadValues(row + u * kChunkBytes, next + u * kChunkBytes)
+                                    : C::LoadValuesPartial(row, next, n);
+        DUO_UNROLL for (int h = 0; h < H; ++h) {
+          const Unit w = C::BroadcastUnit(weights + h * kDecodeRows);
+          sums[h][2 * u] = C::MulAdd(w, x.a, sums[h][2 * u]);
+          sums[h][2 * u + 1] = C::MulAdd(w, x.b, sums[h][2 * u + 1]);
+        }
+      }
+    }
+    DUO_UNROLL for (int h = 0; h < H; ++h) {
+      const F factor = V::Set(keep[h]);
+      DUO_UNROLL for (int u = 0; u < U; ++u) {
+        C::RestoreDims(&sums[h][2 * u], &sums[h][2 * u + 1]);
+        DUO_UNROLL for (int i = 0; i < 2; ++i) {
+          const int d = (2 * u + i) * V::kLanes;
+          float* out = acc + static_cast<ptrdiff_t>(h) * head_dim + d;
+          if (kWhole || n - d >= V::kLanes) {
+            V::Store(out, V::Fma(V::Load(out), factor, sums[h][2 * u + i]));
+          } else if (n - d > 0) {
+            V::StorePartial(out, V::Fma(V::LoadPartial(out, n - d), factor, sums[h][2 * u + i]), n - d);
+          }
+        }
+      }
+    }
+  }
+
+  template <int H>
+  static void AccumulateBlock(const char* v, int n_rows, const Batch& b, int head, int head_dim, float* acc,
+                              Prefetcher* prefetch) {
+    constexpr int kMany = H <= 2 ? V::kDecodeVectors : V::kDecodeVectors / 2;  // chunks per pass
+    const float* weights = b.scores + head * kDecodeRows;
+    const float* keep = b.keep + head;
+    const int lines = (kMany * C::kPerUnit * kChunkBytes + 63) / 64;
+    int d = 0;
+    for (; d + kMany * kChunk <= head_dim; d += kMany * kChunk) {
+      AccumulateChunks<H, kMany, true>(v + d * C::kElementBytes, n_rows, weights, keep, head_dim, 0, acc + d, prefetch,
+                                       lines);
+    }
+    for (; d + kChunk <= head_dim; d += kChunk) {
+      AccumulateChunks<H, 1, true>(v + d * C::kElementBytes, n_rows, weights, keep, head_dim, 0, acc + d, prefetch, 1);
+    }
+    if (d < head_dim) {
+      AccumulateChunks<H, 1, false>(v + d * C::kElementBytes, n_rows, weights, keep, head_dim, head_dim - d, acc + d,
+                                    prefetch, 1);
+    }
+  }
+
+  // Heads [head, head + n) in register blocks of up to 4.
+  static int BlockHeads(int n) { return n >= 4 && n != 5 ? 4 : n == 5 || n == 3 ? 3 : n; }
+
+  static void RunBatch(const DecodeAttention& a, int first, int n_heads, Batch* b) {
+    const int head_dim = a.head_dim;
+    const int chunks = (head_dim + kChunk - 1) / kChunk;
+    b->query_stride = chunks * kQueryChunkBytes;
+    for (int h = 0; h < n_heads; ++h) {
+      for (int c = 0; c < chunks; ++c) {
+        C::PrepareQuery(a.q + static_cast<ptrdiff_t>(first + h) * head_dim + c * kChunk, head_dim - c * kChunk,
+                        b->query + h * b->query_stride + c * kQueryChunkBytes);
+      }
+    }
+    const size_t row_bytes = static_cast<size_t>(head_dim) * C::kElementBytes;
+    const char* k_end = static_cast<const char*>(a.k) + static_cast<size_t>(a.n_rows) * row_bytes;
+    for (int64_t row = 0; row < a.n_rows; row += kDecodeRows) {
+      const int n = a.n_rows - row < kDecodeRows ? static_cast<int>(a.n_rows - row) : kDecodeRows;
+      const char* k = static_cast<const char*>(a.k) + static_cast<size_t>(row) * row_bytes;
+      const char* v = static_cast<const char*>(a.v) + static_cast<size_t>(row) * row_bytes;
+      // While the scores are computed the block's values are asked for, and meanwhile the next block's keys.
+      Prefetcher values = {v, v + n * row_bytes};
+      for (int h = 0, m; h < n_heads; h += m) {
+        float* scores = b->scores + h * kDecodeRows;
+        switch (m = BlockHeads(n_heads - h)) {
+          case 1: ScoreBlock<1>(k, n, *b, h, head_dim, a.scale, scores, &values); break;
+          case 2: ScoreBlock<2>(k, n, *b, h, head_dim, a.scale, scores, &values); break;
+          case 3: ScoreBlock<3>(k, n, *b, h, head_dim, a.scale, scores, &values); break;
+          default: ScoreBlock<4>(k, n, *b, h, head_dim, a.scale, scores, &values); break;
+        }
+      }
+      for (int h = 0; h < n_heads; ++h) {
+        b->keep[h] = Weigh(b->scores + h * kDecodeRows, n, a.max + first + h, a.sum + first + h);
+      }
+      const char* next = k + n * row_bytes;
+      const size_t left = static_cast<size_t>(k_end - next), ahead = kDecodeRows * row_bytes;
+      Prefetcher keys = {next, next + (left < ahead ? left : ahead)};
+      for (int h = 0, m; h < n_heads; h += m) {
+        float* acc = a.acc + static_cast<ptrdiff_t>(first + h) * head_dim;
+        switch (m = BlockHeads(n_heads - h)) {
+          case 1: AccumulateBlock<1>(v, n, *b, h, head_dim, acc, &keys); break;
+          case 2: AccumulateBlock<2>(v, n, *b, h, head_dim, acc, &keys); break;
+          case 3: AccumulateBlock<3>(v, n, *b, h, head_dim, acc, &keys); break;
+          default: AccumulateBlock<4>(v, n, *b, h, head_dim, acc, &keys); break;
+        }
+      }
+    }
+  }
+
+  static void Run(const DecodeAttention& a) {
+    Batch batch;
+    for (int first = 0; first < a.group; first += kDecodeHeads) {
+      RunBatch(a, first, a.group - first < kDecodeHeads ? a.group - first : kDecodeHeads, &batch);
+    }
+  }
+};
+
+}  // namespace
+}  // namespace duo

@@ -1,0 +1,148 @@
+// How cache rows enter multiply-adds, for caches whose products are of floats. A policy of decode_loop.h and
+// prefill_loop.h; vec_avx512_bf16.h has the one for bf16 pairs. A "unit" is what one 32-bit lane of a multiply-add takes:
+// here one float, there a pair of bf16.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cpu/inline.h"
+
+namespace duo {
+namespace {
+
+struct TileRows {
+  const char* p;
+  size_t stride;  // bytes
+};
+
+template <class V>
+struct FloatProducts {
+  using F = typename V::F;
+  using Unit = F;
+  struct Elements {  // 2 kLanes elements of a row
+    F a, b;
+  };
+  struct ValueUnits {  // [2]: 2 kLanes dimensions of a row
+    F a, b;
+  };
+  static constexpr int kPerUnit = 1;
+  static constexpr int kKeyTile = 64;
+
+  DUO_ALWAYS_INLINE F MulAdd(Unit a, Unit b, F c) { return V::Fma(a, b, c); }
+  DUO_ALWAYS_INLINE Unit BroadcastUnit(const void* p) {
+    float x;
+    __builtin_memcpy(&x, p, sizeof x);
+    return V::Set(x);
+  }
+  DUO_ALWAYS_INLINE Unit LoadUnits(const void* p) { return V::Load(p); }
+  DUO_ALWAYS_INLINE F Dot(Elements k, Elements q, F acc) { return V::Fma(k.a, q.a, V::Fma(k.b, q.b, acc)); }
+  DUO_ALWAYS_INLINE Elements LoadQuery(const char* p) { return {V::Load(p), V::Load(p + 4 * V::kLanes)}; }
+  static constexpr int kQueryBytes = 4;  // per element, prepared
+
+  // Prefill: kLanes units of a query row as floats; n elements are left in the row.
+  DUO_ALWAYS_INLINE F LoadQueryUnits(const float* q, int n) {
+    return n >= V::kLanes ? V::Load(q) : V::LoadPartial(q, n);
+  }
+  // Weights of two consecutive keys for the same queries, written over their scores.
+  DUO_ALWAYS_INLINE void StoreWeightRows(float* tile, int row, int pitch, int lane, F p0, F p1) {
+    V::Store(tile + row * pitch + lane, p0);
+    V::Store(tile + (row + 1) * pitch + lane, p1);
+  }
+  // Weights of 2 kLanes consecutive keys, written over their scores: keys [i, i + 2 kLanes).
+  DUO_ALWAYS_INLINE void StoreWeights(float* w, int i, F p0, F p1) {
+    V::Store(w + i, p0);
+    V::Store(w + i + V::kLanes, p1);
+  }
+  DUO_ALWAYS_INLINE F Exp2(F x) { return V::Exp2(x); }
+};
+
+template <class V>
+struct F32Cache : FloatProducts<V> {
+  using Base = FloatProducts<V>;
+  using F = typename V::F;
+  using Elements = typename Base::Elements;
+  using ValueUnits = typename Base::ValueUnits;
+  static constexpr int kElementBytes = 4;
+
+  DUO_ALWAYS_INLINE Elements LoadElements(const char* p) { return {V::Load(p), V::Load(p + 4 * V::kLanes)}; }
+  DUO_ALWAYS_INLINE Elements LoadElementsPartial(const char* p, int n) {
+    const int m = n < V::kLanes ? n : V::kLanes;
+    if (n >= V::kLanes) return {V::Load(p), V::LoadPartial(p + 4 * V::kLanes, n - m)};
+    return {V::LoadPartial(p, n), V::Zero()};
+  }
+  DUO_ALWAYS_INLINE void PrepareQuery(const float* q, int n, char* out) {
+    for (int i = 0; i < 2 * V::kLanes; ++i) {
+      const float x = i < n ? q[i] : 0.0f;
+      __builtin_memcpy(out + 4 * i, &x, sizeof x);
+    }
+  }
+  DUO_ALWAYS_INLINE ValueUnits LoadValues(const char* row, const char*) {
+    const Elements e = LoadElements(row);
+    return {e.a, e.b};
+  }
+  DUO_ALWAYS_INLINE ValueUnits LoadValuesPartial(const char* row, const char*, int n) {
+    const Elements e = LoadElementsPartial(row, n);
+    return {e.a, e.b};
+  }
+  DUO_ALWAYS_INLINE void RestoreDims(F*, F*) {}
+
+  static TileRows PrepareKeys(const char* rows, int64_t, int head_dim, int, float*) {
+    return {rows, static_cast<size_t>(head_dim) * 4};
+  }
+  static TileRows PrepareValues(const char* rows, int64_t n, int head_dim, int padded_dim, float* tile) {
+    return PrepareKeys(rows, n, head_dim, padded_dim, tile);
+  }
+};
+
+template <class V>
+struct WidenedBf16Cache : FloatProducts<V> {
+  using Base = FloatProducts<V>;
+  using F = typename V::F;
+  using Elements = typename Base::Elements;
+  using ValueUnits = typename Base::ValueUnits;
+  static constexpr int kElementBytes = 2;
+
+  DUO_ALWAYS_INLINE Elements LoadElements(const char* p) {
+    Elements e;
+    V::LoadBf16Twice(p, &e.a, &e.b);
+    return e;
+  }
+  DUO_ALWAYS_INLINE Elements LoadElementsPartial(const char* p, int n) {
+    Elements e;
+    V::LoadBf16TwicePartial(p, n, &e.a, &e.b);
+    return e;
+  }
+  DUO_ALWAYS_INLINE void PrepareQuery(const float* q, int n, char* out) {
+    for (int i = 0; i < 2 * V::kLanes; ++i) {
+      const float x = i < n ? q[i] : 0.0f;
+      __builtin_memcpy(out + 4 * V::TwiceIndex(i), &x, sizeof x);
+    }
+  }
+  DUO_ALWAYS_INLINE ValueUnits LoadValues(const char* row, const char*) {
+    const Elements e = LoadElements(row);
+    return {e.a, e.b};
+  }
+  DUO_ALWAYS_INLINE ValueUnits LoadValuesPartial(const char* row, const char*, int n) {
+    const Elements e = LoadElementsPartial(row, n);
+    return {e.a, e.b};
+  }
+  DUO_ALWAYS_INLINE void RestoreDims(F* a, F* b) { V::Restore(a, b); }
+
+  static TileRows PrepareKeys(const char* rows, int64_t n, int head_dim, int padded_dim, float* tile) {
+    for (int64_t r = 0; r < n; ++r) {
+      const char* row = rows + r * head_dim * 2;
+      float* out = tile + r * padded_dim;
+      int d = 0;
+      for (; d + V::kLanes <= head_dim; d += V::kLanes) V::Store(out + d, V::LoadBf16(row + 2 * d));
+      if (d < head_dim) V::Store(out + d, V::LoadBf16Partial(row + 2 * d, head_dim - d));
+    }
+    return {reinterpret_cast<const char*>(tile), static_cast<size_t>(padded_dim) * 4};
+  }
+  static TileRows PrepareValues(const char* rows, int64_t n, int head_dim, int padded_dim, float* tile) {
+    return PrepareKeys(rows, n, head_dim, padded_dim, tile);
+  }
+};
+
+}  // namespace
+}  // namespace duo

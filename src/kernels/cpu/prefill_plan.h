@@ -1,0 +1,98 @@
+// What prefill attention has to read, and where it keeps its work. Shared by all instruction sets.
+// Plain old data: instruction-set specific files may include it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/attention.h"
+
+namespace duo {
+
+// Queries (tokens x heads of the group) are handled in tiles of at most this many: 3 vectors of 16 floats.
+constexpr int kMaxQueryTile = 48;
+// Keys per tile, at most: scores of a query tile (24 KiB) stay in a 32-48 KiB first-level cache.
+constexpr int kMaxKeyTile = 128;
+// 32-bit units of widened keys, values or value pairs per tile, per dimension.
+constexpr int kTileUnits = 64;
+
+/// Consecutive key rows at consecutive positions.
+struct KeyRun {
+  int64_t row = 0;
+  int64_t pos = 0;
+  int64_t n_rows = 0;
+};
+
+/// The rows that at least one query of the block sees, in order. Sinks and window, each perhaps split where the cache
+/// goes over from sink rows to body rows: at most 4 runs.
+struct VisibleRuns {
+  KeyRun run[4];
+  int n = 0;
+};
+
+static inline void AppendRun(VisibleRuns* runs, int64_t row0, int64_t pos0, int64_t n, int64_t begin, int64_t end) {
+  const int64_t first = begin > pos0 ? begin : pos0;
+  const int64_t last = end < pos0 + n ? end : pos0 + n;
+  if (first >= last) return;
+  KeyRun* run = &runs->run[runs->n++];
+  run->row = row0 + (first - pos0);
+  run->pos = first;
+  run->n_rows = last - first;
+}
+
+static inline VisibleRuns FindVisibleRuns(const PrefillAttention& a) {
+  const int64_t end = a.q_pos + a.n_tokens;  // no key at or after it is seen
+  const int64_t window_begin = a.mask.window > a.q_pos ? 0 : a.q_pos - a.mask.window + 1;
+  const int64_t sink_end = a.mask.sink < end ? a.mask.sink : end;
+  const bool joined = window_begin <= sink_end;
+  const int64_t first_end = joined ? end : sink_end;
+  const int64_t second_begin = joined ? end : window_begin;
+  const bool gapless = a.n_sink_rows == 0 || a.body_pos == a.n_sink_rows;
+  VisibleRuns runs;
+  if (!gapless) {
+    AppendRun(&runs, 0, 0, a.n_sink_rows, 0, first_end);
+    AppendRun(&runs, 0, 0, a.n_sink_rows, second_begin, end);
+  }
+  const int64_t row = gapless ? 0 : a.n_sink_rows;
+  const int64_t pos = gapless && a.n_sink_rows > 0 ? 0 : a.body_pos;
+  AppendRun(&runs, row, pos, a.n_rows - row, 0, first_end);
+  AppendRun(&runs, row, pos, a.n_rows - row, second_begin, end);
+  return runs;
+}
+
+/// Offsets into the scratch, in 4-byte units, each a multiple of 16 (64 bytes).
+struct PrefillLayout {
+  size_t queries;  // [query tile][step][queries of the tile] floats or bf16 pairs
+  size_t out;      // [query tile][padded dim][queries of the tile] sum of p * v
+  size_t max;      // [padded queries] largest unscaled score
+  size_t sum;      // [padded queries]
+  size_t token;    // [padded queries] int32: token of the block
+  size_t scores;   // [key tile][queries of the tile], then the weights in their place
+  size_t keys;     // [kTileUnits][padded dim] keys widened to float
+  size_t values;   // [kTileUnits][padded dim] values widened to float, or pairs of rows
+  size_t total;
+  int64_t n_queries;
+  int64_t padded_queries;  // multiple of kMaxQueryTile
+  int padded_dim;          // multiple of 32
+};
+
+static inline PrefillLayout MakePrefillLayout(int64_t n_tokens, int group, int head_dim) {
+  PrefillLayout l;
+  l.n_queries = n_tokens * group;
+  l.padded_queries = (l.n_queries + kMaxQueryTile - 1) / kMaxQueryTile * kMaxQueryTile;
+  l.padded_dim = (head_dim + 31) / 32 * 32;
+  const size_t queries = static_cast<size_t>(l.padded_queries);
+  const size_t dim = static_cast<size_t>(l.padded_dim);
+  l.queries = 0;
+  l.out = l.queries + queries * dim;
+  l.max = l.out + queries * dim;
+  l.sum = l.max + queries;
+  l.token = l.sum + queries;
+  l.scores = l.token + queries;
+  l.keys = l.scores + size_t{kMaxKeyTile} * kMaxQueryTile;
+  l.values = l.keys + size_t{kTileUnits} * dim;
+  l.total = l.values + size_t{kTileUnits} * dim;
+  return l;
+}
+
+}  // namespace duo

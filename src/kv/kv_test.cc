@@ -1,0 +1,264 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/rng.h"
+#include "kernels/mask.h"
+#include "kv/split_kv_cache.h"
+
+namespace duo {
+namespace {
+
+BackendPtr TestBackend(int n_threads = 2) {
+  auto backend = CreateBackend({.device = Device::kCpu, .n_threads = n_threads});
+  EXPECT_TRUE(backend.ok());
+  return std::move(*backend);
+}
+
+/// Two layers of three KV heads: retrieval, streaming, streaming / streaming, retrieval, retrieval.
+KvLayout TestLayout(int64_t sink, int64_t recent, int64_t prefill_recent, int64_t snapshot_every) {
+  KvLayout layout;
+  layout.heads.n_layers = 2;
+  layout.heads.n_kv_heads = 3;
+  layout.heads.retrieval = {1, 0, 0, 0, 1, 1};
+  layout.head_dim = 8;
+  layout.type = DType::kF32;
+  layout.sink = sink;
+  layout.recent = recent;
+  layout.prefill_recent = prefill_recent;
+  layout.capacity = 500;
+  layout.snapshot_every = snapshot_every;
+  return layout;
+}
+
+TEST(KvLayout, CountsBytes) {
+  const KvLayout layout = TestLayout(4, 16, 20, 10);
+  EXPECT_EQ(layout.BytesPerToken(), 3u * 2 * 8 * 4);
+  EXPECT_EQ(layout.FixedBytes(), 3u * 2 * (4 + 20) * 8 * 4);
+  EXPECT_EQ(layout.SnapshotBytes(35), 3u * (3 * 2 * 20 * 8 * 4));
+  EXPECT_EQ(layout.TotalBytes(35), 35 * layout.BytesPerToken() + layout.FixedBytes() + layout.SnapshotBytes(35));
+}
+
+TEST(KvLayout, RefusesContradictions) {
+  auto message = [](KvLayout layout) { return CheckKvLayout(layout).message(); };
+  KvLayout layout = TestLayout(4, 16, 16, 0);
+  EXPECT_TRUE(CheckKvLayout(layout).ok());
+  layout.recent = 0;
+  EXPECT_NE(message(layout).find("recent"), std::string::npos);
+  layout = TestLayout(-1, 16, 16, 0);
+  EXPECT_NE(message(layout).find("sink"), std::string::npos);
+  layout = TestLayout(4, 16, 15, 0);
+  EXPECT_NE(message(layout).find("prefill-recent"), std::string::npos);
+  layout = TestLayout(4, 16, 16, 0);
+  layout.capacity = 0;
+  EXPECT_FALSE(CheckKvLayout(layout).ok());
+  layout.capacity = 10;
+  layout.type = DType::kF16;
+  EXPECT_NE(message(layout).find("kv-type"), std::string::npos);
+}
+
+TEST(StreamingCache, SlotRangesAreExactlyWhatTheMaskShows) {
+  const BackendPtr backend = TestBackend();
+  for (const int64_t sink : {0, 1, 4}) {
+    for (const int64_t recent : {1, 3, 8}) {
+      for (const int64_t prefill_recent : {recent, recent + 5}) {
+        const KvLayout layout = TestLayout(sink, recent, prefill_recent, 0);
+        auto cache = StreamingCache::Create(backend.get(), layout, 1);
+        ASSERT_TRUE(cache.ok());
+        for (const int64_t window : {recent, prefill_recent}) {
+          for (int64_t pos = 0; pos < 40; ++pos) {
+            std::set<int64_t> expected;
+            for (int64_t j = 0; j <= pos; ++j) {
+              if (Sees({.sink = sink, .window = window}, pos, j)) expected.insert(cache->Slot(j));
+            }
+            RowRange ranges[3];
+            const int n = cache->SlotRanges(pos, window, ranges);
+            std::vector<int64_t> got;
+            for (int r = 0; r < n; ++r) {
+              for (int64_t slot = ranges[r].begin; slot < ranges[r].end; ++slot) got.push_back(slot);
+            }
+            ASSERT_EQ(std::set<int64_t>(got.begin(), got.end()), expected) << "pos " << pos << " window " << window;
+            ASSERT_EQ(got.size(), expected.size()) << "a slot is read twice";
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(FullCache, GrowsWithoutMoving) {
+  const BackendPtr backend = TestBackend();
+  KvLayout layout = TestLayout(4, 16, 16, 0);
+  layout.capacity = 1 << 20;
+  auto cache = FullCache::Create(backend.get(), layout, 2);
+  ASSERT_TRUE(cache.ok());
+  uint8_t* v = cache->v(1);
+  int64_t rows = 0;
+  for (int step = 0; step < 50; ++step) {
+    ASSERT_TRUE(cache->EnsureRows(rows + 100).ok());
+    ASSERT_GE(cache->committed_rows(), rows + 100);
+    for (; rows < 100 * (step + 1); ++rows) std::memcpy(v + static_cast<size_t>(rows) * layout.row_bytes(), &rows, 8);
+  }
+  EXPECT_EQ(cache->v(1), v);
+  for (int64_t row = 0; row < rows; ++row) {
+    int64_t value;
+    std::memcpy(&value, v + static_cast<size_t>(row) * layout.row_bytes(), 8);
+    ASSERT_EQ(value, row);
+  }
+}
+
+/// Writes positions as values into every head, as the attention room would, and checks that every position a next
+/// token could see is there.
+class CacheModel {
+ public:
+  CacheModel(Backend* backend, SplitKvCache cache) : backend_(backend), cache_(std::move(cache)) {}
+
+  void Add(int64_t n) {
+    while (n > 0) {
+      const int64_t step = std::min(n, cache_.TokensToSnapshot());
+      ASSERT_TRUE(cache_.Begin(step).ok());
+      for (int64_t pos = cache_.len(); pos < cache_.len() + step; ++pos) Write(pos);
+      ASSERT_TRUE(cache_.Advance(step).ok());
+      n -= step;
+    }
+  }
+
+  void Check() {
+    const KvLayout& layout = cache_.layout();
+    const int64_t next = cache_.len();
+    for (int layer = 0; layer < 2; ++layer) {
+      for (int head = 0; head < 3; ++head) {
+        const HeadPlace place = cache_.place(layer, head);
+        for (int64_t j = 0; j < next; ++j) {
+          if (!place.retrieval && !Sees({.sink = layout.sink, .window = layout.ring()}, next, j)) continue;
+          ASSERT_EQ(Read(layer, place, j), Value(layer, head, j)) << "position " << j << " of " << next;
+        }
+      }
+    }
+  }
+
+  SplitKvCache& cache() { return cache_; }
+
+ private:
+  static float Value(int layer, int head, int64_t pos) { return static_cast<float>(layer * 1000000 + head * 100000 + pos); }
+  uint8_t* Row(int layer, const HeadPlace& place, int64_t pos) {
+    if (place.retrieval) {
+      return cache_.full(layer).v(place.index) + static_cast<size_t>(pos) * cache_.layout().row_bytes();
+    }
+    StreamingCache& streaming = cache_.streaming(layer);
+    return streaming.v(place.index) + static_cast<size_t>(streaming.Slot(pos)) * cache_.layout().row_bytes();
+  }
+  void Write(int64_t pos) {
+    for (int layer = 0; layer < 2; ++layer) {
+      for (int head = 0; head < 3; ++head) {
+        const std::vector<float> row(8, Value(layer, head, pos));
+        const StoreTask task{row.data(), 8, Row(layer, cache_.place(layer, head), pos), 1};
+        backend_->StoreRows({&task, 1}, 8, DType::kF32);
+      }
+    }
+  }
+  float Read(int layer, const HeadPlace& place, int64_t pos) {
+    float value;
+    std::memcpy(&value, Row(layer, place, pos), sizeof value);
+    return value;
+  }
+
+  Backend* backend_;
+  SplitKvCache cache_;
+};
+
+TEST(SplitKvCache, EveryNeededRowSurvivesRandomRewinds) {
+  const BackendPtr backend = TestBackend();
+  Rng rng(7);
+  for (int round = 0; round < 60; ++round) {
+    const auto sink = static_cast<int64_t>(rng.Below(6));
+    const auto recent = static_cast<int64_t>(1 + rng.Below(20));
+    const auto every = static_cast<int64_t>(rng.Below(2) == 0 ? 0 : 5 + rng.Below(30));
+    auto cache = SplitKvCache::Create(backend.get(), TestLayout(sink, recent, recent + static_cast<int64_t>(rng.Below(9)), every));
+    ASSERT_TRUE(cache.ok());
+    CacheModel model(backend.get(), std::move(*cache));
+    for (int step = 0; step < 30; ++step) {
+      const int64_t len = model.cache().len();
+      if (rng.Below(3) != 0 && len < 400) {
+        model.Add(static_cast<int64_t>(1 + rng.Below(40)));
+      } else {
+        const auto pos = static_cast<int64_t>(rng.Below(static_cast<uint64_t>(len) + 1));
+        const int64_t at = model.cache().Rewind(pos);
+        ASSERT_LE(at, pos);
+        ASSERT_EQ(at, model.cache().len());
+        if (every != 0) ASSERT_LT(pos - at, every) << "more than one snapshot interval would be prefilled again";
+        model.Check();
+        if (at < pos) model.Add(pos - at);
+      }
+      model.Check();
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+TEST(SplitKvCache, RewindIsFreeWhileTheRingsHoldEverything) {
+  const BackendPtr backend = TestBackend();
+  auto cache = SplitKvCache::Create(backend.get(), TestLayout(4, 16, 16, 0));
+  CacheModel model(backend.get(), std::move(*cache));
+  model.Add(20);  // sink + ring: nothing was overwritten
+  EXPECT_EQ(model.cache().Rewind(3), 3);
+  model.Add(40);
+  EXPECT_EQ(model.cache().Rewind(42), 42) << "one token back is always held";
+  EXPECT_EQ(model.cache().Rewind(30), 0) << "without snapshots the sequence starts again";
+}
+
+TEST(SplitKvCache, ClonesAreIndependent) {
+  const BackendPtr backend = TestBackend();
+  auto cache = SplitKvCache::Create(backend.get(), TestLayout(2, 8, 8, 10));
+  CacheModel model(backend.get(), std::move(*cache));
+  model.Add(57);
+  auto copy = model.cache().Clone();
+  ASSERT_TRUE(copy.ok());
+  EXPECT_EQ(copy->bytes(), model.cache().bytes());
+  CacheModel clone(backend.get(), std::move(*copy));
+  EXPECT_EQ(model.cache().Rewind(12), 10);
+  model.Add(80);
+  clone.Check();
+  EXPECT_EQ(clone.cache().Rewind(45), 40) << "snapshots are cloned too";
+  clone.Check();
+  model.Check();
+}
+
+TEST(SplitKvCache, CountsItsBytesAsTheLayoutPlansThem) {
+  const BackendPtr backend = TestBackend();
+  auto cache = SplitKvCache::Create(backend.get(), TestLayout(4, 16, 16, 25));
+  CacheModel model(backend.get(), std::move(*cache));
+  for (int i = 0; i < 4; ++i) {
+    model.Add(30);
+    EXPECT_EQ(model.cache().bytes(), model.cache().layout().TotalBytes(model.cache().len()));
+  }
+  model.cache().Rewind(60);
+  EXPECT_EQ(model.cache().bytes(), model.cache().layout().TotalBytes(model.cache().len()));
+}
+
+TEST(SplitKvCache, RefusesMoreThanItsCapacity) {
+  const BackendPtr backend = TestBackend();
+  auto cache = SplitKvCache::Create(backend.get(), TestLayout(4, 16, 16, 0));
+  EXPECT_TRUE(cache->Begin(500).ok());
+  const Status status = cache->Begin(501);
+  EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
+  EXPECT_NE(status.message().find("500"), std::string::npos);
+}
+
+TEST(SplitKvCache, SyntheticFillIsFiniteAndCounts) {
+  const BackendPtr backend = TestBackend();
+  auto cache = SplitKvCache::Create(backend.get(), TestLayout(4, 16, 16, 0));
+  ASSERT_TRUE(cache->FillSynthetic(300, 1).ok());
+  EXPECT_EQ(cache->len(), 300);
+  const float* row = reinterpret_cast<const float*>(cache->full(1).v(1) + 299 * cache->layout().row_bytes());
+  const float* ring = reinterpret_cast<const float*>(cache->streaming(0).k(1) + 19 * cache->layout().row_bytes());
+  EXPECT_TRUE(row[0] != 0 && std::abs(row[0]) < 10);
+  EXPECT_TRUE(ring[7] != 0 && std::abs(ring[7]) < 10);
+}
+
+}  // namespace
+}  // namespace duo

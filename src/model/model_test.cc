@@ -1,0 +1,102 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "model/activations.h"
+#include "model/rope.h"
+#include "model/weights.h"
+
+namespace duo {
+namespace {
+
+TEST(Rope, DefaultAndLinear) {
+  RopeConfig rope;
+  rope.theta = 10000;
+  const std::vector<double> base = RopeInvFreq(rope, 8);
+  ASSERT_EQ(base.size(), 4u);
+  EXPECT_DOUBLE_EQ(base[0], 1.0);
+  EXPECT_DOUBLE_EQ(base[1], 0.1);
+  EXPECT_NEAR(base[3], 0.001, 1e-15);
+  rope.type = RopeType::kDynamic;
+  EXPECT_EQ(RopeInvFreq(rope, 8), base) << "dynamic equals default up to the trained length";
+  rope.type = RopeType::kLinear;
+  rope.factor = 4;
+  const std::vector<double> linear = RopeInvFreq(rope, 8);
+  for (size_t i = 0; i < 4; ++i) EXPECT_DOUBLE_EQ(linear[i], base[i] / 4);
+}
+
+// Llama 3.1's numbers: theta 500000, factor 8, low 1, high 4, trained on 8192; hand-worked at the three regions.
+TEST(Rope, Llama3KeepsHighFrequenciesAndDividesLowOnes) {
+  RopeConfig rope;
+  rope.theta = 500000;
+  const std::vector<double> base = RopeInvFreq(rope, 128);
+  rope.type = RopeType::kLlama3;
+  rope.factor = 8;
+  rope.low_freq_factor = 1;
+  rope.high_freq_factor = 4;
+  rope.original_max_position_embeddings = 8192;
+  const std::vector<double> scaled = RopeInvFreq(rope, 128);
+  int kept = 0, divided = 0, blended = 0;
+  for (size_t i = 0; i < base.size(); ++i) {
+    const double wavelength = 2 * M_PI / base[i];
+    if (wavelength < 2048) {
+      EXPECT_DOUBLE_EQ(scaled[i], base[i]);
+      ++kept;
+    } else if (wavelength > 8192) {
+      EXPECT_DOUBLE_EQ(scaled[i], base[i] / 8);
+      ++divided;
+    } else {
+      EXPECT_LT(scaled[i], base[i]);
+      EXPECT_GT(scaled[i], base[i] / 8);
+      ++blended;
+    }
+  }
+  EXPECT_GT(kept, 0);
+  EXPECT_GT(divided, 0);
+  EXPECT_GT(blended, 0);
+}
+
+// Qwen2.5's yarn: theta 1e6, factor 4, trained on 32768, head_dim 128, beta 32 and 1. The correction dimensions are
+// 128 ln(32768 / (turns 2 pi)) / (2 ln 1e6): 23.6 and 39.6, rounded outwards to 23 and 40.
+TEST(Rope, YarnRampsBetweenItsCorrectionDimensions) {
+  RopeConfig rope;
+  rope.theta = 1e6;
+  const std::vector<double> base = RopeInvFreq(rope, 128);
+  rope.type = RopeType::kYarn;
+  rope.factor = 4;
+  rope.original_max_position_embeddings = 32768;
+  const std::vector<double> scaled = RopeInvFreq(rope, 128);
+  for (size_t i = 0; i <= 23; ++i) EXPECT_DOUBLE_EQ(scaled[i], base[i]) << i;
+  for (size_t i = 40; i < 64; ++i) EXPECT_DOUBLE_EQ(scaled[i], base[i] / 4) << i;
+  const double ramp = (30.0 - 23) / (40 - 23);
+  EXPECT_NEAR(scaled[30], base[30] * (1 - ramp) + base[30] / 4 * ramp, 1e-18);
+}
+
+TEST(RandomModel, HasTheAskedShapeAndBytes) {
+  auto backend = CreateBackend({.device = Device::kCpu, .n_threads = 1});
+  ASSERT_TRUE(backend.ok());
+  ModelConfig config;
+  config.name = "shape";
+  config.n_layers = 5;
+  config.n_heads = 4;
+  config.n_kv_heads = 2;
+  config.head_dim = 8;
+  config.hidden_size = 32;
+  config.intermediate_size = 64;
+  config.vocab_size = 100;
+  config.inv_freq.assign(4, 1.0);
+  auto model = Model::Random(config, 2, 1, backend->get());
+  ASSERT_TRUE(model.ok());
+  EXPECT_EQ(model->config().n_layers, 2);
+  ModelConfig two = config;
+  two.n_layers = 2;
+  EXPECT_NEAR(static_cast<double>(model->weights_bytes()), 2.0 * static_cast<double>(two.n_parameters()),
+              2.0 * 64 * 20);
+  EXPECT_EQ(model->mapped_bytes(), 0u);
+  EXPECT_FALSE(Model::Random(config, 6, 1, backend->get()).ok());
+  EXPECT_FALSE(Model::Random(config, -1, 1, backend->get()).ok());
+}
+
+}  // namespace
+}  // namespace duo

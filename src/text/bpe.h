@@ -1,0 +1,96 @@
+// The "model" of a BPE tokenizer.json: a piece of text -> ids.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_set>
+#include <vector>
+
+#include "base/json.h"
+#include "duo/result.h"
+#include "text/bpe_merge.h"
+#include "text/merge_table.h"
+#include "text/vocabulary.h"
+
+namespace duo {
+
+/// How pieces become initial symbols.
+enum class BpeAlphabet : uint8_t {
+  kCharacters,  // one symbol per code point (SentencePiece's dialect)
+  kBytes,       // one symbol per byte, spelled by byte_alphabet.h (GPT-2's dialect)
+};
+
+/// Results of short runs, remembered during one Encode call: words repeat. Direct-mapped, fixed size.
+class BpeCache {
+ public:
+  static constexpr size_t kMaxSymbols = 16;
+  explicit BpeCache(size_t text_bytes);
+
+  /// Appends the remembered result for `symbols` (at most kMaxSymbols); false when there is none.
+  bool Lookup(const int32_t* symbols, size_t n, std::vector<int32_t>* out) const;
+  void Store(const int32_t* symbols, size_t n, const int32_t* ids, size_t n_ids);
+
+ private:
+  struct Slot {
+    uint8_t n_symbols = 0;
+    uint8_t n_ids = 0;
+    std::array<int32_t, kMaxSymbols> symbols;
+    std::array<int32_t, kMaxSymbols> ids;
+  };
+  size_t SlotOf(const int32_t* symbols, size_t n) const;
+  size_t mask_;
+  std::vector<Slot> slots_;
+};
+
+/// What one Encode call works with: made per call, so that the model itself stays immutable.
+struct BpeScratch {
+  explicit BpeScratch(size_t text_bytes) : cache(text_bytes) {}
+  std::vector<int32_t> symbols;
+  BpeMerger merger;
+  BpeCache cache;
+};
+
+/// Immutable: may be used from several threads at once.
+class BpeModel {
+ public:
+  /// kCorrupt names the key, kUnsupported the option (dropout, subword prefixes, a model that is not BPE).
+  static Result<BpeModel> Parse(const Json& model, BpeAlphabet alphabet, const std::string& where);
+
+  /// Appends the ids of `piece` (valid UTF-8). O(n log n); linear for text whose words are bounded.
+  void Encode(std::string_view piece, BpeScratch* scratch, std::vector<int32_t>* ids) const;
+
+  const Vocabulary& vocabulary() const { return vocabulary_; }
+
+ private:
+  // Initial symbols of one character or byte.
+  struct Unit {
+    int32_t id = -1;                      // in the vocabulary
+    std::vector<int32_t> byte_fallback;   // otherwise: one id per byte, where the vocabulary has all of them
+  };
+  BpeModel() = default;
+  Status ParseOptions(const Json& model, const std::string& where);
+  Status ParseMerges(const Json& merges, const std::string& where);
+  void FindUnits();
+  Unit MakeUnit(std::string_view character) const;
+  const Unit* FindUnit(std::string_view character, uint32_t code_point, Unit* storage) const;
+  void Symbols(std::string_view piece, std::vector<int32_t>* symbols) const;
+  bool CanJoin(int32_t left, int32_t right) const;
+  void EncodeRun(const int32_t* symbols, size_t n, BpeScratch* scratch, std::vector<int32_t>* ids) const;
+
+  BpeAlphabet alphabet_ = BpeAlphabet::kCharacters;
+  Vocabulary vocabulary_;
+  MergeTable merges_;
+  bool byte_fallback_ = false;
+  bool fuse_unk_ = false;
+  bool ignore_merges_ = false;
+  int32_t unk_id_ = -1;
+  IdByText whole_pieces_;           // ignore_merges: pieces that are tokens, spelled as pieces are
+  std::array<int32_t, 256> byte_ids_;  // of "<0xNN>", -1 where the vocabulary lacks it
+  std::vector<Unit> units_;         // by byte, or by code point below kDenseUnits
+  std::unordered_set<uint64_t> joints_;  // neighbouring initial symbols that some merge result contains
+  bool cut_at_joints_ = false;
+};
+
+}  // namespace duo

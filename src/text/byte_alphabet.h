@@ -1,0 +1,16 @@
+// GPT-2's spelling of bytes as printable characters: the alphabet of byte-level vocabularies ("Ġ" is a space).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace duo {
+
+/// The character that stands for `byte`, as UTF-8.
+const std::string& ByteToAlphabet(uint8_t byte);
+/// The bytes that `token` spells; nothing when a character of it is not in the alphabet.
+std::optional<std::string> BytesFromAlphabet(std::string_view token);
+
+}  // namespace duo

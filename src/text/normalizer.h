@@ -1,0 +1,34 @@
+// What tokenizer.json's "normalizer" does to a text before it is cut into pieces.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "duo/result.h"
+
+namespace duo {
+
+/// Immutable: may be used from several threads at once. Linear in the text's length.
+class Normalizer {
+ public:
+  class Step;
+
+  /// `spec` null: no normalizer. Knows NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip and Sequence of these.
+  static Result<Normalizer> Parse(const Json* spec, const std::string& where);
+
+  Normalizer();
+  Normalizer(Normalizer&&) noexcept;
+  Normalizer& operator=(Normalizer&&) noexcept;
+  ~Normalizer();
+
+  /// `text` is valid UTF-8 before and after.
+  void Apply(std::string* text) const;
+  bool IsIdentity() const { return steps_.empty(); }
+
+ private:
+  std::vector<std::unique_ptr<Step>> steps_;
+};
+
+}  // namespace duo
