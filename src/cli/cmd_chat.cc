@@ -1,28 +1,23 @@
-// duo chat: a conversation through the model's own template. The session lives across turns: only what is new is
-// prefilled, and what the conversation no longer holds is rewound.
+// duo chat: a conversation, typed or piped in.
 #include <fmt/format.h>
 
 #include <CLI/App.hpp>
-#include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <string>
-#include <utility>
-#include <vector>
 
-#include "base/file.h"
-#include "base/memory_info.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
+#include "cli/conversation.h"
 #include "cli/flags.h"
 #include "cli/json_output.h"
 #include "cli/sampling_options.h"
 #include "cli/signals.h"
 #include "cli/terminal.h"
-#include "duo/generate.h"
-#include "duo/tokenizer.h"
 
 namespace duo::cli {
 namespace {
@@ -32,85 +27,132 @@ constexpr const char* kHelp =
     "/undo         forget the last question and its answer\n"
     "/reset        forget the whole conversation, but for the system prompt\n"
     "/save FILE    write the conversation: JSON when FILE ends in .json, text otherwise\n"
-    "/quit         leave (so does the end of the input)\n"
+    "/quit         leave; so does the end of the input\n"
     "A line that ends in \\ goes on in the next one. Ctrl-C ends an answer.\n";
+
+// Copies of the streaming windows this often: after an answer the conversation is rendered anew and may differ in the
+// answer's tokens, so that rewinding a little is the rule.
+constexpr int64_t kSnapshotEvery = 1024;
 
 struct ChatCommand {
   CommonOptions common;
-  GenerateOptions generate;
-  std::string system;
+  ConversationOptions conversation;
 };
 
-size_t CommonPrefix(const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
-  const auto ends = std::mismatch(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(std::min(a.size(), b.size())),
-                                  b.begin());
-  return static_cast<size_t>(ends.first - a.begin());
+void Prompt(const char* text) {
+  if (StdinIsTerminal()) fmt::print(stderr, "{}", text);
 }
 
-const char* RoleName(ChatMessage::Role role) {
-  switch (role) {
-    case ChatMessage::Role::kSystem: return "system";
-    case ChatMessage::Role::kUser: return "user";
-    case ChatMessage::Role::kAssistant: return "assistant";
+/// One line without its newline; nothing at the end of the input and on Ctrl-C.
+Result<std::optional<std::string>> ReadLine() {
+  char* buffer = nullptr;
+  size_t capacity = 0;
+  errno = 0;
+  const ssize_t n = getline(&buffer, &capacity, stdin);
+  const int reason = errno;
+  std::string line(n > 0 ? buffer : "", n > 0 ? static_cast<size_t>(n) : 0);
+  std::free(buffer);
+  if (n < 0 && std::ferror(stdin) != 0 && reason != EINTR) {
+    return Status(StatusCode::kIo, fmt::format("standard input cannot be read: {}", std::strerror(reason)));
   }
-  return "";
+  if (n < 0) return std::optional<std::string>();
+  if (!line.empty() && line.back() == '\n') line.pop_back();
+  if (!line.empty() && line.back() == '\r') line.pop_back();
+  return std::optional<std::string>(std::move(line));
 }
 
-/// The tokens of the system prompt with what the template puts before it: what any two conversations share.
-Result<int64_t> SystemPrefix(const Tokenizer& tokenizer, const ChatTemplate& style,
-                             const std::vector<ChatMessage>& system) {
-  std::vector<ChatMessage> a = system, b = system;
-  a.push_back({ChatMessage::Role::kUser, "a"});
-  b.push_back({ChatMessage::Role::kUser, "1"});
-  DUO_ASSIGN_OR_RETURN(const std::vector<int32_t> ids_a, style.Render(tokenizer, a));
-  DUO_ASSIGN_OR_RETURN(const std::vector<int32_t> ids_b, style.Render(tokenizer, b));
-  return static_cast<int64_t>(CommonPrefix(ids_a, ids_b));
+/// A message: lines that end in a backslash are joined with the next.
+Result<std::optional<std::string>> ReadMessage() {
+  std::string message;
+  Prompt("> ");
+  while (true) {
+    DUO_ASSIGN_OR_RETURN(std::optional<std::string> line, ReadLine());
+    if (!line) return message.empty() || Interrupted() ? std::optional<std::string>() : std::optional(message);
+    const bool goes_on = !line->empty() && line->back() == '\\';
+    if (goes_on) line->back() = '\n';
+    message += *line;
+    if (!goes_on) return std::optional(std::move(message));
+    Prompt(". ");
+  }
 }
 
-/// Messages and the session that has them in its cache.
-class Conversation {
- public:
-  static Result<Conversation> Open(const ChatCommand& command);
+enum class Next { kGoOn, kQuit };
 
-  /// One question and its answer, which goes to stdout as it comes unless --json. After an error the question is
-  /// forgotten. Ctrl-C keeps the answer so far.
-  Status Ask(const std::string& question);
-  /// False when there is nothing to undo.
-  Result<bool> Undo();
-  Status Reset();
-  Status Save(const std::string& path) const;
-  Json ToJson() const;
+Result<Next> RunCommand(const std::string& line, Conversation* conversation) {
+  const size_t space = line.find(' ');
+  const std::string name = line.substr(0, space);
+  const size_t begin = space == std::string::npos ? space : line.find_first_not_of(' ', space);
+  const std::string argument = begin == std::string::npos ? "" : line.substr(begin);
+  if (name == "/quit" && argument.empty()) return Next::kQuit;
+  if (name == "/help" && argument.empty()) {
+    fmt::print(stderr, "{}", kHelp);
+    return Next::kGoOn;
+  }
+  Status status(StatusCode::kInvalidArgument, fmt::format("\"{}\" is no command; /help lists them", line));
+  if (name == "/undo" && argument.empty()) status = conversation->Undo();
+  if (name == "/reset" && argument.empty()) status = conversation->Reset();
+  if (name == "/save" && argument.empty())
+    status = Status(StatusCode::kInvalidArgument, "/save: a file name is missing");
+  if (name == "/save" && !argument.empty()) status = conversation->Save(argument).Annotate("/save");
+  if (!status.ok()) return status;
+  return Next::kGoOn;
+}
 
- private:
-  struct Turn {
-    int64_t begin = 0;  // tokens the session shared with the conversation before this turn
-    int64_t prefilled = 0;
-    GenerateResult result;
-  };
-  Conversation(const ChatCommand& command, LoadedModel loaded, Tokenizer tokenizer, ChatTemplate style, Session session,
-               std::vector<ChatMessage> messages);
-  Json MessagesJson() const;
-  Status Answer(ProgressBar* bar, Turn* turn);
+Result<Next> Handle(const std::string& message, Conversation* conversation) {
+  if (message.find_first_not_of(" \t\n") == std::string::npos) return Next::kGoOn;
+  if (message[0] == '/') return RunCommand(message, conversation);
+  DUO_RETURN_IF_ERROR(conversation->Ask(message));
+  return Next::kGoOn;
+}
 
-  const ChatCommand* command_;
-  std::unique_ptr<LoadedModel> loaded_;  // at a fixed address: the session borrows the model
-  std::unique_ptr<Tokenizer> tokenizer_;
-  ChatTemplate style_;
-  Session session_;
-  std::vector<ChatMessage> messages_;
-  std::vector<Turn> turns_;
-  GenerateOptions options_;
-};
+/// Somebody at the keyboard sees an error and goes on; a script ends with it, and with Ctrl-C.
+Status Converse(Conversation* conversation) {
+  while (true) {
+    DUO_ASSIGN_OR_RETURN(const std::optional<std::string> message, ReadMessage());
+    if (!message) {
+      Prompt("\n");
+      return OkStatus();
+    }
+    const Result<Next> next = Handle(*message, conversation);
+    if (next.ok() && *next == Next::kQuit) return OkStatus();
+    if (!StdinIsTerminal()) {
+      if (!next.ok()) return next.status();
+      if (Interrupted()) return OkStatus();
+    }
+    if (!next.ok()) PrintError(next.status().message());
+    if (Interrupted()) ClearInterrupt();
+  }
+}
 
-Conversation::Conversation(const ChatCommand& command, LoadedModel loaded, Tokenizer tokenizer, ChatTemplate style,
-                           Session session, std::vector<ChatMessage> messages)
-    : command_(&command),
-      loaded_(std::make_unique<LoadedModel>(std::move(loaded))),
-      tokenizer_(std::make_unique<Tokenizer>(std::move(tokenizer))),
-      style_(style),
-      session_(std::move(session)),
-      messages_(std::move(messages)),
-      options_(command.generate) {}
+Status Run(const ChatCommand& command) {
+  ConversationOptions options = command.conversation;
+  options.generate.sampler.seed = command.common.seed;
+  options.show_answers = !command.common.json;
+  options.progress = ShowProgress(command.common.progress);
+  DUO_ASSIGN_OR_RETURN(const std::unique_ptr<Conversation> conversation, Conversation::Open(command.common, options));
+  if (StdinIsTerminal()) Note(conversation->Describe() + "; /help lists the commands");
+  DUO_RETURN_IF_ERROR(Converse(conversation.get()));
+  return command.common.json ? PrintJson(conversation->ToJson()) : OkStatus();
+}
 
 }  // namespace
+
+void AddChat(CLI::App* app, VerbFunction* run) {
+  auto command = std::make_shared<ChatCommand>();
+  command->common.snapshot_every = kSnapshotEvery;
+  command->conversation.generate.max_tokens = 1024;
+  command->conversation.generate.sampler.temperature = 0.7;
+  command->conversation.generate.sampler.top_p = 0.95;
+  CLI::App* verb = app->add_subcommand("chat", "a conversation through the model's own chat template");
+  AddText(verb, "--system", &command->conversation.system, "a text",
+          "system prompt; streaming heads never forget it unless --pinned-prefix says otherwise")
+      ->type_name("TEXT");
+  AddGenerateOptions(verb, &command->conversation.generate);
+  AddCommonOptions(verb, &command->common);
+  verb->footer(std::string("One message per line of standard input; answers on standard output. Commands:\n") + kHelp +
+               "Example:\n"
+               "  duo chat --model ~/models/Llama-3.2-1B-Instruct --system \"Answer in one sentence.\"");
+  verb->callback([command, run] { *run = [command] { return Run(*command); }; });
+}
+
 }  // namespace duo::cli

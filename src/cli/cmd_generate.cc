@@ -52,8 +52,7 @@ Result<std::vector<int32_t>> PromptIds(const GenerateCommand& command, const Loa
     if (!file.ok()) return file.status().Annotate("--prompt-file");
     text = *std::move(file);
   }
-  std::vector<int32_t> ids =
-      tokenizer->Encode(text, command.no_special ? SpecialTokens::kNone : SpecialTokens::kAdd);
+  std::vector<int32_t> ids = tokenizer->Encode(text, command.no_special ? SpecialTokens::kNone : SpecialTokens::kAdd);
   if (!ids.empty()) return ids;
   return Status(StatusCode::kInvalidArgument,
                 std::string(command.prompt ? "--prompt" : "--prompt-file") + ": the text has no tokens");
@@ -136,12 +135,14 @@ void AddGenerate(CLI::App* app, VerbFunction* run) {
   auto command = std::make_shared<GenerateCommand>();
   CLI::App* verb = app->add_subcommand("generate", "continue a prompt: text as it comes, or JSON");
   CLI::Option_group* input = verb->add_option_group("Prompt", "one of these");
-  input->add_option_function<std::string>(
-           "--prompt", [command](const std::string& text) { command->prompt = text; }, "the prompt itself")
+  input
+      ->add_option_function<std::string>(
+          "--prompt", [command](const std::string& text) { command->prompt = text; }, "the prompt itself")
       ->type_name("TEXT");
   AddText(input, "--prompt-file", &command->prompt_file, "a file or -", "file with the prompt; - = standard input")
       ->type_name("FILE");
-  AddText(input, "--ids", &command->ids_file, "a file", "JSON array of token ids, taken as they are")->type_name("FILE");
+  AddText(input, "--ids", &command->ids_file, "a file", "JSON array of token ids, taken as they are")
+      ->type_name("FILE");
   input->require_option(1);
   AddGenerateOptions(verb, &command->generate);
   verb->add_flag("--no-special", command->no_special, "do not put the model's begin-of-text token before the prompt");

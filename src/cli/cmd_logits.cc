@@ -103,8 +103,7 @@ Status Run(const LogitsCommand& command) {
   const int64_t vocab = loaded.model.config().vocab_size;
   Result<std::vector<int32_t>> ids = ReadIdsFile(command.ids_file, vocab);
   if (!ids.ok()) return ids.status().Annotate("--ids");
-  DUO_ASSIGN_OR_RETURN(const PositionRange range,
-                       ParsePositions(command.positions, static_cast<int64_t>(ids->size())));
+  DUO_ASSIGN_OR_RETURN(const PositionRange range, ParsePositions(command.positions, static_cast<int64_t>(ids->size())));
   LogitRows rows;
   DUO_RETURN_IF_ERROR(ReserveRows(range, vocab, &rows));
   DUO_ASSIGN_OR_RETURN(Session session, Session::Create(loaded.model, loaded.session));

@@ -59,8 +59,8 @@ void CheckWeightsType(const std::string& text) {
 void AddRunOptions(CLI::App* verb, CommonOptions* options) {
   AddInt(verb, "--chunk", {1, 65536}, &options->chunk, "tokens prefilled together; the result does not depend on it")
       ->default_str(std::to_string(options->chunk));
-  AddChoice(verb, "--compute", std::vector<std::pair<std::string, ComputeType>>{{"f32", ComputeType::kF32},
-                                                                                {"bf16", ComputeType::kBF16}},
+  AddChoice(verb, "--compute",
+            std::vector<std::pair<std::string, ComputeType>>{{"f32", ComputeType::kF32}, {"bf16", ComputeType::kBF16}},
             {{"int8", "is not available in this version, only f32 and bf16 are"}}, &options->compute,
             "type of products' inputs; f32 is the checking mode")
       ->default_str(ComputeTypeName(options->compute));
@@ -141,7 +141,8 @@ Result<BackendPtr> MakeBackend(const CommonOptions& options) {
 Result<std::string> ResolveModelDir(const std::string& model) {
   if (model.empty()) return BadFlag("--model", "is missing; it takes a Hugging Face directory, or demo");
   if (model == "demo") return FindDemoModel();
-  if (!FileExists(model) && !IsDirectory(model)) return Status(StatusCode::kNotFound, "--model: " + model + " does not exist");
+  if (!FileExists(model) && !IsDirectory(model))
+    return Status(StatusCode::kNotFound, "--model: " + model + " does not exist");
   return model;
 }
 
@@ -178,7 +179,8 @@ Result<SessionOptions> ResolveSession(const CommonOptions& options, const std::o
   session.recent = options.recent.value_or(pattern ? pattern->recent : session.recent);
   session.prefill_recent = options.prefill_recent.value_or(0);
   if (options.prefill_recent && *options.prefill_recent < session.recent) {
-    return BadFlag("--prefill-recent", fmt::format("{} is less than --recent {}", *options.prefill_recent, session.recent));
+    return BadFlag("--prefill-recent",
+                   fmt::format("{} is less than --recent {}", *options.prefill_recent, session.recent));
   }
   session.pinned_prefix = options.pinned_prefix.value_or(0);
   session.chunk = options.chunk;
@@ -210,9 +212,8 @@ Result<uint64_t> ParseBytes(const std::string& text) {
     const char* name;
     double bytes;
   };
-  static constexpr Unit kUnits[] = {{"", 1},      {"B", 1},           {"KB", 1e3},           {"MB", 1e6},
-                                    {"GB", 1e9},  {"TB", 1e12},       {"KiB", 1024},         {"MiB", 1048576},
-                                    {"GiB", 0x1p30}, {"TiB", 0x1p40}};
+  static constexpr Unit kUnits[] = {{"", 1},      {"B", 1},      {"KB", 1e3},      {"MB", 1e6},     {"GB", 1e9},
+                                    {"TB", 1e12}, {"KiB", 1024}, {"MiB", 1048576}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
   const std::string expected = fmt::format("\"{}\" is not a size above 0 such as 24GiB, 512MiB or 16GB", text);
   if (text.empty() || ((text[0] < '0' || text[0] > '9') && text[0] != '.')) {
     return Status(StatusCode::kInvalidArgument, expected);
@@ -232,15 +233,17 @@ Result<std::vector<int32_t>> ReadIdsFile(const std::string& path, int64_t vocab_
   DUO_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path));
   DUO_ASSIGN_OR_RETURN(const Json json, ParseJson(text, path));
   if (!json.is_array()) {
-    return Status(StatusCode::kCorrupt, fmt::format("{}: expected an array of token ids, found {}", path, JsonTypeName(json)));
+    return Status(StatusCode::kCorrupt,
+                  fmt::format("{}: expected an array of token ids, found {}", path, JsonTypeName(json)));
   }
   if (json.empty()) return Status(StatusCode::kCorrupt, path + ": the array of token ids is empty");
   std::vector<int32_t> ids;
   ids.reserve(json.size());
   for (const Json& element : json) {
-    const bool is_id = element.is_number_integer() &&
-                       (element.is_number_unsigned() ? element.get<uint64_t>() < static_cast<uint64_t>(vocab_size)
-                                                     : element.get<int64_t>() >= 0 && element.get<int64_t>() < vocab_size);
+    const bool is_id =
+        element.is_number_integer() &&
+        (element.is_number_unsigned() ? element.get<uint64_t>() < static_cast<uint64_t>(vocab_size)
+                                      : element.get<int64_t>() >= 0 && element.get<int64_t>() < vocab_size);
     if (!is_id) {
       return Status(StatusCode::kCorrupt,
                     fmt::format("{}: index {}: {} is no token id from 0 to {}", path, ids.size(),

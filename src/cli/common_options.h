@@ -22,12 +22,12 @@ namespace duo::cli {
 /// As parsed; an empty optional or string = the flag was not given. Values are in range (checked while parsing),
 /// contradictions between flags are found by the functions below.
 struct CommonOptions {
-  std::string model;    // directory, or "demo" for the embedded model
-  std::string pattern;  // directory, "demo" for the embedded model's, "none" or empty for full attention
-  std::optional<double> sparsity;         // [0, 1]
-  std::optional<double> threshold;        // [0, 1]
-  std::optional<int64_t> sink;            // tokens
-  std::optional<int64_t> recent;          // tokens, >= 1
+  std::string model;                // directory, or "demo" for the embedded model
+  std::string pattern;              // directory, "demo" for the embedded model's, "none" or empty for full attention
+  std::optional<double> sparsity;   // [0, 1]
+  std::optional<double> threshold;  // [0, 1]
+  std::optional<int64_t> sink;      // tokens
+  std::optional<int64_t> recent;    // tokens, >= 1
   std::optional<int64_t> prefill_recent;  // tokens, >= recent
   std::optional<int64_t> pinned_prefix;   // tokens
   int64_t snapshot_every = 0;             // tokens, 0 = no snapshots

@@ -27,9 +27,7 @@ Result<HeadChoice> RandomHeadsLike(const HeadChoice& like, uint64_t seed) {
   const int n_heads = like.n_layers * like.n_kv_heads;
   const int n_streaming = n_heads - like.n_retrieval();
   // The rule keeps N - ceil(s * (N - 1)): the middle of the step that leaves out n_streaming.
-  const double sparsity = n_streaming == 0        ? 0.0
-                          : n_streaming == n_heads ? 1.0
-                                                   : (n_streaming - 0.5) / (n_heads - 1);
+  const double sparsity = n_streaming == 0 ? 0.0 : n_streaming == n_heads ? 1.0 : (n_streaming - 0.5) / (n_heads - 1);
   return ChooseAtRandom(like.n_layers, like.n_kv_heads, sparsity, seed);
 }
 
@@ -49,7 +47,8 @@ Result<DemoMode> RunDemoMode(const std::string& name, const Model& model, const 
   DUO_ASSIGN_OR_RETURN(Session session, Session::Create(model, with_snapshot));
   DemoMode mode;
   mode.name = name;
-  mode.sparsity = session.options().heads.sparsity();
+  mode.session = session.options();
+  mode.sparsity = mode.session.heads.sparsity();
   const auto begin = std::chrono::steady_clock::now();
   DUO_RETURN_IF_ERROR(session.Prefill(input.text, progress));
   mode.prefill_s = SecondsSince(begin);

@@ -30,8 +30,9 @@ struct DemoMode {
   std::vector<DemoAnswer> answers;
   int hits = 0;
   double sparsity = 0;
-  uint64_t kv_bytes = 0;  // at the end of the text, as the session counts it
-  double prefill_s = 0;   // of the text
+  SessionOptions session;            // as resolved
+  uint64_t kv_bytes = 0;             // at the end of the text, as the session counts it
+  double prefill_s = 0;              // of the text
   double time_to_first_token_s = 0;  // text and first question together
   double prefill_tokens_per_s = 0;
   double decode_tokens_per_s = 0;  // over all answers; 0 when no answer took a second token

@@ -27,10 +27,10 @@ int64_t ParseInt(const std::string& flag, const std::string& text, const IntRang
   const long long value = std::strtoll(text.c_str(), &end, 10);
   const bool whole = LooksLikeNumberStart(text) && *end == '\0' && errno == 0;
   if (!whole || value < range.min || value > range.max) {
-    throw CLI::ValidationError(
-        flag, fmt::format("\"{}\" is not {}", text,
-                          RangeText("a whole number", range.max != std::numeric_limits<int64_t>::max(),
-                                    std::to_string(range.min), std::to_string(range.max))));
+    throw CLI::ValidationError(flag,
+                               fmt::format("\"{}\" is not {}", text,
+                                           RangeText("a whole number", range.max != std::numeric_limits<int64_t>::max(),
+                                                     std::to_string(range.min), std::to_string(range.max))));
   }
   return value;
 }
@@ -40,11 +40,10 @@ double ParseReal(const std::string& flag, const std::string& text, const RealRan
   const double value = std::strtod(text.c_str(), &end);
   const bool whole = LooksLikeNumberStart(text) && *end == '\0' && std::isfinite(value);
   if (!whole || value < range.min || value > range.max) {
-    throw CLI::ValidationError(
-        flag,
-        fmt::format("\"{}\" is not {}", text,
-                    RangeText("a number", range.max != std::numeric_limits<double>::max(),
-                              fmt::format("{:g}", range.min), fmt::format("{:g}", range.max))));
+    throw CLI::ValidationError(flag,
+                               fmt::format("\"{}\" is not {}", text,
+                                           RangeText("a number", range.max != std::numeric_limits<double>::max(),
+                                                     fmt::format("{:g}", range.min), fmt::format("{:g}", range.max))));
   }
   return value;
 }

@@ -13,7 +13,8 @@ void AddGenerateOptions(CLI::App* verb, GenerateOptions* options) {
   const auto number = [](double value) { return fmt::format("{:g}", value); };
   AddInt(verb, "--max-tokens", {0, int64_t{1} << 36}, &options->max_tokens, "most tokens to generate")
       ->default_str(std::to_string(options->max_tokens));
-  AddReal(verb, "--temperature", {0}, &sampler.temperature, "logits are divided by it; 0 = always the most likely token")
+  AddReal(verb, "--temperature", {0}, &sampler.temperature,
+          "logits are divided by it; 0 = always the most likely token")
       ->default_str(number(sampler.temperature));
   AddInt(verb, "--top-k", {0}, &sampler.top_k, "draw from the N most likely tokens; 0 = all")
       ->default_str(std::to_string(sampler.top_k));

@@ -10,7 +10,9 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
     cpu/attention_avx2.cc
     cpu/attention_avx512.cc
     cpu/attention_avx512_bf16.cc)
-  set(DUO_ATTENTION_AVX512_FLAGS -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c)
+  # gcc 12 takes the undefined operands of its own AVX-512 intrinsics for mistakes (gcc bug 105593).
+  set(DUO_ATTENTION_AVX512_FLAGS -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c
+    $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized> $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   set_source_files_properties(cpu/attention_avx2.cc PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
   set_source_files_properties(cpu/attention_avx512.cc PROPERTIES COMPILE_OPTIONS "${DUO_ATTENTION_AVX512_FLAGS}")
   set_source_files_properties(cpu/attention_avx512_bf16.cc PROPERTIES

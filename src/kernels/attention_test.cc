@@ -117,7 +117,8 @@ std::vector<Isa> LevelsOfThisCpu() {
 INSTANTIATE_TEST_SUITE_P(Isa, AttentionKernelsTest, testing::ValuesIn(LevelsOfThisCpu()),
                          [](const testing::TestParamInfo<Isa>& test) { return IsaName(test.param); });
 
-// Decode ---------------------------------------------------------------------------------------------------------------
+// Decode
+// ---------------------------------------------------------------------------------------------------------------
 
 struct DecodeInputs {
   DecodeInputs(const Shape& s, double deviation, bool q_is_bf16, Rng* rng)
@@ -136,7 +137,8 @@ struct DecodeInputs {
 
 struct State {
   explicit State(const Shape& s)
-      : max(s.group, DType::kF32, s.shift), sum(s.group, DType::kF32, s.shift),
+      : max(s.group, DType::kF32, s.shift),
+        sum(s.group, DType::kF32, s.shift),
         acc(int64_t{s.group} * s.head_dim, DType::kF32, s.shift) {
     for (int g = 0; g < s.group; ++g) max.Set(g, kNegInf), sum.Set(g, 0);
     for (int64_t i = 0; i < acc.size(); ++i) acc.Set(i, 0);
@@ -166,7 +168,8 @@ double LargestProduct(const Shape& s, const Guarded& q, const Guarded& k, int64_
   for (int64_t i = 0; i < n_queries; ++i) {
     for (int64_t r = 0; r < n_rows; ++r) {
       double product = 0;
-      for (int d = 0; d < s.head_dim; ++d) product += std::fabs(double{q.Get(i * s.head_dim + d)} * k.Get(r * s.head_dim + d));
+      for (int d = 0; d < s.head_dim; ++d)
+        product += std::fabs(double{q.Get(i * s.head_dim + d)} * k.Get(r * s.head_dim + d));
       if (product > largest) largest = product;  // false for rows of NaN, which nobody sees
     }
   }
@@ -224,7 +227,8 @@ TEST_P(AttentionKernelsTest, DecodeAgreesWithReferenceForAllHeadDimsAndGroups) {
   uint64_t seed = 1;
   for (const int head_dim : {8, 10, 14, 16, 34, 62, 64, 80, 96, 112, 128, 256, 512}) {
     for (const int group : {1, 2, 3, 4, 5, 6, 7, 8, 12, 17}) {
-      for (const Shape& s : TypesOf({.head_dim = head_dim, .group = group, .n_rows = 70, .shift = static_cast<int>(seed % 4)})) {
+      for (const Shape& s :
+           TypesOf({.head_dim = head_dim, .group = group, .n_rows = 70, .shift = static_cast<int>(seed % 4)})) {
         CheckDecode(kernels(), s, 1.0, true, seed++);
         if (HasFatalFailure()) return;
       }
@@ -318,7 +322,8 @@ TEST_P(AttentionKernelsTest, DecodeSurvivesExtremeScores) {
   }
 }
 
-// Prefill --------------------------------------------------------------------------------------------------------------
+// Prefill
+// --------------------------------------------------------------------------------------------------------------
 
 struct PrefillCase {
   Shape shape;
@@ -346,8 +351,13 @@ PrefillCase WholeCache(Shape s, int64_t q_pos, int64_t n_tokens, LambdaMask mask
 PrefillCase SplitCache(Shape s, int64_t q_pos, int64_t n_tokens, LambdaMask mask) {
   const int64_t sinks = std::min(mask.sink, q_pos);
   const int64_t body_pos = std::max(sinks, q_pos - mask.window + 1);
-  return {.shape = s, .n_tokens = n_tokens, .q_pos = q_pos, .n_sink_rows = sinks, .body_pos = body_pos,
-          .n_rows = sinks + q_pos + n_tokens - body_pos, .mask = mask};
+  return {.shape = s,
+          .n_tokens = n_tokens,
+          .q_pos = q_pos,
+          .n_sink_rows = sinks,
+          .body_pos = body_pos,
+          .n_rows = sinks + q_pos + n_tokens - body_pos,
+          .mask = mask};
 }
 
 struct PrefillInputs {
@@ -415,8 +425,8 @@ void CheckPrefill(const AttentionKernels& kernels, const PrefillCase& c, uint64_
   const double bound = RelativeBound(c.shape, c.n_rows, product, true);
   for (int64_t i = 0; i < in.q.size(); ++i) {
     ASSERT_NEAR(in.out.Get(i), want[i], bound * weight[i] + 1e-30)
-        << "token " << i / (c.shape.group * c.shape.head_dim) << " head "
-        << i / c.shape.head_dim % c.shape.group << " dim " << i % c.shape.head_dim;
+        << "token " << i / (c.shape.group * c.shape.head_dim) << " head " << i / c.shape.head_dim % c.shape.group
+        << " dim " << i % c.shape.head_dim;
   }
 }
 
@@ -468,7 +478,8 @@ TEST_P(AttentionKernelsTest, PrefillAtVeryLargePositions) {
   const int64_t q_pos = (int64_t{1} << 33) + 5;
   for (const Shape& s : TypesOf({.head_dim = 64, .group = 4})) {
     CheckPrefill(kernels(), SplitCache(s, q_pos, 20, {.sink = 16, .window = 50}), 3);
-    PrefillCase retrieval = {.shape = s, .n_tokens = 20, .q_pos = q_pos, .body_pos = q_pos - 100, .n_rows = 120, .mask = {}};
+    PrefillCase retrieval = {
+        .shape = s, .n_tokens = 20, .q_pos = q_pos, .body_pos = q_pos - 100, .n_rows = 120, .mask = {}};
     CheckPrefill(kernels(), retrieval, 4);
   }
 }
@@ -486,7 +497,8 @@ TEST_P(AttentionKernelsTest, PrefillIsTokenByTokenDecode) {
     PrefillInputs in(c, 6);
     const PrefillAttention a = Params(c, &in);
     kernels().prefill(a);
-    const double bound = 2 * RelativeBound(s, c.n_rows, LargestProduct(s, in.q, in.k, c.n_tokens * s.group, c.n_rows), true);
+    const double bound =
+        2 * RelativeBound(s, c.n_rows, LargestProduct(s, in.q, in.k, c.n_tokens * s.group, c.n_rows), true);
     const Guarded absolute = in.v.Absolute();
     for (int64_t t = 0; t < c.n_tokens; ++t) {
       State state(s);

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <unordered_set>
 #include <vector>
 
 #include "base/json.h"
@@ -64,19 +63,17 @@ class BpeModel {
   const Vocabulary& vocabulary() const { return vocabulary_; }
 
  private:
-  // Initial symbols of one character or byte.
-  struct Unit {
-    int32_t id = -1;                      // in the vocabulary
-    std::vector<int32_t> byte_fallback;   // otherwise: one id per byte, where the vocabulary has all of them
-  };
+  static constexpr uint32_t kDenseUnits = 0x10000;
+
   BpeModel() = default;
   Status ParseOptions(const Json& model, const std::string& where);
   Status ParseMerges(const Json& merges, const std::string& where);
+  Status AddMerge(std::string_view left, std::string_view right, uint32_t rank, const std::string& where);
   void FindUnits();
-  Unit MakeUnit(std::string_view character) const;
-  const Unit* FindUnit(std::string_view character, uint32_t code_point, Unit* storage) const;
+  void FindWholePieces();
+  int32_t UnitId(std::string_view character, uint32_t code_point) const;
   void Symbols(std::string_view piece, std::vector<int32_t>* symbols) const;
-  bool CanJoin(int32_t left, int32_t right) const;
+  bool AppendByteFallback(std::string_view character, std::vector<int32_t>* symbols) const;
   void EncodeRun(const int32_t* symbols, size_t n, BpeScratch* scratch, std::vector<int32_t>* ids) const;
 
   BpeAlphabet alphabet_ = BpeAlphabet::kCharacters;
@@ -86,11 +83,13 @@ class BpeModel {
   bool fuse_unk_ = false;
   bool ignore_merges_ = false;
   int32_t unk_id_ = -1;
-  IdByText whole_pieces_;           // ignore_merges: pieces that are tokens, spelled as pieces are
+  IdByText whole_pieces_;              // ignore_merges: pieces that are tokens, spelled as pieces are
   std::array<int32_t, 256> byte_ids_;  // of "<0xNN>", -1 where the vocabulary lacks it
-  std::vector<Unit> units_;         // by byte, or by code point below kDenseUnits
-  std::unordered_set<uint64_t> joints_;  // neighbouring initial symbols that some merge result contains
-  bool cut_at_joints_ = false;
+  std::vector<int32_t> unit_ids_;      // of one byte, or of one code point below kDenseUnits; -1: not in the vocabulary
+  // Neighbouring initial symbols that stand side by side in some merged token. No merge ever crosses another pair, so
+  // a run can be cut there: SentencePiece's dialect, whose piece is the whole text, falls into words.
+  MergeTable joints_;
+  bool cut_at_joints_ = true;
 };
 
 }  // namespace duo

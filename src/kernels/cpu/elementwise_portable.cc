@@ -4,6 +4,7 @@
 #include "base/bf16.h"
 #include "base/check.h"
 #include "kernels/cpu/dense_kernels.h"
+#include "kernels/cpu/portable_load.h"
 
 namespace duo::portable {
 
@@ -56,7 +57,7 @@ namespace {
 template <typename T>
 void WidenAs(const void* x, float* out, int64_t n) {
   const T* from = static_cast<const T*>(x);
-  for (int64_t i = 0; i < n; ++i) out[i] = ToFloat(from[i]);
+  for (int64_t i = 0; i < n; ++i) out[i] = AsFloat(from[i]);
 }
 }  // namespace
 

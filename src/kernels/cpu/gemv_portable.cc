@@ -1,6 +1,7 @@
 #include "base/bf16.h"
 #include "base/check.h"
 #include "kernels/cpu/dense_kernels.h"
+#include "kernels/cpu/portable_load.h"
 
 namespace duo::portable {
 namespace {
@@ -14,9 +15,9 @@ float Dot(const T* w, const float* x, int64_t n) {
   float lanes[kLanes] = {};
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    for (int l = 0; l < kLanes; ++l) lanes[l] += ToFloat(w[i + l]) * x[i + l];
+    for (int l = 0; l < kLanes; ++l) lanes[l] += AsFloat(w[i + l]) * x[i + l];
   }
-  for (int l = 0; i < n; ++i, ++l) lanes[l] += ToFloat(w[i]) * x[i];
+  for (int l = 0; i < n; ++i, ++l) lanes[l] += AsFloat(w[i]) * x[i];
   for (int half = kLanes / 2; half > 0; half /= 2) {
     for (int l = 0; l < half; ++l) lanes[l] += lanes[l + half];
   }

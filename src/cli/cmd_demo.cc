@@ -1,0 +1,282 @@
+// duo demo: the main job on the embedded model. A long text with hidden facts, asked for with full attention, with the
+// split cache, and with as many heads chosen at random.
+#include <fmt/format.h>
+
+#include <CLI/App.hpp>
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/memory_info.h"
+#include "cli/commands.h"
+#include "cli/common_options.h"
+#include "cli/demo_run.h"
+#include "cli/flags.h"
+#include "cli/json_output.h"
+#include "cli/terminal.h"
+#include "identify/builtin_book.h"
+
+namespace duo::cli {
+namespace {
+
+constexpr int64_t kDefaultTokens = 16384;
+constexpr int kDefaultFacts = 8;
+
+struct DemoOptions {
+  CommonOptions common;
+  std::optional<int64_t> tokens;
+  std::optional<int> facts;
+  std::string text;               // a file of the user's own, "-" = standard input
+  std::vector<std::string> asks;  // the questions for it
+  int64_t max_tokens = 48;
+};
+
+/// Flags that are at odds, and the defaults that make `duo demo` run without any.
+Result<CommonOptions> ResolveCommon(const DemoOptions& options) {
+  const auto bad = [](const std::string& sentence) { return Status(StatusCode::kInvalidArgument, sentence); };
+  if (options.text.empty() != options.asks.empty()) {
+    return bad(options.asks.empty() ? "--text: needs at least one --ask QUESTION" : "--ask: needs --text FILE");
+  }
+  if (!options.text.empty() && (options.tokens || options.facts)) {
+    return bad("--text: excludes --tokens and --facts, which describe the generated text");
+  }
+  CommonOptions common = options.common;
+  if (common.model.empty()) common.model = "demo";
+  if (common.pattern.empty() && common.model == "demo") common.pattern = "demo";
+  if (common.pattern.empty() || common.pattern == "none") {
+    return bad("--pattern: a directory is needed, the demo compares full attention with the split cache");
+  }
+  if (!common.sparsity && !common.threshold) common.sparsity = 0.5;
+  return common;
+}
+
+Result<DemoInput> MakeGeneratedInput(const DemoOptions& options, const Tokenizer& tokenizer) {
+  DUO_ASSIGN_OR_RETURN(const Book book, MakeBook({.n_tokens = options.tokens.value_or(kDefaultTokens),
+                                                  .n_facts = options.facts.value_or(kDefaultFacts),
+                                                  .seed = options.common.seed},
+                                                 [&](std::string_view text) {
+                                                   return static_cast<int64_t>(tokenizer.Encode(text).size());
+                                                 }));
+  DemoInput input;
+  input.text = tokenizer.Encode(book.text);
+  for (const Fact& fact : book.facts) input.questions.push_back({fact.question, fact.answer, fact.depth});
+  return input;
+}
+
+Result<DemoInput> MakeUserInput(const DemoOptions& options, const Tokenizer& tokenizer) {
+  DUO_ASSIGN_OR_RETURN(std::string text, ReadTextFile(options.text));
+  if (text.empty()) return Status(StatusCode::kInvalidArgument, "--text: " + options.text + " is empty");
+  if (text.back() != '\n') text += "\n\n";
+  DemoInput input;
+  input.text = tokenizer.Encode(text);
+  for (const std::string& ask : options.asks) {
+    // A question of one line gets the cue that the embedded model knows.
+    const bool has_cue = ask.find('\n') != std::string::npos;
+    input.questions.push_back({has_cue ? ask : ask + "\nAnswer: ", std::nullopt, 0});
+  }
+  return input;
+}
+
+// ---- what people see
+
+/// Columns that UTF-8 text takes, every character counted as one.
+size_t Width(std::string_view text) {
+  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
+}
+
+/// `text` broken at spaces so that no line is longer than the terminal; later lines begin with `indent` spaces.
+std::string Wrap(std::string_view text, size_t indent, size_t columns) {
+  std::string out;
+  size_t used = indent;
+  while (!text.empty()) {
+    const size_t space = text.find(' ');
+    const std::string_view word = text.substr(0, space);
+    if (used > indent && used + 1 + Width(word) > columns) {
+      out += "\n" + std::string(indent, ' ');
+      used = indent;
+    } else if (!out.empty()) {
+      out += ' ';
+      ++used;
+    }
+    out += word;
+    used += Width(word);
+    text.remove_prefix(space == std::string_view::npos ? text.size() : space + 1);
+  }
+  return out;
+}
+
+constexpr size_t kAnswerColumn = 14;
+
+std::string AnswerLine(const std::string& name, const DemoQuestion& question, const DemoAnswer& answer,
+                       size_t columns) {
+  std::string mark = " ";
+  if (question.expected) {
+    mark = answer.hit ? "✓" : "✗";
+    if (StdoutHasColour()) mark = fmt::format("\x1b[{}m{}\x1b[0m", answer.hit ? 32 : 31, mark);
+  }
+  const std::string text = answer.text.empty() ? "(nothing)" : answer.text;
+  return fmt::format("   {:<8} {} {}\n", name, mark, Wrap(text, kAnswerColumn, columns));
+}
+
+std::string QuestionBlock(size_t i, const DemoInput& input, const std::vector<DemoMode>& modes, size_t columns) {
+  const DemoQuestion& question = input.questions[i];
+  std::string first_line = question.prompt.substr(0, question.prompt.find('\n'));
+  std::string out = fmt::format("{:>2} {}\n", i + 1, Wrap(first_line, 3, columns));
+  if (question.expected) {
+    out += fmt::format("   {:<8}   {}\n", "expected",
+                       Wrap(fmt::format("{}  ({:.0f} % into the text)", *question.expected, 100 * question.depth),
+                            kAnswerColumn, columns));
+  }
+  for (const DemoMode& mode : modes) out += AnswerLine(mode.name, question, mode.answers[i], columns);
+  return out;
+}
+
+std::string NumbersTable(const std::vector<DemoMode>& modes, bool with_hits, size_t n_questions) {
+  std::string out = fmt::format("{:<22}", "");
+  for (const DemoMode& mode : modes) out += fmt::format("{:>16}", mode.name);
+  out += "\n";
+  const auto row = [&](const char* what, const auto& cell) {
+    out += fmt::format("{:<22}", what);
+    for (const DemoMode& mode : modes) out += fmt::format("{:>16}", cell(mode));
+    out += "\n";
+  };
+  if (with_hits) row("hits", [&](const DemoMode& m) { return fmt::format("{} of {}", m.hits, n_questions); });
+  row("KV memory", [](const DemoMode& m) { return FormatBytes(m.kv_bytes); });
+  row("time to first token", [](const DemoMode& m) { return FormatDuration(m.time_to_first_token_s); });
+  row("prefill tokens/s", [](const DemoMode& m) { return FormatCount(static_cast<int64_t>(m.prefill_tokens_per_s)); });
+  row("decode tokens/s", [](const DemoMode& m) { return FormatCount(static_cast<int64_t>(m.decode_tokens_per_s)); });
+  return out;
+}
+
+std::string ClosingSentence(const std::vector<DemoMode>& modes, bool with_hits, size_t n_questions) {
+  const DemoMode &full = modes[0], &duo = modes[1], &random = modes[2];
+  const double share = 100.0 * static_cast<double>(duo.kv_bytes) / static_cast<double>(full.kv_bytes);
+  if (!with_hits) {
+    return fmt::format(
+        "With {:.0f} % of the KV heads streaming, the split cache took {:.0f} % of full attention's KV memory.",
+        100 * duo.sparsity, share);
+  }
+  std::string out = fmt::format(
+      "With {:.0f} % of the KV heads streaming, the split cache answered {} of {} questions from {:.0f} % of "
+      "full attention's KV memory (full attention: {}); as many heads chosen at random answered {}.",
+      100 * duo.sparsity, duo.hits, n_questions, share, full.hits, random.hits);
+  if (full.hits * 4 < static_cast<int>(n_questions) * 3) {
+    out += " Full attention missed many itself: this text is beyond what the model can do.";
+  } else if (duo.hits * 4 < full.hits * 3) {
+    out += " That is much less than full attention: try a lower --sparsity.";
+  }
+  return out;
+}
+
+std::string Heading(const LoadedModel& loaded, const DemoInput& input, const DemoOptions& options) {
+  const ModelConfig& c = loaded.model.config();
+  const HeadChoice& heads = loaded.session.heads;
+  const auto n_heads = static_cast<int>(heads.retrieval.size());
+  std::string out = fmt::format("{}: {} layers x {} KV heads; {}\n", c.name, c.n_layers, c.n_kv_heads,
+                                DescribeBackend(*loaded.backend));
+  out += options.text.empty()
+             ? fmt::format("text: {} tokens, {} hidden facts, seed {}\n",
+                           FormatCount(static_cast<int64_t>(input.text.size())), input.questions.size(),
+                           options.common.seed)
+             : fmt::format("text: {}, {} tokens\n", options.text, FormatCount(static_cast<int64_t>(input.text.size())));
+  out += fmt::format("full: all {} KV heads keep every token\n", n_heads);
+  out += fmt::format("duo: {} of {} keep the first {} and last {} tokens (chosen by learned gates)\n",
+                     n_heads - heads.n_retrieval(), n_heads, loaded.session.sink, loaded.session.recent);
+  out += fmt::format("random: {} of {} do, chosen at random (seed {})\n\n", n_heads - heads.n_retrieval(), n_heads,
+                     options.common.seed);
+  return out;
+}
+
+Status PrintTables(const DemoInput& input, const DemoOptions& options, const std::vector<DemoMode>& modes) {
+  const auto columns = static_cast<size_t>(std::clamp(TerminalColumns(), 40, 200));
+  const bool with_hits = options.text.empty() && !input.questions.empty();
+  std::string out;
+  for (size_t i = 0; i < input.questions.size(); ++i) out += QuestionBlock(i, input, modes, columns);
+  return WriteOut(out + "\n" + NumbersTable(modes, with_hits, input.questions.size()) + "\n" +
+                  Wrap(ClosingSentence(modes, with_hits, input.questions.size()), 0, columns) + "\n");
+}
+
+Json DemoJson(const LoadedModel& loaded, const DemoInput& input, const DemoOptions& options,
+              const std::vector<DemoMode>& modes) {
+  Json questions = Json::array();
+  for (size_t i = 0; i < input.questions.size(); ++i) {
+    const DemoQuestion& question = input.questions[i];
+    Json entry = {
+        {"question", question.prompt}, {"expected", nullptr}, {"depth", nullptr}, {"answers", Json::object()}};
+    if (question.expected) entry["expected"] = *question.expected;
+    if (question.expected) entry["depth"] = question.depth;
+    for (const DemoMode& mode : modes) {
+      entry["answers"][mode.name] = {{"text", mode.answers[i].text}};
+      if (question.expected) entry["answers"][mode.name]["hit"] = mode.answers[i].hit;
+    }
+    questions.push_back(std::move(entry));
+  }
+  Json by_mode = Json::object();
+  for (const DemoMode& mode : modes) {
+    by_mode[mode.name] = {{"sparsity", mode.sparsity},
+                          {"kv_bytes", mode.kv_bytes},
+                          {"time_to_first_token_s", mode.time_to_first_token_s},
+                          {"prefill_tokens_per_s", mode.prefill_tokens_per_s},
+                          {"decode_tokens_per_s", mode.decode_tokens_per_s}};
+    if (options.text.empty()) by_mode[mode.name]["hits"] = mode.hits;
+  }
+  return {{"model", loaded.model.config().name},  {"backend", DescribeBackend(*loaded.backend)},
+          {"text_tokens", input.text.size()},     {"seed", options.common.seed},
+          {"heads", HeadsJson(modes[1].session)}, {"questions", std::move(questions)},
+          {"modes", std::move(by_mode)}};
+}
+
+Status RunDemo(const DemoOptions& options) {
+  DUO_ASSIGN_OR_RETURN(const CommonOptions common, ResolveCommon(options));
+  DUO_ASSIGN_OR_RETURN(const LoadedModel loaded, LoadModel(common));
+  DUO_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Open(loaded.dir));
+  DUO_ASSIGN_OR_RETURN(DemoInput input, options.text.empty() ? MakeGeneratedInput(options, tokenizer)
+                                                             : MakeUserInput(options, tokenizer));
+  input.max_tokens = options.max_tokens;
+  if (!common.json) DUO_RETURN_IF_ERROR(WriteOut(Heading(loaded, input, options)));
+
+  SessionOptions full = loaded.session, random = loaded.session;
+  full.heads = {};
+  DUO_ASSIGN_OR_RETURN(random.heads, RandomHeadsLike(loaded.session.heads, common.seed));
+  DUO_RETURN_IF_ERROR(WarmUp(loaded.model, loaded.session, input));
+  std::vector<DemoMode> modes;
+  const auto run = [&](const char* name, const SessionOptions& session) -> Status {
+    ProgressBar bar(ShowProgress(common.progress), name);
+    DUO_ASSIGN_OR_RETURN(DemoMode mode, RunDemoMode(name, loaded.model, tokenizer, session, input, bar.Callback()));
+    modes.push_back(std::move(mode));
+    return OkStatus();
+  };
+  DUO_RETURN_IF_ERROR(run("full", full));
+  DUO_RETURN_IF_ERROR(run("duo", loaded.session));
+  DUO_RETURN_IF_ERROR(run("random", random));
+  return common.json ? PrintJson(DemoJson(loaded, input, options, modes)) : PrintTables(input, options, modes);
+}
+
+}  // namespace
+
+void AddDemo(CLI::App* app, VerbFunction* run) {
+  CLI::App* verb = app->add_subcommand("demo", "hidden facts in a long text: full attention and duo side by side");
+  auto options = std::make_shared<DemoOptions>();
+  AddCommonOptions(verb, &options->common);
+  AddInt(verb, "--tokens", {64, int64_t{1} << 30}, &options->tokens, "length of the generated text")
+      ->default_str(std::to_string(kDefaultTokens));
+  AddInt(verb, "--facts", {1, kMostPasskeys + kMostCodes}, &options->facts, "facts hidden in it, each asked for once")
+      ->default_str(std::to_string(kDefaultFacts));
+  AddText(verb, "--text", &options->text, "a file", "a text of your own instead, - = standard input")
+      ->type_name("FILE");
+  AddTexts(verb, "--ask", &options->asks,
+           "a question for it, repeatable; \"\\nAnswer: \" is put behind a question of one line");
+  AddInt(verb, "--max-tokens", {1, 100000}, &options->max_tokens,
+         "most tokens of an answer; it also ends with its line")
+      ->default_str(std::to_string(options->max_tokens));
+  verb->footer(
+      "Without --model and --pattern the embedded model and its pattern are used, at sparsity 0.5.\n"
+      "Example:\n"
+      "  duo demo --seed 3");
+  verb->callback([options, run] { *run = [options] { return RunDemo(*options); }; });
+}
+
+}  // namespace duo::cli

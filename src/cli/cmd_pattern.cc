@@ -1,0 +1,202 @@
+// duo pattern: look at head patterns, choose heads, compare, draw.
+#include <fmt/format.h>
+
+#include <CLI/App.hpp>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/json.h"
+#include "cli/commands.h"
+#include "cli/common_options.h"
+#include "cli/flags.h"
+#include "cli/json_output.h"
+#include "cli/terminal.h"
+#include "duo/head_pattern.h"
+#include "heads/head_report.h"
+
+namespace duo::cli {
+namespace {
+
+constexpr double kDefaultDiffSparsity = 0.5;
+
+struct PatternCommand {
+  std::string dir, other_dir;
+  std::string out;
+  std::string title;
+  std::optional<double> sparsity, threshold;
+  bool json = false;
+};
+
+Result<HeadPattern> Load(const std::string& dir) {
+  if (dir != "demo") return LoadHeadPattern(dir);
+  DUO_ASSIGN_OR_RETURN(const std::string model, FindDemoModel());
+  return LoadHeadPattern(model + "/pattern");
+}
+
+/// Nothing when neither flag was given.
+Result<std::optional<HeadChoice>> Choose(const PatternCommand& command, const HeadPattern& pattern) {
+  if (command.threshold) return std::optional<HeadChoice>(ChooseByThreshold(pattern, *command.threshold));
+  if (!command.sparsity) return std::optional<HeadChoice>();
+  DUO_ASSIGN_OR_RETURN(HeadChoice choice, ChooseBySparsity(pattern, *command.sparsity));
+  return std::optional<HeadChoice>(std::move(choice));
+}
+
+/// [layers][kv_heads] of any per-head value.
+template <typename Value>
+Json Rows(int n_layers, int n_kv_heads, const Value& value) {
+  Json rows = Json::array();
+  for (int layer = 0; layer < n_layers; ++layer) {
+    Json row = Json::array();
+    for (int head = 0; head < n_kv_heads; ++head) row.push_back(value(layer, head));
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+Json ToJson(const HeadPattern& pattern, const std::optional<HeadChoice>& choice) {
+  Json json = {{"n_layers", pattern.n_layers},
+               {"n_kv_heads", pattern.n_kv_heads},
+               {"sink", pattern.sink},
+               {"recent", pattern.recent},
+               {"gates", Rows(pattern.n_layers, pattern.n_kv_heads,
+                              [&](int layer, int head) { return pattern.gate(layer, head); })}};
+  if (choice) {
+    json["sparsity"] = choice->sparsity();
+    json["n_retrieval"] = choice->n_retrieval();
+    json["retrieval"] = Rows(choice->n_layers, choice->n_kv_heads,
+                             [&](int layer, int head) { return choice->is_retrieval(layer, head) ? 1 : 0; });
+  }
+  return json;
+}
+
+Status RunShow(const PatternCommand& command) {
+  DUO_ASSIGN_OR_RETURN(const HeadPattern pattern, Load(command.dir));
+  DUO_ASSIGN_OR_RETURN(const std::optional<HeadChoice> choice, Choose(command, pattern));
+  if (command.json) return PrintJson(ToJson(pattern, choice));
+  const HeatMapColor color = StdoutHasColour() ? HeatMapColor::kAnsi : HeatMapColor::kPlain;
+  return WriteOut(fmt::format("{} layers x {} KV heads, sink {}, recent {}\n{}", pattern.n_layers, pattern.n_kv_heads,
+                              pattern.sink, pattern.recent,
+                              TerminalHeatMap(pattern, choice ? &*choice : nullptr, color)));
+}
+
+Status RunChoose(const PatternCommand& command) {
+  DUO_ASSIGN_OR_RETURN(const HeadPattern pattern, Load(command.dir));
+  DUO_ASSIGN_OR_RETURN(const std::optional<HeadChoice> choice, Choose(command, pattern));
+  if (!choice) return Status(StatusCode::kInvalidArgument, "--sparsity or --threshold is missing");
+  const Status saved = SaveHeadPattern(ToPattern(*choice, pattern), command.out);
+  if (!saved.ok()) return saved.Annotate("--out");
+  if (command.json) {
+    Json json = ToJson(pattern, choice);
+    json["out"] = command.out;
+    return PrintJson(json);
+  }
+  return WriteOut(fmt::format("{} of {} KV heads are retrieval heads (sparsity {:.3f}); written to {}\n",
+                              choice->n_retrieval(), choice->retrieval.size(), choice->sparsity(), command.out));
+}
+
+Json ToJson(const PatternDiff& diff) {
+  Json heads = Json::array();
+  for (const HeadDifference& head : diff.differing) {
+    heads.push_back({{"layer", head.layer},
+                     {"kv_head", head.kv_head},
+                     {"gate_a", head.gate_a},
+                     {"gate_b", head.gate_b},
+                     {"retrieval_in", head.retrieval_in_a ? "a" : "b"}});
+  }
+  return {{"mean_abs_difference", diff.mean_abs_difference},
+          {"max_abs_difference", diff.max_abs_difference},
+          {"rank_correlation", diff.rank_correlation ? Json(*diff.rank_correlation) : Json()},
+          {"sparsity", diff.sparsity},
+          {"n_both", diff.n_both},
+          {"n_only_a", diff.n_only_a},
+          {"n_only_b", diff.n_only_b},
+          {"differing", std::move(heads)}};
+}
+
+std::string ToText(const PatternDiff& diff) {
+  std::string text = fmt::format("gates differ by {:.4f} on average and {:.4f} at most; rank correlation {}\n",
+                                 diff.mean_abs_difference, diff.max_abs_difference,
+                                 diff.rank_correlation ? fmt::format("{:.4f}", *diff.rank_correlation) : "none");
+  text += fmt::format("at sparsity {:g}: {} retrieval heads in both, {} only in A, {} only in B\n", diff.sparsity,
+                      diff.n_both, diff.n_only_a, diff.n_only_b);
+  for (const HeadDifference& head : diff.differing) {
+    text += fmt::format("layer {:3}  kv head {:3}  A {:.4f}  B {:.4f}  retrieval in {}\n", head.layer, head.kv_head,
+                        head.gate_a, head.gate_b, head.retrieval_in_a ? "A" : "B");
+  }
+  return text;
+}
+
+Status RunDiff(const PatternCommand& command) {
+  DUO_ASSIGN_OR_RETURN(const HeadPattern a, Load(command.dir));
+  DUO_ASSIGN_OR_RETURN(const HeadPattern b, Load(command.other_dir));
+  DUO_ASSIGN_OR_RETURN(const PatternDiff diff, DiffPatterns(a, b, command.sparsity.value_or(kDefaultDiffSparsity)));
+  return command.json ? PrintJson(ToJson(diff)) : WriteOut(ToText(diff));
+}
+
+Status RunPlot(const PatternCommand& command) {
+  DUO_ASSIGN_OR_RETURN(const HeadPattern pattern, Load(command.dir));
+  DUO_ASSIGN_OR_RETURN(const std::optional<HeadChoice> choice, Choose(command, pattern));
+  const Status drawn = WriteHeatMap(pattern, choice ? &*choice : nullptr, command.out, command.title);
+  if (!drawn.ok()) return drawn.Annotate("--out");
+  return command.json ? PrintJson({{"out", command.out}}) : WriteOut(fmt::format("written to {}\n", command.out));
+}
+
+void AddDirectory(CLI::App* verb, const std::string& name, std::string* target, const std::string& help) {
+  AddText(verb, name, target, "a directory", help)->type_name("DIR")->required();
+}
+
+void AddChoiceFlags(CLI::App* verb, PatternCommand* command, const std::string& what) {
+  CLI::Option* sparsity =
+      AddReal(verb, "--sparsity", {0, 1}, &command->sparsity, what + " so that this share of heads is streaming");
+  AddReal(verb, "--threshold", {0, 1}, &command->threshold, what + " with a gate >= F")->excludes(sparsity);
+}
+
+using PatternRun = Status (*)(const PatternCommand&);
+
+/// One of the four: everything but its flags.
+CLI::App* AddPart(CLI::App* verb, const char* name, const char* help, const char* example, PatternRun run_part,
+                  const std::shared_ptr<PatternCommand>& command, VerbFunction* run) {
+  CLI::App* part = verb->add_subcommand(name, help);
+  part->footer(std::string("Example:\n  ") + example);
+  part->add_flag("--json", command->json, "print one JSON value on stdout and nothing else there");
+  part->callback([command, run, run_part] { *run = [command, run_part] { return run_part(*command); }; });
+  return part;
+}
+
+}  // namespace
+
+void AddPattern(CLI::App* app, VerbFunction* run) {
+  auto command = std::make_shared<PatternCommand>();
+  CLI::App* verb = app->add_subcommand("pattern", "head patterns: show, choose, diff, plot");
+  verb->require_subcommand(1);
+  verb->footer("Example:\n  duo pattern show demo --sparsity 0.5\n`duo pattern show --help` lists the flags of show.");
+  const char* dir_help = "directory with full_attention_heads.tsv and config.json, or demo for the embedded model's";
+
+  CLI::App* show = AddPart(verb, "show", "heat map of the gates in the terminal",
+                           "duo pattern show demo --sparsity 0.5", RunShow, command, run);
+  AddDirectory(show, "DIR", &command->dir, dir_help);
+  AddChoiceFlags(show, command.get(), "mark the retrieval heads");
+
+  CLI::App* choose = AddPart(verb, "choose", "write a pattern of 0 and 1 with the chosen heads",
+                             "duo pattern choose demo --sparsity 0.75 --out chosen", RunChoose, command, run);
+  AddDirectory(choose, "DIR", &command->dir, dir_help);
+  AddChoiceFlags(choose, command.get(), "choose the retrieval heads");
+  AddDirectory(choose, "--out", &command->out, "directory to write; made when it is missing");
+
+  CLI::App* diff = AddPart(verb, "diff", "how two patterns of one model differ", "duo pattern diff learned chosen",
+                           RunDiff, command, run);
+  AddDirectory(diff, "A", &command->dir, dir_help);
+  AddDirectory(diff, "B", &command->other_dir, dir_help);
+  AddReal(diff, "--sparsity", {0, 1}, &command->sparsity, "at which the heads of both are chosen")
+      ->default_str(fmt::format("{:g}", kDefaultDiffSparsity));
+
+  CLI::App* plot = AddPart(verb, "plot", "heat map as an SVG or PNG file (needs gnuplot)",
+                           "duo pattern plot demo --sparsity 0.5 --out heads.svg", RunPlot, command, run);
+  AddDirectory(plot, "DIR", &command->dir, dir_help);
+  AddChoiceFlags(plot, command.get(), "mark the retrieval heads");
+  AddText(plot, "--out", &command->out, "a file", "file.svg or file.png")->type_name("FILE")->required();
+  AddText(plot, "--title", &command->title, "", "text above the map")->type_name("TEXT");
+}
+
+}  // namespace duo::cli

@@ -1,0 +1,188 @@
+#include "cli/conversation.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/file.h"
+#include "base/memory_info.h"
+#include "cli/json_output.h"
+#include "cli/signals.h"
+
+namespace duo::cli {
+namespace {
+
+size_t CommonPrefix(const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
+  const auto n = static_cast<std::ptrdiff_t>(std::min(a.size(), b.size()));
+  return static_cast<size_t>(std::mismatch(a.begin(), a.begin() + n, b.begin()).first - a.begin());
+}
+
+const char* RoleName(ChatMessage::Role role) {
+  switch (role) {
+    case ChatMessage::Role::kSystem: return "system";
+    case ChatMessage::Role::kUser: return "user";
+    case ChatMessage::Role::kAssistant: return "assistant";
+  }
+  return "";
+}
+
+const char* StyleName(ChatTemplate::Style style) {
+  switch (style) {
+    case ChatTemplate::Style::kLlama2: return "Llama 2";
+    case ChatTemplate::Style::kLlama3: return "Llama 3";
+    case ChatTemplate::Style::kMistral: return "Mistral";
+    case ChatTemplate::Style::kChatMl: return "ChatML";
+  }
+  return "";
+}
+
+/// Tokens that two conversations share when only the user's first message differs.
+Result<int64_t> SharedTokens(const Tokenizer& tokenizer, const ChatTemplate& style, std::vector<ChatMessage> messages) {
+  messages.push_back({ChatMessage::Role::kUser, "a"});
+  DUO_ASSIGN_OR_RETURN(const std::vector<int32_t> a, style.Render(tokenizer, messages));
+  messages.back().text = "1";
+  DUO_ASSIGN_OR_RETURN(const std::vector<int32_t> b, style.Render(tokenizer, messages));
+  return static_cast<int64_t>(CommonPrefix(a, b));
+}
+
+/// Ends of the assistant's turn: as ids where the vocabulary has them, so that they never show, else as text.
+void AddTurnEnds(const Tokenizer& tokenizer, const ChatTemplate& style, GenerateOptions* options) {
+  for (const std::string& end : style.stop_tokens()) {
+    const int32_t id = tokenizer.TokenId(end);
+    if (id >= 0) {
+      options->stop_ids.push_back(id);
+    } else {
+      options->stop.push_back(end);
+    }
+  }
+}
+
+}  // namespace
+
+Conversation::Conversation(ConversationOptions options, LoadedModel loaded, Tokenizer tokenizer, ChatTemplate style)
+    : options_(std::move(options)), loaded_(std::move(loaded)), tokenizer_(std::move(tokenizer)), style_(style) {}
+
+Result<std::unique_ptr<Conversation>> Conversation::Open(const CommonOptions& common,
+                                                         const ConversationOptions& options) {
+  DUO_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(common));
+  DUO_ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::Open(loaded.dir));
+  const Result<ChatTemplate> style = ChatTemplate::Recognise(tokenizer);
+  if (!style.ok()) return style.status().Annotate(loaded.dir);
+  std::unique_ptr<Conversation> conversation(
+      new Conversation(options, std::move(loaded), std::move(tokenizer), *style));
+  if (!options.system.empty()) {
+    conversation->messages_.push_back({ChatMessage::Role::kSystem, options.system});
+    DUO_ASSIGN_OR_RETURN(conversation->system_tokens_,
+                         SharedTokens(conversation->tokenizer_, *style, conversation->messages_));
+    if (!common.pinned_prefix) conversation->loaded_.session.pinned_prefix = conversation->system_tokens_;
+  }
+  AddTurnEnds(conversation->tokenizer_, *style, &conversation->options_.generate);
+  DUO_RETURN_IF_ERROR(conversation->Start());
+  return conversation;
+}
+
+Status Conversation::Start() {
+  DUO_ASSIGN_OR_RETURN(Session session, Session::Create(loaded_.model, loaded_.session));
+  session_ = std::make_unique<Session>(std::move(session));
+  return OkStatus();
+}
+
+Status Conversation::Ask(const std::string& question) {
+  messages_.push_back({ChatMessage::Role::kUser, question});
+  Result<Turn> turn = Answer();
+  if (!turn.ok()) {
+    messages_.pop_back();
+    return turn.status();
+  }
+  messages_.push_back({ChatMessage::Role::kAssistant, turn->result.text});
+  turns_.push_back(*std::move(turn));
+  return OkStatus();
+}
+
+// The tokens of an answer need not be those that encoding its text gives, and templates trim: the session keeps what it
+// has in common with the conversation as rendered anew. At least one token is left to run, for its logits.
+Result<Conversation::Turn> Conversation::Answer() {
+  DUO_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, style_.Render(tokenizer_, messages_));
+  if (ids.empty()) return Status(StatusCode::kInvalidArgument, "the conversation has no tokens");
+  ProgressBar bar(options_.progress);
+  Turn turn;
+  turn.reused = static_cast<int64_t>(std::min(CommonPrefix(ids, session_->tokens()), ids.size() - 1));
+  turn.prefilled = static_cast<int64_t>(ids.size()) - turn.reused;
+  DUO_RETURN_IF_ERROR(session_->Rewind(turn.reused, bar.Callback()));
+
+  GenerateOptions generate = options_.generate;
+  generate.sampler.seed += turns_.size();
+  Status shown;
+  const auto show = [&](const std::string& piece) {
+    bar.Finish();
+    if (options_.show_answers) shown = WriteOut(piece);
+    return shown.ok() && !Interrupted();
+  };
+  const std::vector<int32_t> rest(ids.begin() + static_cast<std::ptrdiff_t>(turn.reused), ids.end());
+  DUO_ASSIGN_OR_RETURN(turn.result,
+                       Generate(session_.get(), loaded_.model, &tokenizer_, rest, generate, show, bar.Callback()));
+  if (options_.show_answers && shown.ok()) shown = WriteOut("\n");
+  DUO_RETURN_IF_ERROR(shown);
+  return turn;
+}
+
+Status Conversation::Undo() {
+  if (turns_.empty()) return Status(StatusCode::kInvalidArgument, "/undo: there is no question to forget");
+  const int64_t keep = std::min(turns_.back().reused, session_->len());
+  turns_.pop_back();
+  messages_.resize(messages_.size() - 2);
+  ProgressBar bar(options_.progress);
+  return session_->Rewind(keep, bar.Callback());
+}
+
+Status Conversation::Reset() {
+  turns_.clear();
+  const bool has_system = !messages_.empty() && messages_[0].role == ChatMessage::Role::kSystem;
+  messages_.resize(has_system ? 1 : 0);
+  ProgressBar bar(options_.progress);
+  return session_->Rewind(std::min(system_tokens_, session_->len()), bar.Callback());
+}
+
+Json Conversation::MessagesJson() const {
+  Json messages = Json::array();
+  for (const ChatMessage& message : messages_) {
+    messages.push_back({{"role", RoleName(message.role)}, {"content", message.text}});
+  }
+  return messages;
+}
+
+Status Conversation::Save(const std::string& path) const {
+  const std::string suffix = ".json";
+  const bool as_json =
+      path.size() > suffix.size() && path.compare(path.size() - suffix.size(), suffix.size(), suffix) == 0;
+  if (as_json) return WriteFileAtomic(path, MessagesJson().dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+  std::string text;
+  for (const ChatMessage& message : messages_) {
+    text += fmt::format("{}## {}\n\n{}\n", text.empty() ? "" : "\n", RoleName(message.role), message.text);
+  }
+  return WriteFileAtomic(path, text);
+}
+
+Json Conversation::ToJson() const {
+  Json turns = Json::array();
+  for (const Turn& turn : turns_) {
+    turns.push_back({{"finish", FinishReasonName(turn.result.finish)},
+                     {"reused_tokens", turn.reused},
+                     {"timings", TimingsJson(turn.result, turn.prefilled)}});
+  }
+  return {{"messages", MessagesJson()},
+          {"turns", std::move(turns)},
+          {"memory", MemoryJson(*session_)},
+          {"heads", HeadsJson(session_->options())}};
+}
+
+std::string Conversation::Describe() const {
+  const SessionOptions& options = session_->options();
+  return fmt::format("{}, {} template, {} of {} KV heads streaming, context {} tokens", loaded_.model.config().name,
+                     StyleName(style_.style()),
+                     static_cast<int>(options.heads.retrieval.size()) - options.heads.n_retrieval(),
+                     options.heads.retrieval.size(), FormatCount(options.max_context));
+}
+
+}  // namespace duo::cli

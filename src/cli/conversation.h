@@ -1,0 +1,69 @@
+// A conversation through a model's own template. One session lives across turns: only what is new is prefilled, and
+// what the conversation no longer holds is rewound.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "cli/common_options.h"
+#include "cli/terminal.h"
+#include "duo/generate.h"
+#include "duo/tokenizer.h"
+
+namespace duo::cli {
+
+struct ConversationOptions {
+  std::string system;        // empty = none
+  GenerateOptions generate;  // of every answer; turn n draws with seed + n
+  bool show_answers = true;  // on stdout as they come
+  ProgressBar::Show progress = ProgressBar::Show::kAuto;
+};
+
+/// Not thread safe.
+class Conversation {
+ public:
+  /// Opens model, tokenizer and template. The system prompt with what the template puts before it is pinned unless
+  /// --pinned-prefix says otherwise. kUnsupported when the model has no template that duo knows.
+  static Result<std::unique_ptr<Conversation>> Open(const CommonOptions& common, const ConversationOptions& options);
+
+  /// One question and its answer. After an error (kCancelled: Ctrl-C before the answer began) the question is
+  /// forgotten. Ctrl-C during the answer is no error: the answer so far stands.
+  Status Ask(const std::string& question);
+  /// Forgets the last question and its answer. kInvalidArgument when there is none.
+  Status Undo();
+  /// Forgets everything but the system prompt.
+  Status Reset();
+  /// JSON [{"role","content"}...] when `path` ends in .json, text with a heading per message otherwise. kIo.
+  Status Save(const std::string& path) const;
+
+  /// {"messages":[...],"turns":[{"finish","reused_tokens","timings"}...],"memory":{...},"heads":{...}}
+  Json ToJson() const;
+  /// For people: model, template, heads, context.
+  std::string Describe() const;
+
+ private:
+  struct Turn {
+    int64_t reused = 0;     // tokens of this turn's prompt that the session already had
+    int64_t prefilled = 0;  // the others
+    GenerateResult result;
+  };
+
+  Conversation(ConversationOptions options, LoadedModel loaded, Tokenizer tokenizer, ChatTemplate style);
+  Status Start();
+  Result<Turn> Answer();
+  Json MessagesJson() const;
+
+  ConversationOptions options_;
+  LoadedModel loaded_;
+  Tokenizer tokenizer_;
+  ChatTemplate style_;
+  int64_t system_tokens_ = 0;         // what every conversation with this system prompt begins with
+  std::unique_ptr<Session> session_;  // borrows loaded_.model
+  std::vector<ChatMessage> messages_;
+  std::vector<Turn> turns_;
+};
+
+}  // namespace duo::cli

@@ -1,0 +1,55 @@
+#include "cli/shape_options.h"
+
+#include <fmt/format.h>
+
+#include "cli/flags.h"
+
+namespace duo::cli {
+namespace {
+
+/// As many retrieval heads as the rule of sparsity gives, spread over the model like the pixels of a straight line.
+Result<HeadChoice> SpreadEvenly(int n_layers, int n_kv_heads, double sparsity) {
+  DUO_ASSIGN_OR_RETURN(HeadChoice choice, ChooseAtRandom(n_layers, n_kv_heads, sparsity, 0));
+  const auto n_heads = static_cast<int64_t>(choice.retrieval.size());
+  const int64_t n_retrieval = choice.n_retrieval();
+  for (int64_t i = 0; i < n_heads; ++i) {
+    choice.retrieval[static_cast<size_t>(i)] = (i + 1) * n_retrieval / n_heads > i * n_retrieval / n_heads ? 1 : 0;
+  }
+  return choice;
+}
+
+}  // namespace
+
+void AddConfigOption(CLI::App* verb, std::string* config) {
+  AddText(verb, "--config", config, "a file", "config.json of a model: its shape, without weights")->type_name("FILE");
+}
+
+Result<ShapeHeads> ChooseShapeHeads(const CommonOptions& options, const ModelConfig& config, int n_layers,
+                                    double default_sparsity) {
+  ShapeHeads shape;
+  if (options.pattern.empty() || options.pattern == "none") {
+    if (options.threshold) {
+      return Status(StatusCode::kInvalidArgument, "--threshold: needs --pattern DIR, whose gates it is compared with");
+    }
+    const double sparsity = options.sparsity.value_or(default_sparsity);
+    DUO_ASSIGN_OR_RETURN(shape.heads, SpreadEvenly(n_layers, config.n_kv_heads, sparsity));
+    shape.description = fmt::format("no pattern: {} of {} KV heads stream, evenly spread",
+                                    static_cast<int>(shape.heads.retrieval.size()) - shape.heads.n_retrieval(),
+                                    shape.heads.retrieval.size());
+    return shape;
+  }
+  DUO_ASSIGN_OR_RETURN(shape.pattern, LoadPattern(options));
+  const Status fits = CheckPatternShape(*shape.pattern, config.n_layers, config.n_kv_heads);
+  if (!fits.ok()) return fits.Annotate("--pattern " + options.pattern);
+  shape.pattern->n_layers = n_layers;
+  shape.pattern->gates.resize(static_cast<size_t>(n_layers) * static_cast<size_t>(config.n_kv_heads));
+  ModelConfig that_runs = config;
+  that_runs.n_layers = n_layers;
+  DUO_ASSIGN_OR_RETURN(shape.heads, ChooseHeads(options, shape.pattern, that_runs));
+  shape.description = fmt::format("{} of {} KV heads stream, by the pattern {}",
+                                  static_cast<int>(shape.heads.retrieval.size()) - shape.heads.n_retrieval(),
+                                  shape.heads.retrieval.size(), options.pattern);
+  return shape;
+}
+
+}  // namespace duo::cli

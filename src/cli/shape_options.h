@@ -1,0 +1,28 @@
+// A model's shape and its choice of heads for the verbs that need no text: plan and bench. Both also work without a
+// checkpoint (--config) and without a pattern, because bytes and speed depend on the number of heads of each kind only.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "cli/common_options.h"
+
+namespace duo::cli {
+
+/// Adds --config FILE.
+void AddConfigOption(CLI::App* verb, std::string* config);
+
+/// How the heads were chosen, for people: "the 128 highest of 256 gates of PATTERN", "every other head..."
+struct ShapeHeads {
+  HeadChoice heads;
+  std::optional<HeadPattern> pattern;  // cut to the layers that run
+  std::string description;             // "sparsity 0.50 by the pattern DIR"
+};
+
+/// Heads for `config`, of which only the first n_layers run. With a pattern as ChooseHeads does, among the gates of
+/// these layers; without one the share --sparsity (default `default_sparsity`) of all heads, evenly spread.
+/// kInvalidArgument for --threshold without a pattern and for a pattern of another shape.
+Result<ShapeHeads> ChooseShapeHeads(const CommonOptions& options, const ModelConfig& config, int n_layers,
+                                    double default_sparsity);
+
+}  // namespace duo::cli

@@ -1,0 +1,154 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "kernels/cpu/ceilings.h"
+#include "kernels/cpu/gemm.h"
+#include "kernels/dense_test_util.h"
+#include "kernels/reference/dense_reference.h"
+
+// Tolerances: docs/numerics.md, section "Dense".
+namespace duo {
+namespace {
+
+using testing_util::Guarded;
+using testing_util::kUnit;
+
+class GemmTest : public testing::TestWithParam<Isa> {
+ protected:
+  void SetUp() override {
+    if (GetParam() > DetectIsa()) GTEST_SKIP() << "SKIPPED: this CPU lacks " << IsaName(GetParam());
+  }
+  Rng rng{11};
+};
+
+INSTANTIATE_TEST_SUITE_P(Levels, GemmTest, testing::Values(Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16),
+                         [](const auto& param) { return std::string(IsaName(param.param)); });
+
+struct Shape {
+  int64_t n_tokens, n_out, n_in;
+  DType x_type = DType::kF32, w_type = DType::kF32;
+  bool bias = false, accumulate = false;
+};
+
+// What the weights are worth in the product: rounded to bf16 when x is bf16, because products are then bf16 x bf16, or,
+// below Isa::kAvx512Bf16, exactly what they are.
+std::vector<float> WeightsAsMultiplied(Guarded& w, const Shape& s, Isa isa) {
+  std::vector<float> out(static_cast<size_t>(s.n_out * s.n_in));
+  for (size_t i = 0; i < out.size(); ++i) {
+    out[i] = static_cast<float>(reference::Load(w.data(), s.w_type, static_cast<int64_t>(i)));
+    if (s.x_type == DType::kBF16 && isa >= Isa::kAvx512Bf16) out[i] = ToFloat(ToBf16(out[i]));
+  }
+  return out;
+}
+
+// (n_in + 4) u sum |x w|: any order of float additions.
+void ExpectAgrees(GemmRunner& runner, Isa isa, const Shape& s, Rng& rng) {
+  const int64_t stride = s.n_out + 3;
+  Guarded x(s.n_tokens * s.n_in, s.x_type), w(s.n_out * s.n_in, s.w_type), bias(s.n_out, DType::kF32);
+  Guarded out(s.n_tokens * stride, DType::kF32);
+  x.Fill(rng), w.Fill(rng), bias.Fill(rng);
+  if (s.accumulate) out.Fill(rng);  // otherwise NaN: nothing of it may survive
+  const std::vector<float> before = out.Floats();
+  Gemm gemm{.x = x.data(), .x_type = s.x_type, .n_tokens = s.n_tokens, .n_in = s.n_in};
+  gemm.w = w.data(), gemm.w_type = s.w_type, gemm.n_out = s.n_out, gemm.bias = s.bias ? bias.f32() : nullptr;
+  gemm.out = out.f32(), gemm.out_stride = stride, gemm.accumulate = s.accumulate;
+
+  const std::vector<float> weights = WeightsAsMultiplied(w, s, isa);
+  std::vector<float> expected = before, magnitude(expected.size(), 0.0f);
+  Gemm oracle = gemm;
+  oracle.w = weights.data(), oracle.w_type = DType::kF32, oracle.out = expected.data();
+  reference::GemmAll(oracle);
+  const Status status = runner.Run(gemm);
+  ASSERT_TRUE(status.ok()) << status.message();
+
+  for (int64_t t = 0; t < s.n_tokens; ++t) {
+    for (int64_t o = 0; o < stride; ++o) {
+      const auto at = static_cast<size_t>(t * stride + o);
+      const float got = out.f32()[at];
+      if (o >= s.n_out) {
+        ASSERT_TRUE(std::isnan(got) || got == before[at]) << "between rows";
+        continue;
+      }
+      double sum = s.bias ? std::fabs(static_cast<double>(bias.f32()[o])) : 0.0;
+      if (s.accumulate) sum += std::fabs(static_cast<double>(before[at]));
+      for (int64_t i = 0; i < s.n_in; ++i) {
+        sum += std::fabs(reference::Load(x.data(), s.x_type, t * s.n_in + i) *
+                         static_cast<double>(weights[static_cast<size_t>(o * s.n_in + i)]));
+      }
+      ASSERT_NEAR(got, expected[at], static_cast<double>(s.n_in + 4) * kUnit * sum)
+          << DTypeName(s.x_type) << " x " << DTypeName(s.w_type) << " " << s.n_tokens << "x" << s.n_out << "x" << s.n_in
+          << " bias " << s.bias << " accumulate " << s.accumulate << " token " << t << " output " << o;
+    }
+  }
+  ASSERT_TRUE(out.GuardsIntact());
+}
+
+TEST_P(GemmTest, AgreesWithReferenceForEveryCombination) {
+  GemmRunner runner(2, GetParam());
+  for (const DType x_type : {DType::kF32, DType::kBF16}) {
+    for (const DType w_type : {DType::kF32, DType::kBF16, DType::kF16}) {
+      for (const int variant : {0, 1, 2, 3}) {
+        for (const int64_t n_tokens : {1, 2, 5, 16, 33, 64, 70}) {
+          const auto n_out = static_cast<int64_t>(1 + rng.Below(90)), n_in = static_cast<int64_t>(1 + rng.Below(150));
+          ExpectAgrees(runner, GetParam(),
+                       {n_tokens, n_out, n_in, x_type, w_type, (variant & 1) != 0, (variant & 2) != 0}, rng);
+          if (HasFatalFailure()) return;
+        }
+      }
+    }
+  }
+}
+
+// More shapes than the runner keeps, then the first ones again.
+TEST_P(GemmTest, EveryNumberOfTokensAndEvictedShapes) {
+  GemmRunner runner(1, GetParam());
+  for (int round = 0; round < 2; ++round) {
+    for (int64_t n_tokens = 1; n_tokens <= 70; ++n_tokens) {
+      ExpectAgrees(runner, GetParam(), {n_tokens, 33, 65, DType::kBF16, DType::kBF16, true, false}, rng);
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+// One row is 256 KiB of floats, so that 64 of them fill a panel: several panels, then several blocks of tokens.
+TEST_P(GemmTest, ConvertedPanelsAndBlocks) {
+  GemmRunner runner(2, GetParam());
+  ExpectAgrees(runner, GetParam(), {2, 130, 65536, DType::kF32, DType::kF16, true, true}, rng);
+  ExpectAgrees(runner, GetParam(), {70, 3, 65536, DType::kBF16, DType::kBF16, true, false}, rng);
+  ExpectAgrees(runner, GetParam(), {2, 140, 65536, DType::kBF16, DType::kF16, false, false}, rng);
+  EXPECT_GT(runner.scratch_bytes(), 0u);
+  EXPECT_LE(runner.scratch_bytes(), GemmRunner::MaxScratchBytes());
+}
+
+TEST(Gemm, NothingToDoIsOk) {
+  GemmRunner runner(1, DetectIsa());
+  float x = 1.0f, w = 1.0f, out = 5.0f;
+  Gemm gemm{.x = &x, .x_type = DType::kF32, .n_tokens = 0, .n_in = 1, .w = &w, .w_type = DType::kF32, .n_out = 1};
+  gemm.out = &out, gemm.out_stride = 1;
+  EXPECT_TRUE(runner.Run(gemm).ok());
+  EXPECT_EQ(out, 5.0f);
+}
+
+TEST(GemmDeathTest, HalfActivationsAreABug) {
+  GemmRunner runner(1, DetectIsa());
+  Gemm gemm{.x_type = DType::kF16, .n_tokens = 1, .n_in = 1, .n_out = 1, .out_stride = 1};
+  EXPECT_DEATH((void)runner.Run(gemm), "activations");
+}
+
+TEST(Ceilings, AreMeasured) {
+  const Result<double> read = MeasureReadBandwidth(DetectIsa(), 1);
+  ASSERT_TRUE(read.ok()) << read.status().message();
+  EXPECT_GT(*read, 0.0);
+  EXPECT_TRUE(std::isfinite(*read));
+  const Result<double> gemm = MeasureGemmGflops(DetectIsa(), DType::kBF16, 1);
+  ASSERT_TRUE(gemm.ok()) << gemm.status().message();
+  EXPECT_GT(*gemm, 0.0);
+  EXPECT_TRUE(std::isfinite(*gemm));
+}
+
+}  // namespace
+}  // namespace duo

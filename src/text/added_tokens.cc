@@ -1,0 +1,131 @@
+#include "text/added_tokens.h"
+
+#include <algorithm>
+
+#include "text/limits.h"
+#include "text/utf8.h"
+
+namespace duo {
+namespace {
+
+// Start of the last character of text[0, end); end > 0.
+size_t PreviousCharacter(std::string_view text, size_t end) {
+  size_t pos = end - 1;
+  while (pos > 0 && (static_cast<uint8_t>(text[pos]) & 0xC0) == 0x80) --pos;
+  return pos;
+}
+
+bool TouchesWord(std::string_view text, size_t begin, size_t end) {
+  if (begin > 0 && IsWordCharacter(NextUtf8(text, PreviousCharacter(text, begin)).code_point)) return true;
+  return end < text.size() && IsWordCharacter(NextUtf8(text, end).code_point);
+}
+
+// Stops at `floor`, the end of the token before: white space is taken once.
+size_t SkipSpaceBackwards(std::string_view text, size_t pos, size_t floor) {
+  while (pos > floor) {
+    const size_t previous = PreviousCharacter(text, pos);
+    if (!IsWhiteSpace(NextUtf8(text, previous).code_point)) break;
+    pos = previous;
+  }
+  return std::max(pos, floor);
+}
+
+size_t SkipSpaceForwards(std::string_view text, size_t pos) {
+  while (pos < text.size()) {
+    const Utf8Step step = NextUtf8(text, pos);
+    if (!IsWhiteSpace(step.code_point)) break;
+    pos += step.n_bytes;
+  }
+  return pos;
+}
+
+}  // namespace
+
+Result<AddedToken> AddedToken::Parse(const Json& entry, int64_t id, const std::string& where) {
+  AddedToken token;
+  DUO_ASSIGN_OR_RETURN(token.content, JsonString(entry, "content", where));
+  if (token.content.size() > text_limits::kMaxAddedTokenBytes) {
+    return Status(StatusCode::kUnsupported, where + ": content: " + std::to_string(token.content.size()) +
+                                                " bytes, expected at most " +
+                                                std::to_string(text_limits::kMaxAddedTokenBytes));
+  }
+  if (id < 0 || id > text_limits::kMaxTokenId) {
+    return Status(StatusCode::kCorrupt, where + ": id: " + std::to_string(id) + ", expected 0.." +
+                                            std::to_string(text_limits::kMaxTokenId));
+  }
+  token.id = static_cast<int32_t>(id);
+  DUO_ASSIGN_OR_RETURN(token.single_word, JsonBoolOr(entry, "single_word", false, where));
+  DUO_ASSIGN_OR_RETURN(token.lstrip, JsonBoolOr(entry, "lstrip", false, where));
+  DUO_ASSIGN_OR_RETURN(token.rstrip, JsonBoolOr(entry, "rstrip", false, where));
+  DUO_ASSIGN_OR_RETURN(token.special, JsonBoolOr(entry, "special", false, where));
+  DUO_ASSIGN_OR_RETURN(token.normalized, JsonBoolOr(entry, "normalized", !token.special, where));
+  return token;
+}
+
+void AddedTokenFinder::Add(const AddedToken& token, std::string_view pattern) {
+  if (pattern.empty()) return;
+  uint32_t node = 0;
+  for (const char c : pattern) {
+    const auto byte = static_cast<uint8_t>(c);
+    uint32_t child = Child(node, byte);
+    if (child == 0) {
+      child = static_cast<uint32_t>(nodes_.size());
+      nodes_.emplace_back();
+      nodes_[node].children.emplace_back(byte, child);
+      if (node == 0) first_[byte] = child;
+    }
+    node = child;
+  }
+  if (nodes_[node].token >= 0) return;
+  nodes_[node].token = static_cast<int32_t>(tokens_.size());
+  tokens_.push_back({token.id, token.single_word, token.lstrip, token.rstrip, token.special});
+}
+
+uint32_t AddedTokenFinder::Child(uint32_t node, uint8_t byte) const {
+  if (node == 0) return first_[byte];
+  for (const auto& [label, child] : nodes_[node].children) {
+    if (label == byte) return child;
+  }
+  return 0;
+}
+
+int32_t AddedTokenFinder::Match(std::string_view text, size_t pos, size_t* end) const {
+  int32_t found = -1;
+  uint32_t node = 0;
+  for (size_t i = pos; i < text.size(); ++i) {
+    node = Child(node, static_cast<uint8_t>(text[i]));
+    if (node == 0) break;
+    if (nodes_[node].token >= 0) {
+      found = nodes_[node].token;
+      *end = i + 1;
+    }
+  }
+  return found;
+}
+
+std::vector<AddedTokenFinder::Piece> AddedTokenFinder::Split(std::string_view text, bool skip_special) const {
+  std::vector<Piece> pieces;
+  size_t copied = 0;  // end of the piece before
+  for (size_t pos = 0; pos < text.size();) {
+    size_t end = 0;
+    const int32_t index = first_[static_cast<uint8_t>(text[pos])] == 0 ? -1 : Match(text, pos, &end);
+    if (index < 0) {
+      ++pos;
+      continue;
+    }
+    const Flags& token = tokens_[static_cast<size_t>(index)];
+    size_t begin = pos;
+    pos = end;  // a match that is discarded below still uses its text up, as in the reference
+    if (skip_special && token.special) continue;
+    if (token.single_word && TouchesWord(text, begin, end)) continue;
+    if (token.lstrip) begin = SkipSpaceBackwards(text, begin, copied);
+    if (token.rstrip) end = SkipSpaceForwards(text, end);
+    if (copied < begin) pieces.push_back({text.substr(copied, begin - copied), -1});
+    pieces.push_back({text.substr(begin, end - begin), token.id});
+    copied = end;
+  }
+  if (copied < text.size()) pieces.push_back({text.substr(copied), -1});
+  return pieces;
+}
+
+}  // namespace duo
