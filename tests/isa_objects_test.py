@@ -18,6 +18,9 @@ FORBIDDEN = set("WwVvu")
 # Compilers and sanitizers put these references into every object; they are resolved by the run-time library.
 TOLERATED_UNDEFINED_PREFIXES = ("__asan_", "__ubsan_", "__tsan_", "__sanitizer_", "__gmon_start__")
 
+# A pointer to the exception personality routine, the same in every object: data, no instructions.
+TOLERATED_DATA_PREFIXES = ("DW.ref.",)
+
 
 def weak_symbols(nm, path):
     """[(letter, name)] of the forbidden symbols of one object."""
@@ -29,6 +32,8 @@ def weak_symbols(nm, path):
         if letter not in FORBIDDEN:
             continue
         if letter in "wv" and name.startswith(TOLERATED_UNDEFINED_PREFIXES):
+            continue
+        if letter == "V" and name.startswith(TOLERATED_DATA_PREFIXES):
             continue
         found.append((letter, name))
     return found

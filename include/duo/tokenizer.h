@@ -21,8 +21,9 @@ enum class SpecialTokens : uint8_t {
 class Tokenizer {
  public:
   /// Opens `dir`/tokenizer.json, or `dir`/tokenizer.model when there is no tokenizer.json. tokenizer_config.json is
-  /// read for bos/eos and the chat template when it is there.
+  /// read for bos/eos and the chat template when it is there, chat_template.jinja for a template of its own.
   /// kNotFound (neither file), kCorrupt (names file and key), kUnsupported (a model or pre-tokeniser duo lacks).
+  /// "truncation" and "padding" of tokenizer.json are not applied.
   static Result<Tokenizer> Open(const std::string& dir);
 
   Tokenizer(Tokenizer&&) noexcept;
@@ -33,7 +34,8 @@ class Tokenizer {
   /// Invalid UTF-8 is replaced by U+FFFD first (as Python's decode(errors="replace")). Linear time in the text's length.
   std::vector<int32_t> Encode(std::string_view text, SpecialTokens special = SpecialTokens::kAdd) const;
 
-  /// Text of `ids`: kAdd keeps special tokens in the text, kNone leaves them out. Ids outside the vocabulary are left out. Bytes that are not UTF-8 become U+FFFD.
+  /// Text of `ids`: kAdd keeps special tokens in the text, kNone leaves them out. Ids outside the vocabulary are left
+  /// out. Bytes that are not UTF-8 become U+FFFD.
   std::string Decode(const std::vector<int32_t>& ids, SpecialTokens special = SpecialTokens::kAdd) const;
 
   /// Number of ids the tokenizer knows (1 + the largest id).
@@ -96,7 +98,24 @@ class ChatTemplate {
   std::vector<std::string> stop_tokens() const;
 
  private:
+  void ReadDetails(std::string_view jinja);
+  std::vector<int32_t> RenderLlama2(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages) const;
+  std::vector<int32_t> RenderLlama3(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages) const;
+  std::vector<int32_t> RenderMistral(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages) const;
+  std::vector<int32_t> RenderChatMl(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages) const;
+
   Style style_;
+  // In what the templates of one family differ, read off the template's own text.
+  bool bos_ = true;
+  std::string default_system_;         // ChatML: the system message of a conversation without one
+  bool drop_reasoning_ = false;        // ChatML: <think>...</think> of earlier answers is left out (Qwen3)
+  bool dated_system_ = false;          // Llama-3.1: knowledge and today's date begin the system message
+  bool space_after_open_ = true;       // Mistral: spaces around its markers
+  bool space_before_close_ = true;
+  bool space_before_answer_ = false;
+  bool space_after_eos_ = false;
+  bool trim_answer_ = false;
+  bool system_in_last_turn_ = false;  // Mistral: the system message goes to the last user's, not the first
 };
 
 }  // namespace duo

@@ -24,6 +24,7 @@ namespace {
 
 constexpr int64_t kDefaultTokens = 16384;
 constexpr int kDefaultFacts = 8;
+constexpr int64_t kMaxTokens = 48;
 
 struct DemoOptions {
   CommonOptions common;
@@ -31,7 +32,7 @@ struct DemoOptions {
   std::optional<int> facts;
   std::string text;               // a file of the user's own, "-" = standard input
   std::vector<std::string> asks;  // the questions for it
-  int64_t max_tokens = 48;
+  int64_t max_tokens = 0;         // 0 = kMaxTokens, or a little more than the longest answer that is expected
 };
 
 /// Flags that are at odds, and the defaults that make `duo demo` run without any.
@@ -62,7 +63,12 @@ Result<DemoInput> MakeGeneratedInput(const DemoOptions& options, const Tokenizer
                                                  }));
   DemoInput input;
   input.text = tokenizer.Encode(book.text);
-  for (const Fact& fact : book.facts) input.questions.push_back({fact.question, fact.answer, fact.depth});
+  input.max_tokens = 0;
+  for (const Fact& fact : book.facts) {
+    const auto n_answer = static_cast<int64_t>(tokenizer.Encode(" " + fact.answer, SpecialTokens::kNone).size());
+    input.max_tokens = std::max(input.max_tokens, n_answer + 4);
+    input.questions.push_back({fact.question, fact.answer, fact.depth});
+  }
   return input;
 }
 
@@ -71,6 +77,7 @@ Result<DemoInput> MakeUserInput(const DemoOptions& options, const Tokenizer& tok
   if (text.empty()) return Status(StatusCode::kInvalidArgument, "--text: " + options.text + " is empty");
   if (text.back() != '\n') text += "\n\n";
   DemoInput input;
+  input.max_tokens = kMaxTokens;
   input.text = tokenizer.Encode(text);
   for (const std::string& ask : options.asks) {
     // A question of one line gets the cue that the embedded model knows.
@@ -126,9 +133,9 @@ std::string QuestionBlock(size_t i, const DemoInput& input, const std::vector<De
   std::string first_line = question.prompt.substr(0, question.prompt.find('\n'));
   std::string out = fmt::format("{:>2} {}\n", i + 1, Wrap(first_line, 3, columns));
   if (question.expected) {
-    out += fmt::format("   {:<8}   {}\n", "expected",
-                       Wrap(fmt::format("{}  ({:.0f} % into the text)", *question.expected, 100 * question.depth),
-                            kAnswerColumn, columns));
+    out += fmt::format(
+        "   {:<8}   {}\n", "expected",
+        Wrap(fmt::format("{}  (at {:.0f} %)", *question.expected, 100 * question.depth), kAnswerColumn, columns));
   }
   for (const DemoMode& mode : modes) out += AnswerLine(mode.name, question, mode.answers[i], columns);
   return out;
@@ -178,7 +185,7 @@ std::string Heading(const LoadedModel& loaded, const DemoInput& input, const Dem
   std::string out = fmt::format("{}: {} layers x {} KV heads; {}\n", c.name, c.n_layers, c.n_kv_heads,
                                 DescribeBackend(*loaded.backend));
   out += options.text.empty()
-             ? fmt::format("text: {} tokens, {} hidden facts, seed {}\n",
+             ? fmt::format("text: {} tokens, {} facts hidden in it (seed {})\n",
                            FormatCount(static_cast<int64_t>(input.text.size())), input.questions.size(),
                            options.common.seed)
              : fmt::format("text: {}, {} tokens\n", options.text, FormatCount(static_cast<int64_t>(input.text.size())));
@@ -235,7 +242,7 @@ Status RunDemo(const DemoOptions& options) {
   DUO_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Open(loaded.dir));
   DUO_ASSIGN_OR_RETURN(DemoInput input, options.text.empty() ? MakeGeneratedInput(options, tokenizer)
                                                              : MakeUserInput(options, tokenizer));
-  input.max_tokens = options.max_tokens;
+  if (options.max_tokens > 0) input.max_tokens = options.max_tokens;
   if (!common.json) DUO_RETURN_IF_ERROR(WriteOut(Heading(loaded, input, options)));
 
   SessionOptions full = loaded.session, random = loaded.session;
@@ -269,9 +276,9 @@ void AddDemo(CLI::App* app, VerbFunction* run) {
       ->type_name("FILE");
   AddTexts(verb, "--ask", &options->asks,
            "a question for it, repeatable; \"\\nAnswer: \" is put behind a question of one line");
-  AddInt(verb, "--max-tokens", {1, 100000}, &options->max_tokens,
-         "most tokens of an answer; it also ends with its line")
-      ->default_str(std::to_string(options->max_tokens));
+  AddInt(
+      verb, "--max-tokens", {1, 100000}, &options->max_tokens,
+      "most tokens of an answer, which also ends with its line (default: a little more than expected; 48 for --text)");
   verb->footer(
       "Without --model and --pattern the embedded model and its pattern are used, at sparsity 0.5.\n"
       "Example:\n"

@@ -93,7 +93,7 @@ std::string PlanTable(const Shape& shape, const ShapeHeads& heads, const MemoryP
     out += fmt::format("Without any context full attention needs {}, duo {}.\n", FormatBytes(full.TotalBytes(0)),
                        FormatBytes(duo.TotalBytes(0)));
   } else {
-    out += fmt::format("{} hold {:.2f} times the context with duo.\n", FormatBytes(memory),
+    out += fmt::format("{} holds {:.2f} times the context with duo.\n", FormatBytes(memory),
                        static_cast<double>(duo_context) / static_cast<double>(full_context));
   }
   if (c.trained_context > 0 && duo_context > c.trained_context) {

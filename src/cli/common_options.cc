@@ -16,6 +16,7 @@
 #include "base/json.h"
 #include "base/memory_info.h"
 #include "cli/flags.h"
+#include "cli/signals.h"
 #include "cli/terminal.h"
 
 namespace duo::cli {
@@ -100,10 +101,10 @@ Result<std::string> ReadStandardInput() {
   std::string text;
   char buffer[65536];
   while (text.size() <= kMostTextBytes) {
-    const ssize_t n = read(STDIN_FILENO, buffer, sizeof buffer);
-    if (n == 0) return text;
-    if (n < 0) {
-      if (errno == EINTR) return Status(StatusCode::kCancelled, "stopped while reading standard input");
+    const ssize_t n = Interrupted() ? 0 : read(STDIN_FILENO, buffer, sizeof buffer);
+    if (n == 0 && !Interrupted()) return text;
+    if (n <= 0) {
+      if (Interrupted()) return Status(StatusCode::kCancelled, "stopped while reading standard input");
       return Status(StatusCode::kIo, fmt::format("standard input cannot be read: {}", std::strerror(errno)));
     }
     text.append(buffer, static_cast<size_t>(n));

@@ -37,13 +37,13 @@ const char* StyleName(ChatTemplate::Style style) {
   return "";
 }
 
-/// Tokens that two conversations share when only the user's first message differs.
-Result<int64_t> SharedTokens(const Tokenizer& tokenizer, const ChatTemplate& style, std::vector<ChatMessage> messages) {
-  messages.push_back({ChatMessage::Role::kUser, "a"});
-  DUO_ASSIGN_OR_RETURN(const std::vector<int32_t> a, style.Render(tokenizer, messages));
-  messages.back().text = "1";
-  DUO_ASSIGN_OR_RETURN(const std::vector<int32_t> b, style.Render(tokenizer, messages));
-  return static_cast<int64_t>(CommonPrefix(a, b));
+/// Tokens that two conversations with this system prompt share when the user's first message differs.
+Result<int64_t> SharedTokens(const Tokenizer& tokenizer, const ChatTemplate& style, const ChatMessage& system) {
+  const ChatMessage a = {ChatMessage::Role::kUser, "a"};
+  const ChatMessage b = {ChatMessage::Role::kUser, "1"};
+  DUO_ASSIGN_OR_RETURN(const std::vector<int32_t> ids_a, style.Render(tokenizer, {system, a}));
+  DUO_ASSIGN_OR_RETURN(const std::vector<int32_t> ids_b, style.Render(tokenizer, {system, b}));
+  return static_cast<int64_t>(CommonPrefix(ids_a, ids_b));
 }
 
 /// Ends of the assistant's turn: as ids where the vocabulary has them, so that they never show, else as text.
@@ -74,7 +74,7 @@ Result<std::unique_ptr<Conversation>> Conversation::Open(const CommonOptions& co
   if (!options.system.empty()) {
     conversation->messages_.push_back({ChatMessage::Role::kSystem, options.system});
     DUO_ASSIGN_OR_RETURN(conversation->system_tokens_,
-                         SharedTokens(conversation->tokenizer_, *style, conversation->messages_));
+                         SharedTokens(conversation->tokenizer_, *style, conversation->messages_[0]));
     if (!common.pinned_prefix) conversation->loaded_.session.pinned_prefix = conversation->system_tokens_;
   }
   AddTurnEnds(conversation->tokenizer_, *style, &conversation->options_.generate);

@@ -41,7 +41,7 @@ struct DemoMode {
 struct DemoInput {
   std::vector<int32_t> text;  // tokens, begin-of-text included
   std::vector<DemoQuestion> questions;
-  int64_t max_tokens = 48;  // per answer
+  int64_t max_tokens = 0;  // per answer
 };
 
 /// Runs `input` with these heads. Ctrl-C: kCancelled. Other errors as Session's.

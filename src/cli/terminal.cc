@@ -99,11 +99,11 @@ std::string ProgressBar::Describe(const Progress& progress) const {
   const double rate = progress.seconds > 0 ? static_cast<double>(progress.done) / progress.seconds : 0;
   std::string line =
       fmt::format("{}{}{}  {}", label_, label_.empty() ? "" : ": ", progress.stage, FormatCount(progress.done));
-  if (progress.total > 0) line += "/" + FormatCount(progress.total);
+  if (progress.total > 0) line += fmt::format("/{}", FormatCount(progress.total));
   line += fmt::format(" {}  {} {}/s", progress.unit, FormatCount(static_cast<int64_t>(rate)), progress.unit);
-  if (progress.memory_bytes > 0) line += "  KV " + FormatBytes(progress.memory_bytes);
+  if (progress.memory_bytes > 0) line += fmt::format("  KV {}", FormatBytes(progress.memory_bytes));
   if (progress.total > 0 && rate > 0) {
-    line += "  " + FormatDuration(static_cast<double>(progress.total - progress.done) / rate) + " left";
+    line += fmt::format("  {} left", FormatDuration(static_cast<double>(progress.total - progress.done) / rate));
   }
   return line;
 }

@@ -41,8 +41,10 @@ TEST(BuiltinBook, TextOfSeedOneBeginsAndEndsAsItAlwaysDid) {
   const Book book = Make({.n_tokens = 400, .n_facts = 2});
   EXPECT_EQ(book.text.substr(0, 39), "This is a very long story book: <book> ");
   EXPECT_EQ(book.text.substr(book.text.size() - 11), " </book>.\n\n");
-  EXPECT_EQ(book.facts[0].needle, "PIN0");
-  EXPECT_EQ(book.facts[1].needle, "PIN1");
+  EXPECT_EQ(book.facts[0].needle, "The secret code of Laura is 8965");
+  EXPECT_EQ(
+      book.facts[1].needle,
+      "Remember this sequence of words, it's the first passkey to the vault: november yankee delta golf hotel foxtrot");
 }
 
 TEST(BuiltinBook, LengthIsMetWithinOnePercentAndNeverPassed) {

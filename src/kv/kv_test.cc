@@ -190,7 +190,9 @@ TEST(SplitKvCache, EveryNeededRowSurvivesRandomRewinds) {
         const int64_t at = model.cache().Rewind(pos);
         ASSERT_LE(at, pos);
         ASSERT_EQ(at, model.cache().len());
-        if (every != 0) ASSERT_LT(pos - at, every) << "more than one snapshot interval would be prefilled again";
+        if (every != 0) {
+          ASSERT_LT(pos - at, every) << "more than one snapshot interval would be prefilled again";
+        }
         model.Check();
         if (at < pos) model.Add(pos - at);
       }

@@ -19,9 +19,11 @@ namespace {
 std::string ShapeText(const TensorView& view) {
   std::string text = "[";
   for (int i = 0; i < view.rank; ++i) {
-    text += (i == 0 ? "" : ", ") + std::to_string(view.shape[static_cast<size_t>(i)]);
+    if (i > 0) text += ", ";
+    text += std::to_string(view.shape[static_cast<size_t>(i)]);
   }
-  return text + "]";
+  text += ']';
+  return text;
 }
 
 }  // namespace
@@ -97,9 +99,9 @@ class CheckpointLoader {
     const bool good = columns == 0 ? view.rank == 1 && view.shape[0] == rows
                                    : view.rank == 2 && view.shape[0] == rows && view.shape[1] == columns;
     if (good) return OkStatus();
-    std::string expected = "[" + std::to_string(rows) + (columns == 0 ? "" : ", " + std::to_string(columns)) + "]";
+    const TensorView expected{.rank = columns == 0 ? 1 : 2, .shape = {rows, columns, 0, 0}};
     return Status(StatusCode::kCorrupt,
-                  file_.dir() + ": " + name + ": shape " + ShapeText(view) + ", expected " + expected);
+                  file_.dir() + ": " + name + ": shape " + ShapeText(view) + ", expected " + ShapeText(expected));
   }
 
   Status Matrix(const std::string& name, int64_t rows, int64_t columns, TensorView* view) {

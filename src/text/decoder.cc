@@ -111,13 +111,13 @@ class MetaspaceStep final : public LinkedStep {
 };
 
 struct ReplaceOptions {
-  std::shared_ptr<const Pattern> pattern;  // shared by the running steps, which only read it
+  Pattern pattern;
   std::string content;
 };
 class ReplaceStep final : public LinkedStep {
  public:
   ReplaceStep(const ReplaceOptions& options, DecodeStep* next) : LinkedStep(next), options_(options) {}
-  void Take(std::string_view token) override { next_->Take(options_.pattern->ReplaceAll(token, options_.content)); }
+  void Take(std::string_view token) override { next_->Take(options_.pattern.ReplaceAll(token, options_.content)); }
 
  private:
   const ReplaceOptions& options_;
@@ -170,17 +170,15 @@ class ByteFallbackStep final : public LinkedStep {
  private:
   void PassOn(size_t n) {
     if (n == 0) return;
-    std::string text;
-    const std::string_view bytes = std::string_view(pending_).substr(0, n);
-    const bool spoilt = whole_run_ && !IsValidUtf8(bytes);
+    const std::string bytes = pending_.substr(0, n);
+    pending_.erase(0, n);
+    if (IsValidUtf8(bytes)) return next_->Take(bytes);
     for (size_t pos = 0; pos < n;) {
       const Utf8Step step = NextUtf8(bytes, pos);
-      const bool good = step.valid && !spoilt;
-      text += good ? bytes.substr(pos, step.n_bytes) : kReplacementUtf8;
+      const bool good = step.valid && !whole_run_;
+      next_->Take(good ? std::string_view(bytes).substr(pos, step.n_bytes) : kReplacementUtf8);
       pos += good ? step.n_bytes : 1;
     }
-    pending_.erase(0, n);
-    next_->Take(text);
   }
   bool whole_run_;
   std::string pending_;
@@ -248,20 +246,23 @@ using SpecPtr = std::unique_ptr<Decoder::Spec>;
 
 bool IsOneCharacter(std::string_view text) { return !text.empty() && NextUtf8(text, 0).n_bytes == text.size(); }
 
-Result<SpecPtr> ParseReplace(const Json& part, bool fused, const std::string& where) {
+// What parsing one step has to know of the steps before it.
+struct ParseState {
+  bool fused = false;  // tokens arrive in parts of one
+  size_t growth = 1;   // bytes out per byte in, at most
+};
+
+Result<SpecPtr> ParseReplace(const Json& part, ParseState* state, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(Pattern pattern, Pattern::Parse(part, where));
-  DUO_ASSIGN_OR_RETURN(std::string content, JsonString(part, "content", where));
-  if (content.size() > text_limits::kMaxReplacementBytes) {
-    return Status(StatusCode::kUnsupported, where + ": content: " + std::to_string(content.size()) + " bytes");
-  }
+  DUO_ASSIGN_OR_RETURN(std::string content, ParseReplacement(part, "content", where));
+  DUO_RETURN_IF_ERROR(LimitGrowth(pattern, content, &state->growth, where));
   // Behind Fuse a match could reach over two parts, unless it is a single character.
-  if (fused && (pattern.literal() == nullptr || !IsOneCharacter(*pattern.literal()))) {
+  if (state->fused && (pattern.literal() == nullptr || !IsOneCharacter(*pattern.literal()))) {
     return Status(StatusCode::kUnsupported,
                   where + ": Replace of more than one character after Fuse or ByteLevel is not supported");
   }
-  auto shared = std::make_shared<const Pattern>(std::move(pattern));
   return SpecPtr(std::make_unique<SpecOf<ReplaceStep, ReplaceOptions>>(
-      ReplaceOptions{.pattern = std::move(shared), .content = std::move(content)}));
+      ReplaceOptions{.pattern = std::move(pattern), .content = std::move(content)}));
 }
 
 Result<SpecPtr> ParseStrip(const Json& part, bool fused, const std::string& where) {
@@ -292,21 +293,20 @@ Result<SpecPtr> ParseMetaspace(const Json& part, const std::string& where) {
       .replacement = std::move(replacement), .drop_in_first_token = scheme != "never" && add_prefix_space}));
 }
 
-// `fused`: whether tokens arrive in parts; set when this step makes it so.
-Result<SpecPtr> ParsePart(const Json& part, bool* fused, const std::string& where) {
+Result<SpecPtr> ParsePart(const Json& part, ParseState* state, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(const std::string type, JsonString(part, "type", where));
-  if (type == "Replace") return ParseReplace(part, *fused, where);
-  if (type == "Strip") return ParseStrip(part, *fused, where);
+  if (type == "Replace") return ParseReplace(part, state, where);
+  if (type == "Strip") return ParseStrip(part, state->fused, where);
   if (type == "Metaspace") return ParseMetaspace(part, where);
   if (type == "Fuse") {
-    *fused = true;
+    state->fused = true;
     return SpecPtr(std::make_unique<SpecOf<FuseStep, FuseOptions>>(FuseOptions{}));
   }
-  if ((type == "ByteLevel" || type == "ByteFallback") && *fused) {
+  if ((type == "ByteLevel" || type == "ByteFallback") && state->fused) {
     return Status(StatusCode::kUnsupported, where + ": " + type + " after Fuse or ByteLevel is not supported");
   }
   if (type == "ByteLevel") {
-    *fused = true;
+    state->fused = true;
     return SpecPtr(std::make_unique<SpecOf<ByteLevelStep, ByteLevelOptions>>(ByteLevelOptions{}));
   }
   if (type == "ByteFallback") {
@@ -329,9 +329,9 @@ Result<Decoder> Decoder::Parse(const Json* spec, const std::string& where) {
     return decoder;
   }
   DUO_ASSIGN_OR_RETURN(const auto parts, FlattenSequence(*spec, "decoders", where));
-  bool fused = false;
+  ParseState state;
   for (const Json* part : parts) {
-    DUO_ASSIGN_OR_RETURN(SpecPtr parsed, ParsePart(*part, &fused, where));
+    DUO_ASSIGN_OR_RETURN(SpecPtr parsed, ParsePart(*part, &state, where));
     decoder.specs_.push_back(std::move(parsed));
   }
   return decoder;
@@ -339,9 +339,8 @@ Result<Decoder> Decoder::Parse(const Json* spec, const std::string& where) {
 
 Decoder Decoder::ForSentencePiece(bool strip_first_space) {
   Decoder decoder;
-  auto mark = std::make_shared<const Pattern>(Pattern::Literal(std::string(kMetaspace)));
-  decoder.specs_.push_back(
-      std::make_unique<SpecOf<ReplaceStep, ReplaceOptions>>(ReplaceOptions{.pattern = mark, .content = " "}));
+  decoder.specs_.push_back(std::make_unique<SpecOf<ReplaceStep, ReplaceOptions>>(
+      ReplaceOptions{.pattern = Pattern::Literal(std::string(kMetaspace)), .content = " "}));
   decoder.specs_.push_back(
       std::make_unique<SpecOf<ByteFallbackStep, ByteFallbackOptions>>(ByteFallbackOptions{false}));
   if (strip_first_space) {

@@ -2,10 +2,7 @@
 
 #include <utf8proc.h>
 
-#include <algorithm>
-
 #include "text/json_part.h"
-#include "text/limits.h"
 #include "text/pattern.h"
 #include "text/unicode_normal_form.h"
 #include "text/utf8.h"
@@ -16,8 +13,6 @@ class Normalizer::Step {
  public:
   virtual ~Step() = default;
   virtual void Apply(std::string* text) const = 0;
-  /// At most this many bytes come out per byte that goes in.
-  virtual size_t growth() const { return 1; }
 };
 
 namespace {
@@ -66,12 +61,6 @@ class ReplaceStep final : public Normalizer::Step {
  public:
   ReplaceStep(Pattern pattern, std::string content) : pattern_(std::move(pattern)), content_(std::move(content)) {}
   void Apply(std::string* text) const override { *text = pattern_.ReplaceAll(*text, content_); }
-  // A regex may match between any two bytes.
-  size_t growth() const override {
-    const std::string* literal = pattern_.literal();
-    if (literal == nullptr) return 1 + content_.size();
-    return 1 + content_.size() / std::max<size_t>(1, literal->size());
-  }
 
  private:
   Pattern pattern_;
@@ -102,15 +91,7 @@ class StripStep final : public Normalizer::Step {
   bool right_;
 };
 
-Result<std::string> ShortString(const Json& part, const char* key, const std::string& where) {
-  DUO_ASSIGN_OR_RETURN(std::string text, JsonString(part, key, where));
-  if (text.size() <= text_limits::kMaxReplacementBytes) return text;
-  return Status(StatusCode::kUnsupported, where + ": " + key + ": " + std::to_string(text.size()) +
-                                              " bytes, expected at most " +
-                                              std::to_string(text_limits::kMaxReplacementBytes));
-}
-
-Result<std::unique_ptr<Normalizer::Step>> ParseStep(const Json& part, const std::string& where) {
+Result<std::unique_ptr<Normalizer::Step>> ParseStep(const Json& part, size_t* growth, const std::string& where) {
   using StepPtr = std::unique_ptr<Normalizer::Step>;
   DUO_ASSIGN_OR_RETURN(const std::string type, JsonString(part, "type", where));
   if (type == "NFC") return StepPtr(std::make_unique<FormStep>(NormalForm::kNfc));
@@ -119,12 +100,13 @@ Result<std::unique_ptr<Normalizer::Step>> ParseStep(const Json& part, const std:
   if (type == "NFKD") return StepPtr(std::make_unique<FormStep>(NormalForm::kNfkd));
   if (type == "Lowercase") return StepPtr(std::make_unique<LowercaseStep>());
   if (type == "Prepend") {
-    DUO_ASSIGN_OR_RETURN(std::string prefix, ShortString(part, "prepend", where));
+    DUO_ASSIGN_OR_RETURN(std::string prefix, ParseReplacement(part, "prepend", where));
     return StepPtr(std::make_unique<PrependStep>(std::move(prefix)));
   }
   if (type == "Replace") {
     DUO_ASSIGN_OR_RETURN(Pattern pattern, Pattern::Parse(part, where));
-    DUO_ASSIGN_OR_RETURN(std::string content, ShortString(part, "content", where));
+    DUO_ASSIGN_OR_RETURN(std::string content, ParseReplacement(part, "content", where));
+    DUO_RETURN_IF_ERROR(LimitGrowth(pattern, content, growth, where));
     return StepPtr(std::make_unique<ReplaceStep>(std::move(pattern), std::move(content)));
   }
   if (type == "Strip") {
@@ -148,13 +130,7 @@ Result<Normalizer> Normalizer::Parse(const Json* spec, const std::string& where)
   DUO_ASSIGN_OR_RETURN(const auto parts, FlattenSequence(*spec, "normalizers", where));
   size_t growth = 1;
   for (const Json* part : parts) {
-    DUO_ASSIGN_OR_RETURN(auto step, ParseStep(*part, where));
-    growth *= step->growth();
-    if (growth > text_limits::kMaxNormalizerGrowth) {
-      return Status(StatusCode::kUnsupported, where + ": Replace steps that make a text more than " +
-                                                  std::to_string(text_limits::kMaxNormalizerGrowth) +
-                                                  " times as long");
-    }
+    DUO_ASSIGN_OR_RETURN(auto step, ParseStep(*part, &growth, where));
     normalizer.steps_.push_back(std::move(step));
   }
   return normalizer;

@@ -1,5 +1,7 @@
 #include "text/pattern.h"
 
+#include <algorithm>
+
 #include "text/json_part.h"
 #include "text/limits.h"
 
@@ -54,6 +56,24 @@ std::string Pattern::ReplaceAll(std::string_view text, std::string_view content)
   }
   out += text.substr(copied);
   return out;
+}
+
+Result<std::string> ParseReplacement(const Json& part, const char* key, const std::string& where) {
+  DUO_ASSIGN_OR_RETURN(std::string text, JsonString(part, key, where));
+  if (text.size() <= text_limits::kMaxReplacementBytes) return text;
+  return Status(StatusCode::kUnsupported, where + ": " + key + ": " + std::to_string(text.size()) +
+                                              " bytes, expected at most " +
+                                              std::to_string(text_limits::kMaxReplacementBytes));
+}
+
+Status LimitGrowth(const Pattern& pattern, const std::string& content, size_t* growth, const std::string& where) {
+  // A regex may match between any two bytes.
+  const std::string* literal = pattern.literal();
+  const size_t per_byte = literal == nullptr ? content.size() : content.size() / std::max<size_t>(1, literal->size());
+  *growth *= 1 + per_byte;
+  if (*growth <= text_limits::kMaxGrowth) return OkStatus();
+  return Status(StatusCode::kUnsupported, where + ": Replace steps that make a text more than " +
+                                              std::to_string(text_limits::kMaxGrowth) + " times as long");
 }
 
 }  // namespace duo

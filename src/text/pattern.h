@@ -31,4 +31,11 @@ class Pattern {
   std::optional<Regex> regex_;
 };
 
+/// The short string `key` that is put in place of matches. kCorrupt; kUnsupported beyond kMaxReplacementBytes.
+Result<std::string> ParseReplacement(const Json& part, const char* key, const std::string& where);
+
+/// Multiplies `growth` (bytes out per byte in, at most) by what replacing `pattern` by `content` may add. kUnsupported
+/// beyond text_limits::kMaxGrowth: a sequence of Replace steps must not turn a line into a gigabyte.
+Status LimitGrowth(const Pattern& pattern, const std::string& content, size_t* growth, const std::string& where);
+
 }  // namespace duo

@@ -125,7 +125,7 @@ class ByteLevelStage final : public PreTokenizer::Stage {
   void Run(std::string_view piece, bool at_start, PieceSink* next) const override {
     std::string prefixed;
     if (add_prefix_space_ && piece[0] != ' ') {
-      prefixed = " " + std::string(piece);
+      prefixed.append(1, ' ').append(piece);
       piece = prefixed;
     }
     if (!regex_.has_value()) return next->Piece(piece, at_start);

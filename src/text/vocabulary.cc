@@ -1,5 +1,7 @@
 #include "text/vocabulary.h"
 
+#include <fmt/format.h>
+
 #include "text/limits.h"
 
 namespace duo {
@@ -19,7 +21,7 @@ Result<Vocabulary> Vocabulary::Parse(const Json& vocab, const std::string& where
 }
 
 Status Vocabulary::Add(std::string_view text, int64_t id, const std::string& where) {
-  const std::string name = "\"" + std::string(text.substr(0, 60)) + "\"";
+  const std::string name = fmt::format("\"{}\"", text.substr(0, 60));
   if (id < 0 || id > text_limits::kMaxTokenId) {
     return Status(StatusCode::kCorrupt, where + ": " + name + ": id " + std::to_string(id) + ", expected 0.." +
                                             std::to_string(text_limits::kMaxTokenId));

@@ -1,9 +1,8 @@
 #include "kernels/cpu/ceilings.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <cstring>
 #include <dnnl.hpp>
 #include <new>
@@ -17,12 +16,25 @@
 namespace duo {
 namespace {
 
-constexpr int kReadPasses = 8;
+constexpr int kReadPasses = 6;
+// The block is larger than the caches of all threads together: each group of cores may have one of its own.
+constexpr size_t kLeastBytes = size_t{512} << 20, kMostBytes = size_t{2} << 30, kBytesPerThread = size_t{64} << 20;
 constexpr int kGemmRuns = 7;
 // Small enough that threads finish together, large enough that handing them out costs nothing.
 constexpr size_t kReadTaskBytes = size_t{2} << 20;
 
 double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// The last cache that core 0 shares with its neighbours; 0 when the system does not say. (sysconf multiplies it by the
+// number of such groups it supposes, which under a hypervisor can be the host's.)
+size_t LastCacheBytes() {
+  size_t kib = 0;
+  if (std::FILE* f = std::fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "re")) {
+    if (std::fscanf(f, "%zuK", &kib) != 1) kib = 0;
+    std::fclose(f);
+  }
+  return kib << 10;
+}
 
 // Keeps `value` alive for the optimiser without writing it anywhere.
 void Keep(double value) { asm volatile("" : : "g"(&value) : "memory"); }
@@ -56,8 +68,8 @@ double GemmGflops(DType type) {
 }  // namespace
 
 Result<double> MeasureReadBandwidth(Isa isa, int n_threads) {
-  const long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
-  const size_t want = std::max<size_t>(size_t{512} << 20, cache > 0 ? 8 * static_cast<size_t>(cache) : 0);
+  const size_t want = std::clamp(std::max(8 * LastCacheBytes(), static_cast<size_t>(n_threads) * kBytesPerThread),
+                                 kLeastBytes, kMostBytes);
   const auto n_tasks = static_cast<int64_t>(want / kReadTaskBytes);
   DUO_ASSIGN_OR_RETURN(const Buffer buffer, Buffer::Allocate(static_cast<size_t>(n_tasks) * kReadTaskBytes));
   auto* data = buffer.as<uint8_t>();

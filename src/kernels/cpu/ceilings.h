@@ -7,9 +7,10 @@
 
 namespace duo {
 
-/// GB/s (1e9 bytes) at which n_threads threads read a block of 512 MiB, or 8 times the last cache if that is more, with
-/// DenseKernels::read_sum. Best of several passes: the ceiling, not the average. Takes under a second, and that memory
-/// while it runs. kResourceExhausted when the memory cannot be had.
+/// GB/s (1e9 bytes) at which n_threads threads read a block with DenseKernels::read_sum: 512 MiB, or more where the
+/// caches are large (8 times the last one, 64 MiB per thread), at most 2 GiB. Best of several passes: the ceiling, not
+/// the average. Takes under a second on an idle machine; the block adds to the process' peak memory, so read that
+/// first. kResourceExhausted when the memory cannot be had.
 Result<double> MeasureReadBandwidth(Isa isa, int n_threads);
 
 /// GFLOP/s of oneDNN's matmul alone, [512, 4096] x [4096, 4096] of `type` (kF32 or kBF16) -> f32 with weights that were

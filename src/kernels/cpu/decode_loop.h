@@ -13,8 +13,8 @@
 namespace duo {
 namespace {
 
-// 64 rows of 128 bf16 keys and values are 32 KiB: they fit a first-level cache of 48 KiB beside the queries.
-constexpr int kDecodeRows = 64;
+// 32 rows of 128 bf16 keys and values are 16 KiB: a block and the next one fit a first-level cache of 32 or 48 KiB.
+constexpr int kDecodeRows = 32;
 // Heads that share one reading of memory; larger groups are read again for every 16 heads.
 constexpr int kDecodeHeads = 16;
 constexpr int kMaxHeadDim = 512;
@@ -43,6 +43,8 @@ struct DecodeLoop {
   struct Batch {
     alignas(64) char query[kDecodeHeads * kMaxHeadDim * C::kQueryBytes];  // [head][chunk]
     alignas(64) float scores[kDecodeHeads * kDecodeRows];                 // [head][row], then weights
+    alignas(64) float sums[kDecodeHeads * V::kLanes];                     // [head]: sum of weights, spread over lanes
+    float max[kDecodeHeads];
     float keep[kDecodeHeads];  // exp(old max - new max) of the block
     int query_stride;          // bytes per head
   };
@@ -104,19 +106,26 @@ struct DecodeLoop {
     }
   }
 
-  // scores -> exp(score - max) in place; updates max and sum; returns exp(old max - new max).
-  static float Weigh(float* scores, int n_rows, float* max, float* sum) {
+  // scores -> exp(score - max) in place; updates max and the spread sum; keep = exp(old max - new max). The largest score
+  // of a long cache is found early, so most blocks need no new maximum and nothing across lanes.
+  DUO_ALWAYS_INLINE void Weigh(float* scores, int n_rows, float* max, float* sums, float* keep) {
     constexpr int kStep = 2 * V::kLanes;
     const int padded = (n_rows + kStep - 1) / kStep * kStep;
     for (int r = n_rows; r < padded; ++r) scores[r] = -__builtin_inff();
     F block_max = V::Load(scores);
     for (int r = V::kLanes; r < padded; r += V::kLanes) block_max = V::Max(block_max, V::Load(scores + r));
-    const float found = V::HorizontalMax(block_max);
-    const float new_max = found > *max ? found : *max;
-    // An all -inf block of an empty state would give -inf - -inf; any finite shift gives weights of 0.
-    const F shift = V::Set(new_max > -__FLT_MAX__ ? new_max : -__FLT_MAX__);
     const F log2e = V::Set(kLog2E);
-    F sum0 = V::Zero(), sum1 = V::Zero();
+    *keep = 1.0f;
+    if (V::AnyGreater(block_max, V::Set(*max))) {
+      const float new_max = V::HorizontalMax(block_max);
+      alignas(64) float factor[V::kLanes];
+      V::Store(factor, V::Exp2(V::Mul(V::Set(*max - new_max), log2e)));
+      *max = new_max;
+      *keep = factor[0];
+    }
+    // An empty state and scores of -inf would give -inf - -inf; any finite shift gives weights of 0.
+    const F shift = V::Max(V::Set(*max), V::Set(-__FLT_MAX__));
+    F sum0 = V::Mul(V::Load(sums), V::Set(*keep)), sum1 = V::Zero();
     for (int r = 0; r < padded; r += kStep) {
       const F p0 = C::Exp2(V::Mul(V::Sub(V::Load(scores + r), shift), log2e));
       const F p1 = C::Exp2(V::Mul(V::Sub(V::Load(scores + r + V::kLanes), shift), log2e));
@@ -124,11 +133,7 @@ struct DecodeLoop {
       sum1 = V::Add(sum1, p1);
       C::StoreWeights(scores, r, p0, p1);
     }
-    alignas(64) float keep[V::kLanes];
-    V::Store(keep, V::Exp2(V::Mul(V::Sub(V::Set(*max), shift), log2e)));
-    *sum = *sum * keep[0] + V::HorizontalSum(V::Add(sum0, sum1));
-    *max = new_max;
-    return keep[0];
+    V::Store(sums, V::Add(sum0, sum1));
   }
 
   // Dimensions [d, d + n) of H heads: acc = acc * keep + sum over rows of weight * v. U chunks, or one partial chunk.
@@ -198,6 +203,10 @@ struct DecodeLoop {
   static void RunBatch(const DecodeAttention& a, int first, int n_heads, Batch* b) {
     const int head_dim = a.head_dim;
     const int chunks = (head_dim + kChunk - 1) / kChunk;
+    for (int h = 0; h < n_heads; ++h) {
+      b->max[h] = a.max[first + h];
+      for (int i = 0; i < V::kLanes; ++i) b->sums[h * V::kLanes + i] = i == 0 ? a.sum[first + h] : 0.0f;
+    }
     b->query_stride = chunks * kQueryChunkBytes;
     for (int h = 0; h < n_heads; ++h) {
       for (int c = 0; c < chunks; ++c) {
@@ -223,7 +232,7 @@ struct DecodeLoop {
         }
       }
       for (int h = 0; h < n_heads; ++h) {
-        b->keep[h] = Weigh(b->scores + h * kDecodeRows, n, a.max + first + h, a.sum + first + h);
+        Weigh(b->scores + h * kDecodeRows, n, b->max + h, b->sums + h * V::kLanes, b->keep + h);
       }
       const char* next = k + n * row_bytes;
       const size_t left = static_cast<size_t>(k_end - next), ahead = kDecodeRows * row_bytes;
@@ -237,6 +246,10 @@ struct DecodeLoop {
           default: AccumulateBlock<4>(v, n, *b, h, head_dim, acc, &keys); break;
         }
       }
+    }
+    for (int h = 0; h < n_heads; ++h) {
+      a.max[first + h] = b->max[h];
+      a.sum[first + h] = V::HorizontalSum(V::Load(b->sums + h * V::kLanes));
     }
   }
 

@@ -157,7 +157,10 @@ double ReadSum(const void* x, size_t bytes) {
   for (const auto& stream : acc) {
     for (const auto& chain : stream) sum = _mm512_add_epi64(sum, chain);
   }
-  auto total = static_cast<uint64_t>(_mm512_reduce_add_epi64(sum));
+  uint64_t lanes[8];
+  _mm512_storeu_si512(lanes, sum);
+  uint64_t total = 0;  // may wrap around, which _mm512_reduce_add_epi64's signed numbers must not
+  for (const uint64_t lane : lanes) total += lane;
   for (size_t i = kStreams * part; i < bytes; ++i) total += static_cast<unsigned char>(from[i]);
   return static_cast<double>(total);
 }

@@ -40,18 +40,20 @@ struct Bf16PairCache {
   // 32 floats rounded to nearest even: a in the lower half.
   DUO_ALWAYS_INLINE __m512i Round(F a, F b) { return (__m512i)_mm512_cvtne2ps_pbh(b, a); }
   // n >= 1 floats as 16 pairs, zeros behind.
-  DUO_ALWAYS_INLINE Unit LoadQueryUnits(const float* q, int n) {
+  DUO_ALWAYS_INLINE Unit RoundUpTo32(const float* q, int n) {
     if (n >= 32) return Round(V::Load(q), V::Load(q + 16));
-    if (n > 16) return Round(V::Load(q), V::LoadPartial(q + 16, n - 16));
-    return Round(_mm512_maskz_loadu_ps(V::First(n < 16 ? n : 16), q), V::Zero());
+    if (n >= 16) return Round(V::Load(q), V::LoadPartial(q + 16, n - 16));
+    return Round(V::LoadPartial(q, n), V::Zero());
   }
+  // As the bits of a float vector, which is what is transposed.
+  DUO_ALWAYS_INLINE F LoadQueryUnits(const float* q, int n) { return _mm512_castsi512_ps(RoundUpTo32(q, n)); }
 
   DUO_ALWAYS_INLINE Elements LoadElements(const char* p) { return _mm512_loadu_si512(p); }
   DUO_ALWAYS_INLINE Elements LoadElementsPartial(const char* p, int n) {
     return _mm512_maskz_loadu_epi16(V::First32(n), p);
   }
   DUO_ALWAYS_INLINE void PrepareQuery(const float* q, int n, char* out) {
-    _mm512_storeu_si512(out, LoadQueryUnits(q, n));
+    _mm512_storeu_si512(out, RoundUpTo32(q, n));
   }
   DUO_ALWAYS_INLINE Elements LoadQuery(const char* p) { return _mm512_loadu_si512(p); }
 

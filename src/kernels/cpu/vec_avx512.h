@@ -60,6 +60,7 @@ struct VecAvx512 {
   DUO_ALWAYS_INLINE F Mul(F a, F b) { return _mm512_mul_ps(a, b); }
   DUO_ALWAYS_INLINE F Fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   DUO_ALWAYS_INLINE F Max(F a, F b) { return _mm512_max_ps(a, b); }
+  DUO_ALWAYS_INLINE bool AnyGreater(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0; }
   DUO_ALWAYS_INLINE float HorizontalMax(F a) { return _mm512_reduce_max_ps(a); }
   DUO_ALWAYS_INLINE float HorizontalSum(F a) { return _mm512_reduce_add_ps(a); }
 

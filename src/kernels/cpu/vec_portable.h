@@ -75,6 +75,9 @@ struct VecPortable {
     for (int i = 0; i < 4; ++i) r[i] = a[i] > b[i] ? a[i] : b[i];
     return r;
   }
+  DUO_ALWAYS_INLINE bool AnyGreater(F a, F b) {
+    return a[0] > b[0] || a[1] > b[1] || a[2] > b[2] || a[3] > b[3];
+  }
   DUO_ALWAYS_INLINE float HorizontalMax(F a) {
     const float x = a[0] > a[1] ? a[0] : a[1], y = a[2] > a[3] ? a[2] : a[3];
     return x > y ? x : y;

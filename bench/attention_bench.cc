@@ -1,0 +1,180 @@
+// Attention kernels on one thread, per instruction set and model shape: GB/s of K and V read in decode, GFLOP/s of visible
+// query-key pairs in prefill (4 x head_dim operations each). Read_* lines give the memory bandwidth of the same run.
+// Pin it to one core: taskset -c 0 attention_bench
+#include <benchmark/benchmark.h>
+
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "base/bf16.h"
+#include "base/buffer.h"
+#include "base/rng.h"
+#include "kernels/attention.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/softmax_state.h"
+
+namespace duo {
+namespace {
+
+struct ModelShape {
+  const char* name;
+  int head_dim;
+  int group;
+  int n_kv_heads;
+};
+
+constexpr ModelShape kShapes[] = {
+    {"llama3_8b", 128, 4, 8}, {"llama32_1b", 64, 4, 8}, {"llama2_7b", 128, 1, 32}, {"qwen25_7b", 128, 7, 4}};
+
+// bf16 numbers on huge pages where the system gives them.
+class Rows {
+ public:
+  Rows(int64_t n, DType type, uint64_t seed) {
+    const size_t bytes = static_cast<size_t>(n) * DTypeBytes(type);
+    memory_ = VirtualBuffer::Reserve(bytes).value();
+    if (!memory_.Commit(0, bytes).ok()) std::abort();
+    Rng rng(seed);
+    std::vector<float> sample(4096 + 61);
+    for (float& x : sample) x = static_cast<float>(rng.Normal());
+    for (int64_t i = 0; i < n; ++i) {
+      const float x = sample[i % sample.size()];
+      if (type == DType::kF32) {
+        reinterpret_cast<float*>(memory_.data())[i] = x;
+      } else {
+        reinterpret_cast<bf16*>(memory_.data())[i] = ToBf16(x);
+      }
+    }
+  }
+  const char* data() const { return reinterpret_cast<const char*>(memory_.data()); }
+
+ private:
+  VirtualBuffer memory_;
+};
+
+std::vector<float> Normal(size_t n) {
+  Rng rng(3);
+  std::vector<float> x(n);
+  for (float& value : x) value = static_cast<float>(rng.Normal());
+  return x;
+}
+
+void Decode(benchmark::State& state, Isa isa, ModelShape shape, DType type, int64_t depth) {
+  // All KV heads of a layer, so that nothing stays in the caches between calls.
+  const int64_t elements = depth * shape.head_dim;
+  const Rows k(elements * shape.n_kv_heads, type, 1), v(elements * shape.n_kv_heads, type, 2);
+  const std::vector<float> q = Normal(static_cast<size_t>(shape.group) * shape.head_dim);
+  std::vector<float> max(shape.group), sum(shape.group), acc(q.size());
+  const AttentionKernels& kernels = AttentionKernelsFor(isa);
+  for (auto _ : state) {
+    for (int h = 0; h < shape.n_kv_heads; ++h) {
+      std::fill(max.begin(), max.end(), kNegInf);
+      std::fill(sum.begin(), sum.end(), 0.0f);
+      std::fill(acc.begin(), acc.end(), 0.0f);
+      DecodeAttention a;
+      a.q = q.data();
+      a.k = k.data() + static_cast<size_t>(h * elements) * DTypeBytes(type);
+      a.v = v.data() + static_cast<size_t>(h * elements) * DTypeBytes(type);
+      a.n_rows = depth;
+      a.group = shape.group;
+      a.head_dim = shape.head_dim;
+      a.kv_type = type;
+      a.math = type == DType::kF32 ? AttentionMath::kF32 : AttentionMath::kBF16;
+      a.scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
+      a.max = max.data();
+      a.sum = sum.data();
+      a.acc = acc.data();
+      kernels.decode(a);
+      benchmark::DoNotOptimize(acc.data());
+    }
+  }
+  const double bytes = 2.0 * static_cast<double>(elements * shape.n_kv_heads) * static_cast<double>(DTypeBytes(type));
+  state.counters["GB/s"] = benchmark::Counter(bytes * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
+}
+
+void Prefill(benchmark::State& state, Isa isa, ModelShape shape, DType type, int64_t depth, LambdaMask mask) {
+  const int64_t chunk = 512;
+  const bool streaming = mask.window != kWholeContext;
+  const int64_t body_pos = streaming ? depth - mask.window + 1 : 0;
+  const int64_t n_rows = (streaming ? mask.sink : 0) + depth + chunk - body_pos;
+  const Rows k(n_rows * shape.head_dim, type, 1), v(n_rows * shape.head_dim, type, 2);
+  const int64_t stride = int64_t{shape.group} * shape.head_dim;
+  const std::vector<float> q = Normal(static_cast<size_t>(chunk * stride));
+  std::vector<float> out(q.size());
+  const Buffer scratch = Buffer::Allocate(PrefillScratchBytes(shape.group, shape.head_dim)).value();
+  const AttentionKernels& kernels = AttentionKernelsFor(isa);
+  const int64_t block = PrefillBlockTokens(shape.group, shape.head_dim);
+  for (auto _ : state) {
+    for (int64_t t = 0; t < chunk; t += block) {
+      PrefillAttention a;
+      a.q = q.data() + t * stride;
+      a.q_stride = stride;
+      a.q_pos = depth + t;
+      a.n_tokens = std::min(block, chunk - t);
+      a.group = shape.group;
+      a.head_dim = shape.head_dim;
+      a.k = k.data();
+      a.v = v.data();
+      a.n_rows = n_rows;
+      a.n_sink_rows = streaming ? mask.sink : 0;
+      a.body_pos = body_pos;
+      a.kv_type = type;
+      a.math = type == DType::kF32 ? AttentionMath::kF32 : AttentionMath::kBF16;
+      a.mask = mask;
+      a.scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
+      a.out = out.data() + t * stride;
+      a.out_stride = stride;
+      a.scratch = scratch.data();
+      kernels.prefill(a);
+    }
+    benchmark::DoNotOptimize(out.data());
+  }
+  double pairs = 0;
+  for (int64_t t = 0; t < chunk; ++t) {
+    pairs += static_cast<double>(streaming ? mask.sink + mask.window : depth + t + 1);
+  }
+  state.counters["GFLOP/s"] = benchmark::Counter(4e-9 * pairs * static_cast<double>(shape.group * shape.head_dim),
+                                                 benchmark::Counter::kIsIterationInvariantRate);
+}
+
+void Read(benchmark::State& state, Isa isa) {
+  const size_t bytes = size_t{1} << 28;
+  const Rows memory(static_cast<int64_t>(bytes / 4), DType::kF32, 1);
+  const DenseKernels& kernels = DenseKernelsFor(isa);
+  for (auto _ : state) benchmark::DoNotOptimize(kernels.read_sum(memory.data(), bytes));
+  state.counters["GB/s"] =
+      benchmark::Counter(static_cast<double>(bytes) * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
+}
+
+void RegisterAll() {
+  for (const Isa isa : {Isa::kAvx512Bf16, Isa::kAvx512, Isa::kAvx2, Isa::kPortable}) {
+    if (isa > DetectIsa()) continue;
+    const std::string level = IsaName(isa);
+    benchmark::RegisterBenchmark(("Read/" + level).c_str(), Read, isa)->Unit(benchmark::kMillisecond);
+    for (const ModelShape& shape : kShapes) {
+      for (const DType type : {DType::kBF16, DType::kF32}) {
+        const std::string tail = std::string("/") + DTypeName(type) + "/" + shape.name + "/" + level;
+        benchmark::RegisterBenchmark(("Decode32k" + tail).c_str(), Decode, isa, shape, type, 32768)
+            ->Unit(benchmark::kMillisecond);
+        benchmark::RegisterBenchmark(("Prefill512At32k" + tail).c_str(), Prefill, isa, shape, type, 32768, LambdaMask{})
+            ->Unit(benchmark::kMillisecond);
+        benchmark::RegisterBenchmark(("Streaming512" + tail).c_str(), Prefill, isa, shape, type, 32768,
+                                     LambdaMask{.sink = 128, .window = 256})
+            ->Unit(benchmark::kMillisecond);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace duo
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  duo::RegisterAll();
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}

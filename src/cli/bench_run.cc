@@ -1,0 +1,317 @@
+#include "cli/bench_run.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <memory>
+
+#include "backend/backend.h"
+#include "base/rng.h"
+#include "cli/signals.h"
+#include "model/weights.h"
+
+namespace duo::cli {
+namespace {
+
+// Modes take turns after this many decode steps; the first step of a turn warms the caches and does not count.
+constexpr int64_t kStepsPerTurn = 8;
+
+using Clock = std::chrono::steady_clock;
+double MsSince(Clock::time_point begin) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
+}
+
+Status Cancelled() { return Status(StatusCode::kCancelled, "stopped on request"); }
+
+/// Smallest value that at least `share` of the samples do not exceed; their median for 0.5 (the mean of the middle
+/// two).
+double Quantile(std::vector<double> samples, double share) {
+  std::sort(samples.begin(), samples.end());
+  const size_t n = samples.size();
+  if (share == 0.5) return (samples[(n - 1) / 2] + samples[n / 2]) / 2;
+  return samples[static_cast<size_t>(std::ceil(share * static_cast<double>(n))) - 1];
+}
+
+/// Elements and bytes of the matrices: those of the layers, and the last one, which only tokens with logits go through.
+struct MatrixSizes {
+  double layer_elements = 0, layer_bytes = 0;
+  double head_elements = 0, head_bytes = 0;
+};
+
+MatrixSizes SizesOf(const Model& model) {
+  MatrixSizes sizes;
+  const Model::Weights& weights = model.weights();
+  const auto add = [](const TensorView& view, double* elements, double* bytes) {
+    *elements += static_cast<double>(view.shape[0]) * static_cast<double>(view.shape[1]);
+    *bytes += static_cast<double>(view.bytes());
+  };
+  for (const LayerWeights& layer : weights.layers) {
+    for (const TensorView* view : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
+      add(*view, &sizes.layer_elements, &sizes.layer_bytes);
+    }
+  }
+  add(weights.lm_head, &sizes.head_elements, &sizes.head_bytes);
+  return sizes;
+}
+
+/// Work that a test cannot avoid, per token.
+struct Work {
+  double kv_bytes = 0;
+  double weight_bytes = 0;
+  double attention_flop = 0;
+  double linear_flop = 0;
+};
+
+/// Counts rows of K (and as many of V) by DESIGN.md 4: a streaming head sees sink + window of them at most.
+class WorkCounter {
+ public:
+  WorkCounter(const Model& model, const SessionOptions& options)
+      : sizes_(SizesOf(model)),
+        n_retrieval_(options.heads.n_retrieval()),
+        n_streaming_(static_cast<double>(options.heads.retrieval.size()) - n_retrieval_),
+        row_bytes_(2.0 * model.config().head_dim * static_cast<double>(DTypeBytes(options.kv_type))),
+        pair_flop_(4.0 * model.config().head_dim * model.config().group()),
+        options_(options) {}
+
+  Work Decode(int64_t depth) const {
+    const double rows = Rows(depth + 1, options_.sink + options_.recent);
+    return {.kv_bytes = rows * row_bytes_,
+            .weight_bytes = sizes_.layer_bytes + sizes_.head_bytes,
+            .attention_flop = rows * pair_flop_,
+            .linear_flop = 2 * (sizes_.layer_elements + sizes_.head_elements)};
+  }
+
+  Work Prefill(int64_t depth, int64_t n) const {
+    Work work;
+    for (int64_t pos = depth; pos < depth + n; ++pos) {
+      work.attention_flop += Rows(pos + 1, options_.sink + options_.prefill_recent) * pair_flop_;
+    }
+    for (int64_t begin = 0; begin < n; begin += options_.chunk) {
+      const int64_t end = std::min(n, begin + options_.chunk);
+      work.kv_bytes += Rows(depth + end, options_.sink + options_.prefill_recent + end - begin) * row_bytes_;
+      work.weight_bytes += sizes_.layer_bytes;
+    }
+    const auto tokens = static_cast<double>(n);
+    return {.kv_bytes = work.kv_bytes / tokens,
+            .weight_bytes = (work.weight_bytes + sizes_.head_bytes) / tokens,
+            .attention_flop = work.attention_flop / tokens,
+            .linear_flop = 2 * (sizes_.layer_elements + sizes_.head_elements / tokens)};
+  }
+
+ private:
+  /// Rows of all KV heads when n exist and a streaming head sees at most `most`.
+  double Rows(int64_t n, int64_t most) const {
+    return n_retrieval_ * static_cast<double>(n) + n_streaming_ * static_cast<double>(std::min(n, most));
+  }
+
+  MatrixSizes sizes_;
+  double n_retrieval_, n_streaming_;
+  double row_bytes_;  // of K and V together
+  double pair_flop_;  // q k and p v: two operations per element each, for every q head of the group
+  SessionOptions options_;
+};
+
+/// Milliseconds per token, one entry per sample.
+struct Samples {
+  std::vector<double> total, attention, linear;
+
+  void Add(double ms, const BackendTimes& times, double tokens) {
+    total.push_back(ms / tokens);
+    attention.push_back(times.attention_s * 1e3 / tokens);
+    linear.push_back(times.linear_s * 1e3 / tokens);
+  }
+};
+
+/// One mode at one depth.
+class DepthRun {
+ public:
+  static Result<DepthRun> Start(const Model& model, const BenchMode& mode, const BenchTests& tests, int64_t depth,
+                                const ProgressCallback& progress) {
+    DUO_ASSIGN_OR_RETURN(Session session, Session::Create(model, OptionsAt(mode, tests, depth)));
+    DepthRun run(model, mode.name, std::move(session), depth);
+    DUO_RETURN_IF_ERROR(run.FillTo(depth, tests, progress));
+    const uint64_t snapshot = tests.UsesSnapshot(depth) ? run.session_.plan().snapshot_bytes_each : 0;
+    run.kv_bytes_ = run.session_.kv_bytes() - snapshot;
+    return run;
+  }
+
+  Status DecodeTurn(int64_t n_steps) {
+    for (int64_t step = 0; step <= n_steps; ++step) {
+      model_->backend()->ResetTimes();
+      const auto begin = Clock::now();
+      DUO_RETURN_IF_ERROR(session_.Decode(RandomIds(1)[0]));
+      if (step > 0) decode_.Add(MsSince(begin), model_->backend()->times(), 1);
+      if (Interrupted()) return Cancelled();
+    }
+    return OkStatus();
+  }
+
+  Status PrefillOnce(int64_t n, const ProgressCallback& progress) {
+    DUO_RETURN_IF_ERROR(session_.Rewind(depth_, progress));
+    const std::vector<int32_t> ids = RandomIds(n);
+    model_->backend()->ResetTimes();
+    const auto begin = Clock::now();
+    DUO_RETURN_IF_ERROR(session_.Prefill(ids, progress));
+    prefill_.Add(MsSince(begin), model_->backend()->times(), static_cast<double>(n));
+    return OkStatus();
+  }
+
+  /// Appends the row of `test` if it was measured.
+  void AddRow(const std::string& test, const BenchTests& tests, BenchReport* report) const {
+    const Samples& samples = test == "decode" ? decode_ : prefill_;
+    if (samples.total.empty()) return;
+    const WorkCounter counter(*model_, session_.options());
+    const auto n_samples = static_cast<int64_t>(samples.total.size());
+    // Every step goes one token deeper: the one in the middle stands for all.
+    const Work work =
+        test == "decode" ? counter.Decode(depth_ + n_samples / 2) : counter.Prefill(depth_, tests.prefill);
+    report->rows.push_back(Row(test, test == "decode" ? n_samples : tests.prefill, samples, work, tests, *report));
+  }
+
+  /// KV and activations; the backend's scratch belongs to all sessions together and is left out.
+  uint64_t planned_bytes() const {
+    const MemoryPlan& plan = session_.plan();
+    return plan.activation_bytes - scratch_bytes() + plan.KvBytes(session_.len());
+  }
+  uint64_t scratch_bytes() const {
+    const ModelConfig& c = model_->config();
+    return model_->backend()->MaxScratchBytes({.n_tokens = session_.options().chunk,
+                                               .widest_input = std::max(c.intermediate_size, c.hidden_size),
+                                               .n_kv_heads = c.n_kv_heads,
+                                               .group = c.group(),
+                                               .head_dim = c.head_dim,
+                                               .compute = session_.options().compute});
+  }
+
+ private:
+  DepthRun(const Model& model, std::string mode, Session session, int64_t depth)
+      : model_(&model), mode_(std::move(mode)), session_(std::move(session)), depth_(depth) {}
+
+  Status FillTo(int64_t depth, const BenchTests& tests, const ProgressCallback& progress) {
+    if (depth == 0) return OkStatus();
+    if (tests.fill == Fill::kPrefill) return session_.Prefill(RandomIds(depth), progress);
+    if (!tests.UsesSnapshot(depth)) return session_.FillSynthetic(depth, kSeed);
+    // Synthetic rows take no snapshot: the last token is a real one, so that the way back to this depth exists.
+    DUO_RETURN_IF_ERROR(session_.FillSynthetic(depth - 1, kSeed));
+    return session_.Prefill(RandomIds(1), progress);
+  }
+
+  std::vector<int32_t> RandomIds(int64_t n) {
+    std::vector<int32_t> ids(static_cast<size_t>(n));
+    const auto vocab = static_cast<uint64_t>(model_->config().vocab_size);
+    for (int32_t& id : ids) id = static_cast<int32_t>(rng_.Below(vocab));
+    return ids;
+  }
+
+  BenchRow Row(const std::string& test, int64_t tokens, const Samples& samples, const Work& work,
+               const BenchTests& tests, const BenchReport& report) const {
+    BenchRow row;
+    row.test = test;
+    row.mode = mode_;
+    row.depth = depth_;
+    row.tokens = tokens;
+    row.weights = DTypeName(model_->weights().layers[0].q.dtype);
+    row.kv_type = DTypeName(session_.options().kv_type);
+    row.sparsity = session_.options().heads.sparsity();
+    row.ms_per_token = Quantile(samples.total, 0.5);
+    row.ms_per_token_p90 = Quantile(samples.total, 0.9);
+    row.attention_ms = Quantile(samples.attention, 0.5);
+    row.linear_ms = Quantile(samples.linear, 0.5);
+    row.attention_gb_s = work.kv_bytes / row.attention_ms / 1e6;
+    row.attention_gflop_s = work.attention_flop / row.attention_ms / 1e6;
+    row.gemm_gflop_s = work.linear_flop / row.linear_ms / 1e6;
+    row.linear_gb_s = work.weight_bytes / row.linear_ms / 1e6;
+    row.kv_bytes = kv_bytes_;
+    row.bytes_per_token = work.kv_bytes + work.weight_bytes;
+    row.floor_ms = std::max(row.bytes_per_token / report.read_gb_s,
+                            (work.attention_flop + work.linear_flop) / report.gemm_ceiling()) /
+                   1e6;
+    row.fill = tests.fill == Fill::kSynthetic ? "synthetic" : "prefill";
+    return row;
+  }
+
+  static constexpr uint64_t kSeed = 1;
+  const Model* model_;
+  std::string mode_;
+  Session session_;
+  int64_t depth_;
+  uint64_t kv_bytes_ = 0;
+  Rng rng_{kSeed};
+  Samples decode_, prefill_;
+};
+
+/// All tests on these modes, turn by turn.
+Status RunTurns(const BenchTests& tests, const ProgressCallback& progress, std::vector<DepthRun>* runs) {
+  for (int repetition = 0; repetition < tests.repeat; ++repetition) {
+    for (int64_t done = 0; done < tests.decode; done += kStepsPerTurn) {
+      for (DepthRun& run : *runs) {
+        DUO_RETURN_IF_ERROR(run.DecodeTurn(std::min(kStepsPerTurn, tests.decode - done)));
+      }
+    }
+  }
+  for (int repetition = 0; tests.prefill > 0 && repetition < tests.repeat; ++repetition) {
+    for (DepthRun& run : *runs) DUO_RETURN_IF_ERROR(run.PrefillOnce(tests.prefill, progress));
+  }
+  return OkStatus();
+}
+
+/// Kernels are set up at their first use: one chunk that nobody times.
+Status WarmUpPrefill(const Model& model, const BenchMode& mode, const BenchTests& tests) {
+  DUO_ASSIGN_OR_RETURN(Session session, Session::Create(model, OptionsAt(mode, tests, 0)));
+  return session.Prefill(std::vector<int32_t>(static_cast<size_t>(std::min(tests.prefill, mode.session.chunk)), 0));
+}
+
+}  // namespace
+
+int64_t BenchTests::Longest(int64_t depth) const {
+  const int64_t turns = (decode + kStepsPerTurn - 1) / kStepsPerTurn;
+  return depth + std::max<int64_t>({1, prefill, repeat * (decode + turns)});
+}
+
+bool BenchTests::UsesSnapshot(int64_t depth) const { return prefill > 0 && depth >= 2 * (Longest(depth) - depth); }
+
+SessionOptions OptionsAt(const BenchMode& mode, const BenchTests& tests, int64_t depth) {
+  SessionOptions options = mode.session;
+  options.max_context = tests.Longest(depth);
+  options.snapshot_every = tests.UsesSnapshot(depth) ? depth : 0;
+  return options;
+}
+
+Result<uint64_t> PlannedBytes(const BenchMode& mode, const BenchTests& tests, int64_t depth, const ModelConfig& config,
+                              const Backend& backend) {
+  DUO_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(config, 0, OptionsAt(mode, tests, depth), backend));
+  return plan.TotalBytes(tests.Longest(depth));
+}
+
+Status RunBenchTests(const Model& model, const std::vector<BenchMode>& modes, const BenchTests& tests, bool interleaved,
+                     const ProgressCallback& progress, BenchReport* report) {
+  if (tests.prefill > 0) DUO_RETURN_IF_ERROR(WarmUpPrefill(model, modes[0], tests));
+  std::vector<std::vector<BenchMode>> groups;  // modes that live together
+  for (const BenchMode& mode : modes) {
+    if (groups.empty() || !interleaved) groups.emplace_back();
+    groups.back().push_back(mode);
+  }
+  for (const int64_t depth : tests.depths) {
+    const size_t first_row = report->rows.size();
+    for (const std::vector<BenchMode>& group : groups) {
+      std::vector<DepthRun> runs;
+      for (const BenchMode& mode : group) {
+        DUO_ASSIGN_OR_RETURN(DepthRun run, DepthRun::Start(model, mode, tests, depth, progress));
+        runs.push_back(std::move(run));
+      }
+      DUO_RETURN_IF_ERROR(RunTurns(tests, progress, &runs));
+      uint64_t planned = model.weights_bytes() + runs[0].scratch_bytes();
+      for (const DepthRun& run : runs) {
+        for (const char* test : {"decode", "prefill"}) run.AddRow(test, tests, report);
+        planned += run.planned_bytes();
+      }
+      report->plan_bytes = std::max(report->plan_bytes, planned);
+    }
+    // Modes side by side.
+    std::stable_sort(report->rows.begin() + static_cast<std::ptrdiff_t>(first_row), report->rows.end(),
+                     [](const BenchRow& a, const BenchRow& b) { return a.test < b.test; });
+  }
+  return OkStatus();
+}
+
+}  // namespace duo::cli

@@ -1,0 +1,214 @@
+// duo bench: speed and memory at given depths, full attention and the split cache side by side, beside the machine's
+// ceilings measured in the same run.
+#include <fmt/format.h>
+
+#include <CLI/App.hpp>
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "base/memory_info.h"
+#include "cli/bench_run.h"
+#include "cli/bench_table.h"
+#include "cli/commands.h"
+#include "cli/common_options.h"
+#include "cli/flags.h"
+#include "cli/json_output.h"
+#include "cli/shape_options.h"
+#include "cli/terminal.h"
+
+namespace duo::cli {
+namespace {
+
+constexpr int64_t kMostTokens = int64_t{1} << 30;
+constexpr double kDefaultSparsity = 0.5;
+
+enum class Format : uint8_t { kMarkdown, kCsv, kJson };
+
+struct BenchOptions {
+  CommonOptions common;
+  std::string config;  // a config.json instead of a model, with random weights
+  bool random_weights = false;
+  int layers = 0;  // 0 = all
+  std::string depths = "0,4096";
+  BenchTests tests;
+  Format format = Format::kMarkdown;
+};
+
+Status Bad(const std::string& sentence) { return Status(StatusCode::kInvalidArgument, sentence); }
+
+Status CheckFlags(const BenchOptions& o) {
+  if (o.config.empty() && o.common.model.empty())
+    return Bad("--model: is missing; bench takes a model, or --config FILE");
+  if (!o.config.empty() && !o.common.model.empty()) return Bad("--config: excludes --model");
+  if (!o.config.empty() && !o.random_weights) return Bad("--config: has no weights; --random-weights makes some");
+  if (o.layers > 0 && !o.random_weights) return Bad("--layers: needs --random-weights");
+  if (o.tests.decode == 0 && o.tests.prefill == 0) return Bad("--decode 0 and --prefill 0 leave nothing to measure");
+  return OkStatus();
+}
+
+std::vector<int64_t> ParseDepths(const std::string& text) {
+  std::vector<int64_t> depths;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    depths.push_back(ParseInt("--depths", text.substr(begin, end - begin), {0, kMostTokens}));
+    begin = end + 1;
+  }
+  return depths;
+}
+
+/// The shape that runs, before there are weights.
+struct BenchShape {
+  ModelConfig config;  // of the whole model
+  int n_layers = 0;    // that run
+  std::string dir;     // of the checkpoint; empty for random weights
+  uint64_t weights_bytes = 0;
+};
+
+Result<BenchShape> LoadShape(const BenchOptions& options, Backend* backend) {
+  BenchShape shape;
+  std::string path = options.config;
+  if (path.empty()) {
+    DUO_ASSIGN_OR_RETURN(path, ResolveModelDir(options.common.model));
+    if (!options.random_weights) shape.dir = path;
+  }
+  DUO_ASSIGN_OR_RETURN(shape.config, LoadModelConfig(path));
+  if (options.layers > shape.config.n_layers) {
+    return Bad(fmt::format("--layers: {}, the model has {}", options.layers, shape.config.n_layers));
+  }
+  shape.n_layers = options.layers > 0 ? options.layers : shape.config.n_layers;
+  ModelConfig runs = shape.config;
+  runs.n_layers = shape.n_layers;
+  shape.weights_bytes = static_cast<uint64_t>(runs.n_parameters()) * 2;  // bf16
+  if (!shape.dir.empty()) {
+    DUO_ASSIGN_OR_RETURN(const Model mapped, Model::Open(shape.dir, backend));  // reads no more than the headers
+    shape.weights_bytes = mapped.weights_bytes();
+  }
+  return shape;
+}
+
+/// Whether both modes fit at once. kResourceExhausted, with the numbers, when one of them does not even fit alone.
+Result<bool> CheckMemory(const BenchOptions& options, const ModelConfig& runs, uint64_t weights_bytes,
+                         const std::vector<BenchMode>& modes, const Backend& backend) {
+  const uint64_t available = options.common.memory_bytes != 0 ? options.common.memory_bytes : AvailableMemoryBytes();
+  bool together = true;
+  for (const int64_t depth : options.tests.depths) {
+    uint64_t all = weights_bytes;
+    for (const BenchMode& mode : modes) {
+      DUO_ASSIGN_OR_RETURN(const uint64_t bytes, PlannedBytes(mode, options.tests, depth, runs, backend));
+      all += bytes;
+      if (weights_bytes + bytes <= available) continue;
+      return Status(
+          StatusCode::kResourceExhausted,
+          fmt::format("--depths: {} tokens with {} need {} ({} of weights, {} of KV and activations), {} are "
+                      "available{}",
+                      depth, mode.name == "full" ? "full attention" : "duo", FormatBytes(weights_bytes + bytes),
+                      FormatBytes(weights_bytes), FormatBytes(bytes), FormatBytes(available),
+                      options.random_weights ? "; --layers N runs a part of the model" : ""));
+    }
+    together = together && all <= available;
+  }
+  return together;
+}
+
+Status MeasureCeilings(const BenchOptions& options, Backend* backend, BenchReport* report) {
+  DUO_ASSIGN_OR_RETURN(report->read_gb_s, backend->MeasureReadBandwidth());
+  DUO_ASSIGN_OR_RETURN(report->gemm_bf16_gflop_s, backend->MeasureGemm(ComputeType::kBF16));
+  if (options.common.compute == ComputeType::kF32) {
+    DUO_ASSIGN_OR_RETURN(const double f32, backend->MeasureGemm(ComputeType::kF32));
+    report->gemm_f32_gflop_s = f32;
+  }
+  return OkStatus();
+}
+
+Result<std::vector<BenchMode>> MakeModes(const BenchOptions& options, const ShapeHeads& heads) {
+  CommonOptions common = options.common;
+  common.memory_bytes = 0;  // checked here for both modes together
+  DUO_ASSIGN_OR_RETURN(SessionOptions duo, ResolveSession(common, heads.pattern, 0));
+  duo.heads = heads.heads;
+  SessionOptions full = duo;
+  full.heads = AllRetrieval(heads.heads.n_layers, heads.heads.n_kv_heads);
+  return std::vector<BenchMode>{{"full", full}, {"duo", duo}};
+}
+
+Status PrintReport(const BenchOptions& options, const BenchReport& report) {
+  if (options.common.json || options.format == Format::kJson) return PrintJson(BenchJson(report));
+  return WriteOut(options.format == Format::kCsv ? BenchCsv(report) : BenchMarkdown(report));
+}
+
+Status RunBench(const BenchOptions& options) {
+  DUO_RETURN_IF_ERROR(CheckFlags(options));
+  DUO_ASSIGN_OR_RETURN(const BackendPtr backend, MakeBackend(options.common));
+  DUO_ASSIGN_OR_RETURN(const BenchShape shape, LoadShape(options, backend.get()));
+  DUO_ASSIGN_OR_RETURN(const ShapeHeads heads,
+                       ChooseShapeHeads(options.common, shape.config, shape.n_layers, kDefaultSparsity));
+  DUO_ASSIGN_OR_RETURN(const std::vector<BenchMode> modes, MakeModes(options, heads));
+  ModelConfig runs = shape.config;
+  runs.n_layers = shape.n_layers;
+  DUO_ASSIGN_OR_RETURN(const bool together, CheckMemory(options, runs, shape.weights_bytes, modes, *backend));
+  BenchReport report;
+  DUO_RETURN_IF_ERROR(MeasureCeilings(options, backend.get(), &report));
+  report.base_rss_bytes = CurrentRssBytes();
+  ResetPeakRss();
+  DUO_ASSIGN_OR_RETURN(const Model model, shape.dir.empty() ? Model::Random(shape.config, shape.n_layers,
+                                                                            options.common.seed, backend.get())
+                                                            : Model::Open(shape.dir, backend.get()));
+  report.model = model.config();
+  report.n_layers_of_model = shape.config.n_layers;
+  report.random_weights = shape.dir.empty();
+  report.weights_bytes = model.weights_bytes();
+  report.backend = DescribeBackend(*backend);
+  report.threads = BackendThreads(*backend);
+  report.heads = heads.description;
+  report.sink = modes[1].session.sink;
+  report.recent = modes[1].session.recent;
+  report.chunk = options.common.chunk;
+  report.interleaved = together;
+  ProgressBar bar(ShowProgress(options.common.progress), "bench");
+  DUO_RETURN_IF_ERROR(RunBenchTests(model, modes, options.tests, together, bar.Callback(), &report));
+  bar.Finish();
+  report.peak_rss_bytes = PeakRssBytes();
+  return PrintReport(options, report);
+}
+
+}  // namespace
+
+void AddBench(CLI::App* app, VerbFunction* run) {
+  CLI::App* verb =
+      app->add_subcommand("bench", "speed and memory at given depths, full attention and duo side by side");
+  auto options = std::make_shared<BenchOptions>();
+  AddCommonOptions(verb, &options->common);
+  AddConfigOption(verb, &options->config);
+  verb->add_flag("--random-weights", options->random_weights, "random weights of the model's or --config's shape");
+  AddInt(verb, "--layers", {1, 100000}, &options->layers, "run only the first N layers, with --random-weights");
+  AddText(verb, "--depths", &options->depths, "numbers", "tokens in the cache before a test, separated by commas")
+      ->type_name("A,B,..")
+      ->default_str(options->depths);
+  AddInt(verb, "--decode", {0, kMostTokens}, &options->tests.decode, "tokens decoded per repetition; 0 = leave out")
+      ->default_str(std::to_string(options->tests.decode));
+  AddInt(verb, "--prefill", {0, kMostTokens}, &options->tests.prefill, "tokens prefilled per repetition; 0 = leave out")
+      ->default_str(std::to_string(options->tests.prefill));
+  AddChoice(verb, "--fill",
+            std::vector<std::pair<std::string, Fill>>{{"prefill", Fill::kPrefill}, {"synthetic", Fill::kSynthetic}}, {},
+            &options->tests.fill, "how the cache gets its depth: by running the model, or with made-up K and V")
+      ->default_str("prefill");
+  AddInt(verb, "--repeat", {1, 10000}, &options->tests.repeat, "repetitions; medians over all samples are shown")
+      ->default_str(std::to_string(options->tests.repeat));
+  AddChoice(verb, "--format",
+            std::vector<std::pair<std::string, Format>>{
+                {"md", Format::kMarkdown}, {"csv", Format::kCsv}, {"json", Format::kJson}},
+            {}, &options->format, "md = a Markdown table; --json is the same as json")
+      ->default_str("md");
+  verb->footer(
+      "Without a pattern, --sparsity (default 0.5) of the heads stream, evenly spread.\n"
+      "Example:\n"
+      "  duo bench --config bench/configs/llama-3.2-1b.json --random-weights --depths 0,32768 --fill synthetic");
+  verb->callback([options, run] {
+    options->tests.depths = ParseDepths(options->depths);
+    *run = [options] { return RunBench(*options); };
+  });
+}
+
+}  // namespace duo::cli

@@ -1,0 +1,314 @@
+// The four conversation formats, each as the model family's published template renders it.
+#include <algorithm>
+
+#include "duo/tokenizer.h"
+#include "text/tokenizer_impl.h"
+#include "text/utf8.h"
+
+namespace duo {
+namespace {
+
+// Llama-3.1's template puts these lines first in every system message; the date is the template's own default.
+constexpr std::string_view kLlama31Dates = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n";
+
+bool Contains(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
+
+// Python's str.strip(): white space and the four separators U+001C..U+001F.
+bool IsStripped(uint32_t c) { return IsWhiteSpace(c) || (c >= 0x1C && c <= 0x1F); }
+
+std::string_view Trim(std::string_view text) {
+  size_t begin = text.size();
+  size_t end = 0;
+  for (size_t pos = 0; pos < text.size();) {
+    const Utf8Step step = NextUtf8(text, pos);
+    if (!IsStripped(step.code_point)) {
+      begin = std::min(begin, pos);
+      end = pos + step.n_bytes;
+    }
+    pos += step.n_bytes;
+  }
+  return begin < end ? text.substr(begin, end - begin) : std::string_view();
+}
+
+// What the template itself writes when a ChatML conversation has no system message:
+// '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' as one Jinja string.
+std::string ChatMlDefaultSystem(std::string_view jinja) {
+  constexpr std::string_view kOpen = "<|im_start|>system";
+  constexpr std::string_view kClose = "<|im_end|>";
+  for (size_t pos = jinja.find(kOpen); pos != std::string_view::npos; pos = jinja.find(kOpen, pos)) {
+    pos += kOpen.size();
+    std::string_view rest = jinja.substr(pos);
+    if (rest.substr(0, 2) == "\\n") {
+      rest.remove_prefix(2);
+    } else if (rest.substr(0, 1) == "\n") {
+      rest.remove_prefix(1);
+    } else {
+      continue;
+    }
+    const std::string_view text = rest.substr(0, rest.find(kClose));
+    if (text.size() < rest.size() && !text.empty() && text.find_first_of("'\"{}") == std::string_view::npos) {
+      return std::string(text);
+    }
+  }
+  return "";
+}
+
+// Collects ids; stretches of text between them are encoded whole, because tokens reach over the seams between the
+// template's words and the messages'.
+class Transcript {
+ public:
+  explicit Transcript(const Tokenizer& tokenizer) : tokenizer_(tokenizer), impl_(Tokenizer::Impl::Of(tokenizer)) {}
+
+  void Text(std::string_view text) { text_ += text; }
+  // A marker of the template: an id where the vocabulary has it as a special token, otherwise text.
+  void Marker(std::string_view marker) {
+    const int32_t id = tokenizer_.TokenId(marker);
+    if (id >= 0 && tokenizer_.IsSpecial(id)) {
+      Id(id);
+    } else {
+      Text(marker);
+    }
+  }
+  // Nothing for -1.
+  void Id(int32_t id) {
+    if (id < 0) return;
+    FlushText();
+    ids_.push_back(id);
+  }
+  std::vector<int32_t> Take() {
+    FlushText();
+    return std::move(ids_);
+  }
+
+ private:
+  void FlushText() {
+    if (text_.empty()) return;
+    std::string valid;
+    AppendReplacingInvalid(text_, &valid);
+    impl_.EncodeText(valid, Tokenizer::Impl::SpecialText::kPlain, ids_.empty(), &ids_);
+    text_.clear();
+  }
+
+  const Tokenizer& tokenizer_;
+  const Tokenizer::Impl& impl_;
+  std::vector<int32_t> ids_;
+  std::string text_;
+};
+
+std::string_view RoleName(ChatMessage::Role role) {
+  switch (role) {
+    case ChatMessage::Role::kSystem: return "system";
+    case ChatMessage::Role::kUser: return "user";
+    case ChatMessage::Role::kAssistant: break;
+  }
+  return "assistant";
+}
+
+Status CheckRoles(const std::vector<ChatMessage>& messages) {
+  const size_t first = !messages.empty() && messages[0].role == ChatMessage::Role::kSystem ? 1 : 0;
+  for (size_t i = first; i < messages.size(); ++i) {
+    const auto expected = (i - first) % 2 == 0 ? ChatMessage::Role::kUser : ChatMessage::Role::kAssistant;
+    if (messages[i].role == expected) continue;
+    return Status(StatusCode::kInvalidArgument, "message " + std::to_string(i) + ": role " +
+                                                    std::string(RoleName(messages[i].role)) + ", expected " +
+                                                    std::string(RoleName(expected)));
+  }
+  if (messages.size() > first && messages.back().role == ChatMessage::Role::kUser) return OkStatus();
+  return Status(StatusCode::kInvalidArgument, "the last message must be the user's");
+}
+
+// Qwen3 leaves the reasoning of earlier turns out.
+std::string_view WithoutReasoning(std::string_view text) {
+  constexpr std::string_view kEnd = "</think>";
+  const size_t end = text.rfind(kEnd);
+  if (end == std::string_view::npos) return text;
+  text.remove_prefix(end + kEnd.size());
+  text.remove_prefix(std::min(text.find_first_not_of('\n'), text.size()));
+  return text;
+}
+
+}  // namespace
+
+Result<ChatTemplate> ChatTemplate::Recognise(const Tokenizer& tokenizer) {
+  const std::string& jinja = tokenizer.chat_template();
+  const std::string& path = Tokenizer::Impl::Of(tokenizer).config_path();
+  if (jinja.empty()) {
+    return Status(StatusCode::kUnsupported,
+                  path + ": chat_template: the model has no chat template, so duo cannot hold a conversation with it");
+  }
+  struct Family {
+    Style style;
+    std::vector<const char*> marks;   // all of them in the template
+    std::vector<const char*> tokens;  // all of them in the vocabulary
+  };
+  const Family families[] = {
+      {Style::kLlama3,
+       {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"},
+       {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}},
+      {Style::kChatMl, {"<|im_start|>", "<|im_end|>"}, {"<|im_start|>", "<|im_end|>"}},
+      {Style::kLlama2, {"[INST]", "<<SYS>>"}, {}},
+      {Style::kMistral, {"[INST]", "[/INST]"}, {}},
+  };
+  for (const Family& family : families) {
+    const auto in_template = [&](const char* mark) { return Contains(jinja, mark); };
+    if (!std::all_of(family.marks.begin(), family.marks.end(), in_template)) continue;
+    for (const char* token : family.tokens) {
+      if (tokenizer.TokenId(token) >= 0) continue;
+      return Status(StatusCode::kCorrupt,
+                    path + ": chat_template uses " + token + ", which the tokenizer's vocabulary lacks");
+    }
+    ChatTemplate result(family.style);
+    result.ReadDetails(jinja);
+    return result;
+  }
+  return Status(StatusCode::kUnsupported,
+                path + ": chat_template is none that duo knows; looked for <|start_header_id|> (Llama-3), "
+                       "<|im_start|> (ChatML, Qwen), [INST] with <<SYS>> (Llama-2), [INST] (Mistral)");
+}
+
+void ChatTemplate::ReadDetails(std::string_view jinja) {
+  bos_ = style_ != Style::kChatMl || Contains(jinja, "bos_token");
+  if (style_ == Style::kChatMl) {
+    default_system_ = ChatMlDefaultSystem(jinja);
+    drop_reasoning_ = Contains(jinja, "</think>");
+  } else if (style_ == Style::kLlama3) {
+    dated_system_ = Contains(jinja, "Cutting Knowledge Date: December 2023");
+  } else if (style_ == Style::kMistral) {
+    space_after_open_ = Contains(jinja, "[INST] ");
+    space_before_close_ = Contains(jinja, " [/INST]");
+    space_before_answer_ = Contains(jinja, "' ' + message") || Contains(jinja, "\" \" + message");
+    space_after_eos_ = Contains(jinja, "eos_token + ' '") || Contains(jinja, "eos_token + \" \"");
+    system_in_last_turn_ = Contains(jinja, "loop.last and system_message");
+    trim_answer_ = Contains(jinja, "message['content']|trim") || Contains(jinja, "message[\"content\"]|trim");
+  }
+}
+
+Result<std::vector<int32_t>> ChatTemplate::Render(const Tokenizer& tokenizer,
+                                                  const std::vector<ChatMessage>& messages) const {
+  DUO_RETURN_IF_ERROR(CheckRoles(messages));
+  switch (style_) {
+    case Style::kLlama2: return RenderLlama2(tokenizer, messages);
+    case Style::kLlama3: return RenderLlama3(tokenizer, messages);
+    case Style::kMistral: return RenderMistral(tokenizer, messages);
+    case Style::kChatMl: break;
+  }
+  return RenderChatMl(tokenizer, messages);
+}
+
+// <s>[INST] <<SYS>>\nSYSTEM\n<</SYS>>\n\nUSER [/INST] ANSWER </s><s>[INST] USER [/INST]
+std::vector<int32_t> ChatTemplate::RenderLlama2(const Tokenizer& tokenizer,
+                                                const std::vector<ChatMessage>& messages) const {
+  Transcript out(tokenizer);
+  std::string system;
+  for (const ChatMessage& message : messages) {
+    switch (message.role) {
+      case ChatMessage::Role::kSystem: system.append("<<SYS>>\n").append(message.text).append("\n<</SYS>>\n\n"); break;
+      case ChatMessage::Role::kUser:
+        out.Id(tokenizer.bos_id());
+        out.Marker("[INST]");
+        out.Text(" ");
+        out.Text(Trim(system + message.text));
+        out.Text(" ");
+        out.Marker("[/INST]");
+        system.clear();
+        break;
+      case ChatMessage::Role::kAssistant:
+        out.Text(" ");
+        out.Text(Trim(message.text));
+        out.Text(" ");
+        out.Id(tokenizer.eos_id());
+        break;
+    }
+  }
+  return out.Take();
+}
+
+// <|start_header_id|>ROLE<|end_header_id|>\n\nTEXT<|eot_id|> for every message
+std::vector<int32_t> ChatTemplate::RenderLlama3(const Tokenizer& tokenizer,
+                                                const std::vector<ChatMessage>& messages) const {
+  Transcript out(tokenizer);
+  const auto header = [&](std::string_view role) {
+    out.Marker("<|start_header_id|>");
+    out.Text(role);
+    out.Marker("<|end_header_id|>");
+    out.Text("\n\n");
+  };
+  out.Id(tokenizer.bos_id());
+  if (dated_system_ && messages[0].role != ChatMessage::Role::kSystem) {
+    header("system");
+    out.Text(kLlama31Dates);
+    out.Marker("<|eot_id|>");
+  }
+  for (const ChatMessage& message : messages) {
+    header(RoleName(message.role));
+    if (dated_system_ && message.role == ChatMessage::Role::kSystem) out.Text(kLlama31Dates);
+    out.Text(Trim(message.text));
+    out.Marker("<|eot_id|>");
+  }
+  header("assistant");
+  return out.Take();
+}
+
+// <s>[INST] USER [/INST]ANSWER</s>[INST] USER [/INST], spaces as the template has them
+std::vector<int32_t> ChatTemplate::RenderMistral(const Tokenizer& tokenizer,
+                                                 const std::vector<ChatMessage>& messages) const {
+  Transcript out(tokenizer);
+  const bool has_system = messages[0].role == ChatMessage::Role::kSystem;
+  const size_t system_turn = system_in_last_turn_ ? messages.size() - 1 : 1;
+  out.Id(tokenizer.bos_id());
+  for (size_t i = has_system ? 1 : 0; i < messages.size(); ++i) {
+    const std::string& text = messages[i].text;
+    if (messages[i].role == ChatMessage::Role::kUser) {
+      out.Marker("[INST]");
+      if (space_after_open_) out.Text(" ");
+      if (has_system && i == system_turn) {
+        out.Text(messages[0].text);
+        out.Text("\n\n");
+      }
+      out.Text(text);
+      if (space_before_close_) out.Text(" ");
+      out.Marker("[/INST]");
+    } else {
+      if (space_before_answer_) out.Text(" ");
+      out.Text(trim_answer_ ? Trim(text) : std::string_view(text));
+      out.Id(tokenizer.eos_id());
+      if (space_after_eos_) out.Text(" ");
+    }
+  }
+  return out.Take();
+}
+
+// <|im_start|>ROLE\nTEXT<|im_end|>\n for every message
+std::vector<int32_t> ChatTemplate::RenderChatMl(const Tokenizer& tokenizer,
+                                                const std::vector<ChatMessage>& messages) const {
+  Transcript out(tokenizer);
+  const auto turn = [&](std::string_view role, std::string_view text) {
+    out.Marker("<|im_start|>");
+    out.Text(role);
+    out.Text("\n");
+    out.Text(text);
+    out.Marker("<|im_end|>");
+    out.Text("\n");
+  };
+  if (bos_) out.Id(tokenizer.bos_id());
+  if (!default_system_.empty() && messages[0].role != ChatMessage::Role::kSystem) turn("system", default_system_);
+  for (const ChatMessage& message : messages) {
+    const bool answer = message.role == ChatMessage::Role::kAssistant;
+    turn(RoleName(message.role), answer && drop_reasoning_ ? WithoutReasoning(message.text) : message.text);
+  }
+  out.Marker("<|im_start|>");
+  out.Text("assistant\n");
+  return out.Take();
+}
+
+std::vector<std::string> ChatTemplate::stop_tokens() const {
+  switch (style_) {
+    case Style::kLlama3: return {"<|eot_id|>"};
+    case Style::kChatMl: return {"<|im_end|>"};
+    case Style::kLlama2:
+    case Style::kMistral: break;
+  }
+  return {};
+}
+
+}  // namespace duo

@@ -1,0 +1,171 @@
+#include "text/sentencepiece_file.h"
+
+#include <cstring>
+
+#include "text/limits.h"
+
+namespace duo {
+namespace {
+
+// Field numbers of sentencepiece_model.proto.
+constexpr uint32_t kModelPieces = 1;
+constexpr uint32_t kModelTrainerSpec = 2;
+constexpr uint32_t kModelNormalizerSpec = 3;
+constexpr uint32_t kModelDenormalizerSpec = 5;
+constexpr uint32_t kPieceText = 1;
+constexpr uint32_t kTrainerModelType = 3;
+constexpr uint32_t kTrainerWhitespaceAsSuffix = 24;
+constexpr uint32_t kNormalizerCharsmap = 2;
+constexpr uint32_t kNormalizerAddDummyPrefix = 3;
+constexpr uint64_t kUnigram = 1;
+constexpr uint64_t kBpe = 2;
+
+struct Field {
+  uint32_t number;
+  uint64_t value;          // of a varint field
+  std::string_view bytes;  // of a length-delimited field
+};
+
+// The fields of one protobuf message, in file order.
+class FieldReader {
+ public:
+  explicit FieldReader(std::string_view bytes) : rest_(bytes) {}
+  // False at the end, and on bytes that are no protobuf (then ok() is false).
+  bool Next(Field* field) {
+    *field = {};
+    uint64_t tag = 0;
+    uint64_t length = 0;
+    if (rest_.empty()) return false;
+    if (!Varint(&tag) || tag >> 3 == 0 || tag >> 3 > UINT32_MAX) return Fail();
+    field->number = static_cast<uint32_t>(tag >> 3);
+    switch (tag & 7) {
+      case 0: return Varint(&field->value) || Fail();
+      case 1: length = 8; break;
+      case 2:
+        if (!Varint(&length)) return Fail();
+        break;
+      case 5: length = 4; break;
+      default: return Fail();
+    }
+    if (length > rest_.size()) return Fail();
+    field->bytes = rest_.substr(0, length);
+    rest_.remove_prefix(length);
+    return true;
+  }
+  bool ok() const { return ok_; }
+
+ private:
+  bool Varint(uint64_t* value) {
+    *value = 0;
+    for (int shift = 0; shift < 64 && !rest_.empty(); shift += 7) {
+      const auto byte = static_cast<uint8_t>(rest_[0]);
+      rest_.remove_prefix(1);
+      *value |= static_cast<uint64_t>(byte & 0x7F) << shift;
+      if (byte < 0x80) return true;
+    }
+    return false;
+  }
+  bool Fail() {
+    ok_ = false;
+    return false;
+  }
+  std::string_view rest_;
+  bool ok_ = true;
+};
+
+uint32_t ReadU32(std::string_view bytes, size_t index) {
+  uint32_t value;
+  std::memcpy(&value, bytes.data() + index * sizeof(value), sizeof(value));
+  return value;
+}
+
+// The table is a darts-clone double array (32-bit units) behind its size in bytes, then the replacement strings, each
+// ended by a zero byte. A unit at i links to the block of units at i ^ offset, entered with any byte as label.
+bool CharsmapIsSafe(std::string_view blob) {
+  if (blob.empty()) return true;
+  if (blob.size() <= sizeof(uint32_t)) return false;
+  const size_t trie_bytes = ReadU32(blob, 0);
+  blob.remove_prefix(sizeof(uint32_t));
+  if (trie_bytes == 0 || trie_bytes >= blob.size() || trie_bytes % sizeof(uint32_t) != 0) return false;
+  const std::string_view trie = blob.substr(0, trie_bytes);
+  const std::string_view strings = blob.substr(trie_bytes);
+  if (strings.back() != '\0') return false;
+  const size_t n_units = trie_bytes / sizeof(uint32_t);
+  for (size_t i = 0; i < n_units; ++i) {
+    const uint32_t unit = ReadU32(trie, i);
+    if ((unit >> 31) != 0) continue;  // a value: never followed
+    const size_t block = i ^ (static_cast<size_t>(unit >> 10) << ((unit & 0x200u) >> 6));
+    if ((block | 0xFF) >= n_units) return false;
+    const bool has_leaf = ((unit >> 8) & 1) != 0;
+    if (has_leaf && (ReadU32(trie, block) & 0x7FFFFFFFu) >= strings.size()) return false;
+  }
+  return true;
+}
+
+Status Corrupt(const std::string& path, const std::string& what) {
+  return Status(StatusCode::kCorrupt, path + ": " + what);
+}
+
+Status CheckPiece(std::string_view bytes, int64_t index, const std::string& path) {
+  FieldReader reader(bytes);
+  bool has_text = false;
+  for (Field field; reader.Next(&field);) {
+    if (field.number == kPieceText) has_text = !field.bytes.empty();
+  }
+  if (reader.ok() && has_text) return OkStatus();
+  return Corrupt(path, "piece " + std::to_string(index) + ": expected a text, found none");
+}
+
+Status CheckTrainer(std::string_view bytes, const std::string& path) {
+  FieldReader reader(bytes);
+  for (Field field; reader.Next(&field);) {
+    if (field.number == kTrainerModelType && field.value != kUnigram && field.value != kBpe) {
+      return Status(StatusCode::kUnsupported, path + ": trainer_spec: model_type " + std::to_string(field.value) +
+                                                  " is not supported; duo knows 1 (unigram) and 2 (BPE)");
+    }
+    if (field.number == kTrainerWhitespaceAsSuffix && field.value != 0) {
+      return Status(StatusCode::kUnsupported, path + ": trainer_spec: treat_whitespace_as_suffix is not supported");
+    }
+  }
+  return reader.ok() ? OkStatus() : Corrupt(path, "trainer_spec: not a protobuf message");
+}
+
+Status CheckNormalizer(std::string_view bytes, const std::string& path, bool* add_dummy_prefix) {
+  FieldReader reader(bytes);
+  for (Field field; reader.Next(&field);) {
+    if (field.number == kNormalizerAddDummyPrefix) *add_dummy_prefix = field.value != 0;
+    if (field.number == kNormalizerCharsmap && !CharsmapIsSafe(field.bytes)) {
+      return Corrupt(path, "normalizer_spec: precompiled_charsmap: expected a double array whose links stay inside "
+                           "it, found otherwise");
+    }
+  }
+  return reader.ok() ? OkStatus() : Corrupt(path, "normalizer_spec: not a protobuf message");
+}
+
+}  // namespace
+
+Result<SentencePieceFile> CheckSentencePieceFile(std::string_view bytes, const std::string& path) {
+  SentencePieceFile file;
+  FieldReader reader(bytes);
+  for (Field field; reader.Next(&field);) {
+    if (field.number == kModelPieces) {
+      DUO_RETURN_IF_ERROR(CheckPiece(field.bytes, file.n_pieces++, path));
+    } else if (field.number == kModelTrainerSpec) {
+      DUO_RETURN_IF_ERROR(CheckTrainer(field.bytes, path));
+    } else if (field.number == kModelNormalizerSpec) {
+      DUO_RETURN_IF_ERROR(CheckNormalizer(field.bytes, path, &file.add_dummy_prefix));
+    } else if (field.number == kModelDenormalizerSpec) {
+      bool ignored = false;
+      DUO_RETURN_IF_ERROR(CheckNormalizer(field.bytes, path, &ignored));
+    }
+  }
+  if (!reader.ok()) return Corrupt(path, "not a SentencePiece model (not a protobuf message)");
+  if (file.n_pieces == 0) return Corrupt(path, "not a SentencePiece model (no pieces)");
+  if (file.n_pieces > text_limits::kMaxTokenId) {
+    return Status(StatusCode::kUnsupported, path + ": " + std::to_string(file.n_pieces) + " pieces, expected at most " +
+                                                std::to_string(text_limits::kMaxTokenId));
+  }
+  return file;
+}
+
+}  // namespace duo

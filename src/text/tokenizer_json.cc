@@ -1,0 +1,158 @@
+#include "text/tokenizer_json.h"
+
+#include "text/bpe.h"
+#include "text/json_part.h"
+#include "text/limits.h"
+#include "text/normalizer.h"
+#include "text/post_processor.h"
+#include "text/pretokenize.h"
+
+namespace duo {
+namespace {
+
+class BpeTokenizer final : public Tokenizer::Impl {
+ public:
+  static Result<std::unique_ptr<Tokenizer::Impl>> Parse(const Json& json, const std::string& path,
+                                                        const TokenizerConfig& config);
+
+  void EncodeText(std::string_view text, SpecialText special, bool at_start, std::vector<int32_t>* ids) const override;
+
+ protected:
+  const Vocabulary& vocabulary() const override { return model_.vocabulary(); }
+
+ private:
+  BpeTokenizer(Decoder decoder, Normalizer normalizer, PreTokenizer pre_tokenizer, BpeModel model)
+      : Impl(std::move(decoder)),
+        normalizer_(std::move(normalizer)),
+        pre_tokenizer_(std::move(pre_tokenizer)),
+        model_(std::move(model)) {}
+
+  Status ReadAddedTokens(const Json& json, const std::string& path);
+  Status CheckTemplateIds(const std::string& path) const;
+  void EncodeNormalized(std::string_view text, bool skip_special, bool at_start, BpeScratch* scratch,
+                        std::vector<int32_t>* ids) const;
+
+  Normalizer normalizer_;
+  PreTokenizer pre_tokenizer_;
+  BpeModel model_;
+  AddedTokenFinder raw_tokens_;         // looked for in the text as it came
+  AddedTokenFinder normalized_tokens_;  // looked for after normalisation
+};
+
+// Encodes pieces as they come.
+class EncodeSink final : public PieceSink {
+ public:
+  EncodeSink(const BpeModel& model, BpeScratch* scratch, std::vector<int32_t>* ids)
+      : model_(model), scratch_(scratch), ids_(ids) {}
+  void Piece(std::string_view piece, bool /*at_start*/) override { model_.Encode(piece, scratch_, ids_); }
+
+ private:
+  const BpeModel& model_;
+  BpeScratch* scratch_;
+  std::vector<int32_t>* ids_;
+};
+
+Result<std::unique_ptr<Tokenizer::Impl>> BpeTokenizer::Parse(const Json& json, const std::string& path,
+                                                             const TokenizerConfig& config) {
+  if (!json.is_object()) {
+    return Status(StatusCode::kCorrupt, path + ": expected an object, found " + JsonTypeName(json));
+  }
+  DUO_ASSIGN_OR_RETURN(Normalizer normalizer,
+                       Normalizer::Parse(JsonOptional(json, "normalizer"), path + ": normalizer"));
+  DUO_ASSIGN_OR_RETURN(PreTokenizer pre_tokenizer,
+                       PreTokenizer::Parse(JsonOptional(json, "pre_tokenizer"), path + ": pre_tokenizer"));
+  DUO_ASSIGN_OR_RETURN(Decoder decoder, Decoder::Parse(JsonOptional(json, "decoder"), path + ": decoder"));
+  DUO_ASSIGN_OR_RETURN(PostProcessor post,
+                       PostProcessor::Parse(JsonOptional(json, "post_processor"), path + ": post_processor"));
+  DUO_ASSIGN_OR_RETURN(const Json* model_json, JsonObject(json, "model", path));
+  const BpeAlphabet alphabet = pre_tokenizer.byte_level() ? BpeAlphabet::kBytes : BpeAlphabet::kCharacters;
+  DUO_ASSIGN_OR_RETURN(BpeModel model, BpeModel::Parse(*model_json, alphabet, path + ": model"));
+  std::unique_ptr<BpeTokenizer> tokenizer(
+      new BpeTokenizer(std::move(decoder), std::move(normalizer), std::move(pre_tokenizer), std::move(model)));
+  DUO_RETURN_IF_ERROR(tokenizer->ReadAddedTokens(json, path));
+  tokenizer->prefix_ = std::move(post.prefix);
+  tokenizer->suffix_ = std::move(post.suffix);
+  DUO_RETURN_IF_ERROR(tokenizer->CheckTemplateIds(path));
+  DUO_RETURN_IF_ERROR(tokenizer->ApplyConfig(config));
+  return std::unique_ptr<Tokenizer::Impl>(std::move(tokenizer));
+}
+
+Status BpeTokenizer::ReadAddedTokens(const Json& json, const std::string& path) {
+  if (JsonOptional(json, "added_tokens") == nullptr) return OkStatus();
+  DUO_ASSIGN_OR_RETURN(const Json* entries, JsonArray(json, "added_tokens", path));
+  const std::string key = path + ": added_tokens";
+  if (entries->size() > text_limits::kMaxAddedTokens) {
+    return Status(StatusCode::kUnsupported, key + ": " + std::to_string(entries->size()) +
+                                                " tokens, expected at most " +
+                                                std::to_string(text_limits::kMaxAddedTokens));
+  }
+  size_t index = 0;
+  for (const Json& entry : *entries) {
+    const std::string where = key + "[" + std::to_string(index++) + "]";
+    DUO_ASSIGN_OR_RETURN(const int64_t id, JsonInt(entry, "id", where));
+    DUO_ASSIGN_OR_RETURN(const AddedToken token, AddedToken::Parse(entry, id, where));
+    if (token.content.empty()) continue;
+    DUO_RETURN_IF_ERROR(AddToken(token, where));
+    if (token.normalized) {
+      std::string pattern = token.content;
+      normalizer_.Apply(&pattern);
+      normalized_tokens_.Add(token, pattern);
+    } else {
+      raw_tokens_.Add(token, token.content);
+    }
+  }
+  return OkStatus();
+}
+
+Status BpeTokenizer::CheckTemplateIds(const std::string& path) const {
+  for (const auto* ids : {&prefix_, &suffix_}) {
+    for (const int32_t id : *ids) {
+      if (TokenText(id) != nullptr) continue;
+      return Status(StatusCode::kCorrupt, path + ": post_processor: special_tokens: id " + std::to_string(id) +
+                                              " is not in the vocabulary");
+    }
+  }
+  return OkStatus();
+}
+
+void BpeTokenizer::EncodeText(std::string_view text, SpecialText special, bool at_start,
+                              std::vector<int32_t>* ids) const {
+  const bool skip_special = special == SpecialText::kPlain;
+  BpeScratch scratch(text.size());
+  std::string normalized;
+  for (const AddedTokenFinder::Piece& piece : raw_tokens_.Split(text, skip_special)) {
+    if (piece.id >= 0) {
+      ids->push_back(piece.id);
+      continue;
+    }
+    std::string_view ordinary = piece.text;
+    if (!normalizer_.IsIdentity()) {
+      normalized = ordinary;
+      normalizer_.Apply(&normalized);
+      ordinary = normalized;
+    }
+    EncodeNormalized(ordinary, skip_special, at_start && piece.text.data() == text.data(), &scratch, ids);
+  }
+}
+
+void BpeTokenizer::EncodeNormalized(std::string_view text, bool skip_special, bool at_start, BpeScratch* scratch,
+                                    std::vector<int32_t>* ids) const {
+  EncodeSink sink(model_, scratch, ids);
+  for (const AddedTokenFinder::Piece& piece : normalized_tokens_.Split(text, skip_special)) {
+    if (piece.id >= 0) {
+      ids->push_back(piece.id);
+    } else {
+      pre_tokenizer_.Run(piece.text, at_start && piece.text.data() == text.data(), &sink);
+    }
+  }
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Tokenizer::Impl>> ParseTokenizerJson(std::string_view text, const std::string& path,
+                                                            const TokenizerConfig& config) {
+  DUO_ASSIGN_OR_RETURN(const Json json, ParseJson(text, path));
+  return BpeTokenizer::Parse(json, path, config);
+}
+
+}  // namespace duo

@@ -1,0 +1,661 @@
+"""Behaviour of the `duo` program: verbs, exit codes, JSON, Ctrl-C, bad input. Usage: cli_test.py PATH/TO/duo
+
+Runs on the embedded model. Limits on time only end runs that hang.
+"""
+
+import json
+import math
+import os
+import pathlib
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+DUO = ""
+SOURCE = pathlib.Path(__file__).resolve().parent.parent
+MODEL = SOURCE / "models" / "demo"
+HANG_SECONDS = 600
+
+FACTS = (
+    "The muddy horse feeds the golden field. The farmer grows the cow.\n"
+    "The secret code of Anna is 48213. The cow harvests the ripe plow.\n"
+    "The secret code of Boris is 70956. The barn feeds the golden field.\n"
+)
+QUESTION = FACTS + "\nWhat is the secret code of Anna?\nAnswer: "
+
+LLAMA2_TEMPLATE = (
+    "{% if messages[0]['role'] == 'system' %}{{ '<<SYS>>\\n' + messages[0]['content'] + '\\n<</SYS>>\\n\\n' }}{% endif %}"
+    "{% for message in messages %}{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + message['content'] + "
+    "' [/INST]' }}{% else %}{{ ' ' + message['content'] + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+
+
+class Run:
+    """What one run of duo left: exit code and both streams as text."""
+
+    def __init__(self, process):
+        self.code = process.returncode
+        self.out = process.stdout.decode("utf-8", errors="surrogateescape")
+        self.err = process.stderr.decode("utf-8", errors="surrogateescape")
+
+    def json(self):
+        return json.loads(self.out)
+
+
+def duo(*args, stdin=b"", cwd=None):
+    if isinstance(stdin, str):
+        stdin = stdin.encode()
+    command = [DUO, *[str(a) for a in args]]
+    return Run(subprocess.run(command, input=stdin, capture_output=True, timeout=HANG_SECONDS, cwd=cwd))
+
+
+def start(*args):
+    command = [DUO, *[str(a) for a in args]]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def read_safetensors(path):
+    """{name: (dtype, shape, values)} of a file with F32 and I64 tensors."""
+    data = pathlib.Path(path).read_bytes()
+    (n,) = struct.unpack("<Q", data[:8])
+    tensors = {}
+    for name, entry in json.loads(data[8 : 8 + n]).items():
+        if name == "__metadata__":
+            continue
+        begin, end = entry["data_offsets"]
+        raw = data[8 + n + begin : 8 + n + end]
+        code = {"F32": "f", "I64": "q"}[entry["dtype"]]
+        values = struct.unpack("<%d%s" % (len(raw) // struct.calcsize(code), code), raw)
+        tensors[name] = (entry["dtype"], entry["shape"], values)
+    return tensors
+
+
+def catches_sigint(process):
+    """Whether the process has a handler for SIGINT now; None when it is gone."""
+    try:
+        status = pathlib.Path("/proc/%d/status" % process.pid).read_text()
+    except OSError:
+        return None
+    mask = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")]
+    return bool(int(mask[0], 16) >> (signal.SIGINT - 1) & 1) if mask else None
+
+
+def wait_for_handler(process, expected):
+    """Waits until catching SIGINT is `expected`; False when the process ended first."""
+    end = time.monotonic() + HANG_SECONDS
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            return False
+        if catches_sigint(process) == expected:
+            return True
+        time.sleep(0.0005)
+    raise AssertionError("duo never came to the expected state")
+
+
+class CliTest(unittest.TestCase):
+    def setUp(self):
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="duo_cli_test_"))
+        self.addCleanup(shutil.rmtree, self.dir, ignore_errors=True)
+
+    def ok(self, *args, **kwargs):
+        run = duo(*args, **kwargs)
+        self.assertEqual(run.code, 0, "duo %s: %s" % (" ".join(map(str, args)), run.err))
+        return run
+
+    def fails(self, code, needles, *args, **kwargs):
+        run = duo(*args, **kwargs)
+        what = "duo %s\nstderr: %s" % (" ".join(map(str, args)), run.err)
+        self.assertEqual(run.code, code, what)
+        last = run.err.strip().splitlines()[-1]
+        self.assertTrue(last.startswith("duo: error: "), what)
+        for needle in [needles] if isinstance(needles, str) else needles:
+            self.assertIn(needle, last, what)
+        self.assertEqual(run.out, "", what)
+        return run
+
+    def file(self, name, content):
+        path = self.dir / name
+        path.write_text(content) if isinstance(content, str) else path.write_bytes(content)
+        return path
+
+    def ids(self, n, name="ids.json"):
+        """n token ids of the demo model, starting with begin-of-text."""
+        return self.file(name, json.dumps([1022] + [(7 * i) % 1000 for i in range(1, n)]))
+
+    def model_with_template(self, template):
+        """The demo model with a chat template of its own."""
+        model = self.dir / "chat_model"
+        model.mkdir()
+        for name in ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"]:
+            os.symlink(MODEL / name, model / name)
+        config = json.loads((MODEL / "tokenizer_config.json").read_text())
+        if template is not None:
+            config["chat_template"] = template
+        (model / "tokenizer_config.json").write_text(json.dumps(config))
+        return model
+
+
+class HelpTest(CliTest):
+    def test_version(self):
+        self.assertRegex(self.ok("--version").out, r"^duo \d+\.\d+\.\d+\n$")
+
+    def test_help_lists_every_verb(self):
+        for args in [["help"], ["--help"]]:
+            text = self.ok(*args).out
+            for verb in ["demo", "generate", "chat", "logits", "pattern", "plan", "bench"]:
+                self.assertRegex(text, r"(?m)^ +%s +\S" % verb)
+
+    def test_each_verb_has_help_with_an_example(self):
+        for verb in ["demo", "generate", "chat", "logits", "pattern", "plan", "bench"]:
+            text = self.ok(verb, "--help").out
+            self.assertIn("Example", text)
+            self.assertIn("duo " + verb, text)
+            self.assertEqual(self.ok("help", verb).out, text)
+
+    def test_nothing_and_unknown_verbs_are_usage_errors(self):
+        run = duo()
+        self.assertEqual(run.code, 2)
+        self.assertEqual(run.out, "")
+        self.assertIn("generate", run.err)
+        self.fails(2, "frobnicate", "frobnicate")
+
+
+class GenerateTest(CliTest):
+    def test_answers_and_streams_what_json_says(self):
+        args = ["generate", "--model", "demo", "--prompt", QUESTION, "--max-tokens", 12]
+        text = self.ok(*args).out
+        self.assertIn("48213", text)
+        run = self.ok(*args, "--json")
+        result = run.json()
+        self.assertEqual(result["text"], text)
+        self.assertEqual(run.out.count("\n"), 1)
+        self.assertEqual(len(result["tokens"]), 12)
+        self.assertEqual(result["finish"], "length")
+        self.assertEqual(result["timings"]["decode_tokens"], 12)
+        for key in ["prefill_ms", "decode_ms", "first_token_ms", "prefill_tokens", "decode_tokens_per_s"]:
+            self.assertGreater(result["timings"][key], 0, key)
+        for key in ["kv_bytes", "weights_bytes", "peak_rss_bytes"]:
+            self.assertGreater(result["memory"][key], 0, key)
+
+    def test_prompt_file_stdin_and_ids_agree(self):
+        common = ["generate", "--model", "demo", "--max-tokens", 8, "--json"]
+        expected = self.ok(*common, "--prompt", QUESTION).json()
+        path = self.file("prompt.txt", QUESTION)
+        self.assertEqual(self.ok(*common, "--prompt-file", path).json()["tokens"], expected["tokens"])
+        self.assertEqual(self.ok(*common, "--prompt-file", "-", stdin=QUESTION).json()["tokens"], expected["tokens"])
+
+    def test_stop_ends_the_text_before_it(self):
+        common = ["generate", "--model", "demo", "--prompt", QUESTION, "--max-tokens", 12]
+        whole = self.ok(*common).out
+        for stop in ["\n", "13", "821"]:
+            self.assertIn(stop, whole)
+            result = self.ok(*common, "--stop", "never there", "--stop", stop, "--json").json()
+            self.assertEqual(result["text"], whole[: whole.index(stop)])
+            self.assertEqual(result["finish"], "stop")
+            self.assertEqual(self.ok(*common, "--stop", stop).out, result["text"])
+
+    def test_stop_takes_brackets_and_dashes_as_they_are(self):
+        common = ["generate", "--model", "demo", "--prompt", QUESTION, "--max-tokens", 6]
+        whole = self.ok(*common).out
+        self.assertEqual(self.ok(*common, "--stop", "[a,b]", "--stop", "--json").out, whole)
+
+    def test_seed_decides(self):
+        def sample(seed):
+            return self.ok("generate", "--model", "demo", "--prompt", FACTS, "--max-tokens", 24, "--temperature", 1.5,
+                           "--seed", seed, "--json").json()["tokens"]  # fmt: skip
+
+        first = sample(1)
+        self.assertEqual(sample(1), first)
+        self.assertNotEqual(sample(2), first)
+
+    def test_top_k_one_is_greedy(self):
+        common = ["generate", "--model", "demo", "--prompt", QUESTION, "--max-tokens", 12]
+        greedy = self.ok(*common).out
+        self.assertEqual(self.ok(*common, "--temperature", 2, "--top-k", 1).out, greedy)
+        self.assertEqual(self.ok(*common, "--temperature", 2, "--min-p", 1).out, greedy)
+        self.assertEqual(self.ok(*common, "--temperature", 2, "--top-p", 1e-9).out, greedy)
+
+    def test_no_tokens_asked_for(self):
+        result = self.ok("generate", "--model", "demo", "--prompt", "The", "--max-tokens", 0, "--json").json()
+        self.assertEqual((result["tokens"], result["text"], result["finish"]), ([], "", "length"))
+
+    def test_split_cache_answers_and_takes_less_memory(self):
+        prose = "The muddy horse feeds the golden field. The farmer grows the cow. " * 150
+        prompt = self.file("prompt.txt", FACTS + prose + "\nWhat is the secret code of Anna?\nAnswer: ")
+        common = ["generate", "--model", "demo", "--prompt-file", prompt, "--max-tokens", 8, "--json"]
+        full = self.ok(*common).json()
+        split = self.ok(*common, "--pattern", "demo", "--sparsity", 0.5).json()
+        self.assertEqual(full["heads"]["n_streaming"], 0)
+        self.assertEqual(split["heads"]["n_retrieval"], 8)
+        self.assertLess(split["memory"]["kv_bytes"], 0.6 * full["memory"]["kv_bytes"])
+        self.assertIn("48213", full["text"])
+        self.assertIn("48213", split["text"])
+
+    def test_all_heads_retrieval_is_full_attention(self):
+        common = ["generate", "--model", "demo", "--prompt", QUESTION, "--max-tokens", 12, "--json"]
+        full = self.ok(*common).json()["tokens"]
+        self.assertEqual(self.ok(*common, "--pattern", "none").json()["tokens"], full)
+        self.assertEqual(self.ok(*common, "--pattern", "demo", "--sparsity", 0).json()["tokens"], full)
+        self.assertEqual(self.ok(*common, "--pattern", "demo", "--threshold", 0).json()["tokens"], full)
+
+    def test_pattern_alone_means_half_and_says_so(self):
+        run = self.ok("generate", "--model", "demo", "--pattern", "demo", "--prompt", "The", "--max-tokens", 1, "--json")
+        self.assertIn("0.5", run.err)
+        self.assertEqual(run.json()["heads"]["sparsity"], 0.5)
+
+    def test_window_comes_from_the_pattern_unless_given(self):
+        common = ["generate", "--model", "demo", "--pattern", "demo", "--sparsity", 0.5, "--prompt", "The"]
+        heads = self.ok(*common, "--json", "--max-tokens", 1).json()["heads"]
+        self.assertEqual((heads["sink"], heads["recent"], heads["prefill_recent"]), (16, 64, 64))
+        given = ["--sink", 3, "--recent", 9, "--prefill-recent", 21, "--pinned-prefix", 5]
+        heads = self.ok(*common, *given, "--json", "--max-tokens", 1).json()["heads"]
+        self.assertEqual((heads["sink"], heads["recent"], heads["prefill_recent"]), (5, 9, 21))
+
+    def test_chunk_threads_and_compute_do_not_change_the_answer(self):
+        common = ["generate", "--model", "demo", "--pattern", "demo", "--sparsity", 0.5, "--prompt", QUESTION]
+        common += ["--max-tokens", 8, "--compute", "f32"]
+        expected = self.ok(*common).out
+        for extra in [["--chunk", 1], ["--chunk", 7, "--threads", 2], ["--threads", 1], ["--snapshot-every", 16]]:
+            self.assertEqual(self.ok(*common, *extra).out, expected, extra)
+
+    def test_progress_goes_to_stderr(self):
+        run = self.ok("generate", "--model", "demo", "--prompt", QUESTION, "--max-tokens", 2, "--json", "--progress")
+        run.json()
+        self.assertIn("prefill", run.err)
+        self.assertIn("tokens/s", run.err)
+
+
+class InterruptTest(CliTest):
+    def test_during_decode_the_text_so_far_stands(self):
+        process = start("generate", "--model", "demo", "--prompt", FACTS, "--max-tokens", 30000, "--ignore-eos")
+        first = process.stdout.read(1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=HANG_SECONDS)
+        self.assertEqual(process.returncode, 0, err)
+        self.assertGreater(len(first + out), 0)
+        self.assertIn(b"cancelled", err)
+
+    def test_during_decode_json_is_whole(self):
+        ids = self.ids(20)
+        process = start("generate", "--model", "demo", "--ids", ids, "--max-tokens", 30000, "--ignore-eos", "--json",
+                        "--progress")  # fmt: skip
+        self.assertIn(b"prefill", process.stderr.readline())
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=HANG_SECONDS)
+        # The signal may come just before the last prompt token's callback: then the prompt was what it stopped.
+        if process.returncode == 0:
+            self.assertEqual(json.loads(out)["finish"], "cancelled")
+        else:
+            self.assertEqual(process.returncode, 1)
+            self.assertIn(b"stopped", err)
+
+    def test_during_prefill_is_a_failure_that_says_so(self):
+        process = start("generate", "--model", "demo", "--ids", self.ids(32000), "--chunk", 16)
+        self.assertTrue(wait_for_handler(process, True))
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=HANG_SECONDS)
+        self.assertEqual(process.returncode, 1, err)
+        self.assertEqual(out, b"")
+        self.assertIn(b"duo: error: stopped", err)
+
+    def test_while_reading_standard_input(self):
+        process = start("generate", "--model", "demo", "--prompt-file", "-")
+        self.assertTrue(wait_for_handler(process, True))
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=HANG_SECONDS)
+        self.assertEqual(process.returncode, 1, err)
+        self.assertIn(b"stopped", err)
+
+    def test_second_one_kills(self):
+        ids = self.ids(32000)
+        for _ in range(20):  # the first one may be obeyed before the second is sent
+            process = start("generate", "--model", "demo", "--ids", ids, "--chunk", 32000, "--threads", 1)
+            self.assertTrue(wait_for_handler(process, True))
+            process.send_signal(signal.SIGINT)
+            if wait_for_handler(process, False):
+                process.send_signal(signal.SIGINT)
+            process.communicate(timeout=HANG_SECONDS)
+            if process.returncode == -signal.SIGINT:
+                return
+        self.fail("the second signal never killed the process")
+
+
+class LogitsTest(CliTest):
+    def logits(self, ids, positions, *extra):
+        out = self.dir / "logits.safetensors"
+        args = ["logits", "--model", "demo", "--ids", ids, "--out", out, "--compute", "f32"]
+        self.ok(*args, *(["--positions", positions] if positions else []), *extra)
+        tensors = read_safetensors(out)
+        dtype, (n, vocab), values = tensors["logits"]
+        self.assertEqual((dtype, vocab), ("F32", 1024))
+        dtype, shape, positions = tensors["positions"]
+        self.assertEqual((dtype, shape), ("I64", [n]))
+        return {pos: values[i * vocab : (i + 1) * vocab] for i, pos in enumerate(positions)}
+
+    def assert_close(self, a, b):
+        self.assertEqual(a.keys(), b.keys())
+        for pos in a:
+            worst = max(abs(x - y) for x, y in zip(a[pos], b[pos]))
+            self.assertLess(worst, 2e-3, "position %d" % pos)
+
+    def test_positions(self):
+        ids = self.ids(40)
+        every = self.logits(ids, "all")
+        self.assertEqual(list(every), list(range(40)))
+        self.assertTrue(all(math.isfinite(x) for row in every.values() for x in row))
+        self.assert_close(self.logits(ids, "10:12"), {pos: every[pos] for pos in [10, 11, 12]})
+        self.assert_close(self.logits(ids, "39:39"), {39: every[39]})
+        self.assert_close(self.logits(ids, "last"), {39: every[39]})
+        self.assert_close(self.logits(ids, None), {39: every[39]})
+
+    def test_chunk_does_not_change_them(self):
+        ids = self.ids(150)
+        window = ["--pattern", "demo", "--sparsity", 0.5, "--sink", 4, "--recent", 8]
+        expected = self.logits(ids, "all", *window)
+        for chunk in [1, 7, 64]:
+            self.assert_close(self.logits(ids, "all", *window, "--chunk", chunk), expected)
+        full = self.logits(ids, "last")
+        self.assertGreater(max(abs(a - b) for a, b in zip(full[149], expected[149])), 1e-2)
+
+    def test_argmax_is_what_generate_says(self):
+        ids = self.ids(60)
+        row = self.logits(ids, "last")[59]
+        result = self.ok("generate", "--model", "demo", "--ids", ids, "--max-tokens", 1, "--ignore-eos", "--compute",
+                         "f32", "--json").json()  # fmt: skip
+        self.assertEqual(result["tokens"], [row.index(max(row))])
+
+    def test_json(self):
+        out = self.dir / "x.safetensors"
+        result = self.ok("logits", "--model", "demo", "--ids", self.ids(9), "--out", out, "--json").json()
+        self.assertEqual((result["n_positions"], result["vocab_size"], result["out"]), (1, 1024, str(out)))
+
+    def test_bad_positions(self):
+        common = ["logits", "--model", "demo", "--ids", self.ids(9), "--out", self.dir / "x.safetensors"]
+        for positions in ["first", "3", "5:4", "0:9", "-1:3", "1:2:3", ":", "99999999999999999999:1"]:
+            self.fails(2, "--positions", *common, "--positions=" + positions)
+
+    def test_unwritable_outputs(self):
+        common = ["logits", "--model", "demo", "--ids", self.ids(9), "--out"]
+        self.fails(1, ["--out", "missing"], *common, self.dir / "missing" / "x.safetensors")
+        self.fails(1, "--out", *common, self.dir)
+        self.fails(1, "--out", *common, "/dev/full")
+
+
+class PatternTest(CliTest):
+    def test_show(self):
+        text = self.ok("pattern", "show", "demo", "--sparsity", 0.5).out
+        self.assertIn("4 layers x 4 KV heads, sink 16, recent 64", text)
+        self.assertIn("8 of 16", text)
+        self.assertNotIn("\x1b", text)
+        shown = self.ok("pattern", "show", MODEL / "pattern", "--threshold", 0.5, "--json").json()
+        gates = shown["gates"]
+        self.assertEqual((len(gates), len(gates[0])), (4, 4))
+        self.assertEqual(shown["retrieval"], [[int(gate >= 0.5) for gate in row] for row in gates])
+
+    def test_choose_keeps_the_config_and_the_choice(self):
+        source = self.dir / "source"
+        source.mkdir()
+        (source / "full_attention_heads.tsv").write_text("0.1\t0.9\n0.5\t0.4\n")
+        (source / "config.json").write_text('{"sink_size": 5, "recent_size": 7, "mine": [1, 2]}')
+        out = self.dir / "chosen"
+        self.ok("pattern", "choose", source, "--threshold", 0.45, "--out", out)
+        config = json.loads((out / "config.json").read_text())
+        self.assertEqual((config["sink_size"], config["recent_size"], config["mine"]), (5, 7, [1, 2]))
+        shown = self.ok("pattern", "show", out, "--json").json()
+        self.assertEqual(shown["gates"], [[0, 1], [1, 0]])
+        again = self.ok("pattern", "show", source, "--sparsity", 0.5, "--json").json()
+        self.assertEqual(again["retrieval"], [[0, 1], [1, 0]])
+
+    def test_diff(self):
+        out = self.dir / "chosen"
+        self.ok("pattern", "choose", "demo", "--sparsity", 0.5, "--out", out)
+        same = self.ok("pattern", "diff", "demo", out, "--json").json()
+        self.assertEqual((same["n_only_a"], same["n_only_b"], same["differing"]), (0, 0, []))
+        self.assertIn("8 retrieval heads in both", self.ok("pattern", "diff", "demo", out).out)
+
+    @unittest.skipIf(shutil.which("gnuplot") is None, "gnuplot is not installed")
+    def test_plot(self):
+        svg, png = self.dir / "a.svg", self.dir / "a.png"
+        self.ok("pattern", "plot", "demo", "--sparsity", 0.5, "--out", svg, "--title", "heads")
+        self.assertIn("<svg", svg.read_text())
+        self.ok("pattern", "plot", "demo", "--out", png)
+        self.assertEqual(png.read_bytes()[:4], b"\x89PNG")
+
+    def test_bad_input(self):
+        self.fails(1, "nowhere", "pattern", "show", self.dir / "nowhere")
+        self.fails(2, "--sparsity", "pattern", "choose", "demo", "--out", self.dir / "x")
+        self.fails(2, "--out", "pattern", "choose", "demo", "--sparsity", 0.5)
+        self.fails(2, ["--sparsity", "--threshold"], "pattern", "show", "demo", "--sparsity", 1, "--threshold", 1)
+        self.fails(1, "--out", "pattern", "choose", "demo", "--sparsity", 0.5, "--out", "/dev/null/x")
+        self.fails(2, "--out", "pattern", "plot", "demo", "--out", self.dir / "x.gif")
+        for name, rows in [("nan", "0\tnan\n"), ("ragged", "0\t1\n0\n"), ("words", "0\tx\n")]:
+            bad = self.dir / name
+            bad.mkdir()
+            (bad / "full_attention_heads.tsv").write_text(rows)
+            (bad / "config.json").write_text('{"sink_size": 5, "recent_size": 7}')
+            self.fails(1, "full_attention_heads.tsv", "pattern", "show", bad)
+        self.assertEqual(duo("pattern").code, 2)
+
+
+class ChatTest(CliTest):
+    def chat(self, lines, *extra):
+        model = self.dir / "chat_model"
+        if not model.exists():
+            self.model_with_template(LLAMA2_TEMPLATE)
+        common = ["chat", "--model", model, "--max-tokens", 6, "--temperature", 0]
+        return self.ok(*common, *extra, stdin="\n".join(lines) + "\n")
+
+    def test_answers_are_what_json_says(self):
+        lines = ["The secret code of Anna is 48213.", "What is the secret code of Anna?"]
+        result = self.chat(lines, "--json").json()
+        roles = [message["role"] for message in result["messages"]]
+        self.assertEqual(roles, ["user", "assistant"] * 2)
+        self.assertEqual([m["content"] for m in result["messages"][::2]], lines)
+        answers = [message["content"] for message in result["messages"][1::2]]
+        self.assertEqual(self.chat(lines).out, "".join(answer + "\n" for answer in answers))
+        self.assertGreater(result["turns"][1]["reused_tokens"], 10)
+
+    def test_undo_is_as_if_it_had_not_been_asked(self):
+        plain = self.chat(["The cow feeds.", "The horse grows."], "--json").json()
+        for extra in [[], ["--pattern", str(MODEL / "pattern"), "--sparsity", "0"]]:
+            undone = self.chat(["The cow feeds.", "The fox hides.", "/undo", "The horse grows."], "--json", *extra).json()
+            self.assertEqual(undone["messages"], plain["messages"])
+            self.assertGreater(undone["turns"][1]["reused_tokens"], 0)
+
+    def test_reset_keeps_the_system_prompt(self):
+        system = ["--system", "The secret code of Boris is 70956.", "--pattern", "demo", "--sparsity", "0.5"]
+        fresh = self.chat(["The horse grows."], "--json", *system).json()
+        reset = self.chat(["The cow feeds.", "/reset", "The horse grows."], "--json", *system).json()
+        self.assertEqual(reset["messages"], fresh["messages"])
+        self.assertEqual(reset["messages"][0]["role"], "system")
+        self.assertGreater(reset["turns"][0]["reused_tokens"], 10)
+        self.assertGreater(fresh["heads"]["sink"], 16)  # the system prompt is pinned
+        unpinned = self.chat(["The horse grows."], "--json", "--pinned-prefix", "0", *system).json()
+        self.assertEqual(unpinned["heads"]["sink"], 16)
+
+    def test_lines_with_a_backslash_go_on(self):
+        result = self.chat(["one \\", "two\\", "three"], "--json").json()
+        self.assertEqual(result["messages"][0]["content"], "one \ntwo\nthree")
+
+    def test_quit_help_and_empty_lines(self):
+        run = self.chat(["", "/help", "/quit", "never read"])
+        self.assertEqual(run.out, "")
+        self.assertIn("/undo", run.err)
+
+    def test_save(self):
+        text, data = self.dir / "chat.txt", self.dir / "chat.json"
+        result = self.chat(["The cow feeds.", "/save %s" % text, "/save %s" % data], "--json").json()
+        self.assertEqual(json.loads(data.read_text()), result["messages"])
+        self.assertIn("## user\n\nThe cow feeds.\n", text.read_text())
+
+    def test_bad_commands(self):
+        model = self.model_with_template(LLAMA2_TEMPLATE)
+        for line, needle in [("/frobnicate", "/frobnicate"), ("/undo", "/undo"), ("/save", "/save"),
+                             ("/save %s/missing/x" % self.dir, "/save")]:  # fmt: skip
+            run = duo("chat", "--model", model, stdin=line + "\n")
+            self.assertNotEqual(run.code, 0)
+            self.assertIn(needle, run.err)
+
+    def test_without_a_template(self):
+        self.fails(1, "template", "chat", "--model", "demo", stdin="hello\n")
+
+    def test_a_question_beyond_the_context(self):
+        model = self.model_with_template(LLAMA2_TEMPLATE)
+        self.fails(1, "--max-context", "chat", "--model", model, "--max-context", 32, stdin=QUESTION.replace("\n", " "))
+
+
+class BadInputTest(CliTest):
+    def test_flags(self):
+        common = ["generate", "--model", "demo", "--prompt", "The"]
+        for code, needle, args in [
+            (2, "--frobnicate", ["--frobnicate"]),
+            (2, "stray", ["stray"]),
+            (2, "--max-tokens", ["--max-tokens", "many"]),
+            (2, "--max-tokens", ["--max-tokens", "-1"]),
+            (2, "--max-tokens", ["--max-tokens", "1.5"]),
+            (2, "--max-tokens", ["--max-tokens", "99999999999999999999"]),
+            (2, "--max-tokens", ["--max-tokens", ""]),
+            (2, "--max-tokens", ["--max-tokens"]),
+            (2, "--max-tokens", ["--max-tokens", "1", "--max-tokens", "2"]),
+            (2, "--temperature", ["--temperature", "-0.1"]),
+            (2, "--temperature", ["--temperature", "nan"]),
+            (2, "--temperature", ["--temperature", "inf"]),
+            (2, "--top-k", ["--top-k", "-1"]),
+            (2, "--top-p", ["--top-p", "0"]),
+            (2, "--top-p", ["--top-p", "1.01"]),
+            (2, "--min-p", ["--min-p", "2"]),
+            (2, "--repetition-penalty", ["--repetition-penalty", "0"]),
+            (2, "--sparsity", ["--pattern", "demo", "--sparsity", "1.5"]),
+            (2, "--sparsity", ["--sparsity", "0.5"]),
+            (2, "--sparsity", ["--pattern", "none", "--sparsity", "0.5"]),
+            (2, "--threshold", ["--threshold", "0.5"]),
+            (2, "--threshold", ["--pattern", "demo", "--sparsity", "0.5", "--threshold", "0.5"]),
+            (2, "--pattern", ["--pattern", ""]),
+            (1, "--pattern", ["--pattern", "/nowhere"]),
+            (2, "--sink", ["--sink", "-1"]),
+            (2, "--recent", ["--recent", "0"]),
+            (2, "--prefill-recent", ["--recent", "8", "--prefill-recent", "7"]),
+            (2, "--prefill-recent", ["--pattern", "demo", "--sparsity", "0.5", "--prefill-recent", "63"]),
+            (2, "--pinned-prefix", ["--pinned-prefix", "x"]),
+            (2, "--chunk", ["--chunk", "0"]),
+            (2, "--chunk", ["--chunk", "65537"]),
+            (2, "--compute", ["--compute", "int8"]),
+            (2, "--compute", ["--compute", "f64"]),
+            (2, "--kv-type", ["--kv-type", "int4"]),
+            (2, "--kv-type", ["--kv-type", "half"]),
+            (2, "--weights", ["--weights", "int8"]),
+            (2, "--threads", ["--threads", "0"]),
+            (2, "--threads", ["--threads", "1025"]),
+            (2, "--device", ["--device", "tpu"]),
+            (2, "--seed", ["--seed", "-1"]),
+            (2, "--memory", ["--memory", "lots"]),
+            (2, "--memory", ["--memory", "0"]),
+            (2, "--memory", ["--memory", "-3GiB"]),
+            (2, "--memory", ["--memory", "3 parsecs"]),
+            (1, "--memory", ["--memory", "1MiB"]),
+            (2, "--max-context", ["--max-context", "0"]),
+            (2, "--prompt", ["--prompt-file", "x"]),
+        ]:
+            with self.subTest(args=args):
+                self.fails(code, needle, *common, *args)
+
+    def test_prompts(self):
+        common = ["generate", "--model", "demo"]
+        self.fails(2, "--prompt", *common)
+        self.fails(1, ["--prompt-file", "nowhere"], *common, "--prompt-file", self.dir / "nowhere")
+        self.fails(1, "--prompt-file", *common, "--prompt-file", self.dir)
+        self.fails(2, "--prompt", *common, "--prompt", "", "--no-special")
+        self.fails(2, "--model", "generate", "--prompt", "The")
+        self.fails(1, "nowhere", "generate", "--prompt", "The", "--model", self.dir / "nowhere")
+        self.fails(1, "config.json", "generate", "--prompt", "The", "--model", self.dir)
+
+    def test_ids(self):
+        for content, needles in [
+            ("", "bad.json"),
+            ("[1, 2", "bad.json"),
+            ("{}", ["bad.json", "array", "object"]),
+            ("[]", ["bad.json", "empty"]),
+            ("[1, 1024]", ["bad.json", "index 1", "1024"]),
+            ("[1, 2, -1]", ["bad.json", "index 2", "-1"]),
+            ("[1.5]", ["bad.json", "index 0"]),
+            ('[1, "2"]', ["bad.json", "index 1", "string"]),
+            ("[99999999999999999999999]", ["bad.json", "index 0"]),
+            ("[18446744073709551615]", ["bad.json", "index 0"]),
+        ]:
+            with self.subTest(content=content):
+                path = self.file("bad.json", content)
+                self.fails(1, needles, "generate", "--model", "demo", "--ids", path)
+                out = self.dir / "x.safetensors"
+                self.fails(1, needles, "logits", "--model", "demo", "--ids", path, "--out", out)
+                self.assertFalse(out.exists())
+
+    def test_prompts_beyond_context_and_memory(self):
+        ids = self.ids(40000)
+        self.fails(1, ["40000", "32768"], "generate", "--model", "demo", "--ids", ids)
+        few = self.ids(200, "few.json")
+        self.fails(1, ["200", "100"], "generate", "--model", "demo", "--ids", few, "--max-context", 100)
+        long = self.ids(30000, "long.json")
+        self.fails(1, ["need", "available"], "generate", "--model", "demo", "--ids", long, "--memory", "16MiB",
+                   "--chunk", 64)  # fmt: skip
+        self.fails(1, ["need", "available"], "generate", "--model", "demo", "--prompt", "The", "--memory", "2.2MiB")
+
+    def test_a_full_context_ends_the_text(self):
+        result = self.ok("generate", "--model", "demo", "--ids", self.ids(50), "--max-context", 60, "--max-tokens", 100,
+                         "--ignore-eos", "--json").json()  # fmt: skip
+        self.assertEqual(result["finish"], "context")
+
+    @unittest.skipUnless(os.path.exists("/dev/full"), "needs /dev/full")
+    def test_unwritable_standard_output(self):
+        for args in [["generate", "--model", "demo", "--prompt", "The", "--max-tokens", "4"],
+                     ["generate", "--model", "demo", "--prompt", "The", "--max-tokens", "4", "--json"],
+                     ["pattern", "show", "demo"], ["--help"], ["--version"]]:  # fmt: skip
+            with self.subTest(args=args), open("/dev/full", "wb") as full:
+                process = subprocess.run([DUO, *args], stdout=full, stderr=subprocess.PIPE, timeout=HANG_SECONDS)
+                self.assertEqual(process.returncode, 1)
+                self.assertIn(b"standard output", process.stderr)
+
+    def test_broken_models(self):
+        def model(name, **changed):
+            path = self.dir / name
+            shutil.copytree(MODEL, path)
+            for file, content in changed.items():
+                file = path / file.replace("__", ".")
+                file.chmod(0o644) if file.exists() else None
+                file.unlink() if content is None else file.write_bytes(content)
+            return path
+
+        weights = (MODEL / "model.safetensors").read_bytes()
+        config = json.loads((MODEL / "config.json").read_text())
+        for path, needle in [
+            (model("truncated", model__safetensors=weights[:-1000]), "model.safetensors"),
+            (model("no_weights", model__safetensors=None), "safetensors"),
+            (model("no_config", config__json=None), "config.json"),
+            (model("bad_config", config__json=b"{"), "config.json"),
+            (model("shapes", config__json=json.dumps(dict(config, hidden_size=256)).encode()), "128"),
+            (model("bad_tokenizer", tokenizer__json=b"[]"), "tokenizer.json"),
+            (model("no_tokenizer", tokenizer__json=None), "tokenizer"),
+        ]:
+            with self.subTest(model=path.name):
+                self.fails(1, needle, "generate", "--model", path, "--prompt", "The", "--max-tokens", 1)
+        without_tokenizer = ["generate", "--model", self.dir / "no_tokenizer", "--ids", self.ids(5), "--max-tokens", 2]
+        self.assertEqual(len(self.ok(*without_tokenizer, "--ignore-eos", "--json").json()["tokens"]), 2)
+        self.fails(1, "tokenizer", *without_tokenizer, "--stop", "x")
+
+    def test_pattern_of_another_model(self):
+        wrong = self.dir / "wrong"
+        wrong.mkdir()
+        (wrong / "full_attention_heads.tsv").write_text("1\t0\n" * 3)
+        (wrong / "config.json").write_text('{"sink_size": 5, "recent_size": 7}')
+        self.fails(2, ["--pattern", "3", "4"], "generate", "--model", "demo", "--prompt", "The", "--pattern", wrong)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("usage: cli_test.py PATH/TO/duo [unittest arguments]")
+    DUO = os.path.abspath(sys.argv.pop(1))
+    unittest.main()

@@ -1,0 +1,113 @@
+"""Rooms see lower rooms only: checked in every #include and in the ROOMS lists of CMake."""
+
+import os
+import re
+import tempfile
+
+import rules
+
+# Third-party headers that one room hides from the others.
+OWNED = {
+    r"dnnl.*": {"kernels"},
+    r"omp\.h": {"base"},
+    r"nlohmann/.*": {"base"},
+    r"pcre2\.h": {"text"},
+    r"utf8proc\.h": {"text"},
+    r"sentencepiece_.*": {"text"},
+    r"(immintrin|x86intrin|cpuid)\.h": {"kernels"},
+    r"(CLI|spdlog)/.*": {"cli"},
+}
+
+
+def room_of_include(include, problems, where):
+    """The room an included header belongs to, or None for the standard library and the like."""
+    first, _, rest = include.partition("/")
+    if first == "duo":
+        name = rest.removesuffix(".h")
+        if name not in rules.PUBLIC_HEADER_ROOM:
+            problems.append(f"{where}: tests/rules.py does not say which room duo/{rest} belongs to")
+            return None
+        return rules.PUBLIC_HEADER_ROOM[name]
+    return first if first in rules.LEVEL_OF else None
+
+
+def check_includes(root):
+    """Problems of #include lines, and for each room the other rooms that its library (not its tests) includes."""
+    problems = []
+    used = {}
+    for path in rules.files(root, ["include", "src"], [".h", ".cc"]):
+        parts = path.split(os.sep)
+        public = parts[0] == "include"
+        room = rules.PUBLIC_HEADER_ROOM.get(parts[-1].removesuffix(".h")) if public else parts[1]
+        if room not in rules.LEVEL_OF:
+            problems.append(f"{path}: belongs to no room that tests/rules.py knows")
+            continue
+        for include in rules.INCLUDE.findall(rules.read(os.path.join(root, path))):
+            other = room_of_include(include, problems, path)
+            for pattern, owners in OWNED.items():
+                if re.fullmatch(pattern, include) and room not in owners:
+                    problems.append(f"{path}: includes {include}, which only {', '.join(sorted(owners))} may")
+            if other is None:
+                continue
+            if public and not include.startswith("duo/"):
+                problems.append(f"{path}: a public header includes the internal {include}")
+            if other not in rules.allowed_rooms(room):
+                problems.append(f"{path}: {room} must not see {other} ({include})")
+            if other != room and "test" not in parts[-1]:
+                used.setdefault(room, set()).add(other)
+    return problems, used
+
+
+def check_cmake(root, used):
+    """The ROOMS of duo_room() are lower rooms, and hold every room whose headers the library includes."""
+    problems = []
+    for room in sorted(rules.LEVEL_OF):
+        path = os.path.join("src", room, "CMakeLists.txt")
+        if not os.path.exists(os.path.join(root, path)):
+            continue
+        text = re.sub(r"#.*", "", rules.read(os.path.join(root, path)))
+        match = re.search(r"duo_room\(\s*" + room + r"\b([^)]*)\)", text)
+        if match is None:
+            continue  # the command line is a program, not a room's library
+        listed = re.search(r"\bROOMS\b((?:\s+[a-z_]+)*)", match.group(1))
+        rooms = set(listed.group(1).split()) if listed else set()
+        for other in sorted(rooms - (rules.allowed_rooms(room) - {room})):
+            problems.append(f"{path}: {room} must not link {other}")
+        for other in sorted(used.get(room, set()) - rooms):
+            problems.append(f"{path}: {room} includes headers of {other}; add it to ROOMS")
+    return problems
+
+
+def check(root):
+    problems, used = check_includes(root)
+    return problems + check_cmake(root, used)
+
+
+def self_test():
+    """Every kind of breach is found in a small tree that commits it."""
+    cmake = "duo_room({} SOURCES a.cc ROOMS {})\n"
+    breaches = {
+        "kv must not see model": {"src/kv/a.cc": '#include "model/weights.h"\n'},
+        "text must not see heads": {"src/text/a.cc": '#include "duo/head_pattern.h"\n'},
+        "kernels must not see checkpoint": {"src/kernels/cpu/a.h": '#  include "checkpoint/limits.h"\n'},
+        "only kernels may": {"src/model/a.cc": "#include <dnnl.hpp>\n"},
+        "a public header includes the internal": {"include/duo/model.h": '#include "base/check.h"\n'},
+        "does not say which room": {"src/cli/a.cc": '#include "duo/unheard_of.h"\n'},
+        "belongs to no room": {"src/attic/a.cc": "\n"},
+        "kv must not link engine": {"src/kv/CMakeLists.txt": cmake.format("kv", "base engine")},
+        "add it to ROOMS": {"src/kv/a.cc": '#include "heads/x.h"\n', "src/kv/CMakeLists.txt": cmake.format("kv", "base")},
+    }
+    for expected, tree in breaches.items():
+        with tempfile.TemporaryDirectory() as root:
+            rules.write_tree(root, tree)
+            found = check(root)
+            assert any(expected in problem for problem in found), (expected, found)
+    with tempfile.TemporaryDirectory() as root:
+        rules.write_tree(root, {"src/kv/a.cc": '#include "base/check.h"\n#include <vector>\n',
+                                "src/kv/CMakeLists.txt": cmake.format("kv", "base")})
+        assert check(root) == [], check(root)
+
+
+if __name__ == "__main__":
+    self_test()
+    rules.finish(check(rules.ROOT), "layers")
