@@ -1,6 +1,6 @@
-// Attention kernels on one thread, per instruction set and model shape: GB/s of K and V read in decode, GFLOP/s of visible
-// query-key pairs in prefill (4 x head_dim operations each). Read_* lines give the memory bandwidth of the same run.
-// Pin it to one core: taskset -c 0 attention_bench
+// Attention kernels on one thread, per instruction set and model shape: GB/s of K and V read in decode, GFLOP/s of
+// visible query-key pairs in prefill (4 x head_dim operations each). Read_* lines give the memory bandwidth of the same
+// run. Pin it to one core: taskset -c 0 attention_bench
 #include <benchmark/benchmark.h>
 
 #include <cmath>

@@ -35,11 +35,13 @@ struct GenerateResult {
   double first_token_seconds = 0;  // from the call to the first token
 };
 
-/// Gets text as soon as it is certain not to belong to a stop string. Return false to stop.
+/// Called after every token with the text that became certain not to belong to a stop string, often "" (always without a
+/// tokenizer). Return false to stop.
 using TextCallback = std::function<bool(const std::string& piece)>;
 
 /// Prefills `prompt` behind what the session holds, then samples. `tokenizer` may be null: tokens only. The session
-/// ends up holding prompt and generated tokens (but for the last one, whose successor nobody asked for).
+/// ends up holding the prompt and result.tokens, but for the last of these unless generation ended by eos: nobody asked
+/// for its successor.
 /// Errors as Session::Prefill; kInvalidArgument for bad options.
 Result<GenerateResult> Generate(Session* session, const Model& model, const Tokenizer* tokenizer,
                                 const std::vector<int32_t>& prompt, const GenerateOptions& options,

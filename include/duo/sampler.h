@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <vector>
 
@@ -37,8 +36,14 @@ class Sampler {
     float logit;
     int32_t id;
   };
+  /// Fills candidates_ with the tokens that may be drawn.
+  void Collect(std::span<const float> logits);
+  /// exp((logit - best) / temperature).
+  double Weight(const Candidate& c) const;
+
   SamplerOptions options_;
   uint64_t draws_ = 0;
+  double best_ = 0;  // largest logit of the current call
   std::vector<Candidate> candidates_;
   std::vector<float> penalised_;
 };

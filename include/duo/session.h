@@ -71,8 +71,8 @@ class Session {
 
   /// Adds prompt tokens, in chunks, and leaves the logits behind the last one in logits(). Callback after each chunk.
   /// kInvalidArgument: ids empty or outside the vocabulary. kResourceExhausted: the context or memory would not
-  /// suffice; says how much would. kCancelled: the callback said stop; the chunks so far are in the sequence. After
-  /// any other error than kInternal the sequence is what it was.
+  /// suffice; says how much would. These two leave the sequence as it was. kCancelled: the callback said stop; this and
+  /// other errors leave the chunks so far in the sequence, and logits() empty.
   Status Prefill(std::span<const int32_t> ids, const ProgressCallback& progress = {});
 
   /// Adds one generated token; logits() then predicts its successor. Errors as Prefill.
@@ -87,10 +87,10 @@ class Session {
   Status PrefillWithLogits(std::span<const int32_t> ids, int64_t begin, int64_t end, const LogitsCallback& row,
                            const ProgressCallback& progress = {});
 
-  /// Final-norm hidden state of the last token, [hidden].
-  std::vector<float> LastHidden();
+  /// Final-norm hidden state of the last token, [hidden]. Valid and empty as logits().
+  std::span<const float> last_hidden() const;
 
-  /// Tokens [0, pos) stay, the rest is forgotten; logits() is empty until the next token. Exact: where the streaming
+  /// Tokens [0, pos) stay, the rest is forgotten; unless pos == len(), logits() is empty until the next token. Exact: where the streaming
   /// heads' rings no longer hold what is needed, they are restored from a snapshot and at most snapshot_every tokens
   /// (without snapshots: all) are prefilled again; kCancelled then leaves a shorter sequence.
   Status Rewind(int64_t pos, const ProgressCallback& progress = {});

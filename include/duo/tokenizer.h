@@ -31,7 +31,8 @@ class Tokenizer {
   ~Tokenizer();
 
   /// Tokens of `text`. Added and special tokens that stand in the text become their ids, as in the reference library.
-  /// Invalid UTF-8 is replaced by U+FFFD first (as Python's decode(errors="replace")). Linear time in the text's length.
+  /// Invalid UTF-8 is replaced by U+FFFD first (as Python's decode(errors="replace")). Linear time in the text's
+  /// length.
   std::vector<int32_t> Encode(std::string_view text, SpecialTokens special = SpecialTokens::kAdd) const;
 
   /// Text of `ids`: kAdd keeps special tokens in the text, kNone leaves them out. Ids outside the vocabulary are left
@@ -107,10 +108,10 @@ class ChatTemplate {
   Style style_;
   // In what the templates of one family differ, read off the template's own text.
   bool bos_ = true;
-  std::string default_system_;         // ChatML: the system message of a conversation without one
-  bool drop_reasoning_ = false;        // ChatML: <think>...</think> of earlier answers is left out (Qwen3)
-  bool dated_system_ = false;          // Llama-3.1: knowledge and today's date begin the system message
-  bool space_after_open_ = true;       // Mistral: spaces around its markers
+  std::string default_system_;    // ChatML: the system message of a conversation without one
+  bool drop_reasoning_ = false;   // ChatML: <think>...</think> of earlier answers is left out (Qwen3)
+  bool dated_system_ = false;     // Llama-3.1: knowledge and today's date begin the system message
+  bool space_after_open_ = true;  // Mistral: spaces around its markers
   bool space_before_close_ = true;
   bool space_before_answer_ = false;
   bool space_after_eos_ = false;

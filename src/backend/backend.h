@@ -36,17 +36,18 @@ struct LinearTask {
   bool accumulate = false;      // adds to out: the residual connection
 };
 
-/// Rows of one KV head that a decode step attends to: up to three contiguous pieces (sinks and a ring's two parts).
+/// Rows [begin, end) of a cache.
 struct RowRange {
   int64_t begin = 0;
   int64_t end = 0;
 };
 
+/// One KV head of a decode step: the rows its queries attend to are one or two ranges (a ring wraps around).
 struct DecodeHead {
   const float* q = nullptr;  // [group, head_dim]
   const uint8_t* k = nullptr;  // row r at k + r * head_dim * element bytes
   const uint8_t* v = nullptr;
-  RowRange ranges[3];
+  RowRange ranges[2];
   int n_ranges = 0;
   float* out = nullptr;      // [group, head_dim]
 };
@@ -92,11 +93,10 @@ struct CopyTask {
 /// The largest calls a session will make.
 struct CallBounds {
   int64_t n_tokens = 1;
-  int64_t widest_input = 0;  // of a Linear, floats
+  int64_t widest_input = 0;  // elements of a Linear's input per token
   int n_kv_heads = 1;
   int group = 1;
   int head_dim = 0;
-  ComputeType compute = ComputeType::kBF16;
 };
 
 /// Seconds spent per kind of work since the last reset; for `duo bench`.

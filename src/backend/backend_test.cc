@@ -20,7 +20,7 @@ TEST(SplitDecode, PiecesAreExactlyTheRanges) {
   for (int round = 0; round < 200; ++round) {
     std::vector<DecodeHead> heads(1 + rng.Below(9));
     for (DecodeHead& head : heads) {
-      head.n_ranges = static_cast<int>(1 + rng.Below(3));
+      head.n_ranges = static_cast<int>(1 + rng.Below(2));
       int64_t at = 0;
       for (int r = 0; r < head.n_ranges; ++r) {
         const auto begin = at + static_cast<int64_t>(rng.Below(50));

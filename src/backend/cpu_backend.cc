@@ -169,7 +169,9 @@ class CpuBackend : public Backend {
 };
 
 uint64_t CpuBackend::MaxScratchBytes(const CallBounds& bounds) const {
-  const uint64_t rounded = static_cast<uint64_t>(bounds.n_tokens * bounds.widest_input) * sizeof(bf16);
+  // Many tokens are rounded to bf16, a single one to floats that hold bf16 values.
+  const auto inputs = static_cast<uint64_t>(std::max<int64_t>(bounds.n_tokens, 2) * bounds.widest_input);
+  const uint64_t rounded = inputs * sizeof(bf16);
   const auto pieces = static_cast<uint64_t>(MaxDecodePieces(bounds.n_kv_heads, n_threads_));
   const uint64_t states = pieces * StateBytes(bounds.group, bounds.head_dim);
   const uint64_t tiles = static_cast<uint64_t>(n_threads_) * RoundUpToLine(PrefillScratchBytes(bounds.group, bounds.head_dim));

@@ -12,8 +12,8 @@ constexpr int64_t kPiecesPerThread = 8;
 
 }  // namespace
 
-// Each of a head's three ranges may end in a piece that is not full.
-int64_t MaxDecodePieces(int64_t n_heads, int n_threads) { return n_threads * kPiecesPerThread + 3 * n_heads; }
+// Each of a head's two ranges may end in a piece that is not full.
+int64_t MaxDecodePieces(int64_t n_heads, int n_threads) { return n_threads * kPiecesPerThread + 2 * n_heads; }
 
 std::vector<DecodePiece> SplitDecode(std::span<const DecodeHead> heads, int n_threads) {
   int64_t total = 0;

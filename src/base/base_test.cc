@@ -122,6 +122,8 @@ TEST(File, WritesAtomicallyAndReadsUnderALimit) {
   EXPECT_EQ(too_large.status().code(), StatusCode::kCorrupt);
   EXPECT_NE(too_large.status().message().find(path), std::string::npos);
   EXPECT_EQ(WriteFileAtomic("/nonexistent/dir/x", "y").code(), StatusCode::kIo);
+  EXPECT_EQ(WriteFileAtomic("/dev/null", "y").code(), StatusCode::kIo);
+  EXPECT_EQ(WriteFileAtomic("/tmp", "y").code(), StatusCode::kIo);
   EXPECT_EQ(ReadFile(path + ".none", 4).status().code(), StatusCode::kNotFound);
   auto mapped = MappedFile::Open(path);
   ASSERT_TRUE(mapped.ok());

@@ -44,7 +44,14 @@ Result<std::string> ReadFile(const std::string& path, size_t max_bytes) {
   return bytes;
 }
 
+Status CheckReplaceable(const std::string& path) {
+  struct stat info{};
+  if (stat(path.c_str(), &info) != 0 || S_ISREG(info.st_mode)) return OkStatus();
+  return Status(StatusCode::kIo, path + ": is there and is not a regular file; it will not be replaced");
+}
+
 Status WriteFileAtomic(const std::string& path, std::string_view bytes) {
+  DUO_RETURN_IF_ERROR(CheckReplaceable(path));
   const std::string temporary = path + ".tmp" + std::to_string(getpid());
   const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd < 0) return Status(StatusCode::kIo, path + ": cannot be written: " + std::strerror(errno));

@@ -15,19 +15,31 @@
 #endif
 #endif
 #ifdef DUO_TSAN
-// ThreadSanitizer does not see the OpenMP runtime's own fork and join; these two tell it.
-extern "C" {
-void __tsan_acquire(void* address);
-void __tsan_release(void* address);
-}
-#else
-namespace {
-inline void __tsan_acquire(void*) {}  // NOLINT(bugprone-reserved-identifier)
-inline void __tsan_release(void*) {}  // NOLINT(bugprone-reserved-identifier)
-}  // namespace
+#include <thread>
+#include <vector>
 #endif
 
 namespace duo {
+
+namespace {
+
+/// Runs work(thread) on every thread of a team and waits for all.
+template <typename Work>
+void RunTeam(int team, const Work& work) {
+#ifdef DUO_TSAN
+  // ThreadSanitizer cannot see the OpenMP runtime's own fork and join and would report every task as a race; plain
+  // threads do the same work in a way that it understands.
+  std::vector<std::thread> others;
+  for (int thread = 1; thread < team; ++thread) others.emplace_back([&work, thread] { work(thread); });
+  work(0);
+  for (std::thread& other : others) other.join();
+#else
+#pragma omp parallel num_threads(team)
+  work(omp_get_thread_num());
+#endif
+}
+
+}  // namespace
 
 void ParallelFor(int n_threads, int64_t n_tasks, const ParallelBody& body) {
   if (n_tasks <= 0) return;
@@ -36,29 +48,14 @@ void ParallelFor(int n_threads, int64_t n_tasks, const ParallelBody& body) {
     for (int64_t task = 0; task < n_tasks; ++task) body(task, 0);
     return;
   }
-  // Everything the team shares lives behind one pointer, so that the annotations can name it.
-  struct Shared {
-    std::atomic<int64_t> next{0};
-    const ParallelBody* body;
-    int64_t n_tasks;
-    char forked, joined;
-  } shared;
-  shared.body = &body;
-  shared.n_tasks = n_tasks;
-  Shared* const s = &shared;
-  __tsan_release(&s->forked);
-#pragma omp parallel num_threads(team) firstprivate(s) default(none)
-  {
-    __tsan_acquire(&s->forked);
-    const int thread = omp_get_thread_num();
+  std::atomic<int64_t> next{0};
+  RunTeam(team, [&](int thread) {
     for (;;) {
-      const int64_t task = s->next.fetch_add(1, std::memory_order_relaxed);
-      if (task >= s->n_tasks) break;
-      (*s->body)(task, thread);
+      const int64_t task = next.fetch_add(1, std::memory_order_relaxed);
+      if (task >= n_tasks) break;
+      body(task, thread);
     }
-    __tsan_release(&s->joined);
-  }
-  __tsan_acquire(&s->joined);
+  });
 }
 
 int AvailableThreads() {

@@ -12,6 +12,8 @@
 #include "base/json.h"
 #include "checkpoint/safetensors.h"
 
+#include "base/file.h"
+
 namespace duo::safetensors {
 namespace {
 
@@ -125,6 +127,7 @@ Tensor Tensor::I64(std::string name, std::vector<int64_t> shape, const int64_t* 
 Status WriteSafetensors(const std::string& path, const std::vector<Tensor>& tensors) {
   DUO_ASSIGN_OR_RETURN(const std::vector<Planned> plan, Plan(path, tensors));
   DUO_ASSIGN_OR_RETURN(const std::string header, HeaderOf(path, plan));
+  DUO_RETURN_IF_ERROR(CheckReplaceable(path));
   const std::string temporary = path + ".tmp" + std::to_string(getpid());
   const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd < 0) return Status(StatusCode::kIo, path + ": cannot be written: " + std::strerror(errno));

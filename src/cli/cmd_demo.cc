@@ -170,6 +170,9 @@ std::string ClosingSentence(const std::vector<DemoMode>& modes, bool with_hits, 
       "With {:.0f} % of the KV heads streaming, the split cache answered {} of {} questions from {:.0f} % of "
       "full attention's KV memory (full attention: {}); as many heads chosen at random answered {}.",
       100 * duo.sparsity, duo.hits, n_questions, share, full.hits, random.hits);
+  if (random.hits >= duo.hits && duo.hits > 0) {
+    out += " That draw was lucky and kept the heads that matter; another --seed draws others.";
+  }
   if (full.hits * 4 < static_cast<int>(n_questions) * 3) {
     out += " Full attention missed many itself: this text is beyond what the model can do.";
   } else if (duo.hits * 4 < full.hits * 3) {

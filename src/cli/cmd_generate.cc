@@ -134,16 +134,17 @@ Status Run(const GenerateCommand& command) {
 void AddGenerate(CLI::App* app, VerbFunction* run) {
   auto command = std::make_shared<GenerateCommand>();
   CLI::App* verb = app->add_subcommand("generate", "continue a prompt: text as it comes, or JSON");
-  CLI::Option_group* input = verb->add_option_group("Prompt", "one of these");
-  input
-      ->add_option_function<std::string>(
-          "--prompt", [command](const std::string& text) { command->prompt = text; }, "the prompt itself")
-      ->type_name("TEXT");
-  AddText(input, "--prompt-file", &command->prompt_file, "a file or -", "file with the prompt; - = standard input")
-      ->type_name("FILE");
-  AddText(input, "--ids", &command->ids_file, "a file", "JSON array of token ids, taken as they are")
-      ->type_name("FILE");
-  input->require_option(1);
+  verb->option_defaults()->group("Prompt (one of these)");
+  CLI::Option* prompt = verb->add_option_function<std::string>(
+      "--prompt", [command](const std::string& text) { command->prompt = text; }, "the prompt itself");
+  CLI::Option* file =
+      AddText(verb, "--prompt-file", &command->prompt_file, "a file or -", "file with the prompt; - = standard input");
+  CLI::Option* ids =
+      AddText(verb, "--ids", &command->ids_file, "a file", "file with a JSON array of token ids, taken as they are");
+  prompt->option_text("TEXT");
+  file->excludes(prompt)->option_text("FILE");
+  ids->excludes(prompt)->excludes(file)->option_text("FILE");
+  verb->option_defaults()->group("Text");
   AddGenerateOptions(verb, &command->generate);
   verb->add_flag("--no-special", command->no_special, "do not put the model's begin-of-text token before the prompt");
   verb->add_flag("--ignore-eos", command->generate.ignore_eos, "go on behind the model's end-of-text token");
@@ -152,7 +153,11 @@ void AddGenerate(CLI::App* app, VerbFunction* run) {
       "Ctrl-C ends the text and keeps what there is; a second one ends the program.\n"
       "Example:\n"
       "  duo generate --model demo --pattern demo --prompt-file book.txt --max-tokens 20 --json");
-  verb->callback([command, run] { *run = [command] { return Run(*command); }; });
+  verb->callback([command, run, prompt, file, ids] {
+    if (prompt->count() + file->count() + ids->count() == 0)
+      throw CLI::RequiredError("--prompt, --prompt-file or --ids");
+    *run = [command] { return Run(*command); };
+  });
 }
 
 }  // namespace duo::cli

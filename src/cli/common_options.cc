@@ -32,18 +32,19 @@ Status BadFlag(const std::string& flag, const std::string& sentence) {
 
 void AddHeadOptions(CLI::App* verb, CommonOptions* options) {
   AddText(verb, "--pattern", &options->pattern, "a directory or none",
-          "head pattern: directory with full_attention_heads.tsv and config.json; demo = that of the embedded model; "
-          "none = full attention (default)")
+          "head pattern (full_attention_heads.tsv and config.json); demo = that of the embedded model; none = full "
+          "attention (default)")
       ->type_name("DIR|none");
   CLI::Option* sparsity = AddReal(verb, "--sparsity", {0, 1}, &options->sparsity,
                                   "share of KV heads made streaming, 0..1 (default with a pattern: 0.5)");
-  AddReal(verb, "--threshold", {0, 1}, &options->threshold, "retrieval heads are those with a gate >= F")
-      ->excludes(sparsity);
-  const char* from_pattern = " (default: the pattern's)";
+  sparsity->option_text("F");
+  AddReal(verb, "--threshold", {0, 1}, &options->threshold, "or: heads with a gate >= F are retrieval heads")
+      ->excludes(sparsity)
+      ->option_text("F");
   AddInt(verb, "--sink", {0, kMostTokens}, &options->sink,
-         std::string("first tokens that streaming heads keep") + from_pattern);
+         "first tokens that streaming heads keep (default: the pattern's)");
   AddInt(verb, "--recent", {1, kMostTokens}, &options->recent,
-         std::string("last tokens that streaming heads see, the current one included") + from_pattern);
+         "last tokens that they see, the current one included (default: the pattern's)");
   AddInt(verb, "--prefill-recent", {1, kMostTokens}, &options->prefill_recent,
          "the same for prompt tokens, at least --recent (default: --recent)");
   AddInt(verb, "--pinned-prefix", {0, kMostTokens}, &options->pinned_prefix,
@@ -70,18 +71,17 @@ void AddRunOptions(CLI::App* verb, CommonOptions* options) {
             {{"int8", narrow}, {"int4", narrow}}, &options->kv_type,
             "type of cached K and V (default: bf16; f32 with --compute f32)");
   verb->add_option_function<std::string>("--weights", CheckWeightsType, "type of the weights: as in the checkpoint")
-      ->type_name("native")
-      ->default_str("native");
+      ->type_name("native");
   AddInt(verb, "--threads", {1, 1024}, &options->threads, "CPU threads (default: all cores of this process)");
   AddChoice(verb, "--device",
             std::vector<std::pair<std::string, Device>>{{"cpu", Device::kCpu}, {"cuda", Device::kCuda}}, {},
             &options->device, "where the maths runs")
       ->default_str("cpu");
   AddInt(verb, "--snapshot-every", {0, kMostTokens}, &options->snapshot_every,
-         "tokens between copies of the streaming windows, which make rewinding cheap; 0 = no copies")
+         "tokens between copies of the streaming windows, for cheap rewinding; 0 = no copies")
       ->default_str(std::to_string(options->snapshot_every));
   AddBytes(verb, "--memory", &options->memory_bytes,
-           "limit for weights, KV cache and activations together, for example 24GiB (default: what the system has)");
+           "limit for weights, KV and activations together, such as 24GiB (default: what the system has)");
   AddInt(verb, "--max-context", {1, kMostTokens}, &options->max_context,
          "most tokens of prompt and answer (default: what the model was trained for)");
   AddInt(verb, "--seed", {0}, &options->seed, "for everything random")->default_str(std::to_string(options->seed));
@@ -115,11 +115,15 @@ Result<std::string> ReadStandardInput() {
 }  // namespace
 
 void AddCommonOptions(CLI::App* verb, CommonOptions* options) {
+  const std::string own_group = verb->option_defaults()->get_group();
+  verb->option_defaults()->group("Model and heads");
   AddText(verb, "--model", &options->model, "a directory",
           "Hugging Face directory (config.json, *.safetensors, tokenizer); demo = the embedded model")
       ->type_name("DIR");
   AddHeadOptions(verb, options);
+  verb->option_defaults()->group("How it runs");
   AddRunOptions(verb, options);
+  verb->option_defaults()->group(own_group);
 }
 
 Result<LoadedModel> LoadModel(const CommonOptions& options) {

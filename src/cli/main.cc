@@ -24,11 +24,9 @@ constexpr const char* kDescription =
 
 constexpr const char* kFooter =
     "`duo help <verb>` lists a verb's flags with an example. Exit codes: 0 ok, 1 failed, 2 usage.\n"
-    "Example:\n"
-    "  duo generate --model demo --prompt \"The secret code of Anna is 48213.\n"
-    "  What is the secret code of Anna?\n"
-    "  Answer:\" --stop \"\n"
-    "  \"";
+    "Examples:\n"
+    "  duo demo\n"
+    "  duo generate --model ~/models/Llama-3.2-1B --prompt \"Once upon a time\"";
 
 void AddVerbs(CLI::App* app, VerbFunction* run) {
   AddDemo(app, run);
@@ -38,6 +36,7 @@ void AddVerbs(CLI::App* app, VerbFunction* run) {
   AddPattern(app, run);
   AddPlan(app, run);
   AddBench(app, run);
+  for (CLI::App* verb : app->get_subcommands([](const CLI::App*) { return true; })) verb->group("Verbs");
 }
 
 bool IsVerb(const CLI::App& app, const std::string& name) {
@@ -75,11 +74,11 @@ int Main(int argc, char** argv) {
   CLI::App app(kDescription, "duo");
   app.footer(kFooter);
   app.require_subcommand(1);
-  app.set_version_flag("--version", std::string("duo ") + Version());
-  app.get_formatter()->column_width(28);
+  app.set_version_flag("--version", std::string("duo ") + Version(), "the version");
+  app.set_help_flag("-h,--help", "this text");
+  app.get_formatter()->column_width(30);
   app.get_formatter()->label("OPTIONS", "FLAGS");
   app.get_formatter()->label("SUBCOMMAND", "VERB");
-  app.get_formatter()->label("Subcommands", "Verbs");
   VerbFunction run;
   AddVerbs(&app, &run);
 

@@ -10,6 +10,8 @@ namespace duo::cli {
 
 void AddGenerateOptions(CLI::App* verb, GenerateOptions* options) {
   SamplerOptions& sampler = options->sampler;
+  const std::string own_group = verb->option_defaults()->get_group();
+  verb->option_defaults()->group("Text");
   const auto number = [](double value) { return fmt::format("{:g}", value); };
   AddInt(verb, "--max-tokens", {0, int64_t{1} << 36}, &options->max_tokens, "most tokens to generate")
       ->default_str(std::to_string(options->max_tokens));
@@ -19,7 +21,7 @@ void AddGenerateOptions(CLI::App* verb, GenerateOptions* options) {
   AddInt(verb, "--top-k", {0}, &sampler.top_k, "draw from the N most likely tokens; 0 = all")
       ->default_str(std::to_string(sampler.top_k));
   AddReal(verb, "--top-p", {std::numeric_limits<double>::min(), 1}, &sampler.top_p,
-          "draw from the smallest set whose probability reaches F, above 0 and at most 1")
+          "draw from the smallest set of tokens whose probability reaches F, at most 1")
       ->default_str(number(sampler.top_p));
   AddReal(verb, "--min-p", {0, 1}, &sampler.min_p, "draw from tokens at least F times as likely as the best")
       ->default_str(number(sampler.min_p));
@@ -27,6 +29,7 @@ void AddGenerateOptions(CLI::App* verb, GenerateOptions* options) {
           "above 1: tokens among the last 64 become less likely")
       ->default_str(number(sampler.repetition_penalty));
   AddTexts(verb, "--stop", &options->stop, "the text ends before TEXT; may be given several times")->type_name("TEXT");
+  verb->option_defaults()->group(own_group);
 }
 
 }  // namespace duo::cli

@@ -12,11 +12,11 @@ namespace duo::cli {
 /// Adds --config FILE.
 void AddConfigOption(CLI::App* verb, std::string* config);
 
-/// How the heads were chosen, for people: "the 128 highest of 256 gates of PATTERN", "every other head..."
+/// A choice of heads and where it comes from.
 struct ShapeHeads {
   HeadChoice heads;
   std::optional<HeadPattern> pattern;  // cut to the layers that run
-  std::string description;             // "sparsity 0.50 by the pattern DIR"
+  std::string description;             // for people: "128 of 256 KV heads stream, evenly spread"
 };
 
 /// Heads for `config`, of which only the first n_layers run. With a pattern as ChooseHeads does, among the gates of

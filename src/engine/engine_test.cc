@@ -45,9 +45,9 @@ TEST(Sampler, TemperatureSharpens) {
 
 TEST(Sampler, TopKTopPMinPKeepTheLikeliest) {
   auto ids = [](const SamplerOptions& options) {
-    std::string ids;
-    for (const auto& entry : Draw(options, 3000)) ids += std::to_string(entry.first);
-    return ids;
+    std::string list;
+    for (const auto& entry : Draw(options, 3000)) list += std::to_string(entry.first);
+    return list;
   };
   EXPECT_EQ(ids({.temperature = 1, .top_k = 1}), "1");
   EXPECT_EQ(ids({.temperature = 1, .top_k = 3}), "123");

@@ -31,12 +31,12 @@ class TextStream {
   }
 
   /// False when the callback wants no more.
-  bool Push(int32_t id) { return decoder_ == nullptr || Emit(matcher_.Push(decoder_->Push(id))); }
+  bool Push(int32_t id) { return Emit(decoder_ == nullptr ? "" : matcher_.Push(decoder_->Push(id))); }
   void Finish() {
     if (decoder_ == nullptr || matcher_.stopped()) return;
     std::string rest = matcher_.Push(decoder_->Flush());
     if (!matcher_.stopped()) rest += matcher_.Flush();
-    Emit(rest);
+    if (!rest.empty()) Emit(rest);
   }
   bool stopped() const { return matcher_.stopped(); }
   const std::string& text() const { return text_; }
@@ -44,13 +44,15 @@ class TextStream {
  private:
   bool Emit(const std::string& piece) {
     text_ += piece;
-    return piece.empty() || !on_text_ || on_text_(piece);
+    wanted_ = wanted_ && (!on_text_ || on_text_(piece));
+    return wanted_;
   }
 
   std::unique_ptr<StreamDecoder> decoder_;
   StopMatcher matcher_;
   const TextCallback& on_text_;
   std::string text_;
+  bool wanted_ = true;  // until the callback says otherwise; it is not called again then
 };
 
 }  // namespace
@@ -100,7 +102,7 @@ Result<GenerateResult> Generate(Session* session, const Model& model, const Toke
     }
     if (static_cast<int64_t>(result.tokens.size()) == options.max_tokens) break;
     const Status step = session->Decode(id);
-    if (step.code() == StatusCode::kResourceExhausted) {
+    if (step.code() == StatusCode::kResourceExhausted && session->len() == session->options().max_context) {
       result.finish = FinishReason::kContextFull;
       break;
     }

@@ -118,6 +118,12 @@ TEST(OpenModel, RefusesABiasTheConfigDoesNotAnnounce) {
   EXPECT_NE(status.message().find("q_proj.bias"), std::string::npos);
 }
 
+TEST(OpenModel, RefusesMoreLayersThanTheConfigHas) {
+  TinyCheckpoint checkpoint("layers");
+  checkpoint.shapes["model.layers.1.input_layernorm.weight"] = {16};
+  EXPECT_NE(OpenStatus(&checkpoint).message().find("num_hidden_layers"), std::string::npos);
+}
+
 TEST(OpenModel, WantsTheBiasesTheConfigAnnounces) {
   TinyCheckpoint checkpoint("nobias");
   checkpoint.config["attention_bias"] = true;

@@ -24,7 +24,9 @@ Result<SessionOptions> ResolveOptions(const ModelConfig& config, const SessionOp
     return BadOption("chunk", options.chunk, "1.." + std::to_string(kMaxChunk) + " tokens");
   }
   if (options.heads.n_layers == 0) options.heads = AllRetrieval(config.n_layers, config.n_kv_heads);
-  if (options.heads.n_layers != config.n_layers || options.heads.n_kv_heads != config.n_kv_heads) {
+  const size_t n_heads = static_cast<size_t>(config.n_layers) * static_cast<size_t>(config.n_kv_heads);
+  if (options.heads.n_layers != config.n_layers || options.heads.n_kv_heads != config.n_kv_heads ||
+      options.heads.retrieval.size() != n_heads) {
     return Status(StatusCode::kInvalidArgument,
                   "the choice of heads is for " + std::to_string(options.heads.n_layers) + " layers x " +
                       std::to_string(options.heads.n_kv_heads) + " KV heads, the model has " +
@@ -39,7 +41,7 @@ Result<SessionOptions> ResolveOptions(const ModelConfig& config, const SessionOp
   if (config.max_context > 0 && options.max_context > config.max_context) {
     return BadOption("max-context", options.max_context,
                      "at most " + std::to_string(config.max_context) +
-                         " for this model: its dynamic RoPE would have to rotate cached keys anew beyond that");
+                         " for this model: beyond that its config.json asks for dynamic RoPE or sliding windows");
   }
   return options;
 }
@@ -69,11 +71,11 @@ Result<MemoryPlan> PlanMemory(const ModelConfig& config, uint64_t weights_bytes,
   plan.activation_bytes = Activations::Bytes(config, resolved.chunk) +
                           DuoAttention::ScratchBytes(layout, resolved.chunk) +
                           backend.MaxScratchBytes({.n_tokens = resolved.chunk,
-                                                   .widest_input = std::max(config.intermediate_size, config.hidden_size),
+                                                   .widest_input = std::max({config.intermediate_size, config.hidden_size,
+                                                                            static_cast<int64_t>(config.n_heads) * config.head_dim}),
                                                    .n_kv_heads = config.n_kv_heads,
                                                    .group = config.group(),
-                                                   .head_dim = config.head_dim,
-                                                   .compute = resolved.compute});
+                                                   .head_dim = config.head_dim});
   return plan;
 }
 

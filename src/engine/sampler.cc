@@ -52,38 +52,60 @@ int32_t Sampler::Sample(std::span<const float> logits, std::span<const int32_t> 
   if (options_.temperature == 0 || options_.top_k == 1) {
     return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
   }
-  // Likeliest first; equal logits by id, so that the result is the same everywhere.
+  Collect(logits);
+  // Each draw has a generator of its own, so that a draw depends on (seed, number of the draw) alone.
+  Rng rng(options_.seed * 0x9e3779b97f4a7c15ull + ++draws_);
+  double total = 0;
+  for (const Candidate& c : candidates_) total += Weight(c);
+  double point = rng.Uniform() * total;
+  for (const Candidate& c : candidates_) {
+    point -= Weight(c);
+    if (point < 0) return c.id;
+  }
+  return candidates_.back().id;
+}
+
+double Sampler::Weight(const Candidate& c) const {
+  return std::exp((static_cast<double>(c.logit) - best_) / options_.temperature);
+}
+
+// Which tokens may be drawn, in an order that depends on logits and ids alone. Without top-k and top-p nothing is sorted:
+// a vocabulary of 128k takes tens of milliseconds.
+void Sampler::Collect(std::span<const float> logits) {
+  best_ = *std::max_element(logits.begin(), logits.end());
+  // p >= min_p * p_best  <=>  logit >= best + temperature * log(min_p)
+  const double floor = options_.min_p > 0 ? best_ + options_.temperature * std::log(options_.min_p) : -HUGE_VAL;
+  const bool filters_later = options_.top_p < 1;  // min-p comes after top-p, whose mass counts every token
   candidates_.clear();
-  for (size_t i = 0; i < logits.size(); ++i) candidates_.push_back({logits[i], static_cast<int32_t>(i)});
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (filters_later || logits[i] >= floor) candidates_.push_back({logits[i], static_cast<int32_t>(i)});
+  }
   const auto likelier = [](const Candidate& a, const Candidate& b) {
     return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
   };
-  size_t keep = candidates_.size();
-  if (options_.top_k > 0) keep = std::min(keep, static_cast<size_t>(options_.top_k));
-  std::partial_sort(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(keep), candidates_.end(), likelier);
-  candidates_.resize(keep);
-  std::vector<double> weight;
-  double total = 0;
-  for (const Candidate& c : candidates_) {
-    weight.push_back(std::exp((static_cast<double>(c.logit) - candidates_[0].logit) / options_.temperature));
-    total += weight.back();
+  const auto at = [&](size_t n) { return candidates_.begin() + static_cast<std::ptrdiff_t>(n); };
+  if (options_.top_k > 0 && static_cast<size_t>(options_.top_k) < candidates_.size()) {
+    const auto keep = static_cast<size_t>(options_.top_k);
+    std::nth_element(candidates_.begin(), at(keep - 1), candidates_.end(), likelier);
+    candidates_.resize(keep);
+    std::sort(candidates_.begin(), candidates_.end(), likelier);
   }
   if (options_.top_p < 1) {
+    double total = 0;
+    for (const Candidate& c : candidates_) total += Weight(c);
+    // Sorts no further than the mass reaches: the part that is sorted doubles until it suffices.
     double mass = 0;
-    size_t n = 0;
-    while (n < keep && mass < options_.top_p * total) mass += weight[n++];
-    keep = std::max<size_t>(n, 1);
-    total = mass;
+    size_t kept = 0;
+    for (size_t sorted = 0; kept < candidates_.size() && mass < options_.top_p * total;) {
+      if (kept == sorted) {
+        sorted = std::min(candidates_.size(), std::max<size_t>(64, 2 * sorted));
+        std::partial_sort(at(kept), at(sorted), candidates_.end(), likelier);
+      }
+      mass += Weight(candidates_[kept++]);
+    }
+    candidates_.resize(std::max<size_t>(kept, 1));
+    while (candidates_.size() > 1 && candidates_.back().logit < floor) candidates_.pop_back();
   }
-  while (keep > 1 && weight[keep - 1] < options_.min_p * weight[0]) total -= weight[--keep];
-  // Each draw has a generator of its own, so that a draw depends on (seed, number of the draw) alone.
-  Rng rng(options_.seed * 0x9e3779b97f4a7c15ull + ++draws_);
-  double point = rng.Uniform() * total;
-  for (size_t i = 0; i + 1 < keep; ++i) {
-    if (point < weight[i]) return candidates_[i].id;
-    point -= weight[i];
-  }
-  return candidates_[keep - 1].id;
 }
 
 }  // namespace duo

@@ -25,15 +25,15 @@ Status Cancelled() { return Status(StatusCode::kCancelled, "stopped on request")
 
 class Session::Impl {
  public:
-  Impl(const Model& model_ref, SessionOptions resolved, MemoryPlan memory_plan, SplitKvCache kv, DuoAttention duo_attention,
+  Impl(const Model::Weights& model_weights, SessionOptions resolved, MemoryPlan memory_plan, SplitKvCache kv, DuoAttention duo_attention,
        Activations act)
-      : model(model_ref),
+      : weights(model_weights),
         options(std::move(resolved)),
         plan(memory_plan),
         cache(std::move(kv)),
         attention(std::move(duo_attention)),
         activations(std::move(act)),
-        transformer(model_ref.weights(), options.compute) {}
+        transformer(weights, options.compute) {}
 
   SequenceState state() { return {&cache, &attention, &activations}; }
   Status CheckIds(std::span<const int32_t> ids) const;
@@ -42,9 +42,11 @@ class Session::Impl {
   using ChunkDone = std::function<Status(int64_t pos, int64_t n)>;
   Status RunChunks(std::span<const int32_t> ids, TokenKind kind, const ProgressCallback& progress,
                    const ChunkDone& chunk_done);
-  Status KeepLastLogits();
+  /// Logits and hidden state behind the last token of the last Forward.
+  Status KeepLast();
+  void ForgetLast();
 
-  const Model& model;
+  const Model::Weights& weights;  // stays where it is when the Model is moved
   SessionOptions options;
   MemoryPlan plan;
   SplitKvCache cache;
@@ -54,6 +56,7 @@ class Session::Impl {
   std::vector<int32_t> tokens;
   std::vector<TokenKind> kinds;  // of each token: prompt and generated ones have different windows
   std::vector<float> logits;     // behind the last token; empty when there are none
+  std::vector<float> last_hidden;  // final norm of the last token; empty with logits
 };
 
 Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -76,13 +79,13 @@ Result<Session> Session::Create(const Model& model, const SessionOptions& option
   DUO_ASSIGN_OR_RETURN(SplitKvCache cache, SplitKvCache::Create(model.backend(), layout));
   DUO_ASSIGN_OR_RETURN(DuoAttention attention, DuoAttention::Create(model.backend(), layout, resolved.chunk));
   DUO_ASSIGN_OR_RETURN(Activations activations, Activations::Create(model.backend(), config, resolved.chunk));
-  return Session(std::make_unique<Impl>(model, std::move(resolved), plan, std::move(cache), std::move(attention),
+  return Session(std::make_unique<Impl>(model.weights(), std::move(resolved), plan, std::move(cache), std::move(attention),
                                         std::move(activations)));
 }
 
 Status Session::Impl::CheckIds(std::span<const int32_t> ids) const {
   if (ids.empty()) return Status(StatusCode::kInvalidArgument, "there are no tokens to run");
-  const int64_t vocab = model.config().vocab_size;
+  const int64_t vocab = weights.config.vocab_size;
   for (size_t i = 0; i < ids.size(); ++i) {
     if (ids[i] < 0 || ids[i] >= vocab) {
       return Status(StatusCode::kInvalidArgument, "token " + std::to_string(i) + ": id " + std::to_string(ids[i]) +
@@ -93,40 +96,40 @@ Status Session::Impl::CheckIds(std::span<const int32_t> ids) const {
 }
 
 // Weights that are mapped from files are counted as available by the kernel (they are cache), but decoding would crawl
-// if KV pushed them out: they are kept free. Activations and rings of a session that exists are already taken.
+// if KV pushed them out: they are kept free. What the first chunk will touch of activations, rings and scratch is still
+// free for the kernel until then; rows up to the longest length so far are not, even after a rewind.
 Status Session::Impl::CheckFits(int64_t n_tokens) const {
+  if (n_tokens < 0) return Status(StatusCode::kInvalidArgument, std::to_string(n_tokens) + " tokens: a negative number");
   const int64_t len = cache.len();
-  const int64_t total = len + n_tokens;
-  if (total > options.max_context) {
+  if (n_tokens > options.max_context - len) {
     return Status(StatusCode::kResourceExhausted,
-                  std::to_string(total) + " tokens do not fit the context of " + std::to_string(options.max_context) +
-                      " tokens" + (options.max_context == model.config().trained_context ? " this model was trained for" : "") +
-                      "; --max-context sets another");
+                  std::to_string(len) + " + " + std::to_string(n_tokens) + " tokens do not fit the context of " +
+                      std::to_string(options.max_context) + " tokens" +
+                      (options.max_context == weights.config.trained_context ? " this model was trained for" : "") +
+                      "; max-context sets another");
   }
-  uint64_t needed = 0, available = 0;
-  int64_t would_fit = 0;
-  if (options.memory_limit != 0) {
-    needed = plan.activation_bytes + plan.KvBytes(total);
-    available = options.memory_limit;
-    would_fit = plan.MaxContext(available + plan.weights_bytes);
-  } else {
-    needed = plan.KvBytes(total) - plan.KvBytes(len);
+  const int64_t total = len + n_tokens;
+  uint64_t taken = weights.total_bytes;  // of plan.TotalBytes, what is not free any more
+  uint64_t available = options.memory_limit;
+  if (options.memory_limit == 0) {
     const uint64_t free = AvailableMemoryBytes();
-    available = free > model.mapped_bytes() ? free - model.mapped_bytes() : 0;
-    would_fit = plan.MaxContext(available + plan.TotalBytes(len));
+    available = free > weights.mapped_bytes ? free - weights.mapped_bytes : 0;
+    if (cache.longest() > 0) taken = plan.TotalBytes(cache.longest());
   }
+  const uint64_t wanted = plan.TotalBytes(total);
+  const uint64_t needed = wanted > taken ? wanted - taken : 0;
   if (needed <= available) return OkStatus();
   return Status(StatusCode::kResourceExhausted,
                 std::to_string(total) + " tokens need " + FormatBytes(needed) + ", " + FormatBytes(available) +
-                    " are available; " + std::to_string(would_fit) +
-                    " tokens would fit. More streaming heads (--sparsity) or a narrower --kv-type need less");
+                    " are available; " + std::to_string(plan.MaxContext(available + taken)) +
+                    " tokens would fit. More streaming heads (sparsity) or a narrower kv-type need less");
 }
 
 Status Session::Impl::RunChunks(std::span<const int32_t> ids, TokenKind kind, const ProgressCallback& progress,
                                 const ChunkDone& chunk_done) {
   const auto begin = std::chrono::steady_clock::now();
   const auto total = static_cast<int64_t>(ids.size());
-  logits.clear();
+  ForgetLast();
   for (int64_t done = 0; done < total;) {
     const int64_t n = std::min({options.chunk, total - done, cache.TokensToSnapshot()});
     const int64_t pos = cache.len();
@@ -148,9 +151,18 @@ Status Session::Impl::RunChunks(std::span<const int32_t> ids, TokenKind kind, co
   return OkStatus();
 }
 
-Status Session::Impl::KeepLastLogits() {
-  logits.resize(static_cast<size_t>(model.config().vocab_size));
-  return transformer.Logits(activations, activations.n_tokens - 1, 1, logits.data());
+Status Session::Impl::KeepLast() {
+  std::vector<float> row(static_cast<size_t>(weights.config.vocab_size));
+  DUO_RETURN_IF_ERROR(transformer.Logits(activations, activations.n_tokens - 1, 1, row.data()));
+  last_hidden.resize(static_cast<size_t>(weights.config.hidden_size));
+  transformer.Hidden(activations, activations.n_tokens - 1, 1, last_hidden.data());
+  logits = std::move(row);
+  return OkStatus();
+}
+
+void Session::Impl::ForgetLast() {
+  logits.clear();
+  last_hidden.clear();
 }
 
 Status Session::Prefill(std::span<const int32_t> ids, const ProgressCallback& progress) {
@@ -158,7 +170,7 @@ Status Session::Prefill(std::span<const int32_t> ids, const ProgressCallback& pr
   DUO_RETURN_IF_ERROR(impl_->CheckFits(static_cast<int64_t>(ids.size())));
   DUO_RETURN_IF_ERROR(impl_->cache.Expect(static_cast<int64_t>(ids.size())));
   DUO_RETURN_IF_ERROR(impl_->RunChunks(ids, TokenKind::kPrompt, progress, {}));
-  return impl_->KeepLastLogits();
+  return impl_->KeepLast();
 }
 
 Status Session::Decode(int32_t id) {
@@ -167,7 +179,7 @@ Status Session::Decode(int32_t id) {
   // Asking the system for its free memory costs more than a small model's step: only when the cache grows.
   if (impl_->cache.GrowsWith(1) || len() + 1 > impl_->options.max_context) DUO_RETURN_IF_ERROR(impl_->CheckFits(1));
   DUO_RETURN_IF_ERROR(impl_->RunChunks(ids, TokenKind::kGenerated, {}, {}));
-  return impl_->KeepLastLogits();
+  return impl_->KeepLast();
 }
 
 Status Session::PrefillWithLogits(std::span<const int32_t> ids, int64_t begin, int64_t end, const LogitsCallback& row,
@@ -181,7 +193,7 @@ Status Session::PrefillWithLogits(std::span<const int32_t> ids, int64_t begin, i
                       std::to_string(first) + ".." + std::to_string(first + static_cast<int64_t>(ids.size())));
   }
   DUO_RETURN_IF_ERROR(impl_->cache.Expect(static_cast<int64_t>(ids.size())));
-  const auto vocab = static_cast<size_t>(impl_->model.config().vocab_size);
+  const auto vocab = static_cast<size_t>(impl_->weights.config.vocab_size);
   std::vector<float> rows(static_cast<size_t>(Activations::kLogitRows) * vocab);
   auto give_rows = [&](int64_t pos, int64_t n) -> Status {
     for (int64_t at = std::max(begin, pos); at < std::min(end, pos + n);) {
@@ -195,15 +207,10 @@ Status Session::PrefillWithLogits(std::span<const int32_t> ids, int64_t begin, i
     return OkStatus();
   };
   DUO_RETURN_IF_ERROR(impl_->RunChunks(ids, TokenKind::kPrompt, progress, give_rows));
-  return impl_->KeepLastLogits();
+  return impl_->KeepLast();
 }
 
-std::vector<float> Session::LastHidden() {
-  std::vector<float> hidden(static_cast<size_t>(impl_->model.config().hidden_size));
-  if (impl_->logits.empty()) return {};
-  impl_->transformer.Hidden(impl_->activations, impl_->activations.n_tokens - 1, 1, hidden.data());
-  return hidden;
-}
+std::span<const float> Session::last_hidden() const { return impl_->last_hidden; }
 
 Status Session::Rewind(int64_t pos, const ProgressCallback& progress) {
   if (pos < 0 || pos > len()) {
@@ -211,7 +218,7 @@ Status Session::Rewind(int64_t pos, const ProgressCallback& progress) {
                   "position " + std::to_string(pos) + " is not within the " + std::to_string(len()) + " tokens there are");
   }
   if (pos == len()) return OkStatus();
-  impl_->logits.clear();
+  impl_->ForgetLast();
   const int64_t from = impl_->cache.Rewind(pos);
   // What has to be run again: runs of one kind at a time, because the kinds see different windows.
   const auto at = [](int64_t i) { return static_cast<std::ptrdiff_t>(i); };
@@ -226,33 +233,39 @@ Status Session::Rewind(int64_t pos, const ProgressCallback& progress) {
     DUO_RETURN_IF_ERROR(impl_->RunChunks(run, kinds[begin], progress, {}));
     begin = end;
   }
-  impl_->logits.clear();
+  impl_->ForgetLast();
   return OkStatus();
 }
 
 Result<Session> Session::Clone() const {
+  const uint64_t needed = impl_->plan.KvBytes(len()) + impl_->plan.activation_bytes;
+  const uint64_t available = AvailableMemoryBytes();
+  if (needed > available) {
+    return Status(StatusCode::kResourceExhausted, "a copy of the sequence needs " + FormatBytes(needed) + ", " +
+                                                      FormatBytes(available) + " are available");
+  }
   DUO_ASSIGN_OR_RETURN(SplitKvCache cache, impl_->cache.Clone());
-  const ModelConfig& config = impl_->model.config();
-  Backend* backend = impl_->model.backend();
+  const ModelConfig& config = impl_->weights.config;
+  Backend* backend = impl_->weights.backend;
   DUO_ASSIGN_OR_RETURN(DuoAttention attention, DuoAttention::Create(backend, cache.layout(), impl_->options.chunk));
   DUO_ASSIGN_OR_RETURN(Activations activations, Activations::Create(backend, config, impl_->options.chunk));
-  auto copy = std::make_unique<Impl>(impl_->model, impl_->options, impl_->plan, std::move(cache), std::move(attention),
+  auto copy = std::make_unique<Impl>(impl_->weights, impl_->options, impl_->plan, std::move(cache), std::move(attention),
                                      std::move(activations));
   copy->tokens = impl_->tokens;
   copy->kinds = impl_->kinds;
   copy->logits = impl_->logits;
+  copy->last_hidden = impl_->last_hidden;
   return Session(std::move(copy));
 }
 
 Status Session::CheckFits(int64_t n_tokens) const { return impl_->CheckFits(n_tokens); }
 
 Status Session::FillSynthetic(int64_t n_tokens, uint64_t seed) {
-  if (n_tokens < 0) return Status(StatusCode::kInvalidArgument, "a negative number of tokens");
   DUO_RETURN_IF_ERROR(impl_->CheckFits(n_tokens));
   DUO_RETURN_IF_ERROR(impl_->cache.FillSynthetic(n_tokens, seed));
   impl_->tokens.resize(impl_->tokens.size() + static_cast<size_t>(n_tokens), 0);
   impl_->kinds.resize(impl_->tokens.size(), TokenKind::kPrompt);
-  impl_->logits.clear();
+  impl_->ForgetLast();
   return OkStatus();
 }
 

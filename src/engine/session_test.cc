@@ -147,6 +147,7 @@ TEST_F(SessionTest, CloneGoesItsOwnWay) {
   auto copy = session.Clone();
   ASSERT_TRUE(copy.ok());
   ExpectSame(copy->logits(), session.logits());
+  ExpectSame(copy->last_hidden(), session.last_hidden());
   ASSERT_TRUE(copy->Decode(5).ok());
   ASSERT_TRUE(session.Decode(6).ok());
   ASSERT_TRUE(session.Rewind(150).ok());
@@ -196,6 +197,8 @@ TEST_F(SessionTest, BadInputIsASentenceAndChangesNothing) {
   const Status too_long = session.Prefill(std::vector<int32_t>(500, 1));
   EXPECT_EQ(too_long.code(), StatusCode::kResourceExhausted);
   EXPECT_NE(too_long.message().find("600"), std::string::npos) << too_long.message();
+  EXPECT_EQ(session.CheckFits(-1).code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(session.CheckFits(INT64_MAX).code(), StatusCode::kResourceExhausted);
   EXPECT_FALSE(session.Rewind(151).ok());
   EXPECT_EQ(session.len(), 150);
   ExpectSame(session.logits(), before);
@@ -213,6 +216,10 @@ TEST_F(SessionTest, OptionsAreChecked) {
   EXPECT_NE(message([](auto& o) { o.sink = -1; }).find("sink"), std::string::npos);
   EXPECT_NE(message([](auto& o) { o.max_context = -1; }).find("max-context"), std::string::npos);
   EXPECT_NE(message([](auto& o) { o.heads = AllRetrieval(3, 4); }).find("3 x 2"), std::string::npos);
+  EXPECT_NE(message([](auto& o) {
+              o.heads = AllRetrieval(3, 2);
+              o.heads.retrieval.pop_back();
+            }).find("choice of heads"), std::string::npos);
   EXPECT_NE(message([](auto& o) { o.kv_type = DType::kF16; }).find("kv-type"), std::string::npos);
 }
 
@@ -230,6 +237,18 @@ TEST_F(SessionTest, MemoryIsPromisedBeforeItIsUsed) {
   EXPECT_EQ(session.kv_bytes(), plan.KvBytes(100));
   options.memory_limit = plan.activation_bytes / 2;
   EXPECT_EQ(Session::Create(*model_, options).status().code(), StatusCode::kResourceExhausted);
+}
+
+TEST_F(SessionTest, RewoundMemoryCanBeUsedAgain) {
+  SessionOptions options = Split();
+  options.chunk = 16;
+  const MemoryPlan plan = Make(options).plan();
+  options.memory_limit = plan.activation_bytes + plan.KvBytes(150);
+  Session session = Make(options);
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(session.Prefill(prompt_).ok());
+    ASSERT_TRUE(session.Rewind(0).ok());
+  }
 }
 
 TEST_F(SessionTest, PlanCountsHalfTheHeadsAsHalfTheBytes) {

@@ -27,14 +27,14 @@ struct DecodeAttention {
   const void* k = nullptr;   // [n_rows, head_dim] kv_type, contiguous
   const void* v = nullptr;   // [n_rows, head_dim] kv_type, contiguous
   int64_t n_rows = 0;
-  int group = 1;             // q heads of this KV head, any number >= 1
-  int head_dim = 0;          // even, 8..512
+  int group = 1;                 // q heads of this KV head, any number >= 1
+  int head_dim = 0;              // even, 8..512
   DType kv_type = DType::kBF16;  // kF32 or kBF16
   AttentionMath math = AttentionMath::kBF16;
-  float scale = 1.0f;        // 1 / sqrt(head_dim)
-  float* max = nullptr;      // [group] in/out: largest scaled score so far, -inf at the start
-  float* sum = nullptr;      // [group] in/out: sum of exp(score - max), 0 at the start
-  float* acc = nullptr;      // [group, head_dim] in/out: sum of exp(score - max) * v, 0 at the start
+  float scale = 1.0f;    // 1 / sqrt(head_dim)
+  float* max = nullptr;  // [group] in/out: largest scaled score so far, -inf at the start
+  float* sum = nullptr;  // [group] in/out: sum of exp(score - max), 0 at the start
+  float* acc = nullptr;  // [group, head_dim] in/out: sum of exp(score - max) * v, 0 at the start
 };
 
 /// Prefill of a block of consecutive tokens for one KV head and its query group.
@@ -42,14 +42,14 @@ struct DecodeAttention {
 /// (A retrieval head: n_sink_rows = 0, body_pos = 0. A streaming head: its sinks, then the window before the chunk and
 /// the chunk itself.) Tiles that the mask empties for the whole block are never touched.
 struct PrefillAttention {
-  const float* q = nullptr;     // token t, q head g of the group: q + t * q_stride + g * head_dim; RoPE applied
-  int64_t q_stride = 0;         // floats between tokens
-  int64_t q_pos = 0;            // absolute position of the first token
-  int64_t n_tokens = 0;         // >= 1
+  const float* q = nullptr;  // token t, q head g of the group: q + t * q_stride + g * head_dim; RoPE applied
+  int64_t q_stride = 0;      // floats between tokens
+  int64_t q_pos = 0;         // absolute position of the first token
+  int64_t n_tokens = 0;      // >= 1
   int group = 1;
-  int head_dim = 0;             // even, 8..512
-  const void* k = nullptr;      // [n_rows, head_dim] kv_type, contiguous
-  const void* v = nullptr;      // [n_rows, head_dim] kv_type, contiguous
+  int head_dim = 0;         // even, 8..512
+  const void* k = nullptr;  // [n_rows, head_dim] kv_type, contiguous
+  const void* v = nullptr;  // [n_rows, head_dim] kv_type, contiguous
   int64_t n_rows = 0;
   int64_t n_sink_rows = 0;
   int64_t body_pos = 0;
@@ -57,9 +57,9 @@ struct PrefillAttention {
   AttentionMath math = AttentionMath::kBF16;
   LambdaMask mask;
   float scale = 1.0f;
-  float* out = nullptr;         // token t, q head g: out + t * out_stride + g * head_dim
-  int64_t out_stride = 0;       // floats between tokens
-  void* scratch = nullptr;      // PrefillScratchBytes(group, head_dim), 64-byte aligned, one per thread
+  float* out = nullptr;     // token t, q head g: out + t * out_stride + g * head_dim
+  int64_t out_stride = 0;   // floats between tokens
+  void* scratch = nullptr;  // PrefillScratchBytes(group, head_dim), 64-byte aligned, one per thread
 };
 
 /// Tokens that one PrefillAttention call should cover for best speed (callers split chunks into such blocks).

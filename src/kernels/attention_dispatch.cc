@@ -16,15 +16,11 @@ constexpr AttentionKernels kAvx512Bf16Kernels = {DecodeAttentionAvx512Bf16, Pref
 const AttentionKernels& AttentionKernelsFor(Isa isa) {
   switch (isa) {
 #if defined(__x86_64__)
-    case Isa::kAvx512Bf16:
-      return kAvx512Bf16Kernels;
-    case Isa::kAvx512:
-      return kAvx512Kernels;
-    case Isa::kAvx2:
-      return kAvx2Kernels;
+    case Isa::kAvx512Bf16: return kAvx512Bf16Kernels;
+    case Isa::kAvx512: return kAvx512Kernels;
+    case Isa::kAvx2: return kAvx2Kernels;
 #endif
-    default:
-      return kPortableKernels;
+    default: return kPortableKernels;
   }
 }
 

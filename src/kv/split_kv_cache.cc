@@ -27,7 +27,23 @@ Result<SplitKvCache> SplitKvCache::Create(Backend* backend, const KvLayout& layo
   return cache;
 }
 
+Status SplitKvCache::Expect(int64_t n_tokens) { return EnsureRows(n_tokens); }
+
+bool SplitKvCache::SnapshotDue(int64_t n_tokens) const {
+  const int64_t every = layout_.snapshot_every;
+  return every != 0 && n_tokens > 0 && (len_ + n_tokens) % every == 0 && SnapshotSize() != 0;
+}
+
 Status SplitKvCache::Begin(int64_t n_tokens) {
+  DUO_RETURN_IF_ERROR(EnsureRows(n_tokens));
+  if (!SnapshotDue(n_tokens) || next_snapshot_ != nullptr) return OkStatus();
+  auto memory = backend_->Allocate(SnapshotSize());
+  if (!memory.ok()) return memory.status().Annotate("ring snapshot");
+  next_snapshot_ = std::move(*memory);
+  return OkStatus();
+}
+
+Status SplitKvCache::EnsureRows(int64_t n_tokens) {
   if (n_tokens < 0 || n_tokens > layout_.capacity - len_) {
     return Status(StatusCode::kResourceExhausted,
                   std::to_string(n_tokens) + " more tokens do not fit: the cache holds " + std::to_string(len_) +
@@ -38,6 +54,7 @@ Status SplitKvCache::Begin(int64_t n_tokens) {
 }
 
 bool SplitKvCache::GrowsWith(int64_t n_tokens) const {
+  if (SnapshotDue(n_tokens)) return true;
   for (const FullCache& full : full_) {
     if (full.n_heads() != 0 && len_ + n_tokens > full.committed_rows()) return true;
   }
@@ -45,7 +62,7 @@ bool SplitKvCache::GrowsWith(int64_t n_tokens) const {
 }
 
 Status SplitKvCache::FillSynthetic(int64_t n_tokens, uint64_t seed) {
-  DUO_RETURN_IF_ERROR(Begin(n_tokens));
+  DUO_RETURN_IF_ERROR(EnsureRows(n_tokens));
   // A table of random rows, copied again and again: speed does not depend on the values being independent.
   Rng rng(seed);
   constexpr int64_t kTableRows = 1024;
@@ -75,6 +92,7 @@ Status SplitKvCache::FillSynthetic(int64_t n_tokens, uint64_t seed) {
   }
   backend_->Copy(tasks);
   len_ += n_tokens;
+  longest_ = std::max(longest_, len_);
   lowest_held_ = std::max(lowest_held_, len_ - layout_.ring());
   return OkStatus();
 }
@@ -84,39 +102,26 @@ int64_t SplitKvCache::TokensToSnapshot() const {
   return layout_.snapshot_every - len_ % layout_.snapshot_every;
 }
 
-Status SplitKvCache::Advance(int64_t n_tokens) {
+void SplitKvCache::Advance(int64_t n_tokens) {
   DUO_CHECK(n_tokens <= TokensToSnapshot(), "a step must end where a snapshot is due");
+  const bool due = SnapshotDue(n_tokens);
   len_ += n_tokens;
+  longest_ = std::max(longest_, len_);
   lowest_held_ = std::max(lowest_held_, len_ - layout_.ring());
-  if (layout_.snapshot_every != 0 && len_ % layout_.snapshot_every == 0) return TakeSnapshot();
-  return OkStatus();
+  if (!due) return;
+  uint8_t* dst = next_snapshot_->data();
+  for (const StreamingCache& streaming : streaming_) {
+    if (streaming.n_heads() == 0) continue;
+    streaming.SaveRing(backend_, dst);
+    dst += streaming.ring_bytes();
+  }
+  snapshots_[len_] = std::move(next_snapshot_);
 }
 
 size_t SplitKvCache::SnapshotSize() const {
   size_t bytes = 0;
   for (const StreamingCache& streaming : streaming_) bytes += streaming.ring_bytes();
   return bytes;
-}
-
-Status SplitKvCache::TakeSnapshot() {
-  const size_t bytes = SnapshotSize();
-  if (bytes == 0 || len_ == 0) return OkStatus();  // no streaming heads: the full caches need none
-  DeviceMemoryPtr& snapshot = snapshots_[len_];
-  if (snapshot == nullptr) {
-    auto memory = backend_->Allocate(bytes);
-    if (!memory.ok()) {
-      snapshots_.erase(len_);
-      return memory.status().Annotate("ring snapshot");
-    }
-    snapshot = std::move(*memory);
-  }
-  uint8_t* dst = snapshot->data();
-  for (const StreamingCache& streaming : streaming_) {
-    if (streaming.n_heads() == 0) continue;
-    streaming.SaveRing(backend_, dst);
-    dst += streaming.ring_bytes();
-  }
-  return OkStatus();
 }
 
 int64_t SplitKvCache::LowestNeeded(int64_t pos) const { return std::max(layout_.sink, pos - layout_.ring() + 1); }
@@ -151,7 +156,7 @@ int64_t SplitKvCache::Rewind(int64_t pos) {
 
 Result<SplitKvCache> SplitKvCache::Clone() const {
   DUO_ASSIGN_OR_RETURN(SplitKvCache copy, Create(backend_, layout_));
-  DUO_RETURN_IF_ERROR(copy.Begin(len_));
+  DUO_RETURN_IF_ERROR(copy.EnsureRows(len_));
   std::vector<CopyTask> tasks;
   for (size_t layer = 0; layer < full_.size(); ++layer) {
     const FullCache& from = full_[layer];
@@ -173,6 +178,7 @@ Result<SplitKvCache> SplitKvCache::Clone() const {
     copy.snapshots_.emplace(entry.first, std::move(memory));
   }
   copy.len_ = len_;
+  copy.longest_ = len_;
   copy.lowest_held_ = lowest_held_;
   return copy;
 }

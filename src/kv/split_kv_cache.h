@@ -31,14 +31,15 @@ class SplitKvCache {
 
   /// Announces n_tokens that will come in several steps: their rows are backed at once, with huge pages where they fill
   /// some. Optional. Errors as Begin.
-  Status Expect(int64_t n_tokens) { return Begin(n_tokens); }
-  /// Whether Begin(n_tokens) would ask the system for memory.
+  Status Expect(int64_t n_tokens);
+  /// Whether Begin(n_tokens) would take more memory than it has.
   bool GrowsWith(int64_t n_tokens) const;
-  /// Room for n_tokens behind len(). kResourceExhausted beyond the capacity or the system's memory.
+  /// Room for n_tokens behind len(), and for the snapshot that is due when they end on one. kResourceExhausted beyond the
+  /// capacity or the system's memory; the cache is then what it was.
   Status Begin(int64_t n_tokens);
-  /// The n_tokens behind len() are now part of the cache. Must not cross a multiple of snapshot_every (see
-  /// TokensToSnapshot); when it ends on one, the rings are copied. kResourceExhausted when there is no memory for that.
-  Status Advance(int64_t n_tokens);
+  /// The n_tokens behind len(), for which Begin made room, are now part of the cache. Must not cross a multiple of
+  /// snapshot_every (see TokensToSnapshot); when it ends on one, the rings are copied.
+  void Advance(int64_t n_tokens);
   /// How many tokens may be added before the next snapshot is due; INT64_MAX without snapshots.
   int64_t TokensToSnapshot() const;
 
@@ -62,11 +63,15 @@ class SplitKvCache {
 
   /// Bytes of K, V and snapshots in use now.
   uint64_t bytes() const;
+  /// The longest the cache has been: rows below it are in memory, even after a rewind.
+  int64_t longest() const { return longest_; }
 
  private:
   SplitKvCache() = default;
   size_t SnapshotSize() const;
-  Status TakeSnapshot();
+  /// Whether n_tokens more end where a snapshot is due.
+  bool SnapshotDue(int64_t n_tokens) const;
+  Status EnsureRows(int64_t n_tokens);
   /// The lowest position whose row the rings must hold for the next token at pos.
   int64_t LowestNeeded(int64_t pos) const;
 
@@ -76,7 +81,9 @@ class SplitKvCache {
   std::vector<FullCache> full_;            // [n_layers]
   std::vector<StreamingCache> streaming_;  // [n_layers]
   std::map<int64_t, DeviceMemoryPtr> snapshots_;  // by the len() they were taken at
+  DeviceMemoryPtr next_snapshot_;                 // memory for the one that is due, empty yet
   int64_t len_ = 0;
+  int64_t longest_ = 0;
   int64_t lowest_held_ = 0;  // every position in [lowest_held_, len_) is in the rings (or a sink)
 };
 

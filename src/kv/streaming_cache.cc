@@ -17,26 +17,27 @@ Result<StreamingCache> StreamingCache::Create(Backend* backend, const KvLayout& 
   return cache;
 }
 
-int StreamingCache::SlotRanges(int64_t pos, int64_t window, RowRange ranges[3]) const {
-  int n = 0;
+int StreamingCache::SlotRanges(int64_t pos, int64_t window, RowRange ranges[2]) const {
   const int64_t sinks = std::min(sink_, pos + 1);
-  if (sinks > 0) ranges[n++] = {0, sinks};
   const int64_t first = std::max(sink_, pos - std::min(window, ring_) + 1);
-  if (first > pos) return n;
+  if (first > pos) {
+    ranges[0] = {0, sinks};
+    return 1;
+  }
   const int64_t begin = Slot(first);
   const int64_t end = Slot(pos) + 1;
-  if (begin < end) {
-    ranges[n++] = {begin, end};
-  } else {
-    ranges[n++] = {begin, sink_ + ring_};
-    ranges[n++] = {sink_, end};
+  if (begin >= end) {  // wrapped around: the ring's later part, and its beginning, which follows the sinks
+    ranges[0] = {0, end};
+    ranges[1] = {begin, sink_ + ring_};
+    return 2;
   }
-  // Sinks and a ring piece that begins right behind them are one stretch of memory.
-  if (n >= 2 && ranges[0].end == ranges[1].begin) {
-    ranges[0].end = ranges[1].end;
-    for (int i = 1; i + 1 < n; ++i) ranges[i] = ranges[i + 1];
-    --n;
+  if (begin == sinks) {
+    ranges[0] = {0, end};
+    return 1;
   }
+  int n = 0;
+  if (sinks > 0) ranges[n++] = {0, sinks};
+  ranges[n++] = {begin, end};
   return n;
 }
 

@@ -22,8 +22,8 @@ class StreamingCache {
   uint8_t* v(int head) const { return memory_->data() + static_cast<size_t>(n_heads_ + head) * head_bytes_; }
   size_t row_bytes() const { return row_bytes_; }
 
-  /// The slots a query at `pos` with this window sees, its own position included, as at most three ranges of slots.
-  int SlotRanges(int64_t pos, int64_t window, RowRange ranges[3]) const;
+  /// The slots a query at `pos` with this window sees, its own position included, as one or two ranges of slots.
+  int SlotRanges(int64_t pos, int64_t window, RowRange ranges[2]) const;
 
   /// The part of slots [sink, sink + ring) of all heads, for snapshots: bytes of one snapshot.
   size_t ring_bytes() const { return 2 * static_cast<size_t>(n_heads_ * ring_) * row_bytes_; }

@@ -34,7 +34,8 @@ Status Transformer::Forward(std::span<const int32_t> ids, TokenKind kind, const 
     DUO_RETURN_IF_ERROR(AttentionBlock(w_.layers[i], static_cast<int>(i), kind, n, state));
     DUO_RETURN_IF_ERROR(MlpBlock(w_.layers[i], n, act));
   }
-  return state.cache->Advance(n);
+  state.cache->Advance(n);
+  return OkStatus();
 }
 
 Status Transformer::AttentionBlock(const LayerWeights& layer, int index, TokenKind kind, int64_t n,

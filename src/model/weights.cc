@@ -47,6 +47,8 @@ class CheckpointLoader {
     for (int i = 0; i < c.n_layers; ++i) {
       DUO_RETURN_IF_ERROR(Layer("model.layers." + std::to_string(i) + ".", &weights_->layers[static_cast<size_t>(i)]));
     }
+    const std::string beyond = "model.layers." + std::to_string(c.n_layers) + ".input_layernorm.weight";
+    if (file_.Has(beyond)) return Unannounced(beyond, "num_hidden_layers");
     return OkStatus();
   }
 
@@ -81,18 +83,28 @@ class CheckpointLoader {
       DUO_RETURN_IF_ERROR(Vector(attn + "q_norm.weight", c.head_dim, &layer->q_norm));
       DUO_RETURN_IF_ERROR(Vector(attn + "k_norm.weight", c.head_dim, &layer->k_norm));
     }
-    // A bias that the config does not announce would silently be left out.
+    return CheckNothingIsLeftOut(attn, mlp);
+  }
+
+  // A bias or norm that the config does not announce would silently be left out.
+  Status CheckNothingIsLeftOut(const std::string& attn, const std::string& mlp) const {
+    const ModelConfig& c = weights_->config;
     for (const char* name : {"q_proj.bias", "k_proj.bias", "v_proj.bias"}) {
       if (!c.qkv_bias && file_.Has(attn + name)) return Unannounced(attn + name, "attention_bias");
     }
     if (!c.o_bias && file_.Has(attn + "o_proj.bias")) return Unannounced(attn + "o_proj.bias", "attention_bias");
-    if (!c.qk_norm && file_.Has(attn + "q_norm.weight")) return Unannounced(attn + "q_norm.weight", "model_type qwen3");
+    for (const char* name : {"gate_proj.bias", "up_proj.bias", "down_proj.bias"}) {
+      if (!c.mlp_bias && file_.Has(mlp + name)) return Unannounced(mlp + name, "mlp_bias");
+    }
+    for (const char* name : {"q_norm.weight", "k_norm.weight"}) {
+      if (!c.qk_norm && file_.Has(attn + name)) return Unannounced(attn + name, "model_type qwen3");
+    }
     return OkStatus();
   }
 
   Status Unannounced(const std::string& name, const char* key) const {
-    return Status(StatusCode::kCorrupt, file_.dir() + ": " + name + ": the tensor is there, but config.json does not say " +
-                                            key + "; the result would be wrong");
+    return Status(StatusCode::kCorrupt, file_.dir() + ": " + name + ": the tensor is there, but config.json does not announce it (" +
+                                            key + "); the result would be wrong");
   }
 
   Status CheckShape(const std::string& name, const TensorView& view, int64_t rows, int64_t columns) const {

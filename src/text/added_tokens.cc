@@ -50,8 +50,8 @@ Result<AddedToken> AddedToken::Parse(const Json& entry, int64_t id, const std::s
                                                 std::to_string(text_limits::kMaxAddedTokenBytes));
   }
   if (id < 0 || id > text_limits::kMaxTokenId) {
-    return Status(StatusCode::kCorrupt, where + ": id: " + std::to_string(id) + ", expected 0.." +
-                                            std::to_string(text_limits::kMaxTokenId));
+    return Status(StatusCode::kCorrupt,
+                  where + ": id: " + std::to_string(id) + ", expected 0.." + std::to_string(text_limits::kMaxTokenId));
   }
   token.id = static_cast<int32_t>(id);
   DUO_ASSIGN_OR_RETURN(token.single_word, JsonBoolOr(entry, "single_word", false, where));

@@ -75,7 +75,8 @@ Result<BpeModel> BpeModel::Parse(const Json& model, BpeAlphabet alphabet, const 
 Status BpeModel::ParseOptions(const Json& model, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(const double dropout, JsonNumberOr(model, "dropout", 0, where));
   if (dropout != 0) {
-    return Status(StatusCode::kUnsupported, fmt::format("{}: dropout: {} is not supported, expected 0", where, dropout));
+    return Status(StatusCode::kUnsupported,
+                  fmt::format("{}: dropout: {} is not supported, expected 0", where, dropout));
   }
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     DUO_ASSIGN_OR_RETURN(const std::string affix, JsonStringOr(model, key, "", where));
@@ -136,8 +137,8 @@ Status BpeModel::ParseMerges(const Json& merges, const std::string& where) {
       const std::string_view view = text;
       DUO_RETURN_IF_ERROR(AddMerge(view.substr(0, space), view.substr(space + 1), rank, where));
     } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
-      DUO_RETURN_IF_ERROR(AddMerge(merge[0].get_ref<const std::string&>(), merge[1].get_ref<const std::string&>(),
-                                   rank, where));
+      DUO_RETURN_IF_ERROR(
+          AddMerge(merge[0].get_ref<const std::string&>(), merge[1].get_ref<const std::string&>(), rank, where));
     } else {
       return MergeError(where, rank, std::string("expected two tokens, found ") + JsonTypeName(merge));
     }

@@ -162,8 +162,9 @@ Result<ChatTemplate> ChatTemplate::Recognise(const Tokenizer& tokenizer) {
     return result;
   }
   return Status(StatusCode::kUnsupported,
-                path + ": chat_template is none that duo knows; looked for <|start_header_id|> (Llama-3), "
-                       "<|im_start|> (ChatML, Qwen), [INST] with <<SYS>> (Llama-2), [INST] (Mistral)");
+                path +
+                    ": chat_template is none that duo knows; looked for <|start_header_id|> (Llama-3), "
+                    "<|im_start|> (ChatML, Qwen), [INST] with <<SYS>> (Llama-2), [INST] (Mistral)");
 }
 
 void ChatTemplate::ReadDetails(std::string_view jinja) {

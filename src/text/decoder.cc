@@ -270,7 +270,8 @@ Result<SpecPtr> ParseStrip(const Json& part, bool fused, const std::string& wher
   DUO_ASSIGN_OR_RETURN(options.character, JsonString(part, "content", where));
   DUO_ASSIGN_OR_RETURN(const int64_t start, JsonIntOr(part, "start", 0, where));
   DUO_ASSIGN_OR_RETURN(const int64_t stop, JsonIntOr(part, "stop", 0, where));
-  if (!IsOneCharacter(options.character)) return Status(StatusCode::kCorrupt, where + ": content: expected a character");
+  if (!IsOneCharacter(options.character))
+    return Status(StatusCode::kCorrupt, where + ": content: expected a character");
   if (start < 0 || stop < 0 || start > text_limits::kMaxStripCount || stop > text_limits::kMaxStripCount) {
     return Status(StatusCode::kCorrupt, where + ": Strip of " + std::to_string(start) + " and " + std::to_string(stop) +
                                             " characters, expected 0.." + std::to_string(text_limits::kMaxStripCount));
@@ -286,8 +287,8 @@ Result<SpecPtr> ParseMetaspace(const Json& part, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(const std::string scheme, JsonStringOr(part, "prepend_scheme", "always", where));
   DUO_ASSIGN_OR_RETURN(const bool add_prefix_space, JsonBoolOr(part, "add_prefix_space", true, where));
   if (!IsOneCharacter(replacement)) {
-    return Status(StatusCode::kCorrupt, where + ": replacement: expected one character, found \"" +
-                                            replacement.substr(0, 20) + "\"");
+    return Status(StatusCode::kCorrupt,
+                  where + ": replacement: expected one character, found \"" + replacement.substr(0, 20) + "\"");
   }
   return SpecPtr(std::make_unique<SpecOf<MetaspaceStep, MetaspaceOptions>>(MetaspaceOptions{
       .replacement = std::move(replacement), .drop_in_first_token = scheme != "never" && add_prefix_space}));
@@ -341,8 +342,7 @@ Decoder Decoder::ForSentencePiece(bool strip_first_space) {
   Decoder decoder;
   decoder.specs_.push_back(std::make_unique<SpecOf<ReplaceStep, ReplaceOptions>>(
       ReplaceOptions{.pattern = Pattern::Literal(std::string(kMetaspace)), .content = " "}));
-  decoder.specs_.push_back(
-      std::make_unique<SpecOf<ByteFallbackStep, ByteFallbackOptions>>(ByteFallbackOptions{false}));
+  decoder.specs_.push_back(std::make_unique<SpecOf<ByteFallbackStep, ByteFallbackOptions>>(ByteFallbackOptions{false}));
   if (strip_first_space) {
     decoder.specs_.push_back(std::make_unique<SpecOf<StripStep, StripOptions>>(
         StripOptions{.character = " ", .start = 1, .stop = 0, .fused = true}));

@@ -18,7 +18,7 @@ inline constexpr size_t kMaxAddedTokenBytes = 1024;                 // per token
 inline constexpr size_t kMaxRegexBytes = size_t{1} << 14;           // o200k: 250 bytes
 inline constexpr size_t kMaxSteps = 64;             // normalizers, pre-tokenisers or decoders in a Sequence
 inline constexpr size_t kMaxReplacementBytes = 64;  // text put in place of a match
-inline constexpr size_t kMaxGrowth = 1024;  // bytes out per byte in, over all Replace steps
+inline constexpr size_t kMaxGrowth = 1024;          // bytes out per byte in, over all Replace steps
 inline constexpr int64_t kMaxStripCount = 1024;
 
 }  // namespace duo::text_limits

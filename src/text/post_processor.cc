@@ -42,8 +42,8 @@ Status ApplyTemplate(const Json& part, const std::string& where, PostProcessor* 
     DUO_RETURN_IF_ERROR(AppendSpecial(*table, name, where, n_sequences == 0 ? &before : &after));
   }
   if (n_sequences != 1) {
-    return Status(StatusCode::kUnsupported, where + ": single: the text stands there " + std::to_string(n_sequences) +
-                                                " times, expected once");
+    return Status(StatusCode::kUnsupported,
+                  where + ": single: the text stands there " + std::to_string(n_sequences) + " times, expected once");
   }
   result->prefix.insert(result->prefix.begin(), before.begin(), before.end());
   result->suffix.insert(result->suffix.end(), after.begin(), after.end());

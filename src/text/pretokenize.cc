@@ -19,8 +19,7 @@ namespace {
 
 constexpr const char* kKnown = "Split, ByteLevel, Digits, Metaspace, Sequence";
 // GPT-2's own pattern: what ByteLevel with use_regex splits by.
-constexpr std::string_view kGpt2Regex =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kGpt2Regex = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
 enum class Behavior : uint8_t { kRemoved, kIsolated, kMergedWithPrevious, kMergedWithNext, kContiguous };
 
@@ -220,8 +219,8 @@ Result<StagePtr> ParseMetaspace(const Json& part, const std::string& where) {
   using Prepend = MetaspaceStage::Prepend;
   DUO_ASSIGN_OR_RETURN(std::string replacement, JsonString(part, "replacement", where));
   if (replacement.empty() || NextUtf8(replacement, 0).n_bytes != replacement.size()) {
-    return Status(StatusCode::kCorrupt, where + ": replacement: expected one character, found \"" +
-                                            replacement.substr(0, 20) + "\"");
+    return Status(StatusCode::kCorrupt,
+                  where + ": replacement: expected one character, found \"" + replacement.substr(0, 20) + "\"");
   }
   DUO_ASSIGN_OR_RETURN(const std::string scheme, JsonStringOr(part, "prepend_scheme", "always", where));
   DUO_ASSIGN_OR_RETURN(const bool split, JsonBoolOr(part, "split", true, where));
@@ -278,8 +277,9 @@ Result<PreTokenizer> PreTokenizer::Parse(const Json* spec, const std::string& wh
   for (const Json* part : parts) {
     DUO_ASSIGN_OR_RETURN(const std::string type, JsonString(*part, "type", where));
     if (pre.byte_level_) {
-      return Status(StatusCode::kUnsupported, where + ": " + type.substr(0, 60) + " after ByteLevel; duo expects "
-                                                                                  "ByteLevel to be the last step");
+      return Status(StatusCode::kUnsupported, where + ": " + type.substr(0, 60) +
+                                                  " after ByteLevel; duo expects "
+                                                  "ByteLevel to be the last step");
     }
     DUO_ASSIGN_OR_RETURN(StagePtr stage, ParseStage(*part, type, where));
     pre.stages_.push_back(std::move(stage));

@@ -17,6 +17,9 @@ constexpr uint32_t kTrainerModelType = 3;
 constexpr uint32_t kTrainerWhitespaceAsSuffix = 24;
 constexpr uint32_t kNormalizerCharsmap = 2;
 constexpr uint32_t kNormalizerAddDummyPrefix = 3;
+constexpr uint32_t kNormalizerRemoveExtraSpaces = 4;
+constexpr uint32_t kNormalizerEscapeSpaces = 5;
+constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581
 constexpr uint64_t kUnigram = 1;
 constexpr uint64_t kBpe = 2;
 
@@ -106,22 +109,43 @@ Status Corrupt(const std::string& path, const std::string& what) {
   return Status(StatusCode::kCorrupt, path + ": " + what);
 }
 
-Status CheckPiece(std::string_view bytes, int64_t index, const std::string& path) {
-  FieldReader reader(bytes);
-  bool has_text = false;
-  for (Field field; reader.Next(&field);) {
-    if (field.number == kPieceText) has_text = !field.bytes.empty();
-  }
-  if (reader.ok() && has_text) return OkStatus();
-  return Corrupt(path, "piece " + std::to_string(index) + ": expected a text, found none");
+// What decides words_are_independent. Defaults as in sentencepiece_model.proto.
+struct Traits {
+  bool bpe = false;
+  bool charsmap = false;
+  bool add_dummy_prefix = true;
+  bool remove_extra_spaces = true;
+  bool escape_spaces = true;
+  bool piece_spans_words = false;
+};
+
+bool HasMarkInside(std::string_view piece) {
+  while (piece.substr(0, kSpaceMark.size()) == kSpaceMark) piece.remove_prefix(kSpaceMark.size());
+  return piece.find(kSpaceMark) != std::string_view::npos;
 }
 
-Status CheckTrainer(std::string_view bytes, const std::string& path) {
+Status CheckPiece(std::string_view bytes, int64_t index, const std::string& path, Traits* traits) {
+  FieldReader reader(bytes);
+  std::string_view text;
+  for (Field field; reader.Next(&field);) {
+    if (field.number == kPieceText) text = field.bytes;
+  }
+  if (!reader.ok() || text.empty()) {
+    return Corrupt(path, "piece " + std::to_string(index) + ": expected a text, found none");
+  }
+  if (HasMarkInside(text)) traits->piece_spans_words = true;
+  return OkStatus();
+}
+
+Status CheckTrainer(std::string_view bytes, const std::string& path, Traits* traits) {
   FieldReader reader(bytes);
   for (Field field; reader.Next(&field);) {
-    if (field.number == kTrainerModelType && field.value != kUnigram && field.value != kBpe) {
-      return Status(StatusCode::kUnsupported, path + ": trainer_spec: model_type " + std::to_string(field.value) +
-                                                  " is not supported; duo knows 1 (unigram) and 2 (BPE)");
+    if (field.number == kTrainerModelType) {
+      traits->bpe = field.value == kBpe;
+      if (field.value != kUnigram && field.value != kBpe) {
+        return Status(StatusCode::kUnsupported, path + ": trainer_spec: model_type " + std::to_string(field.value) +
+                                                    " is not supported; duo knows 1 (unigram) and 2 (BPE)");
+      }
     }
     if (field.number == kTrainerWhitespaceAsSuffix && field.value != 0) {
       return Status(StatusCode::kUnsupported, path + ": trainer_spec: treat_whitespace_as_suffix is not supported");
@@ -130,13 +154,22 @@ Status CheckTrainer(std::string_view bytes, const std::string& path) {
   return reader.ok() ? OkStatus() : Corrupt(path, "trainer_spec: not a protobuf message");
 }
 
-Status CheckNormalizer(std::string_view bytes, const std::string& path, bool* add_dummy_prefix) {
+Status CheckNormalizer(std::string_view bytes, const std::string& path, Traits* traits) {
   FieldReader reader(bytes);
   for (Field field; reader.Next(&field);) {
-    if (field.number == kNormalizerAddDummyPrefix) *add_dummy_prefix = field.value != 0;
-    if (field.number == kNormalizerCharsmap && !CharsmapIsSafe(field.bytes)) {
-      return Corrupt(path, "normalizer_spec: precompiled_charsmap: expected a double array whose links stay inside "
-                           "it, found otherwise");
+    switch (field.number) {
+      case kNormalizerAddDummyPrefix: traits->add_dummy_prefix = field.value != 0; break;
+      case kNormalizerRemoveExtraSpaces: traits->remove_extra_spaces = field.value != 0; break;
+      case kNormalizerEscapeSpaces: traits->escape_spaces = field.value != 0; break;
+      case kNormalizerCharsmap:
+        traits->charsmap = !field.bytes.empty();
+        if (!CharsmapIsSafe(field.bytes)) {
+          return Corrupt(path,
+                         "normalizer_spec: precompiled_charsmap: expected a double array whose links stay "
+                         "inside it, found otherwise");
+        }
+        break;
+      default: break;
     }
   }
   return reader.ok() ? OkStatus() : Corrupt(path, "normalizer_spec: not a protobuf message");
@@ -146,16 +179,17 @@ Status CheckNormalizer(std::string_view bytes, const std::string& path, bool* ad
 
 Result<SentencePieceFile> CheckSentencePieceFile(std::string_view bytes, const std::string& path) {
   SentencePieceFile file;
+  Traits traits;
   FieldReader reader(bytes);
   for (Field field; reader.Next(&field);) {
     if (field.number == kModelPieces) {
-      DUO_RETURN_IF_ERROR(CheckPiece(field.bytes, file.n_pieces++, path));
+      DUO_RETURN_IF_ERROR(CheckPiece(field.bytes, file.n_pieces++, path, &traits));
     } else if (field.number == kModelTrainerSpec) {
-      DUO_RETURN_IF_ERROR(CheckTrainer(field.bytes, path));
+      DUO_RETURN_IF_ERROR(CheckTrainer(field.bytes, path, &traits));
     } else if (field.number == kModelNormalizerSpec) {
-      DUO_RETURN_IF_ERROR(CheckNormalizer(field.bytes, path, &file.add_dummy_prefix));
+      DUO_RETURN_IF_ERROR(CheckNormalizer(field.bytes, path, &traits));
     } else if (field.number == kModelDenormalizerSpec) {
-      bool ignored = false;
+      Traits ignored;
       DUO_RETURN_IF_ERROR(CheckNormalizer(field.bytes, path, &ignored));
     }
   }
@@ -165,6 +199,9 @@ Result<SentencePieceFile> CheckSentencePieceFile(std::string_view bytes, const s
     return Status(StatusCode::kUnsupported, path + ": " + std::to_string(file.n_pieces) + " pieces, expected at most " +
                                                 std::to_string(text_limits::kMaxTokenId));
   }
+  file.add_dummy_prefix = traits.add_dummy_prefix;
+  file.words_are_independent = traits.bpe && !traits.charsmap && traits.add_dummy_prefix &&
+                               !traits.remove_extra_spaces && traits.escape_spaces && !traits.piece_spans_words;
   return file;
 }
 

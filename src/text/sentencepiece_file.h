@@ -12,6 +12,9 @@ namespace duo {
 struct SentencePieceFile {
   int64_t n_pieces = 0;
   bool add_dummy_prefix = true;  // the encoder puts a space in front of every text
+  // Cutting a text before each word changes nothing: BPE, the text is not normalised, a dummy prefix makes up for the
+  // word's own space, and no piece has U+2581 behind another character, so no merge crosses a cut.
+  bool words_are_independent = false;
 };
 
 /// Walks the protobuf (sentencepiece_model.proto) with every length checked. kCorrupt: not such a file, or a

@@ -2,14 +2,30 @@
 
 #include <sentencepiece_processor.h>
 
+#include <unordered_map>
+
 #include "text/sentencepiece_file.h"
 
 namespace duo {
 namespace {
 
+constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581
+constexpr size_t kMaxRememberedWordBytes = 32;
+constexpr size_t kMaxRememberedWords = size_t{1} << 16;
+
+// End of the stretch that begins at `begin`: before the spaces of the next word. Trailing spaces belong to the last
+// word: on their own they would be a text of spaces, which loses one to the dummy prefix.
+size_t WordEnd(std::string_view text, size_t begin) {
+  const size_t word = text.find_first_not_of(' ', begin);
+  if (word == std::string_view::npos) return text.size();
+  const size_t space = text.find(' ', word);
+  return text.find_first_not_of(' ', space) == std::string_view::npos ? text.size() : space;
+}
+
 class SentencePieceTokenizer final : public Tokenizer::Impl {
  public:
-  explicit SentencePieceTokenizer(bool add_dummy_prefix) : Impl(Decoder::ForSentencePiece(add_dummy_prefix)) {}
+  explicit SentencePieceTokenizer(const SentencePieceFile& file)
+      : Impl(Decoder::ForSentencePiece(file.add_dummy_prefix)), words_are_independent_(file.words_are_independent) {}
 
   Status Load(std::string_view bytes, const std::string& path, const TokenizerConfig& config);
 
@@ -21,7 +37,10 @@ class SentencePieceTokenizer final : public Tokenizer::Impl {
  private:
   Status AddPieces(const std::string& path, const TokenizerConfig& config);
   Status ChooseEnds(const TokenizerConfig& config);
+  std::vector<int> EncodeStretch(std::string_view text) const;
+  void EncodeByWords(std::string_view text, std::vector<int32_t>* ids) const;
 
+  bool words_are_independent_;
   sentencepiece::SentencePieceProcessor processor_;
   Vocabulary pieces_;
   AddedTokenFinder finder_;
@@ -72,10 +91,40 @@ void SentencePieceTokenizer::EncodeText(std::string_view text, SpecialText speci
       ids->push_back(piece.id);
       continue;
     }
-    std::vector<int> piece_ids;
-    // Fails only for a processor without a model, which Load rules out.
-    const auto status = processor_.Encode({piece.text.data(), piece.text.size()}, &piece_ids);
-    if (status.ok()) ids->insert(ids->end(), piece_ids.begin(), piece_ids.end());
+    // A U+2581 in the text counts as a space too; such texts are rare enough to be left whole.
+    if (words_are_independent_ && piece.text.find(kSpaceMark) == std::string_view::npos) {
+      EncodeByWords(piece.text, ids);
+    } else {
+      const std::vector<int> piece_ids = EncodeStretch(piece.text);
+      ids->insert(ids->end(), piece_ids.begin(), piece_ids.end());
+    }
+  }
+}
+
+std::vector<int> SentencePieceTokenizer::EncodeStretch(std::string_view text) const {
+  std::vector<int> ids;
+  // Fails only for a processor without a model, which Load rules out.
+  if (!processor_.Encode({text.data(), text.size()}, &ids).ok()) ids.clear();
+  return ids;
+}
+
+// The library takes seconds per megabyte of one text; words repeat, and each costs it little.
+void SentencePieceTokenizer::EncodeByWords(std::string_view text, std::vector<int32_t>* ids) const {
+  std::unordered_map<std::string_view, std::vector<int>> remembered;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = WordEnd(text, begin);
+    // The dummy prefix stands for one space of every word but the first.
+    const std::string_view word = text.substr(begin, end - begin).substr(begin == 0 ? 0 : 1);
+    begin = end;
+    const auto known = remembered.find(word);
+    std::vector<int> fresh;
+    if (known == remembered.end()) fresh = EncodeStretch(word);
+    const std::vector<int>& word_ids = known == remembered.end() ? fresh : known->second;
+    ids->insert(ids->end(), word_ids.begin(), word_ids.end());
+    if (known == remembered.end() && word.size() <= kMaxRememberedWordBytes &&
+        remembered.size() < kMaxRememberedWords) {
+      remembered.emplace(word, std::move(fresh));
+    }
   }
 }
 
@@ -84,7 +133,7 @@ void SentencePieceTokenizer::EncodeText(std::string_view text, SpecialText speci
 Result<std::unique_ptr<Tokenizer::Impl>> ParseSentencePiece(std::string_view bytes, const std::string& path,
                                                             const TokenizerConfig& config) {
   DUO_ASSIGN_OR_RETURN(const SentencePieceFile file, CheckSentencePieceFile(bytes, path));
-  auto tokenizer = std::make_unique<SentencePieceTokenizer>(file.add_dummy_prefix);
+  auto tokenizer = std::make_unique<SentencePieceTokenizer>(file);
   DUO_RETURN_IF_ERROR(tokenizer->Load(bytes, path, config));
   return std::unique_ptr<Tokenizer::Impl>(std::move(tokenizer));
 }

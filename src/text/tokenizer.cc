@@ -55,7 +55,8 @@ Status Tokenizer::Impl::ApplyConfig(const TokenizerConfig& config) {
     const std::string& text;
     int32_t* id;
   };
-  for (const Named& token : {Named{"bos_token", config.bos_token, &bos_id_}, Named{"eos_token", config.eos_token, &eos_id_}}) {
+  for (const Named& token :
+       {Named{"bos_token", config.bos_token, &bos_id_}, Named{"eos_token", config.eos_token, &eos_id_}}) {
     if (token.text.empty()) continue;
     *token.id = TokenId(token.text);
     if (*token.id >= 0) continue;

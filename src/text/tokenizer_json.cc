@@ -108,8 +108,8 @@ Status BpeTokenizer::CheckTemplateIds(const std::string& path) const {
   for (const auto* ids : {&prefix_, &suffix_}) {
     for (const int32_t id : *ids) {
       if (TokenText(id) != nullptr) continue;
-      return Status(StatusCode::kCorrupt, path + ": post_processor: special_tokens: id " + std::to_string(id) +
-                                              " is not in the vocabulary");
+      return Status(StatusCode::kCorrupt,
+                    path + ": post_processor: special_tokens: id " + std::to_string(id) + " is not in the vocabulary");
     }
   }
   return OkStatus();

@@ -37,8 +37,8 @@ bool IsCertainlyNfc(std::string_view text) {
 std::string ToNormalForm(std::string_view text, NormalForm form) {
   if (form == NormalForm::kNfc && IsCertainlyNfc(text)) return std::string(text);
   const bool compatibility = form == NormalForm::kNfkc || form == NormalForm::kNfkd;
-  const auto decompose = static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_DECOMPOSE |
-                                                        (compatibility ? UTF8PROC_COMPAT : 0));
+  const auto decompose =
+      static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (compatibility ? UTF8PROC_COMPAT : 0));
   std::vector<utf8proc_int32_t> code_points;
   code_points.reserve(text.size());
   std::array<utf8proc_int32_t, 32> parts;  // the longest decomposition, U+FDFA's, has 18

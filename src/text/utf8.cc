@@ -8,7 +8,7 @@ namespace duo {
 namespace {
 
 struct LeadByte {
-  uint32_t n_trail;       // continuation bytes that must follow
+  uint32_t n_trail;         // continuation bytes that must follow
   uint8_t first_lo = 0x80;  // range of the first of them (excludes overlong forms, surrogates, > U+10FFFF)
   uint8_t first_hi = 0xBF;
 };
@@ -46,7 +46,9 @@ size_t SkipAscii(std::string_view text, size_t pos) {
   return pos;
 }
 
-utf8proc_category_t Category(uint32_t code_point) { return utf8proc_category(static_cast<utf8proc_int32_t>(code_point)); }
+utf8proc_category_t Category(uint32_t code_point) {
+  return utf8proc_category(static_cast<utf8proc_int32_t>(code_point));
+}
 
 }  // namespace
 

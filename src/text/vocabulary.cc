@@ -11,8 +11,8 @@ Result<Vocabulary> Vocabulary::Parse(const Json& vocab, const std::string& where
   vocabulary.ids_.reserve(vocab.size());
   for (auto it = vocab.begin(); it != vocab.end(); ++it) {
     if (!it->is_number_integer()) {
-      return Status(StatusCode::kCorrupt, where + ": \"" + it.key().substr(0, 60) + "\": expected an id, found " +
-                                              JsonTypeName(*it));
+      return Status(StatusCode::kCorrupt,
+                    where + ": \"" + it.key().substr(0, 60) + "\": expected an id, found " + JsonTypeName(*it));
     }
     const bool huge = it->is_number_unsigned() && it->get<uint64_t>() > static_cast<uint64_t>(INT64_MAX);
     DUO_RETURN_IF_ERROR(vocabulary.Add(it.key(), huge ? INT64_MAX : it->get<int64_t>(), where));

@@ -1,6 +1,7 @@
-// Decode attention of one KV head for a vector type V and a cache policy C (kv_rows.h): the online softmax over blocks of
-// rows (arXiv:1805.02867). A block's scores are computed for all query heads, then its weights, then its share of the
-// output, so each cache row comes from memory once; further passes for other heads find it in the first-level cache.
+// Decode attention of one KV head for a vector type V and a cache policy C (kv_rows.h): the online softmax over blocks
+// of rows (arXiv:1805.02867). A block's scores are computed for all query heads, then its weights, then its share of
+// the output, so each cache row comes from memory once; further passes for other heads find it in the first-level
+// cache.
 #pragma once
 
 #include <cstddef>
@@ -41,6 +42,7 @@ struct DecodeLoop {
 
   // Lives on the stack: everything about one batch of heads.
   struct Batch {
+    int n_blocks;  // register blocks of heads: each asks for its share of the next cache lines
     alignas(64) char query[kDecodeHeads * kMaxHeadDim * C::kQueryBytes];  // [head][chunk]
     alignas(64) float scores[kDecodeHeads * kDecodeRows];                 // [head][row], then weights
     alignas(64) float sums[kDecodeHeads * V::kLanes];                     // [head]: sum of weights, spread over lanes
@@ -89,7 +91,7 @@ struct DecodeLoop {
     const F scales = V::Set(scale);
     const char* query = b.query + head * b.query_stride;
     const size_t row_bytes = static_cast<size_t>(head_dim) * C::kElementBytes;
-    const int lines = static_cast<int>((R * row_bytes + 63) / 64);
+    const int lines = static_cast<int>(R * row_bytes / 64) / b.n_blocks + 1;
     int r = 0;
     for (; r + R <= n_rows; r += R) {
       Prefetcher::Lines<V>(prefetch, lines);
@@ -106,8 +108,8 @@ struct DecodeLoop {
     }
   }
 
-  // scores -> exp(score - max) in place; updates max and the spread sum; keep = exp(old max - new max). The largest score
-  // of a long cache is found early, so most blocks need no new maximum and nothing across lanes.
+  // scores -> exp(score - max) in place; updates max and the spread sum; keep = exp(old max - new max). The largest
+  // score of a long cache is found early, so most blocks need no new maximum and nothing across lanes.
   DUO_ALWAYS_INLINE void Weigh(float* scores, int n_rows, float* max, float* sums, float* keep) {
     constexpr int kStep = 2 * V::kLanes;
     const int padded = (n_rows + kStep - 1) / kStep * kStep;
@@ -142,16 +144,14 @@ struct DecodeLoop {
                                           int head_dim, int n, float* acc, Prefetcher* prefetch, int lines) {
     const size_t row_bytes = static_cast<size_t>(head_dim) * C::kElementBytes;
     F sums[H][2 * U];
-    DUO_UNROLL for (int h = 0; h < H; ++h) {
-      DUO_UNROLL for (int u = 0; u < 2 * U; ++u) sums[h][u] = V::Zero();
-    }
+    DUO_UNROLL for (int h = 0; h < H; ++h) { DUO_UNROLL for (int u = 0; u < 2 * U; ++u) sums[h][u] = V::Zero(); }
     for (int r = 0; r < n_rows; r += C::kPerUnit, weights += 1) {
       Prefetcher::Lines<V>(prefetch, lines);
       const char* row = v + r * row_bytes;
       const char* next = C::kPerUnit == 2 && r + 1 < n_rows ? row + row_bytes : row;  // else its weight is 0
       DUO_UNROLL for (int u = 0; u < U; ++u) {
-        const ValueUnits x = kWhole ? C::LoadValues(row + u * kChunkBytes, next + u * kChunkBytes)
-                                    : C::LoadValuesPartial(row, next, n);
+        const ValueUnits x =
+            kWhole ? C::LoadValues(row + u * kChunkBytes, next + u * kChunkBytes) : C::LoadValuesPartial(row, next, n);
         DUO_UNROLL for (int h = 0; h < H; ++h) {
           const Unit w = C::BroadcastUnit(weights + h * kDecodeRows);
           sums[h][2 * u] = C::MulAdd(w, x.a, sums[h][2 * u]);
@@ -182,7 +182,8 @@ struct DecodeLoop {
     constexpr int kMany = H <= 2 ? V::kDecodeVectors : V::kDecodeVectors / 2;  // chunks per pass
     const float* weights = b.scores + head * kDecodeRows;
     const float* keep = b.keep + head;
-    const int lines = (kMany * C::kPerUnit * kChunkBytes + 63) / 64;
+    const int wanted = kMany * C::kPerUnit * kChunkBytes / 64;
+    const int lines = wanted > b.n_blocks ? (wanted + b.n_blocks - 1) / b.n_blocks : 1;
     int d = 0;
     for (; d + kMany * kChunk <= head_dim; d += kMany * kChunk) {
       AccumulateChunks<H, kMany, true>(v + d * C::kElementBytes, n_rows, weights, keep, head_dim, 0, acc + d, prefetch,
@@ -207,6 +208,8 @@ struct DecodeLoop {
       b->max[h] = a.max[first + h];
       for (int i = 0; i < V::kLanes; ++i) b->sums[h * V::kLanes + i] = i == 0 ? a.sum[first + h] : 0.0f;
     }
+    b->n_blocks = 0;
+    for (int h = 0; h < n_heads; h += BlockHeads(n_heads - h)) ++b->n_blocks;
     b->query_stride = chunks * kQueryChunkBytes;
     for (int h = 0; h < n_heads; ++h) {
       for (int c = 0; c < chunks; ++c) {

@@ -1,5 +1,5 @@
-// Helpers of instruction-set specific files: everything is inlined or local to its object, so that no copy compiled for a
-// newer CPU can be linked into code that runs on an older one.
+// Helpers of instruction-set specific files: everything is inlined or local to its object, so that no copy compiled for
+// a newer CPU can be linked into code that runs on an older one.
 #pragma once
 
 #define DUO_ALWAYS_INLINE static inline __attribute__((always_inline))

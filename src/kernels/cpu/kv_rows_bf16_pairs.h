@@ -1,5 +1,6 @@
 // The cache policy (kv_rows.h) of bf16 dot products: a unit is a pair of bf16, and one instruction adds two products to
-// each float lane. Pairs lie along head_dim in scores (as in the cache) and along keys in outputs (two rows interleaved).
+// each float lane. Pairs lie along head_dim in scores (as in the cache) and along keys in outputs (two rows
+// interleaved).
 #pragma once
 
 #include <immintrin.h>
@@ -52,9 +53,7 @@ struct Bf16PairCache {
   DUO_ALWAYS_INLINE Elements LoadElementsPartial(const char* p, int n) {
     return _mm512_maskz_loadu_epi16(V::First32(n), p);
   }
-  DUO_ALWAYS_INLINE void PrepareQuery(const float* q, int n, char* out) {
-    _mm512_storeu_si512(out, RoundUpTo32(q, n));
-  }
+  DUO_ALWAYS_INLINE void PrepareQuery(const float* q, int n, char* out) { _mm512_storeu_si512(out, RoundUpTo32(q, n)); }
   DUO_ALWAYS_INLINE Elements LoadQuery(const char* p) { return _mm512_loadu_si512(p); }
 
   DUO_ALWAYS_INLINE ValueUnits LoadValues(const char* row, const char* next) {

@@ -1,7 +1,7 @@
 // Prefill attention of one KV head for a vector type V and a cache policy C (kv_rows.h): FlashAttention's tiling
 // (arXiv:2205.14135) on one thread, transposed. One lane is one query, so that scores S^T = K Q^T and outputs
-// O^T = V^T P^T both have a vector of queries as one operand and single broadcast elements of K or V as the other: keys are
-// used as they lie in the cache, and maxima and sums need no reduction across lanes.
+// O^T = V^T P^T both have a vector of queries as one operand and single broadcast elements of K or V as the other: keys
+// are used as they lie in the cache, and maxima and sums need no reduction across lanes.
 #pragma once
 
 #include <cstddef>
@@ -42,8 +42,8 @@ struct PrefillLoop {
   };
 
   struct QueryTile {
-    const char* queries;   // [step][kVecs * kLanes]
-    float* out;            // [dim][kVecs * kLanes]
+    const char* queries;  // [step][kVecs * kLanes]
+    float* out;           // [dim][kVecs * kLanes]
     float* max;
     float* sum;
     const int32_t* token;
@@ -57,9 +57,7 @@ struct PrefillLoop {
   DUO_ALWAYS_INLINE void ScoreKeys(const char* const* row, const char* q, int steps, const int32_t* token,
                                    const int32_t* lo, const int32_t* hi, float* scores, F* max) {
     F acc[kRows][kVecs];
-    DUO_UNROLL for (int r = 0; r < kRows; ++r) {
-      DUO_UNROLL for (int v = 0; v < kVecs; ++v) acc[r][v] = V::Zero();
-    }
+    DUO_UNROLL for (int r = 0; r < kRows; ++r) { DUO_UNROLL for (int v = 0; v < kVecs; ++v) acc[r][v] = V::Zero(); }
     const char* k[kRows];
     DUO_UNROLL for (int r = 0; r < kRows; ++r) k[r] = row[r];
     for (int s = 0; s < steps; ++s) {
@@ -148,8 +146,7 @@ struct PrefillLoop {
         C::StoreWeightRows(scores, n, kPitch, v * kLanes, p0, p1);
       }
       V::Store(queries.max + v * kLanes, max);
-      V::Store(queries.sum + v * kLanes,
-               V::Fma(V::Load(queries.sum + v * kLanes), keep[v], V::Add(sum0, sum1)));
+      V::Store(queries.sum + v * kLanes, V::Fma(V::Load(queries.sum + v * kLanes), keep[v], V::Add(sum0, sum1)));
     }
   }
 

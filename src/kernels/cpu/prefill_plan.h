@@ -17,17 +17,17 @@ constexpr int kMaxKeyTile = 128;
 constexpr int kTileUnits = 64;
 
 /// Consecutive key rows at consecutive positions.
-struct KeyRun {
-  int64_t row = 0;
-  int64_t pos = 0;
-  int64_t n_rows = 0;
+struct KeyRun {  // no member initialisers here: they would make constructors, which an object file may export
+  int64_t row;
+  int64_t pos;
+  int64_t n_rows;
 };
 
 /// The rows that at least one query of the block sees, in order. Sinks and window, each perhaps split where the cache
 /// goes over from sink rows to body rows: at most 4 runs.
 struct VisibleRuns {
   KeyRun run[4];
-  int n = 0;
+  int n;
 };
 
 static inline void AppendRun(VisibleRuns* runs, int64_t row0, int64_t pos0, int64_t n, int64_t begin, int64_t end) {
@@ -49,6 +49,7 @@ static inline VisibleRuns FindVisibleRuns(const PrefillAttention& a) {
   const int64_t second_begin = joined ? end : window_begin;
   const bool gapless = a.n_sink_rows == 0 || a.body_pos == a.n_sink_rows;
   VisibleRuns runs;
+  runs.n = 0;
   if (!gapless) {
     AppendRun(&runs, 0, 0, a.n_sink_rows, 0, first_end);
     AppendRun(&runs, 0, 0, a.n_sink_rows, second_begin, end);

@@ -135,8 +135,7 @@ struct VecAvx2 {
       if constexpr (n > 1) _mm_storeu_ps(p + stride, high);
     } else {
       static_assert(kParts == 4);
-      const double parts[4] = {_mm_cvtsd_f64(_mm_castps_pd(low)),
-                               _mm_cvtsd_f64(_mm_castps_pd(_mm_movehl_ps(low, low))),
+      const double parts[4] = {_mm_cvtsd_f64(_mm_castps_pd(low)), _mm_cvtsd_f64(_mm_castps_pd(_mm_movehl_ps(low, low))),
                                _mm_cvtsd_f64(_mm_castps_pd(high)),
                                _mm_cvtsd_f64(_mm_castps_pd(_mm_movehl_ps(high, high)))};
       DUO_UNROLL for (int h = 0; h < n; ++h) __builtin_memcpy(p + h * stride, &parts[h], sizeof parts[h]);

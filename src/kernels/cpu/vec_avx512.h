@@ -28,9 +28,7 @@ struct VecAvx512 {
   DUO_ALWAYS_INLINE F LoadPartial(const void* p, int n) { return _mm512_maskz_loadu_ps(First(n), p); }
   DUO_ALWAYS_INLINE void StorePartial(float* p, F x, int n) { _mm512_mask_storeu_ps(p, First(n), x); }
 
-  DUO_ALWAYS_INLINE F Widen(__m256i x) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
-  }
+  DUO_ALWAYS_INLINE F Widen(__m256i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16)); }
   // kLanes bf16 as floats.
   DUO_ALWAYS_INLINE F LoadBf16(const char* p) {
     return Widen(_mm256_loadu_si256(static_cast<const __m256i*>(static_cast<const void*>(p))));

@@ -13,7 +13,7 @@ namespace {
 struct VecPortable {
   typedef float F __attribute__((vector_size(16)));
   static constexpr int kLanes = 4;
-  static constexpr int kTileRows = 4;      // accumulators of a prefill micro-kernel: kTileRows x up to 3
+  static constexpr int kTileRows = 4;       // accumulators of a prefill micro-kernel: kTileRows x up to 3
   static constexpr int kDecodeVectors = 2;  // chunks of 2 kLanes dimensions per pass of decode for 1 or 2 heads
 
   DUO_ALWAYS_INLINE F Zero() { return F{0, 0, 0, 0}; }
@@ -75,9 +75,7 @@ struct VecPortable {
     for (int i = 0; i < 4; ++i) r[i] = a[i] > b[i] ? a[i] : b[i];
     return r;
   }
-  DUO_ALWAYS_INLINE bool AnyGreater(F a, F b) {
-    return a[0] > b[0] || a[1] > b[1] || a[2] > b[2] || a[3] > b[3];
-  }
+  DUO_ALWAYS_INLINE bool AnyGreater(F a, F b) { return a[0] > b[0] || a[1] > b[1] || a[2] > b[2] || a[3] > b[3]; }
   DUO_ALWAYS_INLINE float HorizontalMax(F a) {
     const float x = a[0] > a[1] ? a[0] : a[1], y = a[2] > a[3] ? a[2] : a[3];
     return x > y ? x : y;
@@ -91,7 +89,8 @@ struct VecPortable {
       const float y = x[i] > -126.0f ? x[i] : -126.0f;
       const float shifted = y + 12582912.0f;
       const float f = y - (shifted - 12582912.0f);
-      const float p = 1.0f + f * (kExp2C1 + f * (kExp2C2 + f * (kExp2C3 + f * (kExp2C4 + f * (kExp2C5 + f * kExp2C6)))));
+      const float p =
+          1.0f + f * (kExp2C1 + f * (kExp2C2 + f * (kExp2C3 + f * (kExp2C4 + f * (kExp2C5 + f * kExp2C6)))));
       uint32_t n, bits;
       __builtin_memcpy(&n, &shifted, sizeof n);
       __builtin_memcpy(&bits, &p, sizeof bits);

@@ -1,4 +1,5 @@
-// out_i = sum_j softmax_j(scale * q_i . k_j) v_j (arXiv:1706.03762 equation 1), the softmax shifted by its largest score.
+// out_i = sum_j softmax_j(scale * q_i . k_j) v_j (arXiv:1706.03762 equation 1), the softmax shifted by its largest
+// score.
 #include "kernels/reference/attention_reference.h"
 
 #include <algorithm>
