@@ -169,18 +169,20 @@ class DepthRun {
   }
 
   /// KV and activations; the backend's scratch belongs to all sessions together and is left out.
-  uint64_t planned_bytes() const {
+  uint64_t planned_bytes(const BenchTests& tests) const {
     const MemoryPlan& plan = session_.plan();
-    return plan.activation_bytes - scratch_bytes() + plan.KvBytes(session_.len());
+    return plan.activation_bytes - scratch_bytes() + plan.KvBytes(tests.Longest(depth_));
   }
+  /// With the bounds that PlanMemory (engine/plan.cc) asks for.
   uint64_t scratch_bytes() const {
     const ModelConfig& c = model_->config();
-    return model_->backend()->MaxScratchBytes({.n_tokens = session_.options().chunk,
-                                               .widest_input = std::max(c.intermediate_size, c.hidden_size),
-                                               .n_kv_heads = c.n_kv_heads,
-                                               .group = c.group(),
-                                               .head_dim = c.head_dim,
-                                               .compute = session_.options().compute});
+    const int64_t q_elements = static_cast<int64_t>(c.n_heads) * c.head_dim;
+    return model_->backend()->MaxScratchBytes(
+        {.n_tokens = session_.options().chunk,
+         .widest_input = std::max({c.intermediate_size, c.hidden_size, q_elements}),
+         .n_kv_heads = c.n_kv_heads,
+         .group = c.group(),
+         .head_dim = c.head_dim});
   }
 
  private:
@@ -303,7 +305,7 @@ Status RunBenchTests(const Model& model, const std::vector<BenchMode>& modes, co
       uint64_t planned = model.weights_bytes() + runs[0].scratch_bytes();
       for (const DepthRun& run : runs) {
         for (const char* test : {"decode", "prefill"}) run.AddRow(test, tests, report);
-        planned += run.planned_bytes();
+        planned += run.planned_bytes(tests);
       }
       report->plan_bytes = std::max(report->plan_bytes, planned);
     }

@@ -21,7 +21,9 @@ enum class AttentionMath : uint8_t {
 
 /// One decode step's work for one KV head over contiguous rows of its cache: each K and V row is read once for all
 /// `group` queries. Updates the softmax state, so that ranges (sinks, ring pieces, parts of a long cache) can be
-/// processed one after another or by different threads and merged (softmax_state.h).
+/// processed one after another or by different threads and merged (softmax_state.h). Groups above 16 heads read the
+/// rows once for every 16. No alignment is asked beyond that of the element types; nothing outside the given rows is
+/// read.
 struct DecodeAttention {
   const float* q = nullptr;  // [group, head_dim], RoPE applied, not scaled
   const void* k = nullptr;   // [n_rows, head_dim] kv_type, contiguous
@@ -31,7 +33,7 @@ struct DecodeAttention {
   int head_dim = 0;              // even, 8..512
   DType kv_type = DType::kBF16;  // kF32 or kBF16
   AttentionMath math = AttentionMath::kBF16;
-  float scale = 1.0f;    // 1 / sqrt(head_dim)
+  float scale = 1.0f;    // > 0: 1 / sqrt(head_dim)
   float* max = nullptr;  // [group] in/out: largest scaled score so far, -inf at the start
   float* sum = nullptr;  // [group] in/out: sum of exp(score - max), 0 at the start
   float* acc = nullptr;  // [group, head_dim] in/out: sum of exp(score - max) * v, 0 at the start

@@ -20,5 +20,5 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
 endif()
 
 duo_test(attention_test
-  SOURCES attention_test.cc
+  SOURCES attention_test.cc prefill_attention_test.cc
   ROOMS kernels)

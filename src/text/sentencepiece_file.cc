@@ -1,8 +1,10 @@
 #include "text/sentencepiece_file.h"
 
+#include <cmath>
 #include <cstring>
 
 #include "text/limits.h"
+#include "text/utf8.h"
 
 namespace duo {
 namespace {
@@ -13,6 +15,7 @@ constexpr uint32_t kModelTrainerSpec = 2;
 constexpr uint32_t kModelNormalizerSpec = 3;
 constexpr uint32_t kModelDenormalizerSpec = 5;
 constexpr uint32_t kPieceText = 1;
+constexpr uint32_t kPieceScore = 2;
 constexpr uint32_t kTrainerModelType = 3;
 constexpr uint32_t kTrainerWhitespaceAsSuffix = 24;
 constexpr uint32_t kNormalizerCharsmap = 2;
@@ -127,12 +130,19 @@ bool HasMarkInside(std::string_view piece) {
 Status CheckPiece(std::string_view bytes, int64_t index, const std::string& path, Traits* traits) {
   FieldReader reader(bytes);
   std::string_view text;
+  float score = 0;
   for (Field field; reader.Next(&field);) {
     if (field.number == kPieceText) text = field.bytes;
+    if (field.number == kPieceScore && field.bytes.size() == sizeof(score)) {
+      std::memcpy(&score, field.bytes.data(), sizeof(score));
+    }
   }
-  if (!reader.ok() || text.empty()) {
-    return Corrupt(path, "piece " + std::to_string(index) + ": expected a text, found none");
+  const std::string name = "piece " + std::to_string(index);
+  if (!reader.ok() || text.empty()) return Corrupt(path, name + ": expected a text, found none");
+  if (!IsValidUtf8(text) || text.find('\0') != std::string_view::npos) {
+    return Corrupt(path, name + ": expected UTF-8 without zero bytes, found otherwise");
   }
+  if (!std::isfinite(score)) return Corrupt(path, name + ": score: expected a finite number, found otherwise");
   if (HasMarkInside(text)) traits->piece_spans_words = true;
   return OkStatus();
 }

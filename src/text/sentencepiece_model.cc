@@ -47,9 +47,13 @@ class SentencePieceTokenizer final : public Tokenizer::Impl {
 };
 
 Status SentencePieceTokenizer::Load(std::string_view bytes, const std::string& path, const TokenizerConfig& config) {
-  const auto status = processor_.LoadFromSerializedProto({bytes.data(), bytes.size()});
-  if (!status.ok()) {
-    return Status(StatusCode::kCorrupt, path + ": not a SentencePiece model: " + std::string(status.message()));
+  try {  // its trie builder throws on keys it does not like
+    const auto status = processor_.LoadFromSerializedProto({bytes.data(), bytes.size()});
+    if (!status.ok()) {
+      return Status(StatusCode::kCorrupt, path + ": not a SentencePiece model: " + std::string(status.message()));
+    }
+  } catch (const std::exception& e) {
+    return Status(StatusCode::kCorrupt, path + ": not a SentencePiece model: " + e.what());
   }
   DUO_RETURN_IF_ERROR(AddPieces(path, config));
   return ChooseEnds(config);

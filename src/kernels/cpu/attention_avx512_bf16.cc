@@ -1,6 +1,6 @@
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/decode_loop.h"
-#include "kernels/cpu/kv_rows_bf16_pairs.h"
+#include "kernels/cpu/kv_rows_avx512_bf16.h"
 #include "kernels/cpu/prefill_loop.h"
 #include "kernels/cpu/vec_avx512.h"
 

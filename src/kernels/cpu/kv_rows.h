@@ -1,5 +1,5 @@
 // How cache rows enter multiply-adds, for caches whose products are of floats. A policy of decode_loop.h and
-// prefill_loop.h; vec_avx512_bf16.h has the one for bf16 pairs. A "unit" is what one 32-bit lane of a multiply-add
+// prefill_loop.h; kv_rows_avx512_bf16.h has the one for bf16 pairs. A "unit" is what one 32-bit lane of a multiply-add
 // takes: here one float, there a pair of bf16.
 #pragma once
 

@@ -1,0 +1,290 @@
+// Prefill attention of every instruction set that this CPU has, against the reference.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/bf16.h"
+#include "base/rng.h"
+#include "kernels/attention.h"
+#include "kernels/attention_test_util.h"
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/reference/attention_reference.h"
+#include "kernels/softmax_state.h"
+
+namespace duo {
+namespace {
+
+using namespace attention_test;
+
+class PrefillAttentionTest : public testing::TestWithParam<Isa> {
+ protected:
+  const AttentionKernels& kernels() const { return AttentionKernelsFor(GetParam()); }
+};
+
+INSTANTIATE_TEST_SUITE_P(Isa, PrefillAttentionTest, testing::ValuesIn(LevelsOfThisCpu()),
+                         [](const testing::TestParamInfo<Isa>& test) { return IsaName(test.param); });
+
+struct PrefillCase {
+  Shape shape;
+  int64_t n_tokens = 1;
+  int64_t q_pos = 0;
+  int64_t n_sink_rows = 0;
+  int64_t body_pos = 0;
+  int64_t n_rows = 0;
+  LambdaMask mask;
+};
+
+std::string Describe(const PrefillCase& c) {
+  return Describe(c.shape) + " tokens " + std::to_string(c.n_tokens) + " at " + std::to_string(c.q_pos) + " rows " +
+         std::to_string(c.n_rows) + " (" + std::to_string(c.n_sink_rows) + " sinks, body at " +
+         std::to_string(c.body_pos) + ") sink " + std::to_string(c.mask.sink) + " window " +
+         std::to_string(c.mask.window);
+}
+
+// A retrieval or streaming head whose cache holds every position up to the last token of the chunk.
+PrefillCase WholeCache(Shape s, int64_t q_pos, int64_t n_tokens, LambdaMask mask) {
+  return {.shape = s, .n_tokens = n_tokens, .q_pos = q_pos, .n_rows = q_pos + n_tokens, .mask = mask};
+}
+
+// A streaming head that kept its sinks and the window before the chunk.
+PrefillCase SplitCache(Shape s, int64_t q_pos, int64_t n_tokens, LambdaMask mask) {
+  const int64_t sinks = std::min(mask.sink, q_pos);
+  const int64_t body_pos = std::max(sinks, q_pos - mask.window + 1);
+  return {.shape = s,
+          .n_tokens = n_tokens,
+          .q_pos = q_pos,
+          .n_sink_rows = sinks,
+          .body_pos = body_pos,
+          .n_rows = sinks + q_pos + n_tokens - body_pos,
+          .mask = mask};
+}
+
+struct PrefillInputs {
+  PrefillInputs(const PrefillCase& c, uint64_t seed)
+      : q((c.n_tokens * c.shape.group) * c.shape.head_dim, DType::kF32, c.shape.shift),
+        k(c.n_rows * c.shape.head_dim, c.shape.kv_type, c.shape.shift),
+        v(c.n_rows * c.shape.head_dim, c.shape.kv_type, c.shape.shift),
+        out(q.size(), DType::kF32, c.shape.shift),
+        scratch(PrefillScratchBytes(c.shape.group, c.shape.head_dim) / 4, DType::kF32, 0) {
+    Rng rng(seed);
+    for (int64_t i = 0; i < q.size(); ++i) q.Set(i, ToFloat(ToBf16(static_cast<float>(rng.Normal()))));
+    const int64_t d = c.shape.head_dim;
+    for (int64_t r = 0; r < c.n_rows; ++r) {
+      const int64_t pos = r < c.n_sink_rows ? r : c.body_pos + r - c.n_sink_rows;
+      bool seen = false;  // rows that no query sees stay NaN: touching them shows
+      for (int64_t t = 0; t < c.n_tokens && !seen; ++t) seen = Sees(c.mask, c.q_pos + t, pos);
+      for (int64_t i = 0; i < d && seen; ++i) {
+        k.Set(r * d + i, static_cast<float>(rng.Normal()));
+        v.Set(r * d + i, static_cast<float>(rng.Normal()));
+      }
+    }
+  }
+  Guarded q, k, v, out, scratch;
+};
+
+PrefillAttention Params(const PrefillCase& c, PrefillInputs* in) {
+  PrefillAttention a;
+  a.q = in->q.floats();
+  a.q_stride = int64_t{c.shape.group} * c.shape.head_dim;
+  a.q_pos = c.q_pos;
+  a.n_tokens = c.n_tokens;
+  a.group = c.shape.group;
+  a.head_dim = c.shape.head_dim;
+  a.k = in->k.data();
+  a.v = in->v.data();
+  a.n_rows = c.n_rows;
+  a.n_sink_rows = c.n_sink_rows;
+  a.body_pos = c.body_pos;
+  a.kv_type = c.shape.kv_type;
+  a.math = c.shape.math;
+  a.mask = c.mask;
+  a.scale = 1.0f / std::sqrt(static_cast<float>(c.shape.head_dim));
+  a.out = in->out.floats();
+  a.out_stride = a.q_stride;
+  a.scratch = in->scratch.data();
+  return a;
+}
+
+void CheckPrefill(const AttentionKernels& kernels, const PrefillCase& c, uint64_t seed) {
+  SCOPED_TRACE(Describe(c));
+  ASSERT_LE(c.n_tokens, PrefillBlockTokens(c.shape.group, c.shape.head_dim));
+  PrefillInputs in(c, seed);
+  kernels.prefill(Params(c, &in));
+  EXPECT_TRUE(in.out.SurroundingsAreNan() && in.scratch.SurroundingsAreNan());
+
+  PrefillAttention reference = Params(c, &in);
+  std::vector<float> want(in.q.size()), weight(in.q.size());
+  reference.out = want.data();
+  ReferencePrefillAttention(reference);
+  Guarded absolute = in.v.Absolute();
+  reference.v = absolute.data();
+  reference.out = weight.data();
+  ReferencePrefillAttention(reference);
+  const double product = LargestProduct(c.shape, in.q, in.k, c.n_tokens * c.shape.group, c.n_rows);
+  const double bound = RelativeBound(c.shape, c.n_rows, product, true);
+  for (int64_t i = 0; i < in.q.size(); ++i) {
+    ASSERT_NEAR(in.out.Get(i), want[i], bound * weight[i] + 1e-30)
+        << "token " << i / (c.shape.group * c.shape.head_dim) << " head " << i / c.shape.head_dim % c.shape.group
+        << " dim " << i % c.shape.head_dim;
+  }
+}
+
+TEST_P(PrefillAttentionTest, AgreesWithReferenceForAllHeadDimsAndGroups) {
+  uint64_t seed = 1;
+  for (const int head_dim : {8, 10, 14, 16, 34, 62, 64, 80, 96, 112, 128, 256, 512}) {
+    for (const int group : {1, 2, 3, 4, 7, 8, 12}) {
+      const int shift = static_cast<int>(seed % 4);
+      for (const Shape& s : TypesOf({.head_dim = head_dim, .group = group, .shift = shift})) {
+        const int64_t most = PrefillBlockTokens(group, head_dim);
+        CheckPrefill(kernels(), WholeCache(s, 40, std::min<int64_t>(most, 3 + seed % 11), {}), seed);
+        ++seed;
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+TEST_P(PrefillAttentionTest, AgreesWithReferenceForAwkwardLengths) {
+  uint64_t seed = 1000;
+  for (const int64_t n_tokens : {1, 2, 5, 15, 16, 17, 48, 49, 96}) {
+    for (const int64_t q_pos : {0, 1, 62, 63, 64, 127, 128, 129, 300}) {
+      for (const Shape& s : TypesOf({.head_dim = 32, .group = 1, .shift = 1})) {
+        CheckPrefill(kernels(), WholeCache(s, q_pos, n_tokens, {}), seed++);
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+TEST_P(PrefillAttentionTest, FollowsTheLambdaMask) {
+  uint64_t seed = 2000;
+  const int64_t sinks[] = {0, 1, 4, 20, 70}, windows[] = {1, 2, 13, 40, 200, 100000};
+  for (const int64_t sink : sinks) {
+    for (const int64_t window : windows) {
+      for (const int64_t q_pos : {0, 3, 50, 190}) {
+        for (const Shape& s : TypesOf({.head_dim = 16, .group = 3, .shift = 1})) {
+          CheckPrefill(kernels(), WholeCache(s, q_pos, 31, {.sink = sink, .window = window}), seed++);
+          CheckPrefill(kernels(), SplitCache(s, q_pos, 31, {.sink = sink, .window = window}), seed++);
+          if (HasFatalFailure()) return;
+        }
+      }
+    }
+  }
+}
+
+// Positions beyond 32 bits of tokens, and a block at its largest size.
+TEST_P(PrefillAttentionTest, AtVeryLargePositions) {
+  const int64_t q_pos = (int64_t{1} << 33) + 5;
+  for (const Shape& s : TypesOf({.head_dim = 64, .group = 4})) {
+    CheckPrefill(kernels(), SplitCache(s, q_pos, 20, {.sink = 16, .window = 50}), 3);
+    PrefillCase retrieval = {
+        .shape = s, .n_tokens = 20, .q_pos = q_pos, .body_pos = q_pos - 100, .n_rows = 120, .mask = {}};
+    CheckPrefill(kernels(), retrieval, 4);
+  }
+}
+
+TEST_P(PrefillAttentionTest, OfALargestBlock) {
+  for (const Shape& s : TypesOf({.head_dim = 128, .group = 4})) {
+    CheckPrefill(kernels(), WholeCache(s, 150, PrefillBlockTokens(4, 128), {}), 5);
+  }
+}
+
+TEST_P(PrefillAttentionTest, IsTokenByTokenDecode) {
+  for (const Shape& s : TypesOf({.head_dim = 64, .group = 2})) {
+    SCOPED_TRACE(Describe(s));
+    const PrefillCase c = WholeCache(s, 0, 60, {});
+    PrefillInputs in(c, 6);
+    const PrefillAttention a = Params(c, &in);
+    kernels().prefill(a);
+    const double bound =
+        2 * RelativeBound(s, c.n_rows, LargestProduct(s, in.q, in.k, c.n_tokens * s.group, c.n_rows), true);
+    const Guarded absolute = in.v.Absolute();
+    for (int64_t t = 0; t < c.n_tokens; ++t) {
+      State state(s);
+      DecodeAttention d;
+      d.q = a.q + t * a.q_stride;
+      d.k = a.k;
+      d.v = a.v;
+      d.n_rows = t + 1;
+      d.group = s.group;
+      d.head_dim = s.head_dim;
+      d.kv_type = s.kv_type;
+      d.math = s.math;
+      d.scale = a.scale;
+      d.max = state.max.floats();
+      d.sum = state.sum.floats();
+      d.acc = state.acc.floats();
+      kernels().decode(d);
+      for (int g = 0; g < s.group; ++g) {
+        std::vector<float> out(s.head_dim);
+        FinishSoftmax(d.sum[g], d.acc + g * s.head_dim, out.data(), s.head_dim);
+        for (int i = 0; i < s.head_dim; ++i) {
+          double largest = 0;
+          for (int64_t r = 0; r <= t; ++r) largest = std::max<double>(largest, absolute.Get(r * s.head_dim + i));
+          ASSERT_NEAR(out[i], a.out[t * a.out_stride + g * s.head_dim + i], bound * largest);
+        }
+      }
+    }
+  }
+}
+
+TEST_P(PrefillAttentionTest, DoesNotDependOnTheBlock) {
+  const Shape s = {.head_dim = 64, .group = 4, .kv_type = DType::kF32, .math = AttentionMath::kF32};
+  const LambdaMask mask = {.sink = 4, .window = 30};
+  const PrefillCase whole = WholeCache(s, 0, 90, mask);
+  PrefillInputs in(whole, 8);
+  const PrefillAttention a = Params(whole, &in);
+  kernels().prefill(a);
+  std::vector<float> pieces(in.q.size());
+  for (int64_t t = 0; t < 90; t += 7) {
+    PrefillAttention part = a;
+    part.q = a.q + t * a.q_stride;
+    part.out = pieces.data() + t * a.out_stride;
+    part.q_pos = t;
+    part.n_tokens = std::min<int64_t>(7, 90 - t);
+    part.n_rows = t + part.n_tokens;
+    kernels().prefill(part);
+  }
+  for (int64_t i = 0; i < in.q.size(); ++i) ASSERT_NEAR(pieces[i], in.out.Get(i), 2e-5) << i;
+}
+
+TEST_P(PrefillAttentionTest, SurvivesExtremeScores) {
+  for (const Shape& s : TypesOf({.head_dim = 16, .group = 2})) {
+    SCOPED_TRACE(Describe(s));
+    const PrefillCase c = WholeCache(s, 100, 60, {.sink = 8, .window = 40});
+    PrefillInputs in(c, 9);
+    for (int64_t i = 0; i < in.q.size(); ++i) in.q.Set(i, i % s.head_dim == 0 ? 100.0f : 0.0f);
+    // Scores climb to 1e4 at the newest key, in steps of 100: every query copies the value of its own position.
+    for (int64_t r = 0; r < c.n_rows; ++r) {
+      for (int d = 0; d < s.head_dim; ++d) {
+        in.k.Set(r * s.head_dim + d, d == 0 ? -400.0f + 4.0f * static_cast<float>(r) : 0.0f);
+        if (std::isnan(in.v.Get(r * s.head_dim + d))) in.v.Set(r * s.head_dim + d, 0.0f);
+      }
+    }
+    const PrefillAttention a = Params(c, &in);
+    kernels().prefill(a);
+    for (int64_t t = 0; t < c.n_tokens; ++t) {
+      for (int i = 0; i < s.group * s.head_dim; ++i) {
+        ASSERT_EQ(a.out[t * a.out_stride + i], in.v.Get((c.q_pos + t) * s.head_dim + i % s.head_dim)) << t;
+      }
+    }
+  }
+}
+
+TEST(PrefillBlock, ScratchHoldsTheBlockAndFitsTheSecondLevelCache) {
+  for (int head_dim = 8; head_dim <= 512; head_dim += 2) {
+    for (const int group : {1, 3, 4, 7, 8, 12, 64}) {
+      const int64_t tokens = PrefillBlockTokens(group, head_dim);
+      EXPECT_GE(tokens, 1);
+      EXPECT_GE(PrefillScratchBytes(group, head_dim), static_cast<size_t>(8) * tokens * group * head_dim);
+      EXPECT_LE(PrefillScratchBytes(group, head_dim), size_t{1} << 20);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace duo
