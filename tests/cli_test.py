@@ -376,7 +376,7 @@ class ChatTest(CliTest):
 
     def test_a_question_beyond_the_context(self):
         model = self.model_with_template(LLAMA2_TEMPLATE)
-        self.fails(1, "--max-context", "chat", "--model", model, "--max-context", 32, stdin=QUESTION.replace("\n", " "))
+        self.fails(1, "max-context", "chat", "--model", model, "--max-context", 32, stdin=QUESTION.replace("\n", " "))
 
 
 class TerminalTest(CliTest):

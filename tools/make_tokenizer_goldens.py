@@ -2,11 +2,11 @@
 """Writes tests/data/tokenizers: small tokenizers in the styles of the model families duo runs, and what the reference
 libraries make of awkward texts.
 
-    python3 tools/make_tokenizer_goldens.py [--out tests/data/tokenizers] [--random N --out-random DIR]
+    python3 tools/make_tokenizer_goldens.py [--out tests/data/tokenizers] [--random N] [--seed S]
 
-Needs `tokenizers` and `sentencepiece` from PyPI (the goldens name the versions). Every tokenizer is trained here on the
-texts of tokenizer_corpus.py, so nothing is downloaded and nobody's vocabulary is copied; pre-tokenisers, normalizers, decoders and post-processors have the
-exact form of the published tokenizer.json files. Chat templates are written here in the published ones' shape.
+Needs `tokenizers`, `sentencepiece` and `jinja2` from PyPI (the goldens name the versions). Every tokenizer is trained
+here on the texts of tokenizer_corpus.py, so nothing is downloaded and nobody's vocabulary is copied; pre-tokenisers,
+normalizers, decoders and post-processors have the exact form of the published tokenizer.json files. Chat templates are written here in the published ones' shape.
 
 cases.json: {"reference": "...", "cases": [{"hex": bytes of the text, "ids": with special tokens, "plain_ids": without,
 "text": decode(ids) with special tokens kept, "plain_text": decode(ids) without}]}. Texts are given as hex because some

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "duo/backend.h"
+#include "duo/dtype.h"
 #include "duo/result.h"
 
 namespace duo {
@@ -28,6 +29,7 @@ struct ModelConfig {
   bool mlp_bias = false;
   bool qk_norm = false;       // RMSNorm over head_dim of every q and k head, before RoPE
   bool tied_embeddings = false;
+  DType weights_type = DType::kBF16;  // element type config.json gives for the matrices
   int64_t trained_context = 0;  // max_position_embeddings
   int64_t max_context = 0;      // positions beyond it are refused; 0 = no limit of the model's own
   std::vector<double> inv_freq;  // [head_dim / 2] RoPE angle per position, scaling included

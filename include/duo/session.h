@@ -49,6 +49,7 @@ struct MemoryPlan {
   uint64_t snapshot_bytes_each = 0;  // one ring snapshot, 0 without snapshots
   int64_t snapshot_every = 0;        // tokens
   uint64_t activation_bytes = 0;     // activations, scratch of attention and of the backend
+  uint64_t scratch_bytes = 0;        // the part of activation_bytes that the backend holds once for all sessions
 
   uint64_t KvBytes(int64_t n_tokens) const;       // with snapshots
   uint64_t TotalBytes(int64_t n_tokens) const;

@@ -97,6 +97,8 @@ struct CallBounds {
   int n_kv_heads = 1;
   int group = 1;
   int head_dim = 0;
+  ComputeType compute = ComputeType::kBF16;
+  DType weights = DType::kBF16;  // of the matrices
 };
 
 /// Seconds spent per kind of work since the last reset; for `duo bench`.

@@ -175,7 +175,8 @@ uint64_t CpuBackend::MaxScratchBytes(const CallBounds& bounds) const {
   const auto pieces = static_cast<uint64_t>(MaxDecodePieces(bounds.n_kv_heads, n_threads_));
   const uint64_t states = pieces * StateBytes(bounds.group, bounds.head_dim);
   const uint64_t tiles = static_cast<uint64_t>(n_threads_) * RoundUpToLine(PrefillScratchBytes(bounds.group, bounds.head_dim));
-  return GemmRunner::MaxScratchBytes() + rounded + states + tiles;
+  const DType x_type = bounds.compute == ComputeType::kF32 ? DType::kF32 : DType::kBF16;
+  return GemmRunner::MaxScratchBytes(isa_, n_threads_, x_type, bounds.weights) + rounded + states + tiles;
 }
 
 void CpuBackend::Embed(const TensorView& table, std::span<const int32_t> ids, float* out) {

@@ -171,19 +171,11 @@ class DepthRun {
   /// KV and activations; the backend's scratch belongs to all sessions together and is left out.
   uint64_t planned_bytes(const BenchTests& tests) const {
     const MemoryPlan& plan = session_.plan();
-    return plan.activation_bytes - scratch_bytes() + plan.KvBytes(tests.Longest(depth_));
+    return plan.activation_bytes - plan.scratch_bytes + plan.KvBytes(tests.Longest(depth_));
   }
-  /// With the bounds that PlanMemory (engine/plan.cc) asks for.
-  uint64_t scratch_bytes() const {
-    const ModelConfig& c = model_->config();
-    const int64_t q_elements = static_cast<int64_t>(c.n_heads) * c.head_dim;
-    return model_->backend()->MaxScratchBytes(
-        {.n_tokens = session_.options().chunk,
-         .widest_input = std::max({c.intermediate_size, c.hidden_size, q_elements}),
-         .n_kv_heads = c.n_kv_heads,
-         .group = c.group(),
-         .head_dim = c.head_dim});
-  }
+
+  /// The backend's scratch, once for all sessions.
+  uint64_t scratch_bytes() const { return session_.plan().scratch_bytes; }
 
  private:
   DepthRun(const Model& model, std::string mode, Session session, int64_t depth)

@@ -68,14 +68,17 @@ Result<MemoryPlan> PlanMemory(const ModelConfig& config, uint64_t weights_bytes,
   plan.kv_fixed_bytes = layout.FixedBytes();
   plan.snapshot_every = resolved.snapshot_every;
   plan.snapshot_bytes_each = layout.SnapshotBytes(resolved.snapshot_every);
+  const int64_t q_elements = static_cast<int64_t>(config.n_heads) * config.head_dim;
+  plan.scratch_bytes = backend.MaxScratchBytes(
+      {.n_tokens = resolved.chunk,
+       .widest_input = std::max({config.intermediate_size, config.hidden_size, q_elements}),
+       .n_kv_heads = config.n_kv_heads,
+       .group = config.group(),
+       .head_dim = config.head_dim,
+       .compute = resolved.compute,
+       .weights = config.weights_type});
   plan.activation_bytes = Activations::Bytes(config, resolved.chunk) +
-                          DuoAttention::ScratchBytes(layout, resolved.chunk) +
-                          backend.MaxScratchBytes({.n_tokens = resolved.chunk,
-                                                   .widest_input = std::max({config.intermediate_size, config.hidden_size,
-                                                                            static_cast<int64_t>(config.n_heads) * config.head_dim}),
-                                                   .n_kv_heads = config.n_kv_heads,
-                                                   .group = config.group(),
-                                                   .head_dim = config.head_dim});
+                          DuoAttention::ScratchBytes(layout, resolved.chunk) + plan.scratch_bytes;
   return plan;
 }
 

@@ -130,7 +130,7 @@ TEST_P(GemmTest, ConvertedPanelsAndBlocks) {
   ExpectAgrees(runner, GetParam(), {70, 3, 65536, DType::kBF16, DType::kBF16, true, false}, rng);
   ExpectAgrees(runner, GetParam(), {2, 140, 65536, DType::kBF16, DType::kF16, false, false}, rng);
   EXPECT_GT(runner.scratch_bytes(), 0u);
-  EXPECT_LE(runner.scratch_bytes(), GemmRunner::MaxScratchBytes());
+  EXPECT_LE(runner.scratch_bytes(), GemmRunner::MaxScratchBytes(GetParam(), 2, DType::kBF16, DType::kF16));
 }
 
 TEST(Gemm, NothingToDoIsOk) {

@@ -105,6 +105,7 @@ Result<std::unique_ptr<Model::Weights>> Model::Weights::FromRandom(const ModelCo
                                                                    Backend* backend) {
   auto weights = std::make_unique<Weights>();
   weights->config = config;
+  weights->config.weights_type = DType::kBF16;
   weights->backend = backend;
   DUO_RETURN_IF_ERROR(RandomFiller(weights.get(), seed).Fill());
   return weights;

@@ -1,5 +1,7 @@
 #include "duo/tokenizer.h"
 
+#include <algorithm>
+
 #include "base/file.h"
 #include "text/limits.h"
 #include "text/sentencepiece_model.h"

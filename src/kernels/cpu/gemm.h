@@ -45,9 +45,8 @@ class GemmRunner {
   /// kResourceExhausted when scratch cannot be had, kInternal when the library refuses.
   Status Run(const Gemm& gemm);
 
-  /// Scratch that Run may hold at most, for the memory plan. Without conversions it stays far below: about
-  /// 128 KiB per thread.
-  static size_t MaxScratchBytes();
+  /// Scratch that Run may hold at most for operands of these types, for the memory plan.
+  static size_t MaxScratchBytes(Isa isa, int n_threads, DType x_type, DType w_type);
   /// Scratch held now.
   size_t scratch_bytes() const;
 
