@@ -25,12 +25,6 @@ function(duo_test name)
     return()
   endif()
   cmake_parse_arguments(ARG "" "" "SOURCES;ROOMS;LIBS" ${ARGN})
-  foreach(source IN LISTS ARG_SOURCES)  # TEMPORARY-PARALLEL-DEV
-    if(NOT EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${source})  # TEMPORARY-PARALLEL-DEV
-      message(WARNING "${source} is not written yet")  # TEMPORARY-PARALLEL-DEV
-      return()  # TEMPORARY-PARALLEL-DEV
-    endif()  # TEMPORARY-PARALLEL-DEV
-  endforeach()  # TEMPORARY-PARALLEL-DEV
   add_executable(${name} ${ARG_SOURCES})
   foreach(lower IN LISTS ARG_ROOMS)
     target_link_libraries(${name} PRIVATE duo_${lower})

@@ -43,7 +43,8 @@ std::vector<T> ReadTensor(const MappedFile& file, const safetensors::Header& hea
   const auto it = header.find(name);
   if (it == header.end()) return {};
   const safetensors::Entry& entry = it->second;
-  const size_t n = entry.bytes / (entry.type == safetensors::Type::kF64 || entry.type == safetensors::Type::kI64 ? 8 : 4);
+  const size_t n =
+      entry.bytes / (entry.type == safetensors::Type::kF64 || entry.type == safetensors::Type::kI64 ? 8 : 4);
   std::vector<T> out(n);
   for (size_t i = 0; i < n; ++i) {
     const uint8_t* at = file.data() + entry.begin;
@@ -93,7 +94,8 @@ Golden LoadGolden(const std::string& dir) {
 
 std::vector<std::string> CaseDirs() {
   std::vector<std::string> dirs;
-  for (const std::string& root : {std::string(DUO_SOURCE_DIR) + "/tests/data/golden", std::string(DUO_SHARED_DIR) + "/golden"}) {
+  for (const std::string& root :
+       {std::string(DUO_SOURCE_DIR) + "/tests/data/golden", std::string(DUO_SHARED_DIR) + "/golden"}) {
     if (!IsDirectory(root)) continue;
     for (const auto& entry : fs::directory_iterator(root)) {
       if (FileExists(entry.path().string() + "/golden.json")) dirs.push_back(entry.path().string());
@@ -133,11 +135,11 @@ class GoldenTest : public testing::TestWithParam<std::string> {
     auto session = Session::Create(model, options);
     ASSERT_TRUE(session.ok()) << session.status().message();
     std::map<int64_t, std::vector<float>> by_position;
-    const Status status = session->PrefillWithLogits(
-        golden.prompt, 0, static_cast<int64_t>(golden.prompt.size()), [&](int64_t pos, std::span<const float> logits) {
-          by_position[pos].assign(logits.begin(), logits.end());
-          return OkStatus();
-        });
+    const Status status = session->PrefillWithLogits(golden.prompt, 0, static_cast<int64_t>(golden.prompt.size()),
+                                                     [&](int64_t pos, std::span<const float> logits) {
+                                                       by_position[pos].assign(logits.begin(), logits.end());
+                                                       return OkStatus();
+                                                     });
     ASSERT_TRUE(status.ok()) << status.message();
     std::vector<float> rows;
     for (const int64_t pos : golden.positions) {
@@ -189,7 +191,8 @@ TEST(GoldenCases, AreAllThere) {
   const std::vector<std::string> dirs = CaseDirs();
   const auto own = std::count_if(dirs.begin(), dirs.end(), [](const std::string& dir) { return IsOwn(dir); });
   EXPECT_EQ(own, 6) << "tests/data/golden";
-  if (own == static_cast<std::ptrdiff_t>(dirs.size())) GTEST_SKIP() << "SKIPPED: no further cases in " << DUO_SHARED_DIR;
+  if (own == static_cast<std::ptrdiff_t>(dirs.size()))
+    GTEST_SKIP() << "SKIPPED: no further cases in " << DUO_SHARED_DIR;
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, GoldenTest, testing::ValuesIn(CaseDirs()), [](const auto& one) {

@@ -32,9 +32,9 @@ struct HeadChoice {
   bool is_retrieval(int layer, int kv_head) const {
     return retrieval[static_cast<size_t>(layer) * static_cast<size_t>(n_kv_heads) + static_cast<size_t>(kv_head)] != 0;
   }
-  int n_retrieval() const;            // in the whole model
+  int n_retrieval() const;  // in the whole model
   int n_retrieval_in(int layer) const;
-  double sparsity() const;            // share of streaming heads
+  double sparsity() const;  // share of streaming heads
 };
 
 /// Reads `dir`/full_attention_heads.tsv and `dir`/config.json (sink_size, recent_size; deploy_sink_size and

@@ -14,11 +14,11 @@ namespace duo {
 
 /// The facts of a model that people and the engine need. Validated when the model is opened.
 struct ModelConfig {
-  std::string name;           // last component of the directory
-  std::string model_type;     // "llama", "mistral", "qwen2", "qwen3"
+  std::string name;        // last component of the directory
+  std::string model_type;  // "llama", "mistral", "qwen2", "qwen3"
   int n_layers = 0;
-  int n_heads = 0;            // q heads per layer
-  int n_kv_heads = 0;         // KV heads per layer
+  int n_heads = 0;     // q heads per layer
+  int n_kv_heads = 0;  // KV heads per layer
   int head_dim = 0;
   int64_t hidden_size = 0;
   int64_t intermediate_size = 0;
@@ -27,15 +27,15 @@ struct ModelConfig {
   bool qkv_bias = false;
   bool o_bias = false;
   bool mlp_bias = false;
-  bool qk_norm = false;       // RMSNorm over head_dim of every q and k head, before RoPE
+  bool qk_norm = false;  // RMSNorm over head_dim of every q and k head, before RoPE
   bool tied_embeddings = false;
   DType weights_type = DType::kBF16;  // element type config.json gives for the matrices
-  int64_t trained_context = 0;  // max_position_embeddings
-  int64_t max_context = 0;      // positions beyond it are refused; 0 = no limit of the model's own
-  std::vector<double> inv_freq;  // [head_dim / 2] RoPE angle per position, scaling included
-  double rope_amplitude = 1.0;   // cos and sin are multiplied by it (yarn's attention factor)
-  std::vector<int32_t> eos_ids;  // every id that ends generation
-  int32_t bos_id = -1;           // -1 = none
+  int64_t trained_context = 0;        // max_position_embeddings
+  int64_t max_context = 0;            // positions beyond it are refused; 0 = no limit of the model's own
+  std::vector<double> inv_freq;       // [head_dim / 2] RoPE angle per position, scaling included
+  double rope_amplitude = 1.0;        // cos and sin are multiplied by it (yarn's attention factor)
+  std::vector<int32_t> eos_ids;       // every id that ends generation
+  int32_t bos_id = -1;                // -1 = none
 
   int group() const { return n_heads / n_kv_heads; }
   int64_t n_parameters() const;

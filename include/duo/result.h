@@ -47,8 +47,8 @@ inline Status OkStatus() { return {}; }
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::move(value)) {}              // NOLINT(google-explicit-constructor)
-  Result(Status status) : status_(std::move(status)) {       // NOLINT(google-explicit-constructor)
+  Result(T value) : value_(std::move(value)) {}         // NOLINT(google-explicit-constructor)
+  Result(Status status) : status_(std::move(status)) {  // NOLINT(google-explicit-constructor)
     if (status_.ok()) DieOnOkStatus();
   }
 
@@ -92,8 +92,8 @@ void Result<T>::DieOnOkStatus() {
 
 }  // namespace duo
 
-#define DUO_RETURN_IF_ERROR(expr)                          \
-  do {                                                     \
+#define DUO_RETURN_IF_ERROR(expr)                                                  \
+  do {                                                                             \
     if (::duo::Status duo_status_ = (expr); !duo_status_.ok()) return duo_status_; \
   } while (false)
 

@@ -11,12 +11,12 @@ namespace duo {
 
 /// Applied in this order: repetition penalty, temperature, top-k, top-p, min-p; then one token is drawn.
 struct SamplerOptions {
-  double temperature = 0;         // 0 = greedy; otherwise logits are divided by it; >= 0
-  int64_t top_k = 0;              // keep the k most likely; 0 = all
-  double top_p = 1;               // keep the smallest set whose probability reaches top_p; (0, 1]
-  double min_p = 0;               // keep tokens at least min_p times as likely as the best; [0, 1]
-  double repetition_penalty = 1;  // > 1 makes tokens that occurred less likely (arXiv:1909.05858 section 4.1); > 0
-  int64_t repetition_window = 64; // how many last tokens count as occurred; 0 = all
+  double temperature = 0;          // 0 = greedy; otherwise logits are divided by it; >= 0
+  int64_t top_k = 0;               // keep the k most likely; 0 = all
+  double top_p = 1;                // keep the smallest set whose probability reaches top_p; (0, 1]
+  double min_p = 0;                // keep tokens at least min_p times as likely as the best; [0, 1]
+  double repetition_penalty = 1;   // > 1 makes tokens that occurred less likely (arXiv:1909.05858 section 4.1); > 0
+  int64_t repetition_window = 64;  // how many last tokens count as occurred; 0 = all
   uint64_t seed = 0;
 };
 

@@ -51,7 +51,7 @@ struct MemoryPlan {
   uint64_t activation_bytes = 0;     // activations, scratch of attention and of the backend
   uint64_t scratch_bytes = 0;        // the part of activation_bytes that the backend holds once for all sessions
 
-  uint64_t KvBytes(int64_t n_tokens) const;       // with snapshots
+  uint64_t KvBytes(int64_t n_tokens) const;  // with snapshots
   uint64_t TotalBytes(int64_t n_tokens) const;
   /// Most tokens that fit `bytes` in all; 0 when not even the fixed parts do. INT64_MAX-free: at most 2^36.
   int64_t MaxContext(uint64_t bytes) const;
@@ -79,7 +79,8 @@ class Session {
   /// Adds one generated token; logits() then predicts its successor. Errors as Prefill.
   Status Decode(int32_t id);
 
-  /// Logits behind the last token, [vocab]. Valid until the next call that changes the sequence; empty before the first.
+  /// Logits behind the last token, [vocab]. Valid until the next call that changes the sequence; empty before the
+  /// first.
   std::span<const float> logits() const;
 
   /// Prefill that gives the logits of the tokens at positions [begin, end) (absolute) to `row`, in order. `row` gets
@@ -91,9 +92,9 @@ class Session {
   /// Final-norm hidden state of the last token, [hidden]. Valid and empty as logits().
   std::span<const float> last_hidden() const;
 
-  /// Tokens [0, pos) stay, the rest is forgotten; unless pos == len(), logits() is empty until the next token. Exact: where the streaming
-  /// heads' rings no longer hold what is needed, they are restored from a snapshot and at most snapshot_every tokens
-  /// (without snapshots: all) are prefilled again; kCancelled then leaves a shorter sequence.
+  /// Tokens [0, pos) stay, the rest is forgotten; unless pos == len(), logits() is empty until the next token. Exact:
+  /// where the streaming heads' rings no longer hold what is needed, they are restored from a snapshot and at most
+  /// snapshot_every tokens (without snapshots: all) are prefilled again; kCancelled then leaves a shorter sequence.
   Status Rewind(int64_t pos, const ProgressCallback& progress = {});
 
   /// An independent copy of the sequence. kResourceExhausted.

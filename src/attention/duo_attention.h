@@ -61,8 +61,8 @@ class DuoAttention {
 
   Backend* backend_ = nullptr;
   DeviceMemoryPtr scratch_;
-  int max_streaming_ = 0;   // most streaming heads of any layer
-  size_t head_bytes_ = 0;   // scratch of one head's K
+  int max_streaming_ = 0;          // most streaming heads of any layer
+  size_t head_bytes_ = 0;          // scratch of one head's K
   std::vector<StoreTask> stores_;  // kept between calls: no allocation per token
   std::vector<CopyTask> copies_;
   std::vector<DecodeHead> decode_heads_;

@@ -100,9 +100,13 @@ class Sequence {
   }
   void ExpectedHead(int64_t i, int h, int g, const LambdaMask& mask, std::vector<float>* out) const {
     const auto dim = static_cast<size_t>(c_.head_dim);
-    auto kv_at = [&](int64_t j) { return (static_cast<size_t>(j) * static_cast<size_t>(c_.n_kv_heads) + static_cast<size_t>(h)) * dim; };
+    auto kv_at = [&](int64_t j) {
+      return (static_cast<size_t>(j) * static_cast<size_t>(c_.n_kv_heads) + static_cast<size_t>(h)) * dim;
+    };
     const size_t q_at = ((static_cast<size_t>(i) * static_cast<size_t>(c_.n_kv_heads) + static_cast<size_t>(h)) *
-                             static_cast<size_t>(c_.group) + static_cast<size_t>(g)) * dim;
+                             static_cast<size_t>(c_.group) +
+                         static_cast<size_t>(g)) *
+                        dim;
     std::vector<double> acc(dim, 0);
     double total = 0;
     for (int64_t j = 0; j <= i; ++j) {

@@ -44,12 +44,12 @@ struct RowRange {
 
 /// One KV head of a decode step: the rows its queries attend to are one or two ranges (a ring wraps around).
 struct DecodeHead {
-  const float* q = nullptr;  // [group, head_dim]
+  const float* q = nullptr;    // [group, head_dim]
   const uint8_t* k = nullptr;  // row r at k + r * head_dim * element bytes
   const uint8_t* v = nullptr;
   RowRange ranges[2];
   int n_ranges = 0;
-  float* out = nullptr;      // [group, head_dim]
+  float* out = nullptr;  // [group, head_dim]
 };
 
 struct PrefillHead {

@@ -50,7 +50,8 @@ TEST(SplitDecode, PiecesAreExactlyTheRanges) {
 
 TEST(Backend, RefusesWhatItCannotBe) {
   EXPECT_EQ(CreateBackend({.device = Device::kCuda, .n_threads = 1}).status().code(), StatusCode::kUnsupported);
-  EXPECT_NE(CreateBackend({.device = Device::kCpu, .n_threads = -1}).status().message().find("threads"), std::string::npos);
+  EXPECT_NE(CreateBackend({.device = Device::kCpu, .n_threads = -1}).status().message().find("threads"),
+            std::string::npos);
   EXPECT_FALSE(CreateBackend({.device = Device::kCpu, .n_threads = 5000}).ok());
   setenv("DUO_ISA", "mmx", 1);
   const Status status = CreateBackend({.device = Device::kCpu, .n_threads = 1}).status();
@@ -60,7 +61,8 @@ TEST(Backend, RefusesWhatItCannotBe) {
 }
 
 /// One product by plain loops.
-std::vector<double> Product(const std::vector<float>& x, const std::vector<bf16>& w, int64_t n, int64_t in, int64_t out) {
+std::vector<double> Product(const std::vector<float>& x, const std::vector<bf16>& w, int64_t n, int64_t in,
+                            int64_t out) {
   std::vector<double> y(static_cast<size_t>(n * out));
   for (int64_t t = 0; t < n; ++t) {
     for (int64_t o = 0; o < out; ++o) {
@@ -94,7 +96,8 @@ TEST(Backend, LinearGroupsAgreeForOneAndManyTokensAndThreads) {
         results.emplace_back(static_cast<size_t>(n * out), 2.0f);
       }
       for (size_t i = 0; i < 2; ++i) {
-        const TensorView view{.data = weights[i].data(), .dtype = DType::kBF16, .rank = 2, .shape = {outs[i], in, 0, 0}};
+        const TensorView view{
+            .data = weights[i].data(), .dtype = DType::kBF16, .rank = 2, .shape = {outs[i], in, 0, 0}};
         tasks.push_back({view, i == 0 ? bias[i].data() : nullptr, results[i].data(), i == 1});
       }
       ASSERT_TRUE((*backend)->Linear(ComputeType::kF32, x.data(), n, in, tasks).ok());

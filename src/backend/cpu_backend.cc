@@ -152,8 +152,7 @@ class CpuBackend : public Backend {
   /// body(begin, end) over [0, n) in blocks.
   template <typename Body>
   void ForBlocks(int64_t n, int64_t block, int team, const Body& body) {
-    ParallelFor(team, (n + block - 1) / block,
-                [&](int64_t b, int) { body(b * block, std::min(n, (b + 1) * block)); });
+    ParallelFor(team, (n + block - 1) / block, [&](int64_t b, int) { body(b * block, std::min(n, (b + 1) * block)); });
   }
   Status LinearOneToken(ComputeType compute, const float* x, int64_t n_in, std::span<const LinearTask> tasks);
 
@@ -162,9 +161,9 @@ class CpuBackend : public Backend {
   const DenseKernels& dense_;
   const AttentionKernels& attention_;
   GemmRunner gemm_;
-  Scratch rounded_;    // x of Linear in bf16
-  Scratch states_;     // partial softmax states of a decode step
-  Scratch tile_;       // prefill scratch of all threads
+  Scratch rounded_;  // x of Linear in bf16
+  Scratch states_;   // partial softmax states of a decode step
+  Scratch tile_;     // prefill scratch of all threads
   BackendTimes times_;
 };
 
@@ -174,7 +173,8 @@ uint64_t CpuBackend::MaxScratchBytes(const CallBounds& bounds) const {
   const uint64_t rounded = inputs * sizeof(bf16);
   const auto pieces = static_cast<uint64_t>(MaxDecodePieces(bounds.n_kv_heads, n_threads_));
   const uint64_t states = pieces * StateBytes(bounds.group, bounds.head_dim);
-  const uint64_t tiles = static_cast<uint64_t>(n_threads_) * RoundUpToLine(PrefillScratchBytes(bounds.group, bounds.head_dim));
+  const uint64_t tiles =
+      static_cast<uint64_t>(n_threads_) * RoundUpToLine(PrefillScratchBytes(bounds.group, bounds.head_dim));
   const DType x_type = bounds.compute == ComputeType::kF32 ? DType::kF32 : DType::kBF16;
   return GemmRunner::MaxScratchBytes(isa_, n_threads_, x_type, bounds.weights) + rounded + states + tiles;
 }
@@ -210,7 +210,7 @@ Status CpuBackend::Linear(ComputeType compute, const float* x, int64_t n_tokens,
   DType input_type = DType::kF32;
   if (compute == ComputeType::kBF16) {
     const int64_t n = n_tokens * n_in;
-    DUO_ASSIGN_OR_RETURN(uint8_t* memory, rounded_.Get(static_cast<size_t>(n) * sizeof(bf16)));
+    DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(static_cast<size_t>(n) * sizeof(bf16)));
     auto* rounded = reinterpret_cast<bf16*>(memory);
     ForBlocks(n, kElementBlock, TeamFor(n),
               [&](int64_t begin, int64_t end) { dense_.f32_to_bf16(x + begin, rounded + begin, end - begin); });
@@ -239,7 +239,7 @@ Status CpuBackend::LinearOneToken(ComputeType compute, const float* x, int64_t n
                                   std::span<const LinearTask> tasks) {
   const float* input = x;
   if (compute == ComputeType::kBF16) {
-    DUO_ASSIGN_OR_RETURN(uint8_t* memory, rounded_.Get(static_cast<size_t>(n_in) * sizeof(float)));
+    DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(static_cast<size_t>(n_in) * sizeof(float)));
     auto* rounded = reinterpret_cast<float*>(memory);
     dense_.round_to_bf16(x, rounded, n_in);
     input = rounded;
@@ -313,7 +313,7 @@ Status CpuBackend::DecodeAttention(const AttentionShape& shape, std::span<const 
   const auto group = static_cast<size_t>(shape.group);
   const auto dim = static_cast<size_t>(shape.head_dim);
   const size_t state_bytes = StateBytes(shape.group, shape.head_dim);
-  DUO_ASSIGN_OR_RETURN(uint8_t* states, states_.Get(state_bytes * pieces.size()));
+  DUO_ASSIGN_OR_RETURN(uint8_t * states, states_.Get(state_bytes * pieces.size()));
   const size_t row_bytes = dim * DTypeBytes(shape.kv_type);
   int64_t rows = 0;
   for (const DecodePiece& piece : pieces) rows += piece.end - piece.begin;
@@ -364,7 +364,7 @@ Status CpuBackend::PrefillAttention(const AttentionShape& shape, std::span<const
   const int64_t block = PrefillBlockTokens(shape.group, shape.head_dim);
   const int64_t n_blocks = (shape.n_tokens + block - 1) / block;
   const size_t scratch_bytes = RoundUpToLine(PrefillScratchBytes(shape.group, shape.head_dim));
-  DUO_ASSIGN_OR_RETURN(uint8_t* scratch, tile_.Get(scratch_bytes * static_cast<size_t>(n_threads_)));
+  DUO_ASSIGN_OR_RETURN(uint8_t * scratch, tile_.Get(scratch_bytes * static_cast<size_t>(n_threads_)));
   // The last block of a chunk sees most keys: it goes first, so that no thread is left with a long one at the end.
   ParallelFor(n_threads_, n_blocks * static_cast<int64_t>(heads.size()), [&](int64_t task, int thread) {
     const PrefillHead& head = heads[static_cast<size_t>(task % static_cast<int64_t>(heads.size()))];

@@ -136,7 +136,8 @@ TEST(Json, ErrorsNameFileAndKey) {
   auto bad = ParseJson("{\"a\": }", "dir/config.json");
   ASSERT_FALSE(bad.ok());
   EXPECT_EQ(bad.status().message().rfind("dir/config.json: not valid JSON", 0), 0u);
-  auto json = ParseJson(R"({"n": 3, "f": 8192.0, "h": 0.5, "s": "x", "z": null, "big": 18446744073709551615})", "c.json");
+  auto json =
+      ParseJson(R"({"n": 3, "f": 8192.0, "h": 0.5, "s": "x", "z": null, "big": 18446744073709551615})", "c.json");
   ASSERT_TRUE(json.ok());
   EXPECT_EQ(*JsonInt(*json, "n", "c.json"), 3);
   EXPECT_EQ(*JsonInt(*json, "f", "c.json"), 8192);

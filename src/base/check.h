@@ -5,7 +5,7 @@ namespace duo::internal {
 [[noreturn]] void CheckFailed(const char* file, int line, const char* condition, const char* message);
 }  // namespace duo::internal
 
-#define DUO_CHECK(condition, message)                                               \
-  do {                                                                              \
+#define DUO_CHECK(condition, message)                                                        \
+  do {                                                                                       \
     if (!(condition)) ::duo::internal::CheckFailed(__FILE__, __LINE__, #condition, message); \
   } while (false)

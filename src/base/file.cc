@@ -45,7 +45,7 @@ Result<std::string> ReadFile(const std::string& path, size_t max_bytes) {
 }
 
 Status CheckReplaceable(const std::string& path) {
-  struct stat info{};
+  struct stat info {};
   if (stat(path.c_str(), &info) != 0 || S_ISREG(info.st_mode)) return OkStatus();
   return Status(StatusCode::kIo, path + ": is there and is not a regular file; it will not be replaced");
 }
@@ -74,12 +74,12 @@ Status WriteFileAtomic(const std::string& path, std::string_view bytes) {
 }
 
 bool FileExists(const std::string& path) {
-  struct stat info{};
+  struct stat info {};
   return stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode);
 }
 
 bool IsDirectory(const std::string& path) {
-  struct stat info{};
+  struct stat info {};
   return stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
 }
 

@@ -17,7 +17,7 @@ Result<MappedFile> MappedFile::Open(const std::string& path) {
     const StatusCode code = errno == ENOENT ? StatusCode::kNotFound : StatusCode::kIo;
     return Status(code, path + ": cannot be opened: " + std::strerror(errno));
   }
-  struct stat info{};
+  struct stat info {};
   if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
     close(fd);
     return Status(StatusCode::kInvalidArgument, path + ": not a regular file");

@@ -6,7 +6,8 @@
 
 namespace duo {
 
-/// SplitMix64 (Steele, Lea, Flood 2014): 64 bits of state, passes BigCrush, one multiply chain per draw. Not for secrets.
+/// SplitMix64 (Steele, Lea, Flood 2014): 64 bits of state, passes BigCrush, one multiply chain per draw. Not for
+/// secrets.
 class Rng {
  public:
   explicit Rng(uint64_t seed) : state_(seed) {}

@@ -87,7 +87,8 @@ TEST(Sampler, OptionsOutOfRangeAreNamed) {
 }
 
 /// Feeds `text` in pieces of every size and checks what comes out.
-void CheckStops(const std::vector<std::string>& stops, const std::string& text, const std::string& expected, bool stopped) {
+void CheckStops(const std::vector<std::string>& stops, const std::string& text, const std::string& expected,
+                bool stopped) {
   for (size_t size = 1; size <= text.size(); ++size) {
     StopMatcher matcher(stops);
     std::string out;

@@ -10,7 +10,9 @@ namespace duo {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-double Seconds(Clock::time_point from, Clock::time_point to) { return std::chrono::duration<double>(to - from).count(); }
+double Seconds(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
 
 Status CheckOptions(const GenerateOptions& options, const Tokenizer* tokenizer) {
   if (options.max_tokens < 0) {

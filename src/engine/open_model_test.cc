@@ -24,10 +24,10 @@ class TinyCheckpoint {
  public:
   explicit TinyCheckpoint(const std::string& name)
       : dir_((fs::temp_directory_path() / ("duo_open_test_" + std::to_string(getpid()) + "_" + name)).string()) {
-    config = {{"model_type", "llama"},        {"vocab_size", 20},         {"hidden_size", 16},
-              {"intermediate_size", 24},      {"num_hidden_layers", 1},   {"num_attention_heads", 4},
-              {"num_key_value_heads", 2},     {"rms_norm_eps", 1e-5},     {"max_position_embeddings", 64},
-              {"tie_word_embeddings", false}, {"hidden_act", "silu"},     {"torch_dtype", "float32"}};
+    config = {{"model_type", "llama"},        {"vocab_size", 20},       {"hidden_size", 16},
+              {"intermediate_size", 24},      {"num_hidden_layers", 1}, {"num_attention_heads", 4},
+              {"num_key_value_heads", 2},     {"rms_norm_eps", 1e-5},   {"max_position_embeddings", 64},
+              {"tie_word_embeddings", false}, {"hidden_act", "silu"},   {"torch_dtype", "float32"}};
     shapes = {{"model.embed_tokens.weight", {20, 16}},
               {"lm_head.weight", {20, 16}},
               {"model.norm.weight", {16}},

@@ -13,7 +13,8 @@ constexpr int64_t kMaxChunk = 65536;
 constexpr int64_t kMostTokens = int64_t{1} << 36;
 
 Status BadOption(const char* name, int64_t value, const std::string& expected) {
-  return Status(StatusCode::kInvalidArgument, std::string(name) + ": " + std::to_string(value) + ", expected " + expected);
+  return Status(StatusCode::kInvalidArgument,
+                std::string(name) + ": " + std::to_string(value) + ", expected " + expected);
 }
 
 }  // namespace
@@ -27,10 +28,10 @@ Result<SessionOptions> ResolveOptions(const ModelConfig& config, const SessionOp
   const size_t n_heads = static_cast<size_t>(config.n_layers) * static_cast<size_t>(config.n_kv_heads);
   if (options.heads.n_layers != config.n_layers || options.heads.n_kv_heads != config.n_kv_heads ||
       options.heads.retrieval.size() != n_heads) {
-    return Status(StatusCode::kInvalidArgument,
-                  "the choice of heads is for " + std::to_string(options.heads.n_layers) + " layers x " +
-                      std::to_string(options.heads.n_kv_heads) + " KV heads, the model has " +
-                      std::to_string(config.n_layers) + " x " + std::to_string(config.n_kv_heads));
+    return Status(StatusCode::kInvalidArgument, "the choice of heads is for " + std::to_string(options.heads.n_layers) +
+                                                    " layers x " + std::to_string(options.heads.n_kv_heads) +
+                                                    " KV heads, the model has " + std::to_string(config.n_layers) +
+                                                    " x " + std::to_string(config.n_kv_heads));
   }
   if (options.sink < 0) return BadOption("sink", options.sink, "0 or more tokens");
   if (options.pinned_prefix < 0) return BadOption("pinned-prefix", options.pinned_prefix, "0 or more tokens");
@@ -69,14 +70,14 @@ Result<MemoryPlan> PlanMemory(const ModelConfig& config, uint64_t weights_bytes,
   plan.snapshot_every = resolved.snapshot_every;
   plan.snapshot_bytes_each = layout.SnapshotBytes(resolved.snapshot_every);
   const int64_t q_elements = static_cast<int64_t>(config.n_heads) * config.head_dim;
-  plan.scratch_bytes = backend.MaxScratchBytes(
-      {.n_tokens = resolved.chunk,
-       .widest_input = std::max({config.intermediate_size, config.hidden_size, q_elements}),
-       .n_kv_heads = config.n_kv_heads,
-       .group = config.group(),
-       .head_dim = config.head_dim,
-       .compute = resolved.compute,
-       .weights = config.weights_type});
+  plan.scratch_bytes =
+      backend.MaxScratchBytes({.n_tokens = resolved.chunk,
+                               .widest_input = std::max({config.intermediate_size, config.hidden_size, q_elements}),
+                               .n_kv_heads = config.n_kv_heads,
+                               .group = config.group(),
+                               .head_dim = config.head_dim,
+                               .compute = resolved.compute,
+                               .weights = config.weights_type});
   plan.activation_bytes = Activations::Bytes(config, resolved.chunk) +
                           DuoAttention::ScratchBytes(layout, resolved.chunk) + plan.scratch_bytes;
   return plan;

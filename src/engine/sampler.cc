@@ -25,7 +25,8 @@ Status CheckSamplerOptions(const SamplerOptions& o) {
   if (!(o.repetition_penalty > 0 && o.repetition_penalty <= 100)) {
     return OutOfRange("repetition-penalty", o.repetition_penalty, "in (0, 100]");
   }
-  if (o.repetition_window < 0) return OutOfRange("repetition-window", static_cast<double>(o.repetition_window), "0 or more");
+  if (o.repetition_window < 0)
+    return OutOfRange("repetition-window", static_cast<double>(o.repetition_window), "0 or more");
   return OkStatus();
 }
 
@@ -69,8 +70,8 @@ double Sampler::Weight(const Candidate& c) const {
   return std::exp((static_cast<double>(c.logit) - best_) / options_.temperature);
 }
 
-// Which tokens may be drawn, in an order that depends on logits and ids alone. Without top-k and top-p nothing is sorted:
-// a vocabulary of 128k takes tens of milliseconds.
+// Which tokens may be drawn, in an order that depends on logits and ids alone. Without top-k and top-p nothing is
+// sorted: a vocabulary of 128k takes tens of milliseconds.
 void Sampler::Collect(std::span<const float> logits) {
   best_ = *std::max_element(logits.begin(), logits.end());
   // p >= min_p * p_best  <=>  logit >= best + temperature * log(min_p)

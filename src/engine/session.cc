@@ -25,8 +25,8 @@ Status Cancelled() { return Status(StatusCode::kCancelled, "stopped on request")
 
 class Session::Impl {
  public:
-  Impl(const Model::Weights& model_weights, SessionOptions resolved, MemoryPlan memory_plan, SplitKvCache kv, DuoAttention duo_attention,
-       Activations act)
+  Impl(const Model::Weights& model_weights, SessionOptions resolved, MemoryPlan memory_plan, SplitKvCache kv,
+       DuoAttention duo_attention, Activations act)
       : weights(model_weights),
         options(std::move(resolved)),
         plan(memory_plan),
@@ -54,8 +54,8 @@ class Session::Impl {
   Activations activations;
   Transformer transformer;
   std::vector<int32_t> tokens;
-  std::vector<TokenKind> kinds;  // of each token: prompt and generated ones have different windows
-  std::vector<float> logits;     // behind the last token; empty when there are none
+  std::vector<TokenKind> kinds;    // of each token: prompt and generated ones have different windows
+  std::vector<float> logits;       // behind the last token; empty when there are none
   std::vector<float> last_hidden;  // final norm of the last token; empty with logits
 };
 
@@ -71,16 +71,16 @@ Result<Session> Session::Create(const Model& model, const SessionOptions& option
   const uint64_t fixed = plan.activation_bytes + plan.KvBytes(0);
   const uint64_t available = resolved.memory_limit != 0 ? resolved.memory_limit : AvailableMemoryBytes();
   if (fixed > available) {
-    return Status(StatusCode::kResourceExhausted,
-                  "activations and streaming heads alone need " + FormatBytes(fixed) + ", " + FormatBytes(available) +
-                      " are available; a smaller chunk, sink or recent needs less");
+    return Status(StatusCode::kResourceExhausted, "activations and streaming heads alone need " + FormatBytes(fixed) +
+                                                      ", " + FormatBytes(available) +
+                                                      " are available; a smaller chunk, sink or recent needs less");
   }
   const KvLayout layout = LayoutOf(config, resolved);
   DUO_ASSIGN_OR_RETURN(SplitKvCache cache, SplitKvCache::Create(model.backend(), layout));
   DUO_ASSIGN_OR_RETURN(DuoAttention attention, DuoAttention::Create(model.backend(), layout, resolved.chunk));
   DUO_ASSIGN_OR_RETURN(Activations activations, Activations::Create(model.backend(), config, resolved.chunk));
-  return Session(std::make_unique<Impl>(model.weights(), std::move(resolved), plan, std::move(cache), std::move(attention),
-                                        std::move(activations)));
+  return Session(std::make_unique<Impl>(model.weights(), std::move(resolved), plan, std::move(cache),
+                                        std::move(attention), std::move(activations)));
 }
 
 Status Session::Impl::CheckIds(std::span<const int32_t> ids) const {
@@ -99,7 +99,8 @@ Status Session::Impl::CheckIds(std::span<const int32_t> ids) const {
 // if KV pushed them out: they are kept free. What the first chunk will touch of activations, rings and scratch is still
 // free for the kernel until then; rows up to the longest length so far are not, even after a rewind.
 Status Session::Impl::CheckFits(int64_t n_tokens) const {
-  if (n_tokens < 0) return Status(StatusCode::kInvalidArgument, std::to_string(n_tokens) + " tokens: a negative number");
+  if (n_tokens < 0)
+    return Status(StatusCode::kInvalidArgument, std::to_string(n_tokens) + " tokens: a negative number");
   const int64_t len = cache.len();
   if (n_tokens > options.max_context - len) {
     return Status(StatusCode::kResourceExhausted,
@@ -188,9 +189,9 @@ Status Session::PrefillWithLogits(std::span<const int32_t> ids, int64_t begin, i
   DUO_RETURN_IF_ERROR(impl_->CheckIds(ids));
   DUO_RETURN_IF_ERROR(impl_->CheckFits(static_cast<int64_t>(ids.size())));
   if (begin < first || end < begin || end > first + static_cast<int64_t>(ids.size())) {
-    return Status(StatusCode::kInvalidArgument,
-                  "positions " + std::to_string(begin) + ".." + std::to_string(end) + " are not within the tokens " +
-                      std::to_string(first) + ".." + std::to_string(first + static_cast<int64_t>(ids.size())));
+    return Status(StatusCode::kInvalidArgument, "positions " + std::to_string(begin) + ".." + std::to_string(end) +
+                                                    " are not within the tokens " + std::to_string(first) + ".." +
+                                                    std::to_string(first + static_cast<int64_t>(ids.size())));
   }
   DUO_RETURN_IF_ERROR(impl_->cache.Expect(static_cast<int64_t>(ids.size())));
   const auto vocab = static_cast<size_t>(impl_->weights.config.vocab_size);
@@ -214,8 +215,8 @@ std::span<const float> Session::last_hidden() const { return impl_->last_hidden;
 
 Status Session::Rewind(int64_t pos, const ProgressCallback& progress) {
   if (pos < 0 || pos > len()) {
-    return Status(StatusCode::kInvalidArgument,
-                  "position " + std::to_string(pos) + " is not within the " + std::to_string(len()) + " tokens there are");
+    return Status(StatusCode::kInvalidArgument, "position " + std::to_string(pos) + " is not within the " +
+                                                    std::to_string(len()) + " tokens there are");
   }
   if (pos == len()) return OkStatus();
   impl_->ForgetLast();
@@ -249,8 +250,8 @@ Result<Session> Session::Clone() const {
   Backend* backend = impl_->weights.backend;
   DUO_ASSIGN_OR_RETURN(DuoAttention attention, DuoAttention::Create(backend, cache.layout(), impl_->options.chunk));
   DUO_ASSIGN_OR_RETURN(Activations activations, Activations::Create(backend, config, impl_->options.chunk));
-  auto copy = std::make_unique<Impl>(impl_->weights, impl_->options, impl_->plan, std::move(cache), std::move(attention),
-                                     std::move(activations));
+  auto copy = std::make_unique<Impl>(impl_->weights, impl_->options, impl_->plan, std::move(cache),
+                                     std::move(attention), std::move(activations));
   copy->tokens = impl_->tokens;
   copy->kinds = impl_->kinds;
   copy->logits = impl_->logits;

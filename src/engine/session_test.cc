@@ -134,10 +134,13 @@ TEST_F(SessionTest, RewindPrefillsAtMostOneSnapshotIntervalAgain) {
   Session session = Make(options);
   ASSERT_TRUE(session.Prefill(prompt_).ok());
   int64_t again = 0;
-  ASSERT_TRUE(session.Rewind(100, [&](const Progress& progress) {
-    again = progress.done;
-    return true;
-  }).ok());
+  ASSERT_TRUE(session
+                  .Rewind(100,
+                          [&](const Progress& progress) {
+                            again = progress.done;
+                            return true;
+                          })
+                  .ok());
   EXPECT_EQ(again, 100 - 96);
 }
 
@@ -173,11 +176,14 @@ TEST_F(SessionTest, LogitsOfEveryPosition) {
   Session session = Make(options);
   std::vector<int64_t> seen;
   std::vector<float> at_90;
-  ASSERT_TRUE(session.PrefillWithLogits(prompt_, 0, 150, [&](int64_t pos, std::span<const float> logits) {
-    seen.push_back(pos);
-    if (pos == 90) at_90.assign(logits.begin(), logits.end());
-    return OkStatus();
-  }).ok());
+  ASSERT_TRUE(session
+                  .PrefillWithLogits(prompt_, 0, 150,
+                                     [&](int64_t pos, std::span<const float> logits) {
+                                       seen.push_back(pos);
+                                       if (pos == 90) at_90.assign(logits.begin(), logits.end());
+                                       return OkStatus();
+                                     })
+                  .ok());
   ASSERT_EQ(seen.size(), 150u);
   EXPECT_TRUE(std::is_sorted(seen.begin(), seen.end()));
   Session shorter = Make(options);
@@ -219,7 +225,8 @@ TEST_F(SessionTest, OptionsAreChecked) {
   EXPECT_NE(message([](auto& o) {
               o.heads = AllRetrieval(3, 2);
               o.heads.retrieval.pop_back();
-            }).find("choice of heads"), std::string::npos);
+            }).find("choice of heads"),
+            std::string::npos);
   EXPECT_NE(message([](auto& o) { o.kv_type = DType::kF16; }).find("kv-type"), std::string::npos);
 }
 

@@ -11,20 +11,20 @@ namespace duo {
 
 /// y[o] = (accumulate ? y[o] : 0) + bias[o] + sum_i w[o][i] x[i] for o in [row_begin, row_end). Reads each weight once.
 struct Gemv {
-  const void* w = nullptr;     // [n_out, n_in] w_type, row-major (as checkpoints store linear layers)
+  const void* w = nullptr;  // [n_out, n_in] w_type, row-major (as checkpoints store linear layers)
   DType w_type = DType::kBF16;
   int64_t n_in = 0;
   int64_t row_begin = 0;
   int64_t row_end = 0;
-  const float* x = nullptr;    // [n_in]; already rounded to bf16 where the compute type is bf16
-  const float* bias = nullptr; // [n_out] or null
-  float* y = nullptr;          // [n_out]
-  int accumulate = 0;          // 0 or 1
+  const float* x = nullptr;     // [n_in]; already rounded to bf16 where the compute type is bf16
+  const float* bias = nullptr;  // [n_out] or null
+  float* y = nullptr;           // [n_out]
+  int accumulate = 0;           // 0 or 1
 };
 
 /// Rows of RMSNorm: out[r][i] = x[r][i] / sqrt(mean_i(x[r]^2) + eps) * weight[i] (arXiv:1910.07467). in place allowed.
 struct RmsNorm {
-  const float* x = nullptr;     // row r starts at x + r * x_stride
+  const float* x = nullptr;  // row r starts at x + r * x_stride
   int64_t x_stride = 0;
   const float* weight = nullptr;  // [dim]
   float eps = 1e-5f;
@@ -37,13 +37,13 @@ struct RmsNorm {
 /// Rotary embedding in place, Hugging Face's rotate-half convention: dimension d pairs with d + head_dim/2
 /// (arXiv:2104.09864). x'[d] = x[d] c - x[d+h] s; x'[d+h] = x[d+h] c + x[d] s.
 struct Rope {
-  float* x = nullptr;           // token t, head g: x + t * x_stride + g * head_dim
+  float* x = nullptr;  // token t, head g: x + t * x_stride + g * head_dim
   int64_t x_stride = 0;
   int64_t n_tokens = 0;
   int n_heads = 0;
   int head_dim = 0;
-  const float* cos = nullptr;   // [n_tokens, head_dim/2]
-  const float* sin = nullptr;   // [n_tokens, head_dim/2]
+  const float* cos = nullptr;  // [n_tokens, head_dim/2]
+  const float* sin = nullptr;  // [n_tokens, head_dim/2]
 };
 
 /// out[i] = silu(gate[i]) * up[i] (arXiv:2002.05202).
@@ -51,7 +51,7 @@ struct SwiGlu {
   const float* gate = nullptr;  // [n]
   const float* up = nullptr;    // [n]
   int64_t n = 0;
-  float* out = nullptr;         // [n], may be gate or up
+  float* out = nullptr;  // [n], may be gate or up
 };
 
 }  // namespace duo

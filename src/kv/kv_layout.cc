@@ -15,9 +15,7 @@ Status Bad(const char* name, int64_t value, int64_t low, int64_t high) {
 
 }  // namespace
 
-uint64_t KvLayout::BytesPerToken() const {
-  return static_cast<uint64_t>(heads.n_retrieval()) * 2 * row_bytes();
-}
+uint64_t KvLayout::BytesPerToken() const { return static_cast<uint64_t>(heads.n_retrieval()) * 2 * row_bytes(); }
 
 uint64_t KvLayout::FixedBytes() const {
   const auto n_streaming = static_cast<uint64_t>(heads.n_layers * heads.n_kv_heads - heads.n_retrieval());
@@ -27,7 +25,8 @@ uint64_t KvLayout::FixedBytes() const {
 uint64_t KvLayout::SnapshotBytes(int64_t n_tokens) const {
   if (snapshot_every == 0) return 0;
   const auto n_streaming = static_cast<uint64_t>(heads.n_layers * heads.n_kv_heads - heads.n_retrieval());
-  return static_cast<uint64_t>(n_tokens / snapshot_every) * n_streaming * 2 * static_cast<uint64_t>(ring()) * row_bytes();
+  return static_cast<uint64_t>(n_tokens / snapshot_every) * n_streaming * 2 * static_cast<uint64_t>(ring()) *
+         row_bytes();
 }
 
 Status CheckKvLayout(const KvLayout& layout) {

@@ -136,7 +136,8 @@ class CacheModel {
         for (int64_t j = 0; j < next; ++j) {
           if (!place.retrieval && !Sees({.sink = layout.sink, .window = layout.ring()}, next, j)) continue;
           ASSERT_EQ(Read(Row(layer, place, j, true)), Value(layer, head, j)) << "K of position " << j << " of " << next;
-          ASSERT_EQ(Read(Row(layer, place, j, false)), -Value(layer, head, j)) << "V of position " << j << " of " << next;
+          ASSERT_EQ(Read(Row(layer, place, j, false)), -Value(layer, head, j))
+              << "V of position " << j << " of " << next;
         }
       }
     }
@@ -145,7 +146,9 @@ class CacheModel {
   SplitKvCache& cache() { return cache_; }
 
  private:
-  static float Value(int layer, int head, int64_t pos) { return static_cast<float>(layer * 1000000 + head * 100000 + pos); }
+  static float Value(int layer, int head, int64_t pos) {
+    return static_cast<float>(layer * 1000000 + head * 100000 + pos);
+  }
   uint8_t* Row(int layer, const HeadPlace& place, int64_t pos, bool key) {
     FullCache& full = cache_.full(layer);
     StreamingCache& streaming = cache_.streaming(layer);
@@ -182,7 +185,8 @@ TEST(SplitKvCache, EveryNeededRowSurvivesRandomRewinds) {
     const auto sink = static_cast<int64_t>(rng.Below(6));
     const auto recent = static_cast<int64_t>(1 + rng.Below(20));
     const auto every = static_cast<int64_t>(rng.Below(2) == 0 ? 0 : 5 + rng.Below(30));
-    auto cache = SplitKvCache::Create(backend.get(), TestLayout(sink, recent, recent + static_cast<int64_t>(rng.Below(9)), every));
+    auto cache = SplitKvCache::Create(backend.get(),
+                                      TestLayout(sink, recent, recent + static_cast<int64_t>(rng.Below(9)), every));
     ASSERT_TRUE(cache.ok());
     CacheModel model(backend.get(), std::move(*cache));
     for (int step = 0; step < 30; ++step) {

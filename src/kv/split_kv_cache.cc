@@ -68,7 +68,8 @@ Status SplitKvCache::FillSynthetic(int64_t n_tokens, uint64_t seed) {
   constexpr int64_t kTableRows = 1024;
   std::vector<float> values(static_cast<size_t>(kTableRows * layout_.head_dim));
   for (float& value : values) value = static_cast<float>(rng.Normal());
-  DUO_ASSIGN_OR_RETURN(DeviceMemoryPtr table, backend_->Allocate(static_cast<size_t>(kTableRows) * layout_.row_bytes()));
+  DUO_ASSIGN_OR_RETURN(DeviceMemoryPtr table,
+                       backend_->Allocate(static_cast<size_t>(kTableRows) * layout_.row_bytes()));
   DUO_ASSIGN_OR_RETURN(DeviceMemoryPtr floats, backend_->Allocate(values.size() * sizeof(float)));
   backend_->FromHost(values.data(), floats->data(), values.size() * sizeof(float));
   const StoreTask store{reinterpret_cast<const float*>(floats->data()), layout_.head_dim, table->data(), kTableRows};

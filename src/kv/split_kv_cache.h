@@ -34,8 +34,8 @@ class SplitKvCache {
   Status Expect(int64_t n_tokens);
   /// Whether Begin(n_tokens) would take more memory than it has.
   bool GrowsWith(int64_t n_tokens) const;
-  /// Room for n_tokens behind len(), and for the snapshot that is due when they end on one. kResourceExhausted beyond the
-  /// capacity or the system's memory; the cache is then what it was.
+  /// Room for n_tokens behind len(), and for the snapshot that is due when they end on one. kResourceExhausted beyond
+  /// the capacity or the system's memory; the cache is then what it was.
   Status Begin(int64_t n_tokens);
   /// The n_tokens behind len(), for which Begin made room, are now part of the cache. Must not cross a multiple of
   /// snapshot_every (see TokensToSnapshot); when it ends on one, the rings are copied.
@@ -77,9 +77,9 @@ class SplitKvCache {
 
   Backend* backend_ = nullptr;
   KvLayout layout_;
-  std::vector<HeadPlace> places_;          // [n_layers, n_kv_heads]
-  std::vector<FullCache> full_;            // [n_layers]
-  std::vector<StreamingCache> streaming_;  // [n_layers]
+  std::vector<HeadPlace> places_;                 // [n_layers, n_kv_heads]
+  std::vector<FullCache> full_;                   // [n_layers]
+  std::vector<StreamingCache> streaming_;         // [n_layers]
   std::map<int64_t, DeviceMemoryPtr> snapshots_;  // by the len() they were taken at
   DeviceMemoryPtr next_snapshot_;                 // memory for the one that is due, empty yet
   int64_t len_ = 0;

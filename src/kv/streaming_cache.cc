@@ -46,7 +46,8 @@ void StreamingCache::SaveRing(Backend* backend, uint8_t* dst) const {
   std::vector<CopyTask> tasks;
   for (int part = 0; part < 2 * n_heads_; ++part) {
     const auto p = static_cast<size_t>(part);
-    tasks.push_back({memory_->data() + p * head_bytes_ + static_cast<size_t>(sink_) * row_bytes_, dst + p * bytes, bytes});
+    tasks.push_back(
+        {memory_->data() + p * head_bytes_ + static_cast<size_t>(sink_) * row_bytes_, dst + p * bytes, bytes});
   }
   backend->Copy(tasks);
 }
@@ -56,7 +57,8 @@ void StreamingCache::LoadRing(Backend* backend, const uint8_t* src) {
   std::vector<CopyTask> tasks;
   for (int part = 0; part < 2 * n_heads_; ++part) {
     const auto p = static_cast<size_t>(part);
-    tasks.push_back({src + p * bytes, memory_->data() + p * head_bytes_ + static_cast<size_t>(sink_) * row_bytes_, bytes});
+    tasks.push_back(
+        {src + p * bytes, memory_->data() + p * head_bytes_ + static_cast<size_t>(sink_) * row_bytes_, bytes});
   }
   backend->Copy(tasks);
 }

@@ -16,16 +16,16 @@ class Activations {
   static uint64_t Bytes(const ModelConfig& config, int64_t max_tokens);
 
   int64_t max_tokens = 0;
-  int64_t n_tokens = 0;         // of the last Forward
-  float* x = nullptr;           // [n, hidden] residual stream
-  float* normed = nullptr;      // [n, hidden]
-  float* q = nullptr;           // [n, n_heads, head_dim]
-  float* k = nullptr;           // [n, n_kv_heads, head_dim]
-  float* v = nullptr;           // [n, n_kv_heads, head_dim]
-  float* attended = nullptr;    // [n, n_heads, head_dim]
-  float* gate = nullptr;        // [n, intermediate]
-  float* up = nullptr;          // [n, intermediate]
-  float* logits = nullptr;      // [kLogitRows, vocab]
+  int64_t n_tokens = 0;       // of the last Forward
+  float* x = nullptr;         // [n, hidden] residual stream
+  float* normed = nullptr;    // [n, hidden]
+  float* q = nullptr;         // [n, n_heads, head_dim]
+  float* k = nullptr;         // [n, n_kv_heads, head_dim]
+  float* v = nullptr;         // [n, n_kv_heads, head_dim]
+  float* attended = nullptr;  // [n, n_heads, head_dim]
+  float* gate = nullptr;      // [n, intermediate]
+  float* up = nullptr;        // [n, intermediate]
+  float* logits = nullptr;    // [kLogitRows, vocab]
 
   /// Rows of logits computed at a time: a vocabulary row is large.
   static constexpr int64_t kLogitRows = 16;

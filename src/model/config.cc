@@ -13,8 +13,8 @@ Result<ModelConfig> LoadModelConfig(const std::string& path) {
   DUO_ASSIGN_OR_RETURN(const HfConfig hf, is_dir ? LoadHfConfig(path) : LoadHfConfigFile(path));
   ModelConfig config;
   const std::filesystem::path normal = std::filesystem::path(path).lexically_normal();
-  config.name = is_dir ? (normal.has_filename() ? normal : normal.parent_path()).filename().string()
-                       : normal.stem().string();
+  config.name =
+      is_dir ? (normal.has_filename() ? normal : normal.parent_path()).filename().string() : normal.stem().string();
   config.model_type = ModelTypeName(hf.model_type);
   config.n_layers = static_cast<int>(hf.n_layers);
   config.n_heads = static_cast<int>(hf.n_heads);

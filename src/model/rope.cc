@@ -15,8 +15,7 @@ double Llama3Angle(const RopeConfig& rope, double angle) {
   const double high_wavelength = trained / rope.high_freq_factor;
   if (wavelength < high_wavelength) return angle;
   if (wavelength > low_wavelength) return angle / rope.factor;
-  const double smooth =
-      (trained / wavelength - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
+  const double smooth = (trained / wavelength - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
   return (1 - smooth) * angle / rope.factor + smooth * angle;
 }
 

@@ -95,7 +95,8 @@ Status Transformer::Logits(const Activations& act, int64_t begin, int64_t n, flo
                         act.normed);
     const LinearTask head[] = {{w_.lm_head, nullptr, act.logits, false}};
     DUO_RETURN_IF_ERROR(w_.backend->Linear(compute_, act.normed, now, c.hidden_size, head));
-    w_.backend->ToHost(act.logits, host_out + done * c.vocab_size, static_cast<size_t>(now * c.vocab_size) * sizeof(float));
+    w_.backend->ToHost(act.logits, host_out + done * c.vocab_size,
+                       static_cast<size_t>(now * c.vocab_size) * sizeof(float));
   }
   return OkStatus();
 }

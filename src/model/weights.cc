@@ -103,8 +103,9 @@ class CheckpointLoader {
   }
 
   Status Unannounced(const std::string& name, const char* key) const {
-    return Status(StatusCode::kCorrupt, file_.dir() + ": " + name + ": the tensor is there, but config.json does not announce it (" +
-                                            key + "); the result would be wrong");
+    return Status(StatusCode::kCorrupt, file_.dir() + ": " + name +
+                                            ": the tensor is there, but config.json does not announce it (" + key +
+                                            "); the result would be wrong");
   }
 
   Status CheckShape(const std::string& name, const TensorView& view, int64_t rows, int64_t columns) const {

@@ -43,8 +43,8 @@ class Model::Weights {
 
   ModelConfig config;
   Backend* backend = nullptr;
-  TensorView embedding;  // [vocab, hidden]
-  TensorView lm_head;    // [vocab, hidden]; the embedding itself when tied
+  TensorView embedding;               // [vocab, hidden]
+  TensorView lm_head;                 // [vocab, hidden]; the embedding itself when tied
   const float* final_norm = nullptr;  // [hidden]
   std::vector<LayerWeights> layers;
   uint64_t total_bytes = 0;
@@ -57,8 +57,8 @@ class Model::Weights {
   Result<float*> NewVector(int64_t n);
 
   std::optional<Checkpoint> checkpoint_;  // of a model opened from files
-  Buffer random_;               // of a random model: all matrices
-  std::deque<Buffer> vectors_;  // norms and biases as floats
+  Buffer random_;                         // of a random model: all matrices
+  std::deque<Buffer> vectors_;            // norms and biases as floats
 };
 
 }  // namespace duo

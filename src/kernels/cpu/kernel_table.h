@@ -18,11 +18,11 @@ struct DenseKernels {
   void (*rms_norm)(const RmsNorm&);
   void (*rope)(const Rope&);
   void (*swiglu)(const SwiGlu&);
-  void (*add)(float* x, const float* y, int64_t n);              // x += y
-  void (*f32_to_bf16)(const float* x, bf16* out, int64_t n);     // round to nearest even
-  void (*round_to_bf16)(const float* x, float* out, int64_t n);  // the same values, kept as float; in place allowed
+  void (*add)(float* x, const float* y, int64_t n);                 // x += y
+  void (*f32_to_bf16)(const float* x, bf16* out, int64_t n);        // round to nearest even
+  void (*round_to_bf16)(const float* x, float* out, int64_t n);     // the same values, kept as float; in place allowed
   void (*widen)(const void* x, DType type, float* out, int64_t n);  // f32, bf16, f16 -> f32
-  double (*read_sum)(const void* x, size_t bytes);               // touches every byte as fast as memory gives it
+  double (*read_sum)(const void* x, size_t bytes);                  // touches every byte as fast as memory gives it
 };
 
 /// Every level has every function; a level without an own variant of one points to the next lower level's.
