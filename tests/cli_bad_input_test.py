@@ -120,6 +120,12 @@ class BadInputTest(CliTest):
                 self.assertEqual(process.returncode, 1)
                 self.assertIn(b"standard output", process.stderr)
 
+    def test_unwritable_standard_error(self):
+        with open("/dev/full", "w") as full:
+            for code, args in ((2, ["plan", "--bad"]), (0, ["plan", "--model", MODEL]), (1, ["generate", "--model", "x"])):
+                run = subprocess.run([cli_harness.DUO, *args], stdout=subprocess.DEVNULL, stderr=full)
+                self.assertEqual(run.returncode, code, args)
+
     def test_broken_models(self):
         def model(name, **changed):
             path = self.dir / name

@@ -1,4 +1,7 @@
 // duo chat: a conversation, typed or piped in.
+#include <poll.h>
+#include <unistd.h>
+
 #include <fmt/format.h>
 
 #include <CLI/App.hpp>
@@ -40,11 +43,23 @@ struct ChatCommand {
 };
 
 void Prompt(const char* text) {
-  if (StdinIsTerminal()) fmt::print(stderr, "{}", text);
+  if (StdinIsTerminal()) WriteErr(text);
+}
+
+/// Waits until a line can be read from the terminal; false on Ctrl-C. A signal that comes just before the wait begins
+/// is seen at the next look, so none is lost. (A terminal gives one line at a time: nothing waits in stdin's buffer.)
+bool WaitForTerminal() {
+  constexpr int kLookEveryMs = 100;
+  pollfd input{.fd = STDIN_FILENO, .events = POLLIN, .revents = 0};
+  while (!Interrupted()) {
+    if (poll(&input, 1, kLookEveryMs) > 0) return true;
+  }
+  return false;
 }
 
 /// One line without its newline; nothing at the end of the input and on Ctrl-C.
 Result<std::optional<std::string>> ReadLine() {
+  if (StdinIsTerminal() && !WaitForTerminal()) return std::optional<std::string>();
   char* buffer = nullptr;
   size_t capacity = 0;
   errno = 0;
@@ -85,7 +100,7 @@ Result<Next> RunCommand(const std::string& line, Conversation* conversation) {
   const std::string argument = begin == std::string::npos ? "" : line.substr(begin);
   if (name == "/quit" && argument.empty()) return Next::kQuit;
   if (name == "/help" && argument.empty()) {
-    fmt::print(stderr, "{}", kHelp);
+    WriteErr(kHelp);
     return Next::kGoOn;
   }
   Status status(StatusCode::kInvalidArgument, fmt::format("\"{}\" is no command; /help lists them", line));

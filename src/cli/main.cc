@@ -84,7 +84,7 @@ int Main(int argc, char** argv) {
 
   std::vector<std::string> args = ExpandHelp(std::vector<std::string>(argv + 1, argv + argc));
   if (args.empty()) {
-    fmt::print(stderr, "{}", app.help());
+    WriteErr(app.help());
     return Usage("a verb is missing");
   }
   if (args[0].empty() || (args[0][0] != '-' && !IsVerb(app, args[0]))) {

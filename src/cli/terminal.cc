@@ -43,12 +43,14 @@ bool StdoutHasColour() { return HasColour(STDOUT_FILENO); }
 bool StderrHasColour() { return HasColour(STDERR_FILENO); }
 int TerminalColumns() { return ColumnsOf(STDOUT_FILENO); }
 
-void Note(std::string_view sentence) { fmt::print(stderr, "duo: {}\n", sentence); }
+void WriteErr(std::string_view text) { (void)std::fwrite(text.data(), 1, text.size(), stderr); }
+
+void Note(std::string_view sentence) { WriteErr(fmt::format("duo: {}\n", sentence)); }
 
 void PrintError(std::string_view sentence) {
   std::fflush(stdout);
-  fmt::print(stderr, "{}duo: error:{} {}\n", StderrHasColour() ? "\x1b[31m" : "", StderrHasColour() ? "\x1b[0m" : "",
-             sentence);
+  WriteErr(fmt::format("{}duo: error:{} {}\n", StderrHasColour() ? "\x1b[31m" : "", StderrHasColour() ? "\x1b[0m" : "",
+                       sentence));
 }
 
 Status WriteOut(std::string_view text) {
@@ -90,7 +92,7 @@ ProgressCallback ProgressBar::Callback() {
 }
 
 void ProgressBar::Finish() {
-  if (drawn_) fmt::print(stderr, "\r\x1b[K");
+  if (drawn_) WriteErr("\r\x1b[K");
   drawn_ = false;
   last_seconds_ = 0;
 }
@@ -123,7 +125,7 @@ void ProgressBar::Draw(const Progress& progress) {
     line = fmt::format("[{:=<{}}{: <{}}]  ", "", full, "", bar - full);
   }
   line += text;
-  fmt::print(stderr, "\r{}\x1b[K", line.substr(0, static_cast<size_t>(std::max(columns, 1))));
+  WriteErr(fmt::format("\r{}\x1b[K", line.substr(0, static_cast<size_t>(std::max(columns, 1)))));
 }
 
 void ProgressBar::PrintPlainLine(const Progress& progress) {

@@ -19,6 +19,9 @@ bool StderrHasColour();
 /// Columns of the terminal behind stdout; 80 when there is none.
 int TerminalColumns();
 
+/// Text to stderr. A stderr that is closed or full loses the text and nothing else.
+void WriteErr(std::string_view text);
+
 /// "duo: <sentence>" on stderr, one line.
 void Note(std::string_view sentence);
 /// "duo: error: <sentence>" on stderr.

@@ -87,19 +87,24 @@ Status BpeTokenizer::ReadAddedTokens(const Json& json, const std::string& path) 
                                                 std::to_string(text_limits::kMaxAddedTokens));
   }
   size_t index = 0;
+  size_t total_bytes = 0;
   for (const Json& entry : *entries) {
     const std::string where = key + "[" + std::to_string(index++) + "]";
     DUO_ASSIGN_OR_RETURN(const int64_t id, JsonInt(entry, "id", where));
     DUO_ASSIGN_OR_RETURN(const AddedToken token, AddedToken::Parse(entry, id, where));
     if (token.content.empty()) continue;
     DUO_RETURN_IF_ERROR(AddToken(token, where));
-    if (token.normalized) {
-      std::string pattern = token.content;
-      normalizer_.Apply(&pattern);
-      normalized_tokens_.Add(token, pattern);
-    } else {
-      raw_tokens_.Add(token, token.content);
+    std::string pattern = token.content;
+    if (token.normalized) normalizer_.Apply(&pattern);  // may make it much longer
+    total_bytes += pattern.size();
+    if (pattern.size() > text_limits::kMaxAddedTokenBytes || total_bytes > text_limits::kMaxAddedTokenTotalBytes) {
+      return Status(StatusCode::kUnsupported, where + ": " + std::to_string(pattern.size()) +
+                                                  " bytes when normalised, " + std::to_string(total_bytes) +
+                                                  " with those before it; expected at most " +
+                                                  std::to_string(text_limits::kMaxAddedTokenBytes) + " and " +
+                                                  std::to_string(text_limits::kMaxAddedTokenTotalBytes));
     }
+    (token.normalized ? normalized_tokens_ : raw_tokens_).Add(token, pattern);
   }
   return OkStatus();
 }
