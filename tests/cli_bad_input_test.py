@@ -122,7 +122,7 @@ class BadInputTest(CliTest):
 
     def test_unwritable_standard_error(self):
         with open("/dev/full", "w") as full:
-            for code, args in ((2, ["plan", "--bad"]), (0, ["plan", "--model", MODEL]), (1, ["generate", "--model", "x"])):
+            for code, args in ((2, ["plan", "--bad"]), (0, ["plan", "--model", MODEL]), (1, ["generate", "--model", "x", "--prompt", "y"])):
                 run = subprocess.run([cli_harness.DUO, *args], stdout=subprocess.DEVNULL, stderr=full)
                 self.assertEqual(run.returncode, code, args)
 
