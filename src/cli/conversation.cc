@@ -61,7 +61,10 @@ void AddTurnEnds(const Tokenizer& tokenizer, const ChatTemplate& style, Generate
 }  // namespace
 
 Conversation::Conversation(ConversationOptions options, LoadedModel loaded, Tokenizer tokenizer, ChatTemplate style)
-    : options_(std::move(options)), loaded_(std::move(loaded)), tokenizer_(std::move(tokenizer)), style_(style) {}
+    : options_(std::move(options)),
+      loaded_(std::move(loaded)),
+      tokenizer_(std::move(tokenizer)),
+      style_(std::move(style)) {}
 
 Result<std::unique_ptr<Conversation>> Conversation::Open(const CommonOptions& common,
                                                          const ConversationOptions& options) {
