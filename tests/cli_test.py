@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import signal
 import unittest
@@ -371,6 +372,18 @@ class ChatTest(CliTest):
             self.assertNotEqual(run.code, 0)
             self.assertIn(needle, run.err)
 
+    def test_json_has_the_turns_before_an_error(self):
+        model = self.model_with_template(LLAMA2_TEMPLATE)
+        args = ["chat", "--model", model, "--json", "--max-tokens", 4]
+        run = duo(*args, stdin="The cow feeds.\n/frobnicate\nThe horse grows.\n")
+        self.assertEqual(run.code, 2)
+        self.assertIn("/frobnicate", run.err)
+        self.assertEqual([m["role"] for m in run.json()["messages"]], ["user", "assistant"])
+
+    def test_endless_lines_are_an_error(self):
+        model = self.model_with_template(LLAMA2_TEMPLATE)
+        self.fails(2, "line of more than", "chat", "--model", model, stdin=b"a" * ((64 << 20) + 1))
+
     def test_without_a_template(self):
         self.fails(1, "template", "chat", "--model", "demo", stdin="hello\n")
 
@@ -424,6 +437,17 @@ class TerminalTest(CliTest):
         terminal = Terminal("chat", "--model", model)
         terminal.expect(b"> ")
         terminal.send(b"\x03")
+        self.assertEqual(terminal.end()[1], 0)
+
+    def test_sigterm_during_an_answer_leaves(self):
+        model = self.model_with_template(LLAMA2_TEMPLATE)
+        terminal = Terminal("chat", "--model", model, "--max-tokens", 30000, "--temperature", 1)
+        terminal.expect(b"> ")
+        terminal.send(b"The cow\n")
+        terminal.expect(b"The cow\r\n")
+        while not terminal.seen:
+            terminal.seen += terminal._read()
+        os.kill(terminal.pid, signal.SIGTERM)
         self.assertEqual(terminal.end()[1], 0)
 
 

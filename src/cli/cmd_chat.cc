@@ -7,7 +7,6 @@
 #include <CLI/App.hpp>
 #include <cerrno>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -37,6 +36,9 @@ constexpr const char* kHelp =
 // answer's tokens, so that rewinding a little is the rule.
 constexpr int64_t kSnapshotEvery = 1024;
 
+// Far beyond any context; a pipe that never ends a line must not fill the memory.
+constexpr size_t kMostLineBytes = size_t{64} << 20;
+
 struct ChatCommand {
   CommonOptions common;
   ConversationOptions conversation;
@@ -60,18 +62,20 @@ bool WaitForTerminal() {
 /// One line without its newline; nothing at the end of the input and on Ctrl-C.
 Result<std::optional<std::string>> ReadLine() {
   if (StdinIsTerminal() && !WaitForTerminal()) return std::optional<std::string>();
-  char* buffer = nullptr;
-  size_t capacity = 0;
+  std::string line;
   errno = 0;
-  const ssize_t n = getline(&buffer, &capacity, stdin);
-  const int reason = errno;
-  std::string line(n > 0 ? buffer : "", n > 0 ? static_cast<size_t>(n) : 0);
-  std::free(buffer);
-  if (n < 0 && std::ferror(stdin) != 0 && reason != EINTR) {
-    return Status(StatusCode::kIo, fmt::format("standard input cannot be read: {}", std::strerror(reason)));
+  int c;
+  while ((c = std::getc(stdin)) != EOF && c != '\n') {
+    if (line.size() == kMostLineBytes) {
+      return Status(StatusCode::kInvalidArgument,
+                    fmt::format("standard input: a line of more than {} bytes", kMostLineBytes));
+    }
+    line += static_cast<char>(c);
   }
-  if (n < 0) return std::optional<std::string>();
-  if (!line.empty() && line.back() == '\n') line.pop_back();
+  if (c == EOF && std::ferror(stdin) != 0 && errno != EINTR) {
+    return Status(StatusCode::kIo, fmt::format("standard input cannot be read: {}", std::strerror(errno)));
+  }
+  if (c == EOF && (line.empty() || Interrupted())) return std::optional<std::string>();
   if (!line.empty() && line.back() == '\r') line.pop_back();
   return std::optional<std::string>(std::move(line));
 }
@@ -146,8 +150,10 @@ Status Run(const ChatCommand& command) {
   options.progress = ShowProgress(command.common.progress);
   DUO_ASSIGN_OR_RETURN(const std::unique_ptr<Conversation> conversation, Conversation::Open(command.common, options));
   if (StdinIsTerminal()) Note(conversation->Describe() + "; /help lists the commands");
-  DUO_RETURN_IF_ERROR(Converse(conversation.get()));
-  return command.common.json ? PrintJson(conversation->ToJson()) : OkStatus();
+  const Status status = Converse(conversation.get());
+  if (!command.common.json) return status;
+  const Status printed = PrintJson(conversation->ToJson());  // also after an error: the turns before it stand
+  return status.ok() ? printed : status;
 }
 
 }  // namespace

@@ -7,7 +7,12 @@ namespace {
 
 volatile std::sig_atomic_t interrupted = 0;
 
-void OnSignal(int) { interrupted = 1; }
+volatile std::sig_atomic_t terminated = 0;
+
+void OnSignal(int signal) {
+  if (signal == SIGTERM) terminated = 1;
+  interrupted = 1;
+}
 
 }  // namespace
 
@@ -25,6 +30,7 @@ void CatchInterrupts() {
 bool Interrupted() { return interrupted != 0; }
 
 void ClearInterrupt() {
+  if (terminated != 0) return;
   interrupted = 0;
   CatchInterrupts();
 }

@@ -9,7 +9,8 @@ void CatchInterrupts();
 /// Whether a signal came since CatchInterrupts or the last ClearInterrupt. Cheap; asked between steps.
 bool Interrupted();
 
-/// Forgets the first signal and catches the next again: for chat, where Ctrl-C ends one answer.
+/// Forgets the first Ctrl-C and catches the next again: for chat, where it ends one answer. A SIGTERM stays: it is
+/// about the whole program.
 void ClearInterrupt();
 
 }  // namespace duo::cli

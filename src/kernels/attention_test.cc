@@ -194,5 +194,20 @@ TEST_P(DecodeAttentionTest, SurvivesExtremeScores) {
   }
 }
 
+// A broken model must show, not answer with zeros.
+TEST_P(DecodeAttentionTest, ANanInAKeyMakesTheSumOne) {
+  for (const Shape& s : TypesOf({.head_dim = 16, .group = 2, .n_rows = 130})) {
+    for (const int64_t row : {int64_t{0}, int64_t{63}, int64_t{129}}) {
+      SCOPED_TRACE(Describe(s) + " row " + std::to_string(row));
+      Rng rng(13);
+      DecodeInputs in(s, 1.0, true, &rng);
+      in.k.Set(row * s.head_dim, kNan);
+      State got(s);
+      kernels().decode(Params(s, &in, &got));
+      for (int g = 0; g < s.group; ++g) EXPECT_TRUE(std::isnan(got.sum.Get(g)));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace duo

@@ -275,6 +275,25 @@ TEST_P(PrefillAttentionTest, SurvivesExtremeScores) {
   }
 }
 
+// A broken model must show, not answer with zeros.
+TEST_P(PrefillAttentionTest, ANanInAKeyReachesEveryQueryThatSeesIt) {
+  for (const Shape& s : TypesOf({.head_dim = 16, .group = 2})) {
+    SCOPED_TRACE(Describe(s));
+    const PrefillCase c = WholeCache(s, 100, 60, {.sink = 8, .window = 40});
+    for (const int64_t row : {int64_t{3}, int64_t{130}}) {
+      PrefillInputs in(c, 9);
+      in.k.Set(row * s.head_dim, kNan);
+      const PrefillAttention a = Params(c, &in);
+      kernels().prefill(a);
+      for (int64_t t = 0; t < c.n_tokens; ++t) {
+        for (int i = 0; i < s.group * s.head_dim; ++i) {
+          ASSERT_EQ(std::isnan(a.out[t * a.out_stride + i]), Sees(c.mask, c.q_pos + t, row)) << row << " " << t;
+        }
+      }
+    }
+  }
+}
+
 TEST(PrefillBlock, ScratchHoldsTheBlockAndFitsTheSecondLevelCache) {
   for (int head_dim = 8; head_dim <= 512; head_dim += 2) {
     for (const int group : {1, 3, 4, 7, 8, 12, 64}) {

@@ -62,8 +62,15 @@ Result<AddedToken> AddedToken::Parse(const Json& entry, int64_t id, const std::s
   return token;
 }
 
-void AddedTokenFinder::Add(const AddedToken& token, std::string_view pattern) {
-  if (pattern.empty()) return;
+Status AddedTokenFinder::Add(const AddedToken& token, std::string_view pattern, const std::string& where) {
+  if (pattern.empty()) return OkStatus();
+  total_bytes_ += pattern.size();
+  if (pattern.size() > text_limits::kMaxAddedTokenBytes || total_bytes_ > text_limits::kMaxAddedTokenTotalBytes) {
+    return Status(StatusCode::kUnsupported,
+                  where + ": a token of " + std::to_string(pattern.size()) + " bytes, " + std::to_string(total_bytes_) +
+                      " with those before it; expected at most " + std::to_string(text_limits::kMaxAddedTokenBytes) +
+                      " and " + std::to_string(text_limits::kMaxAddedTokenTotalBytes));
+  }
   uint32_t node = 0;
   for (const char c : pattern) {
     const auto byte = static_cast<uint8_t>(c);
@@ -76,9 +83,10 @@ void AddedTokenFinder::Add(const AddedToken& token, std::string_view pattern) {
     }
     node = child;
   }
-  if (nodes_[node].token >= 0) return;
+  if (nodes_[node].token >= 0) return OkStatus();
   nodes_[node].token = static_cast<int32_t>(tokens_.size());
   tokens_.push_back({token.id, token.single_word, token.lstrip, token.rstrip, token.special});
+  return OkStatus();
 }
 
 uint32_t AddedTokenFinder::Child(uint32_t node, uint8_t byte) const {
@@ -118,7 +126,8 @@ std::vector<AddedTokenFinder::Piece> AddedTokenFinder::Split(std::string_view te
     pos = end;  // a match that is discarded below still uses its text up, as in the reference
     if (skip_special && token.special) continue;
     if (token.single_word && TouchesWord(text, begin, end)) continue;
-    if (token.lstrip) begin = SkipSpaceBackwards(text, begin, copied);
+    // The token before may have taken this one, if it is white space, along: nothing is left to stand for it.
+    if (token.lstrip) begin = std::min(SkipSpaceBackwards(text, begin, copied), end);
     if (token.rstrip) end = SkipSpaceForwards(text, end);
     if (copied < begin) pieces.push_back({text.substr(copied, begin - copied), -1});
     pieces.push_back({text.substr(begin, end - begin), token.id});

@@ -34,8 +34,9 @@ class AddedTokenFinder {
     int32_t id;  // -1: ordinary text
   };
 
-  /// `pattern`: what to look for (the token's content, normalised where it asks for that).
-  void Add(const AddedToken& token, std::string_view pattern);
+  /// `pattern`: what to look for (the token's content, normalised where it asks for that). kUnsupported, naming
+  /// `where`, when it or all of them together are too long: every byte costs a search node.
+  Status Add(const AddedToken& token, std::string_view pattern, const std::string& where);
 
   /// `text` as ordinary pieces and tokens, in order; no ordinary piece is empty. `skip_special`: special tokens are
   /// ordinary text. Costs at most the length of the longest token per byte.
@@ -60,6 +61,7 @@ class AddedTokenFinder {
   std::vector<Node> nodes_{1};
   std::array<uint32_t, 256> first_{};  // by first byte; 0: no token begins with it
   std::vector<Flags> tokens_;
+  size_t total_bytes_ = 0;  // of all patterns
 };
 
 }  // namespace duo

@@ -120,6 +120,7 @@ struct Traits {
   bool remove_extra_spaces = true;
   bool escape_spaces = true;
   bool piece_spans_words = false;
+  bool has_space_piece = false;  // else spaces are unknown, and unknown neighbours become one token
 };
 
 bool HasMarkInside(std::string_view piece) {
@@ -144,6 +145,7 @@ Status CheckPiece(std::string_view bytes, int64_t index, const std::string& path
   }
   if (!std::isfinite(score)) return Corrupt(path, name + ": score: expected a finite number, found otherwise");
   if (HasMarkInside(text)) traits->piece_spans_words = true;
+  if (text == kSpaceMark) traits->has_space_piece = true;
   return OkStatus();
 }
 
@@ -211,7 +213,8 @@ Result<SentencePieceFile> CheckSentencePieceFile(std::string_view bytes, const s
   }
   file.add_dummy_prefix = traits.add_dummy_prefix;
   file.words_are_independent = traits.bpe && !traits.charsmap && traits.add_dummy_prefix &&
-                               !traits.remove_extra_spaces && traits.escape_spaces && !traits.piece_spans_words;
+                               !traits.remove_extra_spaces && traits.escape_spaces && !traits.piece_spans_words &&
+                               traits.has_space_piece;
   return file;
 }
 

@@ -64,8 +64,9 @@ Status SentencePieceTokenizer::AddPieces(const std::string& path, const Tokenize
     DUO_RETURN_IF_ERROR(pieces_.Add(processor_.IdToPiece(id), id, path));
   }
   for (const AddedToken& token : config.added_tokens) {
-    DUO_RETURN_IF_ERROR(AddToken(token, config.path + ": added_tokens_decoder"));
-    finder_.Add(token, token.content);
+    const std::string where = config.path + ": added_tokens_decoder";
+    DUO_RETURN_IF_ERROR(AddToken(token, where));
+    DUO_RETURN_IF_ERROR(finder_.Add(token, token.content, where));
   }
   for (int id = 0; id < processor_.GetPieceSize(); ++id) {
     if (!processor_.IsControl(id) && !processor_.IsUnknown(id)) continue;
@@ -74,7 +75,8 @@ Status SentencePieceTokenizer::AddPieces(const std::string& path, const Tokenize
     token.id = id;
     token.special = true;
     DUO_RETURN_IF_ERROR(AddToken(token, path));
-    finder_.Add(token, token.content);  // where the config has its own flags for the token, those stay
+    // Where the config has its own flags for the token, those stay.
+    DUO_RETURN_IF_ERROR(finder_.Add(token, token.content, path));
   }
   return OkStatus();
 }

@@ -87,7 +87,6 @@ Status BpeTokenizer::ReadAddedTokens(const Json& json, const std::string& path) 
                                                 std::to_string(text_limits::kMaxAddedTokens));
   }
   size_t index = 0;
-  size_t total_bytes = 0;
   for (const Json& entry : *entries) {
     const std::string where = key + "[" + std::to_string(index++) + "]";
     DUO_ASSIGN_OR_RETURN(const int64_t id, JsonInt(entry, "id", where));
@@ -96,15 +95,7 @@ Status BpeTokenizer::ReadAddedTokens(const Json& json, const std::string& path) 
     DUO_RETURN_IF_ERROR(AddToken(token, where));
     std::string pattern = token.content;
     if (token.normalized) normalizer_.Apply(&pattern);  // may make it much longer
-    total_bytes += pattern.size();
-    if (pattern.size() > text_limits::kMaxAddedTokenBytes || total_bytes > text_limits::kMaxAddedTokenTotalBytes) {
-      return Status(StatusCode::kUnsupported, where + ": " + std::to_string(pattern.size()) +
-                                                  " bytes when normalised, " + std::to_string(total_bytes) +
-                                                  " with those before it; expected at most " +
-                                                  std::to_string(text_limits::kMaxAddedTokenBytes) + " and " +
-                                                  std::to_string(text_limits::kMaxAddedTokenTotalBytes));
-    }
-    (token.normalized ? normalized_tokens_ : raw_tokens_).Add(token, pattern);
+    DUO_RETURN_IF_ERROR((token.normalized ? normalized_tokens_ : raw_tokens_).Add(token, pattern, where));
   }
   return OkStatus();
 }

@@ -12,8 +12,10 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "duo/tokenizer.h"
+#include "text/added_tokens.h"
 #include "text/bpe_merge.h"
 #include "text/limits.h"
+#include "text/sentencepiece_file.h"
 #include "text/sentencepiece_model.h"
 #include "text/tokenizer_json.h"
 #include "text/utf8.h"
@@ -216,6 +218,76 @@ TEST(SentencePiece, TheConfigSaysWhichEndsAreAdded) {
   parsed = ParseSentencePiece(bytes, "m", config);
   ASSERT_TRUE(parsed.ok());
   EXPECT_THAT(Tokenizer::Impl::Wrap(std::move(*parsed)).Encode(""), ElementsAre(2));
+}
+
+TEST(SentencePiece, WordsStandForThemselvesOnlyWhereASpaceIsAPiece) {
+  std::string bytes = StyleFile("sentencepiece", "tokenizer.model");
+  EXPECT_TRUE(CheckSentencePieceFile(bytes, "m").value().words_are_independent);
+  const size_t piece = bytes.find("\x0A\x03\xE2\x96\x81");  // field 1, three bytes: U+2581
+  ASSERT_NE(piece, std::string::npos);
+  bytes[piece + 4] = '\x82';
+  EXPECT_FALSE(CheckSentencePieceFile(bytes, "m").value().words_are_independent);
+}
+
+TEST(SentencePiece, ControlPiecesAreBounded) {
+  const std::string text(text_limits::kMaxAddedTokenBytes + 1, 'c');
+  const auto field = [](char tag, const std::string& content) {
+    std::string length;
+    for (size_t n = content.size(); n != 0; n >>= 7) length += static_cast<char>((n & 0x7F) | (n >= 0x80 ? 0x80 : 0));
+    return tag + length + content;
+  };
+  const std::string control = field('\x0A', text) + "\x18\x03";  // piece, type = CONTROL
+  const auto parsed =
+      ParseSentencePiece(StyleFile("sentencepiece", "tokenizer.model") + field('\x0A', control), "m", {});
+  EXPECT_EQ(parsed.status().code(), StatusCode::kUnsupported);
+  EXPECT_THAT(parsed.status().message(), HasSubstr("m: a token of 1025 bytes"));
+}
+
+TEST(AddedTokens, WhiteSpaceIsTakenOnce) {
+  AddedTokenFinder finder;
+  AddedToken left;
+  left.content = "<a>";
+  left.id = 7;
+  left.rstrip = true;
+  AddedToken newline;
+  newline.content = "\n";
+  newline.id = 8;
+  newline.lstrip = true;
+  ASSERT_TRUE(finder.Add(left, left.content, "t").ok());
+  ASSERT_TRUE(finder.Add(newline, newline.content, "t").ok());
+  const std::string text = "x<a> \n y";
+  const auto pieces = finder.Split(text, false);
+  ASSERT_EQ(pieces.size(), 4u);
+  EXPECT_EQ(pieces[0].text, "x");
+  EXPECT_EQ(pieces[1].text, "<a> \n ");
+  EXPECT_EQ(pieces[2].id, 8);
+  EXPECT_EQ(pieces[2].text, "");
+  EXPECT_EQ(pieces[3].text, " y");  // as in the reference: the match's own end is where the text goes on
+}
+
+TEST(AddedTokens, SearchNodesAreBounded) {
+  AddedTokenFinder finder;
+  AddedToken token;
+  token.id = 1;
+  const Status too_long =
+      finder.Add(token, std::string(text_limits::kMaxAddedTokenBytes + 1, 'a'), "f: added_tokens[3]");
+  EXPECT_EQ(too_long.code(), StatusCode::kUnsupported);
+  EXPECT_THAT(too_long.message(), StartsWith("f: added_tokens[3]: a token of 1025 bytes"));
+  AddedTokenFinder full;
+  Status status;
+  size_t n = 0;
+  for (; status.ok(); ++n) status = full.Add(token, std::string(text_limits::kMaxAddedTokenBytes, 'a'), "f");
+  EXPECT_EQ(n, text_limits::kMaxAddedTokenTotalBytes / text_limits::kMaxAddedTokenBytes + 1);
+  EXPECT_EQ(status.code(), StatusCode::kUnsupported);
+}
+
+TEST(TokenizerJson, ANormalizerCannotMakeAnAddedTokenEndless) {
+  Json json = Minimal();
+  json["normalizer"] = Json::parse(R"({"type":"Replace","pattern":{"String":"a"},"content":"aaaaaaaaaaaaaaaa"})");
+  json["added_tokens"].push_back({{"id", 5}, {"content", std::string(500, 'a')}, {"normalized", true}});
+  const Status failure = Failure(json);
+  EXPECT_EQ(failure.code(), StatusCode::kUnsupported);
+  EXPECT_THAT(failure.message(), StartsWith("dir/tokenizer.json: added_tokens[1]: a token of 8000 bytes"));
 }
 
 TEST(DemoTokenizer, GivesTheReferencesIds) {

@@ -267,7 +267,7 @@ struct PrefillLoop {
       alignas(64) float inverse[kLanes];
       for (int i = 0; i < kLanes; ++i) {
         const float sum = scratch[layout.sum + q + i];
-        inverse[i] = sum > 0.0f ? 1.0f / sum : 0.0f;
+        inverse[i] = sum == 0.0f ? 0.0f : 1.0f / sum;  // a NaN stays one
       }
       const F factor = V::Load(inverse);
       for (int d = 0; d < a.head_dim; d += kLanes) {

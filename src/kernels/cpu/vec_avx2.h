@@ -77,9 +77,9 @@ struct VecAvx2 {
     return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
   }
 
-  // 2^x for x <= 0; 0 below 2^-126 and for -inf.
+  // 2^x for x <= 0; 0 below 2^-126 and for -inf, NaN for NaN.
   DUO_ALWAYS_INLINE F Exp2(F x) {
-    const F y = _mm256_max_ps(x, Set(-126.0f));
+    const F y = _mm256_max_ps(Set(-126.0f), x);  // of a NaN: the second operand
     const F n = _mm256_round_ps(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     const F f = Sub(y, n);
     F p = Fma(Set(kExp2C6), f, Set(kExp2C5));
@@ -90,7 +90,7 @@ struct VecAvx2 {
     p = Fma(p, f, Set(1.0f));
     const __m256i exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
     const F e = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), exponent));
-    return _mm256_and_ps(e, _mm256_cmp_ps(x, Set(-126.0f), _CMP_GE_OQ));
+    return _mm256_and_ps(e, _mm256_cmp_ps(x, Set(-126.0f), _CMP_NLT_UQ));
   }
 
   // x where lo <= token < hi, else -inf.

@@ -64,7 +64,7 @@ struct VecAvx512 {
 
   // 2^x for x <= 0. The bound keeps -inf from becoming -inf - -inf; 2^-200 is 0 as a float.
   DUO_ALWAYS_INLINE F Exp2(F x) {
-    x = _mm512_max_ps(x, Set(-200.0f));
+    x = _mm512_max_ps(Set(-200.0f), x);  // of a NaN: the second operand
     const F n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     const F f = Sub(x, n);
     F p = Fma(Set(kExp2C6), f, Set(kExp2C5));
@@ -76,7 +76,7 @@ struct VecAvx512 {
   }
   // Good to bf16.
   DUO_ALWAYS_INLINE F ShortExp2(F x) {
-    x = _mm512_max_ps(x, Set(-200.0f));
+    x = _mm512_max_ps(Set(-200.0f), x);  // of a NaN: the second operand
     const F n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     const F f = Sub(x, n);
     F p = Fma(Set(kShortExp2C4), f, Set(kShortExp2C3));

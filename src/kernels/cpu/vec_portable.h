@@ -82,11 +82,12 @@ struct VecPortable {
   }
   DUO_ALWAYS_INLINE float HorizontalSum(F a) { return (a[0] + a[1]) + (a[2] + a[3]); }
 
-  // 2^x for x <= 0, 0 below 2^-126 and for -inf. Adding 1.5 * 2^23 rounds x to the nearest integer n in the low bits.
+  // 2^x for x <= 0; 0 below 2^-126 and for -inf, NaN for NaN. Adding 1.5 * 2^23 rounds x to the nearest integer n in
+  // the low bits.
   DUO_ALWAYS_INLINE F Exp2(F x) {
     F r;
     for (int i = 0; i < 4; ++i) {
-      const float y = x[i] > -126.0f ? x[i] : -126.0f;
+      const float y = x[i] < -126.0f ? -126.0f : x[i];
       const float shifted = y + 12582912.0f;
       const float f = y - (shifted - 12582912.0f);
       const float p =
@@ -97,7 +98,7 @@ struct VecPortable {
       bits += n << 23;
       float e;
       __builtin_memcpy(&e, &bits, sizeof e);
-      r[i] = x[i] >= -126.0f ? e : 0.0f;
+      r[i] = x[i] < -126.0f ? 0.0f : e;
     }
     return r;
   }
