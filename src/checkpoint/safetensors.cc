@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/json.h"
+#include "base/shape_text.h"
 #include "checkpoint/limits.h"
 
 namespace duo::safetensors {
@@ -226,7 +227,7 @@ Result<Entry> CheckEntry(const RawEntry& raw, uint64_t data_begin, uint64_t data
     entry.shape.push_back(static_cast<int64_t>(n));
   }
   if (overflow || expected > static_cast<uint64_t>(INT64_MAX)) {
-    return Corrupt(where, "shape " + entry.ShapeText() + " has more elements than 63 bits can count");
+    return Corrupt(where, "shape " + ShapeText(entry.shape) + " has more elements than 63 bits can count");
   }
   const uint64_t begin = raw.offsets[0];
   const uint64_t end = raw.offsets[1];
@@ -237,7 +238,7 @@ Result<Entry> CheckEntry(const RawEntry& raw, uint64_t data_begin, uint64_t data
   }
   if (entry.type != Type::kOther && end - begin != expected) {
     return Corrupt(where, range + " hold " + std::to_string(end - begin) + " bytes, expected " +
-                              std::to_string(expected) + " for " + entry.type_name + " " + entry.ShapeText());
+                              std::to_string(expected) + " for " + entry.type_name + " " + ShapeText(entry.shape));
   }
   entry.begin = data_begin + begin;
   entry.bytes = end - begin;
@@ -273,12 +274,6 @@ Status CheckCover(const Header& header, uint64_t data_begin, uint64_t file_bytes
 }
 
 }  // namespace
-
-std::string Entry::ShapeText() const {
-  std::string text = "[";
-  for (const int64_t n : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(n);
-  return text + "]";
-}
 
 Result<Header> ParseHeader(const uint8_t* data, size_t size, const std::string& where) {
   if (size < kLengthBytes) {

@@ -25,8 +25,6 @@ struct Entry {
   std::vector<int64_t> shape;  // [] is a scalar; dimensions may be 0
   uint64_t begin = 0;          // absolute byte offset in the file
   uint64_t bytes = 0;
-
-  std::string ShapeText() const;  // "[512, 4096]"
 };
 
 using Header = std::map<std::string, Entry, std::less<>>;

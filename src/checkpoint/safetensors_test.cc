@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "base/file.h"
+#include "base/shape_text.h"
 #include "checkpoint/test_files.h"
 
 namespace duo::safetensors {
@@ -35,7 +36,7 @@ TEST(SafetensorsHeader, ReadsTypesShapesAndRanges) {
   ASSERT_EQ(result->size(), 3u);
   const Entry& a = result->find("a")->second;
   EXPECT_EQ(a.type, Type::kBF16);
-  EXPECT_EQ(a.ShapeText(), "[2, 3]");
+  EXPECT_EQ(ShapeText(a.shape), "[2, 3]");
   EXPECT_EQ(a.begin, 8 + header.size() + 8);
   EXPECT_EQ(a.bytes, 12u);
   EXPECT_EQ(result->find("b")->second.type, Type::kI64);
@@ -138,7 +139,7 @@ TEST(SafetensorsWriter, WritesWhatItReads) {
   const Entry& p = header->find("positions")->second;
   const Entry& l = header->find("logits \"é\"")->second;
   EXPECT_EQ(p.type, Type::kI64);
-  EXPECT_EQ(l.ShapeText(), "[2, 3]");
+  EXPECT_EQ(ShapeText(l.shape), "[2, 3]");
   EXPECT_EQ(p.begin % 8, 0u);
   EXPECT_EQ(bytes->substr(p.begin, p.bytes), std::string(reinterpret_cast<const char*>(positions), sizeof positions));
   EXPECT_EQ(bytes->substr(l.begin, l.bytes), std::string(reinterpret_cast<const char*>(logits), sizeof logits));
