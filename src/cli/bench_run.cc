@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "backend/backend.h"
+#include "base/align.h"
 #include "base/rng.h"
 #include "cli/signals.h"
 #include "model/weights.h"
@@ -258,7 +259,7 @@ Status WarmUpPrefill(const Model& model, const BenchMode& mode, const BenchTests
 }  // namespace
 
 int64_t BenchTests::Longest(int64_t depth) const {
-  const int64_t turns = (decode + kStepsPerTurn - 1) / kStepsPerTurn;
+  const int64_t turns = DivideUp(decode, kStepsPerTurn);
   return depth + std::max<int64_t>({1, prefill, repeat * (decode + turns)});
 }
 
