@@ -1,10 +1,8 @@
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <cmath>
 #include <cstring>
-#include <filesystem>
 #include <limits>
 #include <string>
 #include <vector>
@@ -17,14 +15,11 @@
 #include "base/mapped_file.h"
 #include "base/parallel.h"
 #include "base/rng.h"
+#include "base/temp_dir_for_test.h"
 #include "duo/result.h"
 
 namespace duo {
 namespace {
-
-std::string TempPath(const std::string& name) {
-  return (std::filesystem::temp_directory_path() / ("duo_base_test_" + std::to_string(getpid()) + "_" + name)).string();
-}
 
 TEST(Result, CarriesValueOrSentence) {
   Result<int> good = 7;
@@ -115,7 +110,8 @@ TEST(Rng, IsTheSameEverywhere) {
 }
 
 TEST(File, WritesAtomicallyAndReadsUnderALimit) {
-  const std::string path = TempPath("file");
+  const TempDir dir;
+  const std::string path = dir.file("file");
   ASSERT_TRUE(WriteFileAtomic(path, "hello").ok());
   EXPECT_EQ(*ReadFile(path, 5), "hello");
   auto too_large = ReadFile(path, 4);
@@ -129,7 +125,6 @@ TEST(File, WritesAtomicallyAndReadsUnderALimit) {
   ASSERT_TRUE(mapped.ok());
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(mapped->data()), mapped->size()), "hello");
   EXPECT_FALSE(MappedFile::Open("/tmp").ok());
-  std::filesystem::remove(path);
 }
 
 TEST(Json, ErrorsNameFileAndKey) {

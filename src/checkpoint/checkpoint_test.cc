@@ -7,13 +7,12 @@
 
 #include "base/bf16.h"
 #include "base/file.h"
-#include "checkpoint/test_files.h"
+#include "base/temp_dir_for_test.h"
+#include "checkpoint/safetensors_bytes_for_test.h"
 
 namespace duo {
 namespace {
 
-using ::duo::testing::SafetensorsBytes;
-using ::duo::testing::TempDir;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 

@@ -6,12 +6,11 @@
 #include <cmath>
 
 #include "base/file.h"
-#include "checkpoint/test_files.h"
+#include "base/temp_dir_for_test.h"
 
 namespace duo {
 namespace {
 
-using ::duo::testing::TempDir;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;

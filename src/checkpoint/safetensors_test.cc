@@ -5,13 +5,12 @@
 
 #include "base/file.h"
 #include "base/shape_text.h"
-#include "checkpoint/test_files.h"
+#include "base/temp_dir_for_test.h"
+#include "checkpoint/safetensors_bytes_for_test.h"
 
 namespace duo::safetensors {
 namespace {
 
-using ::duo::testing::SafetensorsBytes;
-using ::duo::testing::TempDir;
 using ::testing::HasSubstr;
 
 Result<Header> Parse(const std::string& bytes) {
@@ -143,7 +142,7 @@ TEST(SafetensorsWriter, WritesWhatItReads) {
   EXPECT_EQ(p.begin % 8, 0u);
   EXPECT_EQ(bytes->substr(p.begin, p.bytes), std::string(reinterpret_cast<const char*>(positions), sizeof positions));
   EXPECT_EQ(bytes->substr(l.begin, l.bytes), std::string(reinterpret_cast<const char*>(logits), sizeof logits));
-  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir.path()), {}), 1) << "a temporary file is left";
+  EXPECT_EQ(dir.n_entries(), 1) << "a temporary file is left";
 }
 
 TEST(SafetensorsWriter, RefusesAndLeavesTheOldFile) {

@@ -2,15 +2,14 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstring>
-#include <filesystem>
 #include <limits>
 #include <map>
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/temp_dir_for_test.h"
 #include "heads/pattern_format.h"
 
 namespace duo {
@@ -32,15 +31,8 @@ HeadPattern Make(int n_layers, int n_kv_heads, std::vector<double> gates) {
 
 class PatternDir : public ::testing::Test {
  protected:
-  PatternDir() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "duo_heads_XXXXXX").string();
-    path_ = mkdtemp(pattern.data());
-  }
-  ~PatternDir() override {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  std::string path_;
+  const TempDir dir_;
+  const std::string& path_ = dir_.path();
 };
 
 void ExpectCorrupt(std::string_view tsv, std::string_view config, const std::string& sentence) {

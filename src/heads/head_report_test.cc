@@ -2,13 +2,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstdlib>
-#include <filesystem>
 #include <sstream>
 
 #include "base/file.h"
+#include "base/temp_dir_for_test.h"
 #include "heads/gnuplot.h"
 
 namespace duo {
@@ -94,21 +93,16 @@ TEST(PatternDiff, RefusesOtherShapes) {
 class HeatMapFile : public ::testing::Test {
  protected:
   HeatMapFile() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "duo_plot_XXXXXX").string();
-    dir_ = mkdtemp(pattern.data());
     if (const char* path = std::getenv("PATH")) old_path_ = path;
   }
-  ~HeatMapFile() override {
-    setenv("PATH", old_path_.c_str(), 1);
-    std::error_code ignored;
-    std::filesystem::remove_all(dir_, ignored);
-  }
+  ~HeatMapFile() override { setenv("PATH", old_path_.c_str(), 1); }
   void NeedGnuplot() {
     if (RunGnuplot("print 1\nset print '-'\nprint 1\n").status().code() == StatusCode::kNotFound) {
       GTEST_SKIP() << "SKIPPED: gnuplot is not installed";
     }
   }
-  std::string dir_, old_path_;
+  const TempDir dir_;
+  std::string old_path_;
   const HeadPattern pattern_ = Make(2, 3, {0, 0.5, 1, 1, 0.25, 0.75});
 };
 
@@ -116,28 +110,28 @@ TEST_F(HeatMapFile, WritesSvgAndPng) {
   NeedGnuplot();
   if (IsSkipped()) return;
   const HeadChoice choice = *ChooseBySparsity(pattern_, 0.5);
-  const Status svg = WriteHeatMap(pattern_, &choice, dir_ + "/map.svg", "a pattern");
+  const Status svg = WriteHeatMap(pattern_, &choice, dir_.file("map.svg"), "a pattern");
   ASSERT_TRUE(svg.ok()) << svg.message();
-  const std::string text = *ReadFile(dir_ + "/map.svg", 1 << 22);
+  const std::string text = *ReadFile(dir_.file("map.svg"), 1 << 22);
   EXPECT_THAT(text, HasSubstr("<svg"));
   EXPECT_THAT(text, HasSubstr("</svg>"));
   EXPECT_THAT(text, HasSubstr("a pattern"));
   EXPECT_THAT(text, HasSubstr("retrieval head"));
-  const Status png = WriteHeatMap(pattern_, nullptr, dir_ + "/map.png");
+  const Status png = WriteHeatMap(pattern_, nullptr, dir_.file("map.png"));
   ASSERT_TRUE(png.ok()) << png.message();
-  const std::string image = *ReadFile(dir_ + "/map.png", 1 << 22);
+  const std::string image = *ReadFile(dir_.file("map.png"), 1 << 22);
   EXPECT_THAT(image, StartsWith("\x89PNG\r\n"));
   EXPECT_THAT(image, HasSubstr("IEND"));
-  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir_), {}), 2);
+  EXPECT_EQ(dir_.n_entries(), 2);
 }
 
 TEST_F(HeatMapFile, ATitleIsOnlyEverText) {
   NeedGnuplot();
   if (IsSkipped()) return;
-  const std::string victim = dir_ + "/victim";
+  const std::string victim = dir_.file("victim");
   const std::string title = "x'\nsystem 'touch " + victim + "'\n`touch " + victim + "` \"`touch " + victim +
                             "`\" \\\n!touch " + victim + "\n";
-  const Status status = WriteHeatMap(pattern_, nullptr, dir_ + "/map.svg", title);
+  const Status status = WriteHeatMap(pattern_, nullptr, dir_.file("map.svg"), title);
   ASSERT_TRUE(status.ok()) << status.message();
   EXPECT_FALSE(FileExists(victim));
   EXPECT_EQ(GnuplotString("a'b`c\"d\\e\nf"), "'a\u2019b\u2019c\u2019d e f'");
@@ -152,18 +146,18 @@ TEST_F(HeatMapFile, AFailingScriptIsAnError) {
 }
 
 TEST_F(HeatMapFile, WithoutGnuplotThePackageIsNamed) {
-  setenv("PATH", dir_.c_str(), 1);
-  const Status status = WriteHeatMap(pattern_, nullptr, dir_ + "/map.svg");
+  setenv("PATH", dir_.path().c_str(), 1);
+  const Status status = WriteHeatMap(pattern_, nullptr, dir_.file("map.svg"));
   EXPECT_EQ(status.code(), StatusCode::kNotFound);
   EXPECT_THAT(status.message(), HasSubstr("install the package gnuplot-nox"));
-  EXPECT_FALSE(FileExists(dir_ + "/map.svg"));
+  EXPECT_FALSE(FileExists(dir_.file("map.svg")));
 }
 
 TEST_F(HeatMapFile, RefusesOtherSuffixesAndBadPlaces) {
-  EXPECT_EQ(WriteHeatMap(pattern_, nullptr, dir_ + "/map.jpg").code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(WriteHeatMap(pattern_, nullptr, dir_.file("map.jpg")).code(), StatusCode::kInvalidArgument);
   NeedGnuplot();
   if (IsSkipped()) return;
-  EXPECT_EQ(WriteHeatMap(pattern_, nullptr, dir_ + "/no/dir/map.svg").code(), StatusCode::kIo);
+  EXPECT_EQ(WriteHeatMap(pattern_, nullptr, dir_.file("no/dir/map.svg")).code(), StatusCode::kIo);
 }
 
 }  // namespace

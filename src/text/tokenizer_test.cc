@@ -2,15 +2,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/temp_dir_for_test.h"
 #include "duo/tokenizer.h"
 #include "text/bpe_merge.h"
 #include "text/limits.h"
@@ -54,22 +52,6 @@ std::string StyleFile(const std::string& style, const std::string& name) {
   const std::string path = DUO_SOURCE_DIR "/tests/data/tokenizers/" + style + "/" + name;
   return ReadFile(path, size_t{1} << 30).value();
 }
-
-class TempDir {
- public:
-  TempDir() {
-    std::string pattern = testing::TempDir() + "/duo_text_XXXXXX";
-    path_ = mkdtemp(pattern.data());
-  }
-  ~TempDir() { std::filesystem::remove_all(path_); }
-  void Write(const std::string& name, const std::string& content) const {
-    std::ofstream(path_ + "/" + name, std::ios::binary) << content;
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 struct BadCase {
   const char* pointer;  // where in the minimal file
