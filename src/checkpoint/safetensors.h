@@ -46,9 +46,8 @@ struct Tensor {
   static Tensor I64(std::string name, std::vector<int64_t> shape, const int64_t* data);
 };
 
-/// Writes the tensors to a temporary file beside `path`, flushes it and renames it over `path`; a failure leaves `path`
-/// as it was. Nothing but the header is copied. kIo names path and reason; kInvalidArgument for repeated or reserved
-/// names and for types without a fixed size.
+/// Writes the tensors as an AtomicFile: a failure leaves `path` as it was. Nothing but the header is copied. kIo names
+/// path and reason; kInvalidArgument for repeated or reserved names and for types without a fixed size.
 Status WriteSafetensors(const std::string& path, const std::vector<Tensor>& tensors);
 
 }  // namespace duo::safetensors

@@ -1,18 +1,13 @@
 // Writing: header first, then the tensors straight from their memory.
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <set>
 #include <utility>
 
+#include "base/atomic_file.h"
 #include "base/json.h"
 #include "checkpoint/safetensors.h"
-
-#include "base/file.h"
 
 namespace duo::safetensors {
 namespace {
@@ -101,18 +96,6 @@ Result<std::string> HeaderOf(const std::string& path, const std::vector<Planned>
   return header + json;
 }
 
-bool WriteAll(int fd, const void* data, uint64_t bytes) {
-  const char* p = static_cast<const char*>(data);
-  while (bytes > 0) {
-    const ssize_t n = write(fd, p, static_cast<size_t>(std::min<uint64_t>(bytes, 1u << 30)));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return false;
-    p += n;
-    bytes -= static_cast<uint64_t>(n);
-  }
-  return true;
-}
-
 }  // namespace
 
 Tensor Tensor::From(std::string name, const TensorView& view) {
@@ -127,19 +110,10 @@ Tensor Tensor::I64(std::string name, std::vector<int64_t> shape, const int64_t* 
 Status WriteSafetensors(const std::string& path, const std::vector<Tensor>& tensors) {
   DUO_ASSIGN_OR_RETURN(const std::vector<Planned> plan, Plan(path, tensors));
   DUO_ASSIGN_OR_RETURN(const std::string header, HeaderOf(path, plan));
-  DUO_RETURN_IF_ERROR(CheckReplaceable(path));
-  const std::string temporary = path + ".tmp" + std::to_string(getpid());
-  const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) return Status(StatusCode::kIo, path + ": cannot be written: " + std::strerror(errno));
-  bool good = WriteAll(fd, header.data(), header.size());
-  for (const Planned& p : plan) good = good && WriteAll(fd, p.tensor->data, p.bytes);
-  good = good && fsync(fd) == 0;
-  const int write_error = errno;
-  const bool closed = close(fd) == 0;
-  if (good && closed && rename(temporary.c_str(), path.c_str()) == 0) return OkStatus();
-  const int error = good ? errno : write_error;
-  unlink(temporary.c_str());
-  return Status(StatusCode::kIo, path + ": cannot be written: " + std::strerror(error));
+  DUO_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
+  DUO_RETURN_IF_ERROR(file.Write(header));
+  for (const Planned& p : plan) DUO_RETURN_IF_ERROR(file.Write(p.tensor->data, p.bytes));
+  return file.Commit();
 }
 
 }  // namespace duo::safetensors

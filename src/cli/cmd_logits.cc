@@ -1,6 +1,5 @@
 // duo logits: the model's raw output for given tokens, for checking and for other programs.
 #include <fmt/format.h>
-#include <sys/stat.h>
 
 #include <CLI/App.hpp>
 #include <chrono>
@@ -9,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/atomic_file.h"
 #include "base/file.h"
 #include "base/memory_info.h"
 #include "checkpoint/safetensors.h"
@@ -62,11 +62,7 @@ Status CheckOutput(const std::string& path) {
   const size_t slash = path.rfind('/');
   const std::string parent = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
   if (!IsDirectory(parent)) return Status(StatusCode::kIo, "--out: " + parent + " is no directory");
-  struct stat info = {};
-  if (stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
-    return Status(StatusCode::kIo, "--out: " + path + " exists and is no regular file");
-  }
-  return OkStatus();
+  return CheckReplaceable(path).Annotate("--out");
 }
 
 /// The whole result, because the format's header needs its size and the file is renamed into place.
