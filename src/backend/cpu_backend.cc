@@ -1,7 +1,6 @@
 #include "backend/cpu_backend.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -11,7 +10,7 @@
 #include "base/align.h"
 #include "base/bf16.h"
 #include "base/buffer.h"
-#include "base/check.h"
+#include "base/clock.h"
 #include "base/parallel.h"
 #include "kernels/cpu/ceilings.h"
 #include "kernels/cpu/gemm.h"
@@ -21,13 +20,11 @@
 namespace duo {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 /// Adds the time of a scope to `*total`.
 class ScopedTime {
  public:
   explicit ScopedTime(double* total) : total_(total), begin_(Clock::now()) {}
-  ~ScopedTime() { *total_ += std::chrono::duration<double>(Clock::now() - begin_).count(); }
+  ~ScopedTime() { *total_ += SecondsSince(begin_); }
   ScopedTime(const ScopedTime&) = delete;
   ScopedTime& operator=(const ScopedTime&) = delete;
 

@@ -1,12 +1,12 @@
 #include "cli/bench_run.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <memory>
 
 #include "backend/backend.h"
 #include "base/align.h"
+#include "base/clock.h"
 #include "base/rng.h"
 #include "cli/signals.h"
 #include "model/weights.h"
@@ -16,11 +16,6 @@ namespace {
 
 // Modes take turns after this many decode steps; the first step of a turn warms the caches and does not count.
 constexpr int64_t kStepsPerTurn = 8;
-
-using Clock = std::chrono::steady_clock;
-double MsSince(Clock::time_point begin) {
-  return std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
-}
 
 Status Cancelled() { return Status(StatusCode::kCancelled, "stopped on request"); }
 
@@ -141,7 +136,7 @@ class DepthRun {
       model_->backend()->ResetTimes();
       const auto begin = Clock::now();
       DUO_RETURN_IF_ERROR(session_.Decode(RandomIds(1)[0]));
-      if (step > 0) decode_.Add(MsSince(begin), model_->backend()->times(), 1);
+      if (step > 0) decode_.Add(1e3 * SecondsSince(begin), model_->backend()->times(), 1);
       if (Interrupted()) return Cancelled();
     }
     return OkStatus();
@@ -153,7 +148,7 @@ class DepthRun {
     model_->backend()->ResetTimes();
     const auto begin = Clock::now();
     DUO_RETURN_IF_ERROR(session_.Prefill(ids, progress));
-    prefill_.Add(MsSince(begin), model_->backend()->times(), static_cast<double>(n));
+    prefill_.Add(1e3 * SecondsSince(begin), model_->backend()->times(), static_cast<double>(n));
     return OkStatus();
   }
 

@@ -2,13 +2,13 @@
 #include <fmt/format.h>
 
 #include <CLI/App.hpp>
-#include <chrono>
 #include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "base/atomic_file.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/memory_info.h"
 #include "checkpoint/safetensors.h"
@@ -105,7 +105,7 @@ Status Run(const LogitsCommand& command) {
   DUO_ASSIGN_OR_RETURN(Session session, Session::Create(loaded.model, loaded.session));
 
   ids->resize(static_cast<size_t>(range.end));  // later tokens change nothing before them
-  const auto begin = std::chrono::steady_clock::now();
+  const auto begin = Clock::now();
   ProgressBar bar(ShowProgress(command.common.progress));
   const Status status = session.PrefillWithLogits(
       *ids, range.begin, range.end,
@@ -121,7 +121,7 @@ Status Run(const LogitsCommand& command) {
                   fmt::format("stopped after {} of {} tokens; nothing was written", session.len(), ids->size()));
   }
   DUO_RETURN_IF_ERROR(status);
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const double seconds = SecondsSince(begin);
   DUO_RETURN_IF_ERROR(Write(command.out, rows, vocab));
   if (!command.common.json) {
     Note(fmt::format("logits [{}, {}] of positions {}:{} are in {}", rows.positions.size(), vocab, range.begin,
