@@ -6,6 +6,7 @@
 
 #include "backend/backend.h"
 #include "base/align.h"
+#include "base/cancelled.h"
 #include "base/clock.h"
 #include "base/rng.h"
 #include "cli/signals.h"
@@ -16,8 +17,6 @@ namespace {
 
 // Modes take turns after this many decode steps; the first step of a turn warms the caches and does not count.
 constexpr int64_t kStepsPerTurn = 8;
-
-Status Cancelled() { return Status(StatusCode::kCancelled, "stopped on request"); }
 
 /// Smallest value that at least `share` of the samples do not exceed; their median for 0.5 (the mean of the middle
 /// two).

@@ -2,14 +2,13 @@
 
 #include <algorithm>
 
+#include "base/cancelled.h"
 #include "base/clock.h"
 #include "cli/signals.h"
 #include "duo/generate.h"
 
 namespace duo::cli {
 namespace {
-
-Status Cancelled() { return Status(StatusCode::kCancelled, "stopped on request"); }
 
 bool IsHit(std::string_view text, std::string_view expected) {
   while (!text.empty() && text.front() == ' ') text.remove_prefix(1);

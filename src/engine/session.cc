@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "backend/backend.h"
+#include "base/cancelled.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/memory_info.h"
@@ -13,11 +14,6 @@
 #include "model/transformer.h"
 
 namespace duo {
-namespace {
-
-Status Cancelled() { return Status(StatusCode::kCancelled, "stopped on request"); }
-
-}  // namespace
 
 class Session::Impl {
  public:
