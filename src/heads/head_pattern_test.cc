@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/shared_data_for_test.h"
 #include "base/temp_dir_for_test.h"
 #include "heads/pattern_format.h"
 
@@ -224,8 +225,8 @@ TEST(HeadChoice, BecomesAPattern) {
 }
 
 TEST_F(PatternDir, PublishedPatterns) {
-  const std::string published = DUO_SHARED_DIR "/patterns";
-  if (!IsDirectory(published)) GTEST_SKIP() << "SKIPPED: no " << published;
+  const std::string published = SharedData("patterns");
+  if (published.empty()) GTEST_SKIP() << "SKIPPED: no patterns in DUO_SHARED_DIR";
   const std::map<std::string, std::pair<int, int>> expected = {
       {"Llama-2-7B-32K-Instruct", {32, 512}},           {"Llama-3-8B-Instruct-Gradient-1048k", {8, 128}},
       {"Llama-3-8B-Instruct-Gradient-4194k", {8, 128}}, {"Meta-Llama-3.1-8B-Instruct", {8, 128}},
@@ -248,8 +249,8 @@ TEST_F(PatternDir, PublishedPatterns) {
 }
 
 TEST(PublishedPattern, TiesAtTheCutAreBrokenByPosition) {
-  const std::string dir = DUO_SHARED_DIR "/patterns/Llama-3-8B-Instruct-Gradient-1048k";
-  if (!IsDirectory(dir)) GTEST_SKIP() << "SKIPPED: no " << dir;
+  const std::string dir = SharedData("patterns/Llama-3-8B-Instruct-Gradient-1048k");
+  if (dir.empty()) GTEST_SKIP() << "SKIPPED: no patterns in DUO_SHARED_DIR";
   const Result<HeadPattern> pattern = LoadHeadPattern(dir);
   ASSERT_TRUE(pattern.ok());
   EXPECT_EQ(ChooseByThreshold(*pattern, 1.0).n_retrieval(), 82);
@@ -263,12 +264,12 @@ TEST(PublishedPattern, TiesAtTheCutAreBrokenByPosition) {
 }
 
 TEST(GoldenPatterns, SparsityOneHalfMakesTheGoldenChoice) {
-  const std::string golden = DUO_SHARED_DIR "/golden/";
-  if (!IsDirectory(golden)) GTEST_SKIP() << "SKIPPED: no " << golden;
+  const std::string golden = SharedData("golden");
+  if (golden.empty()) GTEST_SKIP() << "SKIPPED: no golden models in DUO_SHARED_DIR";
   for (const char* name : {"llama3_rope", "llama_gqa", "mistral_headdim", "qwen2_bias"}) {
-    const Result<HeadPattern> pattern = LoadHeadPattern(golden + name + "/pattern");
+    const Result<HeadPattern> pattern = LoadHeadPattern(golden + "/" + name + "/pattern");
     ASSERT_TRUE(pattern.ok()) << pattern.status().message();
-    const std::string path = golden + name + "/golden.json";
+    const std::string path = golden + "/" + name + "/golden.json";
     const Result<Json> json = ParseJson(*ReadFile(path, 1 << 24), path);
     const HeadChoice choice = *ChooseBySparsity(*pattern, (*json)["sparsity"].get<double>());
     for (int layer = 0; layer < pattern->n_layers; ++layer) {
