@@ -6,10 +6,10 @@
 #include <cstring>
 #include <vector>
 
+#include "backend/cpu_memory.h"
 #include "backend/decode_split.h"
 #include "base/align.h"
 #include "base/bf16.h"
-#include "base/buffer.h"
 #include "base/clock.h"
 #include "base/parallel.h"
 #include "kernels/cpu/ceilings.h"
@@ -31,43 +31,6 @@ class ScopedTime {
  private:
   double* total_;
   Clock::time_point begin_;
-};
-
-class HeapMemory : public DeviceMemory {
- public:
-  explicit HeapMemory(Buffer buffer) : buffer_(std::move(buffer)) {}
-  uint8_t* data() const override { return buffer_.as<uint8_t>(); }
-  size_t bytes() const override { return buffer_.bytes(); }
-  Status Commit(size_t, size_t) override { return OkStatus(); }
-
- private:
-  Buffer buffer_;
-};
-
-class VirtualMemory : public DeviceMemory {
- public:
-  explicit VirtualMemory(VirtualBuffer buffer) : buffer_(std::move(buffer)) {}
-  uint8_t* data() const override { return buffer_.data(); }
-  size_t bytes() const override { return buffer_.reserved_bytes(); }
-  Status Commit(size_t offset, size_t n) override { return buffer_.Commit(offset, n); }
-
- private:
-  VirtualBuffer buffer_;
-};
-
-/// A buffer that only grows, kept between calls.
-class Scratch {
- public:
-  Result<uint8_t*> Get(size_t bytes) {
-    if (buffer_.bytes() < bytes) {
-      buffer_ = Buffer();
-      DUO_ASSIGN_OR_RETURN(buffer_, Buffer::Allocate(bytes));
-    }
-    return buffer_.as<uint8_t>();
-  }
-
- private:
-  Buffer buffer_;
 };
 
 // Element-wise work below this many elements is done by one thread: waking the others costs more.
@@ -101,14 +64,8 @@ class CpuBackend : public Backend {
   }
   int n_threads() const override { return n_threads_; }
 
-  Result<DeviceMemoryPtr> Allocate(size_t bytes) override {
-    DUO_ASSIGN_OR_RETURN(Buffer buffer, Buffer::Allocate(bytes));
-    return DeviceMemoryPtr(std::make_unique<HeapMemory>(std::move(buffer)));
-  }
-  Result<DeviceMemoryPtr> Reserve(size_t bytes) override {
-    DUO_ASSIGN_OR_RETURN(VirtualBuffer buffer, VirtualBuffer::Reserve(bytes));
-    return DeviceMemoryPtr(std::make_unique<VirtualMemory>(std::move(buffer)));
-  }
+  Result<DeviceMemoryPtr> Allocate(size_t bytes) override { return AllocateHostMemory(bytes); }
+  Result<DeviceMemoryPtr> Reserve(size_t bytes) override { return ReserveHostMemory(bytes); }
   void ToHost(const void* src, void* host_dst, size_t bytes) override { std::memcpy(host_dst, src, bytes); }
   void FromHost(const void* host_src, void* dst, size_t bytes) override { std::memcpy(dst, host_src, bytes); }
 
