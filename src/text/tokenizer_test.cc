@@ -13,6 +13,7 @@
 #include "text/bpe_merge.h"
 #include "text/limits.h"
 #include "text/sentencepiece_model.h"
+#include "text/tokenizer_for_test.h"
 #include "text/tokenizer_json.h"
 #include "text/utf8.h"
 
@@ -36,21 +37,8 @@ Status Failure(const std::string& text) {
 }
 Status Failure(const Json& json) { return Failure(json.dump()); }
 
-Tokenizer Parse(const Json& json, const TokenizerConfig& config = {}) {
-  auto parsed = ParseTokenizerJson(json.dump(), "dir/tokenizer.json", config);
-  EXPECT_TRUE(parsed.ok()) << parsed.status().message();
-  return Tokenizer::Impl::Wrap(std::move(parsed).value());
-}
-
-Tokenizer OpenStyle(const std::string& style) {
-  Result<Tokenizer> opened = Tokenizer::Open(DUO_SOURCE_DIR "/tests/data/tokenizers/" + style);
-  EXPECT_TRUE(opened.ok()) << opened.status().message();
-  return std::move(opened).value();
-}
-
 std::string StyleFile(const std::string& style, const std::string& name) {
-  const std::string path = DUO_SOURCE_DIR "/tests/data/tokenizers/" + style + "/" + name;
-  return ReadFile(path, size_t{1} << 30).value();
+  return ReadFile(StyleDir(style) + "/" + name, size_t{1} << 30).value();
 }
 
 struct BadCase {
@@ -250,7 +238,7 @@ TEST(StreamDecoder, GivesAByteRunOfTheOtherDialectAtItsEnd) {
 }
 
 TEST(Decode, LeavesUnknownIdsOut) {
-  const Tokenizer tokenizer = Parse(Minimal());
+  const Tokenizer tokenizer = ParseTokenizer(Minimal());
   EXPECT_EQ(tokenizer.Decode({2, -5, 1000000, 3, 4, 0}), "ab<s> a");
   EXPECT_EQ(tokenizer.Decode({2, 3, 4, 0}, SpecialTokens::kNone), "ab a");
 }
