@@ -19,7 +19,7 @@ function(duo_room room)
 endfunction()
 
 # duo_test(<name> SOURCES x_test.cc... ROOMS rooms... [LIBS ...]): a GoogleTest program; each TEST is one ctest test.
-# DUO_SHARED_DIR names a folder of optional extra test data; a test that wants it and does not find it prints SKIPPED.
+# They see data outside the repository as DUO_SHARED_DIR where there is any, and print SKIPPED where there is none.
 function(duo_test name)
   if(NOT DUO_BUILD_TESTS)
     return()
@@ -31,8 +31,9 @@ function(duo_test name)
   endforeach()
   target_link_libraries(${name} PRIVATE ${ARG_LIBS} GTest::gmock GTest::gtest_main)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
-  target_compile_definitions(${name} PRIVATE
-    DUO_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
-    DUO_SHARED_DIR="${PROJECT_SOURCE_DIR}/../shared")
+  target_compile_definitions(${name} PRIVATE DUO_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  if(DUO_SHARED_DIR)
+    target_compile_definitions(${name} PRIVATE DUO_SHARED_DIR="${DUO_SHARED_DIR}")
+  endif()
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST PROPERTIES LABELS unit)
 endfunction()

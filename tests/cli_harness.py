@@ -3,8 +3,6 @@
 import json
 import os
 import pathlib
-import pty
-import select
 import shutil
 import signal
 import struct
@@ -136,51 +134,6 @@ class CliTest(unittest.TestCase):
             config["chat_template"] = template
         (model / "tokenizer_config.json").write_text(json.dumps(config))
         return model
-
-
-class Terminal:
-    """duo with a pseudo-terminal as its controlling terminal."""
-
-    def __init__(self, *args):
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.environ["TERM"] = "xterm"
-            os.execv(DUO, [DUO, *[str(a) for a in args]])
-        self.seen = b""
-
-    def _read(self):
-        """More bytes, b"" at the end."""
-        ready, _, _ = select.select([self.fd], [], [], HANG_SECONDS)
-        if not ready:
-            raise AssertionError("no more output after %r" % self.seen[-500:])
-        try:
-            return os.read(self.fd, 65536)
-        except OSError:  # Linux: the other side is closed
-            return b""
-
-    def expect(self, text):
-        """Waits for `text` and returns what came before it."""
-        while text not in self.seen:
-            more = self._read()
-            if not more:
-                raise AssertionError("%r never came: %r" % (text, self.seen[-500:]))
-            self.seen += more
-        before, _, self.seen = self.seen.partition(text)
-        return before
-
-    def send(self, data):
-        os.write(self.fd, data)
-
-    def end(self):
-        """The rest of the output and the exit code."""
-        while True:
-            more = self._read()
-            if not more:
-                break
-            self.seen += more
-        _, status = os.waitpid(self.pid, 0)
-        os.close(self.fd)
-        return self.seen, os.waitstatus_to_exitcode(status)
 
 
 def main():

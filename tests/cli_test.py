@@ -1,14 +1,13 @@
-"""Behaviour of the `duo` program: verbs, exit codes, JSON, Ctrl-C, terminals. Usage: cli_test.py PATH/TO/duo"""
+"""Behaviour of the `duo` program: verbs, exit codes, JSON, Ctrl-C. Usage: cli_test.py PATH/TO/duo"""
 
 import json
 import math
-import os
 import shutil
 import signal
 import unittest
 
-from cli_harness import (FACTS, HANG_SECONDS, LLAMA2_TEMPLATE, MODEL, QUESTION, CliTest, Terminal, duo, main,
-                         read_safetensors, start, wait_for_handler)  # fmt: skip
+from cli_harness import (FACTS, HANG_SECONDS, LLAMA2_TEMPLATE, MODEL, QUESTION, CliTest, duo, main, read_safetensors,
+                         start, wait_for_handler)  # fmt: skip
 
 
 class HelpTest(CliTest):
@@ -390,65 +389,6 @@ class ChatTest(CliTest):
     def test_a_question_beyond_the_context(self):
         model = self.model_with_template(LLAMA2_TEMPLATE)
         self.fails(1, "max-context", "chat", "--model", model, "--max-context", 32, stdin=QUESTION.replace("\n", " "))
-
-
-class TerminalTest(CliTest):
-    def test_progress_bar_shows_rate_memory_and_time_left_and_goes_away(self):
-        ids = self.ids(12000)
-        few = ["--chunk", 8, "--threads", 1, "--max-tokens", 2]  # slow enough for a bar on any machine
-        terminal = Terminal("generate", "--model", "demo", "--ids", ids, *few)
-        terminal.expect(b"prefill")
-        shown = terminal.expect(b" left")
-        for part in [b"/12,000 tokens", b"tokens/s", b"KV "]:
-            self.assertIn(part, shown)
-        rest, code = terminal.end()
-        self.assertEqual(code, 0)
-        self.assertIn(b"\r\x1b[K", rest)
-        self.assertIn(b"duo: prompt 12,000 tokens", rest)
-
-    def test_text_on_a_terminal_ends_its_line(self):
-        rest, code = Terminal("generate", "--model", "demo", "--prompt", "The", "--max-tokens", 1).end()
-        self.assertEqual(code, 0)
-        self.assertIn(b"\r\nduo: prompt", rest)
-
-    def test_chat(self):
-        model = self.model_with_template(LLAMA2_TEMPLATE)
-        terminal = Terminal("chat", "--model", model, "--max-tokens", 30000, "--temperature", 1)
-        terminal.expect(b"Llama 2 template")
-        terminal.expect(b"> ")
-        terminal.send(b"/nonsense\n")
-        terminal.expect(b"duo: error:")
-        terminal.expect(b"> ")
-        terminal.send(b"The cow\n")
-        terminal.expect(b"The cow\r\n")  # the terminal's echo
-        while not terminal.seen:
-            terminal.seen += terminal._read()
-        terminal.send(b"\x03")  # Ctrl-C: this answer ends, the conversation goes on
-        terminal.expect(b"\r\n> ")
-        terminal.send(b"/undo\n")
-        terminal.expect(b"> ")
-        terminal.send(b"/quit\n")
-        rest, code = terminal.end()
-        self.assertEqual(code, 0)
-        self.assertNotIn(b"error", rest)
-
-    def test_ctrl_c_at_the_prompt_leaves(self):
-        model = self.model_with_template(LLAMA2_TEMPLATE)
-        terminal = Terminal("chat", "--model", model)
-        terminal.expect(b"> ")
-        terminal.send(b"\x03")
-        self.assertEqual(terminal.end()[1], 0)
-
-    def test_sigterm_during_an_answer_leaves(self):
-        model = self.model_with_template(LLAMA2_TEMPLATE)
-        terminal = Terminal("chat", "--model", model, "--max-tokens", 30000, "--temperature", 1)
-        terminal.expect(b"> ")
-        terminal.send(b"The cow\n")
-        terminal.expect(b"The cow\r\n")
-        while not terminal.seen:
-            terminal.seen += terminal._read()
-        os.kill(terminal.pid, signal.SIGTERM)
-        self.assertEqual(terminal.end()[1], 0)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 // The whole engine against models whose outputs an independent float64 implementation computed.
-// Cases: tests/data/golden (this project's own, made by tools/make_golden.py), and any under DUO_SHARED_DIR/golden.
+// Cases: tests/data/golden (this project's own, made by tools/make_golden.py), and any in DUO_SHARED_DIR/golden.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mapped_file.h"
+#include "base/shared_data_for_test.h"
 #include "checkpoint/safetensors.h"
 #include "duo/generate.h"
 #include "duo/head_pattern.h"
@@ -94,9 +95,8 @@ Golden LoadGolden(const std::string& dir) {
 
 std::vector<std::string> CaseDirs() {
   std::vector<std::string> dirs;
-  for (const std::string& root :
-       {std::string(DUO_SOURCE_DIR) + "/tests/data/golden", std::string(DUO_SHARED_DIR) + "/golden"}) {
-    if (!IsDirectory(root)) continue;
+  for (const std::string& root : {std::string(DUO_SOURCE_DIR "/tests/data/golden"), SharedData("golden")}) {
+    if (root.empty()) continue;
     for (const auto& entry : fs::directory_iterator(root)) {
       if (FileExists(entry.path().string() + "/golden.json")) dirs.push_back(entry.path().string());
     }
@@ -191,8 +191,7 @@ TEST(GoldenCases, AreAllThere) {
   const std::vector<std::string> dirs = CaseDirs();
   const auto own = std::count_if(dirs.begin(), dirs.end(), [](const std::string& dir) { return IsOwn(dir); });
   EXPECT_EQ(own, 6) << "tests/data/golden";
-  if (own == static_cast<std::ptrdiff_t>(dirs.size()))
-    GTEST_SKIP() << "SKIPPED: no further cases in " << DUO_SHARED_DIR;
+  if (own == static_cast<std::ptrdiff_t>(dirs.size())) GTEST_SKIP() << "SKIPPED: no further cases in DUO_SHARED_DIR";
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, GoldenTest, testing::ValuesIn(CaseDirs()), [](const auto& one) {

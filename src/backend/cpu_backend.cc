@@ -1,16 +1,16 @@
 #include "backend/cpu_backend.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <vector>
 
+#include "backend/cpu_memory.h"
 #include "backend/decode_split.h"
+#include "base/align.h"
 #include "base/bf16.h"
-#include "base/buffer.h"
-#include "base/check.h"
+#include "base/clock.h"
 #include "base/parallel.h"
 #include "kernels/cpu/ceilings.h"
 #include "kernels/cpu/gemm.h"
@@ -20,13 +20,11 @@
 namespace duo {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 /// Adds the time of a scope to `*total`.
 class ScopedTime {
  public:
   explicit ScopedTime(double* total) : total_(total), begin_(Clock::now()) {}
-  ~ScopedTime() { *total_ += std::chrono::duration<double>(Clock::now() - begin_).count(); }
+  ~ScopedTime() { *total_ += SecondsSince(begin_); }
   ScopedTime(const ScopedTime&) = delete;
   ScopedTime& operator=(const ScopedTime&) = delete;
 
@@ -34,46 +32,6 @@ class ScopedTime {
   double* total_;
   Clock::time_point begin_;
 };
-
-class HeapMemory : public DeviceMemory {
- public:
-  explicit HeapMemory(Buffer buffer) : buffer_(std::move(buffer)) {}
-  uint8_t* data() const override { return buffer_.as<uint8_t>(); }
-  size_t bytes() const override { return buffer_.bytes(); }
-  Status Commit(size_t, size_t) override { return OkStatus(); }
-
- private:
-  Buffer buffer_;
-};
-
-class VirtualMemory : public DeviceMemory {
- public:
-  explicit VirtualMemory(VirtualBuffer buffer) : buffer_(std::move(buffer)) {}
-  uint8_t* data() const override { return buffer_.data(); }
-  size_t bytes() const override { return buffer_.reserved_bytes(); }
-  Status Commit(size_t offset, size_t n) override { return buffer_.Commit(offset, n); }
-
- private:
-  VirtualBuffer buffer_;
-};
-
-/// A buffer that only grows, kept between calls.
-class Scratch {
- public:
-  Result<uint8_t*> Get(size_t bytes) {
-    if (buffer_.bytes() < bytes) {
-      buffer_ = Buffer();
-      DUO_ASSIGN_OR_RETURN(buffer_, Buffer::Allocate(bytes));
-    }
-    return buffer_.as<uint8_t>();
-  }
-
- private:
-  Buffer buffer_;
-};
-
-constexpr size_t kCacheLine = 64;
-size_t RoundUpToLine(size_t n) { return (n + kCacheLine - 1) / kCacheLine * kCacheLine; }
 
 // Element-wise work below this many elements is done by one thread: waking the others costs more.
 constexpr int64_t kSerialElements = 1 << 15;
@@ -84,7 +42,7 @@ constexpr int64_t kGemvBlockBytes = 256 << 10;
 
 /// Partial softmax state of one piece of a decode step: acc [group, head_dim], max [group], sum [group].
 size_t StateBytes(int group, int head_dim) {
-  return RoundUpToLine(static_cast<size_t>(group) * (static_cast<size_t>(head_dim) + 2) * sizeof(float));
+  return RoundUp(static_cast<size_t>(group) * (static_cast<size_t>(head_dim) + 2) * sizeof(float), kCacheLineBytes);
 }
 
 AttentionMath MathOf(ComputeType compute) {
@@ -106,14 +64,8 @@ class CpuBackend : public Backend {
   }
   int n_threads() const override { return n_threads_; }
 
-  Result<DeviceMemoryPtr> Allocate(size_t bytes) override {
-    DUO_ASSIGN_OR_RETURN(Buffer buffer, Buffer::Allocate(bytes));
-    return DeviceMemoryPtr(std::make_unique<HeapMemory>(std::move(buffer)));
-  }
-  Result<DeviceMemoryPtr> Reserve(size_t bytes) override {
-    DUO_ASSIGN_OR_RETURN(VirtualBuffer buffer, VirtualBuffer::Reserve(bytes));
-    return DeviceMemoryPtr(std::make_unique<VirtualMemory>(std::move(buffer)));
-  }
+  Result<DeviceMemoryPtr> Allocate(size_t bytes) override { return AllocateHostMemory(bytes); }
+  Result<DeviceMemoryPtr> Reserve(size_t bytes) override { return ReserveHostMemory(bytes); }
   void ToHost(const void* src, void* host_dst, size_t bytes) override { std::memcpy(host_dst, src, bytes); }
   void FromHost(const void* host_src, void* dst, size_t bytes) override { std::memcpy(dst, host_src, bytes); }
 
@@ -152,7 +104,7 @@ class CpuBackend : public Backend {
   /// body(begin, end) over [0, n) in blocks.
   template <typename Body>
   void ForBlocks(int64_t n, int64_t block, int team, const Body& body) {
-    ParallelFor(team, (n + block - 1) / block, [&](int64_t b, int) { body(b * block, std::min(n, (b + 1) * block)); });
+    ParallelFor(team, DivideUp(n, block), [&](int64_t b, int) { body(b * block, std::min(n, (b + 1) * block)); });
   }
   Status LinearOneToken(ComputeType compute, const float* x, int64_t n_in, std::span<const LinearTask> tasks);
 
@@ -174,7 +126,7 @@ uint64_t CpuBackend::MaxScratchBytes(const CallBounds& bounds) const {
   const auto pieces = static_cast<uint64_t>(MaxDecodePieces(bounds.n_kv_heads, n_threads_));
   const uint64_t states = pieces * StateBytes(bounds.group, bounds.head_dim);
   const uint64_t tiles =
-      static_cast<uint64_t>(n_threads_) * RoundUpToLine(PrefillScratchBytes(bounds.group, bounds.head_dim));
+      static_cast<uint64_t>(n_threads_) * RoundUp(PrefillScratchBytes(bounds.group, bounds.head_dim), kCacheLineBytes);
   const DType x_type = bounds.compute == ComputeType::kF32 ? DType::kF32 : DType::kBF16;
   return GemmRunner::MaxScratchBytes(isa_, n_threads_, x_type, bounds.weights) + rounded + states + tiles;
 }
@@ -254,7 +206,7 @@ Status CpuBackend::LinearOneToken(ComputeType compute, const float* x, int64_t n
     const int64_t n_out = tasks[i].weight.shape[0];
     const auto row_bytes = n_in * static_cast<int64_t>(DTypeBytes(tasks[i].weight.dtype));
     // At most 256 KiB of weights per block, at least 8 rows, and enough blocks for every thread.
-    const int64_t per_thread = (n_out + n_threads_ * 4 - 1) / (n_threads_ * 4);
+    const int64_t per_thread = DivideUp(n_out, n_threads_ * 4);
     const int64_t rows = std::max<int64_t>(8, std::min(per_thread, kGemvBlockBytes / row_bytes) / 8 * 8);
     for (int64_t begin = 0; begin < n_out; begin += rows) blocks.push_back({i, begin, std::min(n_out, begin + rows)});
     weights += n_out * n_in;
@@ -362,8 +314,8 @@ Status CpuBackend::DecodeAttention(const AttentionShape& shape, std::span<const 
 Status CpuBackend::PrefillAttention(const AttentionShape& shape, std::span<const PrefillHead> heads) {
   const ScopedTime timer(&times_.attention_s);
   const int64_t block = PrefillBlockTokens(shape.group, shape.head_dim);
-  const int64_t n_blocks = (shape.n_tokens + block - 1) / block;
-  const size_t scratch_bytes = RoundUpToLine(PrefillScratchBytes(shape.group, shape.head_dim));
+  const int64_t n_blocks = DivideUp(shape.n_tokens, block);
+  const size_t scratch_bytes = RoundUp(PrefillScratchBytes(shape.group, shape.head_dim), kCacheLineBytes);
   DUO_ASSIGN_OR_RETURN(uint8_t * scratch, tile_.Get(scratch_bytes * static_cast<size_t>(n_threads_)));
   // The last block of a chunk sees most keys: it goes first, so that no thread is left with a long one at the end.
   ParallelFor(n_threads_, n_blocks * static_cast<int64_t>(heads.size()), [&](int64_t task, int thread) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/align.h"
+
 namespace duo {
 namespace {
 
@@ -20,8 +22,7 @@ std::vector<DecodePiece> SplitDecode(std::span<const DecodeHead> heads, int n_th
   for (const DecodeHead& head : heads) {
     for (int r = 0; r < head.n_ranges; ++r) total += head.ranges[r].end - head.ranges[r].begin;
   }
-  const int64_t wanted =
-      n_threads == 1 ? total : (total + n_threads * kPiecesPerThread - 1) / (n_threads * kPiecesPerThread);
+  const int64_t wanted = n_threads == 1 ? total : DivideUp(total, n_threads * kPiecesPerThread);
   const int64_t piece_rows = std::max(wanted, kMinPieceRows);
   std::vector<DecodePiece> pieces;
   for (size_t h = 0; h < heads.size(); ++h) {

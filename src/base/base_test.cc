@@ -1,14 +1,15 @@
 #include <gtest/gtest.h>
-#include <unistd.h>
+#include <sys/resource.h>
 
 #include <atomic>
 #include <cmath>
+#include <csignal>
 #include <cstring>
-#include <filesystem>
 #include <limits>
 #include <string>
 #include <vector>
 
+#include "base/atomic_file.h"
 #include "base/bf16.h"
 #include "base/buffer.h"
 #include "base/check.h"
@@ -17,14 +18,11 @@
 #include "base/mapped_file.h"
 #include "base/parallel.h"
 #include "base/rng.h"
+#include "base/temp_dir_for_test.h"
 #include "duo/result.h"
 
 namespace duo {
 namespace {
-
-std::string TempPath(const std::string& name) {
-  return (std::filesystem::temp_directory_path() / ("duo_base_test_" + std::to_string(getpid()) + "_" + name)).string();
-}
 
 TEST(Result, CarriesValueOrSentence) {
   Result<int> good = 7;
@@ -115,7 +113,8 @@ TEST(Rng, IsTheSameEverywhere) {
 }
 
 TEST(File, WritesAtomicallyAndReadsUnderALimit) {
-  const std::string path = TempPath("file");
+  const TempDir dir;
+  const std::string path = dir.file("file");
   ASSERT_TRUE(WriteFileAtomic(path, "hello").ok());
   EXPECT_EQ(*ReadFile(path, 5), "hello");
   auto too_large = ReadFile(path, 4);
@@ -129,7 +128,51 @@ TEST(File, WritesAtomicallyAndReadsUnderALimit) {
   ASSERT_TRUE(mapped.ok());
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(mapped->data()), mapped->size()), "hello");
   EXPECT_FALSE(MappedFile::Open("/tmp").ok());
-  std::filesystem::remove(path);
+}
+
+TEST(AtomicFile, AppearsWhenItIsWhole) {
+  const TempDir dir;
+  const std::string path = dir.file("out");
+  dir.Write("out", "old");
+  {
+    auto abandoned = AtomicFile::Create(path);
+    ASSERT_TRUE(abandoned.ok());
+    ASSERT_TRUE(abandoned->Write("half").ok());
+    EXPECT_EQ(dir.n_entries(), 2);
+  }
+  EXPECT_EQ(dir.n_entries(), 1) << "a temporary file is left";
+  auto file = AtomicFile::Create(path);
+  ASSERT_TRUE(file.ok());
+  ASSERT_TRUE(file->Write("one").ok());
+  AtomicFile moved = std::move(*file);
+  ASSERT_TRUE(moved.Write(" two").ok());
+  EXPECT_EQ(*ReadFile(path, 100), "old");
+  ASSERT_TRUE(moved.Commit().ok());
+  EXPECT_EQ(*ReadFile(path, 100), "one two");
+  EXPECT_EQ(dir.n_entries(), 1);
+}
+
+TEST(AtomicFile, AnErrorLeavesTheOldFileAndNothingElse) {
+  const TempDir dir;
+  const std::string path = dir.file("out");
+  dir.Write("out", "old");
+  auto file = AtomicFile::Create(path);
+  ASSERT_TRUE(file.ok());
+  ASSERT_TRUE(file->Write("begin").ok());
+  // A limit on file sizes stands for a full disk; without a handler the signal would end the program.
+  struct rlimit old_limit {};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &old_limit), 0);
+  const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
+  const struct rlimit small = {.rlim_cur = 8, .rlim_max = old_limit.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  const Status full = file->Write("more than fits");
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &old_limit), 0);
+  std::signal(SIGXFSZ, old_handler);
+  EXPECT_EQ(full.code(), StatusCode::kIo);
+  EXPECT_EQ(full.message().rfind(path + ": cannot be written: ", 0), 0u) << full.message();
+  EXPECT_EQ(dir.n_entries(), 1);
+  EXPECT_EQ(*ReadFile(path, 100), "old");
+  EXPECT_DEATH((void)file->Commit(), "has failed or is finished");
 }
 
 TEST(Json, ErrorsNameFileAndKey) {

@@ -5,16 +5,12 @@
 #include <cstdlib>
 #include <utility>
 
+#include "base/align.h"
 #include "base/check.h"
 
 namespace duo {
 namespace {
 
-constexpr size_t kAlignment = 64;
-constexpr size_t kPage = 4096;
-constexpr size_t kHugePage = size_t{2} << 20;
-
-size_t RoundUp(size_t n, size_t to) { return (n + to - 1) / to * to; }
 size_t RoundDown(size_t n, size_t to) { return n / to * to; }
 
 Status OutOfMemory(size_t bytes, const char* what) {
@@ -27,12 +23,12 @@ Status OutOfMemory(size_t bytes, const char* what) {
 Result<Buffer> Buffer::Allocate(size_t bytes) {
   Buffer b;
   if (bytes == 0) return b;
-  if (bytes > SIZE_MAX - kHugePage) return OutOfMemory(bytes, "memory");
+  if (bytes > SIZE_MAX - kHugePageBytes) return OutOfMemory(bytes, "memory");
   // Large blocks are aligned to and padded to huge pages: fewer page faults and fewer TLB misses.
-  const size_t alignment = bytes >= 4 * kHugePage ? kHugePage : kAlignment;
+  const size_t alignment = bytes >= 4 * kHugePageBytes ? kHugePageBytes : kCacheLineBytes;
   b.data_ = std::aligned_alloc(alignment, RoundUp(bytes, alignment));
   if (b.data_ == nullptr) return OutOfMemory(bytes, "memory");
-  if (alignment == kHugePage) madvise(b.data_, RoundDown(bytes, kHugePage), MADV_HUGEPAGE);
+  if (alignment == kHugePageBytes) madvise(b.data_, RoundDown(bytes, kHugePageBytes), MADV_HUGEPAGE);
   b.bytes_ = bytes;
   return b;
 }
@@ -51,15 +47,15 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
 Result<VirtualBuffer> VirtualBuffer::Reserve(size_t bytes) {
   VirtualBuffer b;
   if (bytes == 0) return b;
-  if (bytes > SIZE_MAX - 2 * kHugePage) return OutOfMemory(bytes, "address space");
+  if (bytes > SIZE_MAX - 2 * kHugePageBytes) return OutOfMemory(bytes, "address space");
   // Over-reserve, then give back what lies outside the aligned range.
-  const size_t want = RoundUp(bytes, kPage);
-  void* raw = mmap(nullptr, want + kHugePage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  const size_t want = RoundUp(bytes, kPageBytes);
+  void* raw = mmap(nullptr, want + kHugePageBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (raw == MAP_FAILED) return OutOfMemory(bytes, "address space");
   auto* begin = static_cast<uint8_t*>(raw);
-  auto* aligned = reinterpret_cast<uint8_t*>(RoundUp(reinterpret_cast<uintptr_t>(begin), kHugePage));
+  auto* aligned = reinterpret_cast<uint8_t*>(RoundUp(reinterpret_cast<uintptr_t>(begin), kHugePageBytes));
   if (aligned != begin) munmap(begin, static_cast<size_t>(aligned - begin));
-  const size_t tail = static_cast<size_t>(begin + want + kHugePage - (aligned + want));
+  const size_t tail = static_cast<size_t>(begin + want + kHugePageBytes - (aligned + want));
   if (tail != 0) munmap(aligned + want, tail);
   b.data_ = aligned;
   b.bytes_ = want;
@@ -82,11 +78,11 @@ VirtualBuffer& VirtualBuffer::operator=(VirtualBuffer&& other) noexcept {
 Status VirtualBuffer::Commit(size_t offset, size_t bytes) {
   if (bytes == 0) return OkStatus();
   DUO_CHECK(offset + bytes <= bytes_, "commit outside the reservation");
-  const size_t begin = RoundDown(offset, kPage);
-  const size_t end = RoundUp(offset + bytes, kPage);
+  const size_t begin = RoundDown(offset, kPageBytes);
+  const size_t end = RoundUp(offset + bytes, kPageBytes);
   if (mprotect(data_ + begin, end - begin, PROT_READ | PROT_WRITE) != 0) return OutOfMemory(bytes, "memory");
-  const size_t huge_begin = RoundUp(begin, kHugePage);
-  const size_t huge_end = RoundDown(end, kHugePage);
+  const size_t huge_begin = RoundUp(begin, kHugePageBytes);
+  const size_t huge_end = RoundDown(end, kHugePageBytes);
   if (huge_begin < huge_end) madvise(data_ + huge_begin, huge_end - huge_begin, MADV_HUGEPAGE);
   return OkStatus();
 }

@@ -9,6 +9,8 @@
 #include <filesystem>
 #include <system_error>
 
+#include "base/atomic_file.h"
+
 namespace duo {
 namespace {
 
@@ -44,33 +46,10 @@ Result<std::string> ReadFile(const std::string& path, size_t max_bytes) {
   return bytes;
 }
 
-Status CheckReplaceable(const std::string& path) {
-  struct stat info {};
-  if (stat(path.c_str(), &info) != 0 || S_ISREG(info.st_mode)) return OkStatus();
-  return Status(StatusCode::kIo, path + ": is there and is not a regular file; it will not be replaced");
-}
-
 Status WriteFileAtomic(const std::string& path, std::string_view bytes) {
-  DUO_RETURN_IF_ERROR(CheckReplaceable(path));
-  const std::string temporary = path + ".tmp" + std::to_string(getpid());
-  const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) return Status(StatusCode::kIo, path + ": cannot be written: " + std::strerror(errno));
-  auto fail = [&](const char* what) {
-    Status status(StatusCode::kIo, path + ": " + what + ": " + std::strerror(errno));
-    close(fd);
-    unlink(temporary.c_str());
-    return status;
-  };
-  while (!bytes.empty()) {
-    const ssize_t n = write(fd, bytes.data(), bytes.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return fail("cannot be written");
-    bytes.remove_prefix(static_cast<size_t>(n));
-  }
-  if (fsync(fd) != 0) return fail("cannot be flushed to disk");
-  if (rename(temporary.c_str(), path.c_str()) != 0) return fail("cannot be renamed into place");
-  close(fd);
-  return OkStatus();
+  DUO_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
+  DUO_RETURN_IF_ERROR(file.Write(bytes));
+  return file.Commit();
 }
 
 bool FileExists(const std::string& path) {

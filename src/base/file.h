@@ -12,13 +12,8 @@ namespace duo {
 /// The whole file. kNotFound, kIo; kCorrupt when it is larger than max_bytes (the message names both sizes).
 Result<std::string> ReadFile(const std::string& path, size_t max_bytes);
 
-/// Writes to a temporary name in the same directory, flushes it to disk, then renames it over `path`: afterwards
-/// `path` holds either its old content or all of `bytes`. kIo names the path and the reason; as CheckReplaceable.
+/// An AtomicFile with these bytes: afterwards `path` holds either its old content or all of `bytes`. Errors as there.
 Status WriteFileAtomic(const std::string& path, std::string_view bytes);
-
-/// Whether writing to a temporary name and renaming it over `path` would be right: nothing is there, or a regular file.
-/// kIo for a directory, device or pipe, which a rename would replace.
-Status CheckReplaceable(const std::string& path);
 
 bool FileExists(const std::string& path);
 bool IsDirectory(const std::string& path);

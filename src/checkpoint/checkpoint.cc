@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/shape_text.h"
 #include "checkpoint/limits.h"
 
 namespace duo {
@@ -139,8 +140,8 @@ Result<TensorView> Checkpoint::Get(std::string_view name) const {
     return Status(StatusCode::kUnsupported, where + "element type " + entry.type_name + ", expected F32, BF16 or F16");
   }
   if (entry.shape.size() > kMaxRank) {
-    return Status(StatusCode::kUnsupported,
-                  where + "shape " + entry.ShapeText() + " has more than " + std::to_string(kMaxRank) + " dimensions");
+    return Status(StatusCode::kUnsupported, where + "shape " + ShapeText(entry.shape) + " has more than " +
+                                                std::to_string(kMaxRank) + " dimensions");
   }
   view.data = found->second.data;
   view.rank = static_cast<int>(entry.shape.size());

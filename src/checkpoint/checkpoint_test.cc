@@ -6,14 +6,13 @@
 #include <cstring>
 
 #include "base/bf16.h"
-#include "base/file.h"
-#include "checkpoint/test_files.h"
+#include "base/shared_data_for_test.h"
+#include "base/temp_dir_for_test.h"
+#include "checkpoint/safetensors_bytes_for_test.h"
 
 namespace duo {
 namespace {
 
-using ::duo::testing::SafetensorsBytes;
-using ::duo::testing::TempDir;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -153,8 +152,8 @@ TEST(Checkpoint, OpensTheEmbeddedModel) {
 }
 
 TEST(Checkpoint, OpensTheGoldenModels) {
-  const std::string golden = DUO_SHARED_DIR "/golden";
-  if (!IsDirectory(golden)) GTEST_SKIP() << "SKIPPED: no " << golden;
+  const std::string golden = SharedData("golden");
+  if (golden.empty()) GTEST_SKIP() << "SKIPPED: no golden models in DUO_SHARED_DIR";
   for (const char* name : {"llama3_rope", "llama_gqa", "mistral_headdim", "qwen2_bias"}) {
     const Result<Checkpoint> checkpoint = Checkpoint::Open(golden + "/" + name);
     ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().message();

@@ -5,13 +5,12 @@
 
 #include <cmath>
 
-#include "base/file.h"
-#include "checkpoint/test_files.h"
+#include "base/shared_data_for_test.h"
+#include "base/temp_dir_for_test.h"
 
 namespace duo {
 namespace {
 
-using ::duo::testing::TempDir;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -270,12 +269,12 @@ TEST(HfConfig, LoadsTheEmbeddedModel) {
 }
 
 TEST(HfConfig, LoadsTheGoldenModels) {
-  const std::string golden = DUO_SHARED_DIR "/golden/";
-  if (!IsDirectory(golden)) GTEST_SKIP() << "SKIPPED: no " << golden;
-  EXPECT_EQ(LoadHfConfig(golden + "llama_gqa")->head_dim, 16);
-  EXPECT_EQ(LoadHfConfig(golden + "llama3_rope")->rope.type, RopeType::kLlama3);
-  EXPECT_EQ(LoadHfConfig(golden + "mistral_headdim")->head_dim, 32);
-  EXPECT_TRUE(LoadHfConfig(golden + "qwen2_bias")->qkv_bias);
+  const std::string golden = SharedData("golden");
+  if (golden.empty()) GTEST_SKIP() << "SKIPPED: no golden models in DUO_SHARED_DIR";
+  EXPECT_EQ(LoadHfConfig(golden + "/llama_gqa")->head_dim, 16);
+  EXPECT_EQ(LoadHfConfig(golden + "/llama3_rope")->rope.type, RopeType::kLlama3);
+  EXPECT_EQ(LoadHfConfig(golden + "/mistral_headdim")->head_dim, 32);
+  EXPECT_TRUE(LoadHfConfig(golden + "/qwen2_bias")->qkv_bias);
 }
 
 }  // namespace

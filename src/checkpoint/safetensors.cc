@@ -1,40 +1,19 @@
 #include "checkpoint/safetensors.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <utility>
 
 #include "base/json.h"
+#include "base/shape_text.h"
 #include "checkpoint/limits.h"
+#include "checkpoint/safetensors_types.h"
 
 namespace duo::safetensors {
 namespace {
 
 constexpr size_t kLengthBytes = 8;
 constexpr size_t kMaxRank = 64;  // of tensors that are only carried along; Checkpoint::Get allows 4
-
-struct TypeInfo {
-  std::string_view name;
-  Type type;
-  uint64_t bytes;
-};
-
-constexpr std::array<TypeInfo, 15> kTypes = {{{"F32", Type::kF32, 4},
-                                              {"BF16", Type::kBF16, 2},
-                                              {"F16", Type::kF16, 2},
-                                              {"F64", Type::kF64, 8},
-                                              {"I64", Type::kI64, 8},
-                                              {"I32", Type::kI32, 4},
-                                              {"I16", Type::kI16, 2},
-                                              {"I8", Type::kI8, 1},
-                                              {"U64", Type::kU64, 8},
-                                              {"U32", Type::kU32, 4},
-                                              {"U16", Type::kU16, 2},
-                                              {"U8", Type::kU8, 1},
-                                              {"BOOL", Type::kBool, 1},
-                                              {"F8_E4M3", Type::kF8, 1},
-                                              {"F8_E5M2", Type::kF8, 1}}};
 
 Status Corrupt(const std::string& where, const std::string& sentence) {
   return Status(StatusCode::kCorrupt, where + ": " + sentence);
@@ -226,7 +205,7 @@ Result<Entry> CheckEntry(const RawEntry& raw, uint64_t data_begin, uint64_t data
     entry.shape.push_back(static_cast<int64_t>(n));
   }
   if (overflow || expected > static_cast<uint64_t>(INT64_MAX)) {
-    return Corrupt(where, "shape " + entry.ShapeText() + " has more elements than 63 bits can count");
+    return Corrupt(where, "shape " + ShapeText(entry.shape) + " has more elements than 63 bits can count");
   }
   const uint64_t begin = raw.offsets[0];
   const uint64_t end = raw.offsets[1];
@@ -237,7 +216,7 @@ Result<Entry> CheckEntry(const RawEntry& raw, uint64_t data_begin, uint64_t data
   }
   if (entry.type != Type::kOther && end - begin != expected) {
     return Corrupt(where, range + " hold " + std::to_string(end - begin) + " bytes, expected " +
-                              std::to_string(expected) + " for " + entry.type_name + " " + entry.ShapeText());
+                              std::to_string(expected) + " for " + entry.type_name + " " + ShapeText(entry.shape));
   }
   entry.begin = data_begin + begin;
   entry.bytes = end - begin;
@@ -273,12 +252,6 @@ Status CheckCover(const Header& header, uint64_t data_begin, uint64_t file_bytes
 }
 
 }  // namespace
-
-std::string Entry::ShapeText() const {
-  std::string text = "[";
-  for (const int64_t n : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(n);
-  return text + "]";
-}
 
 Result<Header> ParseHeader(const uint8_t* data, size_t size, const std::string& where) {
   if (size < kLengthBytes) {

@@ -25,8 +25,6 @@ struct Entry {
   std::vector<int64_t> shape;  // [] is a scalar; dimensions may be 0
   uint64_t begin = 0;          // absolute byte offset in the file
   uint64_t bytes = 0;
-
-  std::string ShapeText() const;  // "[512, 4096]"
 };
 
 using Header = std::map<std::string, Entry, std::less<>>;
@@ -48,9 +46,8 @@ struct Tensor {
   static Tensor I64(std::string name, std::vector<int64_t> shape, const int64_t* data);
 };
 
-/// Writes the tensors to a temporary file beside `path`, flushes it and renames it over `path`; a failure leaves `path`
-/// as it was. Nothing but the header is copied. kIo names path and reason; kInvalidArgument for repeated or reserved
-/// names and for types without a fixed size.
+/// Writes the tensors as an AtomicFile: a failure leaves `path` as it was. Nothing but the header is copied. kIo names
+/// path and reason; kInvalidArgument for repeated or reserved names and for types without a fixed size.
 Status WriteSafetensors(const std::string& path, const std::vector<Tensor>& tensors);
 
 }  // namespace duo::safetensors

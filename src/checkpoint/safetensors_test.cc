@@ -4,13 +4,13 @@
 #include <gtest/gtest.h>
 
 #include "base/file.h"
-#include "checkpoint/test_files.h"
+#include "base/shape_text.h"
+#include "base/temp_dir_for_test.h"
+#include "checkpoint/safetensors_bytes_for_test.h"
 
 namespace duo::safetensors {
 namespace {
 
-using ::duo::testing::SafetensorsBytes;
-using ::duo::testing::TempDir;
 using ::testing::HasSubstr;
 
 Result<Header> Parse(const std::string& bytes) {
@@ -35,7 +35,7 @@ TEST(SafetensorsHeader, ReadsTypesShapesAndRanges) {
   ASSERT_EQ(result->size(), 3u);
   const Entry& a = result->find("a")->second;
   EXPECT_EQ(a.type, Type::kBF16);
-  EXPECT_EQ(a.ShapeText(), "[2, 3]");
+  EXPECT_EQ(ShapeText(a.shape), "[2, 3]");
   EXPECT_EQ(a.begin, 8 + header.size() + 8);
   EXPECT_EQ(a.bytes, 12u);
   EXPECT_EQ(result->find("b")->second.type, Type::kI64);
@@ -138,11 +138,11 @@ TEST(SafetensorsWriter, WritesWhatItReads) {
   const Entry& p = header->find("positions")->second;
   const Entry& l = header->find("logits \"é\"")->second;
   EXPECT_EQ(p.type, Type::kI64);
-  EXPECT_EQ(l.ShapeText(), "[2, 3]");
+  EXPECT_EQ(ShapeText(l.shape), "[2, 3]");
   EXPECT_EQ(p.begin % 8, 0u);
   EXPECT_EQ(bytes->substr(p.begin, p.bytes), std::string(reinterpret_cast<const char*>(positions), sizeof positions));
   EXPECT_EQ(bytes->substr(l.begin, l.bytes), std::string(reinterpret_cast<const char*>(logits), sizeof logits));
-  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir.path()), {}), 1) << "a temporary file is left";
+  EXPECT_EQ(dir.n_entries(), 1) << "a temporary file is left";
 }
 
 TEST(SafetensorsWriter, RefusesAndLeavesTheOldFile) {

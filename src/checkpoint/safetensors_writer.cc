@@ -1,52 +1,30 @@
 // Writing: header first, then the tensors straight from their memory.
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <set>
 #include <utility>
 
+#include "base/atomic_file.h"
 #include "base/json.h"
 #include "checkpoint/safetensors.h"
-
-#include "base/file.h"
+#include "checkpoint/safetensors_types.h"
 
 namespace duo::safetensors {
 namespace {
 
-struct Spelling {
-  const char* name;
-  uint64_t bytes;
-};
-
-// Types whose size the type alone decides; nullptr for the others.
-Spelling SpellingOf(Type type) {
-  switch (type) {
-    case Type::kF32: return {"F32", 4};
-    case Type::kBF16: return {"BF16", 2};
-    case Type::kF16: return {"F16", 2};
-    case Type::kF64: return {"F64", 8};
-    case Type::kI64: return {"I64", 8};
-    case Type::kI32: return {"I32", 4};
-    case Type::kI16: return {"I16", 2};
-    case Type::kI8: return {"I8", 1};
-    case Type::kU64: return {"U64", 8};
-    case Type::kU32: return {"U32", 4};
-    case Type::kU16: return {"U16", 2};
-    case Type::kU8: return {"U8", 1};
-    case Type::kBool: return {"BOOL", 1};
-    case Type::kF8:
-    case Type::kOther: break;
+// nullptr for a type that has no fixed size or more than one spelling.
+const TypeInfo* WritableInfo(Type type) {
+  if (type == Type::kF8) return nullptr;
+  for (const TypeInfo& info : kTypes) {
+    if (info.type == type) return &info;
   }
-  return {nullptr, 0};
+  return nullptr;
 }
 
 struct Planned {
   const Tensor* tensor = nullptr;
-  uint64_t element_bytes = 0;
+  const TypeInfo* type = nullptr;
   uint64_t bytes = 0;
 };
 
@@ -61,19 +39,19 @@ Result<std::vector<Planned>> Plan(const std::string& path, const std::vector<Ten
   for (const Tensor& tensor : tensors) {
     if (tensor.name == "__metadata__") return Refuse(path, tensor.name, "a name the format reserves");
     if (!names.insert(tensor.name).second) return Refuse(path, tensor.name, "the name is there twice");
-    const Spelling spelling = SpellingOf(tensor.type);
-    if (spelling.name == nullptr) return Refuse(path, tensor.name, "an element type that cannot be written");
-    uint64_t bytes = spelling.bytes;
+    const TypeInfo* type = WritableInfo(tensor.type);
+    if (type == nullptr) return Refuse(path, tensor.name, "an element type that cannot be written");
+    uint64_t bytes = type->bytes;
     for (const int64_t n : tensor.shape) {
       if (n < 0 || __builtin_mul_overflow(bytes, static_cast<uint64_t>(n), &bytes) || bytes > INT64_MAX) {
         return Refuse(path, tensor.name, "its shape is negative or overflows");
       }
     }
     if (bytes != 0 && tensor.data == nullptr) return Refuse(path, tensor.name, "it has no data");
-    plan.push_back({&tensor, spelling.bytes, bytes});
+    plan.push_back({&tensor, type, bytes});
   }
   std::stable_sort(plan.begin(), plan.end(),
-                   [](const Planned& a, const Planned& b) { return a.element_bytes > b.element_bytes; });
+                   [](const Planned& a, const Planned& b) { return a.type->bytes > b.type->bytes; });
   return plan;
 }
 
@@ -90,7 +68,7 @@ Result<std::string> HeaderOf(const std::string& path, const std::vector<Planned>
     if (offset > UINT64_MAX - p.bytes) return Refuse(path, p.tensor->name, "the file would be too large");
     if (json.size() > 1) json += ',';
     json += name;
-    json += fmt::format(R"(:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", SpellingOf(p.tensor->type).name,
+    json += fmt::format(R"(:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", p.type->name,
                         fmt::join(p.tensor->shape, ","), offset, offset + p.bytes);
     offset += p.bytes;
   }
@@ -99,18 +77,6 @@ Result<std::string> HeaderOf(const std::string& path, const std::vector<Planned>
   std::string header(8, '\0');
   for (size_t i = 0; i < 8; ++i) header[i] = static_cast<char>(static_cast<uint64_t>(json.size()) >> (8 * i) & 0xff);
   return header + json;
-}
-
-bool WriteAll(int fd, const void* data, uint64_t bytes) {
-  const char* p = static_cast<const char*>(data);
-  while (bytes > 0) {
-    const ssize_t n = write(fd, p, static_cast<size_t>(std::min<uint64_t>(bytes, 1u << 30)));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return false;
-    p += n;
-    bytes -= static_cast<uint64_t>(n);
-  }
-  return true;
 }
 
 }  // namespace
@@ -127,19 +93,10 @@ Tensor Tensor::I64(std::string name, std::vector<int64_t> shape, const int64_t* 
 Status WriteSafetensors(const std::string& path, const std::vector<Tensor>& tensors) {
   DUO_ASSIGN_OR_RETURN(const std::vector<Planned> plan, Plan(path, tensors));
   DUO_ASSIGN_OR_RETURN(const std::string header, HeaderOf(path, plan));
-  DUO_RETURN_IF_ERROR(CheckReplaceable(path));
-  const std::string temporary = path + ".tmp" + std::to_string(getpid());
-  const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) return Status(StatusCode::kIo, path + ": cannot be written: " + std::strerror(errno));
-  bool good = WriteAll(fd, header.data(), header.size());
-  for (const Planned& p : plan) good = good && WriteAll(fd, p.tensor->data, p.bytes);
-  good = good && fsync(fd) == 0;
-  const int write_error = errno;
-  const bool closed = close(fd) == 0;
-  if (good && closed && rename(temporary.c_str(), path.c_str()) == 0) return OkStatus();
-  const int error = good ? errno : write_error;
-  unlink(temporary.c_str());
-  return Status(StatusCode::kIo, path + ": cannot be written: " + std::strerror(error));
+  DUO_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
+  DUO_RETURN_IF_ERROR(file.Write(header));
+  for (const Planned& p : plan) DUO_RETURN_IF_ERROR(file.Write(p.tensor->data, p.bytes));
+  return file.Commit();
 }
 
 }  // namespace duo::safetensors

@@ -1,11 +1,13 @@
 #include "cli/bench_run.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <memory>
 
 #include "backend/backend.h"
+#include "base/align.h"
+#include "base/cancelled.h"
+#include "base/clock.h"
 #include "base/rng.h"
 #include "cli/signals.h"
 #include "model/weights.h"
@@ -15,13 +17,6 @@ namespace {
 
 // Modes take turns after this many decode steps; the first step of a turn warms the caches and does not count.
 constexpr int64_t kStepsPerTurn = 8;
-
-using Clock = std::chrono::steady_clock;
-double MsSince(Clock::time_point begin) {
-  return std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
-}
-
-Status Cancelled() { return Status(StatusCode::kCancelled, "stopped on request"); }
 
 /// Smallest value that at least `share` of the samples do not exceed; their median for 0.5 (the mean of the middle
 /// two).
@@ -140,7 +135,7 @@ class DepthRun {
       model_->backend()->ResetTimes();
       const auto begin = Clock::now();
       DUO_RETURN_IF_ERROR(session_.Decode(RandomIds(1)[0]));
-      if (step > 0) decode_.Add(MsSince(begin), model_->backend()->times(), 1);
+      if (step > 0) decode_.Add(1e3 * SecondsSince(begin), model_->backend()->times(), 1);
       if (Interrupted()) return Cancelled();
     }
     return OkStatus();
@@ -152,7 +147,7 @@ class DepthRun {
     model_->backend()->ResetTimes();
     const auto begin = Clock::now();
     DUO_RETURN_IF_ERROR(session_.Prefill(ids, progress));
-    prefill_.Add(MsSince(begin), model_->backend()->times(), static_cast<double>(n));
+    prefill_.Add(1e3 * SecondsSince(begin), model_->backend()->times(), static_cast<double>(n));
     return OkStatus();
   }
 
@@ -258,7 +253,7 @@ Status WarmUpPrefill(const Model& model, const BenchMode& mode, const BenchTests
 }  // namespace
 
 int64_t BenchTests::Longest(int64_t depth) const {
-  const int64_t turns = (decode + kStepsPerTurn - 1) / kStepsPerTurn;
+  const int64_t turns = DivideUp(decode, kStepsPerTurn);
   return depth + std::max<int64_t>({1, prefill, repeat * (decode + turns)});
 }
 

@@ -1,14 +1,14 @@
 // duo logits: the model's raw output for given tokens, for checking and for other programs.
 #include <fmt/format.h>
-#include <sys/stat.h>
 
 #include <CLI/App.hpp>
-#include <chrono>
 #include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "base/atomic_file.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/memory_info.h"
 #include "checkpoint/safetensors.h"
@@ -62,11 +62,7 @@ Status CheckOutput(const std::string& path) {
   const size_t slash = path.rfind('/');
   const std::string parent = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
   if (!IsDirectory(parent)) return Status(StatusCode::kIo, "--out: " + parent + " is no directory");
-  struct stat info = {};
-  if (stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
-    return Status(StatusCode::kIo, "--out: " + path + " exists and is no regular file");
-  }
-  return OkStatus();
+  return CheckReplaceable(path).Annotate("--out");
 }
 
 /// The whole result, because the format's header needs its size and the file is renamed into place.
@@ -109,7 +105,7 @@ Status Run(const LogitsCommand& command) {
   DUO_ASSIGN_OR_RETURN(Session session, Session::Create(loaded.model, loaded.session));
 
   ids->resize(static_cast<size_t>(range.end));  // later tokens change nothing before them
-  const auto begin = std::chrono::steady_clock::now();
+  const auto begin = Clock::now();
   ProgressBar bar(ShowProgress(command.common.progress));
   const Status status = session.PrefillWithLogits(
       *ids, range.begin, range.end,
@@ -125,7 +121,7 @@ Status Run(const LogitsCommand& command) {
                   fmt::format("stopped after {} of {} tokens; nothing was written", session.len(), ids->size()));
   }
   DUO_RETURN_IF_ERROR(status);
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const double seconds = SecondsSince(begin);
   DUO_RETURN_IF_ERROR(Write(command.out, rows, vocab));
   if (!command.common.json) {
     Note(fmt::format("logits [{}, {}] of positions {}:{} are in {}", rows.positions.size(), vocab, range.begin,

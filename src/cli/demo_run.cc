@@ -1,19 +1,14 @@
 #include "cli/demo_run.h"
 
 #include <algorithm>
-#include <chrono>
 
+#include "base/cancelled.h"
+#include "base/clock.h"
 #include "cli/signals.h"
 #include "duo/generate.h"
 
 namespace duo::cli {
 namespace {
-
-double SecondsSince(std::chrono::steady_clock::time_point begin) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
-
-Status Cancelled() { return Status(StatusCode::kCancelled, "stopped on request"); }
 
 bool IsHit(std::string_view text, std::string_view expected) {
   while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
@@ -49,7 +44,7 @@ Result<DemoMode> RunDemoMode(const std::string& name, const Model& model, const 
   mode.name = name;
   mode.session = session.options();
   mode.sparsity = mode.session.heads.sparsity();
-  const auto begin = std::chrono::steady_clock::now();
+  const auto begin = Clock::now();
   DUO_RETURN_IF_ERROR(session.Prefill(input.text, progress));
   mode.prefill_s = SecondsSince(begin);
   mode.prefill_tokens_per_s = static_cast<double>(n_text) / mode.prefill_s;

@@ -1,18 +1,13 @@
 #include "duo/generate.h"
 
 #include <algorithm>
-#include <chrono>
 #include <memory>
 
+#include "base/clock.h"
 #include "engine/stop_matcher.h"
 
 namespace duo {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-double Seconds(Clock::time_point from, Clock::time_point to) {
-  return std::chrono::duration<double>(to - from).count();
-}
 
 Status CheckOptions(const GenerateOptions& options, const Tokenizer* tokenizer) {
   if (options.max_tokens < 0) {
@@ -78,7 +73,7 @@ Result<GenerateResult> Generate(Session* session, const Model& model, const Toke
   DUO_RETURN_IF_ERROR(session->Prefill(prompt, progress));
   const auto prefilled = Clock::now();
   GenerateResult result;
-  result.prefill_seconds = Seconds(begin, prefilled);
+  result.prefill_seconds = SecondsBetween(begin, prefilled);
   Sampler sampler(options.sampler);
   TextStream text(tokenizer, options, on_text);
   const std::vector<int32_t>& eos = model.config().eos_ids;
@@ -88,7 +83,7 @@ Result<GenerateResult> Generate(Session* session, const Model& model, const Toke
   };
   while (static_cast<int64_t>(result.tokens.size()) < options.max_tokens) {
     const int32_t id = sampler.Sample(session->logits(), session->tokens());
-    if (result.tokens.empty()) result.first_token_seconds = Seconds(begin, Clock::now());
+    if (result.tokens.empty()) result.first_token_seconds = SecondsSince(begin);
     if (ends(id)) {
       result.finish = FinishReason::kEos;
       break;
@@ -113,7 +108,7 @@ Result<GenerateResult> Generate(Session* session, const Model& model, const Toke
   text.Finish();
   if (text.stopped()) result.finish = FinishReason::kStop;
   result.text = text.text();
-  result.decode_seconds = Seconds(prefilled, Clock::now());
+  result.decode_seconds = SecondsSince(prefilled);
   return result;
 }
 

@@ -1,8 +1,6 @@
 // Opening checkpoint directories: what is right opens, what is wrong is refused with a sentence.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
@@ -10,6 +8,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/rng.h"
+#include "base/temp_dir_for_test.h"
 #include "checkpoint/safetensors.h"
 #include "duo/model.h"
 #include "duo/session.h"
@@ -17,13 +16,10 @@
 namespace duo {
 namespace {
 
-namespace fs = std::filesystem;
-
 /// A directory with a one-layer model whose parts a test may change before writing it.
 class TinyCheckpoint {
  public:
-  explicit TinyCheckpoint(const std::string& name)
-      : dir_((fs::temp_directory_path() / ("duo_open_test_" + std::to_string(getpid()) + "_" + name)).string()) {
+  TinyCheckpoint() {
     config = {{"model_type", "llama"},        {"vocab_size", 20},       {"hidden_size", 16},
               {"intermediate_size", 24},      {"num_hidden_layers", 1}, {"num_attention_heads", 4},
               {"num_key_value_heads", 2},     {"rms_norm_eps", 1e-5},   {"max_position_embeddings", 64},
@@ -41,11 +37,9 @@ class TinyCheckpoint {
               {"model.layers.0.mlp.up_proj.weight", {24, 16}},
               {"model.layers.0.mlp.down_proj.weight", {16, 24}}};
   }
-  ~TinyCheckpoint() { fs::remove_all(dir_); }
 
   const std::string& Write() {
-    EXPECT_TRUE(MakeDirectories(dir_).ok());
-    EXPECT_TRUE(WriteFileAtomic(dir_ + "/config.json", config.dump()).ok());
+    EXPECT_TRUE(WriteFileAtomic(dir_.file("config.json"), config.dump()).ok());
     Rng rng(1);
     std::vector<std::vector<float>> data;
     std::vector<safetensors::Tensor> tensors;
@@ -59,15 +53,15 @@ class TinyCheckpoint {
     for (const auto& entry : shapes) {
       tensors.push_back({entry.first, safetensors::Type::kF32, entry.second, data[i++].data()});
     }
-    EXPECT_TRUE(safetensors::WriteSafetensors(dir_ + "/model.safetensors", tensors).ok());
-    return dir_;
+    EXPECT_TRUE(safetensors::WriteSafetensors(dir_.file("model.safetensors"), tensors).ok());
+    return dir_.path();
   }
 
   Json config;
   std::map<std::string, std::vector<int64_t>> shapes;
 
  private:
-  std::string dir_;
+  TempDir dir_;
 };
 
 BackendPtr TestBackend() { return std::move(CreateBackend({.device = Device::kCpu, .n_threads = 1}).value()); }
@@ -78,7 +72,7 @@ Status OpenStatus(TinyCheckpoint* checkpoint) {
 }
 
 TEST(OpenModel, OpensAndRuns) {
-  TinyCheckpoint checkpoint("good");
+  TinyCheckpoint checkpoint;
   const BackendPtr backend = TestBackend();
   auto model = Model::Open(checkpoint.Write(), backend.get());
   ASSERT_TRUE(model.ok()) << model.status().message();
@@ -88,7 +82,7 @@ TEST(OpenModel, OpensAndRuns) {
 }
 
 TEST(OpenModel, NamesAMissingTensor) {
-  TinyCheckpoint checkpoint("missing");
+  TinyCheckpoint checkpoint;
   checkpoint.shapes.erase("model.layers.0.self_attn.k_proj.weight");
   const Status status = OpenStatus(&checkpoint);
   EXPECT_EQ(status.code(), StatusCode::kNotFound);
@@ -96,7 +90,7 @@ TEST(OpenModel, NamesAMissingTensor) {
 }
 
 TEST(OpenModel, NamesAShapeAtOddsWithTheConfig) {
-  TinyCheckpoint checkpoint("shape");
+  TinyCheckpoint checkpoint;
   checkpoint.config["num_key_value_heads"] = 4;
   const Status status = OpenStatus(&checkpoint);
   EXPECT_EQ(status.code(), StatusCode::kCorrupt);
@@ -105,13 +99,13 @@ TEST(OpenModel, NamesAShapeAtOddsWithTheConfig) {
 }
 
 TEST(OpenModel, NamesAVectorOfTheWrongLength) {
-  TinyCheckpoint checkpoint("vector");
+  TinyCheckpoint checkpoint;
   checkpoint.shapes["model.norm.weight"] = {17};
   EXPECT_NE(OpenStatus(&checkpoint).message().find("model.norm.weight: shape [17], expected [16]"), std::string::npos);
 }
 
 TEST(OpenModel, RefusesABiasTheConfigDoesNotAnnounce) {
-  TinyCheckpoint checkpoint("bias");
+  TinyCheckpoint checkpoint;
   checkpoint.shapes["model.layers.0.self_attn.q_proj.bias"] = {16};
   const Status status = OpenStatus(&checkpoint);
   EXPECT_EQ(status.code(), StatusCode::kCorrupt);
@@ -119,19 +113,19 @@ TEST(OpenModel, RefusesABiasTheConfigDoesNotAnnounce) {
 }
 
 TEST(OpenModel, RefusesMoreLayersThanTheConfigHas) {
-  TinyCheckpoint checkpoint("layers");
+  TinyCheckpoint checkpoint;
   checkpoint.shapes["model.layers.1.input_layernorm.weight"] = {16};
   EXPECT_NE(OpenStatus(&checkpoint).message().find("num_hidden_layers"), std::string::npos);
 }
 
 TEST(OpenModel, WantsTheBiasesTheConfigAnnounces) {
-  TinyCheckpoint checkpoint("nobias");
+  TinyCheckpoint checkpoint;
   checkpoint.config["attention_bias"] = true;
   EXPECT_NE(OpenStatus(&checkpoint).message().find("q_proj.bias"), std::string::npos);
 }
 
 TEST(OpenModel, TiedEmbeddingsNeedNoHead) {
-  TinyCheckpoint checkpoint("tied");
+  TinyCheckpoint checkpoint;
   checkpoint.shapes.erase("lm_head.weight");
   EXPECT_NE(OpenStatus(&checkpoint).message().find("lm_head.weight"), std::string::npos);
   checkpoint.config["tie_word_embeddings"] = true;
@@ -139,7 +133,7 @@ TEST(OpenModel, TiedEmbeddingsNeedNoHead) {
 }
 
 TEST(OpenModel, DynamicRopeIsRefusedBeyondTheTrainedLength) {
-  TinyCheckpoint checkpoint("dynamic");
+  TinyCheckpoint checkpoint;
   checkpoint.config["rope_scaling"] = {{"type", "dynamic"}, {"factor", 4.0}};
   const BackendPtr backend = TestBackend();
   auto model = Model::Open(checkpoint.Write(), backend.get());

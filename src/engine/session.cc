@@ -1,27 +1,19 @@
 #include "duo/session.h"
 
 #include <algorithm>
-#include <chrono>
 #include <string>
 #include <utility>
 
 #include "backend/backend.h"
+#include "base/cancelled.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/memory_info.h"
 #include "base/rng.h"
 #include "engine/session_layout.h"
 #include "model/transformer.h"
 
 namespace duo {
-namespace {
-
-double SecondsSince(std::chrono::steady_clock::time_point begin) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
-
-Status Cancelled() { return Status(StatusCode::kCancelled, "stopped on request"); }
-
-}  // namespace
 
 class Session::Impl {
  public:
@@ -128,7 +120,7 @@ Status Session::Impl::CheckFits(int64_t n_tokens) const {
 
 Status Session::Impl::RunChunks(std::span<const int32_t> ids, TokenKind kind, const ProgressCallback& progress,
                                 const ChunkDone& chunk_done) {
-  const auto begin = std::chrono::steady_clock::now();
+  const auto begin = Clock::now();
   const auto total = static_cast<int64_t>(ids.size());
   ForgetLast();
   for (int64_t done = 0; done < total;) {

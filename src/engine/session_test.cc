@@ -10,7 +10,7 @@
 
 #include "base/rng.h"
 #include "duo/generate.h"
-#include "engine/tiny_model_for_test.h"
+#include "model/tiny_config_for_test.h"
 
 namespace duo {
 namespace {

@@ -2,15 +2,16 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstring>
-#include <filesystem>
 #include <limits>
 #include <map>
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/shared_data_for_test.h"
+#include "base/temp_dir_for_test.h"
+#include "heads/pattern_for_test.h"
 #include "heads/pattern_format.h"
 
 namespace duo {
@@ -21,26 +22,10 @@ using ::testing::HasSubstr;
 
 constexpr const char* kConfig = R"({"sink_size": 4, "recent_size": 16})";
 
-HeadPattern Make(int n_layers, int n_kv_heads, std::vector<double> gates) {
-  HeadPattern pattern;
-  pattern.n_layers = n_layers;
-  pattern.n_kv_heads = n_kv_heads;
-  pattern.gates = std::move(gates);
-  pattern.config_json = "{}";
-  return pattern;
-}
-
 class PatternDir : public ::testing::Test {
  protected:
-  PatternDir() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "duo_heads_XXXXXX").string();
-    path_ = mkdtemp(pattern.data());
-  }
-  ~PatternDir() override {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  std::string path_;
+  const TempDir dir_;
+  const std::string& path_ = dir_.path();
 };
 
 void ExpectCorrupt(std::string_view tsv, std::string_view config, const std::string& sentence) {
@@ -107,7 +92,7 @@ TEST(HeadPatternFormat, ChecksTheConfig) {
 }
 
 TEST_F(PatternDir, SaveThenLoadIsTheSamePattern) {
-  HeadPattern pattern = Make(2, 3, {0.1, 1.0 / 3.0, -5e-324, 1.7976931348623157e308, -0.0, 4.0881e-01});
+  HeadPattern pattern = MakePattern(2, 3, {0.1, 1.0 / 3.0, -5e-324, 1.7976931348623157e308, -0.0, 4.0881e-01});
   pattern.sink = 7;
   pattern.recent = 9;
   pattern.config_json = R"({"model_name":"x","zeta":[1,null],"sink_size":1,"alpha":2})";
@@ -127,7 +112,7 @@ TEST_F(PatternDir, SaveThenLoadIsTheSamePattern) {
 }
 
 TEST_F(PatternDir, SavingFollowsTheDeployKeys) {
-  HeadPattern pattern = Make(1, 1, {1});
+  HeadPattern pattern = MakePattern(1, 1, {1});
   pattern.config_json = R"({"sink_size":128,"recent_size":256,"deploy_sink_size":64,"deploy_recent_size":null})";
   pattern.sink = 16;
   pattern.recent = 32;
@@ -142,18 +127,18 @@ TEST_F(PatternDir, SavingFollowsTheDeployKeys) {
 }
 
 TEST_F(PatternDir, SavingRefusesWhatCannotBeLoaded) {
-  EXPECT_EQ(SaveHeadPattern(Make(2, 2, {1, 1, 1}), path_).code(), StatusCode::kInvalidArgument);
-  EXPECT_EQ(SaveHeadPattern(Make(0, 0, {}), path_).code(), StatusCode::kInvalidArgument);
-  const Status nan = SaveHeadPattern(Make(1, 2, {1, std::numeric_limits<double>::quiet_NaN()}), path_);
+  EXPECT_EQ(SaveHeadPattern(MakePattern(2, 2, {1, 1, 1}), path_).code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(SaveHeadPattern(MakePattern(0, 0, {}), path_).code(), StatusCode::kInvalidArgument);
+  const Status nan = SaveHeadPattern(MakePattern(1, 2, {1, std::numeric_limits<double>::quiet_NaN()}), path_);
   EXPECT_THAT(nan.message(), HasSubstr("layer 0, kv head 1 is not finite"));
-  HeadPattern no_window = Make(1, 1, {1});
+  HeadPattern no_window = MakePattern(1, 1, {1});
   no_window.recent = 0;
   EXPECT_EQ(SaveHeadPattern(no_window, path_).code(), StatusCode::kInvalidArgument);
-  HeadPattern bad_config = Make(1, 1, {1});
+  HeadPattern bad_config = MakePattern(1, 1, {1});
   bad_config.config_json = "[]";
   EXPECT_EQ(SaveHeadPattern(bad_config, path_).code(), StatusCode::kInvalidArgument);
   EXPECT_FALSE(FileExists(path_ + "/full_attention_heads.tsv"));
-  EXPECT_EQ(SaveHeadPattern(Make(1, 1, {1}), "/proc/no/such/place").code(), StatusCode::kIo);
+  EXPECT_EQ(SaveHeadPattern(MakePattern(1, 1, {1}), "/proc/no/such/place").code(), StatusCode::kIo);
 }
 
 TEST_F(PatternDir, MissingFilesAreNamed) {
@@ -164,7 +149,7 @@ TEST_F(PatternDir, MissingFilesAreNamed) {
 }
 
 TEST(HeadChoice, KeepsTheQuantileRulesCount) {
-  HeadPattern pattern = Make(4, 4, {});
+  HeadPattern pattern = MakePattern(4, 4, {});
   for (int i = 0; i < 16; ++i) pattern.gates.push_back(i / 16.0);
   const std::map<double, int> expected = {{0.0, 16}, {0.01, 15}, {0.5, 8}, {0.75, 4}, {0.99, 1}, {1.0, 0}};
   for (const auto& [sparsity, n] : expected) {
@@ -181,7 +166,7 @@ TEST(HeadChoice, KeepsTheQuantileRulesCount) {
 
 TEST(HeadChoice, TiesGoToTheLowerLayerThenTheLowerHead) {
   // Clipped, 1.5 and 1.0 tie, as do -3 and 0.
-  const HeadPattern pattern = Make(2, 3, {0.0, 1.0, 0.5, 1.5, 0.5, -3.0});
+  const HeadPattern pattern = MakePattern(2, 3, {0.0, 1.0, 0.5, 1.5, 0.5, -3.0});
   EXPECT_THAT(ChooseBySparsity(pattern, 1.0 - 1e-9)->retrieval, ElementsAre(0, 1, 0, 0, 0, 0));
   EXPECT_THAT(ChooseBySparsity(pattern, 0.6)->retrieval, ElementsAre(0, 1, 1, 1, 0, 0));
   EXPECT_THAT(ChooseBySparsity(pattern, 0.2)->retrieval, ElementsAre(1, 1, 1, 1, 1, 0));
@@ -189,7 +174,7 @@ TEST(HeadChoice, TiesGoToTheLowerLayerThenTheLowerHead) {
 }
 
 TEST(HeadChoice, ByThreshold) {
-  const HeadPattern pattern = Make(1, 4, {0.5, 0.49, 1.5, -1});
+  const HeadPattern pattern = MakePattern(1, 4, {0.5, 0.49, 1.5, -1});
   EXPECT_THAT(ChooseByThreshold(pattern, 0.5).retrieval, ElementsAre(1, 0, 1, 0));
   EXPECT_THAT(ChooseByThreshold(pattern, 1.0).retrieval, ElementsAre(0, 0, 1, 0));
   EXPECT_EQ(ChooseByThreshold(pattern, 0.0).n_retrieval(), 4);
@@ -218,7 +203,7 @@ TEST(HeadChoice, AtRandomIsSeededAndHasTheSameCount) {
 }
 
 TEST(HeadChoice, BecomesAPattern) {
-  HeadPattern pattern = Make(2, 2, {0.9, 0.1, 0.2, 0.8});
+  HeadPattern pattern = MakePattern(2, 2, {0.9, 0.1, 0.2, 0.8});
   pattern.sink = 3;
   pattern.config_json = R"({"k":1})";
   const HeadPattern chosen = ToPattern(*ChooseBySparsity(pattern, 0.5), pattern);
@@ -232,8 +217,8 @@ TEST(HeadChoice, BecomesAPattern) {
 }
 
 TEST_F(PatternDir, PublishedPatterns) {
-  const std::string published = DUO_SHARED_DIR "/patterns";
-  if (!IsDirectory(published)) GTEST_SKIP() << "SKIPPED: no " << published;
+  const std::string published = SharedData("patterns");
+  if (published.empty()) GTEST_SKIP() << "SKIPPED: no patterns in DUO_SHARED_DIR";
   const std::map<std::string, std::pair<int, int>> expected = {
       {"Llama-2-7B-32K-Instruct", {32, 512}},           {"Llama-3-8B-Instruct-Gradient-1048k", {8, 128}},
       {"Llama-3-8B-Instruct-Gradient-4194k", {8, 128}}, {"Meta-Llama-3.1-8B-Instruct", {8, 128}},
@@ -256,8 +241,8 @@ TEST_F(PatternDir, PublishedPatterns) {
 }
 
 TEST(PublishedPattern, TiesAtTheCutAreBrokenByPosition) {
-  const std::string dir = DUO_SHARED_DIR "/patterns/Llama-3-8B-Instruct-Gradient-1048k";
-  if (!IsDirectory(dir)) GTEST_SKIP() << "SKIPPED: no " << dir;
+  const std::string dir = SharedData("patterns/Llama-3-8B-Instruct-Gradient-1048k");
+  if (dir.empty()) GTEST_SKIP() << "SKIPPED: no patterns in DUO_SHARED_DIR";
   const Result<HeadPattern> pattern = LoadHeadPattern(dir);
   ASSERT_TRUE(pattern.ok());
   EXPECT_EQ(ChooseByThreshold(*pattern, 1.0).n_retrieval(), 82);
@@ -271,12 +256,12 @@ TEST(PublishedPattern, TiesAtTheCutAreBrokenByPosition) {
 }
 
 TEST(GoldenPatterns, SparsityOneHalfMakesTheGoldenChoice) {
-  const std::string golden = DUO_SHARED_DIR "/golden/";
-  if (!IsDirectory(golden)) GTEST_SKIP() << "SKIPPED: no " << golden;
+  const std::string golden = SharedData("golden");
+  if (golden.empty()) GTEST_SKIP() << "SKIPPED: no golden models in DUO_SHARED_DIR";
   for (const char* name : {"llama3_rope", "llama_gqa", "mistral_headdim", "qwen2_bias"}) {
-    const Result<HeadPattern> pattern = LoadHeadPattern(golden + name + "/pattern");
+    const Result<HeadPattern> pattern = LoadHeadPattern(golden + "/" + name + "/pattern");
     ASSERT_TRUE(pattern.ok()) << pattern.status().message();
-    const std::string path = golden + name + "/golden.json";
+    const std::string path = golden + "/" + name + "/golden.json";
     const Result<Json> json = ParseJson(*ReadFile(path, 1 << 24), path);
     const HeadChoice choice = *ChooseBySparsity(*pattern, (*json)["sparsity"].get<double>());
     for (int layer = 0; layer < pattern->n_layers; ++layer) {

@@ -2,14 +2,14 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstdlib>
-#include <filesystem>
 #include <sstream>
 
 #include "base/file.h"
+#include "base/temp_dir_for_test.h"
 #include "heads/gnuplot.h"
+#include "heads/pattern_for_test.h"
 
 namespace duo {
 namespace {
@@ -18,14 +18,6 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::StartsWith;
 
-HeadPattern Make(int n_layers, int n_kv_heads, std::vector<double> gates) {
-  HeadPattern pattern;
-  pattern.n_layers = n_layers;
-  pattern.n_kv_heads = n_kv_heads;
-  pattern.gates = std::move(gates);
-  return pattern;
-}
-
 size_t Columns(const std::string& line) {  // characters, not bytes
   size_t n = 0;
   for (const char c : line) n += (static_cast<unsigned char>(c) & 0xc0) != 0x80;
@@ -33,7 +25,7 @@ size_t Columns(const std::string& line) {  // characters, not bytes
 }
 
 TEST(TerminalHeatMap, ShadesMarksAndCounts) {
-  const HeadPattern pattern = Make(2, 4, {0.0, 0.3, 0.6, 1.0, -2.0, 7.0, 0.5, 0.2});
+  const HeadPattern pattern = MakePattern(2, 4, {0.0, 0.3, 0.6, 1.0, -2.0, 7.0, 0.5, 0.2});
   const HeadChoice choice = *ChooseBySparsity(pattern, 0.5);
   EXPECT_EQ(TerminalHeatMap(pattern, &choice),
             "kv head   0     2\n"
@@ -47,7 +39,8 @@ TEST(TerminalHeatMap, ShadesMarksAndCounts) {
 
 TEST(TerminalHeatMap, FitsATerminal) {
   for (const int n_kv_heads : {1, 8, 32, 33, 50, 64, 100}) {
-    const HeadPattern pattern = Make(3, n_kv_heads, std::vector<double>(static_cast<size_t>(3 * n_kv_heads), 1.0));
+    const HeadPattern pattern =
+        MakePattern(3, n_kv_heads, std::vector<double>(static_cast<size_t>(3 * n_kv_heads), 1.0));
     const HeadChoice choice = AllRetrieval(3, n_kv_heads);
     std::istringstream lines(TerminalHeatMap(pattern, &choice));
     for (std::string line; std::getline(lines, line);) EXPECT_LE(Columns(line), 120u) << line;
@@ -55,8 +48,8 @@ TEST(TerminalHeatMap, FitsATerminal) {
 }
 
 TEST(PatternDiff, CountsAndListsTheHeads) {
-  const HeadPattern a = Make(2, 2, {1.5, 0.9, 0.1, 0.2});
-  const HeadPattern b = Make(2, 2, {1.0, 0.1, 0.9, 0.2});
+  const HeadPattern a = MakePattern(2, 2, {1.5, 0.9, 0.1, 0.2});
+  const HeadPattern b = MakePattern(2, 2, {1.0, 0.1, 0.9, 0.2});
   const Result<PatternDiff> diff = DiffPatterns(a, b, 0.5);
   ASSERT_TRUE(diff.ok());
   EXPECT_NEAR(diff->mean_abs_difference, 0.4, 1e-12) << "1.5 and 1 are equal once clipped";
@@ -75,69 +68,65 @@ TEST(PatternDiff, CountsAndListsTheHeads) {
 }
 
 TEST(PatternDiff, RankCorrelationWithTies) {
-  const HeadPattern a = Make(1, 4, {0.1, 0.2, 0.2, 0.3});
+  const HeadPattern a = MakePattern(1, 4, {0.1, 0.2, 0.2, 0.3});
   EXPECT_DOUBLE_EQ(*DiffPatterns(a, a, 0.5)->rank_correlation, 1.0);
-  const HeadPattern reversed = Make(1, 4, {0.4, 0.2, 0.2, 0.1});
+  const HeadPattern reversed = MakePattern(1, 4, {0.4, 0.2, 0.2, 0.1});
   EXPECT_DOUBLE_EQ(*DiffPatterns(a, reversed, 0.5)->rank_correlation, -1.0);
   // Ranks 0 1.5 1.5 3 and 0 1 2 3: 4.5 / sqrt(4.5 * 5).
-  EXPECT_NEAR(*DiffPatterns(a, Make(1, 4, {0, 0.1, 0.2, 0.3}), 0.5)->rank_correlation, 0.9486832980505138, 1e-12);
-  EXPECT_FALSE(DiffPatterns(a, Make(1, 4, {1, 1, 1, 2}), 0.5)->rank_correlation.has_value());
+  EXPECT_NEAR(*DiffPatterns(a, MakePattern(1, 4, {0, 0.1, 0.2, 0.3}), 0.5)->rank_correlation, 0.9486832980505138,
+              1e-12);
+  EXPECT_FALSE(DiffPatterns(a, MakePattern(1, 4, {1, 1, 1, 2}), 0.5)->rank_correlation.has_value());
 }
 
 TEST(PatternDiff, RefusesOtherShapes) {
-  const Result<PatternDiff> diff = DiffPatterns(Make(1, 2, {1, 1}), Make(2, 1, {1, 1}), 0.5);
+  const Result<PatternDiff> diff = DiffPatterns(MakePattern(1, 2, {1, 1}), MakePattern(2, 1, {1, 1}), 0.5);
   EXPECT_EQ(diff.status().code(), StatusCode::kInvalidArgument);
   EXPECT_THAT(diff.status().message(), HasSubstr("1 layers x 2 kv heads, the second for 2 x 1"));
-  EXPECT_FALSE(DiffPatterns(Make(1, 1, {1}), Make(1, 1, {1}), 2).ok());
+  EXPECT_FALSE(DiffPatterns(MakePattern(1, 1, {1}), MakePattern(1, 1, {1}), 2).ok());
 }
 
 class HeatMapFile : public ::testing::Test {
  protected:
   HeatMapFile() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "duo_plot_XXXXXX").string();
-    dir_ = mkdtemp(pattern.data());
     if (const char* path = std::getenv("PATH")) old_path_ = path;
   }
-  ~HeatMapFile() override {
-    setenv("PATH", old_path_.c_str(), 1);
-    std::error_code ignored;
-    std::filesystem::remove_all(dir_, ignored);
-  }
+  ~HeatMapFile() override { setenv("PATH", old_path_.c_str(), 1); }
   void NeedGnuplot() {
     if (RunGnuplot("print 1\nset print '-'\nprint 1\n").status().code() == StatusCode::kNotFound) {
       GTEST_SKIP() << "SKIPPED: gnuplot is not installed";
     }
   }
-  std::string dir_, old_path_;
-  const HeadPattern pattern_ = Make(2, 3, {0, 0.5, 1, 1, 0.25, 0.75});
+  const TempDir dir_;
+  std::string old_path_;
+  const HeadPattern pattern_ = MakePattern(2, 3, {0, 0.5, 1, 1, 0.25, 0.75});
 };
 
 TEST_F(HeatMapFile, WritesSvgAndPng) {
   NeedGnuplot();
   if (IsSkipped()) return;
   const HeadChoice choice = *ChooseBySparsity(pattern_, 0.5);
-  const Status svg = WriteHeatMap(pattern_, &choice, dir_ + "/map.svg", "a pattern");
+  const Status svg = WriteHeatMap(pattern_, &choice, dir_.file("map.svg"), "a pattern");
   ASSERT_TRUE(svg.ok()) << svg.message();
-  const std::string text = *ReadFile(dir_ + "/map.svg", 1 << 22);
+  const std::string text = *ReadFile(dir_.file("map.svg"), 1 << 22);
   EXPECT_THAT(text, HasSubstr("<svg"));
   EXPECT_THAT(text, HasSubstr("</svg>"));
   EXPECT_THAT(text, HasSubstr("a pattern"));
   EXPECT_THAT(text, HasSubstr("retrieval head"));
-  const Status png = WriteHeatMap(pattern_, nullptr, dir_ + "/map.png");
+  const Status png = WriteHeatMap(pattern_, nullptr, dir_.file("map.png"));
   ASSERT_TRUE(png.ok()) << png.message();
-  const std::string image = *ReadFile(dir_ + "/map.png", 1 << 22);
+  const std::string image = *ReadFile(dir_.file("map.png"), 1 << 22);
   EXPECT_THAT(image, StartsWith("\x89PNG\r\n"));
   EXPECT_THAT(image, HasSubstr("IEND"));
-  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir_), {}), 2);
+  EXPECT_EQ(dir_.n_entries(), 2);
 }
 
 TEST_F(HeatMapFile, ATitleIsOnlyEverText) {
   NeedGnuplot();
   if (IsSkipped()) return;
-  const std::string victim = dir_ + "/victim";
+  const std::string victim = dir_.file("victim");
   const std::string title = "x'\nsystem 'touch " + victim + "'\n`touch " + victim + "` \"`touch " + victim +
                             "`\" \\\n!touch " + victim + "\n";
-  const Status status = WriteHeatMap(pattern_, nullptr, dir_ + "/map.svg", title);
+  const Status status = WriteHeatMap(pattern_, nullptr, dir_.file("map.svg"), title);
   ASSERT_TRUE(status.ok()) << status.message();
   EXPECT_FALSE(FileExists(victim));
   EXPECT_EQ(GnuplotString("a'b`c\"d\\e\nf"), "'a\u2019b\u2019c\u2019d e f'");
@@ -152,18 +141,18 @@ TEST_F(HeatMapFile, AFailingScriptIsAnError) {
 }
 
 TEST_F(HeatMapFile, WithoutGnuplotThePackageIsNamed) {
-  setenv("PATH", dir_.c_str(), 1);
-  const Status status = WriteHeatMap(pattern_, nullptr, dir_ + "/map.svg");
+  setenv("PATH", dir_.path().c_str(), 1);
+  const Status status = WriteHeatMap(pattern_, nullptr, dir_.file("map.svg"));
   EXPECT_EQ(status.code(), StatusCode::kNotFound);
   EXPECT_THAT(status.message(), HasSubstr("install the package gnuplot-nox"));
-  EXPECT_FALSE(FileExists(dir_ + "/map.svg"));
+  EXPECT_FALSE(FileExists(dir_.file("map.svg")));
 }
 
 TEST_F(HeatMapFile, RefusesOtherSuffixesAndBadPlaces) {
-  EXPECT_EQ(WriteHeatMap(pattern_, nullptr, dir_ + "/map.jpg").code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(WriteHeatMap(pattern_, nullptr, dir_.file("map.jpg")).code(), StatusCode::kInvalidArgument);
   NeedGnuplot();
   if (IsSkipped()) return;
-  EXPECT_EQ(WriteHeatMap(pattern_, nullptr, dir_ + "/no/dir/map.svg").code(), StatusCode::kIo);
+  EXPECT_EQ(WriteHeatMap(pattern_, nullptr, dir_.file("no/dir/map.svg")).code(), StatusCode::kIo);
 }
 
 }  // namespace

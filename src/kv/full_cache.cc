@@ -2,19 +2,16 @@
 
 #include <algorithm>
 
+#include "base/align.h"
 #include "base/check.h"
 
 namespace duo {
 namespace {
 
-constexpr size_t kPage = 4096;
-constexpr size_t kHugePage = size_t{2} << 20;
 // Growth beyond what was asked for, as a share of the rows there are: permission is given ahead, memory is only taken
 // when it is touched, but a huge page is touched as a whole, so this also bounds how far resident memory runs ahead.
 constexpr int64_t kGrowthShare = 32;
 constexpr int64_t kMinGrowthRows = 256;
-
-size_t RoundUp(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
 }  // namespace
 
@@ -26,7 +23,7 @@ Result<FullCache> FullCache::Create(Backend* backend, const KvLayout& layout, in
   if (n_heads == 0) return cache;
   const size_t bytes = static_cast<size_t>(layout.capacity) * cache.row_bytes_;
   // Heads begin on a huge page where they are long enough to use some.
-  cache.head_stride_ = RoundUp(bytes, bytes >= 4 * kHugePage ? kHugePage : kPage);
+  cache.head_stride_ = RoundUp(bytes, bytes >= 4 * kHugePageBytes ? kHugePageBytes : kPageBytes);
   DUO_ASSIGN_OR_RETURN(cache.memory_, backend->Reserve(cache.head_stride_ * 2 * static_cast<size_t>(n_heads)));
   return cache;
 }

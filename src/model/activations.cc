@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "base/align.h"
+
 namespace duo {
 namespace {
 
@@ -27,7 +29,7 @@ std::vector<Part> Parts(const ModelConfig& c, int64_t n) {
           {&Activations::logits, std::min(n, Activations::kLogitRows) * c.vocab_size}};
 }
 
-uint64_t PaddedBytes(int64_t floats) { return (static_cast<uint64_t>(floats) * sizeof(float) + 63) / 64 * 64; }
+uint64_t PaddedBytes(int64_t floats) { return RoundUp(static_cast<size_t>(floats) * sizeof(float), kCacheLineBytes); }
 
 }  // namespace
 

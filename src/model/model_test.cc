@@ -5,6 +5,7 @@
 
 #include "model/activations.h"
 #include "model/rope.h"
+#include "model/tiny_config_for_test.h"
 #include "model/weights.h"
 
 namespace duo {
@@ -76,16 +77,7 @@ TEST(Rope, YarnRampsBetweenItsCorrectionDimensions) {
 TEST(RandomModel, HasTheAskedShapeAndBytes) {
   auto backend = CreateBackend({.device = Device::kCpu, .n_threads = 1});
   ASSERT_TRUE(backend.ok());
-  ModelConfig config;
-  config.name = "shape";
-  config.n_layers = 5;
-  config.n_heads = 4;
-  config.n_kv_heads = 2;
-  config.head_dim = 8;
-  config.hidden_size = 32;
-  config.intermediate_size = 64;
-  config.vocab_size = 100;
-  config.inv_freq.assign(4, 1.0);
+  const ModelConfig config = TinyConfig();
   auto model = Model::Random(config, 2, 1, backend->get());
   ASSERT_TRUE(model.ok());
   EXPECT_EQ(model->config().n_layers, 2);
@@ -94,7 +86,7 @@ TEST(RandomModel, HasTheAskedShapeAndBytes) {
   EXPECT_NEAR(static_cast<double>(model->weights_bytes()), 2.0 * static_cast<double>(two.n_parameters()),
               2.0 * 64 * 20);
   EXPECT_EQ(model->mapped_bytes(), 0u);
-  EXPECT_FALSE(Model::Random(config, 6, 1, backend->get()).ok());
+  EXPECT_FALSE(Model::Random(config, config.n_layers + 1, 1, backend->get()).ok());
   EXPECT_FALSE(Model::Random(config, -1, 1, backend->get()).ok());
 }
 

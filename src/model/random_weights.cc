@@ -1,8 +1,10 @@
 // Random weights of a given shape, so that speed can be measured without a checkpoint.
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
 #include "backend/backend.h"
+#include "base/align.h"
 #include "base/bf16.h"
 #include "base/parallel.h"
 #include "base/rng.h"
@@ -44,7 +46,7 @@ class RandomFiller {
     view->shape = {rows, columns, 0, 0};
     offsets_.push_back(bytes_);
     views_.push_back(view);
-    bytes_ += (view->bytes() + 63) / 64 * 64;
+    bytes_ += RoundUp(view->bytes(), kCacheLineBytes);
   }
 
   Status Vectors(const ModelConfig& c, int64_t q, int64_t kv, LayerWeights* layer) {
@@ -84,7 +86,7 @@ class RandomFiller {
     for (bf16& value : table) value = ToBf16(0.02f * static_cast<float>(rng_.Normal()));
     uint8_t* base = weights_->random_.as<uint8_t>();
     const size_t table_bytes = table.size() * sizeof(bf16);
-    const auto n_blocks = static_cast<int64_t>((bytes_ + table_bytes - 1) / table_bytes);
+    const auto n_blocks = static_cast<int64_t>(DivideUp(bytes_, table_bytes));
     ParallelFor(weights_->backend->n_threads(), n_blocks, [&](int64_t block, int) {
       const size_t begin = static_cast<size_t>(block) * table_bytes;
       std::memcpy(base + begin, table.data(), std::min(table_bytes, bytes_ - begin));

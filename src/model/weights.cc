@@ -1,10 +1,13 @@
 #include "model/weights.h"
 
 #include <algorithm>
+#include <array>
+#include <span>
 #include <utility>
 
 #include "backend/backend.h"
 #include "base/bf16.h"
+#include "base/shape_text.h"
 
 namespace duo {
 
@@ -13,20 +16,6 @@ Result<float*> Model::Weights::NewVector(int64_t n) {
   vectors_.push_back(std::move(buffer));
   return vectors_.back().as<float>();
 }
-
-namespace {
-
-std::string ShapeText(const TensorView& view) {
-  std::string text = "[";
-  for (int i = 0; i < view.rank; ++i) {
-    if (i > 0) text += ", ";
-    text += std::to_string(view.shape[static_cast<size_t>(i)]);
-  }
-  text += ']';
-  return text;
-}
-
-}  // namespace
 
 /// Takes tensors by their Hugging Face names, checking each against the shape the config promises.
 class CheckpointLoader {
@@ -109,12 +98,12 @@ class CheckpointLoader {
   }
 
   Status CheckShape(const std::string& name, const TensorView& view, int64_t rows, int64_t columns) const {
-    const bool good = columns == 0 ? view.rank == 1 && view.shape[0] == rows
-                                   : view.rank == 2 && view.shape[0] == rows && view.shape[1] == columns;
-    if (good) return OkStatus();
-    const TensorView expected{.rank = columns == 0 ? 1 : 2, .shape = {rows, columns, 0, 0}};
+    const std::span<const int64_t> found(view.shape.data(), static_cast<size_t>(view.rank));
+    const std::array<int64_t, 2> matrix{rows, columns};
+    const std::span<const int64_t> expected(matrix.data(), columns == 0 ? 1 : 2);
+    if (std::equal(found.begin(), found.end(), expected.begin(), expected.end())) return OkStatus();
     return Status(StatusCode::kCorrupt,
-                  file_.dir() + ": " + name + ": shape " + ShapeText(view) + ", expected " + ShapeText(expected));
+                  file_.dir() + ": " + name + ": shape " + ShapeText(found) + ", expected " + ShapeText(expected));
   }
 
   Status Matrix(const std::string& name, int64_t rows, int64_t columns, TensorView* view) {

@@ -9,24 +9,12 @@
 
 #include "base/json.h"
 #include "duo/tokenizer.h"
-#include "text/tokenizer_json.h"
+#include "text/tokenizer_for_test.h"
 
 namespace duo {
 namespace {
 
 using testing::HasSubstr;
-
-Tokenizer Parse(const Json& json, const TokenizerConfig& config) {
-  auto parsed = ParseTokenizerJson(json.dump(), "tokenizer.json", config);
-  EXPECT_TRUE(parsed.ok()) << parsed.status().message();
-  return Tokenizer::Impl::Wrap(std::move(parsed).value());
-}
-
-Tokenizer OpenStyle(const std::string& style) {
-  Result<Tokenizer> opened = Tokenizer::Open(DUO_SOURCE_DIR "/tests/data/tokenizers/" + style);
-  EXPECT_TRUE(opened.ok()) << opened.status().message();
-  return std::move(opened).value();
-}
 
 TEST(ChatTemplate, MessagesCannotForgeSpecialTokens) {
   for (const char* style : {"llama3", "qwen2", "llama2", "mistral"}) {
@@ -70,7 +58,7 @@ TEST(ChatTemplate, ReadsTheFamilyAndItsDetailsOffTheTemplate) {
     config.bos_token = "<s>";
     config.eos_token = "<s>";
     config.chat_template = jinja;
-    const Tokenizer tokenizer = Parse(json, config);
+    const Tokenizer tokenizer = ParseTokenizer(json, config);
     const Result<ChatTemplate> chat = ChatTemplate::Recognise(tokenizer);
     if (!chat.ok()) return chat.status().message();
     const auto ids = chat->Render(tokenizer, messages);

@@ -53,6 +53,28 @@ class LinkedStep : public DecodeStep {
   DecodeStep* next_;
 };
 
+// A step that keeps bytes back until it is certain what they are.
+class HoldingStep : public LinkedStep {
+ public:
+  using LinkedStep::LinkedStep;
+  void Finish() override {
+    Release(pending_.size());
+    LinkedStep::Finish();
+  }
+
+ protected:
+  // Gives the first n pending bytes to Emit.
+  void Release(size_t n) {
+    if (n == 0) return;
+    const std::string bytes = pending_.substr(0, n);
+    pending_.erase(0, n);
+    Emit(bytes);
+  }
+  virtual void Emit(std::string_view bytes) = 0;
+
+  std::string pending_;
+};
+
 struct JoinOptions {};
 class JoinStep final : public LinkedStep {
  public:
@@ -68,28 +90,21 @@ class JoinStep final : public LinkedStep {
 };
 
 struct ByteLevelOptions {};
-class ByteLevelStep final : public LinkedStep {
+class ByteLevelStep final : public HoldingStep {
  public:
-  ByteLevelStep(const ByteLevelOptions&, DecodeStep* next) : LinkedStep(next) {}
+  ByteLevelStep(const ByteLevelOptions&, DecodeStep* next) : HoldingStep(next) {}
   void Take(std::string_view token) override {
     const std::optional<std::string> bytes = BytesFromAlphabet(token);
     pending_ += bytes.has_value() ? std::string_view(*bytes) : token;
-    PassOn(DecidedPrefix(pending_));
-  }
-  void Finish() override {
-    PassOn(pending_.size());
-    LinkedStep::Finish();
+    Release(DecidedPrefix(pending_));  // all but an unfinished character
   }
 
  private:
-  void PassOn(size_t n) {
-    if (n == 0) return;
+  void Emit(std::string_view bytes) override {
     std::string text;
-    AppendReplacingInvalid(std::string_view(pending_).substr(0, n), &text);
-    pending_.erase(0, n);
+    AppendReplacingInvalid(bytes, &text);
     next_->Take(text);
   }
-  std::string pending_;  // bytes of an unfinished character
 };
 
 struct MetaspaceOptions {
@@ -149,39 +164,32 @@ std::optional<char> ByteToken(std::string_view token) {
 struct ByteFallbackOptions {
   bool whole_run;  // one undecodable byte turns its whole run of byte tokens into U+FFFDs (tokenizers library)
 };
-class ByteFallbackStep final : public LinkedStep {
+class ByteFallbackStep final : public HoldingStep {
  public:
   ByteFallbackStep(const ByteFallbackOptions& options, DecodeStep* next)
-      : LinkedStep(next), whole_run_(options.whole_run) {}
+      : HoldingStep(next), whole_run_(options.whole_run) {}
   void Take(std::string_view token) override {
     if (const std::optional<char> byte = ByteToken(token)) {
       pending_.push_back(*byte);
-      if (!whole_run_) PassOn(DecidedPrefix(pending_));
+      if (!whole_run_) Release(DecidedPrefix(pending_));
       return;
     }
-    PassOn(pending_.size());
+    Release(pending_.size());
     next_->Take(token);
-  }
-  void Finish() override {
-    PassOn(pending_.size());
-    LinkedStep::Finish();
   }
 
  private:
-  void PassOn(size_t n) {
-    if (n == 0) return;
-    const std::string bytes = pending_.substr(0, n);
-    pending_.erase(0, n);
+  void Emit(std::string_view bytes) override {
     if (IsValidUtf8(bytes)) return next_->Take(bytes);
-    for (size_t pos = 0; pos < n;) {
+    for (size_t pos = 0; pos < bytes.size();) {
       const Utf8Step step = NextUtf8(bytes, pos);
       const bool good = step.valid && !whole_run_;
-      next_->Take(good ? std::string_view(bytes).substr(pos, step.n_bytes) : kReplacementUtf8);
+      next_->Take(good ? bytes.substr(pos, step.n_bytes) : kReplacementUtf8);
       pos += good ? step.n_bytes : 1;
     }
   }
+
   bool whole_run_;
-  std::string pending_;
 };
 
 struct FuseOptions {};

@@ -8,14 +8,13 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "duo/tokenizer.h"
+#include "text/tokenizer_for_test.h"
 #include "text/utf8.h"
 
 namespace duo {
 namespace {
 
 constexpr size_t kMaxGoldenBytes = size_t{64} << 20;
-
-std::string StyleDir(const std::string& style) { return DUO_SOURCE_DIR "/tests/data/tokenizers/" + style; }
 
 std::string FromHex(const std::string& hex) {
   std::string bytes;

@@ -2,21 +2,20 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/temp_dir_for_test.h"
 #include "duo/tokenizer.h"
 #include "text/added_tokens.h"
 #include "text/bpe_merge.h"
 #include "text/limits.h"
 #include "text/sentencepiece_file.h"
 #include "text/sentencepiece_model.h"
+#include "text/tokenizer_for_test.h"
 #include "text/tokenizer_json.h"
 #include "text/utf8.h"
 
@@ -40,38 +39,9 @@ Status Failure(const std::string& text) {
 }
 Status Failure(const Json& json) { return Failure(json.dump()); }
 
-Tokenizer Parse(const Json& json, const TokenizerConfig& config = {}) {
-  auto parsed = ParseTokenizerJson(json.dump(), "dir/tokenizer.json", config);
-  EXPECT_TRUE(parsed.ok()) << parsed.status().message();
-  return Tokenizer::Impl::Wrap(std::move(parsed).value());
-}
-
-Tokenizer OpenStyle(const std::string& style) {
-  Result<Tokenizer> opened = Tokenizer::Open(DUO_SOURCE_DIR "/tests/data/tokenizers/" + style);
-  EXPECT_TRUE(opened.ok()) << opened.status().message();
-  return std::move(opened).value();
-}
-
 std::string StyleFile(const std::string& style, const std::string& name) {
-  const std::string path = DUO_SOURCE_DIR "/tests/data/tokenizers/" + style + "/" + name;
-  return ReadFile(path, size_t{1} << 30).value();
+  return ReadFile(StyleDir(style) + "/" + name, size_t{1} << 30).value();
 }
-
-class TempDir {
- public:
-  TempDir() {
-    std::string pattern = testing::TempDir() + "/duo_text_XXXXXX";
-    path_ = mkdtemp(pattern.data());
-  }
-  ~TempDir() { std::filesystem::remove_all(path_); }
-  void Write(const std::string& name, const std::string& content) const {
-    std::ofstream(path_ + "/" + name, std::ios::binary) << content;
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 struct BadCase {
   const char* pointer;  // where in the minimal file
@@ -340,7 +310,7 @@ TEST(StreamDecoder, GivesAByteRunOfTheOtherDialectAtItsEnd) {
 }
 
 TEST(Decode, LeavesUnknownIdsOut) {
-  const Tokenizer tokenizer = Parse(Minimal());
+  const Tokenizer tokenizer = ParseTokenizer(Minimal());
   EXPECT_EQ(tokenizer.Decode({2, -5, 1000000, 3, 4, 0}), "ab<s> a");
   EXPECT_EQ(tokenizer.Decode({2, 3, 4, 0}, SpecialTokens::kNone), "ab a");
 }

@@ -1,4 +1,4 @@
-// A small random model for tests of the engine.
+// The shape of a small model for tests.
 #pragma once
 
 #include <cmath>
@@ -7,7 +7,7 @@
 
 namespace duo {
 
-/// 3 layers, 4 q heads, 2 KV heads of 16; random weights.
+/// 3 layers, 4 q heads, 2 KV heads of 16. Model::Random fills it.
 inline ModelConfig TinyConfig() {
   ModelConfig config;
   config.name = "tiny";

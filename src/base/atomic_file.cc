@@ -1,0 +1,78 @@
+#include "base/atomic_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+
+namespace duo {
+
+Status CheckReplaceable(const std::string& path) {
+  struct stat info {};
+  if (stat(path.c_str(), &info) != 0 || S_ISREG(info.st_mode)) return OkStatus();
+  return Status(StatusCode::kIo, path + ": is there and is not a regular file; it will not be replaced");
+}
+
+Result<AtomicFile> AtomicFile::Create(const std::string& path) {
+  DUO_RETURN_IF_ERROR(CheckReplaceable(path));
+  std::string temporary = path + ".tmp" + std::to_string(getpid());
+  const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd < 0) return Status(StatusCode::kIo, path + ": cannot be written: " + std::strerror(errno));
+  return AtomicFile(path, std::move(temporary), fd);
+}
+
+AtomicFile::AtomicFile(std::string path, std::string temporary, int fd)
+    : path_(std::move(path)), temporary_(std::move(temporary)), fd_(fd) {}
+
+AtomicFile::AtomicFile(AtomicFile&& other) noexcept
+    : path_(std::move(other.path_)),
+      temporary_(std::exchange(other.temporary_, {})),
+      fd_(std::exchange(other.fd_, -1)) {}
+
+AtomicFile& AtomicFile::operator=(AtomicFile&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(temporary_, other.temporary_);
+  std::swap(fd_, other.fd_);
+  return *this;
+}
+
+Status AtomicFile::Write(const void* data, size_t bytes) {
+  DUO_CHECK(fd_ >= 0, "writing to a file that has failed or is finished");
+  const char* at = static_cast<const char*>(data);
+  while (bytes > 0) {
+    const ssize_t n = write(fd_, at, bytes);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return Fail("cannot be written");
+    at += n;
+    bytes -= static_cast<size_t>(n);
+  }
+  return OkStatus();
+}
+
+Status AtomicFile::Commit() {
+  DUO_CHECK(fd_ >= 0, "finishing a file that has failed or is finished");
+  if (fsync(fd_) != 0) return Fail("cannot be flushed to disk");
+  // Network file systems report some failed writes only here.
+  if (close(std::exchange(fd_, -1)) != 0) return Fail("cannot be written");
+  if (rename(temporary_.c_str(), path_.c_str()) != 0) return Fail("cannot be renamed into place");
+  temporary_.clear();
+  return OkStatus();
+}
+
+Status AtomicFile::Fail(const char* what) {
+  Status status(StatusCode::kIo, path_ + ": " + what + ": " + std::strerror(errno));
+  Discard();
+  return status;
+}
+
+void AtomicFile::Discard() {
+  if (fd_ >= 0) close(std::exchange(fd_, -1));
+  if (!temporary_.empty()) unlink(std::exchange(temporary_, {}).c_str());
+}
+
+}  // namespace duo

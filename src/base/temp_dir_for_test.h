@@ -1,0 +1,44 @@
+// A directory for the files of one test.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <cstddef>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+namespace duo {
+
+/// Empty at first; removed with all that is in it.
+class TempDir {
+ public:
+  TempDir() : path_((std::filesystem::temp_directory_path() / "duo_test_XXXXXX").string()) {
+    EXPECT_NE(mkdtemp(path_.data()), nullptr) << path_;
+  }
+  ~TempDir() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  TempDir(const TempDir&) = delete;
+  TempDir& operator=(const TempDir&) = delete;
+
+  const std::string& path() const { return path_; }
+  std::string file(const std::string& name) const { return path_ + "/" + name; }
+  void Write(const std::string& name, std::string_view bytes) const {
+    std::ofstream out(file(name), std::ios::binary);
+    out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    ASSERT_TRUE(out.good()) << file(name);
+  }
+  /// Names that lie in it: a test that writes one file wants to see no other.
+  std::ptrdiff_t n_entries() const { return std::distance(std::filesystem::directory_iterator(path_), {}); }
+
+ private:
+  std::string path_;
+};
+
+}  // namespace duo

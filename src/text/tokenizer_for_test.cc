@@ -1,0 +1,25 @@
+#include "text/tokenizer_for_test.h"
+
+#include <gtest/gtest.h>
+
+#include <utility>
+
+#include "text/tokenizer_json.h"
+
+namespace duo {
+
+Tokenizer ParseTokenizer(const Json& json, const TokenizerConfig& config) {
+  auto parsed = ParseTokenizerJson(json.dump(), "dir/tokenizer.json", config);
+  EXPECT_TRUE(parsed.ok()) << parsed.status().message();
+  return Tokenizer::Impl::Wrap(std::move(parsed).value());
+}
+
+std::string StyleDir(const std::string& style) { return DUO_SOURCE_DIR "/tests/data/tokenizers/" + style; }
+
+Tokenizer OpenStyle(const std::string& style) {
+  Result<Tokenizer> opened = Tokenizer::Open(StyleDir(style));
+  EXPECT_TRUE(opened.ok()) << opened.status().message();
+  return std::move(opened).value();
+}
+
+}  // namespace duo
