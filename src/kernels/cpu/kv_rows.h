@@ -16,17 +16,63 @@ struct TileRows {
   size_t stride;  // bytes
 };
 
+// Rows of floats, in pairs of vectors: what FloatProducts asks of the type of a cache's elements.
 template <class V>
+struct F32Rows {
+  using F = typename V::F;
+  static constexpr int kElementBytes = 4;
+
+  DUO_ALWAYS_INLINE void LoadTwice(const char* p, F* a, F* b) {
+    *a = V::Load(p);
+    *b = V::Load(p + 4 * V::kLanes);
+  }
+  // The first n < 2 kLanes elements, zeros behind them.
+  DUO_ALWAYS_INLINE void LoadTwicePartial(const char* p, int n, F* a, F* b) {
+    *a = n < V::kLanes ? V::LoadPartial(p, n) : V::Load(p);
+    *b = n < V::kLanes ? V::Zero() : V::LoadPartial(p + 4 * V::kLanes, n - V::kLanes);
+  }
+  // Where element i of a row is in such a pair, and the pair back in the order of memory.
+  DUO_ALWAYS_INLINE int TwiceIndex(int i) { return i; }
+  DUO_ALWAYS_INLINE void Restore(F*, F*) {}
+
+  // n rows as floats, in the cache itself or in `tile`.
+  static TileRows Floats(const char* rows, int64_t, int head_dim, int, float*) {
+    return {rows, static_cast<size_t>(head_dim) * 4};
+  }
+};
+
+template <class V>
+struct Bf16Rows {
+  using F = typename V::F;
+  static constexpr int kElementBytes = 2;
+
+  DUO_ALWAYS_INLINE void LoadTwice(const char* p, F* a, F* b) { V::LoadBf16Twice(p, a, b); }
+  DUO_ALWAYS_INLINE void LoadTwicePartial(const char* p, int n, F* a, F* b) { V::LoadBf16TwicePartial(p, n, a, b); }
+  DUO_ALWAYS_INLINE int TwiceIndex(int i) { return V::TwiceIndex(i); }
+  DUO_ALWAYS_INLINE void Restore(F* a, F* b) { V::Restore(a, b); }
+
+  static TileRows Floats(const char* rows, int64_t n, int head_dim, int padded_dim, float* tile) {
+    for (int64_t r = 0; r < n; ++r) {
+      const char* row = rows + r * head_dim * 2;
+      float* out = tile + r * padded_dim;
+      int d = 0;
+      for (; d + V::kLanes <= head_dim; d += V::kLanes) V::Store(out + d, V::LoadBf16(row + 2 * d));
+      if (d < head_dim) V::Store(out + d, V::LoadBf16Partial(row + 2 * d, head_dim - d));
+    }
+    return {reinterpret_cast<const char*>(tile), static_cast<size_t>(padded_dim) * 4};
+  }
+};
+
+template <class V, class Rows>
 struct FloatProducts {
   using F = typename V::F;
   using Unit = F;
   struct Elements {  // 2 kLanes elements of a row
     F a, b;
   };
-  struct ValueUnits {  // [2]: 2 kLanes dimensions of a row
-    F a, b;
-  };
+  using ValueUnits = Elements;
   static constexpr int kPerUnit = 1;
+  static constexpr int kElementBytes = Rows::kElementBytes;
   static constexpr int kKeyTile = 64;
 
   DUO_ALWAYS_INLINE F MulAdd(Unit a, Unit b, F c) { return V::Fma(a, b, c); }
@@ -55,94 +101,41 @@ struct FloatProducts {
     V::Store(w + i + V::kLanes, p1);
   }
   DUO_ALWAYS_INLINE F Exp2(F x) { return V::Exp2(x); }
-};
-
-template <class V>
-struct F32Cache : FloatProducts<V> {
-  using Base = FloatProducts<V>;
-  using F = typename V::F;
-  using Elements = typename Base::Elements;
-  using ValueUnits = typename Base::ValueUnits;
-  static constexpr int kElementBytes = 4;
-
-  DUO_ALWAYS_INLINE Elements LoadElements(const char* p) { return {V::Load(p), V::Load(p + 4 * V::kLanes)}; }
-  DUO_ALWAYS_INLINE Elements LoadElementsPartial(const char* p, int n) {
-    const int m = n < V::kLanes ? n : V::kLanes;
-    if (n >= V::kLanes) return {V::Load(p), V::LoadPartial(p + 4 * V::kLanes, n - m)};
-    return {V::LoadPartial(p, n), V::Zero()};
-  }
-  DUO_ALWAYS_INLINE void PrepareQuery(const float* q, int n, char* out) {
-    for (int i = 0; i < 2 * V::kLanes; ++i) {
-      const float x = i < n ? q[i] : 0.0f;
-      __builtin_memcpy(out + 4 * i, &x, sizeof x);
-    }
-  }
-  DUO_ALWAYS_INLINE ValueUnits LoadValues(const char* row, const char*) {
-    const Elements e = LoadElements(row);
-    return {e.a, e.b};
-  }
-  DUO_ALWAYS_INLINE ValueUnits LoadValuesPartial(const char* row, const char*, int n) {
-    const Elements e = LoadElementsPartial(row, n);
-    return {e.a, e.b};
-  }
-  DUO_ALWAYS_INLINE void RestoreDims(F*, F*) {}
-
-  static TileRows PrepareKeys(const char* rows, int64_t, int head_dim, int, float*) {
-    return {rows, static_cast<size_t>(head_dim) * 4};
-  }
-  static TileRows PrepareValues(const char* rows, int64_t n, int head_dim, int padded_dim, float* tile) {
-    return PrepareKeys(rows, n, head_dim, padded_dim, tile);
-  }
-};
-
-template <class V>
-struct WidenedBf16Cache : FloatProducts<V> {
-  using Base = FloatProducts<V>;
-  using F = typename V::F;
-  using Elements = typename Base::Elements;
-  using ValueUnits = typename Base::ValueUnits;
-  static constexpr int kElementBytes = 2;
 
   DUO_ALWAYS_INLINE Elements LoadElements(const char* p) {
     Elements e;
-    V::LoadBf16Twice(p, &e.a, &e.b);
+    Rows::LoadTwice(p, &e.a, &e.b);
     return e;
   }
   DUO_ALWAYS_INLINE Elements LoadElementsPartial(const char* p, int n) {
     Elements e;
-    V::LoadBf16TwicePartial(p, n, &e.a, &e.b);
+    Rows::LoadTwicePartial(p, n, &e.a, &e.b);
     return e;
   }
   DUO_ALWAYS_INLINE void PrepareQuery(const float* q, int n, char* out) {
     for (int i = 0; i < 2 * V::kLanes; ++i) {
       const float x = i < n ? q[i] : 0.0f;
-      __builtin_memcpy(out + 4 * V::TwiceIndex(i), &x, sizeof x);
+      __builtin_memcpy(out + 4 * Rows::TwiceIndex(i), &x, sizeof x);
     }
   }
-  DUO_ALWAYS_INLINE ValueUnits LoadValues(const char* row, const char*) {
-    const Elements e = LoadElements(row);
-    return {e.a, e.b};
-  }
+  DUO_ALWAYS_INLINE ValueUnits LoadValues(const char* row, const char*) { return LoadElements(row); }
   DUO_ALWAYS_INLINE ValueUnits LoadValuesPartial(const char* row, const char*, int n) {
-    const Elements e = LoadElementsPartial(row, n);
-    return {e.a, e.b};
+    return LoadElementsPartial(row, n);
   }
-  DUO_ALWAYS_INLINE void RestoreDims(F* a, F* b) { V::Restore(a, b); }
+  DUO_ALWAYS_INLINE void RestoreDims(F* a, F* b) { Rows::Restore(a, b); }
 
   static TileRows PrepareKeys(const char* rows, int64_t n, int head_dim, int padded_dim, float* tile) {
-    for (int64_t r = 0; r < n; ++r) {
-      const char* row = rows + r * head_dim * 2;
-      float* out = tile + r * padded_dim;
-      int d = 0;
-      for (; d + V::kLanes <= head_dim; d += V::kLanes) V::Store(out + d, V::LoadBf16(row + 2 * d));
-      if (d < head_dim) V::Store(out + d, V::LoadBf16Partial(row + 2 * d, head_dim - d));
-    }
-    return {reinterpret_cast<const char*>(tile), static_cast<size_t>(padded_dim) * 4};
+    return Rows::Floats(rows, n, head_dim, padded_dim, tile);
   }
   static TileRows PrepareValues(const char* rows, int64_t n, int head_dim, int padded_dim, float* tile) {
-    return PrepareKeys(rows, n, head_dim, padded_dim, tile);
+    return Rows::Floats(rows, n, head_dim, padded_dim, tile);
   }
 };
+
+template <class V>
+using F32Cache = FloatProducts<V, F32Rows<V>>;
+template <class V>
+using WidenedBf16Cache = FloatProducts<V, Bf16Rows<V>>;
 
 }  // namespace
 }  // namespace duo

@@ -1,4 +1,4 @@
-// Vectors of 8 floats, AVX2 and FMA. The functions that decode_loop.h, prefill_loop.h and kv_rows.h ask for.
+// Vectors of 8 floats, AVX2, FMA and F16C: the functions that the loops (*_loop.h) and kv_rows.h ask for.
 #pragma once
 
 #include <immintrin.h>
@@ -14,6 +14,8 @@ namespace {
 
 struct VecAvx2 {
   using F = __m256;
+  typedef uint32_t Bits __attribute__((vector_size(32)));   // the bits of F's lanes
+  typedef uint64_t Words __attribute__((vector_size(32)));  // the same in larger lanes
   static constexpr int kLanes = 8;
   static constexpr int kTileRows = 4;       // 4 x 3 accumulators, 3 vectors of queries, 1 broadcast: 16 registers
   static constexpr int kDecodeVectors = 2;  // chunks of 2 kLanes dimensions per pass of decode for 1 or 2 heads
@@ -32,14 +34,29 @@ struct VecAvx2 {
   DUO_ALWAYS_INLINE void StorePartial(float* p, F x, int n) { _mm256_maskstore_ps(p, First(n), x); }
 
   // kLanes bf16 as floats.
-  DUO_ALWAYS_INLINE F LoadBf16(const char* p) {
-    const __m128i x = _mm_loadu_si128(static_cast<const __m128i*>(static_cast<const void*>(p)));
+  DUO_ALWAYS_INLINE F LoadBf16(const void* p) {
+    const __m128i x = _mm_loadu_si128(static_cast<const __m128i*>(p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
   }
-  DUO_ALWAYS_INLINE F LoadBf16Partial(const char* p, int n) {
+  DUO_ALWAYS_INLINE F LoadBf16Partial(const void* p, int n) {
     char whole[16] = {};
     __builtin_memcpy(whole, p, 2 * static_cast<size_t>(n));
     return LoadBf16(whole);
+  }
+  // kLanes IEEE halves as floats.
+  DUO_ALWAYS_INLINE F LoadF16(const void* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+  }
+  DUO_ALWAYS_INLINE F LoadF16Partial(const void* p, int n) {
+    char whole[16] = {};
+    __builtin_memcpy(whole, p, 2 * static_cast<size_t>(n));
+    return LoadF16(whole);
+  }
+  // The low halves of the lanes, whose high halves are zero.
+  DUO_ALWAYS_INLINE void StoreLow16(void* p, Bits x) {
+    const __m256i lanes = (__m256i)x;
+    _mm_storeu_si128(static_cast<__m128i*>(p),
+                     _mm_packus_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256(lanes, 1)));
   }
   // 2 kLanes bf16 as floats in the order that is cheapest: even elements, odd elements.
   DUO_ALWAYS_INLINE void LoadBf16Twice(const char* p, F* even, F* odd) {
@@ -63,8 +80,12 @@ struct VecAvx2 {
   DUO_ALWAYS_INLINE F Add(F a, F b) { return _mm256_add_ps(a, b); }
   DUO_ALWAYS_INLINE F Sub(F a, F b) { return _mm256_sub_ps(a, b); }
   DUO_ALWAYS_INLINE F Mul(F a, F b) { return _mm256_mul_ps(a, b); }
+  DUO_ALWAYS_INLINE F Div(F a, F b) { return _mm256_div_ps(a, b); }
   DUO_ALWAYS_INLINE F Fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+  DUO_ALWAYS_INLINE F MulSub(F a, F b, F c) { return _mm256_fmsub_ps(a, b, c); }  // a b - c
+  // b where one of them is NaN.
   DUO_ALWAYS_INLINE F Max(F a, F b) { return _mm256_max_ps(a, b); }
+  DUO_ALWAYS_INLINE F Min(F a, F b) { return _mm256_min_ps(a, b); }
   DUO_ALWAYS_INLINE bool AnyGreater(F a, F b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0; }
   DUO_ALWAYS_INLINE float HorizontalMax(F a) {
     __m128 x = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
@@ -77,10 +98,22 @@ struct VecAvx2 {
     return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
   }
 
+  // To the nearest integer.
+  DUO_ALWAYS_INLINE F Round(F x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  // x 2^n for integers -150 <= n <= 128; in two factors, because 2^n alone may be no normal float.
+  DUO_ALWAYS_INLINE F Scale(F x, F n) {
+    const __m256i whole = _mm256_cvtps_epi32(n);
+    const __m256i first = _mm256_srai_epi32(whole, 1);
+    return Mul(Mul(x, PowerOfTwo(first)), PowerOfTwo(_mm256_sub_epi32(whole, first)));
+  }
+  DUO_ALWAYS_INLINE F PowerOfTwo(__m256i n) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+  }
+
   // 2^x for x <= 0; 0 below 2^-126 and for -inf, NaN for NaN.
   DUO_ALWAYS_INLINE F Exp2(F x) {
     const F y = _mm256_max_ps(Set(-126.0f), x);  // of a NaN: the second operand
-    const F n = _mm256_round_ps(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const F n = Round(y);
     const F f = Sub(y, n);
     F p = Fma(Set(kExp2C6), f, Set(kExp2C5));
     p = Fma(p, f, Set(kExp2C4));

@@ -1,4 +1,4 @@
-// Vectors of 16 floats, AVX-512 F, BW, VL, DQ. The functions that decode_loop.h, prefill_loop.h and kv_rows.h ask for.
+// Vectors of 16 floats, AVX-512 F, BW, VL, DQ: the functions that the loops (*_loop.h) and kv_rows.h ask for.
 #pragma once
 
 #include <immintrin.h>
@@ -14,6 +14,8 @@ namespace {
 
 struct VecAvx512 {
   using F = __m512;
+  typedef uint32_t Bits __attribute__((vector_size(64)));   // the bits of F's lanes
+  typedef uint64_t Words __attribute__((vector_size(64)));  // the same in larger lanes
   static constexpr int kLanes = 16;
   static constexpr int kTileRows = 8;       // 8 x 3 accumulators, 3 vectors of queries, 1 broadcast: 28 of 32 registers
   static constexpr int kDecodeVectors = 4;  // chunks of 2 kLanes dimensions per pass of decode for 1 or 2 heads
@@ -30,10 +32,19 @@ struct VecAvx512 {
 
   DUO_ALWAYS_INLINE F Widen(__m256i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16)); }
   // kLanes bf16 as floats.
-  DUO_ALWAYS_INLINE F LoadBf16(const char* p) {
-    return Widen(_mm256_loadu_si256(static_cast<const __m256i*>(static_cast<const void*>(p))));
+  DUO_ALWAYS_INLINE F LoadBf16(const void* p) { return Widen(_mm256_loadu_si256(static_cast<const __m256i*>(p))); }
+  DUO_ALWAYS_INLINE F LoadBf16Partial(const void* p, int n) { return Widen(_mm256_maskz_loadu_epi16(First(n), p)); }
+  // kLanes IEEE halves as floats.
+  DUO_ALWAYS_INLINE F LoadF16(const void* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
   }
-  DUO_ALWAYS_INLINE F LoadBf16Partial(const char* p, int n) { return Widen(_mm256_maskz_loadu_epi16(First(n), p)); }
+  DUO_ALWAYS_INLINE F LoadF16Partial(const void* p, int n) {
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(First(n), p));
+  }
+  // The low halves of the lanes, whose high halves are zero.
+  DUO_ALWAYS_INLINE void StoreLow16(void* p, Bits x) {
+    _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16((__m512i)x));
+  }
   // 2 kLanes bf16 as floats in the order that is cheapest: even elements, odd elements.
   DUO_ALWAYS_INLINE void Split(__m512i x, F* even, F* odd) {
     *even = _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
@@ -56,16 +67,25 @@ struct VecAvx512 {
   DUO_ALWAYS_INLINE F Add(F a, F b) { return _mm512_add_ps(a, b); }
   DUO_ALWAYS_INLINE F Sub(F a, F b) { return _mm512_sub_ps(a, b); }
   DUO_ALWAYS_INLINE F Mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  DUO_ALWAYS_INLINE F Div(F a, F b) { return _mm512_div_ps(a, b); }
   DUO_ALWAYS_INLINE F Fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  DUO_ALWAYS_INLINE F MulSub(F a, F b, F c) { return _mm512_fmsub_ps(a, b, c); }  // a b - c
+  // b where one of them is NaN.
   DUO_ALWAYS_INLINE F Max(F a, F b) { return _mm512_max_ps(a, b); }
+  DUO_ALWAYS_INLINE F Min(F a, F b) { return _mm512_min_ps(a, b); }
   DUO_ALWAYS_INLINE bool AnyGreater(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0; }
   DUO_ALWAYS_INLINE float HorizontalMax(F a) { return _mm512_reduce_max_ps(a); }
   DUO_ALWAYS_INLINE float HorizontalSum(F a) { return _mm512_reduce_add_ps(a); }
 
+  // To the nearest integer.
+  DUO_ALWAYS_INLINE F Round(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  // x 2^n for integers n.
+  DUO_ALWAYS_INLINE F Scale(F x, F n) { return _mm512_scalef_ps(x, n); }
+
   // 2^x for x <= 0. The bound keeps -inf from becoming -inf - -inf; 2^-200 is 0 as a float.
   DUO_ALWAYS_INLINE F Exp2(F x) {
     x = _mm512_max_ps(Set(-200.0f), x);  // of a NaN: the second operand
-    const F n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const F n = Round(x);
     const F f = Sub(x, n);
     F p = Fma(Set(kExp2C6), f, Set(kExp2C5));
     p = Fma(p, f, Set(kExp2C4));
@@ -77,7 +97,7 @@ struct VecAvx512 {
   // Good to bf16.
   DUO_ALWAYS_INLINE F ShortExp2(F x) {
     x = _mm512_max_ps(Set(-200.0f), x);  // of a NaN: the second operand
-    const F n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const F n = Round(x);
     const F f = Sub(x, n);
     F p = Fma(Set(kShortExp2C4), f, Set(kShortExp2C3));
     p = Fma(p, f, Set(kShortExp2C2));

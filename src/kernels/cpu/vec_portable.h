@@ -1,4 +1,4 @@
-// Vectors of 4 floats in the compilers' generic notation: what the attention loops are written over (see vec_avx512.h).
+// Vectors of 4 floats in the compilers' generic notation: what the loops (*_loop.h) and kv_rows.h ask for.
 #pragma once
 
 #include <cstddef>
@@ -12,6 +12,10 @@ namespace {
 
 struct VecPortable {
   typedef float F __attribute__((vector_size(16)));
+  typedef uint32_t Bits __attribute__((vector_size(16)));   // the bits of F's lanes
+  typedef uint64_t Words __attribute__((vector_size(16)));  // the same in larger lanes
+  typedef int32_t Ints __attribute__((vector_size(16)));
+  typedef uint16_t Halves __attribute__((vector_size(16)));
   static constexpr int kLanes = 4;
   static constexpr int kTileRows = 4;       // accumulators of a prefill micro-kernel: kTileRows x up to 3
   static constexpr int kDecodeVectors = 2;  // chunks of 2 kLanes dimensions per pass of decode for 1 or 2 heads
@@ -37,22 +41,38 @@ struct VecPortable {
   DUO_ALWAYS_INLINE void StorePartial(float* p, F x, int n) {
     for (int i = 0; i < n; ++i) p[i] = x[i];
   }
-  DUO_ALWAYS_INLINE float FromBf16(const char* p) {
-    uint16_t h;
-    __builtin_memcpy(&h, p, sizeof h);
-    const uint32_t u = static_cast<uint32_t>(h) << 16;
-    float f;
-    __builtin_memcpy(&f, &u, sizeof f);
-    return f;
+  // kLanes 16-bit numbers. Zeros are shuffled in behind each, which is one instruction where gcc 12 makes five of
+  // __builtin_convertvector; the low half of a lane is taken to be the first in memory, as it is in the files.
+  DUO_ALWAYS_INLINE Bits Load16(const void* p) {
+    Words x = {0, 0};
+    uint64_t four;
+    __builtin_memcpy(&four, p, sizeof four);
+    x[0] = four;
+    return (Bits)__builtin_shufflevector((Halves)x, (Halves)Zero(), 0, 8, 1, 9, 2, 10, 3, 11);
+  }
+  DUO_ALWAYS_INLINE Bits Load16Partial(const void* p, int n) {
+    char whole[8] = {};
+    __builtin_memcpy(whole, p, 2 * static_cast<size_t>(n));
+    return Load16(whole);
   }
   // kLanes bf16 as floats.
-  DUO_ALWAYS_INLINE F LoadBf16(const char* p) {
-    return F{FromBf16(p), FromBf16(p + 2), FromBf16(p + 4), FromBf16(p + 6)};
+  DUO_ALWAYS_INLINE F LoadBf16(const void* p) { return (F)(Load16(p) << 16); }
+  DUO_ALWAYS_INLINE F LoadBf16Partial(const void* p, int n) { return (F)(Load16Partial(p, n) << 16); }
+  // kLanes IEEE halves as floats.
+  DUO_ALWAYS_INLINE F LoadF16(const void* p) { return FromF16(Load16(p)); }
+  DUO_ALWAYS_INLINE F LoadF16Partial(const void* p, int n) { return FromF16(Load16Partial(p, n)); }
+  // Exponent and mantissa moved to a float's places make a number 2^112 times too small, also where the half is
+  // subnormal; the product is exact. Infinity and NaN (exponent 31) get the float's largest exponent.
+  DUO_ALWAYS_INLINE F FromF16(Bits x) {
+    const Bits magnitude = (x & 0x7fff) << 13;
+    const Bits special = (Bits)((Ints)magnitude >= 0x1f << 23) & 0x7f800000;
+    return (F)((Bits)((F)magnitude * 0x1p112f) | special | (x & 0x8000) << 16);
   }
-  DUO_ALWAYS_INLINE F LoadBf16Partial(const char* p, int n) {
-    F x = Zero();
-    for (int i = 0; i < n; ++i) x[i] = FromBf16(p + 2 * i);
-    return x;
+  // The low halves of the lanes, whose high halves are zero.
+  DUO_ALWAYS_INLINE void StoreLow16(void* p, Bits x) {
+    uint16_t low[kLanes];
+    for (int i = 0; i < kLanes; ++i) low[i] = static_cast<uint16_t>(x[i]);
+    __builtin_memcpy(p, low, sizeof low);
   }
   // 2 kLanes bf16 as floats in the order that is cheapest; Restore puts such a pair back into the order of memory.
   DUO_ALWAYS_INLINE void LoadBf16Twice(const char* p, F* a, F* b) {
@@ -69,10 +89,18 @@ struct VecPortable {
   DUO_ALWAYS_INLINE F Add(F a, F b) { return a + b; }
   DUO_ALWAYS_INLINE F Sub(F a, F b) { return a - b; }
   DUO_ALWAYS_INLINE F Mul(F a, F b) { return a * b; }
+  DUO_ALWAYS_INLINE F Div(F a, F b) { return a / b; }
   DUO_ALWAYS_INLINE F Fma(F a, F b, F c) { return a * b + c; }
+  DUO_ALWAYS_INLINE F MulSub(F a, F b, F c) { return a * b - c; }
+  // b where one of them is NaN.
   DUO_ALWAYS_INLINE F Max(F a, F b) {
     F r;
     for (int i = 0; i < 4; ++i) r[i] = a[i] > b[i] ? a[i] : b[i];
+    return r;
+  }
+  DUO_ALWAYS_INLINE F Min(F a, F b) {
+    F r;
+    for (int i = 0; i < 4; ++i) r[i] = a[i] < b[i] ? a[i] : b[i];
     return r;
   }
   DUO_ALWAYS_INLINE bool AnyGreater(F a, F b) { return a[0] > b[0] || a[1] > b[1] || a[2] > b[2] || a[3] > b[3]; }
@@ -81,6 +109,16 @@ struct VecPortable {
     return x > y ? x : y;
   }
   DUO_ALWAYS_INLINE float HorizontalSum(F a) { return (a[0] + a[1]) + (a[2] + a[3]); }
+
+  // To the nearest integer, for |x| < 2^22: there 1.5 * 2^23 + x has no bits behind the point.
+  DUO_ALWAYS_INLINE F Round(F x) { return (x + 12582912.0f) - 12582912.0f; }
+  // x 2^n for integers -150 <= n <= 128; in two factors, because 2^n alone may be no normal float.
+  DUO_ALWAYS_INLINE F Scale(F x, F n) {
+    const F first = Round(n * 0.5f);
+    return x * PowerOfTwo(first) * PowerOfTwo(n - first);
+  }
+  // The low bits of 1.5 * 2^23 + 127 + n are the biased exponent.
+  DUO_ALWAYS_INLINE F PowerOfTwo(F n) { return (F)((Bits)(n + 12583039.0f) << 23); }
 
   // 2^x for x <= 0; 0 below 2^-126 and for -inf, NaN for NaN. Adding 1.5 * 2^23 rounds x to the nearest integer n in
   // the low bits.

@@ -1,0 +1,32 @@
+// Elements of every type that weights have as vectors of floats, for a vector type V (vec_<isa>.h).
+#pragma once
+
+#include <cstdint>
+
+#include "base/bf16.h"
+#include "kernels/cpu/inline.h"
+
+namespace duo {
+namespace {
+
+template <class V>
+struct Widened {
+  using F = typename V::F;
+
+  DUO_ALWAYS_INLINE F Load(const float* p) { return V::Load(p); }
+  DUO_ALWAYS_INLINE F Load(const bf16* p) { return V::LoadBf16(p); }
+  DUO_ALWAYS_INLINE F Load(const f16* p) { return V::LoadF16(p); }
+
+  DUO_ALWAYS_INLINE F LoadPartial(const float* p, int n) { return V::LoadPartial(p, n); }
+  DUO_ALWAYS_INLINE F LoadPartial(const bf16* p, int n) { return V::LoadBf16Partial(p, n); }
+  DUO_ALWAYS_INLINE F LoadPartial(const f16* p, int n) { return V::LoadF16Partial(p, n); }
+
+  // One vector of the n elements that are left, zeros behind them; memory behind them is not touched.
+  template <typename T>
+  DUO_ALWAYS_INLINE F LoadUpTo(const T* p, int64_t n) {
+    return n >= V::kLanes ? Load(p) : LoadPartial(p, static_cast<int>(n));
+  }
+};
+
+}  // namespace
+}  // namespace duo
