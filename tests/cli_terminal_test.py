@@ -119,7 +119,7 @@ class TerminalTest(CliTest):
         terminal.send(b"The cow\n")
         terminal.expect(b"The cow\r\n")
         while not terminal.seen:
-            terminal.seen += terminal._read()
+            terminal.seen += terminal.read()
         os.kill(terminal.pid, signal.SIGTERM)
         self.assertEqual(terminal.end()[1], 0)
 
