@@ -98,6 +98,7 @@ def visible(n: int, sink: int, recent: int) -> np.ndarray:
 
 def attention(x: np.ndarray, w: Weights, prefix: str, config: Config, retrieval: list[int], sink: int,
               recent: int) -> np.ndarray:
+    """Of all q heads before o_proj: [tokens, heads, head_dim]."""
     n, d = len(x), head_dim(config)
     n_heads, n_kv = config["num_attention_heads"], config["num_key_value_heads"]
     def project(name: str, heads: int) -> np.ndarray:
@@ -115,7 +116,16 @@ def attention(x: np.ndarray, w: Weights, prefix: str, config: Config, retrieval:
         scores = np.where(mask, q[:, h] @ k[:, kv].T / math.sqrt(d), -np.inf)
         p = np.exp(scores - scores.max(-1, keepdims=True))
         out[:, h] = p / p.sum(-1, keepdims=True) @ v[:, kv]
-    return out.reshape(n, -1) @ w[prefix + "o_proj.weight"].T + w.get(prefix + "o_proj.bias", 0)
+    return out
+
+
+def rest_of_layer(x: np.ndarray, attended: np.ndarray, w: Weights, p: str, config: Config) -> np.ndarray:
+    """x behind the layer with prefix p, from x before it and the heads' attention."""
+    x = x + attended.reshape(len(x), -1) @ w[p + "self_attn.o_proj.weight"].T + w.get(p + "self_attn.o_proj.bias", 0)
+    h = rms_norm(x, w[p + "post_attention_layernorm.weight"], config["rms_norm_eps"])
+    gate = h @ w[p + "mlp.gate_proj.weight"].T + w.get(p + "mlp.gate_proj.bias", 0)
+    up = h @ w[p + "mlp.up_proj.weight"].T + w.get(p + "mlp.up_proj.bias", 0)
+    return x + gate / (1 + np.exp(-gate)) * up @ w[p + "mlp.down_proj.weight"].T + w.get(p + "mlp.down_proj.bias", 0)
 
 
 def forward(ids: list[int], w: Weights, config: Config, retrieval: list[list[int]], sink: int,
@@ -126,14 +136,42 @@ def forward(ids: list[int], w: Weights, config: Config, retrieval: list[list[int
     for layer in range(config["num_hidden_layers"]):
         p = f"model.layers.{layer}."
         h = rms_norm(x, w[p + "input_layernorm.weight"], eps)
-        x = x + attention(h, w, p + "self_attn.", config, retrieval[layer], sink, recent)
-        h = rms_norm(x, w[p + "post_attention_layernorm.weight"], eps)
-        gate = h @ w[p + "mlp.gate_proj.weight"].T + w.get(p + "mlp.gate_proj.bias", 0)
-        up = h @ w[p + "mlp.up_proj.weight"].T + w.get(p + "mlp.up_proj.bias", 0)
-        x = x + gate / (1 + np.exp(-gate)) * up @ w[p + "mlp.down_proj.weight"].T + w.get(p + "mlp.down_proj.bias", 0)
+        x = rest_of_layer(x, attention(h, w, p + "self_attn.", config, retrieval[layer], sink, recent), w, p, config)
     hidden = rms_norm(x, w["model.norm.weight"], eps)
     head = w["model.embed_tokens.weight" if config["tie_word_embeddings"] else "lm_head.weight"]
     return hidden, hidden @ head.T
+
+
+def distill_loss(ids: list[int], w: Weights, config: Config, gates: np.ndarray, sink: int, recent: int,
+                 labels: tuple[int, int]) -> float:
+    """DuoAttention's (arXiv:2410.10819 section 2.2): teacher with full attention; student whose heads mix the teacher's
+    full attention with streaming attention of their own; mean square of their hidden states' difference at the labels."""
+    eps, group = config["rms_norm_eps"], config["num_attention_heads"] // config["num_key_value_heads"]
+    everything, nothing = np.ones(gates.shape[1], int), np.zeros(gates.shape[1], int)
+    teacher = student = w["model.embed_tokens.weight"][ids]
+    for layer in range(config["num_hidden_layers"]):
+        p = f"model.layers.{layer}."
+        norm = w[p + "input_layernorm.weight"]
+        full = attention(rms_norm(teacher, norm, eps), w, p + "self_attn.", config, everything, sink, recent)
+        streaming = attention(rms_norm(student, norm, eps), w, p + "self_attn.", config, nothing, sink, recent)
+        gate = np.repeat(gates[layer], group)[None, :, None]
+        teacher = rest_of_layer(teacher, full, w, p, config)
+        student = rest_of_layer(student, gate * full + (1 - gate) * streaming, w, p, config)
+    rows, norm = slice(labels[0], labels[1] + 1), w["model.norm.weight"]
+    return float(((rms_norm(teacher[rows], norm, eps) - rms_norm(student[rows], norm, eps)) ** 2).mean())
+
+
+def identify_case(ids: list[int], w: Weights, config: Config, gates: np.ndarray, sink: int, recent: int) -> dict:
+    labels, reg_weight, step = (len(ids) * 2 // 3, len(ids) - 1), 0.05, 1e-5
+    def loss(at: np.ndarray) -> float: return distill_loss(ids, w, config, at, sink, recent, labels)
+    gradient = np.zeros(gates.shape)  # central differences: off by O(step^2)
+    for i in range(gates.size):
+        bump = np.zeros(gates.size)
+        bump[i] = step
+        bump = bump.reshape(gates.shape)
+        gradient.flat[i] = (loss(gates + bump) - loss(gates - bump)) / (2 * step) + reg_weight / gates.size
+    return dict(label_positions=labels, reg_weight=reg_weight, distill_loss=loss(gates),
+                reg_loss=float(abs(gates).mean()), alpha_grad=gradient.tolist())
 
 
 def tensor_shapes(config: Config) -> dict[str, tuple[int, ...]]:
@@ -256,7 +294,8 @@ def make_case(directory: Path, name: str, seed: int) -> None:
         hidden_full_last=f64(hidden_full[-1]), hidden_duo_last=f64(hidden_duo[-1])))
     (directory / "golden.json").write_text(json.dumps(dict(
         prompt_ids=prompt, sink=sink, recent=recent, sparsity=sparsity, retrieval_heads=retrieval,
-        greedy_full=greedy(prompt, 8, full), greedy_duo=greedy(prompt, 8, duo))))
+        greedy_full=greedy(prompt, 8, full), greedy_duo=greedy(prompt, 8, duo),
+        identify=identify_case(prompt, weights, config, gates, sink, recent))))
     print(f"{name}: largest logit {abs(logits_full).max():.2f}, "
           f"full and duo differ by {abs(logits_full - logits_duo).max():.2f}")
 

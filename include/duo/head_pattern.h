@@ -58,6 +58,12 @@ Result<HeadChoice> ChooseBySparsity(const HeadPattern& pattern, double sparsity)
 /// Keeps gate >= threshold.
 HeadChoice ChooseByThreshold(const HeadPattern& pattern, double threshold);
 
+/// Layer-exclusive: each layer wholly retrieval or wholly streaming. Of L layers keep the L - ceil(sparsity*(L-1)) (all
+/// if sparsity <= 0, none if >= 1) with the largest sums of clipped gates, which is the choice that changes the gates
+/// least: sum over heads of |gate - assigned|. Ties: the lower layer. (ZigzagAttention, arXiv:2508.12407, has the idea;
+/// the criterion is ours.) sparsity must be in [0,1].
+Result<HeadChoice> ChooseLayersBySparsity(const HeadPattern& pattern, double sparsity);
+
 /// As many retrieval heads as ChooseBySparsity would keep, drawn at random by `seed`: the counter-example.
 Result<HeadChoice> ChooseAtRandom(int n_layers, int n_kv_heads, double sparsity, uint64_t seed);
 

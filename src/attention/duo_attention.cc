@@ -23,6 +23,7 @@ AttentionShape ShapeOf(const AttentionInput& input, const KvLayout& layout, int6
   return {.group = input.group,
           .head_dim = layout.head_dim,
           .q_stride = static_cast<int64_t>(layout.heads.n_kv_heads) * input.group * layout.head_dim,
+          .lse_stride = static_cast<int64_t>(layout.heads.n_kv_heads) * input.group,
           .q_pos = pos,
           .n_tokens = input.n_tokens,
           .kv_type = layout.type,
@@ -71,7 +72,8 @@ Status DuoAttention::Decode(const AttentionInput& input, int layer, SplitKvCache
                     .v = v,
                     .ranges = {},
                     .n_ranges = 1,
-                    .out = input.out + static_cast<int64_t>(h) * input.group * dim};
+                    .out = input.out + static_cast<int64_t>(h) * input.group * dim,
+                    .lse = input.lse == nullptr ? nullptr : input.lse + h * input.group};
     if (place.retrieval) {
       head.ranges[0] = {0, pos + 1};
     } else {
@@ -117,7 +119,8 @@ Status DuoAttention::Prefill(const AttentionInput& input, int layer, SplitKvCach
                      .n_sink_rows = 0,
                      .body_pos = 0,
                      .mask = {},
-                     .out = input.out + static_cast<int64_t>(h) * input.group * dim};
+                     .out = input.out + static_cast<int64_t>(h) * input.group * dim,
+                     .lse = input.lse == nullptr ? nullptr : input.lse + h * input.group};
     if (!place.retrieval) {
       head.n_rows = window.n_rows;
       head.n_sink_rows = window.n_sink_rows;

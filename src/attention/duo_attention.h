@@ -26,6 +26,7 @@ struct AttentionInput {
   TokenKind kind = TokenKind::kPrompt;
   ComputeType compute = ComputeType::kBF16;
   float* out = nullptr;  // [n_tokens, n_kv_heads * group, head_dim]
+  float* lse = nullptr;  // [n_tokens, n_kv_heads * group] log of each query's sum of exp(score), or null
 };
 
 /// Holds the scratch in which a chunk's streaming keys and values stand in order of position. One per session.

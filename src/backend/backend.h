@@ -50,6 +50,7 @@ struct DecodeHead {
   RowRange ranges[2];
   int n_ranges = 0;
   float* out = nullptr;  // [group, head_dim]
+  float* lse = nullptr;  // [group] log of the sum of exp(score), or null
 };
 
 struct PrefillHead {
@@ -61,14 +62,16 @@ struct PrefillHead {
   int64_t body_pos = 0;     // any other body_pos + (r - n_sink_rows)
   LambdaMask mask;
   float* out = nullptr;  // token t: out + t * q_stride
+  float* lse = nullptr;  // token t: lse + t * lse_stride, [group] there, or null
 };
 
 /// What all heads of one attention call share.
 struct AttentionShape {
   int group = 1;
   int head_dim = 0;
-  int64_t q_stride = 0;  // floats between tokens of q and of out
-  int64_t q_pos = 0;     // absolute position of the first token
+  int64_t q_stride = 0;    // floats between tokens of q and of out
+  int64_t lse_stride = 0;  // floats between tokens of lse
+  int64_t q_pos = 0;       // absolute position of the first token
   int64_t n_tokens = 1;
   DType kv_type = DType::kBF16;
   ComputeType compute = ComputeType::kBF16;
@@ -107,6 +110,8 @@ struct BackendTimes {
   double linear_s = 0;
 };
 
+class IdentifyOps;  // backend/identify_ops.h
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -141,6 +146,9 @@ class Backend {
   virtual Status PrefillAttention(const AttentionShape& shape, std::span<const PrefillHead> heads) = 0;
   /// gate = silu(gate) * up, n elements.
   virtual void SwiGlu(float* gate, const float* up, int64_t n) = 0;
+
+  /// For finding heads; null where this backend has none. Lives as long as the backend.
+  virtual IdentifyOps* identify_ops() = 0;
 
   // ---- measurement
   virtual BackendTimes times() const = 0;

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <vector>
 
+#include "backend/cpu_identify_ops.h"
 #include "backend/cpu_memory.h"
 #include "backend/decode_split.h"
 #include "base/align.h"
@@ -56,7 +57,8 @@ class CpuBackend : public Backend {
         n_threads_(n_threads),
         dense_(DenseKernelsFor(isa)),
         attention_(AttentionKernelsFor(isa)),
-        gemm_(n_threads, isa) {}
+        gemm_(n_threads, isa),
+        identify_ops_(n_threads, isa) {}
 
   std::string Describe() const override {
     return std::string("cpu, ") + IsaName(isa_) + ", " + std::to_string(n_threads_) +
@@ -91,6 +93,8 @@ class CpuBackend : public Backend {
   Status PrefillAttention(const AttentionShape& shape, std::span<const PrefillHead> heads) override;
   void SwiGlu(float* gate, const float* up, int64_t n) override;
 
+  IdentifyOps* identify_ops() override { return &identify_ops_; }
+
   BackendTimes times() const override { return times_; }
   void ResetTimes() override { times_ = {}; }
   Result<double> MeasureReadBandwidth() override { return duo::MeasureReadBandwidth(isa_, n_threads_); }
@@ -113,6 +117,7 @@ class CpuBackend : public Backend {
   const DenseKernels& dense_;
   const AttentionKernels& attention_;
   GemmRunner gemm_;
+  CpuIdentifyOps identify_ops_;
   Scratch rounded_;  // x of Linear in bf16
   Scratch states_;   // partial softmax states of a decode step
   Scratch tile_;     // prefill scratch of all threads
@@ -306,6 +311,9 @@ Status CpuBackend::DecodeAttention(const AttentionShape& shape, std::span<const 
     }
     float* out = heads[static_cast<size_t>(pieces[i].head)].out;
     for (size_t g = 0; g < group; ++g) FinishSoftmax(sum[g], acc + g * dim, out + g * dim, shape.head_dim);
+    if (float* lse = heads[static_cast<size_t>(pieces[i].head)].lse; lse != nullptr) {
+      for (size_t g = 0; g < group; ++g) lse[g] = max[g] + std::log(sum[g]);
+    }
     i = next;
   }
   return OkStatus();
@@ -338,6 +346,8 @@ Status CpuBackend::PrefillAttention(const AttentionShape& shape, std::span<const
                         .scale = shape.scale,
                         .out = head.out + begin * shape.q_stride,
                         .out_stride = shape.q_stride,
+                        .lse = head.lse == nullptr ? nullptr : head.lse + begin * shape.lse_stride,
+                        .lse_stride = shape.lse_stride,
                         .scratch = scratch + scratch_bytes * static_cast<size_t>(thread)});
   });
   return OkStatus();

@@ -16,6 +16,7 @@
 #include "cli/common_options.h"
 #include "cli/flags.h"
 #include "cli/json_output.h"
+#include "cli/positions.h"
 #include "cli/signals.h"
 #include "cli/terminal.h"
 #include "duo/session.h"
@@ -29,32 +30,6 @@ struct LogitsCommand {
   std::string positions = "last";
   std::string out;
 };
-
-/// Positions [begin, end).
-struct PositionRange {
-  int64_t begin = 0;
-  int64_t end = 0;
-};
-
-Result<PositionRange> ParsePositions(const std::string& text, int64_t n_tokens) {
-  if (text == "all") return PositionRange{0, n_tokens};
-  if (text == "last") return PositionRange{n_tokens - 1, n_tokens};
-  const size_t colon = text.find(':');
-  const auto bad = [&](const std::string& expected) {
-    return Status(StatusCode::kInvalidArgument, fmt::format("--positions: \"{}\" is not {}", text, expected));
-  };
-  const std::string digits = "0123456789";
-  const std::string first = text.substr(0, colon), last = colon == std::string::npos ? "" : text.substr(colon + 1);
-  const auto is_number = [&](const std::string& part) {
-    return !part.empty() && part.size() <= 15 && part.find_first_not_of(digits) == std::string::npos;
-  };
-  if (!is_number(first) || !is_number(last)) return bad("all, last or A:B");
-  const PositionRange range{std::stoll(first), std::stoll(last) + 1};
-  if (range.begin >= range.end || range.end > n_tokens) {
-    return bad(fmt::format("a range of positions within 0:{}, both ends included", n_tokens - 1));
-  }
-  return range;
-}
 
 /// What would make the work useless, found before it: the output's directory is missing, or its name is taken by
 /// something that is not a file (writing renames a new file over the old one).
@@ -99,7 +74,8 @@ Status Run(const LogitsCommand& command) {
   const int64_t vocab = loaded.model.config().vocab_size;
   Result<std::vector<int32_t>> ids = ReadIdsFile(command.ids_file, vocab);
   if (!ids.ok()) return ids.status().Annotate("--ids");
-  DUO_ASSIGN_OR_RETURN(const PositionRange range, ParsePositions(command.positions, static_cast<int64_t>(ids->size())));
+  DUO_ASSIGN_OR_RETURN(const PositionRange range,
+                       ParsePositions("--positions", command.positions, static_cast<int64_t>(ids->size())));
   LogitRows rows;
   DUO_RETURN_IF_ERROR(ReserveRows(range, vocab, &rows));
   DUO_ASSIGN_OR_RETURN(Session session, Session::Create(loaded.model, loaded.session));

@@ -25,6 +25,7 @@ struct PatternCommand {
   std::string out;
   std::string title;
   std::optional<double> sparsity, threshold;
+  bool exclusive_layers = false;
   bool json = false;
 };
 
@@ -37,8 +38,12 @@ Result<HeadPattern> Load(const std::string& dir) {
 /// Nothing when neither flag was given.
 Result<std::optional<HeadChoice>> Choose(const PatternCommand& command, const HeadPattern& pattern) {
   if (command.threshold) return std::optional<HeadChoice>(ChooseByThreshold(pattern, *command.threshold));
+  if (!command.sparsity && command.exclusive_layers) {
+    return Status(StatusCode::kInvalidArgument, "--exclusive-layers needs --sparsity: the share of streaming layers");
+  }
   if (!command.sparsity) return std::optional<HeadChoice>();
-  DUO_ASSIGN_OR_RETURN(HeadChoice choice, ChooseBySparsity(pattern, *command.sparsity));
+  DUO_ASSIGN_OR_RETURN(HeadChoice choice, command.exclusive_layers ? ChooseLayersBySparsity(pattern, *command.sparsity)
+                                                                   : ChooseBySparsity(pattern, *command.sparsity));
   return std::optional<HeadChoice>(std::move(choice));
 }
 
@@ -149,7 +154,12 @@ void AddDirectory(CLI::App* verb, const std::string& name, std::string* target, 
 void AddChoiceFlags(CLI::App* verb, PatternCommand* command, const std::string& what) {
   CLI::Option* sparsity =
       AddReal(verb, "--sparsity", {0, 1}, &command->sparsity, what + " so that this share of heads is streaming");
-  AddReal(verb, "--threshold", {0, 1}, &command->threshold, what + " with a gate >= F")->excludes(sparsity);
+  CLI::Option* threshold = AddReal(verb, "--threshold", {0, 1}, &command->threshold, what + " with a gate >= F");
+  threshold->excludes(sparsity);
+  verb->add_flag(
+          "--exclusive-layers", command->exclusive_layers,
+          "whole layers: those with the largest sums of gates are retrieval layers, all heads of the others stream")
+      ->excludes(threshold);
 }
 
 using PatternRun = Status (*)(const PatternCommand&);

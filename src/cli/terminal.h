@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "duo/progress.h"
 #include "duo/result.h"
@@ -50,6 +51,8 @@ class ProgressBar {
 
   /// Draws, and stops the work on Ctrl-C (signals.h). Valid while the bar lives.
   ProgressCallback Callback();
+  /// What is put in front from now on.
+  void SetLabel(std::string label) { label_ = std::move(label); }
   /// Removes the line from the terminal. Idempotent; the destructor does it too.
   void Finish();
 

@@ -77,14 +77,7 @@ Result<Session> Session::Create(const Model& model, const SessionOptions& option
 
 Status Session::Impl::CheckIds(std::span<const int32_t> ids) const {
   if (ids.empty()) return Status(StatusCode::kInvalidArgument, "there are no tokens to run");
-  const int64_t vocab = weights.config.vocab_size;
-  for (size_t i = 0; i < ids.size(); ++i) {
-    if (ids[i] < 0 || ids[i] >= vocab) {
-      return Status(StatusCode::kInvalidArgument, "token " + std::to_string(i) + ": id " + std::to_string(ids[i]) +
-                                                      " is not in the vocabulary 0.." + std::to_string(vocab - 1));
-    }
-  }
-  return OkStatus();
+  return CheckTokenIds(ids, weights.config.vocab_size);
 }
 
 // Weights that are mapped from files are counted as available by the kernel (they are cache), but decoding would crawl

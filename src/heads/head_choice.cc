@@ -69,6 +69,22 @@ Result<HeadChoice> ChooseBySparsity(const HeadPattern& pattern, double sparsity)
   return choice;
 }
 
+// |gate - 1| + ... over a kept layer, |gate - 0| + ... over the others: keeping a layer instead of dropping it changes
+// the sum by n_kv_heads - 2 * (its gates' sum), so the largest sums are kept.
+Result<HeadChoice> ChooseLayersBySparsity(const HeadPattern& pattern, double sparsity) {
+  HeadChoice choice = NoRetrieval(pattern.n_layers, pattern.n_kv_heads);
+  const auto n_layers = static_cast<size_t>(pattern.n_layers), n_heads = static_cast<size_t>(pattern.n_kv_heads);
+  DUO_ASSIGN_OR_RETURN(const size_t n_keep, CountToKeep(n_layers, sparsity));
+  std::vector<double> sums(n_layers, 0.0);
+  for (size_t i = 0; i < choice.retrieval.size(); ++i) sums[i / n_heads] += Clip(pattern.gates[i]);
+  std::vector<size_t> order(n_layers);
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return sums[a] > sums[b]; });
+  for (size_t i = 0; i < n_keep; ++i)
+    std::fill_n(choice.retrieval.begin() + static_cast<std::ptrdiff_t>(order[i] * n_heads), n_heads, uint8_t{1});
+  return choice;
+}
+
 HeadChoice ChooseByThreshold(const HeadPattern& pattern, double threshold) {
   HeadChoice choice = NoRetrieval(pattern.n_layers, pattern.n_kv_heads);
   for (size_t i = 0; i < choice.retrieval.size(); ++i) choice.retrieval[i] = Clip(pattern.gates[i]) >= threshold;

@@ -1,4 +1,5 @@
 #include "duo/head_pattern.h"
+#include "base/rng.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -171,6 +172,45 @@ TEST(HeadChoice, TiesGoToTheLowerLayerThenTheLowerHead) {
   EXPECT_THAT(ChooseBySparsity(pattern, 0.6)->retrieval, ElementsAre(0, 1, 1, 1, 0, 0));
   EXPECT_THAT(ChooseBySparsity(pattern, 0.2)->retrieval, ElementsAre(1, 1, 1, 1, 1, 0));
   EXPECT_EQ(ChooseBySparsity(pattern, 0.6)->n_retrieval_in(0), 2);
+}
+
+// All choices of as many layers, one by one: none changes the gates less.
+TEST(HeadChoice, ExclusiveLayersChangeTheGatesLeast) {
+  Rng rng(9);
+  for (int round = 0; round < 20; ++round) {
+    const int n_layers = 6, n_heads = 3;
+    std::vector<double> gates;
+    for (int i = 0; i < n_layers * n_heads; ++i) gates.push_back(rng.Uniform() * 1.4 - 0.2);  // some beyond 0..1
+    const HeadPattern pattern = MakePattern(n_layers, n_heads, gates);
+    const HeadChoice choice = ChooseLayersBySparsity(pattern, 0.5).value();
+    const auto change = [&](unsigned kept) {
+      double sum = 0;
+      for (int i = 0; i < n_layers * n_heads; ++i) {
+        const double gate = std::clamp(gates[static_cast<size_t>(i)], 0.0, 1.0);
+        sum += (kept >> (i / n_heads) & 1) != 0 ? 1 - gate : gate;
+      }
+      return sum;
+    };
+    unsigned chosen = 0;
+    for (int layer = 0; layer < n_layers; ++layer) {
+      const int n = choice.n_retrieval_in(layer);
+      ASSERT_TRUE(n == 0 || n == n_heads);
+      if (n != 0) chosen |= 1u << layer;
+    }
+    ASSERT_EQ(__builtin_popcount(chosen), 3);  // 6 - ceil(0.5 * 5)
+    for (unsigned kept = 0; kept < 64; ++kept) {
+      if (__builtin_popcount(kept) != 3) continue;
+      EXPECT_LE(change(chosen), change(kept) + 1e-12);
+    }
+  }
+}
+
+TEST(HeadChoice, ExclusiveLayersBreakTiesByPositionAndKeepAllOrNone) {
+  const HeadPattern pattern = MakePattern(3, 2, {0.5, 0.5, 1.0, 0.0, 0.2, 0.8});
+  EXPECT_EQ(ChooseLayersBySparsity(pattern, 0.5)->retrieval, (std::vector<uint8_t>{1, 1, 1, 1, 0, 0}));
+  EXPECT_EQ(ChooseLayersBySparsity(pattern, 0.0)->n_retrieval(), 6);
+  EXPECT_EQ(ChooseLayersBySparsity(pattern, 1.0)->n_retrieval(), 0);
+  EXPECT_FALSE(ChooseLayersBySparsity(pattern, 1.5).ok());
 }
 
 TEST(HeadChoice, ByThreshold) {

@@ -5,25 +5,14 @@
 #include <cmath>
 
 #include "base/rng.h"
+#include "identify/passkey_words.h"
 
 namespace duo {
 namespace {
 
-constexpr std::string_view kBookBegin = "This is a very long story book: <book>";
-constexpr std::string_view kBookEnd = "</book>.\n\n";
 constexpr int64_t kMostTokens = int64_t{1} << 31;
 // Fewer sentences than this between facts are no text in which anything is hidden.
 constexpr int64_t kSentencesPerFact = 2;
-
-constexpr std::array<const char*, 26> kNato = {
-    "alpha",   "bravo", "charlie", "delta",  "echo",     "foxtrot", "golf",   "hotel",  "india",
-    "juliett", "kilo",  "lima",    "mike",   "november", "oscar",   "papa",   "quebec", "romeo",
-    "sierra",  "tango", "uniform", "victor", "whiskey",  "xray",    "yankee", "zulu"};
-
-constexpr std::array<const char*, kMostPasskeys> kOrdinals = {
-    "first",     "second",    "third",       "fourth",     "fifth",      "sixth",      "seventh",
-    "eighth",    "ninth",     "tenth",       "eleventh",   "twelfth",    "thirteenth", "fourteenth",
-    "fifteenth", "sixteenth", "seventeenth", "eighteenth", "nineteenth", "twentieth"};
 
 // The prose's own people are the first eight: a fact about Anna hides among sentences about Anna.
 constexpr std::array<const char*, kMostCodes> kNames = {
@@ -191,7 +180,7 @@ Status CheckOptions(const BookOptions& o) {
   if (!(o.depth_begin >= 0 && o.depth_begin <= o.depth_end && o.depth_end <= 1)) {
     return bad("depths: expected 0 <= begin <= end <= 1");
   }
-  if (o.min_words < 1 || o.max_words < o.min_words || o.max_words > static_cast<int>(kNato.size())) {
+  if (o.min_words < 1 || o.max_words < o.min_words || o.max_words > static_cast<int>(kNatoWords.size())) {
     return bad("words of a passkey: expected 1 <= least <= most <= 26, because they are different words");
   }
   if (o.min_digits < 1 || o.max_digits < o.min_digits || o.max_digits > 18) {
@@ -247,7 +236,7 @@ class FactMaker {
   }
 
   std::string DrawWords() {
-    const std::vector<std::string> words = Shuffled(rng_, kNato);
+    const std::vector<std::string> words = Shuffled(rng_, kNatoWords);
     const auto n = static_cast<size_t>(DrawBetween(options_.min_words, options_.max_words));
     std::string out = words[0];
     for (size_t i = 1; i < n; ++i) out += " " + words[i];

@@ -32,6 +32,7 @@ struct Shape {
   int64_t n_tokens, n_out, n_in;
   DType x_type = DType::kF32, w_type = DType::kF32;
   bool bias = false, accumulate = false;
+  WeightLayout layout = WeightLayout::kOutIn;
 };
 
 // What the weights are worth in the product: rounded to bf16 when x is bf16, because products are then bf16 x bf16, or,
@@ -41,6 +42,18 @@ std::vector<float> WeightsAsMultiplied(Guarded& w, const Shape& s, Isa isa) {
   for (size_t i = 0; i < out.size(); ++i) {
     out[i] = static_cast<float>(reference::Load(w.data(), s.w_type, static_cast<int64_t>(i)));
     if (s.x_type == DType::kBF16 && isa >= Isa::kAvx512Bf16) out[i] = ToFloat(ToBf16(out[i]));
+  }
+  return out;
+}
+
+// [n_out, n_in] whatever the layout.
+std::vector<float> ByOutput(const std::vector<float>& w, const Shape& s) {
+  if (s.layout == WeightLayout::kOutIn) return w;
+  std::vector<float> out(w.size());
+  for (int64_t i = 0; i < s.n_in; ++i) {
+    for (int64_t o = 0; o < s.n_out; ++o) {
+      out[static_cast<size_t>(o * s.n_in + i)] = w[static_cast<size_t>(i * s.n_out + o)];
+    }
   }
   return out;
 }
@@ -64,12 +77,13 @@ void ExpectAgrees(GemmRunner& runner, Isa isa, const Shape& s, Rng& rng) {
   if (s.accumulate) out.Fill(rng);  // otherwise NaN: nothing of it may survive
   const std::vector<float> before = out.Floats();
   Gemm gemm{.x = x.data(), .x_type = s.x_type, .n_tokens = s.n_tokens, .n_in = s.n_in};
-  gemm.w = w.data(), gemm.w_type = s.w_type, gemm.n_out = s.n_out, gemm.bias = s.bias ? bias.f32() : nullptr;
+  gemm.w = w.data(), gemm.w_type = s.w_type, gemm.w_layout = s.layout, gemm.n_out = s.n_out,
+  gemm.bias = s.bias ? bias.f32() : nullptr;
   gemm.out = out.f32(), gemm.out_stride = stride, gemm.accumulate = s.accumulate;
 
   const std::vector<float> weights = WeightsAsMultiplied(w, s, isa);
   const std::vector<double> x_norms = RowNorms(x.data(), s.x_type, s.n_tokens, s.n_in);
-  const std::vector<double> w_norms = RowNorms(weights.data(), DType::kF32, s.n_out, s.n_in);
+  const std::vector<double> w_norms = RowNorms(ByOutput(weights, s).data(), DType::kF32, s.n_out, s.n_in);
   std::vector<float> expected = before;
   Gemm oracle = gemm;
   oracle.w = weights.data(), oracle.w_type = DType::kF32, oracle.out = expected.data();
@@ -100,11 +114,13 @@ TEST_P(GemmTest, AgreesWithReferenceForEveryCombination) {
   GemmRunner runner(1, GetParam());
   for (const DType x_type : {DType::kF32, DType::kBF16}) {
     for (const DType w_type : {DType::kF32, DType::kBF16, DType::kF16}) {
-      for (const int variant : {0, 1, 2, 3}) {
+      for (int variant = 0; variant < 8; ++variant) {
         for (const int64_t n_tokens : {1, 2, 5, 16, 33, 64, 70}) {
           const auto n_out = static_cast<int64_t>(1 + rng.Below(90)), n_in = static_cast<int64_t>(1 + rng.Below(150));
           ExpectAgrees(runner, GetParam(),
-                       {n_tokens, n_out, n_in, x_type, w_type, (variant & 1) != 0, (variant & 2) != 0}, rng);
+                       {n_tokens, n_out, n_in, x_type, w_type, (variant & 1) != 0, (variant & 2) != 0,
+                        (variant & 4) != 0 ? WeightLayout::kInOut : WeightLayout::kOutIn},
+                       rng);
           if (HasFatalFailure()) return;
         }
       }
@@ -129,6 +145,7 @@ TEST_P(GemmTest, ConvertedPanelsAndBlocks) {
   ExpectAgrees(runner, GetParam(), {2, 130, 65536, DType::kF32, DType::kF16, true, true}, rng);
   ExpectAgrees(runner, GetParam(), {70, 3, 65536, DType::kBF16, DType::kBF16, true, false}, rng);
   ExpectAgrees(runner, GetParam(), {2, 140, 65536, DType::kBF16, DType::kF16, false, false}, rng);
+  ExpectAgrees(runner, GetParam(), {2, 130, 65536, DType::kF32, DType::kF16, true, true, WeightLayout::kInOut}, rng);
   EXPECT_GT(runner.scratch_bytes(), 0u);
   EXPECT_LE(runner.scratch_bytes(), GemmRunner::MaxScratchBytes(GetParam(), 2, DType::kBF16, DType::kF16));
 }

@@ -113,12 +113,17 @@ void CheckPrefill(const AttentionKernels& kernels, const PrefillCase& c, uint64_
   SCOPED_TRACE(Describe(c));
   ASSERT_LE(c.n_tokens, PrefillBlockTokens(c.shape.group, c.shape.head_dim));
   PrefillInputs in(c, seed);
-  kernels.prefill(Params(c, &in));
+  const int64_t stride = c.shape.group + 2;
+  std::vector<float> lse(static_cast<size_t>(c.n_tokens * stride), -7.0f), want_lse = lse;
+  PrefillAttention fast = Params(c, &in);
+  fast.lse = lse.data(), fast.lse_stride = stride;
+  kernels.prefill(fast);
   EXPECT_TRUE(in.out.SurroundingsAreNan() && in.scratch.SurroundingsAreNan());
 
   PrefillAttention reference = Params(c, &in);
   std::vector<float> want(in.q.size()), weight(in.q.size());
   reference.out = want.data();
+  reference.lse = want_lse.data(), reference.lse_stride = stride;
   ReferencePrefillAttention(reference);
   Guarded absolute = in.v.Absolute();
   reference.v = absolute.data();
@@ -126,6 +131,7 @@ void CheckPrefill(const AttentionKernels& kernels, const PrefillCase& c, uint64_
   ReferencePrefillAttention(reference);
   const double product = LargestProduct(c.shape, in.q, in.k, c.n_tokens * c.shape.group, c.n_rows);
   const double bound = RelativeBound(c.shape, c.n_rows, product, true);
+  for (size_t i = 0; i < lse.size(); ++i) ASSERT_NEAR(lse[i], want_lse[i], bound + 1e-5) << i;
   for (int64_t i = 0; i < in.q.size(); ++i) {
     ASSERT_NEAR(in.out.Get(i), want[i], bound * weight[i] + 1e-30)
         << "token " << i / (c.shape.group * c.shape.head_dim) << " head " << i / c.shape.head_dim % c.shape.group

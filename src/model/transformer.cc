@@ -2,10 +2,20 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 
 #include "base/check.h"
 
 namespace duo {
+
+Status CheckTokenIds(std::span<const int32_t> ids, int64_t vocab_size) {
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] >= 0 && ids[i] < vocab_size) continue;
+    return Status(StatusCode::kInvalidArgument, "token " + std::to_string(i) + ": id " + std::to_string(ids[i]) +
+                                                    " is not in the vocabulary 0.." + std::to_string(vocab_size - 1));
+  }
+  return OkStatus();
+}
 
 // Angles in double: at position 10^6 a float angle is wrong by 0.03 radians.
 void Transformer::FillRope(int64_t pos, int64_t n) {
@@ -25,59 +35,87 @@ void Transformer::FillRope(int64_t pos, int64_t n) {
 Status Transformer::Forward(std::span<const int32_t> ids, TokenKind kind, const SequenceState& state) {
   Activations* act = state.activations;
   const auto n = static_cast<int64_t>(ids.size());
-  DUO_CHECK(n >= 1 && n <= act->max_tokens, "a chunk must fit the activations");
-  act->n_tokens = n;
   DUO_RETURN_IF_ERROR(state.cache->Begin(n));
-  FillRope(state.cache->len(), n);
-  w_.backend->Embed(w_.embedding, ids, act->x);
-  for (size_t i = 0; i < w_.layers.size(); ++i) {
-    DUO_RETURN_IF_ERROR(AttentionBlock(w_.layers[i], static_cast<int>(i), kind, n, state));
-    DUO_RETURN_IF_ERROR(MlpBlock(w_.layers[i], n, act));
+  Embed(ids, state.cache->len(), act);
+  for (int layer = 0; layer < w_.config.n_layers; ++layer) {
+    DUO_RETURN_IF_ERROR(Project(layer, n, act));
+    NormHeads(layer, n, act);
+    Rotate(n, act);
+    DUO_RETURN_IF_ERROR(Attend(layer, kind, n, state));
+    DUO_RETURN_IF_ERROR(AddAttended(layer, n, act));
+    DUO_RETURN_IF_ERROR(Widen(layer, n, act));
+    DUO_RETURN_IF_ERROR(AddMlp(layer, n, act));
   }
   state.cache->Advance(n);
   return OkStatus();
 }
 
-Status Transformer::AttentionBlock(const LayerWeights& layer, int index, TokenKind kind, int64_t n,
-                                   const SequenceState& state) {
-  Backend* backend = w_.backend;
-  const ModelConfig& c = w_.config;
-  Activations* act = state.activations;
-  backend->RmsNorm(act->x, layer.attention_norm, c.rms_norm_eps, n, c.hidden_size, act->normed);
-  const LinearTask project[] = {{layer.q, layer.q_bias, act->q, false},
-                                {layer.k, layer.k_bias, act->k, false},
-                                {layer.v, layer.v_bias, act->v, false}};
-  DUO_RETURN_IF_ERROR(backend->Linear(compute_, act->normed, n, c.hidden_size, project));
-  if (c.qk_norm) {
-    backend->RmsNorm(act->q, layer.q_norm, c.rms_norm_eps, n * c.n_heads, c.head_dim, act->q);
-    backend->RmsNorm(act->k, layer.k_norm, c.rms_norm_eps, n * c.n_kv_heads, c.head_dim, act->k);
-  }
-  backend->Rope(act->q, n, c.n_heads, c.head_dim, cos_.data(), sin_.data());
-  backend->Rope(act->k, n, c.n_kv_heads, c.head_dim, cos_.data(), sin_.data());
-  DUO_RETURN_IF_ERROR(state.attention->Run({.q = act->q,
-                                            .k = act->k,
-                                            .v = act->v,
-                                            .n_tokens = n,
-                                            .group = c.group(),
-                                            .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
-                                            .kind = kind,
-                                            .compute = compute_,
-                                            .out = act->attended},
-                                           index, state.cache));
-  const LinearTask output[] = {{layer.o, layer.o_bias, act->x, true}};
-  return backend->Linear(compute_, act->attended, n, static_cast<int64_t>(c.n_heads) * c.head_dim, output);
+void Transformer::Embed(std::span<const int32_t> ids, int64_t pos, Activations* act) {
+  const auto n = static_cast<int64_t>(ids.size());
+  DUO_CHECK(n >= 1 && n <= act->max_tokens, "a chunk must fit the activations");
+  act->n_tokens = n;
+  FillRope(pos, n);
+  w_.backend->Embed(w_.embedding, ids, act->x);
 }
 
-Status Transformer::MlpBlock(const LayerWeights& layer, int64_t n, Activations* act) {
-  Backend* backend = w_.backend;
+Status Transformer::Project(int layer, int64_t n, Activations* act) {
   const ModelConfig& c = w_.config;
-  backend->RmsNorm(act->x, layer.mlp_norm, c.rms_norm_eps, n, c.hidden_size, act->normed);
-  const LinearTask widen[] = {{layer.gate, layer.gate_bias, act->gate, false},
-                              {layer.up, layer.up_bias, act->up, false}};
-  DUO_RETURN_IF_ERROR(backend->Linear(compute_, act->normed, n, c.hidden_size, widen));
-  backend->SwiGlu(act->gate, act->up, n * c.intermediate_size);
-  const LinearTask narrow[] = {{layer.down, layer.down_bias, act->x, true}};
-  return backend->Linear(compute_, act->gate, n, c.intermediate_size, narrow);
+  const LayerWeights& w = w_.layers[static_cast<size_t>(layer)];
+  w_.backend->RmsNorm(act->x, w.attention_norm, c.rms_norm_eps, n, c.hidden_size, act->normed);
+  const LinearTask tasks[] = {
+      {w.q, w.q_bias, act->q, false}, {w.k, w.k_bias, act->k, false}, {w.v, w.v_bias, act->v, false}};
+  return w_.backend->Linear(compute_, act->normed, n, c.hidden_size, tasks);
+}
+
+void Transformer::NormHeads(int layer, int64_t n, Activations* act) {
+  const ModelConfig& c = w_.config;
+  const LayerWeights& w = w_.layers[static_cast<size_t>(layer)];
+  if (!c.qk_norm) return;
+  w_.backend->RmsNorm(act->q, w.q_norm, c.rms_norm_eps, n * c.n_heads, c.head_dim, act->q);
+  w_.backend->RmsNorm(act->k, w.k_norm, c.rms_norm_eps, n * c.n_kv_heads, c.head_dim, act->k);
+}
+
+void Transformer::Rotate(int64_t n, Activations* act) {
+  const ModelConfig& c = w_.config;
+  w_.backend->Rope(act->q, n, c.n_heads, c.head_dim, cos_.data(), sin_.data());
+  w_.backend->Rope(act->k, n, c.n_kv_heads, c.head_dim, cos_.data(), sin_.data());
+}
+
+Status Transformer::Attend(int cache_layer, TokenKind kind, int64_t n, const SequenceState& state, float* lse) {
+  const ModelConfig& c = w_.config;
+  Activations* act = state.activations;
+  return state.attention->Run({.q = act->q,
+                               .k = act->k,
+                               .v = act->v,
+                               .n_tokens = n,
+                               .group = c.group(),
+                               .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
+                               .kind = kind,
+                               .compute = compute_,
+                               .out = act->attended,
+                               .lse = lse},
+                              cache_layer, state.cache);
+}
+
+Status Transformer::AddAttended(int layer, int64_t n, Activations* act) {
+  const LayerWeights& w = w_.layers[static_cast<size_t>(layer)];
+  const LinearTask tasks[] = {{w.o, w.o_bias, act->x, true}};
+  return w_.backend->Linear(compute_, act->attended, n, w.o.shape[1], tasks);
+}
+
+Status Transformer::Widen(int layer, int64_t n, Activations* act) {
+  const ModelConfig& c = w_.config;
+  const LayerWeights& w = w_.layers[static_cast<size_t>(layer)];
+  w_.backend->RmsNorm(act->x, w.mlp_norm, c.rms_norm_eps, n, c.hidden_size, act->normed);
+  const LinearTask tasks[] = {{w.gate, w.gate_bias, act->gate, false}, {w.up, w.up_bias, act->up, false}};
+  return w_.backend->Linear(compute_, act->normed, n, c.hidden_size, tasks);
+}
+
+Status Transformer::AddMlp(int layer, int64_t n, Activations* act) {
+  const LayerWeights& w = w_.layers[static_cast<size_t>(layer)];
+  w_.backend->SwiGlu(act->gate, act->up, n * w_.config.intermediate_size);
+  const LinearTask tasks[] = {{w.down, w.down_bias, act->x, true}};
+  return w_.backend->Linear(compute_, act->gate, n, w_.config.intermediate_size, tasks);
 }
 
 void Transformer::Hidden(const Activations& act, int64_t begin, int64_t n, float* host_out) {

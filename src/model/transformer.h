@@ -19,6 +19,9 @@ struct SequenceState {
   Activations* activations = nullptr;
 };
 
+/// kInvalidArgument, naming the first id that is not in 0..vocab_size-1.
+Status CheckTokenIds(std::span<const int32_t> ids, int64_t vocab_size);
+
 class Transformer {
  public:
   /// Borrows the weights (and their backend).
@@ -29,6 +32,30 @@ class Transformer {
   /// snapshot boundary. kResourceExhausted, kInternal.
   Status Forward(std::span<const int32_t> ids, TokenKind kind, const SequenceState& state);
 
+  // The steps that Forward consists of, for callers that need what lies between them (identify/teacher_student.h). They
+  // work on the first n rows of the activations, in this order for every layer.
+
+  /// x = embeddings; RoPE angles for positions [pos, pos + n).
+  void Embed(std::span<const int32_t> ids, int64_t pos, Activations* act);
+  /// normed = norm(x); q, k, v = its projections, as they are before the norms of q and k.
+  Status Project(int layer, int64_t n, Activations* act);
+  /// Norms of q and k, where the model has them.
+  void NormHeads(int layer, int64_t n, Activations* act);
+  /// RoPE: q and k as attention and cache want them.
+  void Rotate(int64_t n, Activations* act);
+  /// attended = attention over `cache_layer` of the cache and these tokens. `lse`: as AttentionInput.
+  Status Attend(int cache_layer, TokenKind kind, int64_t n, const SequenceState& state, float* lse = nullptr);
+  /// x += o(attended).
+  Status AddAttended(int layer, int64_t n, Activations* act);
+  /// normed = norm(x); gate and up = its projections.
+  Status Widen(int layer, int64_t n, Activations* act);
+  /// gate = silu(gate) * up; x += down(gate).
+  Status AddMlp(int layer, int64_t n, Activations* act);
+
+  /// cos and sin of the positions of the last Embed, [n, head_dim / 2].
+  const std::vector<float>& rope_cos() const { return cos_; }
+  const std::vector<float>& rope_sin() const { return sin_; }
+
   /// Final norm of rows [begin, begin + n) of the last Forward, [n, hidden], to host memory.
   void Hidden(const Activations& act, int64_t begin, int64_t n, float* host_out);
 
@@ -36,8 +63,6 @@ class Transformer {
   Status Logits(const Activations& act, int64_t begin, int64_t n, float* host_out);
 
  private:
-  Status AttentionBlock(const LayerWeights& layer, int index, TokenKind kind, int64_t n, const SequenceState& state);
-  Status MlpBlock(const LayerWeights& layer, int64_t n, Activations* act);
   void FillRope(int64_t pos, int64_t n);
 
   const Model::Weights& w_;

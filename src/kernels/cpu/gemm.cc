@@ -34,11 +34,9 @@ Type ToDnnl(DType type) { return type == DType::kF32 ? Type::f32 : Type::bf16; }
 struct Key {
   int64_t m, n, k, out_stride;
   DType type;
+  WeightLayout layout;
   bool bias, accumulate;
-  bool operator==(const Key& o) const {
-    return m == o.m && n == o.n && k == o.k && out_stride == o.out_stride && type == o.type && bias == o.bias &&
-           accumulate == o.accumulate;
-  }
+  bool operator==(const Key&) const = default;
 };
 
 struct Entry {
@@ -91,8 +89,9 @@ class GemmRunner::Impl {
   Status MultiplyPanels(const Gemm& g, DType type);
   // Throws dnnl::error.
   Entry& Primitive(const Key& key);
-  // to[n_rows, n_in] of `type` = from[n_rows, n_in], rows over threads.
-  void Convert(const void* from, DType from_type, void* to, DType type, int64_t n_rows, int64_t n_in);
+  // to[n_rows, n_cols] of `type` = from[n_rows, n_cols], whose rows are from_stride elements apart; rows over threads.
+  void Convert(const void* from, DType from_type, int64_t from_stride, void* to, DType type, int64_t n_rows,
+               int64_t n_cols);
 
   int n_threads_;
   const DenseKernels& kernels_;
@@ -121,7 +120,8 @@ Entry& GemmRunner::Impl::Primitive(const Key& key) {
   }
   const Type type = ToDnnl(key.type);
   const dnnl::memory::desc x({key.m, key.k}, type, Tag::ab);
-  const dnnl::memory::desc w({key.k, key.n}, type, Tag::ba);  // [n_out, n_in] row-major, seen as its transpose
+  // [n_out, n_in] row-major is seen as its transpose.
+  const dnnl::memory::desc w({key.k, key.n}, type, key.layout == WeightLayout::kOutIn ? Tag::ba : Tag::ab);
   const dnnl::memory::desc out({key.m, key.n}, Type::f32, dnnl::memory::dims{key.out_stride, 1});
   const dnnl::matmul::desc desc =
       key.bias ? dnnl::matmul::desc(x, w, {{1, key.n}, Type::f32, Tag::ab}, out) : dnnl::matmul::desc(x, w, out);
@@ -141,7 +141,8 @@ Entry& GemmRunner::Impl::Primitive(const Key& key) {
 }
 
 Status GemmRunner::Impl::Multiply(const Gemm& g) {
-  Entry& entry = Primitive({g.n_tokens, g.n_out, g.n_in, g.out_stride, g.x_type, g.bias != nullptr, g.accumulate});
+  Entry& entry =
+      Primitive({g.n_tokens, g.n_out, g.n_in, g.out_stride, g.x_type, g.w_layout, g.bias != nullptr, g.accumulate});
   const size_t bytes = entry.desc.scratchpad_desc().get_size();
   DUO_RETURN_IF_ERROR(Grow(&scratchpad_, bytes));
   const auto memory = [&](const dnnl::memory::desc& desc, const void* data) {
@@ -158,16 +159,17 @@ Status GemmRunner::Impl::Multiply(const Gemm& g) {
   return OkStatus();
 }
 
-void GemmRunner::Impl::Convert(const void* from, DType from_type, void* to, DType type, int64_t n_rows, int64_t n_in) {
+void GemmRunner::Impl::Convert(const void* from, DType from_type, int64_t from_stride, void* to, DType type,
+                               int64_t n_rows, int64_t n_cols) {
   ParallelFor(n_threads_, n_rows, [&](int64_t row, int) {
-    const void* source = RowPtr(from, from_type, row, n_in);
-    auto* target = const_cast<void*>(RowPtr(to, type, row, n_in));
+    const void* source = RowPtr(from, from_type, row, from_stride);
+    auto* target = const_cast<void*>(RowPtr(to, type, row, n_cols));
     if (type == DType::kF32) {
-      kernels_.widen(source, from_type, static_cast<float*>(target), n_in);
+      kernels_.widen(source, from_type, static_cast<float*>(target), n_cols);
     } else if (from_type == DType::kF32) {
-      kernels_.f32_to_bf16(static_cast<const float*>(source), static_cast<bf16*>(target), n_in);
+      kernels_.f32_to_bf16(static_cast<const float*>(source), static_cast<bf16*>(target), n_cols);
     } else {
-      HalfToBf16(kernels_, static_cast<const f16*>(source), static_cast<bf16*>(target), n_in);
+      HalfToBf16(kernels_, static_cast<const f16*>(source), static_cast<bf16*>(target), n_cols);
     }
   });
 }
@@ -186,18 +188,20 @@ Status GemmRunner::Impl::MultiplyPanels(const Gemm& g, DType type) {
     part.w_type = type;
     part.n_tokens = std::min(block, g.n_tokens - t);
     if (convert_x) {
-      Convert(part.x, g.x_type, tokens_.data(), type, part.n_tokens, g.n_in);
+      Convert(part.x, g.x_type, g.n_in, tokens_.data(), type, part.n_tokens, g.n_in);
       part.x = tokens_.data();
     }
     for (int64_t o = 0; o < g.n_out; o += panel) {
-      part.w = RowPtr(g.w, g.w_type, o, g.n_in);
       part.n_out = std::min(panel, g.n_out - o);
+      part.w = g.w_layout == WeightLayout::kOutIn ? RowPtr(g.w, g.w_type, o, g.n_in) : RowPtr(g.w, g.w_type, o, 1);
       part.bias = g.bias == nullptr ? nullptr : g.bias + o;
       part.out = g.out + t * g.out_stride + o;
-      if (convert_w) {
-        Convert(part.w, g.w_type, panel_.data(), type, part.n_out, g.n_in);
-        part.w = panel_.data();
+      if (convert_w && g.w_layout == WeightLayout::kOutIn) {
+        Convert(part.w, g.w_type, g.n_in, panel_.data(), type, part.n_out, g.n_in);
+      } else if (convert_w) {
+        Convert(part.w, g.w_type, g.n_out, panel_.data(), type, g.n_in, part.n_out);
       }
+      if (convert_w) part.w = panel_.data();
       DUO_RETURN_IF_ERROR(Multiply(part));
     }
   }
@@ -224,6 +228,14 @@ Status GemmRunner::Impl::Run(const Gemm& g) {
   } catch (const std::bad_alloc&) {
     return Status(StatusCode::kResourceExhausted, "no memory for oneDNN's own tables");
   }
+}
+
+void RunBlockGemm(const BlockGemm& g) {
+  SetLibraryThreads(1);
+  const auto letter = [](Transpose op) { return op == Transpose::kYes ? 'T' : 'N'; };
+  const dnnl_status_t status = dnnl_sgemm(letter(g.a_op), letter(g.b_op), g.m, g.n, g.k, g.alpha, g.a, g.a_stride, g.b,
+                                          g.b_stride, g.beta, g.c, g.c_stride);
+  DUO_CHECK(status == dnnl_success, "sizes and strides of a block are the caller's own");
 }
 
 GemmRunner::GemmRunner(int n_threads, Isa isa) : impl_(std::make_unique<Impl>(n_threads, isa)) {}

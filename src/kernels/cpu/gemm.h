@@ -11,20 +11,46 @@
 
 namespace duo {
 
-/// out[t][o] = (accumulate ? out[t][o] : 0) + bias[o] + sum_i x[t][i] w[o][i]
+/// How a product's weights lie in memory, row-major.
+enum class WeightLayout : uint8_t {
+  kOutIn,  // [n_out, n_in]: a linear layer of a checkpoint, forward
+  kInOut,  // [n_in, n_out]: the same matrix in the gradient of its input, where what came out goes in
+};
+
+/// out[t][o] = (accumulate ? out[t][o] : 0) + bias[o] + sum_i x[t][i] w[o][i]   (w[i][o] for kInOut)
 struct Gemm {
   const void* x = nullptr;      // [n_tokens, n_in] x_type (kF32 or kBF16), row-major
   DType x_type = DType::kBF16;  // products are bf16 x bf16 -> f32 when kBF16, float when kF32
   int64_t n_tokens = 0;
   int64_t n_in = 0;
-  const void* w = nullptr;      // [n_out, n_in] w_type, row-major
-  DType w_type = DType::kBF16;  // when it is not x_type, panels of rows are converted into a small scratch first
+  const void* w = nullptr;      // w_layout, w_type
+  DType w_type = DType::kBF16;  // when it is not x_type, panels of outputs are converted into a small scratch first
+  WeightLayout w_layout = WeightLayout::kOutIn;
   int64_t n_out = 0;
   const float* bias = nullptr;  // [n_out] or null
   float* out = nullptr;         // token t: out + t * out_stride
   int64_t out_stride = 0;       // floats, >= n_out
   bool accumulate = false;
 };
+
+enum class Transpose : uint8_t { kNo, kYes };
+
+/// c = alpha op(a) op(b) + beta c on floats, row-major: op(a) [m, k], op(b) [k, n], c [m, n]. For blocks inside a loop
+/// that is parallel already: uses the calling thread alone.
+struct BlockGemm {
+  const float* a = nullptr;  // [m, k], or [k, m] when transposed
+  int64_t a_stride = 0;      // floats between rows as they lie in memory; likewise below
+  Transpose a_op = Transpose::kNo;
+  const float* b = nullptr;  // [k, n], or [n, k] when transposed
+  int64_t b_stride = 0;
+  Transpose b_op = Transpose::kNo;
+  int64_t m = 0, n = 0, k = 0;
+  float alpha = 1.0f;
+  float beta = 0.0f;
+  float* c = nullptr;
+  int64_t c_stride = 0;
+};
+void RunBlockGemm(const BlockGemm& g);
 
 /// Caches oneDNN primitives by shape. Not thread safe; one per backend. Uses n_threads threads.
 ///

@@ -259,6 +259,14 @@ struct PrefillLoop {
     }
   }
 
+  // Of the queries of the vector that begins at q.
+  void WriteLogSums(int64_t q) const {
+    for (int64_t i = q; i < q + kLanes && i < layout.n_queries; ++i) {
+      a.lse[i / a.group * a.lse_stride + i % a.group] =
+          a.scale * scratch[layout.max + i] + __builtin_logf(scratch[layout.sum + i]);
+    }
+  }
+
   void WriteOutput() const {
     for (int64_t q = 0; q < layout.n_queries; q += kLanes) {
       const int64_t tile = q / kQueryTile * kQueryTile;
@@ -269,6 +277,7 @@ struct PrefillLoop {
         const float sum = scratch[layout.sum + q + i];
         inverse[i] = sum == 0.0f ? 0.0f : 1.0f / sum;  // a NaN stays one
       }
+      if (a.lse != nullptr) WriteLogSums(q);
       const F factor = V::Load(inverse);
       for (int d = 0; d < a.head_dim; d += kLanes) {
         F block[kLanes];

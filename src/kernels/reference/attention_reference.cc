@@ -60,6 +60,7 @@ void ReferencePrefillAttention(const PrefillAttention& a) {
       }
       float* out = a.out + t * a.out_stride + g * a.head_dim;
       for (int d = 0; d < a.head_dim; ++d) out[d] = static_cast<float>(sum > 0 ? acc[d] / sum : 0.0);
+      if (a.lse != nullptr) a.lse[t * a.lse_stride + g] = static_cast<float>(max + std::log(sum));
     }
   }
 }

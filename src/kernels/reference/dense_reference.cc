@@ -70,7 +70,8 @@ void GemmAll(const Gemm& p) {
       double sum = p.accumulate ? static_cast<double>(out) : 0.0;
       if (p.bias != nullptr) sum += static_cast<double>(p.bias[o]);
       for (int64_t i = 0; i < p.n_in; ++i) {
-        sum += Load(p.x, p.x_type, t * p.n_in + i) * Load(p.w, p.w_type, o * p.n_in + i);
+        const int64_t w_at = p.w_layout == WeightLayout::kOutIn ? o * p.n_in + i : i * p.n_out + o;
+        sum += Load(p.x, p.x_type, t * p.n_in + i) * Load(p.w, p.w_type, w_at);
       }
       out = static_cast<float>(sum);
     }

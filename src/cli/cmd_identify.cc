@@ -1,0 +1,424 @@
+// duo identify: finds which KV heads of a model are retrieval heads. `probe`: loss and gate gradients of given tokens.
+#include <fmt/format.h>
+
+#include <CLI/App.hpp>
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/memory_info.h"
+#include "cli/commands.h"
+#include "cli/common_options.h"
+#include "cli/flags.h"
+#include "cli/json_output.h"
+#include "cli/positions.h"
+#include "cli/signals.h"
+#include "cli/terminal.h"
+#include "duo/tokenizer.h"
+#include "duo/version.h"
+#include "identify/haystack.h"
+#include "identify/head_scores.h"
+#include "identify/trainer.h"
+
+namespace duo::cli {
+namespace {
+
+constexpr int64_t kDefaultSink = 128, kDefaultRecent = 256;  // the published training windows
+
+struct IdentifyCommand {
+  CommonOptions common;
+  std::string method = "optimize";
+  std::optional<int64_t> max_tokens;  // its default depends on the method
+  int n_texts = 10;                   // profile and mass
+  int64_t repeat_chunk = 2048;
+  std::string text = "builtin";
+  std::string out;
+  PasskeyOptions data;
+  TrainerOptions trainer;
+  std::optional<double> reg;
+  std::optional<int64_t> deploy_sink, deploy_recent;
+  bool resume = false;
+};
+
+struct ProbeCommand {
+  CommonOptions common;
+  std::string ids_file;
+  std::string labels;
+  double reg = GateSchedule().reg_weight;
+};
+
+/// Flags of all verbs that this one gives no meaning to.
+Status RefuseServingFlags(const CommonOptions& common) {
+  const auto refuse = [](const char* flag) {
+    return Status(StatusCode::kInvalidArgument,
+                  std::string(flag) + " has no meaning here: every head is run both ways while heads are being found");
+  };
+  if (common.sparsity) return refuse("--sparsity");
+  if (common.threshold) return refuse("--threshold");
+  if (common.prefill_recent) return refuse("--prefill-recent");
+  if (common.kv_type) return refuse("--kv-type");
+  return OkStatus();
+}
+
+/// Rows of a flat [n_layers, n_kv_heads].
+Json Rows(const std::vector<double>& values, int n_kv_heads) {
+  Json rows = Json::array();
+  for (size_t i = 0; i < values.size(); i += static_cast<size_t>(n_kv_heads)) {
+    rows.push_back(std::vector<double>(values.begin() + static_cast<std::ptrdiff_t>(i),
+                                       values.begin() + static_cast<std::ptrdiff_t>(i) + n_kv_heads));
+  }
+  return rows;
+}
+
+/// How many gates lie in each eighth of [0, 1], as bars.
+std::string Histogram(const std::vector<double>& gates) {
+  static constexpr const char* kBars[] = {" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
+  size_t counts[8] = {};
+  for (const double gate : gates) ++counts[std::min<size_t>(7, static_cast<size_t>(gate * 8))];
+  std::string text = "0";
+  for (const size_t n : counts) text += kBars[n == 0 ? 0 : 1 + n * 7 / gates.size()];
+  return text + "1";
+}
+
+Result<TrainingTexts> MakeTexts(const IdentifyCommand& command, const Tokenizer& tokenizer, Json* recipe) {
+  const PasskeyOptions& d = command.data;
+  *recipe = {{"dataset", command.text},
+             {"num_passkeys", d.n_passkeys},
+             {"context_length_min", d.min_tokens},
+             {"context_length_max", d.max_tokens},
+             {"context_lengths_num_intervals", d.n_lengths},
+             {"depth_ratio_num_intervals", d.n_depths},
+             {"min_needle_depth_ratio", d.depth_begin},
+             {"max_needle_depth_ratio", d.depth_end},
+             {"seed", d.seed}};
+  if (command.text == "builtin") return TrainingTexts::Builtin(tokenizer, d);
+  Result<Haystack> haystack = LoadHaystack(command.text);
+  if (!haystack.ok()) return haystack.status().Annotate("--text");
+  if (haystack->truncated)
+    Note(fmt::format("of {} the first {} are used", command.text, FormatBytes(kMostHaystackBytes)));
+  (*recipe)["passkey_length"] = d.n_words;
+  (*recipe)["dataset_bytes"] = haystack->text.size();
+  Result<TrainingTexts> texts = TrainingTexts::InHaystack(tokenizer, d, std::move(haystack)->text);
+  if (!texts.ok()) return texts.status().Annotate("--text");
+  return texts;
+}
+
+/// Scores of forward passes as gates, with what made them.
+Status WriteScores(const IdentifyCommand& command, const Model& model, const std::vector<double>& scores, Json facts) {
+  const ModelConfig& c = model.config();
+  HeadPattern pattern;
+  pattern.n_layers = c.n_layers;
+  pattern.n_kv_heads = c.n_kv_heads;
+  pattern.gates = scores;
+  pattern.sink = command.deploy_sink.value_or(command.common.sink.value_or(pattern.sink));
+  pattern.recent = command.deploy_recent.value_or(command.common.recent.value_or(pattern.recent));
+  facts["method"] = command.method;
+  facts["model"] = c.name;
+  facts["n_layers"] = c.n_layers;
+  facts["n_kv_heads"] = c.n_kv_heads;
+  facts["sink_size"] = pattern.sink;
+  facts["recent_size"] = pattern.recent;
+  facts["compute"] = ComputeTypeName(command.common.compute);
+  facts["duo_version"] = Version();
+  pattern.config_json = facts.dump(1);
+  return SaveHeadPattern(pattern, command.out).Annotate("--out");
+}
+
+Result<std::vector<double>> Score(const IdentifyCommand& command, const Model& model, const Tokenizer& tokenizer,
+                                  const TrainingTexts& texts, const ProgressCallback& progress) {
+  const ScoreOptions options{.compute = command.common.compute, .chunk = command.common.chunk};
+  if (command.method == "repeat") {
+    DUO_ASSIGN_OR_RETURN(const std::vector<int32_t> context, texts.Plain(0, command.data.max_tokens));
+    const std::vector<int32_t> prompt = tokenizer.Encode("\n\nRepeat the previous context: ", SpecialTokens::kNone);
+    return RepeatScores(model,
+                        {.context = context,
+                         .prompt = prompt,
+                         .sink = command.common.sink.value_or(RepeatInput().sink),
+                         .repeat_chunk = command.repeat_chunk},
+                        options, progress);
+  }
+  std::vector<std::vector<int32_t>> plain;
+  for (int i = 0; i < command.n_texts; ++i) {
+    DUO_ASSIGN_OR_RETURN(std::vector<int32_t> ids, texts.Plain(static_cast<uint64_t>(i), command.data.max_tokens));
+    plain.push_back(std::move(ids));
+  }
+  if (command.method == "profile") return ProfileScores(model, plain, options, progress);
+  const HeadPattern defaults;
+  return OutsideMassScores(model, plain, command.common.sink.value_or(defaults.sink),
+                           command.common.recent.value_or(defaults.recent), options, progress);
+}
+
+Status RunScores(const IdentifyCommand& command, const Model& model, const Tokenizer& tokenizer,
+                 const TrainingTexts& texts, Json recipe) {
+  DUO_RETURN_IF_ERROR(MakeDirectories(command.out).Annotate("--out"));  // found now, not after the work
+  ProgressBar bar(ShowProgress(command.common.progress));
+  const auto begin = Clock::now();
+  DUO_ASSIGN_OR_RETURN(const std::vector<double> scores, Score(command, model, tokenizer, texts, bar.Callback()));
+  bar.Finish();
+  const double seconds = SecondsSince(begin);
+  if (command.method != "repeat") recipe["num_texts"] = command.n_texts;
+  if (command.method == "repeat") recipe["repeat_chunk"] = command.repeat_chunk;
+  DUO_RETURN_IF_ERROR(WriteScores(command, model, scores, std::move(recipe)));
+  if (!command.common.json) {
+    Note(fmt::format("scores of {} heads in {}; written to {}", scores.size(), FormatDuration(seconds), command.out));
+    return OkStatus();
+  }
+  return PrintJson({{"method", command.method},
+                    {"out", command.out},
+                    {"gates", Rows(scores, model.config().n_kv_heads)},
+                    {"seconds", seconds},
+                    {"memory", {{"peak_rss_bytes", PeakRssBytes()}}}});
+}
+
+Status Train(const IdentifyCommand& command, const Model& model, const TrainingTexts& texts,
+             const TrainerOptions& options) {
+  const TwoStreamOptions two_stream{options.sink, options.recent, texts.most_tokens(), options.compute};
+  const uint64_t bytes = TeacherStudent::Bytes(model, two_stream);
+  DUO_ASSIGN_OR_RETURN(
+      Trainer trainer,
+      Trainer::Create(model, texts, options, command.resume ? Trainer::Start::kResume : Trainer::Start::kFresh));
+  const int64_t n_steps = options.schedule.n_steps, first = trainer.step();
+  Note(fmt::format("{}{} steps on texts of up to {} tokens: {} beside the weights' {}",
+                   first == 0 ? "" : fmt::format("goes on at step {} of ", FormatCount(first)), FormatCount(n_steps),
+                   FormatCount(texts.most_tokens()), FormatBytes(bytes), FormatBytes(model.weights_bytes())));
+  ProgressBar bar(ShowProgress(command.common.progress));
+  const ProgressCallback draw = bar.Callback();
+  const auto begin = Clock::now();
+  TrainerStep last;
+  double flop = 0, seconds = 0;
+  const Status status = trainer.Run(
+      [&](const TrainerStep& step) {
+        last = step;
+        flop += step.gflop_s * step.seconds;
+        seconds += step.seconds;
+        bar.SetLabel(fmt::format("distill {:.4f} mean gate {:.3f} {}", step.distill, step.reg, Histogram(*step.gates)));
+        return draw({.stage = "step",
+                     .done = step.step - first,
+                     .total = n_steps - first,
+                     .unit = "steps",
+                     .seconds = SecondsSince(begin)});
+      },
+      [] { return !Interrupted(); });
+  bar.Finish();
+  if (status.code() == StatusCode::kCancelled) {
+    return Status(
+        StatusCode::kCancelled,
+        fmt::format("stopped after step {} of {}; the same command with --resume goes on", trainer.step(), n_steps));
+  }
+  DUO_RETURN_IF_ERROR(status);
+  const std::vector<double>& gates = trainer.optimizer().state().gates;
+  if (!command.common.json) {
+    Note(fmt::format("{} steps in {} ({:.0f} GFLOP/s); distillation loss {:.5f}, mean gate {:.3f} {}; written to {}",
+                     FormatCount(n_steps - first), FormatDuration(seconds), seconds > 0 ? flop / seconds : 0.0,
+                     last.distill, trainer.optimizer().mean_gate(), Histogram(gates), command.out));
+    return OkStatus();
+  }
+  return PrintJson(
+      {{"method", "optimize"},
+       {"out", command.out},
+       {"steps", n_steps},
+       {"distill_loss", last.distill},
+       {"reg_loss", trainer.optimizer().mean_gate()},
+       {"reg_weight", trainer.optimizer().penalty()},
+       {"gates", Rows(gates, model.config().n_kv_heads)},
+       {"seconds", seconds},
+       {"gflop_s", seconds > 0 ? flop / seconds : 0.0},
+       {"memory", {{"planned_bytes", bytes + model.weights_bytes()}, {"peak_rss_bytes", PeakRssBytes()}}}});
+}
+
+/// Texts long enough for the method, short enough for seconds to minutes: `repeat` wants one long text, the means of
+/// `profile` settle early, optimisation wants the published lengths.
+int64_t DefaultMaxTokens(const std::string& method) {
+  if (method == "optimize") return PasskeyOptions().max_tokens;
+  return method == "repeat" ? 8192 : 2048;
+}
+
+Status Run(const IdentifyCommand& command) {
+  DUO_RETURN_IF_ERROR(RefuseServingFlags(command.common));
+  if (!command.common.pattern.empty() && command.common.pattern != "none") {
+    return Status(StatusCode::kInvalidArgument, "--pattern has no meaning here: a new one is learned; --out names it");
+  }
+  DUO_ASSIGN_OR_RETURN(const std::string dir, ResolveModelDir(command.common.model));
+  DUO_ASSIGN_OR_RETURN(const BackendPtr backend, MakeBackend(command.common));
+  DUO_ASSIGN_OR_RETURN(const Model model, Model::Open(dir, backend.get()));
+  DUO_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Open(dir));
+  TrainerOptions options = command.trainer;
+  IdentifyCommand seeded = command;
+  seeded.data.seed = command.common.seed;
+  const bool optimize = command.method == "optimize";
+  seeded.data.max_tokens = command.max_tokens.value_or(DefaultMaxTokens(command.method));
+  if (!optimize) seeded.data.min_tokens = std::min(seeded.data.min_tokens, seeded.data.max_tokens);
+  options.sink = command.common.sink.value_or(kDefaultSink);
+  options.recent = command.common.recent.value_or(kDefaultRecent);
+  options.deploy_sink = command.deploy_sink.value_or(command.common.sink.value_or(options.deploy_sink));
+  options.deploy_recent = command.deploy_recent.value_or(command.common.recent.value_or(options.deploy_recent));
+  options.compute = command.common.compute;
+  options.dir = command.out;
+  if (options.schedule.target_sparsity) options.schedule.reg_weight = kAdaptedPenaltyBegin;
+  if (command.reg) options.schedule.reg_weight = *command.reg;
+  DUO_ASSIGN_OR_RETURN(const TrainingTexts texts, MakeTexts(seeded, tokenizer, &options.recipe));
+  if (!optimize) return RunScores(seeded, model, tokenizer, texts, options.recipe);
+  const int64_t context = command.common.max_context > 0 ? command.common.max_context : model.config().trained_context;
+  if (context > 0 && texts.most_tokens() > context) {
+    return Status(
+        StatusCode::kInvalidArgument,
+        fmt::format("--max-tokens: texts of up to {} tokens with their passkeys and questions, but the model was "
+                    "trained for {}; --max-context sets another limit",
+                    texts.most_tokens(), context));
+  }
+  return Train(seeded, model, texts, options);
+}
+
+Status RunProbe(const ProbeCommand& command) {
+  DUO_RETURN_IF_ERROR(RefuseServingFlags(command.common));
+  DUO_ASSIGN_OR_RETURN(const std::string dir, ResolveModelDir(command.common.model));
+  DUO_ASSIGN_OR_RETURN(const std::optional<HeadPattern> pattern, LoadPattern(command.common));
+  DUO_ASSIGN_OR_RETURN(const BackendPtr backend, MakeBackend(command.common));
+  DUO_ASSIGN_OR_RETURN(const Model model, Model::Open(dir, backend.get()));
+  const ModelConfig& c = model.config();
+  if (!pattern) return Status(StatusCode::kInvalidArgument, "--pattern: is missing; its gates are what is probed");
+  const Status fits = CheckPatternShape(*pattern, c.n_layers, c.n_kv_heads);
+  if (!fits.ok()) return fits.Annotate("--pattern " + command.common.pattern);
+  const Result<std::vector<int32_t>> ids = ReadIdsFile(command.ids_file, c.vocab_size);
+  if (!ids.ok()) return ids.status().Annotate("--ids");
+  DUO_ASSIGN_OR_RETURN(const PositionRange labels,
+                       ParsePositions("--labels", command.labels, static_cast<int64_t>(ids->size())));
+  std::vector<double> gates = pattern->gates;
+  for (double& gate : gates) gate = std::clamp(gate, 0.0, 1.0);
+  DUO_ASSIGN_OR_RETURN(TeacherStudent streams,
+                       TeacherStudent::Create(model, {.sink = command.common.sink.value_or(pattern->sink),
+                                                      .recent = command.common.recent.value_or(pattern->recent),
+                                                      .max_tokens = static_cast<int64_t>(ids->size()),
+                                                      .compute = command.common.compute}));
+  DUO_ASSIGN_OR_RETURN(TwoStreamLoss loss,
+                       streams.Loss(*ids, {labels.begin, labels.end}, gates, [] { return !Interrupted(); }));
+  double reg = 0;
+  const auto n = static_cast<double>(gates.size());
+  for (size_t i = 0; i < gates.size(); ++i) {
+    reg += gates[i] / n;
+    loss.gate_gradients[i] += gates[i] > 0 ? command.reg / n : 0.0;
+  }
+  if (command.common.json) {
+    return PrintJson(
+        {{"distill_loss", loss.distill}, {"reg_loss", reg}, {"gate_grad", Rows(loss.gate_gradients, c.n_kv_heads)}});
+  }
+  std::string text = fmt::format("distillation loss {:.6g}, mean gate {:.6g}, loss {:.6g}\n", loss.distill, reg,
+                                 loss.distill + command.reg * reg);
+  for (int layer = 0; layer < c.n_layers; ++layer) {
+    text += fmt::format("layer {:3}", layer);
+    for (int head = 0; head < c.n_kv_heads; ++head) {
+      text += fmt::format("  {:+.3e}", loss.gate_gradients[static_cast<size_t>(layer * c.n_kv_heads + head)]);
+    }
+    text += "\n";
+  }
+  return WriteOut(text);
+}
+
+void AddDataFlags(CLI::App* verb, IdentifyCommand* command) {
+  PasskeyOptions* data = &command->data;
+  verb->option_defaults()->group("Training texts");
+  AddText(verb, "--text", &command->text, "a file, a folder or builtin",
+          "long plain text to hide passkeys in: FILE, FILE.jsonl, FILE.jsonl.zst (key \"text\"), a folder of these, or "
+          "builtin = made-up stories with the facts of the embedded model")
+      ->type_name("PATH|builtin")
+      ->default_str(command->text);
+  AddInt(verb, "--passkeys", {1, kMostPasskeys}, &data->n_passkeys, "hidden in a text")
+      ->default_str(std::to_string(data->n_passkeys));
+  AddInt(verb, "--words", {1, 4096}, &data->n_words, "of a passkey (builtin: 4 to 8)")
+      ->default_str(std::to_string(data->n_words));
+  AddInt(verb, "--min-tokens", {16, int64_t{1} << 20}, &data->min_tokens, "of a text, without passkeys and questions")
+      ->default_str(std::to_string(data->min_tokens));
+  AddInt(verb, "--max-tokens", {16, int64_t{1} << 20}, &command->max_tokens,
+         "the same, of the longest (default: optimize 32000, repeat 8192, profile and mass 2048)");
+  AddInt(verb, "--texts", {1, 100000}, &command->n_texts, "profile and mass: texts of --max-tokens to read")
+      ->default_str(std::to_string(command->n_texts));
+  AddInt(verb, "--repeat-chunk", {1, int64_t{1} << 20}, &command->repeat_chunk, "repeat: tokens repeated at a time")
+      ->default_str(std::to_string(command->repeat_chunk));
+  AddInt(verb, "--lengths", {1, int64_t{1} << 20}, &data->n_lengths, "different lengths between the two")
+      ->default_str(std::to_string(data->n_lengths));
+  AddInt(verb, "--depths", {1, int64_t{1} << 20}, &data->n_depths, "different depths of passkeys")
+      ->default_str(std::to_string(data->n_depths));
+  AddReal(verb, "--depth-begin", {0, 1}, &data->depth_begin, "depth of the first, as a share of the text")
+      ->default_str(fmt::format("{:g}", data->depth_begin));
+  AddReal(verb, "--depth-end", {0, 1}, &data->depth_end, "depth of the last")
+      ->default_str(fmt::format("{:g}", data->depth_end));
+}
+
+void AddTrainingFlags(CLI::App* verb, IdentifyCommand* command) {
+  TrainerOptions* trainer = &command->trainer;
+  verb->option_defaults()->group("Optimisation");
+  AddInt(verb, "--steps", {1, int64_t{1} << 30}, &trainer->schedule.n_steps, "steps of AdamW")
+      ->default_str(std::to_string(trainer->schedule.n_steps));
+  AddReal(verb, "--lr", {1e-9, 1}, &trainer->schedule.lr, "highest learning rate, of a trapezoid over the run")
+      ->default_str(fmt::format("{:g}", trainer->schedule.lr));
+  AddReal(verb, "--reg", {0, 1e6}, &command->reg, "weight of the mean gate in the loss")
+      ->default_str(fmt::format("{:g}", trainer->schedule.reg_weight));
+  AddReal(verb, "--target-sparsity", {0.001, 0.999}, &trainer->schedule.target_sparsity,
+          "or: adapt that weight, so that this share of the heads becomes streaming");
+  AddInt(verb, "--accumulate", {1, 4096}, &trainer->accumulate, "texts per step")
+      ->default_str(std::to_string(trainer->accumulate));
+  AddInt(verb, "--save-every", {1, int64_t{1} << 30}, &trainer->save_every, "steps between saved states")
+      ->default_str(std::to_string(trainer->save_every));
+  AddInt(verb, "--deploy-sink", {0, int64_t{1} << 20}, &command->deploy_sink,
+         "sink that the pattern is served with (default: --sink when that is given, else 64)");
+  AddInt(verb, "--deploy-recent", {1, int64_t{1} << 20}, &command->deploy_recent,
+         "recent that it is served with (default: --recent when that is given, else 256)");
+  verb->add_flag("--resume", command->resume, "go on with the unfinished run in --out");
+}
+
+void AddProbe(CLI::App* verb, VerbFunction* run) {
+  auto command = std::make_shared<ProbeCommand>();
+  CLI::App* probe = verb->add_subcommand("probe", "loss and gradient of every gate for given tokens");
+  AddText(probe, "--ids", &command->ids_file, "a file", "JSON array of token ids")->type_name("FILE")->required();
+  AddText(probe, "--labels", &command->labels, "A:B", "positions whose hidden states are compared, both included")
+      ->type_name("A:B")
+      ->required();
+  AddReal(probe, "--reg", {0, 1e6}, &command->reg, "weight of the mean gate in the loss")
+      ->default_str(fmt::format("{:g}", command->reg));
+  AddCommonOptions(probe, &command->common);
+  probe->footer(
+      "Example:\n  duo identify probe --model demo --pattern demo --ids prompt.json --labels 900:999 --compute f32 "
+      "--json");
+  probe->callback([command, run] { *run = [command] { return RunProbe(*command); }; });
+}
+
+}  // namespace
+
+void AddIdentify(CLI::App* app, VerbFunction* run) {
+  auto command = std::make_shared<IdentifyCommand>();
+  CLI::App* verb = app->add_subcommand("identify", "find the retrieval heads of a model: learn a pattern");
+  CLI::Option* out =
+      AddText(verb, "--out", &command->out, "a directory", "pattern to write, with log.jsonl; made when it is missing")
+          ->type_name("DIR");
+  const auto same = [](const char* name) { return std::pair<std::string, std::string>(name, name); };
+  AddChoice(
+      verb, "--method",
+      std::vector<std::pair<std::string, std::string>>{same("optimize"), same("repeat"), same("profile"), same("mass")},
+      {}, &command->method,
+      "optimize: learn gates (DuoAttention). repeat: attention received while the model repeats a text (KVzip). "
+      "profile: from mean queries and keys, in seconds. mass: attention outside sink and recent, a baseline")
+      ->default_str(command->method);
+  AddDataFlags(verb, command.get());
+  AddTrainingFlags(verb, command.get());
+  verb->option_defaults()->group("OPTIONS");
+  AddCommonOptions(verb, &command->common);
+  verb->footer(
+      "Example:\n"
+      "  duo identify --model ~/models/Llama-3.2-1B --text books.txt --max-tokens 8000 --out learned\n"
+      "  duo identify --model demo --min-tokens 256 --max-tokens 1024 --steps 250 --sink 16 --recent 64 --reg 0.5 \\\n"
+      "      --out learned\n"
+      "`duo identify probe --help` lists the flags of probe.");
+  AddProbe(verb, run);
+  verb->require_subcommand(0, 1);
+  verb->callback([verb, out, command, run] {
+    if (!verb->get_subcommands().empty()) return;  // probe set what runs
+    if (out->count() == 0) throw CLI::RequiredError("--out");
+    *run = [command] { return Run(*command); };
+  });
+}
+
+}  // namespace duo::cli

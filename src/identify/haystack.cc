@@ -1,0 +1,158 @@
+#include "identify/haystack.h"
+
+#include <zstd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "base/file.h"
+#include "base/json.h"
+
+namespace duo {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kReadBytes = size_t{1} << 16;
+constexpr size_t kMostLineBytes = size_t{64} << 20;  // of JSON lines: one document
+
+/// Takes bytes of a file in order; false = enough.
+using Sink = std::function<Result<bool>(std::string_view)>;
+
+bool EndsWith(const std::string& text, std::string_view end) {
+  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+Status ReadPlain(const std::string& path, const Sink& sink) {
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
+  if (!file) return Status(StatusCode::kIo, path + ": cannot be opened: " + std::strerror(errno));
+  std::vector<char> buffer(kReadBytes);
+  while (const size_t n = std::fread(buffer.data(), 1, buffer.size(), file.get())) {
+    DUO_ASSIGN_OR_RETURN(const bool more, sink({buffer.data(), n}));
+    if (!more) return OkStatus();
+  }
+  if (std::ferror(file.get()) != 0) return Status(StatusCode::kIo, path + ": cannot be read: " + std::strerror(errno));
+  return OkStatus();
+}
+
+Status ReadZstd(const std::string& path, const Sink& sink) {
+  const std::unique_ptr<ZSTD_DCtx, size_t (*)(ZSTD_DCtx*)> context(ZSTD_createDCtx(), ZSTD_freeDCtx);
+  if (!context) return Status(StatusCode::kResourceExhausted, "no memory to decompress " + path);
+  std::vector<char> out(ZSTD_DStreamOutSize());
+  size_t left = 0;  // 0: at the end of a frame
+  const Sink decompress = [&](std::string_view bytes) -> Result<bool> {
+    ZSTD_inBuffer input{bytes.data(), bytes.size(), 0};
+    while (input.pos < input.size) {
+      ZSTD_outBuffer output{out.data(), out.size(), 0};
+      left = ZSTD_decompressStream(context.get(), &output, &input);
+      if (ZSTD_isError(left) != 0) {
+        return Status(StatusCode::kCorrupt, path + ": not zstd data: " + ZSTD_getErrorName(left));
+      }
+      DUO_ASSIGN_OR_RETURN(const bool more, sink({out.data(), output.pos}));
+      if (!more) {
+        left = 0;
+        return false;
+      }
+    }
+    return true;
+  };
+  DUO_RETURN_IF_ERROR(ReadPlain(path, decompress));
+  if (left != 0) return Status(StatusCode::kCorrupt, path + ": the zstd data ends early");
+  return OkStatus();
+}
+
+class Loader {
+ public:
+  explicit Loader(size_t max_bytes) : max_bytes_(max_bytes) {}
+
+  Status Add(const std::string& path) {
+    if (EndsWith(path, ".jsonl")) return AddLines(path, ReadPlain);
+    if (EndsWith(path, ".jsonl.zst")) return AddLines(path, ReadZstd);
+    BeginDocument();
+    return ReadPlain(path, [this](std::string_view bytes) -> Result<bool> { return Append(bytes); });
+  }
+  bool full() const { return haystack_.truncated; }
+  Haystack Take() { return std::move(haystack_); }
+
+ private:
+  void BeginDocument() {
+    if (!haystack_.text.empty()) haystack_.text += "\n\n";
+  }
+  bool Append(std::string_view bytes) {
+    const size_t room = max_bytes_ - std::min(max_bytes_, haystack_.text.size());
+    haystack_.text += bytes.substr(0, room);
+    haystack_.truncated = bytes.size() > room;
+    return !haystack_.truncated;
+  }
+
+  Status AddLines(const std::string& path, Status (*read)(const std::string&, const Sink&)) {
+    std::string line;
+    int64_t number = 0;
+    const auto take_line = [&]() -> Result<bool> {
+      ++number;
+      if (line.find_first_not_of(" \t\r") == std::string::npos) return true;
+      const std::string where = path + ": line " + std::to_string(number);
+      DUO_ASSIGN_OR_RETURN(const Json json, ParseJson(line, where));
+      DUO_ASSIGN_OR_RETURN(const std::string text, JsonString(json, "text", where));
+      BeginDocument();
+      return Append(text);
+    };
+    bool more = true;
+    DUO_RETURN_IF_ERROR(read(path, [&](std::string_view bytes) -> Result<bool> {
+      while (!bytes.empty() && more) {
+        const size_t end = bytes.find('\n');
+        line += bytes.substr(0, end);
+        if (line.size() > kMostLineBytes) {
+          return Status(StatusCode::kCorrupt, path + ": line " + std::to_string(number + 1) + ": more than " +
+                                                  std::to_string(kMostLineBytes) + " bytes");
+        }
+        if (end == std::string_view::npos) break;
+        DUO_ASSIGN_OR_RETURN(more, take_line());
+        line.clear();
+        bytes.remove_prefix(end + 1);
+      }
+      return more;
+    }));
+    if (more && !line.empty()) DUO_RETURN_IF_ERROR(take_line().status());
+    return OkStatus();
+  }
+
+  size_t max_bytes_;
+  Haystack haystack_;
+};
+
+bool IsText(const std::string& name) {
+  return EndsWith(name, ".txt") || EndsWith(name, ".jsonl") || EndsWith(name, ".jsonl.zst");
+}
+
+}  // namespace
+
+Result<Haystack> LoadHaystack(const std::string& path, size_t max_bytes) {
+  Loader loader(max_bytes);
+  if (!IsDirectory(path)) {
+    if (!FileExists(path)) return Status(StatusCode::kNotFound, path + ": there is no such file or folder");
+    DUO_RETURN_IF_ERROR(loader.Add(path));
+    return loader.Take();
+  }
+  std::vector<std::string> files;
+  std::error_code error;
+  for (fs::directory_iterator it(path, error), end; !error && it != end; it.increment(error)) {
+    if (it->is_regular_file(error) && IsText(it->path().filename().string())) files.push_back(it->path().string());
+  }
+  if (error) return Status(StatusCode::kIo, path + ": cannot be listed: " + error.message());
+  if (files.empty()) return Status(StatusCode::kNotFound, path + ": has no *.txt, *.jsonl or *.jsonl.zst");
+  std::sort(files.begin(), files.end());
+  for (const std::string& file : files) {
+    if (!loader.full()) DUO_RETURN_IF_ERROR(loader.Add(file));
+  }
+  return loader.Take();
+}
+
+}  // namespace duo

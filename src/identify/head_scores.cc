@@ -1,0 +1,239 @@
+#include "identify/head_scores.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "backend/identify_ops.h"
+#include "base/cancelled.h"
+#include "base/clock.h"
+#include "identify/layer_walk.h"
+
+namespace duo {
+namespace {
+
+constexpr int kProfilePositions = 500;
+
+size_t HeadCount(const ModelConfig& c) { return static_cast<size_t>(c.n_layers) * static_cast<size_t>(c.n_kv_heads); }
+float ScaleOf(const ModelConfig& c) { return 1.0f / std::sqrt(static_cast<float>(c.head_dim)); }
+
+/// Tokens done out of a total, for the caller's bar.
+class Counter {
+ public:
+  Counter(const ProgressCallback& progress, const char* stage, int64_t total)
+      : progress_(progress), stage_(stage), total_(total) {}
+  Status Add(int64_t n) {
+    done_ += n;
+    const bool go_on =
+        !progress_ ||
+        progress_({.stage = stage_, .done = done_, .total = total_, .unit = "tokens", .seconds = SecondsSince(begin_)});
+    return go_on ? OkStatus() : Cancelled();
+  }
+
+ private:
+  const ProgressCallback& progress_;
+  const char* stage_;
+  int64_t done_ = 0, total_;
+  Clock::time_point begin_ = Clock::now();
+};
+
+Status RunInChunks(LayerWalk* walk, std::span<const int32_t> ids, const LayerLooks& looks, Counter* counter) {
+  for (size_t at = 0; at < ids.size();) {
+    const size_t n = std::min(static_cast<size_t>(walk->chunk()), ids.size() - at);
+    DUO_RETURN_IF_ERROR(walk->Run(ids.subspan(at, n), looks));
+    DUO_RETURN_IF_ERROR(counter->Add(static_cast<int64_t>(n)));
+    at += n;
+  }
+  return OkStatus();
+}
+
+Status CheckTexts(const std::vector<std::vector<int32_t>>& texts, int64_t* longest, int64_t* total) {
+  if (texts.empty()) return Status(StatusCode::kInvalidArgument, "there are no texts to run");
+  *longest = *total = 0;
+  for (const std::vector<int32_t>& text : texts) {
+    const auto n = static_cast<int64_t>(text.size());
+    if (n < 2) return Status(StatusCode::kInvalidArgument, "a text of less than two tokens");
+    *longest = std::max(*longest, n);
+    *total += n;
+  }
+  return OkStatus();
+}
+
+/// Means over one text of q and k before RoPE, as sums.
+struct Means {
+  explicit Means(const ModelConfig& c)
+      : q(static_cast<size_t>(c.n_layers * c.n_heads * c.head_dim), 0.0),
+        k(static_cast<size_t>(c.n_layers * c.n_kv_heads * c.head_dim), 0.0) {}
+  void Add(const LayerView& view, const ModelConfig& c) {
+    AddRows(view.q, view.n, static_cast<size_t>(c.n_heads * c.head_dim), view.layer, &q);
+    AddRows(view.k, view.n, static_cast<size_t>(c.n_kv_heads * c.head_dim), view.layer, &k);
+  }
+  static void AddRows(const float* rows, int64_t n, size_t width, int layer, std::vector<double>* sums) {
+    double* sum = sums->data() + static_cast<size_t>(layer) * width;
+    for (int64_t t = 0; t < n; ++t) {
+      for (size_t i = 0; i < width; ++i) sum[i] += double{rows[static_cast<size_t>(t) * width + i]};
+    }
+  }
+  std::vector<double> q, k;  // [n_layers, n_heads or n_kv_heads, head_dim]
+};
+
+// The rotated dot product of q at position i and k at position j depends on i - j alone: amplitude^2 times
+// sum_d (q_d k_d + q_h+d k_h+d) cos(w_d (i - j)) + (q_h+d k_d - q_d k_h+d) ... , written out for distance i - j.
+double RotatedDot(const double* q, const double* k, const ModelConfig& c, int distance) {
+  const size_t half = c.inv_freq.size();
+  double dot = 0;
+  for (size_t d = 0; d < half; ++d) {
+    const double angle = c.inv_freq[d] * distance;
+    const double along = q[d] * k[d] + q[d + half] * k[d + half];
+    const double across = q[d] * k[d + half] - q[d + half] * k[d];
+    dot += along * std::cos(angle) + across * std::sin(angle);
+  }
+  return dot * c.rope_amplitude * c.rope_amplitude;
+}
+
+// mean over positions of the running sum of the last query's attention.
+double ProfileOf(const double* q, const double* k, const ModelConfig& c) {
+  double weights[kProfilePositions], max = -INFINITY, sum = 0, running = 0, area = 0;
+  for (int j = 0; j < kProfilePositions; ++j) {
+    weights[j] = RotatedDot(q, k, c, kProfilePositions - 1 - j) * double{ScaleOf(c)};
+    max = std::max(max, weights[j]);
+  }
+  for (double& weight : weights) sum += weight = std::exp(weight - max);
+  for (const double weight : weights) area += running += weight / sum;
+  return area / kProfilePositions;
+}
+
+}  // namespace
+
+Result<std::vector<double>> RepeatScores(const Model& model, const RepeatInput& input, const ScoreOptions& options,
+                                         const ProgressCallback& progress) {
+  const ModelConfig& c = model.config();
+  IdentifyOps* ops = model.backend()->identify_ops();
+  if (ops == nullptr) return Status(StatusCode::kUnsupported, "finding heads needs the CPU: device cpu");
+  if (input.sink < 0 || input.repeat_chunk < 1 || static_cast<int64_t>(input.context.size()) <= input.sink) {
+    return Status(StatusCode::kInvalidArgument, "a text of " + std::to_string(input.context.size()) +
+                                                    " tokens to repeat, expected more than the " +
+                                                    std::to_string(input.sink) + " of the sink");
+  }
+  const auto n_context = static_cast<int64_t>(input.context.size()),
+             n_prompt = static_cast<int64_t>(input.prompt.size());
+  const int64_t longest = n_context + n_prompt + std::min(input.repeat_chunk, n_context);
+  const int64_t n_pieces = (n_context + input.repeat_chunk - 1) / input.repeat_chunk;
+  DUO_ASSIGN_OR_RETURN(LayerWalk walk, LayerWalk::Create(model, longest, options.chunk, options.compute));
+  Counter counter(progress, "repeat", 2 * n_context + n_pieces * n_prompt);
+  DUO_RETURN_IF_ERROR(RunInChunks(&walk, input.context, {}, &counter));
+
+  std::vector<double> scores(HeadCount(c), 0.0);
+  std::vector<const uint8_t*> keys(static_cast<size_t>(c.n_kv_heads));
+  LayerLooks looks;
+  looks.after_attention = [&](const LayerView& view) {
+    const size_t sink_bytes = static_cast<size_t>(input.sink * c.head_dim) * DTypeBytes(walk.kv_type());
+    for (int h = 0; h < c.n_kv_heads; ++h) keys[static_cast<size_t>(h)] = walk.keys(view.layer, h) + sink_bytes;
+    const auto heads = static_cast<size_t>(c.n_kv_heads);
+    return ops->LargestKeyWeights({.q = view.q,
+                                   .lse = view.lse,
+                                   .host_keys = keys,
+                                   .kv_type = walk.kv_type(),
+                                   .n_tokens = view.n,
+                                   .n_keys = n_context - input.sink,
+                                   .group = c.group(),
+                                   .head_dim = c.head_dim,
+                                   .scale = ScaleOf(c)},
+                                  std::span(scores).subspan(static_cast<size_t>(view.layer) * heads, heads));
+  };
+  for (int64_t begin = 0; begin < n_context; begin += input.repeat_chunk) {
+    const auto piece = input.context.subspan(static_cast<size_t>(begin),
+                                             static_cast<size_t>(std::min(input.repeat_chunk, n_context - begin)));
+    DUO_RETURN_IF_ERROR(RunInChunks(&walk, input.prompt, {}, &counter));
+    DUO_RETURN_IF_ERROR(RunInChunks(&walk, piece, looks, &counter));
+    walk.Rewind(n_context);
+  }
+  return scores;
+}
+
+Result<std::vector<double>> ProfileScores(const Model& model, const std::vector<std::vector<int32_t>>& texts,
+                                          const ScoreOptions& options, const ProgressCallback& progress) {
+  const ModelConfig& c = model.config();
+  int64_t longest = 0, total = 0;
+  DUO_RETURN_IF_ERROR(CheckTexts(texts, &longest, &total));
+  DUO_ASSIGN_OR_RETURN(LayerWalk walk, LayerWalk::Create(model, longest, options.chunk, options.compute));
+  Counter counter(progress, "profile", total);
+  std::vector<double> scores(HeadCount(c), 0.0);
+  for (const std::vector<int32_t>& text : texts) {
+    Means means(c);
+    LayerLooks looks;
+    looks.before_rope = [&](const LayerView& view) {
+      means.Add(view, c);
+      return OkStatus();
+    };
+    walk.Rewind(0);
+    DUO_RETURN_IF_ERROR(RunInChunks(&walk, text, looks, &counter));
+    for (double& x : means.q) x /= static_cast<double>(text.size());
+    for (double& x : means.k) x /= static_cast<double>(text.size());
+    const auto dim = static_cast<size_t>(c.head_dim), group = static_cast<size_t>(c.group());
+    const double share = 1.0 / static_cast<double>(group * texts.size());
+    for (size_t head = 0; head < scores.size(); ++head) {
+      for (size_t g = 0; g < group; ++g) {
+        scores[head] += share * ProfileOf(&means.q[(head * group + g) * dim], &means.k[head * dim], c);
+      }
+    }
+  }
+  return scores;
+}
+
+// log-sum-exp of streaming attention less that of full attention is the logarithm of the share that streaming keeps.
+Result<std::vector<double>> OutsideMassScores(const Model& model, const std::vector<std::vector<int32_t>>& texts,
+                                              int64_t sink, int64_t recent, const ScoreOptions& options,
+                                              const ProgressCallback& progress) {
+  const ModelConfig& c = model.config();
+  int64_t longest = 0, total = 0;
+  DUO_RETURN_IF_ERROR(CheckTexts(texts, &longest, &total));
+  DUO_ASSIGN_OR_RETURN(LayerWalk walk, LayerWalk::Create(model, longest, options.chunk, options.compute));
+  const int64_t n_heads = c.n_heads, q_width = n_heads * c.head_dim;
+  DUO_ASSIGN_OR_RETURN(const DeviceMemoryPtr out,
+                       model.backend()->Allocate(static_cast<size_t>(options.chunk * q_width) * sizeof(float)));
+  std::vector<float> kept(static_cast<size_t>(options.chunk * n_heads));
+  DUO_ASSIGN_OR_RETURN(const DeviceMemoryPtr kept_memory, model.backend()->Allocate(kept.size() * sizeof(float)));
+  std::vector<double> scores(HeadCount(c), 0.0);
+  Counter counter(progress, "attention mass", total);
+  LayerLooks looks;
+  looks.after_attention = [&](const LayerView& view) -> Status {
+    std::vector<PrefillHead> heads;
+    for (int h = 0; h < c.n_kv_heads; ++h) {
+      const int64_t group = c.group();
+      heads.push_back({.q = view.q + h * group * c.head_dim,
+                       .k = walk.keys(view.layer, h),
+                       .v = walk.keys(view.layer, h),  // the output is not looked at
+                       .n_rows = view.pos + view.n,
+                       .mask = {.sink = sink, .window = recent},
+                       .out = reinterpret_cast<float*>(out->data()) + h * group * c.head_dim,
+                       .lse = reinterpret_cast<float*>(kept_memory->data()) + h * group});
+    }
+    DUO_RETURN_IF_ERROR(model.backend()->PrefillAttention({.group = c.group(),
+                                                           .head_dim = c.head_dim,
+                                                           .q_stride = q_width,
+                                                           .lse_stride = n_heads,
+                                                           .q_pos = view.pos,
+                                                           .n_tokens = view.n,
+                                                           .kv_type = walk.kv_type(),
+                                                           .compute = options.compute,
+                                                           .scale = ScaleOf(c)},
+                                                          heads));
+    std::vector<float> full(static_cast<size_t>(view.n * n_heads));
+    model.backend()->ToHost(view.lse, full.data(), full.size() * sizeof(float));
+    model.backend()->ToHost(kept_memory->data(), kept.data(), full.size() * sizeof(float));
+    for (size_t i = 0; i < full.size(); ++i) {
+      const size_t head = i % static_cast<size_t>(n_heads) / static_cast<size_t>(c.group());
+      const double outside = 1 - std::exp(std::min(0.0, double{kept[i]} - double{full[i]}));
+      scores[static_cast<size_t>(view.layer * c.n_kv_heads) + head] += outside / static_cast<double>(total * c.group());
+    }
+    return OkStatus();
+  };
+  for (const std::vector<int32_t>& text : texts) {
+    walk.Rewind(0);
+    DUO_RETURN_IF_ERROR(RunInChunks(&walk, text, looks, &counter));
+  }
+  return scores;
+}
+
+}  // namespace duo

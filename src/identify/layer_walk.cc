@@ -1,0 +1,79 @@
+#include "identify/layer_walk.h"
+
+#include <algorithm>
+#include <string>
+
+#include "base/memory_info.h"
+
+namespace duo {
+namespace {
+
+KvLayout LayoutOf(const ModelConfig& c, int64_t max_tokens, ComputeType compute) {
+  KvLayout layout;
+  layout.heads = AllRetrieval(c.n_layers, c.n_kv_heads);
+  layout.head_dim = c.head_dim;
+  layout.type = compute == ComputeType::kF32 ? DType::kF32 : DType::kBF16;
+  layout.capacity = max_tokens;
+  return layout;
+}
+
+}  // namespace
+
+uint64_t LayerWalk::Bytes(const Model& model, int64_t max_tokens, int64_t chunk, ComputeType compute) {
+  const ModelConfig& c = model.config();
+  const int64_t q_width = static_cast<int64_t>(c.n_heads) * c.head_dim;
+  return LayoutOf(c, max_tokens, compute).TotalBytes(max_tokens) + Activations::Bytes(c, chunk) +
+         static_cast<uint64_t>(chunk * c.n_heads) * sizeof(float) +
+         model.backend()->MaxScratchBytes({.n_tokens = chunk,
+                                           .widest_input = std::max({c.hidden_size, q_width, c.intermediate_size}),
+                                           .n_kv_heads = c.n_kv_heads,
+                                           .group = c.group(),
+                                           .head_dim = c.head_dim,
+                                           .compute = compute,
+                                           .weights = c.weights_type});
+}
+
+Result<LayerWalk> LayerWalk::Create(const Model& model, int64_t max_tokens, int64_t chunk, ComputeType compute) {
+  const KvLayout layout = LayoutOf(model.config(), max_tokens, compute);
+  DUO_RETURN_IF_ERROR(CheckKvLayout(layout));
+  const uint64_t needed = Bytes(model, max_tokens, chunk, compute), free = AvailableMemoryBytes();
+  const uint64_t available = free > model.mapped_bytes() ? free - model.mapped_bytes() : 0;
+  if (needed > available) {
+    return Status(StatusCode::kResourceExhausted, std::to_string(max_tokens) + " tokens need " + FormatBytes(needed) +
+                                                      ", " + FormatBytes(available) +
+                                                      " are available; shorter texts need less");
+  }
+  DUO_ASSIGN_OR_RETURN(SplitKvCache cache, SplitKvCache::Create(model.backend(), layout));
+  DUO_ASSIGN_OR_RETURN(DuoAttention attention, DuoAttention::Create(model.backend(), layout, chunk));
+  DUO_ASSIGN_OR_RETURN(Activations act, Activations::Create(model.backend(), model.config(), chunk));
+  LayerWalk walk(model, compute, std::move(cache), std::move(attention), std::move(act));
+  DUO_ASSIGN_OR_RETURN(walk.lse_,
+                       model.backend()->Allocate(static_cast<size_t>(chunk * model.config().n_heads) * sizeof(float)));
+  return walk;
+}
+
+Status LayerWalk::Run(std::span<const int32_t> ids, const LayerLooks& looks) {
+  const auto n = static_cast<int64_t>(ids.size());
+  const SequenceState state{&cache_, &attention_, &act_};
+  DUO_RETURN_IF_ERROR(CheckTokenIds(ids, config_->vocab_size));
+  DUO_RETURN_IF_ERROR(cache_.Begin(n));
+  transformer_->Embed(ids, cache_.len(), &act_);
+  auto* lse = reinterpret_cast<float*>(lse_->data());
+  for (int layer = 0; layer < config_->n_layers; ++layer) {
+    LayerView view{.layer = layer, .pos = cache_.len(), .n = n, .q = act_.q, .k = act_.k, .v = act_.v};
+    DUO_RETURN_IF_ERROR(transformer_->Project(layer, n, &act_));
+    transformer_->NormHeads(layer, n, &act_);
+    if (looks.before_rope) DUO_RETURN_IF_ERROR(looks.before_rope(view));
+    transformer_->Rotate(n, &act_);
+    DUO_RETURN_IF_ERROR(transformer_->Attend(layer, TokenKind::kPrompt, n, state, lse));
+    view.lse = lse;
+    if (looks.after_attention) DUO_RETURN_IF_ERROR(looks.after_attention(view));
+    DUO_RETURN_IF_ERROR(transformer_->AddAttended(layer, n, &act_));
+    DUO_RETURN_IF_ERROR(transformer_->Widen(layer, n, &act_));
+    DUO_RETURN_IF_ERROR(transformer_->AddMlp(layer, n, &act_));
+  }
+  cache_.Advance(n);
+  return OkStatus();
+}
+
+}  // namespace duo

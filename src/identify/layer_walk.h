@@ -1,0 +1,67 @@
+// The engine's forward pass over a growing context, with a look at every layer: what training-free scores are read
+// from.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "attention/duo_attention.h"
+#include "kv/split_kv_cache.h"
+#include "model/activations.h"
+#include "model/transformer.h"
+
+namespace duo {
+
+/// What a look sees of one layer: n tokens from position pos on. Valid during the call.
+struct LayerView {
+  int layer = 0;
+  int64_t pos = 0;
+  int64_t n = 0;
+  const float* q = nullptr;    // [n, n_heads, head_dim]
+  const float* k = nullptr;    // [n, n_kv_heads, head_dim]
+  const float* v = nullptr;    // [n, n_kv_heads, head_dim]
+  const float* lse = nullptr;  // [n, n_heads] log of the sum of exp(score) over all keys, behind attention
+};
+
+struct LayerLooks {
+  std::function<Status(const LayerView&)> before_rope;      // q and k after their norms, before RoPE; no lse yet
+  std::function<Status(const LayerView&)> after_attention;  // rotated; this chunk's keys are in the cache
+};
+
+/// Full attention over one sequence. Not thread safe; the model must outlive it.
+class LayerWalk {
+ public:
+  /// kResourceExhausted, with the bytes needed and available.
+  static Result<LayerWalk> Create(const Model& model, int64_t max_tokens, int64_t chunk, ComputeType compute);
+  static uint64_t Bytes(const Model& model, int64_t max_tokens, int64_t chunk, ComputeType compute);
+
+  /// Adds tokens, at most `chunk` of them. Errors as Transformer::Forward and those of the looks.
+  Status Run(std::span<const int32_t> ids, const LayerLooks& looks);
+  /// Forgets the tokens from pos on.
+  void Rewind(int64_t pos) { cache_.Rewind(pos); }
+
+  int64_t len() const { return cache_.len(); }
+  int64_t chunk() const { return act_.max_tokens; }
+  /// Keys of a KV head, rows of positions from 0 on, of type kv_type().
+  const uint8_t* keys(int layer, int kv_head) { return cache_.full(layer).k(cache_.place(layer, kv_head).index); }
+  DType kv_type() const { return cache_.layout().type; }
+
+ private:
+  LayerWalk(const Model& model, ComputeType compute, SplitKvCache cache, DuoAttention attention, Activations act)
+      : config_(&model.config()),
+        transformer_(std::make_unique<Transformer>(model.weights(), compute)),
+        cache_(std::move(cache)),
+        attention_(std::move(attention)),
+        act_(std::move(act)) {}
+
+  const ModelConfig* config_;
+  std::unique_ptr<Transformer> transformer_;  // holds a reference: stays where it is
+  SplitKvCache cache_;
+  DuoAttention attention_;
+  Activations act_;
+  DeviceMemoryPtr lse_;  // [chunk, n_heads]
+};
+
+}  // namespace duo

@@ -1,0 +1,230 @@
+#include "identify/passkey_data.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+#include <utility>
+
+#include "base/rng.h"
+#include "identify/passkey_words.h"
+
+namespace duo {
+namespace {
+
+constexpr int64_t kMostTokens = int64_t{1} << 20;
+constexpr int kMostWords = 4096;
+// Words between questions, frame and separators: generous, so that no text is longer than announced.
+constexpr int64_t kExtraTokens = 64;
+// Of the haystack's beginning, to learn how long tokens are.
+constexpr size_t kProbeBytes = size_t{1} << 20;
+
+Status Bad(const std::string& sentence) { return Status(StatusCode::kInvalidArgument, sentence); }
+
+std::string Needle(int number, const std::string& words) {
+  return std::string("Remember this sequence of words, it's the ") + kOrdinals[static_cast<size_t>(number)] +
+         " passkey to the vault: " + words;
+}
+
+std::string Question(int number) {
+  return std::string("Based on the content of the book, what is the ") + kOrdinals[static_cast<size_t>(number)] +
+         " passkey to the vault?\nPasskey: ";
+}
+
+// The next place at or behind `at` where a paragraph can be put in: behind the end of a sentence or line, else behind a
+// space, else the end.
+size_t NextBreak(const std::string& text, size_t at) {
+  constexpr size_t kLook = 600;
+  const size_t end = std::min(text.size(), at + kLook);
+  for (size_t i = at; i < end; ++i) {
+    const bool sentence = text[i] == ' ' && i > 0 && (text[i - 1] == '.' || text[i - 1] == '!' || text[i - 1] == '?');
+    if (text[i] == '\n' || sentence) return i + 1;
+  }
+  const size_t space = text.find(' ', at);
+  return space == std::string::npos ? text.size() : space + 1;
+}
+
+bool IsContinuationByte(char c) { return (static_cast<uint8_t>(c) & 0xC0) == 0x80; }
+
+// Streams of draws that do not overlap: SplitMix64 states a golden-ratio multiple apart.
+Rng RngFor(uint64_t seed, uint64_t index) {
+  Rng mix(seed * 0x9e3779b97f4a7c15ull + index);
+  return Rng(mix.Next());
+}
+
+}  // namespace
+
+Status TrainingTexts::CheckOptions() const {
+  const PasskeyOptions& o = options_;
+  if (o.n_passkeys < 1 || o.n_passkeys > kMostPasskeys) {
+    return Bad("passkeys: " + std::to_string(o.n_passkeys) + ", expected 1.." + std::to_string(kMostPasskeys));
+  }
+  if (o.n_words < 1 || o.n_words > kMostWords) {
+    return Bad("words: " + std::to_string(o.n_words) + ", expected 1.." + std::to_string(kMostWords));
+  }
+  if (o.min_tokens < 16 || o.max_tokens < o.min_tokens || o.max_tokens > kMostTokens) {
+    return Bad("lengths: " + std::to_string(o.min_tokens) + " to " + std::to_string(o.max_tokens) +
+               " tokens, expected 16.." + std::to_string(kMostTokens) + " in increasing order");
+  }
+  if (o.n_lengths < 1) return Bad("lengths: a number of " + std::to_string(o.n_lengths) + ", expected 1 or more");
+  if (!(o.depth_begin >= 0 && o.depth_begin < o.depth_end && o.depth_end <= 1)) {
+    return Bad("depths: " + std::to_string(o.depth_begin) + " to " + std::to_string(o.depth_end) +
+               ", expected 0..1 in increasing order");
+  }
+  if (o.n_depths < o.n_passkeys) {
+    return Bad("depths: " + std::to_string(o.n_depths) + " of them for " + std::to_string(o.n_passkeys) +
+               " passkeys; every passkey needs its own");
+  }
+  return OkStatus();
+}
+
+Result<TrainingTexts> TrainingTexts::InHaystack(const Tokenizer& tokenizer, const PasskeyOptions& options,
+                                                std::string haystack) {
+  TrainingTexts texts(tokenizer, options);
+  DUO_RETURN_IF_ERROR(texts.CheckOptions());
+  // The whole haystack is counted only when it may be too short: tokens rarely have more than a few dozen bytes.
+  const size_t probe = std::min(haystack.size(), std::max(kProbeBytes, static_cast<size_t>(options.max_tokens) * 32));
+  const auto n_tokens =
+      static_cast<int64_t>(tokenizer.Encode(std::string_view(haystack).substr(0, probe), SpecialTokens::kNone).size());
+  if (n_tokens < options.max_tokens) {
+    return Bad("the text has " + std::to_string(n_tokens) + " tokens; training texts of up to " +
+               std::to_string(options.max_tokens) + " tokens need at least as many");
+  }
+  texts.bytes_per_token_ = static_cast<double>(probe) / static_cast<double>(n_tokens);
+  texts.haystack_ = std::move(haystack);
+  int64_t word = 0, question = 0;
+  for (const char* name : kNatoWords) {
+    word = std::max(word, static_cast<int64_t>(tokenizer.Encode(std::string(" ") + name, SpecialTokens::kNone).size()));
+  }
+  for (int i = 0; i < kMostPasskeys; ++i) {
+    const std::string both = Needle(i, "") + Question(i);
+    question = std::max(question, static_cast<int64_t>(tokenizer.Encode(both, SpecialTokens::kNone).size()));
+  }
+  texts.most_tokens_ =
+      options.max_tokens + kExtraTokens + options.n_passkeys * (question + 2 * options.n_words * word + 16);
+  return texts;
+}
+
+Result<TrainingTexts> TrainingTexts::Builtin(const Tokenizer& tokenizer, const PasskeyOptions& options) {
+  TrainingTexts texts(tokenizer, options);
+  DUO_RETURN_IF_ERROR(texts.CheckOptions());
+  int64_t question = 0;
+  for (int i = 0; i < kMostPasskeys; ++i) {
+    question = std::max(question, static_cast<int64_t>(tokenizer.Encode(Question(i), SpecialTokens::kNone).size()));
+  }
+  constexpr int64_t kAnswerTokens = 64;  // 8 words or 6 digits
+  texts.most_tokens_ = options.max_tokens + kExtraTokens + options.n_passkeys * (question + kAnswerTokens);
+  return texts;
+}
+
+Result<TrainingText> TrainingTexts::Make(uint64_t index) const {
+  return haystack_.empty() ? MakeBuiltin(index) : MakeInHaystack(index);
+}
+
+int64_t TrainingTexts::DrawLength(Rng* rng) const {
+  const auto i = static_cast<int64_t>(rng->Below(static_cast<uint64_t>(options_.n_lengths)));
+  if (options_.n_lengths == 1) return options_.max_tokens;
+  return options_.min_tokens + (options_.max_tokens - options_.min_tokens) * i / (options_.n_lengths - 1);
+}
+
+TrainingText TrainingTexts::Join(const std::string& context, const std::string& questions) const {
+  TrainingText text;
+  text.ids = tokenizer_->Encode(context, SpecialTokens::kAdd);
+  // A post-processor that ends texts too is for whole texts; this one goes on.
+  if (tokenizer_->eos_id() >= 0 && text.ids.size() > 1 && text.ids.back() == tokenizer_->eos_id()) text.ids.pop_back();
+  const std::vector<int32_t> asked = tokenizer_->Encode(questions, SpecialTokens::kNone);
+  text.labels.begin = static_cast<int64_t>(text.ids.size());
+  text.ids.insert(text.ids.end(), asked.begin(), asked.end());
+  text.labels.end = static_cast<int64_t>(text.ids.size());
+  return text;
+}
+
+std::string TrainingTexts::Slice(Rng* rng, int64_t n_tokens) const {
+  const auto wanted = static_cast<size_t>(std::ceil(static_cast<double>(n_tokens) * bytes_per_token_ * 1.25)) + 64;
+  size_t begin = 0;
+  if (haystack_.size() > wanted) {
+    begin = NextBreak(haystack_, rng->Below(haystack_.size() - wanted + 1));
+    begin = std::min(begin, haystack_.size() - wanted);
+  }
+  while (begin > 0 && begin < haystack_.size() && IsContinuationByte(haystack_[begin])) --begin;
+  for (size_t bytes = wanted;; bytes *= 2) {
+    std::vector<int32_t> ids =
+        tokenizer_->Encode(std::string_view(haystack_).substr(begin, bytes), SpecialTokens::kNone);
+    if (static_cast<int64_t>(ids.size()) < n_tokens && begin + bytes < haystack_.size()) continue;
+    if (static_cast<int64_t>(ids.size()) < n_tokens && begin > 0) {  // long tokens up to the end: from the front
+      begin = 0;
+      continue;
+    }
+    ids.resize(std::min(ids.size(), static_cast<size_t>(n_tokens)));
+    return tokenizer_->Decode(ids, SpecialTokens::kAdd);
+  }
+}
+
+Result<std::vector<int32_t>> TrainingTexts::Plain(uint64_t index, int64_t n_tokens) const {
+  Rng rng = RngFor(options_.seed, index);
+  std::string text;
+  if (haystack_.empty()) {
+    DUO_ASSIGN_OR_RETURN(text, BuiltinText(rng.Next(), n_tokens, nullptr));
+  } else {
+    text = Slice(&rng, n_tokens);
+  }
+  std::vector<int32_t> ids = Join(text, "").ids;
+  ids.resize(std::min(ids.size(), static_cast<size_t>(n_tokens)));
+  return ids;
+}
+
+Result<TrainingText> TrainingTexts::MakeInHaystack(uint64_t index) const {
+  Rng rng = RngFor(options_.seed, index);
+  const std::string hay = Slice(&rng, DrawLength(&rng));
+  std::set<uint64_t> depths;
+  while (depths.size() < static_cast<size_t>(options_.n_passkeys)) {
+    depths.insert(rng.Below(static_cast<uint64_t>(options_.n_depths)));
+  }
+  std::string context = std::string(kBookBegin) + " ", questions;
+  size_t copied = 0;
+  int number = 0;
+  for (const uint64_t depth : depths) {
+    const double share = options_.n_depths == 1 ? 0.0 : static_cast<double>(depth) / (options_.n_depths - 1);
+    const double place = options_.depth_begin + (options_.depth_end - options_.depth_begin) * share;
+    const size_t at = NextBreak(hay, std::max(copied, static_cast<size_t>(place * static_cast<double>(hay.size()))));
+    std::string words;
+    for (int i = 0; i < options_.n_words; ++i) {
+      words += (i == 0 ? "" : " ") + std::string(kNatoWords[rng.Below(kNatoWords.size())]);
+    }
+    context += hay.substr(copied, at - copied) + "\n\n" + Needle(number, words) + "\n\n";
+    copied = at;
+    questions += Question(number) + words + "\n\n";
+    ++number;
+  }
+  context += hay.substr(copied) + " " + std::string(kBookEnd);
+  return Join(context, questions);
+}
+
+Result<TrainingText> TrainingTexts::MakeBuiltin(uint64_t index) const {
+  Rng rng = RngFor(options_.seed, index);
+  const int64_t n_tokens = DrawLength(&rng);
+  std::string questions;
+  DUO_ASSIGN_OR_RETURN(const std::string text, BuiltinText(rng.Next(), n_tokens, &questions));
+  return Join(text, questions);
+}
+
+Result<std::string> TrainingTexts::BuiltinText(uint64_t seed, int64_t n_tokens, std::string* questions) const {
+  const TokenCounter count = [this](std::string_view text) {
+    return static_cast<int64_t>(tokenizer_->Encode(text).size());
+  };
+  for (int n_facts = options_.n_passkeys;; --n_facts) {
+    Result<Book> book = MakeBook({.n_tokens = n_tokens,
+                                  .n_facts = n_facts,
+                                  .seed = seed,
+                                  .depth_begin = options_.depth_begin,
+                                  .depth_end = options_.depth_end},
+                                 count);
+    if (!book.ok() && n_facts > 1) continue;
+    if (!book.ok()) return book.status();
+    for (const Fact& fact : book->facts) {
+      if (questions != nullptr) *questions += fact.question + fact.answer + "\n\n";
+    }
+    return std::move(book->text);
+  }
+}
+
+}  // namespace duo

@@ -1,0 +1,174 @@
+// Haystacks and training texts, with the embedded model's tokenizer.
+#include "identify/passkey_data.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <zstd.h>
+
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/temp_dir_for_test.h"
+#include "identify/haystack.h"
+
+namespace duo {
+namespace {
+
+using testing::HasSubstr;
+
+std::string Compressed(const std::string& text) {
+  std::string out(ZSTD_compressBound(text.size()), '\0');
+  out.resize(ZSTD_compress(out.data(), out.size(), text.data(), text.size(), 3));
+  return out;
+}
+
+TEST(Haystack, ReadsFilesFoldersAndJsonLines) {
+  const TempDir dir;
+  const std::string lines = "{\"text\": \"one\\nline\"}\n\n{\"text\": \"two\", \"id\": 7}";
+  dir.Write("b.jsonl", lines);
+  dir.Write("c.jsonl.zst", Compressed(lines));
+  dir.Write("a.txt", "plain");
+  dir.Write("ignored.bin", "x");
+  EXPECT_EQ(LoadHaystack(dir.path() + "/a.txt")->text, "plain");
+  EXPECT_EQ(LoadHaystack(dir.path() + "/b.jsonl")->text, "one\nline\n\ntwo");
+  EXPECT_EQ(LoadHaystack(dir.path() + "/c.jsonl.zst")->text, "one\nline\n\ntwo");
+  const Haystack all = LoadHaystack(dir.path()).value();
+  EXPECT_EQ(all.text, "plain\n\none\nline\n\ntwo\n\none\nline\n\ntwo");
+  EXPECT_FALSE(all.truncated);
+  const Haystack some = LoadHaystack(dir.path(), 12).value();
+  EXPECT_EQ(some.text, "plain\n\none\nl");
+  EXPECT_TRUE(some.truncated);
+}
+
+TEST(Haystack, LongLinesAndManyFramesComeWhole) {
+  const TempDir dir;
+  const std::string word(300000, 'w');
+  const std::string line = "{\"text\": \"" + word + "\"}\n";
+  dir.Write("a.jsonl.zst", Compressed(line) + Compressed(line));
+  EXPECT_EQ(LoadHaystack(dir.path() + "/a.jsonl.zst")->text, word + "\n\n" + word);
+}
+
+TEST(Haystack, BadSourcesAreSentences) {
+  const TempDir dir;
+  const auto failure = [&](const std::string& name, const std::string& content) {
+    dir.Write(name, content);
+    const Result<Haystack> loaded = LoadHaystack(dir.path() + "/" + name);
+    return loaded.ok() ? std::string() : loaded.status().message();
+  };
+  EXPECT_THAT(failure("a.jsonl", "{\"text\": \"x\"}\n{\"body\": 1}\n"), HasSubstr("a.jsonl: line 2: text"));
+  EXPECT_THAT(failure("b.jsonl", "not json\n"), HasSubstr("b.jsonl: line 1"));
+  EXPECT_THAT(failure("c.jsonl.zst", "not zstd at all"), HasSubstr("not zstd data"));
+  const std::string whole = Compressed("{\"text\": \"" + std::string(1000, 'x') + "\"}\n");
+  EXPECT_THAT(failure("d.jsonl.zst", whole.substr(0, whole.size() - 3)), HasSubstr("ends early"));
+  EXPECT_EQ(LoadHaystack(dir.path() + "/none").status().code(), StatusCode::kNotFound);
+  const TempDir empty;
+  EXPECT_THAT(LoadHaystack(empty.path()).status().message(), HasSubstr("has no *.txt"));
+}
+
+class TrainingTextsTest : public testing::Test {
+ protected:
+  std::string Text(const std::vector<int32_t>& ids) const { return tokenizer.Decode(ids, SpecialTokens::kNone); }
+  Tokenizer tokenizer = Tokenizer::Open(DUO_SOURCE_DIR "/models/demo").value();
+  static std::string Hay(int sentences) {
+    std::string text;
+    for (int i = 0; i < sentences; ++i) text += "The farmer grows cow number " + std::to_string(i) + ". ";
+    return text;
+  }
+};
+
+size_t Count(const std::string& text, const std::string& part) {
+  size_t n = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
+  return n;
+}
+
+TEST_F(TrainingTextsTest, HidePasskeysAndAskForThemInOrder) {
+  const PasskeyOptions options{.n_passkeys = 4, .n_words = 5, .min_tokens = 300, .max_tokens = 900, .n_lengths = 3};
+  const TrainingTexts texts = TrainingTexts::InHaystack(tokenizer, options, Hay(2000)).value();
+  std::set<int64_t> lengths;
+  for (uint64_t index = 0; index < 30; ++index) {
+    const TrainingText text = texts.Make(index).value();
+    ASSERT_EQ(text.labels.end, static_cast<int64_t>(text.ids.size()));
+    ASSERT_LE(text.labels.end, texts.most_tokens());
+    const auto split = text.ids.begin() + static_cast<std::ptrdiff_t>(text.labels.begin);
+    const std::string context = Text({text.ids.begin(), split}), asked = Text({split, text.ids.end()});
+    EXPECT_EQ(text.ids[0], tokenizer.bos_id());
+    size_t last = 0;
+    for (const char* ordinal : {"first", "second", "third", "fourth"}) {
+      const std::string question = std::string("what is the ") + ordinal + " passkey to the vault?\nPasskey: ";
+      const size_t at = asked.find(question);
+      ASSERT_NE(at, std::string::npos) << asked;
+      EXPECT_GE(at, last);
+      last = at;
+      const size_t begin = at + question.size(), end = asked.find('\n', begin);
+      const std::string words = asked.substr(begin, end - begin);
+      EXPECT_EQ(Count(words, " "), 4u) << words;
+      EXPECT_EQ(Count(context, std::string("the ") + ordinal + " passkey to the vault: " + words + "\n"), 1u);
+    }
+    EXPECT_EQ(Count(context, "passkey"), 4u);
+    // The haystack's own tokens: 300, 600 or 900, up to the seams.
+    const int64_t own = text.labels.begin - 4 * 30;
+    lengths.insert((own + 150) / 300);
+  }
+  EXPECT_EQ(lengths.size(), 3u);
+}
+
+TEST_F(TrainingTextsTest, DependOnSeedAndIndexAlone) {
+  const PasskeyOptions options{.n_passkeys = 2, .n_words = 3, .min_tokens = 100, .max_tokens = 200, .n_lengths = 5};
+  const TrainingTexts a = TrainingTexts::InHaystack(tokenizer, options, Hay(500)).value();
+  const TrainingTexts b = TrainingTexts::InHaystack(tokenizer, options, Hay(500)).value();
+  (void)a.Make(3);
+  EXPECT_EQ(a.Make(7)->ids, b.Make(7)->ids);
+  EXPECT_NE(a.Make(7)->ids, a.Make(8)->ids);
+  PasskeyOptions other = options;
+  other.seed = 1;
+  EXPECT_NE(TrainingTexts::InHaystack(tokenizer, other, Hay(500))->Make(7)->ids, a.Make(7)->ids);
+}
+
+TEST_F(TrainingTextsTest, BuiltinBooksFitTheirLength) {
+  const PasskeyOptions options{.n_passkeys = 10, .min_tokens = 256, .max_tokens = 1024, .n_lengths = 4};
+  const TrainingTexts texts = TrainingTexts::Builtin(tokenizer, options).value();
+  for (uint64_t index = 0; index < 20; ++index) {
+    const TrainingText text = texts.Make(index).value();
+    EXPECT_LE(text.labels.begin, 1024);
+    EXPECT_GT(text.labels.begin, 200);
+    EXPECT_LE(text.labels.end, texts.most_tokens());
+    const auto split = text.ids.begin() + static_cast<std::ptrdiff_t>(text.labels.begin);
+    EXPECT_THAT(Text({split, text.ids.end()}), testing::AnyOf(HasSubstr("Passkey: "), HasSubstr("Answer: ")));
+  }
+}
+
+TEST_F(TrainingTextsTest, AHaystackThatIsTooShortSaysHowLongItMustBe) {
+  const PasskeyOptions options{.n_passkeys = 2, .n_words = 3, .min_tokens = 100, .max_tokens = 5000};
+  const auto texts = TrainingTexts::InHaystack(tokenizer, options, "A short text.");
+  EXPECT_EQ(texts.status().code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(texts.status().message(), HasSubstr("the text has 10 tokens; training texts of up to 5000 tokens"));
+}
+
+TEST_F(TrainingTextsTest, BadOptionsAreNamed) {
+  const auto failure = [&](const PasskeyOptions& options) {
+    return TrainingTexts::InHaystack(tokenizer, options, Hay(500)).status().message();
+  };
+  EXPECT_THAT(failure({.n_passkeys = 21}), HasSubstr("passkeys"));
+  EXPECT_THAT(failure({.n_words = 0}), HasSubstr("words"));
+  EXPECT_THAT(failure({.min_tokens = 500, .max_tokens = 400}), HasSubstr("lengths"));
+  EXPECT_THAT(failure({.max_tokens = 2000, .depth_begin = 0.9, .depth_end = 0.2}), HasSubstr("depths"));
+  EXPECT_THAT(failure({.max_tokens = 2000, .n_depths = 3}), HasSubstr("depths"));
+}
+
+// Text without spaces or sentences, and of several bytes per character: slices never cut one.
+TEST_F(TrainingTextsTest, TakeAnyText) {
+  std::string hay;
+  for (int i = 0; i < 3000; ++i) hay += "日本語テキスト";
+  const PasskeyOptions options{.n_passkeys = 3, .n_words = 2, .min_tokens = 200, .max_tokens = 400, .n_lengths = 2};
+  const TrainingTexts texts = TrainingTexts::InHaystack(tokenizer, options, hay).value();
+  for (uint64_t index = 0; index < 10; ++index) {
+    const TrainingText text = texts.Make(index).value();
+    EXPECT_EQ(Count(Text(text.ids), "Remember this sequence"), 3u);
+    EXPECT_LE(Count(Text(text.ids), "\uFFFD"), 1u);  // the cut behind the last token
+  }
+}
+
+}  // namespace
+}  // namespace duo

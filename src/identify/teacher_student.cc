@@ -1,0 +1,414 @@
+#include "identify/teacher_student.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <utility>
+
+#include "attention/duo_attention.h"
+#include "backend/identify_ops.h"
+#include "base/cancelled.h"
+#include "base/memory_info.h"
+#include "kernels/attention_backward.h"
+#include "kv/split_kv_cache.h"
+#include "model/activations.h"
+#include "model/transformer.h"
+#include "model/weights.h"
+
+namespace duo {
+namespace {
+
+constexpr int64_t kMostTokens = int64_t{1} << 20;
+
+/// Backend memory by the float.
+Result<DeviceMemoryPtr> Floats(Backend* backend, int64_t n) {
+  return backend->Allocate(static_cast<size_t>(n) * sizeof(float));
+}
+float* At(const DeviceMemoryPtr& memory) { return reinterpret_cast<float*>(memory->data()); }
+
+// A cache of one layer serves all of them in turn: its length stays 0, every layer writes the same rows.
+KvLayout OneLayer(const ModelConfig& c, const TwoStreamOptions& o, uint8_t retrieval) {
+  KvLayout layout;
+  layout.heads = {1, c.n_kv_heads, std::vector<uint8_t>(static_cast<size_t>(c.n_kv_heads), retrieval)};
+  layout.head_dim = c.head_dim;
+  layout.type = o.compute == ComputeType::kF32 ? DType::kF32 : DType::kBF16;
+  layout.sink = std::min(o.sink, o.max_tokens);
+  layout.recent = std::min(o.recent, o.max_tokens);
+  layout.prefill_recent = layout.recent;
+  layout.capacity = o.max_tokens;
+  return layout;
+}
+
+int64_t Hidden(const ModelConfig& c) { return c.hidden_size; }
+int64_t QWidth(const ModelConfig& c) { return static_cast<int64_t>(c.n_heads) * c.head_dim; }
+int64_t KvWidth(const ModelConfig& c) { return static_cast<int64_t>(c.n_kv_heads) * c.head_dim; }
+
+}  // namespace
+
+/// Attention of one stream: a cache and the scratch that belongs to it.
+struct Stream {
+  static Result<Stream> Create(Backend* backend, const KvLayout& layout) {
+    DUO_ASSIGN_OR_RETURN(SplitKvCache cache, SplitKvCache::Create(backend, layout));
+    DUO_ASSIGN_OR_RETURN(DuoAttention attention, DuoAttention::Create(backend, layout, layout.capacity));
+    return Stream{std::move(cache), std::move(attention)};
+  }
+  SplitKvCache cache;
+  DuoAttention attention;
+};
+
+class TeacherStudent::Impl {
+ public:
+  Impl(const Model& model, const TwoStreamOptions& two_stream, Stream full, Stream streaming, Activations activations)
+      : c(model.config()),
+        w(model.weights()),
+        backend(model.backend()),
+        ops(model.backend()->identify_ops()),
+        options(two_stream),
+        teacher(std::move(full)),
+        student(std::move(streaming)),
+        act(std::move(activations)),
+        transformer(w, options.compute) {}
+
+  struct Part {
+    DeviceMemoryPtr Impl::*memory;
+    int64_t floats;
+  };
+  /// What a step holds beside the activations of one layer.
+  static std::vector<Part> Parts(const ModelConfig& c, int64_t n);
+  Status Allocate();
+
+  Status CheckArguments(std::span<const int32_t> ids, LabelRange labels, std::span<const double> gates) const;
+  Status Forward(std::span<const int32_t> ids, std::span<const double> gates, const GoOn& go_on);
+  Status TeacherLayer(int layer);
+  Status StudentLayer(int layer, std::span<const double> gates);
+  double Distill(LabelRange labels);
+  Status BackwardLayer(int layer, std::span<const double> gates, std::span<double> gradients);
+  Status Recompute(int layer, std::span<const double> gates);
+  Status MlpBackward(int layer);
+  Status AttentionBackward(int layer, std::span<const double> gates, std::span<double> gradients);
+
+  float* input(int layer) const { return At(inputs) + layer * n * Hidden(c); }
+  float* full(int layer) const { return At(full_outputs) + layer * n * QWidth(c); }
+  SequenceState StateOf(Stream* stream) { return {&stream->cache, &stream->attention, &act}; }
+  HeadMix MixOf(int layer, std::span<const double> gates, const float* streaming) const {
+    return {.n_tokens = n,
+            .n_kv_heads = c.n_kv_heads,
+            .width = static_cast<int64_t>(c.group()) * c.head_dim,
+            .host_gates = gates.subspan(static_cast<size_t>(layer * c.n_kv_heads), static_cast<size_t>(c.n_kv_heads)),
+            .full = full(layer),
+            .streaming = streaming};
+  }
+
+  const ModelConfig& c;
+  const Model::Weights& w;
+  Backend* backend;
+  IdentifyOps* ops;
+  TwoStreamOptions options;
+  Stream teacher, student;
+  Activations act;  // of whichever layer and stream is at work; its x is pointed at the stream's
+  Transformer transformer;
+  int64_t n = 0;                 // tokens of this step
+  std::vector<float> minus_sin;  // [n, head_dim / 2]
+
+  DeviceMemoryPtr teacher_x;     // [n, hidden]
+  DeviceMemoryPtr inputs;        // [n_layers + 1, n, hidden]: the student's x before each layer, and behind the last
+  DeviceMemoryPtr full_outputs;  // [n_layers, n, q width]: the teacher's attention
+  DeviceMemoryPtr dx;            // [n, hidden]
+  DeviceMemoryPtr x_mid;         // [n, hidden]: the student's x between attention and MLP
+  DeviceMemoryPtr mixed;         // [n, q width]: mixed attention, then its gradient
+  DeviceMemoryPtr dh;            // [n, intermediate]
+  DeviceMemoryPtr dk, dv;        // [n, kv width]
+  DeviceMemoryPtr raw_q, raw_k;  // q and k before their norms; empty where the model has none
+};
+
+std::vector<TeacherStudent::Impl::Part> TeacherStudent::Impl::Parts(const ModelConfig& c, int64_t n) {
+  const int64_t layers = c.n_layers, norms = c.qk_norm ? 1 : 0;
+  return {{&Impl::teacher_x, n * Hidden(c)},
+          {&Impl::inputs, (layers + 1) * n * Hidden(c)},
+          {&Impl::full_outputs, layers * n * QWidth(c)},
+          {&Impl::dx, n * Hidden(c)},
+          {&Impl::x_mid, n * Hidden(c)},
+          {&Impl::mixed, n * QWidth(c)},
+          {&Impl::dh, n * c.intermediate_size},
+          {&Impl::dk, n * KvWidth(c)},
+          {&Impl::dv, n * KvWidth(c)},
+          {&Impl::raw_q, norms * n * QWidth(c)},
+          {&Impl::raw_k, norms * n * KvWidth(c)}};
+}
+
+Status TeacherStudent::Impl::Allocate() {
+  for (const Part& part : Parts(c, options.max_tokens)) {
+    DUO_ASSIGN_OR_RETURN(this->*part.memory, Floats(backend, part.floats));
+  }
+  return OkStatus();
+}
+
+TeacherStudent::TeacherStudent(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+TeacherStudent::TeacherStudent(TeacherStudent&&) noexcept = default;
+TeacherStudent& TeacherStudent::operator=(TeacherStudent&&) noexcept = default;
+TeacherStudent::~TeacherStudent() = default;
+
+uint64_t TeacherStudent::Bytes(const Model& model, const TwoStreamOptions& options) {
+  const ModelConfig& c = model.config();
+  const int64_t n = options.max_tokens, widest = std::max({Hidden(c), QWidth(c), c.intermediate_size});
+  uint64_t floats = 0;
+  for (const Impl::Part& part : Impl::Parts(c, n)) floats += static_cast<uint64_t>(part.floats);
+  const KvLayout full = OneLayer(c, options, 1), streaming = OneLayer(c, options, 0);
+  const uint64_t caches = full.TotalBytes(n) + streaming.TotalBytes(n) + DuoAttention::ScratchBytes(full, n) +
+                          DuoAttention::ScratchBytes(streaming, n);
+  const uint64_t forward = model.backend()->MaxScratchBytes({.n_tokens = n,
+                                                             .widest_input = widest,
+                                                             .n_kv_heads = c.n_kv_heads,
+                                                             .group = c.group(),
+                                                             .head_dim = c.head_dim,
+                                                             .compute = options.compute,
+                                                             .weights = c.weights_type});
+  const IdentifyOps* ops = model.backend()->identify_ops();
+  const uint64_t backward = ops == nullptr ? 0
+                                           : ops->MaxScratchBytes({.n_tokens = n,
+                                                                   .widest_output = widest,
+                                                                   .group = c.group(),
+                                                                   .head_dim = c.head_dim,
+                                                                   .mask = {streaming.sink, streaming.recent},
+                                                                   .compute = options.compute,
+                                                                   .weights = c.weights_type});
+  return Activations::Bytes(c, n) + floats * sizeof(float) + caches + forward + backward;
+}
+
+// Of every matrix: teacher, student and recomputation forward (that leaves out down), and the gradient of its input
+// (layer 0 leaves out q, k, v). Attention: two products per pair of query and key forward, five backward.
+double TeacherStudent::Flops(const ModelConfig& c, const TwoStreamOptions& o, int64_t n_tokens) {
+  const auto n = static_cast<double>(n_tokens), layers = static_cast<double>(c.n_layers);
+  const auto hidden = static_cast<double>(Hidden(c)), q = static_cast<double>(QWidth(c));
+  const auto qkv = hidden * (q + 2 * static_cast<double>(KvWidth(c))), out = q * hidden;
+  const auto mlp = hidden * static_cast<double>(c.intermediate_size);
+  const double linear = 2 * n * (layers * (4 * (qkv + out) + 11 * mlp) - qkv);
+  const double window = std::min(n, static_cast<double>(o.sink + o.recent));
+  const double full_pairs = n * (n + 1) / 2, streaming_pairs = n * window - window * (window - 1) / 2;
+  return linear + 2 * layers * q * (2 * full_pairs + (2 + 2 + 5) * streaming_pairs);
+}
+
+Result<TeacherStudent> TeacherStudent::Create(const Model& model, const TwoStreamOptions& options) {
+  if (model.backend()->identify_ops() == nullptr) {
+    return Status(StatusCode::kUnsupported, "finding heads by optimisation needs the CPU: device cpu");
+  }
+  if (options.max_tokens < 2 || options.max_tokens > kMostTokens) {
+    return Status(StatusCode::kInvalidArgument, "a training text of " + std::to_string(options.max_tokens) +
+                                                    " tokens, expected 2.." + std::to_string(kMostTokens));
+  }
+  const KvLayout full_layout = OneLayer(model.config(), options, 1);
+  const KvLayout streaming_layout = OneLayer(model.config(), options, 0);
+  DUO_RETURN_IF_ERROR(CheckKvLayout(full_layout));
+  DUO_RETURN_IF_ERROR(CheckKvLayout(streaming_layout));
+  const uint64_t needed = Bytes(model, options), free = AvailableMemoryBytes();
+  const uint64_t available = free > model.mapped_bytes() ? free - model.mapped_bytes() : 0;
+  if (needed > available) {
+    return Status(StatusCode::kResourceExhausted,
+                  "training texts of " + std::to_string(options.max_tokens) + " tokens need " + FormatBytes(needed) +
+                      ", " + FormatBytes(available) + " are available; shorter texts need less");
+  }
+  Backend* backend = model.backend();
+  DUO_ASSIGN_OR_RETURN(Stream full, Stream::Create(backend, full_layout));
+  DUO_ASSIGN_OR_RETURN(Stream streaming, Stream::Create(backend, streaming_layout));
+  DUO_ASSIGN_OR_RETURN(Activations act, Activations::Create(backend, model.config(), options.max_tokens));
+  auto impl = std::make_unique<Impl>(model, options, std::move(full), std::move(streaming), std::move(act));
+  DUO_RETURN_IF_ERROR(impl->Allocate());
+  return TeacherStudent(std::move(impl));
+}
+
+Status TeacherStudent::Impl::CheckArguments(std::span<const int32_t> ids, LabelRange labels,
+                                            std::span<const double> gates) const {
+  const auto n_ids = static_cast<int64_t>(ids.size());
+  if (n_ids < 2 || n_ids > options.max_tokens) {
+    return Status(StatusCode::kInvalidArgument,
+                  std::to_string(n_ids) + " tokens, expected 2.." + std::to_string(options.max_tokens));
+  }
+  DUO_RETURN_IF_ERROR(CheckTokenIds(ids, c.vocab_size));
+  if (labels.begin < 0 || labels.end > n_ids || labels.begin >= labels.end) {
+    return Status(StatusCode::kInvalidArgument, "labels " + std::to_string(labels.begin) + ".." +
+                                                    std::to_string(labels.end - 1) + " are not within the tokens 0.." +
+                                                    std::to_string(n_ids - 1));
+  }
+  if (gates.size() != static_cast<size_t>(c.n_layers) * static_cast<size_t>(c.n_kv_heads)) {
+    return Status(StatusCode::kInvalidArgument, std::to_string(gates.size()) + " gates, expected " +
+                                                    std::to_string(c.n_layers) + " x " + std::to_string(c.n_kv_heads));
+  }
+  for (const double gate : gates) {
+    if (!(gate >= 0 && gate <= 1)) {
+      return Status(StatusCode::kInvalidArgument, "a gate of " + std::to_string(gate) + ", expected 0..1");
+    }
+  }
+  return OkStatus();
+}
+
+Result<TwoStreamLoss> TeacherStudent::Loss(std::span<const int32_t> ids, LabelRange labels,
+                                           std::span<const double> gates, const GoOn& go_on) {
+  DUO_RETURN_IF_ERROR(impl_->CheckArguments(ids, labels, gates));
+  DUO_RETURN_IF_ERROR(impl_->Forward(ids, gates, go_on));
+  TwoStreamLoss loss;
+  loss.distill = impl_->Distill(labels);
+  if (!std::isfinite(loss.distill)) {
+    return Status(StatusCode::kInternal, "the distillation loss is not finite: the model's hidden states overflow");
+  }
+  loss.gate_gradients.assign(gates.size(), 0.0);
+  for (int layer = impl_->c.n_layers - 1; layer >= 0; --layer) {
+    if (go_on && !go_on()) return Cancelled();
+    DUO_RETURN_IF_ERROR(impl_->BackwardLayer(layer, gates, loss.gate_gradients));
+  }
+  return loss;
+}
+
+Status TeacherStudent::Impl::Forward(std::span<const int32_t> ids, std::span<const double> gates, const GoOn& go_on) {
+  n = static_cast<int64_t>(ids.size());
+  DUO_RETURN_IF_ERROR(teacher.cache.Begin(n));
+  DUO_RETURN_IF_ERROR(student.cache.Begin(n));
+  act.x = At(teacher_x);
+  transformer.Embed(ids, 0, &act);
+  minus_sin = transformer.rope_sin();
+  for (float& s : minus_sin) s = -s;
+  const size_t row_bytes = static_cast<size_t>(n * Hidden(c)) * sizeof(float);
+  const CopyTask embedded{teacher_x->data(), inputs->data(), row_bytes};
+  backend->Copy({&embedded, 1});
+  for (int layer = 0; layer < c.n_layers; ++layer) {
+    if (go_on && !go_on()) return Cancelled();
+    DUO_RETURN_IF_ERROR(TeacherLayer(layer));
+    DUO_RETURN_IF_ERROR(StudentLayer(layer, gates));
+  }
+  return OkStatus();
+}
+
+Status TeacherStudent::Impl::TeacherLayer(int layer) {
+  act.x = At(teacher_x);
+  float* const attended = std::exchange(act.attended, full(layer));
+  DUO_RETURN_IF_ERROR(transformer.Project(layer, n, &act));
+  transformer.NormHeads(layer, n, &act);
+  transformer.Rotate(n, &act);
+  DUO_RETURN_IF_ERROR(transformer.Attend(0, TokenKind::kPrompt, n, StateOf(&teacher)));
+  DUO_RETURN_IF_ERROR(transformer.AddAttended(layer, n, &act));
+  act.attended = attended;
+  DUO_RETURN_IF_ERROR(transformer.Widen(layer, n, &act));
+  return transformer.AddMlp(layer, n, &act);
+}
+
+Status TeacherStudent::Impl::StudentLayer(int layer, std::span<const double> gates) {
+  const CopyTask x{reinterpret_cast<uint8_t*>(input(layer)), reinterpret_cast<uint8_t*>(input(layer + 1)),
+                   static_cast<size_t>(n * Hidden(c)) * sizeof(float)};
+  backend->Copy({&x, 1});
+  act.x = input(layer + 1);
+  DUO_RETURN_IF_ERROR(transformer.Project(layer, n, &act));
+  transformer.NormHeads(layer, n, &act);
+  transformer.Rotate(n, &act);
+  DUO_RETURN_IF_ERROR(transformer.Attend(0, TokenKind::kPrompt, n, StateOf(&student)));
+  ops->Mix(MixOf(layer, gates, act.attended), act.attended);
+  DUO_RETURN_IF_ERROR(transformer.AddAttended(layer, n, &act));
+  DUO_RETURN_IF_ERROR(transformer.Widen(layer, n, &act));
+  return transformer.AddMlp(layer, n, &act);
+}
+
+// distill = 1 / (labels * hidden) sum (t - s)^2 with t, s after the final norm; dx = its gradient in the student's x.
+double TeacherStudent::Impl::Distill(LabelRange labels) {
+  const int64_t rows = labels.end - labels.begin, hidden = Hidden(c);
+  std::vector<float> t(static_cast<size_t>(rows * hidden)), s(t.size());
+  act.x = At(teacher_x);
+  transformer.Hidden(act, labels.begin, rows, t.data());
+  act.x = input(c.n_layers);
+  transformer.Hidden(act, labels.begin, rows, s.data());
+  const double scale = 1.0 / (static_cast<double>(rows) * static_cast<double>(hidden));
+  double sum = 0;
+  for (size_t i = 0; i < s.size(); ++i) {
+    const double difference = double{s[i]} - double{t[i]};
+    sum += difference * difference;
+    s[i] = static_cast<float>(2 * scale * difference);
+  }
+  const std::vector<float> zeros(static_cast<size_t>(hidden), 0.0f);
+  for (int64_t row = 0; row < n; ++row) {
+    if (row < labels.begin || row >= labels.end) {
+      backend->FromHost(zeros.data(), At(dx) + row * hidden, zeros.size() * sizeof(float));
+    }
+  }
+  float* labelled = At(dx) + labels.begin * hidden;
+  backend->FromHost(s.data(), labelled, s.size() * sizeof(float));
+  ops->RmsNorm(act.x + labels.begin * hidden, w.final_norm, c.rms_norm_eps, rows, hidden, labelled);
+  return sum * scale;
+}
+
+Status TeacherStudent::Impl::BackwardLayer(int layer, std::span<const double> gates, std::span<double> gradients) {
+  DUO_RETURN_IF_ERROR(Recompute(layer, gates));
+  DUO_RETURN_IF_ERROR(MlpBackward(layer));
+  return AttentionBackward(layer, gates, gradients);
+}
+
+// StudentLayer again, up to gate and up; act.attended stays streaming attention alone.
+Status TeacherStudent::Impl::Recompute(int layer, std::span<const double> gates) {
+  std::vector<CopyTask> copies = {
+      {reinterpret_cast<uint8_t*>(input(layer)), x_mid->data(), static_cast<size_t>(n * Hidden(c)) * sizeof(float)}};
+  backend->Copy(copies);
+  act.x = At(x_mid);
+  DUO_RETURN_IF_ERROR(transformer.Project(layer, n, &act));
+  if (c.qk_norm) {
+    copies = {{reinterpret_cast<uint8_t*>(act.q), raw_q->data(), static_cast<size_t>(n * QWidth(c)) * sizeof(float)},
+              {reinterpret_cast<uint8_t*>(act.k), raw_k->data(), static_cast<size_t>(n * KvWidth(c)) * sizeof(float)}};
+    backend->Copy(copies);
+  }
+  transformer.NormHeads(layer, n, &act);
+  transformer.Rotate(n, &act);
+  DUO_RETURN_IF_ERROR(transformer.Attend(0, TokenKind::kPrompt, n, StateOf(&student)));
+  ops->Mix(MixOf(layer, gates, act.attended), At(mixed));
+  float* const streaming = std::exchange(act.attended, At(mixed));
+  DUO_RETURN_IF_ERROR(transformer.AddAttended(layer, n, &act));
+  act.attended = streaming;
+  return transformer.Widen(layer, n, &act);
+}
+
+// x_out = x_mid + down(silu(gate) * up), gate and up of norm(x_mid). act.normed, no longer needed, takes gradients.
+Status TeacherStudent::Impl::MlpBackward(int layer) {
+  const LayerWeights& lw = w.layers[static_cast<size_t>(layer)];
+  const LinearGradient down[] = {{lw.down, At(dx)}};
+  DUO_RETURN_IF_ERROR(ops->Linear(options.compute, n, down, At(dh)));
+  ops->SwiGlu(At(dh), act.gate, act.up, n * c.intermediate_size);
+  const LinearGradient widen[] = {{lw.gate, act.gate}, {lw.up, act.up}};
+  DUO_RETURN_IF_ERROR(ops->Linear(options.compute, n, widen, act.normed));
+  ops->RmsNorm(At(x_mid), lw.mlp_norm, c.rms_norm_eps, n, Hidden(c), act.normed);
+  ops->Add(At(dx), act.normed, n * Hidden(c));
+  return OkStatus();
+}
+
+// x_mid = x + o(mixed), mixed = gate * full + (1 - gate) * streaming(q, k, v), q, k, v of norm(x).
+Status TeacherStudent::Impl::AttentionBackward(int layer, std::span<const double> gates, std::span<double> gradients) {
+  const LayerWeights& lw = w.layers[static_cast<size_t>(layer)];
+  const LinearGradient out[] = {{lw.o, At(dx)}};
+  DUO_RETURN_IF_ERROR(ops->Linear(options.compute, n, out, At(mixed)));
+  const auto heads = static_cast<size_t>(c.n_kv_heads);
+  ops->MixGradient(MixOf(layer, gates, act.attended), At(mixed),
+                   gradients.subspan(static_cast<size_t>(layer) * heads, heads));
+  if (layer == 0) return OkStatus();  // nothing below has a gate
+  float* const dq = act.attended;     // streaming attention is no longer needed
+  const LambdaMask mask{student.cache.layout().sink, student.cache.layout().recent};
+  DUO_RETURN_IF_ERROR(ops->Attention({.q = act.q,
+                                      .k = act.k,
+                                      .v = act.v,
+                                      .d_out = At(mixed),
+                                      .n_tokens = n,
+                                      .n_kv_heads = c.n_kv_heads,
+                                      .group = c.group(),
+                                      .head_dim = c.head_dim,
+                                      .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
+                                      .mask = mask,
+                                      .dq = dq,
+                                      .dk = At(dk),
+                                      .dv = At(dv)}));
+  // The transpose of a rotation is the rotation back.
+  backend->Rope(dq, n, c.n_heads, c.head_dim, transformer.rope_cos().data(), minus_sin.data());
+  backend->Rope(At(dk), n, c.n_kv_heads, c.head_dim, transformer.rope_cos().data(), minus_sin.data());
+  if (c.qk_norm) {
+    ops->RmsNorm(At(raw_q), lw.q_norm, c.rms_norm_eps, n * c.n_heads, c.head_dim, dq);
+    ops->RmsNorm(At(raw_k), lw.k_norm, c.rms_norm_eps, n * c.n_kv_heads, c.head_dim, At(dk));
+  }
+  const LinearGradient project[] = {{lw.q, dq}, {lw.k, At(dk)}, {lw.v, At(dv)}};
+  DUO_RETURN_IF_ERROR(ops->Linear(options.compute, n, project, act.normed));
+  ops->RmsNorm(input(layer), lw.attention_norm, c.rms_norm_eps, n, Hidden(c), act.normed);
+  ops->Add(At(dx), act.normed, n * Hidden(c));
+  return OkStatus();
+}
+
+}  // namespace duo

@@ -1,0 +1,249 @@
+#include "identify/trainer.h"
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <utility>
+
+#include "base/atomic_file.h"
+#include "base/cancelled.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "duo/version.h"
+#include "model/weights.h"
+
+namespace duo {
+namespace {
+
+constexpr size_t kMostStateBytes = size_t{64} << 20;
+constexpr size_t kMostLogBytes = size_t{1} << 30;
+
+std::string StatePath(const std::string& dir) { return dir + "/state.json"; }
+std::string LogPath(const std::string& dir) { return dir + "/log.jsonl"; }
+
+// FNV-1a over the beginning of every layer's q matrix: two checkpoints of one shape differ there.
+std::string Fingerprint(const Model& model) {
+  constexpr size_t kBytes = 4096;
+  uint64_t hash = 0xcbf29ce484222325ull;
+  for (const LayerWeights& layer : model.weights().layers) {
+    const auto* bytes = static_cast<const uint8_t*>(layer.q.data);
+    const size_t size = static_cast<size_t>(layer.q.shape[0] * layer.q.shape[1]) * DTypeBytes(layer.q.dtype);
+    for (size_t i = 0; i < std::min(size, kBytes); ++i) hash = (hash ^ bytes[i]) * 0x100000001b3ull;
+  }
+  char text[17];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
+  return text;
+}
+
+}  // namespace
+
+bool HasUnfinishedRun(const std::string& dir) { return FileExists(StatePath(dir)); }
+
+// Everything that decides the run; also the pattern's config.json, with the published format's keys.
+Json Trainer::Facts() const {
+  const ModelConfig& c = model_->config();
+  const GateSchedule& s = options_.schedule;
+  Json facts = {{"method", "optimize"},
+                {"model", c.name},
+                {"model_fingerprint", Fingerprint(*model_)},
+                {"n_layers", c.n_layers},
+                {"n_kv_heads", c.n_kv_heads},
+                {"num_steps", s.n_steps},
+                {"lr", s.lr},
+                {"reg_weight", s.reg_weight},
+                {"target_sparsity", s.target_sparsity ? Json(*s.target_sparsity) : Json()},
+                {"initial_value", 1.0},
+                {"batch_size", options_.accumulate},
+                {"sink_size", options_.sink},
+                {"recent_size", options_.recent},
+                {"deploy_sink_size", options_.deploy_sink},
+                {"deploy_recent_size", options_.deploy_recent},
+                {"compute", ComputeTypeName(options_.compute)},
+                {"duo_version", Version()}};
+  facts.update(options_.recipe);
+  return facts;
+}
+
+Result<Trainer> Trainer::Create(const Model& model, const TrainingTexts& texts, const TrainerOptions& options,
+                                Start start) {
+  const GateSchedule& s = options.schedule;
+  const auto bad = [](const std::string& sentence) { return Status(StatusCode::kInvalidArgument, sentence); };
+  if (s.n_steps < 1) return bad("steps: " + std::to_string(s.n_steps) + ", expected 1 or more");
+  if (!(s.lr > 0 && s.lr <= 1)) return bad("lr: " + std::to_string(s.lr) + ", expected a number in (0, 1]");
+  if (!(s.reg_weight >= 0 && s.reg_weight <= 1e6))
+    return bad("reg: " + std::to_string(s.reg_weight) + ", expected 0..1e6");
+  if (s.target_sparsity && !(*s.target_sparsity > 0 && *s.target_sparsity < 1 && s.reg_weight > 0)) {
+    return bad("target-sparsity: " + std::to_string(*s.target_sparsity) + " needs a share in (0, 1) and a reg above 0");
+  }
+  if (options.accumulate < 1 || options.accumulate > 4096 || options.save_every < 1) {
+    return bad("accumulate and save-every: expected 1 or more");
+  }
+  const bool unfinished = HasUnfinishedRun(options.dir);
+  if (start == Start::kFresh && unfinished) {
+    return bad(options.dir + " holds an unfinished run: resume it, or remove " + StatePath(options.dir));
+  }
+  if (start == Start::kResume && !unfinished) return bad(options.dir + " holds no unfinished run to resume");
+  DUO_RETURN_IF_ERROR(MakeDirectories(options.dir));
+  DUO_ASSIGN_OR_RETURN(TeacherStudent streams, TeacherStudent::Create(model, {.sink = options.sink,
+                                                                              .recent = options.recent,
+                                                                              .max_tokens = texts.most_tokens(),
+                                                                              .compute = options.compute}));
+  Trainer trainer(model, texts, options, std::move(streams));
+  if (start == Start::kResume) {
+    DUO_RETURN_IF_ERROR(trainer.Load());
+    DUO_RETURN_IF_ERROR(trainer.TruncateLog());
+  } else {
+    DUO_RETURN_IF_ERROR(WriteFileAtomic(LogPath(options.dir), ""));
+    DUO_RETURN_IF_ERROR(trainer.Save());  // the disk is found full now, not after an hour
+  }
+  return trainer;
+}
+
+Status Trainer::Save() const {
+  const GateState& s = optimizer_.state();
+  const Json state = {{"facts", Facts()}, {"step", s.step},   {"reg_weight", s.reg_weight},
+                      {"gates", s.gates}, {"first", s.first}, {"second", s.second}};
+  return WriteFileAtomic(StatePath(options_.dir), state.dump());
+}
+
+Status Trainer::Load() {
+  const std::string path = StatePath(options_.dir);
+  DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMostStateBytes));
+  DUO_ASSIGN_OR_RETURN(const Json json, ParseJson(text, path));
+  const auto facts = json.find("facts");
+  if (facts == json.end() || !facts->is_object()) return Status(StatusCode::kCorrupt, path + ": facts: missing");
+  const Json own = Facts();
+  for (const auto& [key, value] : own.items()) {
+    const auto there = facts->find(key);
+    if (there != facts->end() && *there == value) continue;
+    return Status(StatusCode::kInvalidArgument,
+                  path + ": the run there has " + key + " " + (there == facts->end() ? "missing" : there->dump()) +
+                      ", this one " + value.dump() + "; a run is resumed with the options it began with");
+  }
+  GateState state;
+  DUO_ASSIGN_OR_RETURN(state.step, JsonInt(json, "step", path));
+  const size_t n = optimizer_.state().gates.size();
+  const auto numbers = [&](const char* key, std::vector<double>* out) -> Status {
+    const auto array = json.find(key);
+    if (array == json.end() || !array->is_array()) {
+      return Status(StatusCode::kCorrupt, path + ": " + key + ": expected numbers");
+    }
+    for (const Json& x : *array) {
+      if (!x.is_number()) return Status(StatusCode::kCorrupt, path + ": " + key + ": expected numbers");
+      out->push_back(x.get<double>());
+    }
+    if (out->size() == n) return OkStatus();
+    return Status(StatusCode::kCorrupt,
+                  path + ": " + key + ": " + std::to_string(out->size()) + " numbers, expected " + std::to_string(n));
+  };
+  DUO_RETURN_IF_ERROR(numbers("gates", &state.gates));
+  DUO_RETURN_IF_ERROR(numbers("first", &state.first));
+  DUO_RETURN_IF_ERROR(numbers("second", &state.second));
+  DUO_ASSIGN_OR_RETURN(state.reg_weight, JsonNumber(json, "reg_weight", path));
+  if (state.step < 0 || state.step > options_.schedule.n_steps) {
+    return Status(StatusCode::kCorrupt, path + ": step: " + std::to_string(state.step) + ", expected 0.." +
+                                            std::to_string(options_.schedule.n_steps));
+  }
+  for (const double gate : state.gates) {
+    if (!(gate >= 0 && gate <= 1)) return Status(StatusCode::kCorrupt, path + ": gates: expected numbers in 0..1");
+  }
+  optimizer_ = GateOptimizer(options_.schedule, std::move(state));
+  return OkStatus();
+}
+
+// Lines of steps behind the saved state would come twice.
+Status Trainer::TruncateLog() const {
+  const std::string path = LogPath(options_.dir);
+  if (!FileExists(path)) return WriteFileAtomic(path, "");
+  DUO_ASSIGN_OR_RETURN(const std::string log, ReadFile(path, kMostLogBytes));
+  size_t end = 0;
+  for (int64_t line = 0; line < step(); ++line) {
+    const size_t next = log.find('\n', end);
+    if (next == std::string::npos) break;
+    end = next + 1;
+  }
+  return WriteFileAtomic(path, std::string_view(log).substr(0, end));
+}
+
+Status Trainer::AppendLog(const TrainerStep& s) {
+  const std::string path = LogPath(options_.dir);
+  const Json line = {{"step", s.step},       {"tokens", s.n_tokens},       {"distill_loss", s.distill},
+                     {"reg_loss", s.reg},    {"reg_weight", s.reg_weight}, {"lr", s.lr},
+                     {"seconds", s.seconds}, {"gflop_s", s.gflop_s},       {"gates", *s.gates}};
+  const std::string text = line.dump() + "\n";
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "ab"), std::fclose);
+  if (!file || std::fwrite(text.data(), 1, text.size(), file.get()) != text.size() || std::fflush(file.get()) != 0) {
+    return Status(StatusCode::kIo, path + ": cannot be written: " + std::strerror(errno));
+  }
+  return OkStatus();
+}
+
+Status Trainer::SavePattern() const {
+  const ModelConfig& c = model_->config();
+  HeadPattern pattern;
+  pattern.n_layers = c.n_layers;
+  pattern.n_kv_heads = c.n_kv_heads;
+  pattern.gates = optimizer_.state().gates;
+  pattern.sink = options_.deploy_sink;
+  pattern.recent = options_.deploy_recent;
+  Json config = Facts();
+  config["steps_done"] = step();
+  config["final_reg_weight"] = optimizer_.penalty();
+  pattern.config_json = config.dump(1);
+  return SaveHeadPattern(pattern, options_.dir);
+}
+
+Result<TrainerStep> Trainer::OneStep(const GoOn& go_on) {
+  const auto begin = Clock::now();
+  const GateState& state = optimizer_.state();
+  TrainerStep out;
+  out.reg = optimizer_.mean_gate();
+  out.reg_weight = optimizer_.penalty();
+  out.lr = LearningRate(options_.schedule, state.step);
+  std::vector<double> gradients(state.gates.size(), 0.0);
+  double flop = 0;
+  const double share = 1.0 / options_.accumulate;
+  for (int i = 0; i < options_.accumulate; ++i) {
+    const auto index =
+        static_cast<uint64_t>(state.step) * static_cast<uint64_t>(options_.accumulate) + static_cast<uint64_t>(i);
+    DUO_ASSIGN_OR_RETURN(const TrainingText text, texts_->Make(index));
+    DUO_ASSIGN_OR_RETURN(const TwoStreamLoss loss, streams_.Loss(text.ids, text.labels, state.gates, go_on));
+    const auto n = static_cast<int64_t>(text.ids.size());
+    out.n_tokens += n;
+    out.distill += share * loss.distill;
+    flop += TeacherStudent::Flops(model_->config(), {.sink = options_.sink, .recent = options_.recent}, n);
+    for (size_t g = 0; g < gradients.size(); ++g) gradients[g] += share * loss.gate_gradients[g];
+  }
+  optimizer_.Step(gradients);
+  out.step = state.step;
+  out.gates = &state.gates;
+  out.seconds = SecondsSince(begin);
+  out.gflop_s = flop / out.seconds * 1e-9;
+  return out;
+}
+
+Status Trainer::Run(const StepCallback& after_step, const GoOn& go_on) {
+  while (step() < options_.schedule.n_steps) {
+    Result<TrainerStep> done = OneStep(go_on);
+    if (!done.ok() && done.status().code() != StatusCode::kCancelled) return done.status();
+    bool stop = !done.ok();
+    if (done.ok()) {
+      DUO_RETURN_IF_ERROR(AppendLog(*done));
+      stop = after_step && !after_step(*done);
+    }
+    if (stop && step() < options_.schedule.n_steps) {
+      DUO_RETURN_IF_ERROR(Save());
+      DUO_RETURN_IF_ERROR(SavePattern());
+      return Cancelled();
+    }
+    if (step() % options_.save_every == 0) DUO_RETURN_IF_ERROR(Save());
+  }
+  DUO_RETURN_IF_ERROR(SavePattern());
+  if (std::remove(StatePath(options_.dir).c_str()) != 0 && errno != ENOENT) {
+    return Status(StatusCode::kIo, StatePath(options_.dir) + ": cannot be removed: " + std::strerror(errno));
+  }
+  return OkStatus();
+}
+
+}  // namespace duo

@@ -1,0 +1,164 @@
+// Runs that can be stopped, killed and resumed, on a small random model with the embedded model's tokenizer.
+#include "identify/trainer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "base/temp_dir_for_test.h"
+
+namespace duo {
+namespace {
+
+using testing::HasSubstr;
+
+class TrainerTest : public testing::Test {
+ protected:
+  TrainerTest() {
+    data = {.n_passkeys = 2, .min_tokens = 100, .max_tokens = 160, .n_lengths = 4};
+    texts = std::make_unique<TrainingTexts>(TrainingTexts::Builtin(tokenizer, data).value());
+    options.schedule = {.n_steps = 12, .reg_weight = kAdaptedPenaltyBegin, .target_sparsity = 0.5};
+    options.sink = 4, options.recent = 16, options.save_every = 5;
+    options.recipe = {{"seed", 0}};
+  }
+  TrainerOptions In(const std::string& folder) const {
+    TrainerOptions o = options;
+    o.dir = dir.path() + "/" + folder;
+    return o;
+  }
+  Result<Trainer> Create(const TrainerOptions& o, Trainer::Start start) {
+    return Trainer::Create(model, *texts, o, start);
+  }
+  static StepCallback StopAfter(int64_t step) {
+    return [step](const TrainerStep& s) { return s.step < step; };
+  }
+  static std::string Bytes(const TrainerOptions& o, const std::string& name) {
+    return ReadFile(o.dir + "/" + name, 1 << 24).value();
+  }
+  // The log without times.
+  static std::vector<Json> Steps(const TrainerOptions& o) {
+    std::vector<Json> steps;
+    std::string log = Bytes(o, "log.jsonl");
+    for (size_t at = 0, end; (end = log.find('\n', at)) != std::string::npos; at = end + 1) {
+      Json line = Json::parse(log.substr(at, end - at));
+      line.erase("seconds");
+      line.erase("gflop_s");
+      steps.push_back(line);
+    }
+    return steps;
+  }
+
+  TempDir dir;
+  BackendPtr backend = CreateBackend({.n_threads = 2}).value();
+  Model model = Model::Open(DUO_SOURCE_DIR "/models/demo", backend.get()).value();
+  Tokenizer tokenizer = Tokenizer::Open(DUO_SOURCE_DIR "/models/demo").value();
+  PasskeyOptions data;
+  std::unique_ptr<TrainingTexts> texts;
+  TrainerOptions options;
+};
+
+TEST_F(TrainerTest, WritesPatternConfigAndLogAndRemovesItsState) {
+  const TrainerOptions o = In("a");
+  Trainer trainer = Create(o, Trainer::Start::kFresh).value();
+  EXPECT_TRUE(HasUnfinishedRun(o.dir));
+  ASSERT_TRUE(trainer.Run({}).ok());
+  EXPECT_FALSE(HasUnfinishedRun(o.dir));
+  const HeadPattern pattern = LoadHeadPattern(o.dir).value();
+  EXPECT_EQ(pattern.gates, trainer.optimizer().state().gates);
+  EXPECT_EQ(pattern.sink, 64);
+  const Json config = Json::parse(pattern.config_json);
+  for (const char* key : {"model", "method", "num_steps", "lr", "reg_weight", "seed", "duo_version", "sink_size"}) {
+    EXPECT_TRUE(config.contains(key)) << key;
+  }
+  const std::vector<Json> steps = Steps(o);
+  ASSERT_EQ(steps.size(), 12u);
+  EXPECT_EQ(steps[0].at("step"), 1);
+  EXPECT_EQ(steps[11].at("gates").get<std::vector<double>>(), pattern.gates);
+}
+
+TEST_F(TrainerTest, AResumedRunIsTheSameBitForBit) {
+  const TrainerOptions whole = In("whole"), parts = In("parts");
+  ASSERT_TRUE(Create(whole, Trainer::Start::kFresh)->Run({}).ok());
+  EXPECT_EQ(Create(parts, Trainer::Start::kFresh)->Run(StopAfter(3)).code(), StatusCode::kCancelled);
+  EXPECT_TRUE(LoadHeadPattern(parts.dir).ok());  // usable as it is
+  EXPECT_EQ(Create(parts, Trainer::Start::kResume)->step(), 3);
+  EXPECT_EQ(Create(parts, Trainer::Start::kResume)->Run(StopAfter(8)).code(), StatusCode::kCancelled);
+  ASSERT_TRUE(Create(parts, Trainer::Start::kResume)->Run({}).ok());
+  EXPECT_EQ(Bytes(whole, "full_attention_heads.tsv"), Bytes(parts, "full_attention_heads.tsv"));
+  EXPECT_EQ(Steps(whole), Steps(parts));
+}
+
+// A killed run: its log is ahead of the saved state and may end in half a line.
+TEST_F(TrainerTest, AKilledRunLosesAtMostTheStepsSinceItsLastState) {
+  const TrainerOptions whole = In("whole"), killed = In("killed");
+  ASSERT_TRUE(Create(whole, Trainer::Start::kFresh)->Run({}).ok());
+  {
+    Trainer trainer = Create(killed, Trainer::Start::kFresh).value();
+    std::string state;
+    EXPECT_EQ(trainer
+                  .Run([&](const TrainerStep& s) {
+                    if (s.step == 6) state = Bytes(killed, "state.json");
+                    return s.step < 9;
+                  })
+                  .code(),
+              StatusCode::kCancelled);
+    ASSERT_TRUE(WriteFileAtomic(killed.dir + "/state.json", state).ok());
+    const std::string log = Bytes(killed, "log.jsonl");
+    ASSERT_TRUE(WriteFileAtomic(killed.dir + "/log.jsonl", log.substr(0, log.size() - 40)).ok());
+  }
+  Trainer trainer = Create(killed, Trainer::Start::kResume).value();
+  EXPECT_EQ(trainer.step(), 5);
+  ASSERT_TRUE(trainer.Run({}).ok());
+  EXPECT_EQ(Bytes(whole, "full_attention_heads.tsv"), Bytes(killed, "full_attention_heads.tsv"));
+  EXPECT_EQ(Steps(whole), Steps(killed));
+}
+
+TEST_F(TrainerTest, StopsBetweenLayersToo) {
+  const TrainerOptions o = In("a");
+  int asked = 0;
+  Trainer trainer = Create(o, Trainer::Start::kFresh).value();
+  EXPECT_EQ(trainer.Run({}, [&] { return ++asked < 20; }).code(), StatusCode::kCancelled);
+  EXPECT_EQ(trainer.step(), Create(o, Trainer::Start::kResume)->step());
+  EXPECT_GT(trainer.step(), 0);
+}
+
+TEST_F(TrainerTest, AnotherRunsFolderIsLeftAlone) {
+  const TrainerOptions o = In("a");
+  EXPECT_THAT(Create(o, Trainer::Start::kResume).status().message(), HasSubstr("no unfinished run"));
+  EXPECT_EQ(Create(o, Trainer::Start::kFresh)->Run(StopAfter(2)).code(), StatusCode::kCancelled);
+  const std::string state = Bytes(o, "state.json");
+  EXPECT_THAT(Create(o, Trainer::Start::kFresh).status().message(), HasSubstr("holds an unfinished run"));
+  TrainerOptions other = o;
+  other.schedule.lr = 0.01;
+  EXPECT_THAT(Create(other, Trainer::Start::kResume).status().message(), HasSubstr("lr"));
+  other = o;
+  other.recipe["seed"] = 1;
+  EXPECT_THAT(Create(other, Trainer::Start::kResume).status().message(), HasSubstr("seed 0, this one 1"));
+  EXPECT_EQ(Bytes(o, "state.json"), state);
+}
+
+TEST_F(TrainerTest, BrokenStatesAreErrors) {
+  const TrainerOptions o = In("a");
+  EXPECT_EQ(Create(o, Trainer::Start::kFresh)->Run(StopAfter(2)).code(), StatusCode::kCancelled);
+  const Json good = Json::parse(Bytes(o, "state.json"));
+  const auto failure = [&](const char* key, const Json& value) {
+    Json bad = good;
+    bad[key] = value;
+    EXPECT_TRUE(WriteFileAtomic(o.dir + "/state.json", bad.dump()).ok());
+    return Create(o, Trainer::Start::kResume).status().message();
+  };
+  EXPECT_THAT(failure("gates", {0.5}), HasSubstr("gates: 1 numbers, expected 16"));
+  EXPECT_THAT(failure("gates", std::vector<double>(16, 2.0)), HasSubstr("gates"));
+  EXPECT_THAT(failure("first", "x"), HasSubstr("first"));
+  EXPECT_THAT(failure("step", 13), HasSubstr("step"));
+  EXPECT_THAT(failure("facts", 1), HasSubstr("facts"));
+  EXPECT_TRUE(WriteFileAtomic(o.dir + "/state.json", "{").ok());
+  EXPECT_EQ(Create(o, Trainer::Start::kResume).status().code(), StatusCode::kCorrupt);
+}
+
+}  // namespace
+}  // namespace duo

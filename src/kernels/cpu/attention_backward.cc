@@ -1,0 +1,128 @@
+#include "kernels/attention_backward.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "kernels/cpu/gemm.h"
+
+namespace duo {
+namespace {
+
+// Rows of scores per block: enough for the products to run at full speed, few enough that a block of a streaming head
+// (some hundred keys) stays in the second-level cache.
+constexpr int64_t kBlockRows = 256;
+
+int64_t BlockTokens(int group) { return std::max<int64_t>(1, kBlockRows / group); }
+
+/// The keys that queries [begin, end) can see: positions [0, n_sinks) and [body, end).
+struct Keys {
+  int64_t n_sinks;
+  int64_t body;
+  int64_t end;
+  int64_t count() const { return n_sinks + end - body; }
+  int64_t pos(int64_t row) const { return row < n_sinks ? row : body + row - n_sinks; }
+};
+
+Keys KeysOf(const LambdaMask& mask, int64_t begin, int64_t end) {
+  const int64_t first = mask.window > begin ? 0 : begin - mask.window + 1;
+  const int64_t n_sinks = std::min({mask.sink, first, end});
+  return {n_sinks, std::max(first, n_sinks), end};
+}
+
+int64_t MostKeys(int64_t n_tokens, int64_t block, const LambdaMask& mask) {
+  if (mask.window >= n_tokens) return n_tokens;
+  return std::min(n_tokens, std::min(mask.sink, n_tokens) + mask.window + block);
+}
+
+class Runner {
+ public:
+  explicit Runner(const AttentionBackward& a)
+      : a_(a), block_(BlockTokens(a.group)), most_(MostKeys(a.n_tokens, block_, a.mask)) {
+    const int64_t rows = block_ * a.group, dim = a.head_dim;
+    float* at = a.scratch;
+    const auto take = [&at](int64_t n) { return std::exchange(at, at + n); };
+    q_ = take(rows * dim), d_out_ = take(rows * dim), dq_ = take(rows * dim);
+    k_ = take(most_ * dim), v_ = take(most_ * dim), dk_ = take(most_ * dim), dv_ = take(most_ * dim);
+    p_ = take(rows * most_), ds_ = take(rows * most_);
+  }
+
+  void Run() {
+    for (int64_t t = 0; t < a_.n_tokens; ++t) {
+      std::fill_n(a_.dk + t * a_.kv_stride, a_.head_dim, 0.0f);
+      std::fill_n(a_.dv + t * a_.kv_stride, a_.head_dim, 0.0f);
+    }
+    for (int64_t begin = 0; begin < a_.n_tokens; begin += block_) Block(begin, std::min(a_.n_tokens, begin + block_));
+  }
+
+ private:
+  void Block(int64_t begin, int64_t end) {
+    const Keys keys = KeysOf(a_.mask, begin, end);
+    const int64_t rows = (end - begin) * a_.group, n = keys.count(), dim = a_.head_dim;
+    const size_t query_bytes = static_cast<size_t>(a_.group * dim) * sizeof(float);
+    for (int64_t t = begin; t < end; ++t) {
+      std::memcpy(q_ + (t - begin) * a_.group * dim, a_.q + t * a_.q_stride, query_bytes);
+      std::memcpy(d_out_ + (t - begin) * a_.group * dim, a_.d_out + t * a_.q_stride, query_bytes);
+    }
+    const size_t row_bytes = static_cast<size_t>(dim) * sizeof(float);
+    for (int64_t r = 0; r < n; ++r) {
+      std::memcpy(k_ + r * dim, a_.k + keys.pos(r) * a_.kv_stride, row_bytes);
+      std::memcpy(v_ + r * dim, a_.v + keys.pos(r) * a_.kv_stride, row_bytes);
+    }
+    // p = q k^T * scale, ds = do v^T
+    RunBlockGemm({q_, dim, Transpose::kNo, k_, dim, Transpose::kYes, rows, n, dim, a_.scale, 0.0f, p_, n});
+    RunBlockGemm({d_out_, dim, Transpose::kNo, v_, dim, Transpose::kYes, rows, n, dim, 1.0f, 0.0f, ds_, n});
+    for (int64_t r = 0; r < rows; ++r) SoftmaxRow(keys, begin + r / a_.group, p_ + r * n, ds_ + r * n);
+    // dq = ds k, dk = ds^T q, dv = p^T do
+    RunBlockGemm({ds_, n, Transpose::kNo, k_, dim, Transpose::kNo, rows, dim, n, 1.0f, 0.0f, dq_, dim});
+    RunBlockGemm({ds_, n, Transpose::kYes, q_, dim, Transpose::kNo, n, dim, rows, 1.0f, 0.0f, dk_, dim});
+    RunBlockGemm({p_, n, Transpose::kYes, d_out_, dim, Transpose::kNo, n, dim, rows, 1.0f, 0.0f, dv_, dim});
+    for (int64_t t = begin; t < end; ++t) {
+      std::memcpy(a_.dq + t * a_.q_stride, dq_ + (t - begin) * a_.group * dim, query_bytes);
+    }
+    for (int64_t r = 0; r < n; ++r) {
+      float* dk = a_.dk + keys.pos(r) * a_.kv_stride;
+      float* dv = a_.dv + keys.pos(r) * a_.kv_stride;
+      for (int64_t d = 0; d < dim; ++d) dk[d] += dk_[r * dim + d];
+      for (int64_t d = 0; d < dim; ++d) dv[d] += dv_[r * dim + d];
+    }
+  }
+
+  /// Scores -> weights in p, do . v -> scale * ds in ds.
+  void SoftmaxRow(const Keys& keys, int64_t pos, float* p, float* ds) const {
+    const int64_t n = keys.count();
+    // Unseen keys lie between sinks and window, and behind the query.
+    const int64_t window_begin = a_.mask.window > pos ? 0 : pos - a_.mask.window + 1;
+    const int64_t sink_end = keys.n_sinks + std::clamp(a_.mask.sink - keys.body, int64_t{0}, keys.end - keys.body);
+    const int64_t hidden_end = std::max(sink_end, keys.n_sinks + std::max<int64_t>(0, window_begin - keys.body));
+    const int64_t seen_end = keys.n_sinks + pos + 1 - keys.body;
+    std::fill(p + std::min(sink_end, seen_end), p + std::min(hidden_end, seen_end), -INFINITY);
+    std::fill(p + seen_end, p + n, -INFINITY);
+    const float max = *std::max_element(p, p + seen_end);
+    float sum = 0;
+    for (int64_t j = 0; j < n; ++j) sum += p[j] = std::exp(p[j] - max);
+    const float inverse = 1.0f / sum;
+    float mean = 0;  // sum_j p_j dp_j
+    for (int64_t j = 0; j < n; ++j) mean += (p[j] *= inverse) * ds[j];
+    for (int64_t j = 0; j < n; ++j) ds[j] = a_.scale * p[j] * (ds[j] - mean);
+  }
+
+  const AttentionBackward& a_;
+  int64_t block_;
+  int64_t most_;
+  float *q_, *d_out_, *dq_;    // [block * group, head_dim]
+  float *k_, *v_, *dk_, *dv_;  // [most, head_dim]
+  float *p_, *ds_;             // [block * group, most]
+};
+
+}  // namespace
+
+void RunAttentionBackward(const AttentionBackward& a) { Runner(a).Run(); }
+
+size_t AttentionBackwardScratchFloats(int64_t n_tokens, int group, int head_dim, const LambdaMask& mask) {
+  const int64_t block = BlockTokens(group), most = MostKeys(n_tokens, block, mask);
+  return static_cast<size_t>(3 * block * group * head_dim + 4 * most * head_dim + 2 * block * group * most);
+}
+
+}  // namespace duo

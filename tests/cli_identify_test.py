@@ -1,0 +1,160 @@
+"""Behaviour of `duo identify`: results, stopping and resuming, bad input. Usage: cli_identify_test.py PATH/TO/duo"""
+
+import json
+import os
+import pathlib
+import signal
+import time
+
+from cli_harness import HANG_SECONDS, MODEL, SOURCE, CliTest, duo, main, start
+
+GOLDEN = SOURCE / "tests" / "data" / "golden"
+SMALL = ["identify", "--model", "demo", "--min-tokens", 100, "--max-tokens", 200, "--passkeys", 2, "--sink", 8,
+         "--recent", 32, "--threads", 1]  # fmt: skip
+
+
+class ProbeTest(CliTest):
+    def test_agrees_with_the_oracle(self):
+        cases = sorted(GOLDEN.iterdir())
+        self.assertTrue(cases)
+        for case in cases:
+            golden = json.loads((case / "golden.json").read_text())
+            expected = golden["identify"]
+            ids = self.file("ids.json", json.dumps(golden["prompt_ids"]))
+            run = self.ok("identify", "probe", "--model", case, "--ids", ids, "--labels",
+                          "%d:%d" % tuple(expected["label_positions"]), "--pattern", case / "pattern", "--reg",
+                          expected["reg_weight"], "--compute", "f32", "--json")  # fmt: skip
+            result = run.json()
+            self.assertEqual(set(result), {"distill_loss", "reg_loss", "gate_grad"})
+            self.assertAlmostEqual(result["distill_loss"] / expected["distill_loss"], 1, delta=1e-4)
+            self.assertAlmostEqual(result["reg_loss"] / expected["reg_loss"], 1, delta=1e-4)
+            largest = max(abs(g) for row in expected["alpha_grad"] for g in row)
+            for got, want in zip(sum(result["gate_grad"], []), sum(expected["alpha_grad"], [])):
+                self.assertAlmostEqual(got, want, delta=1e-3 * largest)
+
+    def test_bad_input(self):
+        ids = self.ids(20)
+        common = ["identify", "probe", "--model", "demo", "--ids", ids]
+        self.fails(2, "--pattern", *common, "--labels", "3:5")
+        self.fails(2, "--labels", *common, "--labels", "3:20", "--pattern", "demo")
+        self.fails(2, "--labels", *common, "--labels", "x", "--pattern", "demo")
+        self.fails(2, "--sparsity", *common, "--labels", "3:5", "--pattern", "demo", "--sparsity", 0.5)
+
+
+class OptimizeTest(CliTest):
+    def gates(self, out):
+        return (pathlib.Path(out) / "full_attention_heads.tsv").read_bytes()
+
+    def test_writes_a_pattern_and_says_so_in_json(self):
+        out = self.dir / "out"
+        result = self.ok(*SMALL, "--steps", 6, "--out", out, "--json").json()
+        self.assertEqual(result["method"], "optimize")
+        shown = self.ok("pattern", "show", out, "--json").json()
+        self.assertEqual(shown["gates"], result["gates"])
+        self.assertEqual((shown["sink"], shown["recent"]), (8, 32))
+        self.assertEqual(sorted(path.name for path in out.iterdir()),
+                         ["config.json", "full_attention_heads.tsv", "log.jsonl"])  # fmt: skip
+        self.assertEqual(len((out / "log.jsonl").read_text().splitlines()), 6)
+        planned, peak = result["memory"]["planned_bytes"], result["memory"]["peak_rss_bytes"]
+        self.assertLess(planned, peak + (64 << 20))
+
+    def test_interrupted_and_killed_runs_are_resumed_bit_for_bit(self):
+        whole = self.dir / "whole"
+        steps = ["--steps", 60, "--save-every", 4]
+        self.ok(*SMALL, *steps, "--out", whole)
+        for kind in [signal.SIGINT, signal.SIGKILL]:
+            out = self.dir / ("stopped_%d" % kind)
+            process = start(*SMALL, *steps, "--out", out)
+            end = time.monotonic() + HANG_SECONDS
+            while time.monotonic() < end and process.poll() is None:
+                log = out / "log.jsonl"
+                if log.exists() and log.read_text().count("\n") >= 7:
+                    break
+                time.sleep(0.001)
+            process.send_signal(kind)
+            _, err = process.communicate(timeout=HANG_SECONDS)
+            if process.returncode == 0:
+                continue  # it had finished
+            if kind == signal.SIGINT:
+                self.assertEqual(process.returncode, 1)
+                self.assertIn(b"--resume goes on", err)
+                self.ok("pattern", "show", out)
+            self.fails(2, "unfinished run", *SMALL, *steps, "--out", out)
+            self.fails(2, "num_steps", *SMALL, "--steps", 61, "--save-every", 4, "--out", out, "--resume")
+            self.ok(*SMALL, *steps, "--out", out, "--resume")
+            self.assertEqual(self.gates(out), self.gates(whole))
+            self.assertEqual(len((out / "log.jsonl").read_text().splitlines()), 60)
+
+    def test_any_text_will_do(self):
+        text = self.file("long.txt", "The quick brown fox jumps over the lazy dog, and so on. " * 200)
+        self.ok(*SMALL, "--text", text, "--words", 3, "--steps", 2, "--out", self.dir / "out")
+        config = json.loads((self.dir / "out" / "config.json").read_text())
+        self.assertEqual(config["dataset"], str(text))
+        self.assertEqual(config["passkey_length"], 3)
+        lines = self.file("long.jsonl", json.dumps({"text": "Rain falls on the plain. " * 400}) + "\n")
+        self.ok(*SMALL, "--text", lines, "--words", 3, "--steps", 2, "--out", self.dir / "other")
+
+    def test_bad_input(self):
+        out = ["--out", self.dir / "out"]
+        self.fails(2, "--out", *SMALL)
+        short = self.file("short.txt", "Too short.")
+        self.fails(2, ["--text", "at least as many"], *SMALL, "--text", short, *out)
+        self.fails(1, ["--text", "no such file"], *SMALL, "--text", self.dir / "missing", *out)
+        self.fails(2, "no unfinished run", *SMALL, *out, "--resume")
+        self.fails(2, "--pattern", *SMALL, "--pattern", "demo", *out)
+        self.fails(2, "--max-tokens", *SMALL[:3], "--max-tokens", 40000, *out)
+        self.fails(2, "--target-sparsity", *SMALL, "--target-sparsity", 1, *out)
+        self.fails(2, "--method", *SMALL, "--method", "magic", *out)
+        blocked = self.file("blocked", "a file")
+        self.fails(1, "blocked", *SMALL, "--steps", 1, "--out", blocked)
+
+    def test_a_full_disk_is_said(self):
+        if not os.path.exists("/dev/full"):
+            self.skipTest("SKIPPED: no /dev/full")
+        out = self.dir / "out"
+        out.mkdir()
+        os.symlink("/dev/full", out / "log.jsonl")
+        run = duo(*SMALL, "--steps", 3, "--out", out)
+        self.assertEqual(run.code, 1)
+        self.assertIn("log.jsonl", run.err)
+
+
+class ScoresTest(CliTest):
+    def test_every_method_gives_a_pattern_of_shares(self):
+        for method in ["repeat", "profile", "mass"]:
+            out = self.dir / method
+            result = self.ok(*SMALL, "--method", method, "--texts", 2, "--out", out, "--json").json()
+            self.assertEqual(result["method"], method)
+            shown = self.ok("pattern", "show", out, "--json").json()
+            self.assertEqual(shown["gates"], result["gates"])
+            self.assertTrue(all(0 <= gate <= 1 for row in shown["gates"] for gate in row))
+            self.assertGreater(max(max(row) for row in shown["gates"]), min(min(row) for row in shown["gates"]))
+            self.assertEqual(json.loads((out / "config.json").read_text())["method"], method)
+
+    def test_chunks_hardly_matter(self):
+        for method in ["repeat", "profile", "mass"]:
+            results = []
+            for chunk in [17, 512]:
+                run = self.ok(*SMALL, "--method", method, "--texts", 2, "--compute", "f32", "--chunk", chunk, "--out",
+                              self.dir / ("%s%d" % (method, chunk)), "--json")  # fmt: skip
+                results.append(sum(run.json()["gates"], []))
+            for a, b in zip(*results):
+                self.assertAlmostEqual(a, b, delta=1e-4)
+
+
+class ExclusiveLayersTest(CliTest):
+    def test_layers_are_of_one_kind(self):
+        out = self.dir / "chosen"
+        result = self.ok("pattern", "choose", "demo", "--sparsity", 0.5, "--exclusive-layers", "--out", out, "--json")
+        rows = result.json()["retrieval"]
+        self.assertTrue(all(len(set(row)) == 1 for row in rows))
+        self.assertEqual(sum(row[0] for row in rows), 2)
+        question = "The secret code of Anna is 48213. The cow grows.\n\nWhat is the secret code of Anna?\nAnswer: "
+        self.ok("generate", "--model", MODEL, "--pattern", out, "--threshold", 0.5, "--prompt", question,
+                "--max-tokens", 4)  # fmt: skip
+        self.fails(2, "--exclusive-layers", "pattern", "choose", "demo", "--threshold", 0.5, "--exclusive-layers", "--out",
+                   out)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
