@@ -26,6 +26,7 @@ struct PatternCommand {
   std::string title;
   std::optional<double> sparsity, threshold;
   bool exclusive_layers = false;
+  bool curves = false;
   bool json = false;
 };
 
@@ -140,6 +141,14 @@ Status RunDiff(const PatternCommand& command) {
 }
 
 Status RunPlot(const PatternCommand& command) {
+  if (command.curves) {
+    if (command.sparsity || command.threshold) {
+      return Status(StatusCode::kInvalidArgument, "--curves: heads are marked in heat maps only");
+    }
+    const Status curves = WriteLossCurves(command.dir + "/log.jsonl", command.out, command.title);
+    if (!curves.ok()) return curves;
+    return command.json ? PrintJson({{"out", command.out}}) : WriteOut(fmt::format("written to {}\n", command.out));
+  }
   DUO_ASSIGN_OR_RETURN(const HeadPattern pattern, Load(command.dir));
   DUO_ASSIGN_OR_RETURN(const std::optional<HeadChoice> choice, Choose(command, pattern));
   const Status drawn = WriteHeatMap(pattern, choice ? &*choice : nullptr, command.out, command.title);
@@ -201,11 +210,13 @@ void AddPattern(CLI::App* app, VerbFunction* run) {
   AddReal(diff, "--sparsity", {0, 1}, &command->sparsity, "at which the heads of both are chosen")
       ->default_str(fmt::format("{:g}", kDefaultDiffSparsity));
 
-  CLI::App* plot = AddPart(verb, "plot", "heat map as an SVG or PNG file (needs gnuplot)",
+  CLI::App* plot = AddPart(verb, "plot", "heat map, or curves of a run, as an SVG or PNG file (needs gnuplot)",
                            "duo pattern plot demo --sparsity 0.5 --out heads.svg", RunPlot, command, run);
   AddDirectory(plot, "DIR", &command->dir, dir_help);
   AddChoiceFlags(plot, command.get(), "mark the retrieval heads");
   AddText(plot, "--out", &command->out, "a file", "file.svg or file.png")->type_name("FILE")->required();
+  plot->add_flag("--curves", command->curves,
+                 "instead of the heat map: losses and gates over the steps of the run in DIR/log.jsonl");
   AddText(plot, "--title", &command->title, "", "text above the map")->type_name("TEXT");
 }
 

@@ -1,5 +1,7 @@
 #include "heads/gnuplot.h"
 
+#include <fmt/format.h>
+
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -8,6 +10,9 @@
 #include <cstdio>
 #include <cstring>
 #include <memory>
+#include <string_view>
+
+#include "base/file.h"
 
 extern char** environ;  // NOLINT: handed to the child unread
 
@@ -85,6 +90,22 @@ std::string GnuplotString(const std::string& text) {
     }
   }
   return quoted + "'";
+}
+
+Status WriteImage(const std::string& path, int width, int height, const std::string& script) {
+  const auto ends_with = [&path](std::string_view suffix) {
+    return path.size() >= suffix.size() && path.compare(path.size() - suffix.size(), suffix.size(), suffix) == 0;
+  };
+  const char* terminal = ends_with(".svg") ? "svg" : ends_with(".png") ? "pngcairo" : nullptr;
+  if (terminal == nullptr) {
+    return Status(StatusCode::kInvalidArgument, path + ": an image's file name must end in .svg or .png");
+  }
+  const Result<std::string> image =
+      RunGnuplot(fmt::format("set terminal {} size {},{} noenhanced background rgb 'white'\nset encoding utf8\n",
+                             terminal, width, height) +
+                 script + "\nunset output\n");
+  if (!image.ok()) return image.status().Annotate(path);
+  return WriteFileAtomic(path, *image);
 }
 
 }  // namespace duo

@@ -28,6 +28,10 @@ std::string TerminalHeatMap(const HeadPattern& pattern, const HeadChoice* choice
 Status WriteHeatMap(const HeadPattern& pattern, const HeadChoice* choice, const std::string& path,
                     const std::string& title = "");
 
+/// Distillation loss and gates over the steps of a run of `duo identify`, from its log.jsonl (docs/formats.md), as an
+/// image. kCorrupt names the log's line. Else as WriteHeatMap.
+Status WriteLossCurves(const std::string& log_path, const std::string& path, const std::string& title = "");
+
 /// A head that one pattern makes a retrieval head and the other does not.
 struct HeadDifference {
   int layer = 0;

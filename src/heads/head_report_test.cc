@@ -120,6 +120,27 @@ TEST_F(HeatMapFile, WritesSvgAndPng) {
   EXPECT_EQ(dir_.n_entries(), 2);
 }
 
+TEST_F(HeatMapFile, CurvesComeFromTheLog) {
+  std::string log;
+  for (int step = 1; step <= 3000; ++step) {
+    log += "{\"step\":" + std::to_string(step) + ",\"distill_loss\":0.0" + std::to_string(step) +
+           ",\"gates\":[1.0,0.5]}\n";
+  }
+  dir_.Write("log.jsonl", log);
+  dir_.Write("bad.jsonl", "{\"step\":1,\"distill_loss\":0.1,\"gates\":[1.0]}\n{\"step\":2}\n");
+  dir_.Write("short.jsonl", "{\"step\":1,\"distill_loss\":0.1,\"gates\":[1.0]}\n");
+  EXPECT_THAT(WriteLossCurves(dir_.file("bad.jsonl"), dir_.file("a.svg")).message(), HasSubstr("bad.jsonl: line 2"));
+  EXPECT_THAT(WriteLossCurves(dir_.file("short.jsonl"), dir_.file("a.svg")).message(), HasSubstr("two steps"));
+  EXPECT_EQ(WriteLossCurves(dir_.file("none.jsonl"), dir_.file("a.svg")).code(), StatusCode::kNotFound);
+  NeedGnuplot();
+  if (IsSkipped()) return;
+  const Status drawn = WriteLossCurves(dir_.file("log.jsonl"), dir_.file("a.svg"), "a run");
+  ASSERT_TRUE(drawn.ok()) << drawn.message();
+  const std::string text = *ReadFile(dir_.file("a.svg"), 1 << 22);
+  EXPECT_THAT(text, HasSubstr("distillation loss"));
+  EXPECT_THAT(text, HasSubstr("a run"));
+}
+
 TEST_F(HeatMapFile, ATitleIsOnlyEverText) {
   NeedGnuplot();
   if (IsSkipped()) return;

@@ -1,19 +1,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <string_view>
 
 #include "base/check.h"
-#include "base/file.h"
 #include "heads/gnuplot.h"
 #include "heads/head_report.h"
 
 namespace duo {
 namespace {
-
-bool EndsWith(std::string_view text, std::string_view suffix) {
-  return text.size() >= suffix.size() && text.substr(text.size() - suffix.size()) == suffix;
-}
 
 std::string Gates(const HeadPattern& pattern) {
   std::string text = "$gates << EOD\n";
@@ -36,28 +30,23 @@ std::string Chosen(const HeadChoice& choice) {
   return text + "EOD\n";
 }
 
-// `terminal` is a literal of ours; `title` is the only text from outside.
-std::string Script(const HeadPattern& pattern, const HeadChoice* choice, const char* terminal,
-                   const std::string& title) {
-  const int width = std::clamp(pattern.n_kv_heads * 20 + 240, 480, 4000);
-  const int height = std::clamp(pattern.n_layers * 20 + 160, 320, 4000);
+// `title` is the only text from outside.
+std::string Script(const HeadPattern& pattern, const HeadChoice* choice, const std::string& title) {
   const bool marks = choice != nullptr && choice->n_retrieval() > 0;
   std::string script = fmt::format(
-      "set terminal {} size {},{} noenhanced background rgb 'white'\n"
-      "set encoding utf8\n"
       "set title {}\n"
       "set xlabel 'kv head'\nset ylabel 'layer'\nset cblabel 'gate'\n"
       "set xrange [-0.5:{}.5]\nset yrange [{}.5:-0.5]\nset cbrange [0:1]\n"
       "set tics out nomirror\n"
       "set palette defined (0 '#f1f5f9', 0.5 '#60a5fa', 1 '#1e3a8a')\n",
-      terminal, width, height, GnuplotString(title), pattern.n_kv_heads - 1, pattern.n_layers - 1);
+      GnuplotString(title), pattern.n_kv_heads - 1, pattern.n_layers - 1);
   script += Gates(pattern);
   if (marks) script += Chosen(*choice);
   // "pixels": one rectangle per head instead of an image that viewers blur.
   script += "plot $gates matrix with image pixels notitle";
   if (marks) script += ", $chosen using 1:2 with points pt 7 ps 0.5 lc rgb '#f97316' title 'retrieval head'";
   if (marks) script = "set key outside bottom center\n" + script;
-  return script + "\nunset output\n";
+  return script;
 }
 
 }  // namespace
@@ -66,13 +55,9 @@ Status WriteHeatMap(const HeadPattern& pattern, const HeadChoice* choice, const 
                     const std::string& title) {
   DUO_CHECK(choice == nullptr || (choice->n_layers == pattern.n_layers && choice->n_kv_heads == pattern.n_kv_heads),
             "the choice must have the pattern's shape");
-  const char* terminal = EndsWith(path, ".svg") ? "svg" : EndsWith(path, ".png") ? "pngcairo" : nullptr;
-  if (terminal == nullptr) {
-    return Status(StatusCode::kInvalidArgument, path + ": a heat map's file name must end in .svg or .png");
-  }
-  const Result<std::string> image = RunGnuplot(Script(pattern, choice, terminal, title));
-  if (!image.ok()) return image.status().Annotate(path);
-  return WriteFileAtomic(path, *image);
+  const int width = std::clamp(pattern.n_kv_heads * 20 + 240, 480, 4000);
+  const int height = std::clamp(pattern.n_layers * 20 + 160, 320, 4000);
+  return WriteImage(path, width, height, Script(pattern, choice, title));
 }
 
 }  // namespace duo
