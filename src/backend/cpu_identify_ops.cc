@@ -1,6 +1,7 @@
 #include "backend/cpu_identify_ops.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "base/align.h"
@@ -170,7 +171,7 @@ Status CpuIdentifyOps::LargestKeyWeights(const KeyWeightTask& t, std::span<doubl
   });
   for (size_t i = 0; i < largest.size(); ++i) {
     double& most = host_largest[i % static_cast<size_t>(n_heads)];
-    most = std::max(most, largest[i]);
+    most = std::isnan(most) || largest[i] <= most ? most : largest[i];  // a NaN stays
   }
   return OkStatus();
 }

@@ -14,8 +14,8 @@
 #include "cli/commands.h"
 #include "cli/common_options.h"
 #include "cli/flags.h"
+#include "cli/identify_options.h"
 #include "cli/json_output.h"
-#include "cli/positions.h"
 #include "cli/signals.h"
 #include "cli/terminal.h"
 #include "duo/tokenizer.h"
@@ -32,6 +32,7 @@ constexpr int64_t kDefaultSink = 128, kDefaultRecent = 256;  // the published tr
 struct IdentifyCommand {
   CommonOptions common;
   std::string method = "optimize";
+  std::optional<int64_t> min_tokens;
   std::optional<int64_t> max_tokens;  // its default depends on the method
   int n_texts = 10;                   // profile and mass
   int64_t repeat_chunk = 2048;
@@ -44,36 +45,6 @@ struct IdentifyCommand {
   bool resume = false;
 };
 
-struct ProbeCommand {
-  CommonOptions common;
-  std::string ids_file;
-  std::string labels;
-  double reg = GateSchedule().reg_weight;
-};
-
-/// Flags of all verbs that this one gives no meaning to.
-Status RefuseServingFlags(const CommonOptions& common) {
-  const auto refuse = [](const char* flag) {
-    return Status(StatusCode::kInvalidArgument,
-                  std::string(flag) + " has no meaning here: every head is run both ways while heads are being found");
-  };
-  if (common.sparsity) return refuse("--sparsity");
-  if (common.threshold) return refuse("--threshold");
-  if (common.prefill_recent) return refuse("--prefill-recent");
-  if (common.kv_type) return refuse("--kv-type");
-  return OkStatus();
-}
-
-/// Rows of a flat [n_layers, n_kv_heads].
-Json Rows(const std::vector<double>& values, int n_kv_heads) {
-  Json rows = Json::array();
-  for (size_t i = 0; i < values.size(); i += static_cast<size_t>(n_kv_heads)) {
-    rows.push_back(std::vector<double>(values.begin() + static_cast<std::ptrdiff_t>(i),
-                                       values.begin() + static_cast<std::ptrdiff_t>(i) + n_kv_heads));
-  }
-  return rows;
-}
-
 /// How many gates lie in each eighth of [0, 1], as bars.
 std::string Histogram(const std::vector<double>& gates) {
   static constexpr const char* kBars[] = {" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
@@ -82,6 +53,13 @@ std::string Histogram(const std::vector<double>& gates) {
   std::string text = "0";
   for (const size_t n : counts) text += kBars[n == 0 ? 0 : 1 + n * 7 / gates.size()];
   return text + "1";
+}
+
+/// FNV-1a: whether a resumed run reads the text it began with.
+uint64_t Fnv1a(const std::string& text) {
+  uint64_t hash = 0xcbf29ce484222325ull;
+  for (const char c : text) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3ull;
+  return hash;
 }
 
 Result<TrainingTexts> MakeTexts(const IdentifyCommand& command, const Tokenizer& tokenizer, Json* recipe) {
@@ -102,6 +80,7 @@ Result<TrainingTexts> MakeTexts(const IdentifyCommand& command, const Tokenizer&
     Note(fmt::format("of {} the first {} are used", command.text, FormatBytes(kMostHaystackBytes)));
   (*recipe)["passkey_length"] = d.n_words;
   (*recipe)["dataset_bytes"] = haystack->text.size();
+  (*recipe)["dataset_fingerprint"] = fmt::format("{:016x}", Fnv1a(haystack->text));
   Result<TrainingTexts> texts = TrainingTexts::InHaystack(tokenizer, d, std::move(haystack)->text);
   if (!texts.ok()) return texts.status().Annotate("--text");
   return texts;
@@ -120,11 +99,14 @@ Status WriteScores(const IdentifyCommand& command, const Model& model, const std
   facts["model"] = c.name;
   facts["n_layers"] = c.n_layers;
   facts["n_kv_heads"] = c.n_kv_heads;
-  facts["sink_size"] = pattern.sink;
-  facts["recent_size"] = pattern.recent;
+  facts["sink_size"] = command.common.sink.value_or(HeadPattern().sink);
+  facts["recent_size"] = command.common.recent.value_or(HeadPattern().recent);
+  facts["deploy_sink_size"] = pattern.sink;
+  facts["deploy_recent_size"] = pattern.recent;
+  facts["chunk"] = command.common.chunk;
   facts["compute"] = ComputeTypeName(command.common.compute);
   facts["duo_version"] = Version();
-  pattern.config_json = facts.dump(1);
+  pattern.config_json = facts.dump(1, ' ', false, Json::error_handler_t::replace);  // names need not be UTF-8
   return SaveHeadPattern(pattern, command.out).Annotate("--out");
 }
 
@@ -154,6 +136,11 @@ Result<std::vector<double>> Score(const IdentifyCommand& command, const Model& m
 
 Status RunScores(const IdentifyCommand& command, const Model& model, const Tokenizer& tokenizer,
                  const TrainingTexts& texts, Json recipe) {
+  if (HasUnfinishedRun(command.out)) {
+    return Status(
+        StatusCode::kInvalidArgument,
+        "--out: " + command.out + " holds an unfinished run of --method optimize; resume it, or take another folder");
+  }
   DUO_RETURN_IF_ERROR(MakeDirectories(command.out).Annotate("--out"));  // found now, not after the work
   ProgressBar bar(ShowProgress(command.common.progress));
   const auto begin = Clock::now();
@@ -238,10 +225,6 @@ int64_t DefaultMaxTokens(const std::string& method) {
 }
 
 Status Run(const IdentifyCommand& command) {
-  DUO_RETURN_IF_ERROR(RefuseServingFlags(command.common));
-  if (!command.common.pattern.empty() && command.common.pattern != "none") {
-    return Status(StatusCode::kInvalidArgument, "--pattern has no meaning here: a new one is learned; --out names it");
-  }
   DUO_ASSIGN_OR_RETURN(const std::string dir, ResolveModelDir(command.common.model));
   DUO_ASSIGN_OR_RETURN(const BackendPtr backend, MakeBackend(command.common));
   DUO_ASSIGN_OR_RETURN(const Model model, Model::Open(dir, backend.get()));
@@ -251,7 +234,11 @@ Status Run(const IdentifyCommand& command) {
   seeded.data.seed = command.common.seed;
   const bool optimize = command.method == "optimize";
   seeded.data.max_tokens = command.max_tokens.value_or(DefaultMaxTokens(command.method));
-  if (!optimize) seeded.data.min_tokens = std::min(seeded.data.min_tokens, seeded.data.max_tokens);
+  if (command.min_tokens && *command.min_tokens > seeded.data.max_tokens) {
+    return Status(StatusCode::kInvalidArgument, fmt::format("--min-tokens: {} is more than --max-tokens {}",
+                                                            *command.min_tokens, seeded.data.max_tokens));
+  }
+  seeded.data.min_tokens = command.min_tokens.value_or(std::min(seeded.data.min_tokens, seeded.data.max_tokens));
   options.sink = command.common.sink.value_or(kDefaultSink);
   options.recent = command.common.recent.value_or(kDefaultRecent);
   options.deploy_sink = command.deploy_sink.value_or(command.common.sink.value_or(options.deploy_sink));
@@ -261,61 +248,39 @@ Status Run(const IdentifyCommand& command) {
   if (options.schedule.target_sparsity) options.schedule.reg_weight = kAdaptedPenaltyBegin;
   if (command.reg) options.schedule.reg_weight = *command.reg;
   DUO_ASSIGN_OR_RETURN(const TrainingTexts texts, MakeTexts(seeded, tokenizer, &options.recipe));
-  if (!optimize) return RunScores(seeded, model, tokenizer, texts, options.recipe);
   const int64_t context = command.common.max_context > 0 ? command.common.max_context : model.config().trained_context;
-  if (context > 0 && texts.most_tokens() > context) {
+  const int64_t repeated = command.method == "repeat" ? std::min(command.repeat_chunk, seeded.data.max_tokens) + 64 : 0;
+  const int64_t longest = optimize ? texts.most_tokens() : seeded.data.max_tokens + repeated;
+  if (context > 0 && longest > context) {
     return Status(
         StatusCode::kInvalidArgument,
         fmt::format("--max-tokens: texts of up to {} tokens with their passkeys and questions, but the model was "
                     "trained for {}; --max-context sets another limit",
                     texts.most_tokens(), context));
   }
+  if (!optimize) return RunScores(seeded, model, tokenizer, texts, options.recipe);
   return Train(seeded, model, texts, options);
 }
 
-Status RunProbe(const ProbeCommand& command) {
-  DUO_RETURN_IF_ERROR(RefuseServingFlags(command.common));
-  DUO_ASSIGN_OR_RETURN(const std::string dir, ResolveModelDir(command.common.model));
-  DUO_ASSIGN_OR_RETURN(const std::optional<HeadPattern> pattern, LoadPattern(command.common));
-  DUO_ASSIGN_OR_RETURN(const BackendPtr backend, MakeBackend(command.common));
-  DUO_ASSIGN_OR_RETURN(const Model model, Model::Open(dir, backend.get()));
-  const ModelConfig& c = model.config();
-  if (!pattern) return Status(StatusCode::kInvalidArgument, "--pattern: is missing; its gates are what is probed");
-  const Status fits = CheckPatternShape(*pattern, c.n_layers, c.n_kv_heads);
-  if (!fits.ok()) return fits.Annotate("--pattern " + command.common.pattern);
-  const Result<std::vector<int32_t>> ids = ReadIdsFile(command.ids_file, c.vocab_size);
-  if (!ids.ok()) return ids.status().Annotate("--ids");
-  DUO_ASSIGN_OR_RETURN(const PositionRange labels,
-                       ParsePositions("--labels", command.labels, static_cast<int64_t>(ids->size())));
-  std::vector<double> gates = pattern->gates;
-  for (double& gate : gates) gate = std::clamp(gate, 0.0, 1.0);
-  DUO_ASSIGN_OR_RETURN(TeacherStudent streams,
-                       TeacherStudent::Create(model, {.sink = command.common.sink.value_or(pattern->sink),
-                                                      .recent = command.common.recent.value_or(pattern->recent),
-                                                      .max_tokens = static_cast<int64_t>(ids->size()),
-                                                      .compute = command.common.compute}));
-  DUO_ASSIGN_OR_RETURN(TwoStreamLoss loss,
-                       streams.Loss(*ids, {labels.begin, labels.end}, gates, [] { return !Interrupted(); }));
-  double reg = 0;
-  const auto n = static_cast<double>(gates.size());
-  for (size_t i = 0; i < gates.size(); ++i) {
-    reg += gates[i] / n;
-    loss.gate_gradients[i] += gates[i] > 0 ? command.reg / n : 0.0;
+/// Flags that this method gives no meaning to are errors: nobody shall believe that they did something.
+void CheckFlags(const CLI::App& verb, const IdentifyCommand& command) {
+  RefuseFlags(verb, kServingFlags, "has no meaning here: every head is run both ways while heads are being found");
+  RefuseFlags(verb, {"--memory"}, "has no meaning here; --max-tokens decides what is needed");
+  RefuseFlags(verb, {"--pattern"}, "has no meaning here: a new one is made; --out names it");
+  const std::string reason = "has no meaning with --method " + command.method;
+  if (command.method == "optimize") {
+    RefuseFlags(verb, {"--chunk", "--texts", "--repeat-chunk"}, reason);
+  } else {
+    RefuseFlags(verb,
+                {"--steps", "--lr", "--reg", "--target-sparsity", "--accumulate", "--save-every", "--resume",
+                 "--min-tokens", "--lengths"},
+                reason);
   }
-  if (command.common.json) {
-    return PrintJson(
-        {{"distill_loss", loss.distill}, {"reg_loss", reg}, {"gate_grad", Rows(loss.gate_gradients, c.n_kv_heads)}});
-  }
-  std::string text = fmt::format("distillation loss {:.6g}, mean gate {:.6g}, loss {:.6g}\n", loss.distill, reg,
-                                 loss.distill + command.reg * reg);
-  for (int layer = 0; layer < c.n_layers; ++layer) {
-    text += fmt::format("layer {:3}", layer);
-    for (int head = 0; head < c.n_kv_heads; ++head) {
-      text += fmt::format("  {:+.3e}", loss.gate_gradients[static_cast<size_t>(layer * c.n_kv_heads + head)]);
-    }
-    text += "\n";
-  }
-  return WriteOut(text);
+  if (command.method == "repeat") RefuseFlags(verb, {"--texts", "--recent"}, reason);
+  if (command.method == "profile") RefuseFlags(verb, {"--repeat-chunk", "--sink", "--recent"}, reason);
+  if (command.method == "mass") RefuseFlags(verb, {"--repeat-chunk"}, reason);
+  if (command.text == "builtin")
+    RefuseFlags(verb, {"--words"}, "has no meaning with --text builtin, whose facts have their own");
 }
 
 void AddDataFlags(CLI::App* verb, IdentifyCommand* command) {
@@ -330,8 +295,8 @@ void AddDataFlags(CLI::App* verb, IdentifyCommand* command) {
       ->default_str(std::to_string(data->n_passkeys));
   AddInt(verb, "--words", {1, 4096}, &data->n_words, "of a passkey (builtin: 4 to 8)")
       ->default_str(std::to_string(data->n_words));
-  AddInt(verb, "--min-tokens", {16, int64_t{1} << 20}, &data->min_tokens, "of a text, without passkeys and questions")
-      ->default_str(std::to_string(data->min_tokens));
+  AddInt(verb, "--min-tokens", {16, int64_t{1} << 20}, &command->min_tokens,
+         "of a text, without passkeys and questions (default: 1000, or --max-tokens when that is less)");
   AddInt(verb, "--max-tokens", {16, int64_t{1} << 20}, &command->max_tokens,
          "the same, of the longest (default: optimize 32000, repeat 8192, profile and mass 2048)");
   AddInt(verb, "--texts", {1, 100000}, &command->n_texts, "profile and mass: texts of --max-tokens to read")
@@ -370,23 +335,22 @@ void AddTrainingFlags(CLI::App* verb, IdentifyCommand* command) {
   verb->add_flag("--resume", command->resume, "go on with the unfinished run in --out");
 }
 
-void AddProbe(CLI::App* verb, VerbFunction* run) {
-  auto command = std::make_shared<ProbeCommand>();
-  CLI::App* probe = verb->add_subcommand("probe", "loss and gradient of every gate for given tokens");
-  AddText(probe, "--ids", &command->ids_file, "a file", "JSON array of token ids")->type_name("FILE")->required();
-  AddText(probe, "--labels", &command->labels, "A:B", "positions whose hidden states are compared, both included")
-      ->type_name("A:B")
-      ->required();
-  AddReal(probe, "--reg", {0, 1e6}, &command->reg, "weight of the mean gate in the loss")
-      ->default_str(fmt::format("{:g}", command->reg));
-  AddCommonOptions(probe, &command->common);
-  probe->footer(
-      "Example:\n  duo identify probe --model demo --pattern demo --ids prompt.json --labels 900:999 --compute f32 "
-      "--json");
-  probe->callback([command, run] { *run = [command] { return RunProbe(*command); }; });
+}  // namespace
+
+void RefuseFlags(const CLI::App& verb, const std::vector<std::string>& flags, const std::string& reason) {
+  for (const std::string& flag : flags) {
+    if (verb.count(flag) > 0) throw CLI::ValidationError(flag, reason);
+  }
 }
 
-}  // namespace
+Json Rows(const std::vector<double>& values, int n_kv_heads) {
+  Json rows = Json::array();
+  for (size_t i = 0; i < values.size(); i += static_cast<size_t>(n_kv_heads)) {
+    rows.push_back(std::vector<double>(values.begin() + static_cast<std::ptrdiff_t>(i),
+                                       values.begin() + static_cast<std::ptrdiff_t>(i) + n_kv_heads));
+  }
+  return rows;
+}
 
 void AddIdentify(CLI::App* app, VerbFunction* run) {
   auto command = std::make_shared<IdentifyCommand>();
@@ -412,11 +376,17 @@ void AddIdentify(CLI::App* app, VerbFunction* run) {
       "  duo identify --model demo --min-tokens 256 --max-tokens 1024 --steps 250 --sink 16 --recent 64 --reg 0.5 \\\n"
       "      --out learned\n"
       "`duo identify probe --help` lists the flags of probe.");
-  AddProbe(verb, run);
+  AddIdentifyProbe(verb, run);
   verb->require_subcommand(0, 1);
   verb->callback([verb, out, command, run] {
-    if (!verb->get_subcommands().empty()) return;  // probe set what runs
+    if (!verb->get_subcommands().empty()) {  // probe set what runs; flags before its name would be lost
+      for (const CLI::Option* option : verb->get_options()) {
+        if (option->count() > 0) throw CLI::ValidationError(option->get_name(), "goes behind probe");
+      }
+      return;
+    }
     if (out->count() == 0) throw CLI::RequiredError("--out");
+    CheckFlags(*verb, *command);
     *run = [command] { return Run(*command); };
   });
 }

@@ -21,6 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kReadBytes = size_t{1} << 16;
+constexpr size_t kMostExpansion = 16;                // bytes of JSON lines per byte of text that is wanted
 constexpr size_t kMostLineBytes = size_t{64} << 20;  // of JSON lines: one document
 
 /// Takes bytes of a file in order; false = enough.
@@ -30,19 +31,25 @@ bool EndsWith(const std::string& text, std::string_view end) {
   return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
 }
 
-Status ReadPlain(const std::string& path, const Sink& sink) {
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
-  if (!file) return Status(StatusCode::kIo, path + ": cannot be opened: " + std::strerror(errno));
-  std::vector<char> buffer(kReadBytes);
-  while (const size_t n = std::fread(buffer.data(), 1, buffer.size(), file.get())) {
-    DUO_ASSIGN_OR_RETURN(const bool more, sink({buffer.data(), n}));
-    if (!more) return OkStatus();
-  }
-  if (std::ferror(file.get()) != 0) return Status(StatusCode::kIo, path + ": cannot be read: " + std::strerror(errno));
-  return OkStatus();
+/// Gives all bytes of a source to the sink, until it has enough.
+using Source = std::function<Status(const Sink&)>;
+
+Source FileSource(const std::string& path) {
+  return [path](const Sink& sink) -> Status {
+    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
+    if (!file) return Status(StatusCode::kIo, path + ": cannot be opened: " + std::strerror(errno));
+    std::vector<char> buffer(kReadBytes);
+    while (const size_t n = std::fread(buffer.data(), 1, buffer.size(), file.get())) {
+      DUO_ASSIGN_OR_RETURN(const bool more, sink({buffer.data(), n}));
+      if (!more) return OkStatus();
+    }
+    if (std::ferror(file.get()) != 0)
+      return Status(StatusCode::kIo, path + ": cannot be read: " + std::strerror(errno));
+    return OkStatus();
+  };
 }
 
-Status ReadZstd(const std::string& path, const Sink& sink) {
+Status Decompress(const Source& source, const std::string& path, const Sink& sink) {
   const std::unique_ptr<ZSTD_DCtx, size_t (*)(ZSTD_DCtx*)> context(ZSTD_createDCtx(), ZSTD_freeDCtx);
   if (!context) return Status(StatusCode::kResourceExhausted, "no memory to decompress " + path);
   std::vector<char> out(ZSTD_DStreamOutSize());
@@ -63,7 +70,7 @@ Status ReadZstd(const std::string& path, const Sink& sink) {
     }
     return true;
   };
-  DUO_RETURN_IF_ERROR(ReadPlain(path, decompress));
+  DUO_RETURN_IF_ERROR(source(decompress));
   if (left != 0) return Status(StatusCode::kCorrupt, path + ": the zstd data ends early");
   return OkStatus();
 }
@@ -72,19 +79,23 @@ class Loader {
  public:
   explicit Loader(size_t max_bytes) : max_bytes_(max_bytes) {}
 
-  Status Add(const std::string& path) {
-    if (EndsWith(path, ".jsonl")) return AddLines(path, ReadPlain);
-    if (EndsWith(path, ".jsonl.zst")) return AddLines(path, ReadZstd);
-    BeginDocument();
-    return ReadPlain(path, [this](std::string_view bytes) -> Result<bool> { return Append(bytes); });
+  Status Add(const std::string& path, const Source& source) {
+    if (EndsWith(path, ".jsonl")) return AddLines(path, source);
+    if (EndsWith(path, ".jsonl.zst")) {
+      return AddLines(path, [&](const Sink& sink) { return Decompress(source, path, sink); });
+    }
+    bool begun = false;
+    return source([&](std::string_view bytes) -> Result<bool> {
+      if (!begun && !BeginDocument()) return false;
+      begun = true;
+      return Append(bytes);
+    });
   }
   bool full() const { return haystack_.truncated; }
   Haystack Take() { return std::move(haystack_); }
 
  private:
-  void BeginDocument() {
-    if (!haystack_.text.empty()) haystack_.text += "\n\n";
-  }
+  bool BeginDocument() { return haystack_.text.empty() || Append("\n\n"); }
   bool Append(std::string_view bytes) {
     const size_t room = max_bytes_ - std::min(max_bytes_, haystack_.text.size());
     haystack_.text += bytes.substr(0, room);
@@ -92,8 +103,9 @@ class Loader {
     return !haystack_.truncated;
   }
 
-  Status AddLines(const std::string& path, Status (*read)(const std::string&, const Sink&)) {
+  Status AddLines(const std::string& path, const Source& source) {
     std::string line;
+    size_t seen = 0;
     int64_t number = 0;
     const auto take_line = [&]() -> Result<bool> {
       ++number;
@@ -101,11 +113,17 @@ class Loader {
       const std::string where = path + ": line " + std::to_string(number);
       DUO_ASSIGN_OR_RETURN(const Json json, ParseJson(line, where));
       DUO_ASSIGN_OR_RETURN(const std::string text, JsonString(json, "text", where));
-      BeginDocument();
-      return Append(text);
+      if (text.empty()) return true;
+      return BeginDocument() && Append(text);
     };
     bool more = true;
-    DUO_RETURN_IF_ERROR(read(path, [&](std::string_view bytes) -> Result<bool> {
+    DUO_RETURN_IF_ERROR(source([&](std::string_view bytes) -> Result<bool> {
+      seen += bytes.size();
+      if (seen / kMostExpansion > max_bytes_) {
+        return Status(StatusCode::kCorrupt, path + ": line " + std::to_string(number + 1) + ": more than " +
+                                                std::to_string(seen) + " bytes of JSON for " +
+                                                std::to_string(haystack_.text.size()) + " of text");
+      }
       while (!bytes.empty() && more) {
         const size_t end = bytes.find('\n');
         line += bytes.substr(0, end);
@@ -138,7 +156,7 @@ Result<Haystack> LoadHaystack(const std::string& path, size_t max_bytes) {
   Loader loader(max_bytes);
   if (!IsDirectory(path)) {
     if (!FileExists(path)) return Status(StatusCode::kNotFound, path + ": there is no such file or folder");
-    DUO_RETURN_IF_ERROR(loader.Add(path));
+    DUO_RETURN_IF_ERROR(loader.Add(path, FileSource(path)));
     return loader.Take();
   }
   std::vector<std::string> files;
@@ -150,8 +168,14 @@ Result<Haystack> LoadHaystack(const std::string& path, size_t max_bytes) {
   if (files.empty()) return Status(StatusCode::kNotFound, path + ": has no *.txt, *.jsonl or *.jsonl.zst");
   std::sort(files.begin(), files.end());
   for (const std::string& file : files) {
-    if (!loader.full()) DUO_RETURN_IF_ERROR(loader.Add(file));
+    if (!loader.full()) DUO_RETURN_IF_ERROR(loader.Add(file, FileSource(file)));
   }
+  return loader.Take();
+}
+
+Result<Haystack> ParseHaystack(std::string_view bytes, const std::string& name, size_t max_bytes) {
+  Loader loader(max_bytes);
+  DUO_RETURN_IF_ERROR(loader.Add(name, [bytes](const Sink& sink) { return sink(bytes).status(); }));
   return loader.Take();
 }
 

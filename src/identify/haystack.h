@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <string>
+#include <string_view>
 
 #include "duo/result.h"
 
@@ -18,6 +19,10 @@ struct Haystack {
 /// `path`: a text file; FILE.jsonl or FILE.jsonl.zst, of whose lines the key "text" is taken; or a folder, of which all
 /// files *.txt, *.jsonl and *.jsonl.zst are taken in order of their names. Reads until there are max_bytes of text.
 /// kNotFound; kIo; kCorrupt names file and line.
+/// Decompressed JSON lines may take 16 times max_bytes, whatever they hold.
 Result<Haystack> LoadHaystack(const std::string& path, size_t max_bytes = kMostHaystackBytes);
+
+/// The same of one file's bytes; `name` decides what they are, and begins every message.
+Result<Haystack> ParseHaystack(std::string_view bytes, const std::string& name, size_t max_bytes);
 
 }  // namespace duo

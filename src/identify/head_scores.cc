@@ -17,6 +17,15 @@ constexpr int kProfilePositions = 500;
 size_t HeadCount(const ModelConfig& c) { return static_cast<size_t>(c.n_layers) * static_cast<size_t>(c.n_kv_heads); }
 float ScaleOf(const ModelConfig& c) { return 1.0f / std::sqrt(static_cast<float>(c.head_dim)); }
 
+/// kInternal when a score is not a number.
+Result<std::vector<double>> Checked(std::vector<double> scores) {
+  for (const double score : scores) {
+    if (!std::isfinite(score))
+      return Status(StatusCode::kInternal, "the model's attention is not finite: its states overflow");
+  }
+  return scores;
+}
+
 /// Tokens done out of a total, for the caller's bar.
 class Counter {
  public:
@@ -148,7 +157,7 @@ Result<std::vector<double>> RepeatScores(const Model& model, const RepeatInput& 
     DUO_RETURN_IF_ERROR(RunInChunks(&walk, piece, looks, &counter));
     walk.Rewind(n_context);
   }
-  return scores;
+  return Checked(std::move(scores));
 }
 
 Result<std::vector<double>> ProfileScores(const Model& model, const std::vector<std::vector<int32_t>>& texts,
@@ -178,7 +187,7 @@ Result<std::vector<double>> ProfileScores(const Model& model, const std::vector<
       }
     }
   }
-  return scores;
+  return Checked(std::move(scores));
 }
 
 // log-sum-exp of streaming attention less that of full attention is the logarithm of the share that streaming keeps.
@@ -224,7 +233,8 @@ Result<std::vector<double>> OutsideMassScores(const Model& model, const std::vec
     model.backend()->ToHost(kept_memory->data(), kept.data(), full.size() * sizeof(float));
     for (size_t i = 0; i < full.size(); ++i) {
       const size_t head = i % static_cast<size_t>(n_heads) / static_cast<size_t>(c.group());
-      const double outside = 1 - std::exp(std::min(0.0, double{kept[i]} - double{full[i]}));
+      const double log_share = double{kept[i]} - double{full[i]};  // rounding apart at most 0
+      const double outside = log_share > 0 ? 0.0 : 1 - std::exp(log_share);
       scores[static_cast<size_t>(view.layer * c.n_kv_heads) + head] += outside / static_cast<double>(total * c.group());
     }
     return OkStatus();
@@ -233,7 +243,7 @@ Result<std::vector<double>> OutsideMassScores(const Model& model, const std::vec
     walk.Rewind(0);
     DUO_RETURN_IF_ERROR(RunInChunks(&walk, text, looks, &counter));
   }
-  return scores;
+  return Checked(std::move(scores));
 }
 
 }  // namespace duo

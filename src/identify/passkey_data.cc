@@ -30,8 +30,10 @@ std::string Question(int number) {
          " passkey to the vault?\nPasskey: ";
 }
 
-// The next place at or behind `at` where a paragraph can be put in: behind the end of a sentence or line, else behind a
-// space, else the end.
+bool IsContinuationByte(char c) { return (static_cast<uint8_t>(c) & 0xC0) == 0x80; }
+
+// The next place at or soon behind `at` where a paragraph can be put in: behind the end of a sentence or line, else
+// behind a space, else between two characters (scripts without spaces).
 size_t NextBreak(const std::string& text, size_t at) {
   constexpr size_t kLook = 600;
   const size_t end = std::min(text.size(), at + kLook);
@@ -40,10 +42,10 @@ size_t NextBreak(const std::string& text, size_t at) {
     if (text[i] == '\n' || sentence) return i + 1;
   }
   const size_t space = text.find(' ', at);
-  return space == std::string::npos ? text.size() : space + 1;
+  if (space < end) return space + 1;
+  while (at < text.size() && IsContinuationByte(text[at])) ++at;
+  return at;
 }
-
-bool IsContinuationByte(char c) { return (static_cast<uint8_t>(c) & 0xC0) == 0x80; }
 
 // Streams of draws that do not overlap: SplitMix64 states a golden-ratio multiple apart.
 Rng RngFor(uint64_t seed, uint64_t index) {
@@ -82,9 +84,16 @@ Result<TrainingTexts> TrainingTexts::InHaystack(const Tokenizer& tokenizer, cons
   TrainingTexts texts(tokenizer, options);
   DUO_RETURN_IF_ERROR(texts.CheckOptions());
   // The whole haystack is counted only when it may be too short: tokens rarely have more than a few dozen bytes.
-  const size_t probe = std::min(haystack.size(), std::max(kProbeBytes, static_cast<size_t>(options.max_tokens) * 32));
-  const auto n_tokens =
-      static_cast<int64_t>(tokenizer.Encode(std::string_view(haystack).substr(0, probe), SpecialTokens::kNone).size());
+  size_t probe = std::min(haystack.size(), std::max(kProbeBytes, static_cast<size_t>(options.max_tokens) * 32));
+  const auto count = [&](size_t bytes) {
+    return static_cast<int64_t>(
+        tokenizer.Encode(std::string_view(haystack).substr(0, bytes), SpecialTokens::kNone).size());
+  };
+  int64_t n_tokens = count(probe);
+  while (n_tokens < options.max_tokens && probe < haystack.size()) {
+    probe = std::min(haystack.size(), 2 * probe);
+    n_tokens = count(probe);
+  }
   if (n_tokens < options.max_tokens) {
     return Bad("the text has " + std::to_string(n_tokens) + " tokens; training texts of up to " +
                std::to_string(options.max_tokens) + " tokens need at least as many");
@@ -110,6 +119,10 @@ Result<TrainingTexts> TrainingTexts::Builtin(const Tokenizer& tokenizer, const P
   int64_t question = 0;
   for (int i = 0; i < kMostPasskeys; ++i) {
     question = std::max(question, static_cast<int64_t>(tokenizer.Encode(Question(i), SpecialTokens::kNone).size()));
+  }
+  for (uint64_t seed = 0; seed < 4; ++seed) {
+    const Result<std::string> shortest = texts.BuiltinText(seed, options.min_tokens, nullptr);
+    if (!shortest.ok()) return shortest.status().Annotate("lengths: " + std::to_string(options.min_tokens));
   }
   constexpr int64_t kAnswerTokens = 64;  // 8 words or 6 digits
   texts.most_tokens_ = options.max_tokens + kExtraTokens + options.n_passkeys * (question + kAnswerTokens);
@@ -138,6 +151,18 @@ TrainingText TrainingTexts::Join(const std::string& context, const std::string& 
   return text;
 }
 
+// A cut inside a character leaves bytes that decode to U+FFFD, in some tokenizers the whole run of bytes before it too.
+std::string TrainingTexts::WholeCharacters(std::vector<int32_t> ids) const {
+  constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
+  std::string text = tokenizer_->Decode(ids, SpecialTokens::kAdd);
+  for (int i = 0; i < 3 && text.size() >= kReplacement.size() && text.compare(text.size() - 3, 3, kReplacement) == 0;
+       ++i) {
+    ids.pop_back();
+    text = tokenizer_->Decode(ids, SpecialTokens::kAdd);
+  }
+  return text;
+}
+
 std::string TrainingTexts::Slice(Rng* rng, int64_t n_tokens) const {
   const auto wanted = static_cast<size_t>(std::ceil(static_cast<double>(n_tokens) * bytes_per_token_ * 1.25)) + 64;
   size_t begin = 0;
@@ -155,7 +180,7 @@ std::string TrainingTexts::Slice(Rng* rng, int64_t n_tokens) const {
       continue;
     }
     ids.resize(std::min(ids.size(), static_cast<size_t>(n_tokens)));
-    return tokenizer_->Decode(ids, SpecialTokens::kAdd);
+    return WholeCharacters(std::move(ids));
   }
 }
 
@@ -202,9 +227,15 @@ Result<TrainingText> TrainingTexts::MakeInHaystack(uint64_t index) const {
 Result<TrainingText> TrainingTexts::MakeBuiltin(uint64_t index) const {
   Rng rng = RngFor(options_.seed, index);
   const int64_t n_tokens = DrawLength(&rng);
+  const uint64_t seed = rng.Next();
   std::string questions;
-  DUO_ASSIGN_OR_RETURN(const std::string text, BuiltinText(rng.Next(), n_tokens, &questions));
-  return Join(text, questions);
+  Result<std::string> text = BuiltinText(seed, n_tokens, &questions);
+  // Some facts are longer than those that the shortest text was tried with.
+  for (int64_t longer = 2 * n_tokens; !text.ok() && longer <= options_.max_tokens; longer *= 2) {
+    text = BuiltinText(seed, longer, &questions);
+  }
+  if (!text.ok()) return text.status();
+  return Join(*text, questions);
 }
 
 Result<std::string> TrainingTexts::BuiltinText(uint64_t seed, int64_t n_tokens, std::string* questions) const {

@@ -65,6 +65,8 @@ class TrainingTexts {
   Result<std::string> BuiltinText(uint64_t seed, int64_t n_tokens, std::string* questions) const;
   /// A stretch of the haystack of about n_tokens tokens, from a random place.
   std::string Slice(Rng* rng, int64_t n_tokens) const;
+  /// Text of `ids` without half a character at its end.
+  std::string WholeCharacters(std::vector<int32_t> ids) const;
   TrainingText Join(const std::string& context, const std::string& questions) const;
 
   const Tokenizer* tokenizer_;

@@ -41,6 +41,16 @@ TEST(Haystack, ReadsFilesFoldersAndJsonLines) {
   EXPECT_TRUE(some.truncated);
 }
 
+TEST(Haystack, NothingFillsTheMemory) {
+  std::string empty;
+  for (int i = 0; i < 20000; ++i) empty += "{\"text\":\"\"}\n";
+  EXPECT_EQ(ParseHaystack(empty, "a.jsonl", 1 << 20)->text, "");
+  EXPECT_THAT(ParseHaystack(Compressed(empty), "a.jsonl.zst", 1000).status().message(), HasSubstr("bytes of JSON"));
+  const Haystack cut = ParseHaystack("{\"text\":\"ab\"}\n{\"text\":\"cd\"}\n", "a.jsonl", 3).value();
+  EXPECT_EQ(cut.text, "ab\n");
+  EXPECT_TRUE(cut.truncated);
+}
+
 TEST(Haystack, LongLinesAndManyFramesComeWhole) {
   const TempDir dir;
   const std::string word(300000, 'w');
@@ -139,6 +149,12 @@ TEST_F(TrainingTextsTest, BuiltinBooksFitTheirLength) {
   }
 }
 
+TEST_F(TrainingTextsTest, BuiltinBooksHaveRoomForAFact) {
+  const auto texts = TrainingTexts::Builtin(tokenizer, {.n_passkeys = 2, .min_tokens = 16, .max_tokens = 400});
+  EXPECT_EQ(texts.status().code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(texts.status().message(), HasSubstr("lengths: 16"));
+}
+
 TEST_F(TrainingTextsTest, AHaystackThatIsTooShortSaysHowLongItMustBe) {
   const PasskeyOptions options{.n_passkeys = 2, .n_words = 3, .min_tokens = 100, .max_tokens = 5000};
   const auto texts = TrainingTexts::InHaystack(tokenizer, options, "A short text.");
@@ -163,11 +179,19 @@ TEST_F(TrainingTextsTest, TakeAnyText) {
   for (int i = 0; i < 3000; ++i) hay += "日本語テキスト";
   const PasskeyOptions options{.n_passkeys = 3, .n_words = 2, .min_tokens = 200, .max_tokens = 400, .n_lengths = 2};
   const TrainingTexts texts = TrainingTexts::InHaystack(tokenizer, options, hay).value();
+  double least = 1, most = 0;
+  std::set<std::string> beginnings;
   for (uint64_t index = 0; index < 10; ++index) {
-    const TrainingText text = texts.Make(index).value();
-    EXPECT_EQ(Count(Text(text.ids), "Remember this sequence"), 3u);
-    EXPECT_LE(Count(Text(text.ids), "\uFFFD"), 1u);  // the cut behind the last token
+    const std::string text = Text(texts.Make(index).value().ids);
+    EXPECT_EQ(Count(text, "Remember this sequence"), 3u);
+    EXPECT_EQ(Count(text, "\uFFFD"), 0u);
+    const double first = static_cast<double>(text.find("Remember")) / static_cast<double>(text.find("</book>"));
+    least = std::min(least, first), most = std::max(most, first);
+    beginnings.insert(text.substr(text.find("<book>"), 40));
   }
+  EXPECT_LT(least, 0.2);  // needles go where they are drawn, and stretches come from anywhere
+  EXPECT_GT(most, 0.25);
+  EXPECT_GT(beginnings.size(), 3u);
 }
 
 }  // namespace

@@ -255,6 +255,9 @@ Result<TwoStreamLoss> TeacherStudent::Loss(std::span<const int32_t> ids, LabelRa
     if (go_on && !go_on()) return Cancelled();
     DUO_RETURN_IF_ERROR(impl_->BackwardLayer(layer, gates, loss.gate_gradients));
   }
+  for (const double gradient : loss.gate_gradients) {
+    if (!std::isfinite(gradient)) return Status(StatusCode::kInternal, "a gate's gradient is not finite");
+  }
   return loss;
 }
 

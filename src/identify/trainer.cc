@@ -1,8 +1,10 @@
 #include "identify/trainer.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <utility>
 
@@ -17,19 +19,25 @@ namespace duo {
 namespace {
 
 constexpr size_t kMostStateBytes = size_t{64} << 20;
-constexpr size_t kMostLogBytes = size_t{1} << 30;
 
 std::string StatePath(const std::string& dir) { return dir + "/state.json"; }
 std::string LogPath(const std::string& dir) { return dir + "/log.jsonl"; }
 
-// FNV-1a over the beginning of every layer's q matrix: two checkpoints of one shape differ there.
+/// Names of files and models need not be UTF-8, which JSON must be.
+std::string Text(const Json& json, int indent) { return json.dump(indent, ' ', false, Json::error_handler_t::replace); }
+
+// FNV-1a over the beginning of every matrix: two checkpoints of one shape, a model and its fine-tune too, differ there.
 std::string Fingerprint(const Model& model) {
   constexpr size_t kBytes = 4096;
   uint64_t hash = 0xcbf29ce484222325ull;
-  for (const LayerWeights& layer : model.weights().layers) {
-    const auto* bytes = static_cast<const uint8_t*>(layer.q.data);
-    const size_t size = static_cast<size_t>(layer.q.shape[0] * layer.q.shape[1]) * DTypeBytes(layer.q.dtype);
+  const auto add = [&](const TensorView& matrix) {
+    const auto* bytes = static_cast<const uint8_t*>(matrix.data);
+    const size_t size = static_cast<size_t>(matrix.shape[0] * matrix.shape[1]) * DTypeBytes(matrix.dtype);
     for (size_t i = 0; i < std::min(size, kBytes); ++i) hash = (hash ^ bytes[i]) * 0x100000001b3ull;
+  };
+  add(model.weights().embedding);
+  for (const LayerWeights& w : model.weights().layers) {
+    for (const TensorView* matrix : {&w.q, &w.k, &w.v, &w.o, &w.gate, &w.up, &w.down}) add(*matrix);
   }
   char text[17];
   std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
@@ -94,17 +102,18 @@ Result<Trainer> Trainer::Create(const Model& model, const TrainingTexts& texts, 
     DUO_RETURN_IF_ERROR(trainer.Load());
     DUO_RETURN_IF_ERROR(trainer.TruncateLog());
   } else {
-    DUO_RETURN_IF_ERROR(WriteFileAtomic(LogPath(options.dir), ""));
+    DUO_RETURN_IF_ERROR(CheckReplaceable(LogPath(options.dir)));
     DUO_RETURN_IF_ERROR(trainer.Save());  // the disk is found full now, not after an hour
+    DUO_RETURN_IF_ERROR(WriteFileAtomic(LogPath(options.dir), ""));
   }
   return trainer;
 }
 
 Status Trainer::Save() const {
   const GateState& s = optimizer_.state();
-  const Json state = {{"facts", Facts()}, {"step", s.step},   {"reg_weight", s.reg_weight},
-                      {"gates", s.gates}, {"first", s.first}, {"second", s.second}};
-  return WriteFileAtomic(StatePath(options_.dir), state.dump());
+  const Json state = {{"facts", Facts()}, {"step", s.step},     {"reg_weight", s.reg_weight}, {"gates", s.gates},
+                      {"first", s.first}, {"second", s.second}, {"log_bytes", log_bytes_}};
+  return WriteFileAtomic(StatePath(options_.dir), Text(state, -1));
 }
 
 Status Trainer::Load() {
@@ -118,8 +127,8 @@ Status Trainer::Load() {
     const auto there = facts->find(key);
     if (there != facts->end() && *there == value) continue;
     return Status(StatusCode::kInvalidArgument,
-                  path + ": the run there has " + key + " " + (there == facts->end() ? "missing" : there->dump()) +
-                      ", this one " + value.dump() + "; a run is resumed with the options it began with");
+                  path + ": the run there has " + key + " " + (there == facts->end() ? "missing" : Text(*there, -1)) +
+                      ", this one " + Text(value, -1) + "; a run is resumed with the options it began with");
   }
   GateState state;
   DUO_ASSIGN_OR_RETURN(state.step, JsonInt(json, "step", path));
@@ -141,7 +150,8 @@ Status Trainer::Load() {
   DUO_RETURN_IF_ERROR(numbers("first", &state.first));
   DUO_RETURN_IF_ERROR(numbers("second", &state.second));
   DUO_ASSIGN_OR_RETURN(state.reg_weight, JsonNumber(json, "reg_weight", path));
-  if (state.step < 0 || state.step > options_.schedule.n_steps) {
+  DUO_ASSIGN_OR_RETURN(log_bytes_, JsonInt(json, "log_bytes", path));
+  if (log_bytes_ < 0 || state.step < 0 || state.step > options_.schedule.n_steps) {
     return Status(StatusCode::kCorrupt, path + ": step: " + std::to_string(state.step) + ", expected 0.." +
                                             std::to_string(options_.schedule.n_steps));
   }
@@ -152,18 +162,19 @@ Status Trainer::Load() {
   return OkStatus();
 }
 
-// Lines of steps behind the saved state would come twice.
-Status Trainer::TruncateLog() const {
+// Lines of steps behind the saved state would come twice. A log that lost lines keeps those it has.
+Status Trainer::TruncateLog() {
   const std::string path = LogPath(options_.dir);
-  if (!FileExists(path)) return WriteFileAtomic(path, "");
-  DUO_ASSIGN_OR_RETURN(const std::string log, ReadFile(path, kMostLogBytes));
-  size_t end = 0;
-  for (int64_t line = 0; line < step(); ++line) {
-    const size_t next = log.find('\n', end);
-    if (next == std::string::npos) break;
-    end = next + 1;
+  if (!FileExists(path)) {
+    log_bytes_ = 0;
+    return WriteFileAtomic(path, "");
   }
-  return WriteFileAtomic(path, std::string_view(log).substr(0, end));
+  std::error_code error;
+  const auto bytes = static_cast<int64_t>(std::filesystem::file_size(path, error));
+  if (!error && bytes > log_bytes_) std::filesystem::resize_file(path, static_cast<uintmax_t>(log_bytes_), error);
+  if (error) return Status(StatusCode::kIo, path + ": cannot be shortened: " + error.message());
+  log_bytes_ = std::min(bytes, log_bytes_);
+  return OkStatus();
 }
 
 Status Trainer::AppendLog(const TrainerStep& s) {
@@ -171,11 +182,12 @@ Status Trainer::AppendLog(const TrainerStep& s) {
   const Json line = {{"step", s.step},       {"tokens", s.n_tokens},       {"distill_loss", s.distill},
                      {"reg_loss", s.reg},    {"reg_weight", s.reg_weight}, {"lr", s.lr},
                      {"seconds", s.seconds}, {"gflop_s", s.gflop_s},       {"gates", *s.gates}};
-  const std::string text = line.dump() + "\n";
+  const std::string text = Text(line, -1) + "\n";
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "ab"), std::fclose);
   if (!file || std::fwrite(text.data(), 1, text.size(), file.get()) != text.size() || std::fflush(file.get()) != 0) {
     return Status(StatusCode::kIo, path + ": cannot be written: " + std::strerror(errno));
   }
+  log_bytes_ += static_cast<int64_t>(text.size());
   return OkStatus();
 }
 
@@ -190,7 +202,7 @@ Status Trainer::SavePattern() const {
   Json config = Facts();
   config["steps_done"] = step();
   config["final_reg_weight"] = optimizer_.penalty();
-  pattern.config_json = config.dump(1);
+  pattern.config_json = Text(config, 1);
   return SaveHeadPattern(pattern, options_.dir);
 }
 
@@ -224,26 +236,31 @@ Result<TrainerStep> Trainer::OneStep(const GoOn& go_on) {
 }
 
 Status Trainer::Run(const StepCallback& after_step, const GoOn& go_on) {
-  while (step() < options_.schedule.n_steps) {
-    Result<TrainerStep> done = OneStep(go_on);
-    if (!done.ok() && done.status().code() != StatusCode::kCancelled) return done.status();
-    bool stop = !done.ok();
-    if (done.ok()) {
-      DUO_RETURN_IF_ERROR(AppendLog(*done));
-      stop = after_step && !after_step(*done);
-    }
-    if (stop && step() < options_.schedule.n_steps) {
-      DUO_RETURN_IF_ERROR(Save());
-      DUO_RETURN_IF_ERROR(SavePattern());
-      return Cancelled();
-    }
-    if (step() % options_.save_every == 0) DUO_RETURN_IF_ERROR(Save());
+  const Status status = RunSteps(after_step, go_on);
+  if (!status.ok()) {
+    // Whatever stopped it: the steps so far are saved, if that is still possible; the first error is the one to tell.
+    const Status saved = Save();
+    const Status pattern = SavePattern();
+    if (status.code() != StatusCode::kCancelled) return status;
+    DUO_RETURN_IF_ERROR(saved);
+    DUO_RETURN_IF_ERROR(pattern);
+    return status;
   }
-  DUO_RETURN_IF_ERROR(SavePattern());
   if (std::remove(StatePath(options_.dir).c_str()) != 0 && errno != ENOENT) {
     return Status(StatusCode::kIo, StatePath(options_.dir) + ": cannot be removed: " + std::strerror(errno));
   }
   return OkStatus();
+}
+
+Status Trainer::RunSteps(const StepCallback& after_step, const GoOn& go_on) {
+  while (step() < options_.schedule.n_steps) {
+    DUO_ASSIGN_OR_RETURN(const TrainerStep done, OneStep(go_on));
+    DUO_RETURN_IF_ERROR(AppendLog(done));
+    const bool stop = after_step && !after_step(done);
+    if (stop && step() < options_.schedule.n_steps) return Cancelled();
+    if (step() % options_.save_every == 0) DUO_RETURN_IF_ERROR(Save());
+  }
+  return SavePattern();
 }
 
 }  // namespace duo

@@ -51,7 +51,8 @@ class Trainer {
                                 Start start);
 
   /// To the end: writes the pattern and removes the state. kCancelled when the callback (or `go_on`, asked between
-  /// layers) stopped it: the state of the last whole step is saved, with a pattern of the gates so far.
+  /// layers) stopped it: the state of the last whole step is saved, with a pattern of the gates so far. After any other
+  /// error too, as far as that can still be written.
   Status Run(const StepCallback& after_step, const GoOn& go_on = {});
 
   int64_t step() const { return optimizer_.state().step; }
@@ -71,13 +72,15 @@ class Trainer {
   Status Load();
   Status SavePattern() const;
   Status AppendLog(const TrainerStep& step);
-  Status TruncateLog() const;
+  Status TruncateLog();
+  Status RunSteps(const StepCallback& after_step, const GoOn& go_on);
 
   const Model* model_;
   const TrainingTexts* texts_;
   TrainerOptions options_;
   TeacherStudent streams_;
   GateOptimizer optimizer_;
+  int64_t log_bytes_ = 0;  // of the log when it has just the steps so far
 };
 
 /// Whether `dir` holds a run that was not finished.

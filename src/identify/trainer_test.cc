@@ -117,6 +117,24 @@ TEST_F(TrainerTest, AKilledRunLosesAtMostTheStepsSinceItsLastState) {
   EXPECT_EQ(Steps(whole), Steps(killed));
 }
 
+TEST_F(TrainerTest, AFullDiskLosesNothing) {
+  if (!std::filesystem::exists("/dev/full")) GTEST_SKIP() << "SKIPPED: no /dev/full";
+  const TrainerOptions o = In("a");
+  Trainer trainer = Create(o, Trainer::Start::kFresh).value();
+  const std::string log = o.dir + "/log.jsonl";
+  const Status status = trainer.Run([&](const TrainerStep& s) {
+    if (s.step == 3) {
+      std::filesystem::remove(log);
+      std::filesystem::create_symlink("/dev/full", log);
+    }
+    return true;
+  });
+  EXPECT_EQ(status.code(), StatusCode::kIo);
+  EXPECT_THAT(status.message(), HasSubstr("log.jsonl: cannot be written"));
+  std::filesystem::remove(log);
+  EXPECT_EQ(Create(o, Trainer::Start::kResume)->step(), 4);  // the step whose line could not be written stands
+}
+
 TEST_F(TrainerTest, StopsBetweenLayersToo) {
   const TrainerOptions o = In("a");
   int asked = 0;

@@ -25,8 +25,8 @@ struct KeyWeights {
   float* scratch = nullptr;  // KeyWeightsScratchFloats(head_dim)
 };
 
-/// max over queries i and keys j of exp(scale q_i . k_j - lse_i), at most 1 (rounding apart, which is cut off). Works
-/// on blocks of queries and keys: scratch does not depend on how many there are.
+/// max over queries i and keys j of exp(scale q_i . k_j - lse_i), at most 1 (rounding apart, which is cut off); NaN
+/// when any of it is. Works on blocks of queries and keys: scratch does not depend on how many there are.
 double LargestKeyWeight(const KeyWeights& p, const DenseKernels& kernels);
 size_t KeyWeightsScratchFloats(int head_dim);
 

@@ -47,7 +47,10 @@ double LargestKeyWeight(const KeyWeights& p, const DenseKernels& kernels) {
     }
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t row = begin + r;
-      largest = std::max(largest, best[r] - p.lse[row / p.group * p.lse_stride + row % p.group]);
+      const float weight = best[r] - p.lse[row / p.group * p.lse_stride + row % p.group];
+      // A score that is not a number has made its query's sum one too.
+      if (std::isnan(weight)) return std::numeric_limits<double>::quiet_NaN();
+      largest = std::max(largest, weight);
     }
   }
   return std::min(1.0, std::exp(double{largest}));
