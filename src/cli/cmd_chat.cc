@@ -150,7 +150,7 @@ Status Run(const ChatCommand& command) {
   options.progress = ShowProgress(command.common.progress);
   DUO_ASSIGN_OR_RETURN(const std::unique_ptr<Conversation> conversation, Conversation::Open(command.common, options));
   if (StdinIsTerminal()) Note(conversation->Describe() + "; /help lists the commands");
-  const Status status = Converse(conversation.get());
+  Status status = Converse(conversation.get());
   if (!command.common.json) return status;
   const Status printed = PrintJson(conversation->ToJson());  // also after an error: the turns before it stand
   return status.ok() ? printed : status;
