@@ -247,7 +247,9 @@ Status Run(const IdentifyCommand& command) {
   options.dir = command.out;
   if (options.schedule.target_sparsity) options.schedule.reg_weight = kAdaptedPenaltyBegin;
   if (command.reg) options.schedule.reg_weight = *command.reg;
-  DUO_ASSIGN_OR_RETURN(const TrainingTexts texts, MakeTexts(seeded, tokenizer, &options.recipe));
+  Json recipe;
+  DUO_ASSIGN_OR_RETURN(const TrainingTexts texts, MakeTexts(seeded, tokenizer, &recipe));
+  options.recipe = recipe.dump(-1, ' ', false, Json::error_handler_t::replace);  // names need not be UTF-8
   const int64_t context = command.common.max_context > 0 ? command.common.max_context : model.config().trained_context;
   const int64_t repeated = command.method == "repeat" ? std::min(command.repeat_chunk, seeded.data.max_tokens) + 64 : 0;
   const int64_t longest = optimize ? texts.most_tokens() : seeded.data.max_tokens + repeated;
@@ -258,7 +260,7 @@ Status Run(const IdentifyCommand& command) {
                     "trained for {}; --max-context sets another limit",
                     texts.most_tokens(), context));
   }
-  if (!optimize) return RunScores(seeded, model, tokenizer, texts, options.recipe);
+  if (!optimize) return RunScores(seeded, model, tokenizer, texts, recipe);
   return Train(seeded, model, texts, options);
 }
 

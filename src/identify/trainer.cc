@@ -69,7 +69,7 @@ Json Trainer::Facts() const {
                 {"deploy_recent_size", options_.deploy_recent},
                 {"compute", ComputeTypeName(options_.compute)},
                 {"duo_version", Version()}};
-  facts.update(options_.recipe);
+  facts.update(Json::parse(options_.recipe));  // our own text
   return facts;
 }
 

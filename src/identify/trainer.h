@@ -26,7 +26,8 @@ struct TrainerOptions {
   ComputeType compute = ComputeType::kBF16;
   int64_t save_every = 25;  // steps between saved states; a killed run loses at most so many
   std::string dir;          // of the pattern, the log and, until the run is finished, the state
-  Json recipe;              // what else decides the run (data, seed): recorded, and compared when it is resumed
+  std::string recipe =
+      "{}";  // a JSON object: what else decides the run (data, seed): recorded, and compared when it is resumed
 };
 
 struct TrainerStep {

@@ -23,7 +23,7 @@ class TrainerTest : public testing::Test {
     texts = std::make_unique<TrainingTexts>(TrainingTexts::Builtin(tokenizer, data).value());
     options.schedule = {.n_steps = 12, .reg_weight = kAdaptedPenaltyBegin, .target_sparsity = 0.5};
     options.sink = 4, options.recent = 16, options.save_every = 5;
-    options.recipe = {{"seed", 0}};
+    options.recipe = R"({"seed":0})";
   }
   TrainerOptions In(const std::string& folder) const {
     TrainerOptions o = options;
@@ -154,7 +154,7 @@ TEST_F(TrainerTest, AnotherRunsFolderIsLeftAlone) {
   other.schedule.lr = 0.01;
   EXPECT_THAT(Create(other, Trainer::Start::kResume).status().message(), HasSubstr("lr"));
   other = o;
-  other.recipe["seed"] = 1;
+  other.recipe = R"({"seed":1})";
   EXPECT_THAT(Create(other, Trainer::Start::kResume).status().message(), HasSubstr("seed 0, this one 1"));
   EXPECT_EQ(Bytes(o, "state.json"), state);
 }
