@@ -236,7 +236,7 @@ Result<TrainerStep> Trainer::OneStep(const GoOn& go_on) {
 }
 
 Status Trainer::Run(const StepCallback& after_step, const GoOn& go_on) {
-  const Status status = RunSteps(after_step, go_on);
+  Status status = RunSteps(after_step, go_on);
   if (!status.ok()) {
     // Whatever stopped it: the steps so far are saved, if that is still possible; the first error is the one to tell.
     const Status saved = Save();
