@@ -145,7 +145,7 @@ Status RunPlot(const PatternCommand& command) {
     if (command.sparsity || command.threshold) {
       return Status(StatusCode::kInvalidArgument, "--curves: heads are marked in heat maps only");
     }
-    const Status curves = WriteLossCurves(command.dir + "/log.jsonl", command.out, command.title);
+    Status curves = WriteLossCurves(command.dir + "/log.jsonl", command.out, command.title);
     if (!curves.ok()) return curves;
     return command.json ? PrintJson({{"out", command.out}}) : WriteOut(fmt::format("written to {}\n", command.out));
   }
