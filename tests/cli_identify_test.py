@@ -122,10 +122,18 @@ class OptimizeTest(CliTest):
         blocked = self.file("blocked", "a file")
         self.fails(1, "blocked", *SMALL, "--steps", 1, "--out", blocked)
 
+    def test_what_does_not_fit_is_refused_before_it_begins(self):
+        for method in [["optimize", "--steps", 1], ["repeat"], ["profile"], ["mass"]]:
+            out = self.dir / method[0]
+            self.fails(1, ["need", "are available"], "identify", "--model", "demo", "--max-tokens", 2000, "--memory",
+                       "3MiB", "--method", *method, "--out", out)  # fmt: skip
+            self.assertFalse((out / "config.json").exists())
+        self.fails(1, ["--memory", "weights alone"], *SMALL, "--memory", "1MiB", "--out", self.dir / "out")
+
     def test_flags_without_a_meaning_are_named(self):
         out = ["--out", self.dir / "out"]
-        for flag in ["--sparsity", "--kv-type", "--memory", "--chunk", "--texts", "--words"]:
-            value = {"--kv-type": "f32", "--sparsity": "0.5", "--memory": "1GiB"}.get(flag, 64)
+        for flag in ["--sparsity", "--kv-type", "--chunk", "--texts", "--words"]:
+            value = {"--kv-type": "f32", "--sparsity": "0.5"}.get(flag, 64)
             self.fails(2, flag, *SMALL, *out, flag, value)
         profile = ["identify", "--model", "demo", "--method", "profile", *out]
         for flag in ["--steps", "--reg", "--min-tokens", "--sink", "--repeat-chunk"]:

@@ -85,6 +85,13 @@ class TerminalTest(CliTest):
         self.assertEqual(code, 0)
         self.assertIn(b"\r\nduo: prompt", rest)
 
+    def start_answer(self, terminal):
+        """Asks, and returns when the answer has begun."""
+        terminal.send(b"The cow\n")
+        terminal.expect(b"The cow\r\n")  # the terminal's echo
+        while not terminal.seen:
+            terminal.seen += terminal.read()
+
     def test_chat(self):
         model = self.model_with_template(LLAMA2_TEMPLATE)
         terminal = Terminal("chat", "--model", model, "--max-tokens", 30000, "--temperature", 1)
@@ -93,10 +100,7 @@ class TerminalTest(CliTest):
         terminal.send(b"/nonsense\n")
         terminal.expect(b"duo: error:")
         terminal.expect(b"> ")
-        terminal.send(b"The cow\n")
-        terminal.expect(b"The cow\r\n")  # the terminal's echo
-        while not terminal.seen:
-            terminal.seen += terminal.read()
+        self.start_answer(terminal)
         terminal.send(b"\x03")  # Ctrl-C: this answer ends, the conversation goes on
         terminal.expect(b"\r\n> ")
         terminal.send(b"/undo\n")
@@ -117,10 +121,7 @@ class TerminalTest(CliTest):
         model = self.model_with_template(LLAMA2_TEMPLATE)
         terminal = Terminal("chat", "--model", model, "--max-tokens", 30000, "--temperature", 1)
         terminal.expect(b"> ")
-        terminal.send(b"The cow\n")
-        terminal.expect(b"The cow\r\n")
-        while not terminal.seen:
-            terminal.seen += terminal.read()
+        self.start_answer(terminal)
         os.kill(terminal.pid, signal.SIGTERM)
         self.assertEqual(terminal.end()[1], 0)
 

@@ -41,7 +41,7 @@ def weak_symbols(nm, path):
 
 def defines_code(nm, path):
     out = subprocess.run([nm, "--defined-only", path], check=True, capture_output=True, text=True).stdout
-    return " T " in out
+    return " T " in out or " t " in out
 
 
 def self_check(nm, compiler):

@@ -2,11 +2,11 @@
 """Compares head patterns by the answers that a model still finds with them: the tables of docs/identification.md.
 
     tools/compare_patterns.py --duo build/release/bin/duo NAME=DIR... [--model demo] [--tokens 2048,8192] [--texts 10]
-        [--facts 8] [--shares 100,75,50,37.5,25,12.5,0] [--random 5] [--exclusive-layers]
+        [--facts 8] [--shares 100,75,50,37.5,25,12.5,0] [--random 5]
 
 Every cell is the share of facts found over the texts (`duo demo`, the path that serves requests). The shares are those of
-the retrieval heads. Besides the given patterns: every pattern's order turned round, and the mean of random choices.
-Prints Markdown. Needs only Python and the program.
+the retrieval heads, chosen one by one and then by whole layers. Besides the given patterns: every pattern's order turned
+round, and the mean of random choices. Prints Markdown. Needs only Python and the program.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Comparison:
     def __init__(self, options: argparse.Namespace, folder: Path):
         self.options = options
         self.folder = folder
-        self.sparsity_flags = ["--exclusive-layers"] if options.exclusive_layers else []
+        self.known: dict[tuple[bytes, int], float] = {}  # one choice comes out of many patterns
 
     def gates_of(self, directory: str) -> list[list[float]]:
         return json.loads(run([self.options.duo, "pattern", "show", directory, "--json"]))["gates"]
@@ -47,26 +47,30 @@ class Comparison:
         (directory / "config.json").write_text(json.dumps(config))
         return str(directory)
 
-    def choose(self, directory: str, share: float) -> str:
+    def choose(self, directory: str, share: float, how: list[str]) -> str:
         """The choice as a pattern of zeros and ones."""
         out = Path(tempfile.mkdtemp(dir=self.folder))
         sparsity = f"{1 - share / 100:.6f}"
-        run([self.options.duo, "pattern", "choose", directory, "--sparsity", sparsity, *self.sparsity_flags,
+        run([self.options.duo, "pattern", "choose", directory, "--sparsity", sparsity, *how,
              "--out", str(out)])  # fmt: skip
         return str(out)
 
     def found(self, pattern: str, tokens: int, texts: range) -> float:
         """Share of the facts that are found with the heads of this 0/1 pattern."""
+        key = ((Path(pattern) / "full_attention_heads.tsv").read_bytes(), tokens)
+        if key in self.known:
+            return self.known[key]
         hits = 0
         for seed in texts:
             report = json.loads(run([self.options.duo, "demo", "--model", self.options.model, "--pattern", pattern,
                                      "--threshold", "0.5", "--tokens", str(tokens), "--facts", str(self.options.facts),
                                      "--seed", str(seed), "--json"]))  # fmt: skip
             hits += report["modes"]["duo"]["hits"]
-        return hits / (len(texts) * self.options.facts)
+        self.known[key] = hits / (len(texts) * self.options.facts)
+        return self.known[key]
 
-    def row(self, name: str, directory: str, tokens: int, texts: range) -> list[float]:
-        return [self.found(self.choose(directory, share), tokens, texts) for share in self.options.shares]
+    def row(self, directory: str, tokens: int, texts: range, how: list[str]) -> list[float]:
+        return [self.found(self.choose(directory, share, how), tokens, texts) for share in self.options.shares]
 
 
 def print_row(tokens: int, name: str, cells: list[float]) -> None:
@@ -83,12 +87,9 @@ def main() -> None:
     parser.add_argument("--facts", type=int, default=8, help="facts per text")
     parser.add_argument("--shares", default="100,75,50,37.5,25,12.5,0", help="of retrieval heads, per cent")
     parser.add_argument("--random", type=int, default=5, help="random choices")
-    parser.add_argument("--exclusive-layers", action="store_true", help="choose whole layers")
     options = parser.parse_args()
     options.shares = [float(share) for share in options.shares.split(",")]
     named = [item.partition("=") for item in options.patterns]
-    print("| tokens | heads | " + " | ".join(f"{share:g} %" for share in options.shares) + " |")
-    print("|---" * (len(options.shares) + 2) + "|")
     with tempfile.TemporaryDirectory() as folder:
         comparison = Comparison(options, Path(folder))
         first = named[0][2]
@@ -101,13 +102,17 @@ def main() -> None:
             gates = [[rng.random() for _ in row] for row in comparison.gates_of(first)]
             drawn.append(comparison.write(f"random_{seed}", first, gates))
         texts = range(1, options.texts + 1)
-        for tokens in map(int, options.tokens.split(",")):
-            for name, _, directory in named:
-                print_row(tokens, name, comparison.row(name, directory, tokens, texts))
-                print_row(tokens, f"{name}, inverted", comparison.row(name, inverted[name], tokens, texts))
-            rows = [comparison.row("random", directory, tokens, texts) for directory in drawn]
-            if rows:
-                print_row(tokens, f"random, mean of {len(rows)}", [sum(column) / len(rows) for column in zip(*rows)])
+        for title, how in (("heads", []), ("layers", ["--exclusive-layers"])):
+            print(f"\n| tokens | {title} by | " + " | ".join(f"{share:g} %" for share in options.shares) + " |")
+            print("|---" * (len(options.shares) + 2) + "|")
+            for tokens in map(int, options.tokens.split(",")):
+                for name, _, directory in named:
+                    print_row(tokens, name, comparison.row(directory, tokens, texts, how))
+                    print_row(tokens, f"{name}, inverted", comparison.row(inverted[name], tokens, texts, how))
+                rows = [comparison.row(directory, tokens, texts, how) for directory in drawn]
+                if rows:
+                    means = [sum(column) / len(rows) for column in zip(*rows)]
+                    print_row(tokens, f"random, mean of {len(rows)}", means)
 
 
 if __name__ == "__main__":

@@ -105,11 +105,6 @@ class CpuBackend : public Backend {
  private:
   /// Threads for element-wise work on n elements.
   int TeamFor(int64_t n) const { return n <= kSerialElements ? 1 : n_threads_; }
-  /// body(begin, end) over [0, n) in blocks.
-  template <typename Body>
-  void ForBlocks(int64_t n, int64_t block, int team, const Body& body) {
-    ParallelFor(team, DivideUp(n, block), [&](int64_t b, int) { body(b * block, std::min(n, (b + 1) * block)); });
-  }
   Status LinearOneToken(ComputeType compute, const float* x, int64_t n_in, std::span<const LinearTask> tasks);
 
   Isa isa_;
@@ -147,7 +142,7 @@ void CpuBackend::Embed(const TensorView& table, std::span<const int32_t> ids, fl
 
 void CpuBackend::RmsNorm(const float* x, const float* weight, float eps, int64_t n_rows, int64_t dim, float* out) {
   const int64_t block = std::max<int64_t>(1, kElementBlock / dim);
-  ForBlocks(n_rows, block, TeamFor(n_rows * dim), [&](int64_t begin, int64_t end) {
+  ParallelBlocks(TeamFor(n_rows * dim), n_rows, block, [&](int64_t begin, int64_t end) {
     dense_.rms_norm({.x = x + begin * dim,
                      .x_stride = dim,
                      .weight = weight,
@@ -169,8 +164,8 @@ Status CpuBackend::Linear(ComputeType compute, const float* x, int64_t n_tokens,
     const int64_t n = n_tokens * n_in;
     DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(static_cast<size_t>(n) * sizeof(bf16)));
     auto* rounded = reinterpret_cast<bf16*>(memory);
-    ForBlocks(n, kElementBlock, TeamFor(n),
-              [&](int64_t begin, int64_t end) { dense_.f32_to_bf16(x + begin, rounded + begin, end - begin); });
+    ParallelBlocks(TeamFor(n), n, kElementBlock,
+                   [&](int64_t begin, int64_t end) { dense_.f32_to_bf16(x + begin, rounded + begin, end - begin); });
     input = rounded;
     input_type = DType::kBF16;
   }
@@ -235,7 +230,7 @@ Status CpuBackend::LinearOneToken(ComputeType compute, const float* x, int64_t n
 void CpuBackend::Rope(float* x, int64_t n_tokens, int n_heads, int head_dim, const float* cos, const float* sin) {
   const int64_t stride = static_cast<int64_t>(n_heads) * head_dim;
   const int64_t block = std::max<int64_t>(1, kElementBlock / stride);
-  ForBlocks(n_tokens, block, TeamFor(n_tokens * stride), [&](int64_t begin, int64_t end) {
+  ParallelBlocks(TeamFor(n_tokens * stride), n_tokens, block, [&](int64_t begin, int64_t end) {
     dense_.rope({.x = x + begin * stride,
                  .x_stride = stride,
                  .n_tokens = end - begin,
@@ -354,7 +349,7 @@ Status CpuBackend::PrefillAttention(const AttentionShape& shape, std::span<const
 }
 
 void CpuBackend::SwiGlu(float* gate, const float* up, int64_t n) {
-  ForBlocks(n, kElementBlock, TeamFor(n), [&](int64_t begin, int64_t end) {
+  ParallelBlocks(TeamFor(n), n, kElementBlock, [&](int64_t begin, int64_t end) {
     dense_.swiglu({.gate = gate + begin, .up = up + begin, .n = end - begin, .out = gate + begin});
   });
 }

@@ -17,11 +17,6 @@ namespace {
 constexpr int64_t kElementBlock = 1 << 14;
 constexpr int64_t kMixTokens = 256;  // of one partial sum of a gate's gradient
 
-template <typename Body>
-void ForBlocks(int n_threads, int64_t n, int64_t block, const Body& body) {
-  ParallelFor(n_threads, DivideUp(n, block), [&](int64_t b, int) { body(b * block, std::min(n, (b + 1) * block)); });
-}
-
 GateRows RowsOf(const HeadMix& mix, int64_t head, int64_t n_tokens) {
   return {.n_tokens = n_tokens,
           .width = mix.width,
@@ -30,13 +25,6 @@ GateRows RowsOf(const HeadMix& mix, int64_t head, int64_t n_tokens) {
 }
 
 }  // namespace
-
-Status CpuIdentifyOps::Grow(size_t bytes) {
-  if (scratch_.bytes() >= bytes) return OkStatus();
-  scratch_ = Buffer();  // the old block goes first: never both
-  DUO_ASSIGN_OR_RETURN(scratch_, Buffer::Allocate(bytes));
-  return OkStatus();
-}
 
 uint64_t CpuIdentifyOps::MaxScratchBytes(const GradientBounds& b) const {
   const bool is_bf16 = b.compute == ComputeType::kBF16;
@@ -53,11 +41,12 @@ Status CpuIdentifyOps::Linear(ComputeType compute, int64_t n_tokens, std::span<c
     const int64_t n_out = task.weight.shape[0], n_in = task.weight.shape[1], n = n_tokens * n_out;
     Gemm gemm{.x = task.dy, .x_type = DType::kF32, .n_tokens = n_tokens, .n_in = n_out};
     if (compute == ComputeType::kBF16) {
-      DUO_RETURN_IF_ERROR(Grow(static_cast<size_t>(n) * sizeof(bf16)));
-      ForBlocks(n_threads_, n, kElementBlock, [&](int64_t begin, int64_t end) {
-        dense_.f32_to_bf16(task.dy + begin, scratch_.as<bf16>() + begin, end - begin);
+      DUO_ASSIGN_OR_RETURN(uint8_t * memory, scratch_.Get(static_cast<size_t>(n) * sizeof(bf16)));
+      auto* rounded = reinterpret_cast<bf16*>(memory);
+      ParallelBlocks(n_threads_, n, kElementBlock, [&](int64_t begin, int64_t end) {
+        dense_.f32_to_bf16(task.dy + begin, rounded + begin, end - begin);
       });
-      gemm.x = scratch_.data();
+      gemm.x = rounded;
       gemm.x_type = DType::kBF16;
     }
     gemm.w = task.weight.data;
@@ -74,7 +63,7 @@ Status CpuIdentifyOps::Linear(ComputeType compute, int64_t n_tokens, std::span<c
 }
 
 void CpuIdentifyOps::RmsNorm(const float* x, const float* weight, float eps, int64_t n_rows, int64_t dim, float* dy) {
-  ForBlocks(n_threads_, n_rows, std::max<int64_t>(1, kElementBlock / dim), [&](int64_t begin, int64_t end) {
+  ParallelBlocks(n_threads_, n_rows, std::max<int64_t>(1, kElementBlock / dim), [&](int64_t begin, int64_t end) {
     RunRmsNormBackward({.x = x + begin * dim,
                         .weight = weight,
                         .eps = eps,
@@ -86,7 +75,7 @@ void CpuIdentifyOps::RmsNorm(const float* x, const float* weight, float eps, int
 }
 
 void CpuIdentifyOps::SwiGlu(const float* dh, float* gate, float* up, int64_t n) {
-  ForBlocks(n_threads_, n, kElementBlock, [&](int64_t begin, int64_t end) {
+  ParallelBlocks(n_threads_, n, kElementBlock, [&](int64_t begin, int64_t end) {
     RunSwiGluBackward({.dh = dh + begin, .gate = gate + begin, .up = up + begin, .n = end - begin});
   });
 }
@@ -94,7 +83,8 @@ void CpuIdentifyOps::SwiGlu(const float* dh, float* gate, float* up, int64_t n) 
 // One thread per KV head: keys of neighbouring blocks overlap, and their gradients are added in order.
 Status CpuIdentifyOps::Attention(const AttentionGradient& a) {
   const size_t floats = AttentionBackwardScratchFloats(a.n_tokens, a.group, a.head_dim, a.mask);
-  DUO_RETURN_IF_ERROR(Grow(floats * static_cast<size_t>(n_threads_) * sizeof(float)));
+  DUO_ASSIGN_OR_RETURN(uint8_t * memory, scratch_.Get(floats * static_cast<size_t>(n_threads_) * sizeof(float)));
+  auto* scratch = reinterpret_cast<float*>(memory);
   const int64_t q_width = static_cast<int64_t>(a.group) * a.head_dim;
   ParallelFor(n_threads_, a.n_kv_heads, [&](int64_t head, int thread) {
     RunAttentionBackward({.q = a.q + head * q_width,
@@ -111,14 +101,14 @@ Status CpuIdentifyOps::Attention(const AttentionGradient& a) {
                           .dq = a.dq + head * q_width,
                           .dk = a.dk + head * a.head_dim,
                           .dv = a.dv + head * a.head_dim,
-                          .scratch = scratch_.as<float>() + floats * static_cast<size_t>(thread)});
+                          .scratch = scratch + floats * static_cast<size_t>(thread)});
   });
   return OkStatus();
 }
 
 void CpuIdentifyOps::Add(float* x, const float* y, int64_t n) {
-  ForBlocks(n_threads_, n, kElementBlock,
-            [&](int64_t begin, int64_t end) { dense_.add(x + begin, y + begin, end - begin); });
+  ParallelBlocks(n_threads_, n, kElementBlock,
+                 [&](int64_t begin, int64_t end) { dense_.add(x + begin, y + begin, end - begin); });
 }
 
 void CpuIdentifyOps::Mix(const HeadMix& mix, float* out) {
@@ -150,24 +140,24 @@ Status CpuIdentifyOps::LargestKeyWeights(const KeyWeightTask& t, std::span<doubl
   const auto n_heads = static_cast<int64_t>(t.host_keys.size());
   const int64_t n_blocks = DivideUp(t.n_tokens, kTokens), width = static_cast<int64_t>(t.group) * t.head_dim;
   const size_t floats = KeyWeightsScratchFloats(t.head_dim);
-  DUO_RETURN_IF_ERROR(Grow(floats * static_cast<size_t>(n_threads_) * sizeof(float)));
+  DUO_ASSIGN_OR_RETURN(uint8_t * memory, scratch_.Get(floats * static_cast<size_t>(n_threads_) * sizeof(float)));
+  auto* scratch = reinterpret_cast<float*>(memory);
   std::vector<double> largest(static_cast<size_t>(n_blocks * n_heads));
   ParallelFor(n_threads_, n_blocks * n_heads, [&](int64_t task, int thread) {
     const int64_t head = task % n_heads, begin = task / n_heads * kTokens;
-    largest[static_cast<size_t>(task)] =
-        LargestKeyWeight({.q = t.q + (begin * n_heads + head) * width,
-                          .q_stride = n_heads * width,
-                          .n_tokens = std::min(kTokens, t.n_tokens - begin),
-                          .group = t.group,
-                          .head_dim = t.head_dim,
-                          .k = t.host_keys[static_cast<size_t>(head)],
-                          .kv_type = t.kv_type,
-                          .n_keys = t.n_keys,
-                          .scale = t.scale,
-                          .lse = t.lse + (begin * n_heads + head) * t.group,
-                          .lse_stride = n_heads * t.group,
-                          .scratch = scratch_.as<float>() + floats * static_cast<size_t>(thread)},
-                         dense_);
+    largest[static_cast<size_t>(task)] = LargestKeyWeight({.q = t.q + (begin * n_heads + head) * width,
+                                                           .q_stride = n_heads * width,
+                                                           .n_tokens = std::min(kTokens, t.n_tokens - begin),
+                                                           .group = t.group,
+                                                           .head_dim = t.head_dim,
+                                                           .k = t.host_keys[static_cast<size_t>(head)],
+                                                           .kv_type = t.kv_type,
+                                                           .n_keys = t.n_keys,
+                                                           .scale = t.scale,
+                                                           .lse = t.lse + (begin * n_heads + head) * t.group,
+                                                           .lse_stride = n_heads * t.group,
+                                                           .scratch = scratch + floats * static_cast<size_t>(thread)},
+                                                          dense_);
   });
   for (size_t i = 0; i < largest.size(); ++i) {
     double& most = host_largest[i % static_cast<size_t>(n_heads)];

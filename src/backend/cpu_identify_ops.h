@@ -2,8 +2,8 @@
 // Every sum has a fixed order, so that a run is the same bit for bit whatever the timing of threads.
 #pragma once
 
+#include "backend/cpu_memory.h"
 #include "backend/identify_ops.h"
-#include "base/buffer.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/kernel_table.h"
 
@@ -25,13 +25,11 @@ class CpuIdentifyOps : public IdentifyOps {
   Status LargestKeyWeights(const KeyWeightTask& task, std::span<double> host_largest) override;
 
  private:
-  Status Grow(size_t bytes);
-
   int n_threads_;
   Isa isa_;
   const DenseKernels& dense_;
   GemmRunner gemm_;
-  Buffer scratch_;  // dy in bf16, or the blocks of all threads' attention
+  Scratch scratch_;  // dy in bf16, or the blocks of all threads' attention
 };
 
 }  // namespace duo

@@ -13,7 +13,9 @@
 #include "base/bf16.h"
 #include "base/buffer.h"
 #include "base/check.h"
+#include "base/directory_lock.h"
 #include "base/file.h"
+#include "base/fnv1a.h"
 #include "base/json.h"
 #include "base/mapped_file.h"
 #include "base/parallel.h"
@@ -128,6 +130,37 @@ TEST(File, WritesAtomicallyAndReadsUnderALimit) {
   ASSERT_TRUE(mapped.ok());
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(mapped->data()), mapped->size()), "hello");
   EXPECT_FALSE(MappedFile::Open("/tmp").ok());
+}
+
+TEST(DirectoryLock, IsHeldOnce) {
+  const TempDir dir;
+  {
+    Result<DirectoryLock> first = DirectoryLock::Take(dir.path());
+    ASSERT_TRUE(first.ok());
+    const DirectoryLock moved = std::move(*first);
+    EXPECT_EQ(DirectoryLock::Take(dir.path()).status().code(), StatusCode::kInvalidArgument);
+  }
+  EXPECT_TRUE(DirectoryLock::Take(dir.path()).ok());
+  EXPECT_EQ(dir.n_entries(), 0);
+  EXPECT_EQ(DirectoryLock::Take(dir.path() + "/none").status().code(), StatusCode::kIo);
+}
+
+TEST(ParallelBlocks, CoverTheRangeOnce) {
+  for (const int64_t n : {0, 1, 7, 8, 9, 100}) {
+    std::vector<std::atomic<int>> seen(static_cast<size_t>(n));
+    ParallelBlocks(2, n, 8, [&](int64_t begin, int64_t end) {
+      EXPECT_LE(end - begin, 8);
+      for (int64_t i = begin; i < end; ++i) ++seen[static_cast<size_t>(i)];
+    });
+    for (const std::atomic<int>& times : seen) EXPECT_EQ(times, 1);
+  }
+}
+
+TEST(Fnv1a, KnownValues) {
+  Fnv1a hash;
+  EXPECT_EQ(hash.Text(), "cbf29ce484222325");
+  hash.Add("a", 1);
+  EXPECT_EQ(hash.Text(), "af63dc4c8601ec8c");
 }
 
 TEST(AtomicFile, AppearsWhenItIsWhole) {

@@ -35,7 +35,7 @@ Status Mismatch(const std::string& where, const char* key, const char* expected,
   if (found == nullptr) {
     sentence += "nothing";
   } else {
-    std::string text = found->dump(-1, ' ', false, Json::error_handler_t::replace);
+    std::string text = JsonText(*found);
     if (text.size() > 60) text = text.substr(0, 57) + "...";
     sentence += std::string(JsonTypeName(*found)) + " " + text;
   }
@@ -110,6 +110,10 @@ Result<bool> JsonBoolOr(const Json& object, const char* key, bool fallback, cons
   if (MissingOrNull(v)) return fallback;
   if (v->is_boolean()) return v->get<bool>();
   return Mismatch(where, key, "true or false", v);
+}
+
+std::string JsonText(const Json& value, int indent) {
+  return value.dump(indent, ' ', false, Json::error_handler_t::replace);
 }
 
 const char* JsonTypeName(const Json& value) { return value.type_name(); }

@@ -27,6 +27,10 @@ Result<std::string> JsonStringOr(const Json& object, const char* key, std::strin
                                  const std::string& where);
 Result<bool> JsonBoolOr(const Json& object, const char* key, bool fallback, const std::string& where);
 
+/// Text of a value, on one line or indented by so many blanks. Names of files and models need not be UTF-8, which JSON
+/// must be: bytes that are not become U+FFFD.
+std::string JsonText(const Json& value, int indent = -1);
+
 /// "object", "array", "string", "number"... of a value, for messages.
 const char* JsonTypeName(const Json& value);
 

@@ -27,6 +27,13 @@ class ParallelBody {
 /// n_threads == 1 runs inline. The body must not throw.
 void ParallelFor(int n_threads, int64_t n_tasks, const ParallelBody& body);
 
+/// body(begin, end) over [0, n) in blocks of `block` (the last may be shorter), as ParallelFor runs tasks.
+template <typename Body>
+void ParallelBlocks(int n_threads, int64_t n, int64_t block, const Body& body) {
+  ParallelFor(n_threads, (n + block - 1) / block,
+              [&](int64_t b, int) { body(b * block, n - b * block < block ? n : (b + 1) * block); });
+}
+
 /// Cores this process may run on (affinity mask and cgroup quota respected), at least 1.
 int AvailableThreads();
 

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/fnv1a.h"
 #include "base/memory_info.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
@@ -55,13 +56,6 @@ std::string Histogram(const std::vector<double>& gates) {
   return text + "1";
 }
 
-/// FNV-1a: whether a resumed run reads the text it began with.
-uint64_t Fnv1a(const std::string& text) {
-  uint64_t hash = 0xcbf29ce484222325ull;
-  for (const char c : text) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3ull;
-  return hash;
-}
-
 Result<TrainingTexts> MakeTexts(const IdentifyCommand& command, const Tokenizer& tokenizer, Json* recipe) {
   const PasskeyOptions& d = command.data;
   *recipe = {{"dataset", command.text},
@@ -80,7 +74,9 @@ Result<TrainingTexts> MakeTexts(const IdentifyCommand& command, const Tokenizer&
     Note(fmt::format("of {} the first {} are used", command.text, FormatBytes(kMostHaystackBytes)));
   (*recipe)["passkey_length"] = d.n_words;
   (*recipe)["dataset_bytes"] = haystack->text.size();
-  (*recipe)["dataset_fingerprint"] = fmt::format("{:016x}", Fnv1a(haystack->text));
+  Fnv1a fingerprint;  // whether a resumed run reads the text it began with
+  fingerprint.Add(haystack->text.data(), haystack->text.size());
+  (*recipe)["dataset_fingerprint"] = fingerprint.Text();
   Result<TrainingTexts> texts = TrainingTexts::InHaystack(tokenizer, d, std::move(haystack)->text);
   if (!texts.ok()) return texts.status().Annotate("--text");
   return texts;
@@ -106,13 +102,16 @@ Status WriteScores(const IdentifyCommand& command, const Model& model, const std
   facts["chunk"] = command.common.chunk;
   facts["compute"] = ComputeTypeName(command.common.compute);
   facts["duo_version"] = Version();
-  pattern.config_json = facts.dump(1, ' ', false, Json::error_handler_t::replace);  // names need not be UTF-8
+  facts["backend"] = DescribeBackend(*model.backend());
+  pattern.config_json = JsonText(facts, 1);
   return SaveHeadPattern(pattern, command.out).Annotate("--out");
 }
 
 Result<std::vector<double>> Score(const IdentifyCommand& command, const Model& model, const Tokenizer& tokenizer,
                                   const TrainingTexts& texts, const ProgressCallback& progress) {
-  const ScoreOptions options{.compute = command.common.compute, .chunk = command.common.chunk};
+  DUO_ASSIGN_OR_RETURN(const uint64_t memory_limit, MemoryLimit(command.common, model.weights_bytes()));
+  const WalkOptions options{
+      .compute = command.common.compute, .chunk = command.common.chunk, .memory_limit = memory_limit};
   if (command.method == "repeat") {
     DUO_ASSIGN_OR_RETURN(const std::vector<int32_t> context, texts.Plain(0, command.data.max_tokens));
     const std::vector<int32_t> prompt = tokenizer.Encode("\n\nRepeat the previous context: ", SpecialTokens::kNone);
@@ -245,11 +244,12 @@ Status Run(const IdentifyCommand& command) {
   options.deploy_recent = command.deploy_recent.value_or(command.common.recent.value_or(options.deploy_recent));
   options.compute = command.common.compute;
   options.dir = command.out;
+  DUO_ASSIGN_OR_RETURN(options.memory_limit, MemoryLimit(command.common, model.weights_bytes()));
   if (options.schedule.target_sparsity) options.schedule.reg_weight = kAdaptedPenaltyBegin;
   if (command.reg) options.schedule.reg_weight = *command.reg;
   Json recipe;
   DUO_ASSIGN_OR_RETURN(const TrainingTexts texts, MakeTexts(seeded, tokenizer, &recipe));
-  options.recipe = recipe.dump(-1, ' ', false, Json::error_handler_t::replace);  // names need not be UTF-8
+  options.recipe = JsonText(recipe);
   const int64_t context = command.common.max_context > 0 ? command.common.max_context : model.config().trained_context;
   const int64_t repeated = command.method == "repeat" ? std::min(command.repeat_chunk, seeded.data.max_tokens) + 64 : 0;
   const int64_t longest = optimize ? texts.most_tokens() : seeded.data.max_tokens + repeated;
@@ -267,7 +267,6 @@ Status Run(const IdentifyCommand& command) {
 /// Flags that this method gives no meaning to are errors: nobody shall believe that they did something.
 void CheckFlags(const CLI::App& verb, const IdentifyCommand& command) {
   RefuseFlags(verb, kServingFlags, "has no meaning here: every head is run both ways while heads are being found");
-  RefuseFlags(verb, {"--memory"}, "has no meaning here; --max-tokens decides what is needed");
   RefuseFlags(verb, {"--pattern"}, "has no meaning here: a new one is made; --out names it");
   const std::string reason = "has no meaning with --method " + command.method;
   if (command.method == "optimize") {

@@ -43,11 +43,13 @@ Status RunProbe(const ProbeCommand& command) {
                        ParsePositions("--labels", command.labels, static_cast<int64_t>(ids->size())));
   std::vector<double> gates = pattern->gates;
   for (double& gate : gates) gate = std::clamp(gate, 0.0, 1.0);
+  DUO_ASSIGN_OR_RETURN(const uint64_t memory_limit, MemoryLimit(command.common, model.weights_bytes()));
   DUO_ASSIGN_OR_RETURN(TeacherStudent streams,
                        TeacherStudent::Create(model, {.sink = command.common.sink.value_or(pattern->sink),
                                                       .recent = command.common.recent.value_or(pattern->recent),
                                                       .max_tokens = static_cast<int64_t>(ids->size()),
-                                                      .compute = command.common.compute}));
+                                                      .compute = command.common.compute,
+                                                      .memory_limit = memory_limit}));
   DUO_ASSIGN_OR_RETURN(TwoStreamLoss loss,
                        streams.Loss(*ids, {labels.begin, labels.end}, gates, [] { return !Interrupted(); }));
   double reg = 0;
@@ -89,7 +91,7 @@ void AddIdentifyProbe(CLI::App* verb, VerbFunction* run) {
       "--json");
   probe->callback([probe, command, run] {
     RefuseFlags(*probe, kServingFlags, "has no meaning here: every head is run both ways");
-    RefuseFlags(*probe, {"--chunk", "--memory", "--max-context", "--seed"}, "has no meaning here");
+    RefuseFlags(*probe, {"--chunk", "--max-context", "--seed"}, "has no meaning here");
     *run = [command] { return RunProbe(*command); };
   });
 }

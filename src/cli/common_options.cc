@@ -177,6 +177,16 @@ Result<HeadChoice> ChooseHeads(const CommonOptions& options, const std::optional
   return ChooseBySparsity(*pattern, options.sparsity.value_or(kDefaultSparsity));
 }
 
+Result<uint64_t> MemoryLimit(const CommonOptions& options, uint64_t weights_bytes) {
+  if (options.memory_bytes == 0) return uint64_t{0};
+  if (options.memory_bytes <= weights_bytes) {
+    return Status(StatusCode::kResourceExhausted,
+                  fmt::format("--memory: the weights alone need {}, {} are allowed", FormatBytes(weights_bytes),
+                              FormatBytes(options.memory_bytes)));
+  }
+  return options.memory_bytes - weights_bytes;
+}
+
 Result<SessionOptions> ResolveSession(const CommonOptions& options, const std::optional<HeadPattern>& pattern,
                                       uint64_t weights_bytes) {
   SessionOptions session;
@@ -193,13 +203,7 @@ Result<SessionOptions> ResolveSession(const CommonOptions& options, const std::o
   session.kv_type = options.kv_type.value_or(options.compute == ComputeType::kF32 ? DType::kF32 : DType::kBF16);
   session.max_context = options.max_context;
   session.snapshot_every = options.snapshot_every;
-  if (options.memory_bytes == 0) return session;
-  if (options.memory_bytes <= weights_bytes) {
-    return Status(StatusCode::kResourceExhausted,
-                  fmt::format("--memory: the weights alone need {}, {} are allowed", FormatBytes(weights_bytes),
-                              FormatBytes(options.memory_bytes)));
-  }
-  session.memory_limit = options.memory_bytes - weights_bytes;
+  DUO_ASSIGN_OR_RETURN(session.memory_limit, MemoryLimit(options, weights_bytes));
   return session;
 }
 

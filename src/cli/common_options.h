@@ -75,8 +75,11 @@ Result<std::optional<HeadPattern>> LoadPattern(const CommonOptions& options);
 Result<HeadChoice> ChooseHeads(const CommonOptions& options, const std::optional<HeadPattern>& pattern,
                                const ModelConfig& config);
 
+/// --memory less the weights, 0 without the flag. kResourceExhausted when the weights alone need more.
+Result<uint64_t> MemoryLimit(const CommonOptions& options, uint64_t weights_bytes);
+
 /// Everything but `heads`, which the caller sets: window (flags, else the pattern's, else the defaults), chunk, types,
-/// and memory_limit = --memory less the weights. kInvalidArgument when --memory is less than the weights.
+/// and memory_limit = MemoryLimit.
 Result<SessionOptions> ResolveSession(const CommonOptions& options, const std::optional<HeadPattern>& pattern,
                                       uint64_t weights_bytes);
 

@@ -159,7 +159,7 @@ Status Conversation::Save(const std::string& path) const {
   const std::string suffix = ".json";
   const bool as_json =
       path.size() > suffix.size() && path.compare(path.size() - suffix.size(), suffix.size(), suffix) == 0;
-  if (as_json) return WriteFileAtomic(path, MessagesJson().dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+  if (as_json) return WriteFileAtomic(path, JsonText(MessagesJson(), 2) + "\n");
   std::string text;
   for (const ChatMessage& message : messages_) {
     text += fmt::format("{}## {}\n\n{}\n", text.empty() ? "" : "\n", RoleName(message.role), message.text);

@@ -7,9 +7,7 @@
 
 namespace duo::cli {
 
-Status PrintJson(const Json& value) {
-  return WriteOut(value.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
-}
+Status PrintJson(const Json& value) { return WriteOut(JsonText(value) + "\n"); }
 
 Json TimingsJson(const GenerateResult& result, int64_t n_prompt_tokens) {
   const auto n_tokens = static_cast<int64_t>(result.tokens.size());

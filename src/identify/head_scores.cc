@@ -7,7 +7,6 @@
 #include "backend/identify_ops.h"
 #include "base/cancelled.h"
 #include "base/clock.h"
-#include "identify/layer_walk.h"
 
 namespace duo {
 namespace {
@@ -114,7 +113,7 @@ double ProfileOf(const double* q, const double* k, const ModelConfig& c) {
 
 }  // namespace
 
-Result<std::vector<double>> RepeatScores(const Model& model, const RepeatInput& input, const ScoreOptions& options,
+Result<std::vector<double>> RepeatScores(const Model& model, const RepeatInput& input, const WalkOptions& options,
                                          const ProgressCallback& progress) {
   const ModelConfig& c = model.config();
   IdentifyOps* ops = model.backend()->identify_ops();
@@ -128,7 +127,7 @@ Result<std::vector<double>> RepeatScores(const Model& model, const RepeatInput& 
              n_prompt = static_cast<int64_t>(input.prompt.size());
   const int64_t longest = n_context + n_prompt + std::min(input.repeat_chunk, n_context);
   const int64_t n_pieces = (n_context + input.repeat_chunk - 1) / input.repeat_chunk;
-  DUO_ASSIGN_OR_RETURN(LayerWalk walk, LayerWalk::Create(model, longest, options.chunk, options.compute));
+  DUO_ASSIGN_OR_RETURN(LayerWalk walk, LayerWalk::Create(model, longest, options));
   Counter counter(progress, "repeat", 2 * n_context + n_pieces * n_prompt);
   DUO_RETURN_IF_ERROR(RunInChunks(&walk, input.context, {}, &counter));
 
@@ -161,11 +160,11 @@ Result<std::vector<double>> RepeatScores(const Model& model, const RepeatInput& 
 }
 
 Result<std::vector<double>> ProfileScores(const Model& model, const std::vector<std::vector<int32_t>>& texts,
-                                          const ScoreOptions& options, const ProgressCallback& progress) {
+                                          const WalkOptions& options, const ProgressCallback& progress) {
   const ModelConfig& c = model.config();
   int64_t longest = 0, total = 0;
   DUO_RETURN_IF_ERROR(CheckTexts(texts, &longest, &total));
-  DUO_ASSIGN_OR_RETURN(LayerWalk walk, LayerWalk::Create(model, longest, options.chunk, options.compute));
+  DUO_ASSIGN_OR_RETURN(LayerWalk walk, LayerWalk::Create(model, longest, options));
   Counter counter(progress, "profile", total);
   std::vector<double> scores(HeadCount(c), 0.0);
   for (const std::vector<int32_t>& text : texts) {
@@ -192,12 +191,12 @@ Result<std::vector<double>> ProfileScores(const Model& model, const std::vector<
 
 // log-sum-exp of streaming attention less that of full attention is the logarithm of the share that streaming keeps.
 Result<std::vector<double>> OutsideMassScores(const Model& model, const std::vector<std::vector<int32_t>>& texts,
-                                              int64_t sink, int64_t recent, const ScoreOptions& options,
+                                              int64_t sink, int64_t recent, const WalkOptions& options,
                                               const ProgressCallback& progress) {
   const ModelConfig& c = model.config();
   int64_t longest = 0, total = 0;
   DUO_RETURN_IF_ERROR(CheckTexts(texts, &longest, &total));
-  DUO_ASSIGN_OR_RETURN(LayerWalk walk, LayerWalk::Create(model, longest, options.chunk, options.compute));
+  DUO_ASSIGN_OR_RETURN(LayerWalk walk, LayerWalk::Create(model, longest, options));
   const int64_t n_heads = c.n_heads, q_width = n_heads * c.head_dim;
   DUO_ASSIGN_OR_RETURN(const DeviceMemoryPtr out,
                        model.backend()->Allocate(static_cast<size_t>(options.chunk * q_width) * sizeof(float)));

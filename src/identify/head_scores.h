@@ -9,13 +9,9 @@
 #include "duo/model.h"
 #include "duo/progress.h"
 #include "duo/result.h"
+#include "identify/layer_walk.h"
 
 namespace duo {
-
-struct ScoreOptions {
-  ComputeType compute = ComputeType::kBF16;
-  int64_t chunk = 512;  // tokens run together; the scores hardly depend on it (rounding)
-};
 
 /// KVzip (arXiv:2505.23416): the model reads `context` and is then made to repeat it, piece by piece of repeat_chunk
 /// tokens, each behind `prompt` ("Repeat the previous context:"). The score of a KV head is the largest softmax
@@ -28,19 +24,19 @@ struct RepeatInput {
   int64_t sink = 64;
   int64_t repeat_chunk = 2048;
 };
-Result<std::vector<double>> RepeatScores(const Model& model, const RepeatInput& input, const ScoreOptions& options,
+Result<std::vector<double>> RepeatScores(const Model& model, const RepeatInput& input, const WalkOptions& options,
                                          const ProgressCallback& progress = {});
 
 /// kvpress, pull request 63: per layer the mean of q and k over tokens before RoPE (but after the norms of q and k);
 /// both repeated at positions 0..499, a = softmax(q_last K^T / sqrt(d)); the score is mean(cumsum(a)), averaged over
 /// the group and over texts: 1 when a head looks at far keys only, 0.002 when at the last one only.
 Result<std::vector<double>> ProfileScores(const Model& model, const std::vector<std::vector<int32_t>>& texts,
-                                          const ScoreOptions& options, const ProgressCallback& progress = {});
+                                          const WalkOptions& options, const ProgressCallback& progress = {});
 
 /// The share of attention that falls outside sink and recent tokens, mean over queries, the group and texts: what
 /// streaming takes away. A baseline: it does not ask whether what is there matters.
 Result<std::vector<double>> OutsideMassScores(const Model& model, const std::vector<std::vector<int32_t>>& texts,
-                                              int64_t sink, int64_t recent, const ScoreOptions& options,
+                                              int64_t sink, int64_t recent, const WalkOptions& options,
                                               const ProgressCallback& progress = {});
 
 }  // namespace duo

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <string>
 
-#include "base/memory_info.h"
+#include "identify/memory_check.h"
 
 namespace duo {
 namespace {
@@ -19,36 +19,30 @@ KvLayout LayoutOf(const ModelConfig& c, int64_t max_tokens, ComputeType compute)
 
 }  // namespace
 
-uint64_t LayerWalk::Bytes(const Model& model, int64_t max_tokens, int64_t chunk, ComputeType compute) {
+uint64_t LayerWalk::Bytes(const Model& model, int64_t max_tokens, const WalkOptions& options) {
   const ModelConfig& c = model.config();
   const int64_t q_width = static_cast<int64_t>(c.n_heads) * c.head_dim;
-  return LayoutOf(c, max_tokens, compute).TotalBytes(max_tokens) + Activations::Bytes(c, chunk) +
-         static_cast<uint64_t>(chunk * c.n_heads) * sizeof(float) +
-         model.backend()->MaxScratchBytes({.n_tokens = chunk,
+  return LayoutOf(c, max_tokens, options.compute).TotalBytes(max_tokens) + Activations::Bytes(c, options.chunk) +
+         static_cast<uint64_t>(options.chunk * c.n_heads) * sizeof(float) +
+         model.backend()->MaxScratchBytes({.n_tokens = options.chunk,
                                            .widest_input = std::max({c.hidden_size, q_width, c.intermediate_size}),
                                            .n_kv_heads = c.n_kv_heads,
                                            .group = c.group(),
                                            .head_dim = c.head_dim,
-                                           .compute = compute,
+                                           .compute = options.compute,
                                            .weights = c.weights_type});
 }
 
-Result<LayerWalk> LayerWalk::Create(const Model& model, int64_t max_tokens, int64_t chunk, ComputeType compute) {
-  const KvLayout layout = LayoutOf(model.config(), max_tokens, compute);
+Result<LayerWalk> LayerWalk::Create(const Model& model, int64_t max_tokens, const WalkOptions& options) {
+  const KvLayout layout = LayoutOf(model.config(), max_tokens, options.compute);
   DUO_RETURN_IF_ERROR(CheckKvLayout(layout));
-  const uint64_t needed = Bytes(model, max_tokens, chunk, compute), free = AvailableMemoryBytes();
-  const uint64_t available = free > model.mapped_bytes() ? free - model.mapped_bytes() : 0;
-  if (needed > available) {
-    return Status(StatusCode::kResourceExhausted, std::to_string(max_tokens) + " tokens need " + FormatBytes(needed) +
-                                                      ", " + FormatBytes(available) +
-                                                      " are available; shorter texts need less");
-  }
+  DUO_RETURN_IF_ERROR(CheckFits(model, max_tokens, Bytes(model, max_tokens, options), options.memory_limit));
   DUO_ASSIGN_OR_RETURN(SplitKvCache cache, SplitKvCache::Create(model.backend(), layout));
-  DUO_ASSIGN_OR_RETURN(DuoAttention attention, DuoAttention::Create(model.backend(), layout, chunk));
-  DUO_ASSIGN_OR_RETURN(Activations act, Activations::Create(model.backend(), model.config(), chunk));
-  LayerWalk walk(model, compute, std::move(cache), std::move(attention), std::move(act));
-  DUO_ASSIGN_OR_RETURN(walk.lse_,
-                       model.backend()->Allocate(static_cast<size_t>(chunk * model.config().n_heads) * sizeof(float)));
+  DUO_ASSIGN_OR_RETURN(DuoAttention attention, DuoAttention::Create(model.backend(), layout, options.chunk));
+  DUO_ASSIGN_OR_RETURN(Activations act, Activations::Create(model.backend(), model.config(), options.chunk));
+  LayerWalk walk(model, options.compute, std::move(cache), std::move(attention), std::move(act));
+  DUO_ASSIGN_OR_RETURN(walk.lse_, model.backend()->Allocate(
+                                      static_cast<size_t>(options.chunk * model.config().n_heads) * sizeof(float)));
   return walk;
 }
 

@@ -14,6 +14,12 @@
 
 namespace duo {
 
+struct WalkOptions {
+  ComputeType compute = ComputeType::kBF16;
+  int64_t chunk = 512;        // most tokens run together; what is seen hardly depends on it (rounding)
+  uint64_t memory_limit = 0;  // bytes beside the weights; 0 = what the system has
+};
+
 /// What a look sees of one layer: n tokens from position pos on. Valid during the call.
 struct LayerView {
   int layer = 0;
@@ -34,8 +40,9 @@ struct LayerLooks {
 class LayerWalk {
  public:
   /// kResourceExhausted, with the bytes needed and available.
-  static Result<LayerWalk> Create(const Model& model, int64_t max_tokens, int64_t chunk, ComputeType compute);
-  static uint64_t Bytes(const Model& model, int64_t max_tokens, int64_t chunk, ComputeType compute);
+  static Result<LayerWalk> Create(const Model& model, int64_t max_tokens, const WalkOptions& options);
+  /// Memory that Create takes and a run adds, weights not counted.
+  static uint64_t Bytes(const Model& model, int64_t max_tokens, const WalkOptions& options);
 
   /// Adds tokens, at most `chunk` of them. Errors as Transformer::Forward and those of the looks.
   Status Run(std::span<const int32_t> ids, const LayerLooks& looks);

@@ -8,7 +8,7 @@
 #include "attention/duo_attention.h"
 #include "backend/identify_ops.h"
 #include "base/cancelled.h"
-#include "base/memory_info.h"
+#include "identify/memory_check.h"
 #include "kernels/attention_backward.h"
 #include "kv/split_kv_cache.h"
 #include "model/activations.h"
@@ -19,6 +19,7 @@ namespace duo {
 namespace {
 
 constexpr int64_t kMostTokens = int64_t{1} << 20;
+constexpr int64_t kDistillRows = 256;  // compared on the host at a time
 
 /// Backend memory by the float.
 Result<DeviceMemoryPtr> Floats(Backend* backend, int64_t n) {
@@ -200,13 +201,7 @@ Result<TeacherStudent> TeacherStudent::Create(const Model& model, const TwoStrea
   const KvLayout streaming_layout = OneLayer(model.config(), options, 0);
   DUO_RETURN_IF_ERROR(CheckKvLayout(full_layout));
   DUO_RETURN_IF_ERROR(CheckKvLayout(streaming_layout));
-  const uint64_t needed = Bytes(model, options), free = AvailableMemoryBytes();
-  const uint64_t available = free > model.mapped_bytes() ? free - model.mapped_bytes() : 0;
-  if (needed > available) {
-    return Status(StatusCode::kResourceExhausted,
-                  "training texts of " + std::to_string(options.max_tokens) + " tokens need " + FormatBytes(needed) +
-                      ", " + FormatBytes(available) + " are available; shorter texts need less");
-  }
+  DUO_RETURN_IF_ERROR(CheckFits(model, options.max_tokens, Bytes(model, options), options.memory_limit));
   Backend* backend = model.backend();
   DUO_ASSIGN_OR_RETURN(Stream full, Stream::Create(backend, full_layout));
   DUO_ASSIGN_OR_RETURN(Stream streaming, Stream::Create(backend, streaming_layout));
@@ -310,28 +305,34 @@ Status TeacherStudent::Impl::StudentLayer(int layer, std::span<const double> gat
 
 // distill = 1 / (labels * hidden) sum (t - s)^2 with t, s after the final norm; dx = its gradient in the student's x.
 double TeacherStudent::Impl::Distill(LabelRange labels) {
-  const int64_t rows = labels.end - labels.begin, hidden = Hidden(c);
-  std::vector<float> t(static_cast<size_t>(rows * hidden)), s(t.size());
-  act.x = At(teacher_x);
-  transformer.Hidden(act, labels.begin, rows, t.data());
-  act.x = input(c.n_layers);
-  transformer.Hidden(act, labels.begin, rows, s.data());
-  const double scale = 1.0 / (static_cast<double>(rows) * static_cast<double>(hidden));
+  const int64_t hidden = Hidden(c);
+  const double scale = 1.0 / (static_cast<double>(labels.end - labels.begin) * static_cast<double>(hidden));
+  std::vector<float> t(static_cast<size_t>(kDistillRows * hidden)), s(t.size());
   double sum = 0;
-  for (size_t i = 0; i < s.size(); ++i) {
-    const double difference = double{s[i]} - double{t[i]};
-    sum += difference * difference;
-    s[i] = static_cast<float>(2 * scale * difference);
-  }
-  const std::vector<float> zeros(static_cast<size_t>(hidden), 0.0f);
-  for (int64_t row = 0; row < n; ++row) {
-    if (row < labels.begin || row >= labels.end) {
-      backend->FromHost(zeros.data(), At(dx) + row * hidden, zeros.size() * sizeof(float));
+  for (int64_t row = 0; row < n;) {
+    // Rows without a label have no gradient.
+    const bool is_label = row >= labels.begin && row < labels.end;
+    const int64_t until = is_label ? labels.end : row < labels.begin ? labels.begin : n;
+    const int64_t rows = std::min(kDistillRows, until - row);
+    const auto count = static_cast<size_t>(rows * hidden);
+    std::fill_n(s.begin(), count, 0.0f);
+    if (is_label) {
+      act.x = At(teacher_x);
+      transformer.Hidden(act, row, rows, t.data());
+      act.x = input(c.n_layers);
+      transformer.Hidden(act, row, rows, s.data());
+      for (size_t i = 0; i < count; ++i) {
+        const double difference = double{s[i]} - double{t[i]};
+        sum += difference * difference;
+        s[i] = static_cast<float>(2 * scale * difference);
+      }
     }
+    backend->FromHost(s.data(), At(dx) + row * hidden, count * sizeof(float));
+    row += rows;
   }
-  float* labelled = At(dx) + labels.begin * hidden;
-  backend->FromHost(s.data(), labelled, s.size() * sizeof(float));
-  ops->RmsNorm(act.x + labels.begin * hidden, w.final_norm, c.rms_norm_eps, rows, hidden, labelled);
+  const int64_t first = labels.begin * hidden;
+  ops->RmsNorm(input(c.n_layers) + first, w.final_norm, c.rms_norm_eps, labels.end - labels.begin, hidden,
+               At(dx) + first);
   return sum * scale;
 }
 

@@ -25,6 +25,7 @@ struct TwoStreamOptions {
   int64_t recent = 256;
   int64_t max_tokens = 0;  // longest sequence, 2..2^20
   ComputeType compute = ComputeType::kBF16;
+  uint64_t memory_limit = 0;  // bytes beside the weights; 0 = what the system has
 };
 
 /// Tokens of a sequence whose hidden states are compared: [begin, end).

@@ -12,7 +12,9 @@
 #include "base/cancelled.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/fnv1a.h"
 #include "duo/version.h"
+#include "identify/saved_run.h"
 #include "model/weights.h"
 
 namespace duo {
@@ -23,25 +25,27 @@ constexpr size_t kMostStateBytes = size_t{64} << 20;
 std::string StatePath(const std::string& dir) { return dir + "/state.json"; }
 std::string LogPath(const std::string& dir) { return dir + "/log.jsonl"; }
 
-/// Names of files and models need not be UTF-8, which JSON must be.
-std::string Text(const Json& json, int indent) { return json.dump(indent, ' ', false, Json::error_handler_t::replace); }
-
-// FNV-1a over the beginning of every matrix: two checkpoints of one shape, a model and its fine-tune too, differ there.
+// Over the beginning of every matrix: two checkpoints of one shape, a model and its fine-tune too, differ there.
 std::string Fingerprint(const Model& model) {
   constexpr size_t kBytes = 4096;
-  uint64_t hash = 0xcbf29ce484222325ull;
+  Fnv1a hash;
   const auto add = [&](const TensorView& matrix) {
-    const auto* bytes = static_cast<const uint8_t*>(matrix.data);
     const size_t size = static_cast<size_t>(matrix.shape[0] * matrix.shape[1]) * DTypeBytes(matrix.dtype);
-    for (size_t i = 0; i < std::min(size, kBytes); ++i) hash = (hash ^ bytes[i]) * 0x100000001b3ull;
+    hash.Add(matrix.data, std::min(size, kBytes));
   };
   add(model.weights().embedding);
   for (const LayerWeights& w : model.weights().layers) {
     for (const TensorView* matrix : {&w.q, &w.k, &w.v, &w.o, &w.gate, &w.up, &w.down}) add(*matrix);
   }
-  char text[17];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
-  return text;
+  return hash.Text();
+}
+
+// What a killed run was writing. Only the holder of the directory's lock may call it.
+void RemoveHalfWrittenStates(const std::string& dir) {
+  std::error_code ignored;  // what cannot be removed does no harm
+  for (const auto& entry : std::filesystem::directory_iterator(dir, ignored)) {
+    if (entry.path().filename().string().starts_with("state.json.tmp")) std::filesystem::remove(entry, ignored);
+  }
 }
 
 }  // namespace
@@ -93,11 +97,14 @@ Result<Trainer> Trainer::Create(const Model& model, const TrainingTexts& texts, 
   }
   if (start == Start::kResume && !unfinished) return bad(options.dir + " holds no unfinished run to resume");
   DUO_RETURN_IF_ERROR(MakeDirectories(options.dir));
+  DUO_ASSIGN_OR_RETURN(DirectoryLock lock, DirectoryLock::Take(options.dir));
+  RemoveHalfWrittenStates(options.dir);
   DUO_ASSIGN_OR_RETURN(TeacherStudent streams, TeacherStudent::Create(model, {.sink = options.sink,
                                                                               .recent = options.recent,
                                                                               .max_tokens = texts.most_tokens(),
-                                                                              .compute = options.compute}));
-  Trainer trainer(model, texts, options, std::move(streams));
+                                                                              .compute = options.compute,
+                                                                              .memory_limit = options.memory_limit}));
+  Trainer trainer(model, texts, options, std::move(streams), std::move(lock));
   if (start == Start::kResume) {
     DUO_RETURN_IF_ERROR(trainer.Load());
     DUO_RETURN_IF_ERROR(trainer.TruncateLog());
@@ -110,10 +117,9 @@ Result<Trainer> Trainer::Create(const Model& model, const TrainingTexts& texts, 
 }
 
 Status Trainer::Save() const {
-  const GateState& s = optimizer_.state();
-  const Json state = {{"facts", Facts()}, {"step", s.step},     {"reg_weight", s.reg_weight}, {"gates", s.gates},
-                      {"first", s.first}, {"second", s.second}, {"log_bytes", log_bytes_}};
-  return WriteFileAtomic(StatePath(options_.dir), Text(state, -1));
+  Json state = SavedRunJson({optimizer_.state(), log_bytes_});
+  state["facts"] = Facts();
+  return WriteFileAtomic(StatePath(options_.dir), JsonText(state));
 }
 
 Status Trainer::Load() {
@@ -127,38 +133,13 @@ Status Trainer::Load() {
     const auto there = facts->find(key);
     if (there != facts->end() && *there == value) continue;
     return Status(StatusCode::kInvalidArgument,
-                  path + ": the run there has " + key + " " + (there == facts->end() ? "missing" : Text(*there, -1)) +
-                      ", this one " + Text(value, -1) + "; a run is resumed with the options it began with");
+                  path + ": the run there has " + key + " " + (there == facts->end() ? "missing" : JsonText(*there)) +
+                      ", this one " + JsonText(value) + "; a run is resumed with the options it began with");
   }
-  GateState state;
-  DUO_ASSIGN_OR_RETURN(state.step, JsonInt(json, "step", path));
-  const size_t n = optimizer_.state().gates.size();
-  const auto numbers = [&](const char* key, std::vector<double>* out) -> Status {
-    const auto array = json.find(key);
-    if (array == json.end() || !array->is_array()) {
-      return Status(StatusCode::kCorrupt, path + ": " + key + ": expected numbers");
-    }
-    for (const Json& x : *array) {
-      if (!x.is_number()) return Status(StatusCode::kCorrupt, path + ": " + key + ": expected numbers");
-      out->push_back(x.get<double>());
-    }
-    if (out->size() == n) return OkStatus();
-    return Status(StatusCode::kCorrupt,
-                  path + ": " + key + ": " + std::to_string(out->size()) + " numbers, expected " + std::to_string(n));
-  };
-  DUO_RETURN_IF_ERROR(numbers("gates", &state.gates));
-  DUO_RETURN_IF_ERROR(numbers("first", &state.first));
-  DUO_RETURN_IF_ERROR(numbers("second", &state.second));
-  DUO_ASSIGN_OR_RETURN(state.reg_weight, JsonNumber(json, "reg_weight", path));
-  DUO_ASSIGN_OR_RETURN(log_bytes_, JsonInt(json, "log_bytes", path));
-  if (log_bytes_ < 0 || state.step < 0 || state.step > options_.schedule.n_steps) {
-    return Status(StatusCode::kCorrupt, path + ": step: " + std::to_string(state.step) + ", expected 0.." +
-                                            std::to_string(options_.schedule.n_steps));
-  }
-  for (const double gate : state.gates) {
-    if (!(gate >= 0 && gate <= 1)) return Status(StatusCode::kCorrupt, path + ": gates: expected numbers in 0..1");
-  }
-  optimizer_ = GateOptimizer(options_.schedule, std::move(state));
+  DUO_ASSIGN_OR_RETURN(SavedRun saved,
+                       SavedRunOf(json, optimizer_.state().gates.size(), options_.schedule.n_steps, path));
+  optimizer_ = GateOptimizer(options_.schedule, std::move(saved.state));
+  log_bytes_ = saved.log_bytes;
   return OkStatus();
 }
 
@@ -182,7 +163,7 @@ Status Trainer::AppendLog(const TrainerStep& s) {
   const Json line = {{"step", s.step},       {"tokens", s.n_tokens},       {"distill_loss", s.distill},
                      {"reg_loss", s.reg},    {"reg_weight", s.reg_weight}, {"lr", s.lr},
                      {"seconds", s.seconds}, {"gflop_s", s.gflop_s},       {"gates", *s.gates}};
-  const std::string text = Text(line, -1) + "\n";
+  const std::string text = JsonText(line) + "\n";
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "ab"), std::fclose);
   if (!file || std::fwrite(text.data(), 1, text.size(), file.get()) != text.size() || std::fflush(file.get()) != 0) {
     return Status(StatusCode::kIo, path + ": cannot be written: " + std::strerror(errno));
@@ -202,7 +183,8 @@ Status Trainer::SavePattern() const {
   Json config = Facts();
   config["steps_done"] = step();
   config["final_reg_weight"] = optimizer_.penalty();
-  pattern.config_json = Text(config, 1);
+  config["backend"] = DescribeBackend(*model_->backend());  // other instruction sets round differently
+  pattern.config_json = JsonText(config, 1);
   return SaveHeadPattern(pattern, options_.dir);
 }
 

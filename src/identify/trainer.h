@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/directory_lock.h"
 #include "base/json.h"
 #include "duo/head_pattern.h"
 #include "duo/model.h"
@@ -24,8 +25,9 @@ struct TrainerOptions {
   int64_t deploy_sink = 64;  // written to the pattern: what it is served with
   int64_t deploy_recent = 256;
   ComputeType compute = ComputeType::kBF16;
-  int64_t save_every = 25;  // steps between saved states; a killed run loses at most so many
-  std::string dir;          // of the pattern, the log and, until the run is finished, the state
+  uint64_t memory_limit = 0;  // bytes beside the weights; 0 = what the system has
+  int64_t save_every = 25;    // steps between saved states; a killed run loses at most so many
+  std::string dir;            // of the pattern, the log and, until the run is finished, the state
   std::string recipe =
       "{}";  // a JSON object: what else decides the run (data, seed): recorded, and compared when it is resumed
 };
@@ -60,8 +62,10 @@ class Trainer {
   const GateOptimizer& optimizer() const { return optimizer_; }
 
  private:
-  Trainer(const Model& model, const TrainingTexts& texts, TrainerOptions options, TeacherStudent streams)
-      : model_(&model),
+  Trainer(const Model& model, const TrainingTexts& texts, TrainerOptions options, TeacherStudent streams,
+          DirectoryLock lock)
+      : lock_(std::move(lock)),
+        model_(&model),
         texts_(&texts),
         options_(std::move(options)),
         streams_(std::move(streams)),
@@ -76,6 +80,7 @@ class Trainer {
   Status TruncateLog();
   Status RunSteps(const StepCallback& after_step, const GoOn& go_on);
 
+  DirectoryLock lock_;
   const Model* model_;
   const TrainingTexts* texts_;
   TrainerOptions options_;

@@ -120,9 +120,8 @@ TEST_F(TrainerTest, AKilledRunLosesAtMostTheStepsSinceItsLastState) {
 TEST_F(TrainerTest, AFullDiskLosesNothing) {
   if (!std::filesystem::exists("/dev/full")) GTEST_SKIP() << "SKIPPED: no /dev/full";
   const TrainerOptions o = In("a");
-  Trainer trainer = Create(o, Trainer::Start::kFresh).value();
   const std::string log = o.dir + "/log.jsonl";
-  const Status status = trainer.Run([&](const TrainerStep& s) {
+  const Status status = Create(o, Trainer::Start::kFresh)->Run([&](const TrainerStep& s) {
     if (s.step == 3) {
       std::filesystem::remove(log);
       std::filesystem::create_symlink("/dev/full", log);
@@ -138,10 +137,14 @@ TEST_F(TrainerTest, AFullDiskLosesNothing) {
 TEST_F(TrainerTest, StopsBetweenLayersToo) {
   const TrainerOptions o = In("a");
   int asked = 0;
-  Trainer trainer = Create(o, Trainer::Start::kFresh).value();
-  EXPECT_EQ(trainer.Run({}, [&] { return ++asked < 20; }).code(), StatusCode::kCancelled);
-  EXPECT_EQ(trainer.step(), Create(o, Trainer::Start::kResume)->step());
-  EXPECT_GT(trainer.step(), 0);
+  int64_t step = 0;
+  {
+    Trainer trainer = Create(o, Trainer::Start::kFresh).value();
+    EXPECT_EQ(trainer.Run({}, [&] { return ++asked < 20; }).code(), StatusCode::kCancelled);
+    step = trainer.step();
+  }
+  EXPECT_GT(step, 0);
+  EXPECT_EQ(step, Create(o, Trainer::Start::kResume)->step());
 }
 
 TEST_F(TrainerTest, AnotherRunsFolderIsLeftAlone) {
@@ -159,6 +162,31 @@ TEST_F(TrainerTest, AnotherRunsFolderIsLeftAlone) {
   EXPECT_EQ(Bytes(o, "state.json"), state);
 }
 
+TEST_F(TrainerTest, TwoRunsDoNotShareAFolder) {
+  const TrainerOptions o = In("a");
+  Trainer running = Create(o, Trainer::Start::kFresh).value();
+  EXPECT_THAT(Create(o, Trainer::Start::kResume).status().message(), HasSubstr("another run is writing there"));
+  EXPECT_TRUE(running.Run({}).ok());
+}
+
+TEST_F(TrainerTest, WhatAKilledRunWasWritingIsRemoved) {
+  const TrainerOptions o = In("a");
+  EXPECT_EQ(Create(o, Trainer::Start::kFresh)->Run(StopAfter(2)).code(), StatusCode::kCancelled);
+  const std::string half = o.dir + "/state.json.tmp12";
+  ASSERT_TRUE(WriteFileAtomic(half, "{").ok());
+  EXPECT_TRUE(Create(o, Trainer::Start::kResume).ok());
+  EXPECT_FALSE(FileExists(half));
+  EXPECT_TRUE(HasUnfinishedRun(o.dir));
+}
+
+TEST_F(TrainerTest, AMemoryLimitIsKept) {
+  TrainerOptions o = In("a");
+  o.memory_limit = 1 << 16;
+  const Status status = Create(o, Trainer::Start::kFresh).status();
+  EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
+  EXPECT_THAT(status.message(), HasSubstr("64.0 KiB are available"));
+}
+
 TEST_F(TrainerTest, BrokenStatesAreErrors) {
   const TrainerOptions o = In("a");
   EXPECT_EQ(Create(o, Trainer::Start::kFresh)->Run(StopAfter(2)).code(), StatusCode::kCancelled);
@@ -172,7 +200,9 @@ TEST_F(TrainerTest, BrokenStatesAreErrors) {
   EXPECT_THAT(failure("gates", {0.5}), HasSubstr("gates: 1 numbers, expected 16"));
   EXPECT_THAT(failure("gates", std::vector<double>(16, 2.0)), HasSubstr("gates"));
   EXPECT_THAT(failure("first", "x"), HasSubstr("first"));
-  EXPECT_THAT(failure("step", 13), HasSubstr("step"));
+  EXPECT_THAT(failure("step", 13), HasSubstr("step: 13"));
+  EXPECT_THAT(failure("second", std::vector<double>(16, -1.0)), HasSubstr("second: number -1.0 out of range"));
+  EXPECT_THAT(failure("reg_weight", -1), HasSubstr("reg_weight"));
   EXPECT_THAT(failure("facts", 1), HasSubstr("facts"));
   EXPECT_TRUE(WriteFileAtomic(o.dir + "/state.json", "{").ok());
   EXPECT_EQ(Create(o, Trainer::Start::kResume).status().code(), StatusCode::kCorrupt);

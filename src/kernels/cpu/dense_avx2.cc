@@ -1,21 +1,8 @@
-#include "kernels/cpu/dense_kernels.h"
-#include "kernels/cpu/elementwise_loop.h"
-#include "kernels/cpu/gemv_loop.h"
+#include "kernels/cpu/dense_table.h"
 #include "kernels/cpu/vec_avx2.h"
 
-namespace duo::avx2 {
-namespace {
-using Elementwise = ElementwiseLoop<VecAvx2>;
-}
+namespace duo {
 
-void GemvRows(const Gemv& p) { GemvLoop<VecAvx2>::Run(p); }
-void RmsNormRows(const RmsNorm& p) { Elementwise::RmsNormRows(p); }
-void RopeTokens(const Rope& p) { Elementwise::RopeTokens(p); }
-void SwiGluRange(const SwiGlu& p) { Elementwise::SwiGluRange(p); }
-void AddRange(float* x, const float* y, int64_t n) { Elementwise::AddRange(x, y, n); }
-void F32ToBf16(const float* x, bf16* out, int64_t n) { Elementwise::F32ToBf16(x, out, n); }
-void RoundToBf16(const float* x, float* out, int64_t n) { Elementwise::RoundToBf16(x, out, n); }
-void Widen(const void* x, DType type, float* out, int64_t n) { Elementwise::Widen(x, type, out, n); }
-double ReadSum(const void* x, size_t bytes) { return Elementwise::ReadSum(x, bytes); }
+constinit const DenseKernels kDenseAvx2 = DenseKernelsOf<VecAvx2>();
 
-}  // namespace duo::avx2
+}  // namespace duo

@@ -1,4 +1,4 @@
-// The dense kernels of each instruction set, one namespace per level; kernel_table.h is how callers reach them.
+// The dense kernels of one instruction set as a table of functions; kernel_table.h is how callers choose one.
 // Included by files compiled with -mavx...: nothing here may define a function that such a file could emit.
 #pragma once
 
@@ -9,22 +9,22 @@
 #include "duo/dtype.h"
 #include "kernels/dense.h"
 
-// What DenseKernels (kernel_table.h) lists, in the same order and with the same contracts.
-#define DUO_DECLARE_DENSE_KERNELS(level)                        \
-  namespace duo::level {                                        \
-  void GemvRows(const Gemv& p);                                 \
-  void RmsNormRows(const RmsNorm& p);                           \
-  void RopeTokens(const Rope& p);                               \
-  void SwiGluRange(const SwiGlu& p);                            \
-  void AddRange(float* x, const float* y, int64_t n);           \
-  void F32ToBf16(const float* x, bf16* out, int64_t n);         \
-  void RoundToBf16(const float* x, float* out, int64_t n);      \
-  void Widen(const void* x, DType type, float* out, int64_t n); \
-  double ReadSum(const void* x, size_t bytes);                  \
-  }
+namespace duo {
 
-DUO_DECLARE_DENSE_KERNELS(portable)
-DUO_DECLARE_DENSE_KERNELS(avx2)
-DUO_DECLARE_DENSE_KERNELS(avx512)
+struct DenseKernels {
+  void (*gemv)(const Gemv&);
+  void (*rms_norm)(const RmsNorm&);
+  void (*rope)(const Rope&);
+  void (*swiglu)(const SwiGlu&);
+  void (*add)(float* x, const float* y, int64_t n);                 // x += y
+  void (*f32_to_bf16)(const float* x, bf16* out, int64_t n);        // round to nearest even
+  void (*round_to_bf16)(const float* x, float* out, int64_t n);     // the same values, kept as float; in place allowed
+  void (*widen)(const void* x, DType type, float* out, int64_t n);  // f32, bf16, f16 -> f32
+  double (*read_sum)(const void* x, size_t bytes);                  // touches every byte as fast as memory gives it
+};
 
-#undef DUO_DECLARE_DENSE_KERNELS
+extern const DenseKernels kDensePortable;
+extern const DenseKernels kDenseAvx2;
+extern const DenseKernels kDenseAvx512;
+
+}  // namespace duo
