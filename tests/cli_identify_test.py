@@ -99,6 +99,55 @@ class OptimizeTest(CliTest):
             self.assertEqual(len((out / "log.jsonl").read_text().splitlines()), 60)
         self.assertGreater(stopped, 0)
 
+    def stop(self, *args):
+        """Runs until some steps are done, then Ctrl-C."""
+        out = pathlib.Path(args[args.index("--out") + 1])
+        process = start(*args)
+        end = time.monotonic() + HANG_SECONDS
+        while time.monotonic() < end and process.poll() is None and not (out / "log.jsonl").exists():
+            time.sleep(0.001)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=HANG_SECONDS)
+        self.assertEqual(process.returncode, 1)
+
+    def test_a_run_is_not_resumed_with_another_text(self):
+        text = self.file("long.txt", "The quick brown fox jumps over the lazy dog, and so on. " * 200)
+        args = [*SMALL, "--text", text, "--words", 3, "--steps", 100000, "--out", self.dir / "out"]
+        self.stop(*args)
+        self.file("long.txt", "The quick brown cat jumps over the lazy dog, and so on. " * 200)
+        self.fails(2, "dataset_fingerprint", *args, "--resume")
+
+    def test_a_run_that_did_not_get_far_leaves_the_older_pattern(self):
+        out = self.dir / "out"
+        self.ok(*SMALL, "--steps", 3, "--out", out)
+        gates, log = self.gates(out), (out / "log.jsonl").read_bytes()
+        # The whole text of a step takes a while: Ctrl-C comes before the first is done.
+        slow = ["identify", "--model", "demo", "--min-tokens", 30000, "--max-tokens", 30000, "--threads", 1]
+        process = start(*slow, "--out", out)
+        end = time.monotonic() + HANG_SECONDS
+        while time.monotonic() < end and process.poll() is None and not (out / "state.json").exists():
+            time.sleep(0.001)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=HANG_SECONDS)
+        self.assertEqual(process.returncode, 1)
+        self.assertEqual((self.gates(out), (out / "log.jsonl").read_bytes()), (gates, log))
+
+    def test_windows_to_deploy(self):
+        out = self.dir / "out"
+        for method in [["optimize", "--steps", 1], ["mass"]]:
+            self.ok("identify", "--model", "demo", "--max-tokens", 500, "--sink", 8, "--recent", 32, "--deploy-sink", 5,
+                    "--deploy-recent", 70, "--method", *method, "--out", out)  # fmt: skip
+            shown = self.ok("pattern", "show", out, "--json").json()
+            self.assertEqual((shown["sink"], shown["recent"]), (5, 70))
+        self.fails(2, "--recent", *SMALL, "--recent", 1 << 31, "--out", self.dir / "new")
+        self.assertFalse((self.dir / "new").exists())
+
+    def test_scores_replace_a_learned_pattern_with_its_log(self):
+        out = self.dir / "out"
+        self.ok(*SMALL, "--steps", 2, "--out", out)
+        self.ok(*SCORES, "--method", "profile", "--texts", 2, "--out", out)
+        self.assertFalse((out / "log.jsonl").exists())
+
     def test_any_text_will_do(self):
         text = self.file("long.txt", "The quick brown fox jumps over the lazy dog, and so on. " * 200)
         self.ok(*SMALL, "--text", text, "--words", 3, "--steps", 2, "--out", self.dir / "out")
@@ -112,11 +161,14 @@ class OptimizeTest(CliTest):
         out = ["--out", self.dir / "out"]
         self.fails(2, "--out", *SMALL)
         short = self.file("short.txt", "Too short.")
-        self.fails(2, ["--text", "at least as many"], *SMALL, "--text", short, *out)
+        self.fails(2, ["text", "at least as many"], *SMALL, "--text", short, *out)
         self.fails(1, ["--text", "no such file"], *SMALL, "--text", self.dir / "missing", *out)
         self.fails(2, "no unfinished run", *SMALL, *out, "--resume")
         self.fails(2, "--pattern", *SMALL, "--pattern", "demo", *out)
-        self.fails(2, "--max-tokens", *SMALL[:3], "--max-tokens", 40000, *out)
+        self.fails(2, ["--max-tokens", "passkeys"], *SMALL[:3], "--max-tokens", 40000, *out)
+        self.fails(2, "34160 tokens", *SMALL[:3], "--method", "repeat", "--max-tokens", 32000, "--repeat-chunk", 2096,
+                   *out)  # fmt: skip
+        self.fails(2, "passkeys: 20", *SMALL[:3], "--passkeys", 20, "--min-tokens", 100, "--max-tokens", 100, *out)
         self.fails(2, "--target-sparsity", *SMALL, "--target-sparsity", 1, *out)
         self.fails(2, "--method", *SMALL, "--method", "magic", *out)
         blocked = self.file("blocked", "a file")
@@ -132,13 +184,16 @@ class OptimizeTest(CliTest):
 
     def test_flags_without_a_meaning_are_named(self):
         out = ["--out", self.dir / "out"]
-        for flag in ["--sparsity", "--kv-type", "--chunk", "--texts", "--words"]:
+        for flag in ["--sparsity", "--kv-type", "--chunk", "--texts", "--words", "--depths"]:
             value = {"--kv-type": "f32", "--sparsity": "0.5"}.get(flag, 64)
             self.fails(2, flag, *SMALL, *out, flag, value)
         profile = ["identify", "--model", "demo", "--method", "profile", *out]
         for flag in ["--steps", "--reg", "--min-tokens", "--sink", "--repeat-chunk"]:
             self.fails(2, flag, *profile, flag, 1)
         self.fails(2, "--resume", *profile, "--resume")
+        text = self.file("long.txt", "The quick brown fox jumps over the lazy dog, and so on. " * 200)
+        for flag in ["--passkeys", "--words", "--depths", "--depth-begin"]:
+            self.fails(2, flag, *profile, "--text", text, flag, 1)
         self.fails(2, "goes behind probe", "identify", "--compute", "f32", "probe", "--model", "demo", "--pattern", "demo",
                    "--ids", self.ids(9), "--labels", "3:5")  # fmt: skip
         self.fails(2, "--min-tokens", "identify", "--model", "demo", "--min-tokens", 300, "--max-tokens", 200, *out)

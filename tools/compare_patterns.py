@@ -57,7 +57,8 @@ class Comparison:
 
     def found(self, pattern: str, tokens: int, texts: range) -> float:
         """Share of the facts that are found with the heads of this 0/1 pattern."""
-        key = ((Path(pattern) / "full_attention_heads.tsv").read_bytes(), tokens)
+        files = [Path(pattern) / name for name in ("full_attention_heads.tsv", "config.json")]
+        key = (b"".join(file.read_bytes() for file in files), tokens)
         if key in self.known:
             return self.known[key]
         hits = 0

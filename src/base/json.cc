@@ -116,6 +116,15 @@ std::string JsonText(const Json& value, int indent) {
   return value.dump(indent, ' ', false, Json::error_handler_t::replace);
 }
 
+std::string JsonDifference(const Json& then, const Json& now) {
+  for (const auto& [key, value] : now.items()) {
+    const Json* there = Find(then, key.c_str());
+    if (there != nullptr && *there == value) continue;
+    return key + " " + (there == nullptr ? "missing" : JsonText(*there)) + ", not " + JsonText(value);
+  }
+  return "";
+}
+
 const char* JsonTypeName(const Json& value) { return value.type_name(); }
 
 }  // namespace duo

@@ -31,6 +31,10 @@ Result<bool> JsonBoolOr(const Json& object, const char* key, bool fallback, cons
 /// must be: bytes that are not become U+FFFD.
 std::string JsonText(const Json& value, int indent = -1);
 
+/// Empty when every member of `now` is in `then` with the same value; else what differs first: `<key> <then's>, not
+/// <now's>`. For runs that go on only with the options they began with.
+std::string JsonDifference(const Json& then, const Json& now);
+
 /// "object", "array", "string", "number"... of a value, for messages.
 const char* JsonTypeName(const Json& value);
 

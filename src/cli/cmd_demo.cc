@@ -17,7 +17,7 @@
 #include "cli/flags.h"
 #include "cli/json_output.h"
 #include "cli/terminal.h"
-#include "identify/builtin_book.h"
+#include "text/builtin_book.h"
 
 namespace duo::cli {
 namespace {

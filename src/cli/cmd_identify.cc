@@ -3,12 +3,14 @@
 
 #include <CLI/App.hpp>
 #include <algorithm>
+#include <cstdio>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
+#include "base/directory_lock.h"
 #include "base/file.h"
 #include "base/fnv1a.h"
 #include "base/memory_info.h"
@@ -21,9 +23,10 @@
 #include "cli/terminal.h"
 #include "duo/tokenizer.h"
 #include "duo/version.h"
-#include "identify/haystack.h"
+#include "heads/pattern_format.h"
 #include "identify/head_scores.h"
 #include "identify/trainer.h"
+#include "text/haystack.h"
 
 namespace duo::cli {
 namespace {
@@ -77,9 +80,7 @@ Result<TrainingTexts> MakeTexts(const IdentifyCommand& command, const Tokenizer&
   Fnv1a fingerprint;  // whether a resumed run reads the text it began with
   fingerprint.Add(haystack->text.data(), haystack->text.size());
   (*recipe)["dataset_fingerprint"] = fingerprint.Text();
-  Result<TrainingTexts> texts = TrainingTexts::InHaystack(tokenizer, d, std::move(haystack)->text);
-  if (!texts.ok()) return texts.status().Annotate("--text");
-  return texts;
+  return TrainingTexts::InHaystack(tokenizer, d, std::move(haystack)->text);
 }
 
 /// Scores of forward passes as gates, with what made them.
@@ -141,6 +142,7 @@ Status RunScores(const IdentifyCommand& command, const Model& model, const Token
         "--out: " + command.out + " holds an unfinished run of --method optimize; resume it, or take another folder");
   }
   DUO_RETURN_IF_ERROR(MakeDirectories(command.out).Annotate("--out"));  // found now, not after the work
+  DUO_ASSIGN_OR_RETURN(const DirectoryLock lock, DirectoryLock::Take(command.out));
   ProgressBar bar(ShowProgress(command.common.progress));
   const auto begin = Clock::now();
   DUO_ASSIGN_OR_RETURN(const std::vector<double> scores, Score(command, model, tokenizer, texts, bar.Callback()));
@@ -149,6 +151,7 @@ Status RunScores(const IdentifyCommand& command, const Model& model, const Token
   if (command.method != "repeat") recipe["num_texts"] = command.n_texts;
   if (command.method == "repeat") recipe["repeat_chunk"] = command.repeat_chunk;
   DUO_RETURN_IF_ERROR(WriteScores(command, model, scores, std::move(recipe)));
+  std::remove((command.out + "/log.jsonl").c_str());  // of another pattern, which this one has replaced
   if (!command.common.json) {
     Note(fmt::format("scores of {} heads in {}; written to {}", scores.size(), FormatDuration(seconds), command.out));
     return OkStatus();
@@ -198,16 +201,17 @@ Status Train(const IdentifyCommand& command, const Model& model, const TrainingT
   DUO_RETURN_IF_ERROR(status);
   const std::vector<double>& gates = trainer.optimizer().state().gates;
   if (!command.common.json) {
-    Note(fmt::format("{} steps in {} ({:.0f} GFLOP/s); distillation loss {:.5f}, mean gate {:.3f} {}; written to {}",
-                     FormatCount(n_steps - first), FormatDuration(seconds), seconds > 0 ? flop / seconds : 0.0,
-                     last.distill, trainer.optimizer().mean_gate(), Histogram(gates), command.out));
+    const std::string loss = last.step > 0 ? fmt::format("distillation loss {:.5f}, ", last.distill) : "";
+    Note(fmt::format("{} steps in {} ({:.0f} GFLOP/s); {}mean gate {:.3f} {}; written to {}",
+                     FormatCount(n_steps - first), FormatDuration(seconds), seconds > 0 ? flop / seconds : 0.0, loss,
+                     trainer.optimizer().mean_gate(), Histogram(gates), command.out));
     return OkStatus();
   }
   return PrintJson(
       {{"method", "optimize"},
        {"out", command.out},
        {"steps", n_steps},
-       {"distill_loss", last.distill},
+       {"distill_loss", last.step > 0 ? Json(last.distill) : Json()},  // none when every step was done before
        {"reg_loss", trainer.optimizer().mean_gate()},
        {"reg_weight", trainer.optimizer().penalty()},
        {"gates", Rows(gates, model.config().n_kv_heads)},
@@ -221,6 +225,18 @@ Status Train(const IdentifyCommand& command, const Model& model, const TrainingT
 int64_t DefaultMaxTokens(const std::string& method) {
   if (method == "optimize") return PasskeyOptions().max_tokens;
   return method == "repeat" ? 8192 : 2048;
+}
+
+/// Found before the work, not when the pattern is written.
+Status CheckDeployWindow(const IdentifyCommand& command, const TrainerOptions& options) {
+  const auto bad = [](const char* flag, int64_t n) {
+    return Status(StatusCode::kInvalidArgument,
+                  fmt::format("{}: a pattern cannot have {} tokens, at most {}", flag, n, limits::kMaxWindowTokens));
+  };
+  if (options.deploy_sink > limits::kMaxWindowTokens)
+    return bad(command.deploy_sink ? "--deploy-sink" : "--sink", options.deploy_sink);
+  if (options.deploy_recent <= limits::kMaxWindowTokens) return OkStatus();
+  return bad(command.deploy_recent ? "--deploy-recent" : "--recent", options.deploy_recent);
 }
 
 Status Run(const IdentifyCommand& command) {
@@ -249,17 +265,15 @@ Status Run(const IdentifyCommand& command) {
   if (command.reg) options.schedule.reg_weight = *command.reg;
   Json recipe;
   DUO_ASSIGN_OR_RETURN(const TrainingTexts texts, MakeTexts(seeded, tokenizer, &recipe));
+  if (optimize) DUO_RETURN_IF_ERROR(texts.CheckPasskeysFit());
   options.recipe = JsonText(recipe);
-  const int64_t context = command.common.max_context > 0 ? command.common.max_context : model.config().trained_context;
   const int64_t repeated = command.method == "repeat" ? std::min(command.repeat_chunk, seeded.data.max_tokens) + 64 : 0;
   const int64_t longest = optimize ? texts.most_tokens() : seeded.data.max_tokens + repeated;
-  if (context > 0 && longest > context) {
-    return Status(
-        StatusCode::kInvalidArgument,
-        fmt::format("--max-tokens: texts of up to {} tokens with their passkeys and questions, but the model was "
-                    "trained for {}; --max-context sets another limit",
-                    texts.most_tokens(), context));
-  }
+  DUO_RETURN_IF_ERROR(CheckContext(command.common, model.config(), longest,
+                                   optimize                     ? " with their passkeys and questions"
+                                   : command.method == "repeat" ? " with what is repeated"
+                                                                : ""));
+  DUO_RETURN_IF_ERROR(CheckDeployWindow(seeded, options));
   if (!optimize) return RunScores(seeded, model, tokenizer, texts, recipe);
   return Train(seeded, model, texts, options);
 }
@@ -280,8 +294,12 @@ void CheckFlags(const CLI::App& verb, const IdentifyCommand& command) {
   if (command.method == "repeat") RefuseFlags(verb, {"--texts", "--recent"}, reason);
   if (command.method == "profile") RefuseFlags(verb, {"--repeat-chunk", "--sink", "--recent"}, reason);
   if (command.method == "mass") RefuseFlags(verb, {"--repeat-chunk"}, reason);
-  if (command.text == "builtin")
-    RefuseFlags(verb, {"--words"}, "has no meaning with --text builtin, whose facts have their own");
+  if (command.text == "builtin") {
+    RefuseFlags(verb, {"--words", "--depths"}, "has no meaning with --text builtin, whose facts have their own");
+  } else if (command.method != "optimize") {
+    RefuseFlags(verb, {"--passkeys", "--words", "--depths", "--depth-begin", "--depth-end"},
+                reason + ": nothing is hidden in the text");
+  }
 }
 
 void AddDataFlags(CLI::App* verb, IdentifyCommand* command) {
@@ -342,6 +360,23 @@ void RefuseFlags(const CLI::App& verb, const std::vector<std::string>& flags, co
   for (const std::string& flag : flags) {
     if (verb.count(flag) > 0) throw CLI::ValidationError(flag, reason);
   }
+}
+
+Status CheckContext(const CommonOptions& options, const ModelConfig& config, int64_t n_tokens,
+                    const std::string& with_what) {
+  const int64_t context = options.max_context > 0 ? options.max_context : config.trained_context;
+  if (config.max_context > 0 && std::max(n_tokens, context) > config.max_context) {
+    return Status(
+        StatusCode::kInvalidArgument,
+        fmt::format("--max-context: {} tokens, at most {} for this model: beyond that its config.json asks for "
+                    "dynamic RoPE or sliding windows",
+                    std::max(n_tokens, context), config.max_context));
+  }
+  if (context == 0 || n_tokens <= context) return OkStatus();
+  return Status(StatusCode::kInvalidArgument,
+                fmt::format("--max-tokens: texts of up to {} tokens{}, but the model was trained for {}; --max-context "
+                            "sets another limit",
+                            n_tokens, with_what, config.trained_context));
 }
 
 Json Rows(const std::vector<double>& values, int n_kv_heads) {

@@ -39,6 +39,10 @@ Status RunProbe(const ProbeCommand& command) {
   if (!fits.ok()) return fits.Annotate("--pattern " + command.common.pattern);
   const Result<std::vector<int32_t>> ids = ReadIdsFile(command.ids_file, c.vocab_size);
   if (!ids.ok()) return ids.status().Annotate("--ids");
+  if (c.max_context > 0 && static_cast<int64_t>(ids->size()) > c.max_context) {
+    return Status(StatusCode::kInvalidArgument,
+                  fmt::format("--ids: {} tokens, at most {} for this model", ids->size(), c.max_context));
+  }
   DUO_ASSIGN_OR_RETURN(const PositionRange labels,
                        ParsePositions("--labels", command.labels, static_cast<int64_t>(ids->size())));
   std::vector<double> gates = pattern->gates;

@@ -6,6 +6,7 @@
 
 #include "base/json.h"
 #include "cli/commands.h"
+#include "cli/common_options.h"
 
 namespace duo::cli {
 
@@ -15,6 +16,10 @@ inline const std::vector<std::string> kServingFlags = {"--sparsity", "--threshol
 
 /// Throws CLI::ValidationError, "FLAG: reason", for the first of `flags` that was given.
 void RefuseFlags(const CLI::App& verb, const std::vector<std::string>& flags, const std::string& reason);
+
+/// Whether the model can run n_tokens at once. kInvalidArgument names the flag; `with_what` tells what is in them.
+Status CheckContext(const CommonOptions& options, const ModelConfig& config, int64_t n_tokens,
+                    const std::string& with_what);
 
 /// Rows of a flat [n_layers, n_kv_heads].
 Json Rows(const std::vector<double>& values, int n_kv_heads);

@@ -32,6 +32,12 @@ TEST(GateOptimizer, StepsAsAdamWDoes) {
   EXPECT_EQ(optimizer.state().step, 2);
 }
 
+TEST(GateOptimizer, StepsAreAsLongAsTheScheduleSays) {
+  GateOptimizer optimizer({.n_steps = 100, .lr = 0.1, .reg_weight = 0}, 1);
+  optimizer.Step(std::vector<double>{0.5});
+  EXPECT_NEAR(optimizer.state().gates[0], 1 - 0.1 * 0.1, 1e-8);  // the floor of the ramp
+}
+
 TEST(GateOptimizer, ThePenaltyAlonePullsGatesToZeroAndNoFurther) {
   GateOptimizer optimizer({.n_steps = 200, .lr = 0.02, .reg_weight = 0.05}, 3);
   for (int i = 0; i < 200; ++i) optimizer.Step(std::vector<double>{0, 0, 0});

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "base/rng.h"
-#include "identify/passkey_words.h"
+#include "text/passkey_words.h"
 
 namespace duo {
 namespace {
@@ -64,17 +64,13 @@ Status TrainingTexts::CheckOptions() const {
     return Bad("words: " + std::to_string(o.n_words) + ", expected 1.." + std::to_string(kMostWords));
   }
   if (o.min_tokens < 16 || o.max_tokens < o.min_tokens || o.max_tokens > kMostTokens) {
-    return Bad("lengths: " + std::to_string(o.min_tokens) + " to " + std::to_string(o.max_tokens) +
-               " tokens, expected 16.." + std::to_string(kMostTokens) + " in increasing order");
+    return Bad("min-tokens and max-tokens: " + std::to_string(o.min_tokens) + " to " + std::to_string(o.max_tokens) +
+               ", expected 16.." + std::to_string(kMostTokens) + " in increasing order");
   }
   if (o.n_lengths < 1) return Bad("lengths: a number of " + std::to_string(o.n_lengths) + ", expected 1 or more");
   if (!(o.depth_begin >= 0 && o.depth_begin < o.depth_end && o.depth_end <= 1)) {
-    return Bad("depths: " + std::to_string(o.depth_begin) + " to " + std::to_string(o.depth_end) +
+    return Bad("depth-begin and depth-end: " + std::to_string(o.depth_begin) + " to " + std::to_string(o.depth_end) +
                ", expected 0..1 in increasing order");
-  }
-  if (o.n_depths < o.n_passkeys) {
-    return Bad("depths: " + std::to_string(o.n_depths) + " of them for " + std::to_string(o.n_passkeys) +
-               " passkeys; every passkey needs its own");
   }
   return OkStatus();
 }
@@ -83,6 +79,10 @@ Result<TrainingTexts> TrainingTexts::InHaystack(const Tokenizer& tokenizer, cons
                                                 std::string haystack) {
   TrainingTexts texts(tokenizer, options);
   DUO_RETURN_IF_ERROR(texts.CheckOptions());
+  if (options.n_depths < options.n_passkeys) {
+    return Bad("depths: " + std::to_string(options.n_depths) + " of them for " + std::to_string(options.n_passkeys) +
+               " passkeys; every passkey needs its own");
+  }
   // The whole haystack is counted only when it may be too short: tokens rarely have more than a few dozen bytes.
   size_t probe = std::min(haystack.size(), std::max(kProbeBytes, static_cast<size_t>(options.max_tokens) * 32));
   const auto count = [&](size_t bytes) {
@@ -95,7 +95,7 @@ Result<TrainingTexts> TrainingTexts::InHaystack(const Tokenizer& tokenizer, cons
     n_tokens = count(probe);
   }
   if (n_tokens < options.max_tokens) {
-    return Bad("the text has " + std::to_string(n_tokens) + " tokens; training texts of up to " +
+    return Bad("text: it has " + std::to_string(n_tokens) + " tokens; training texts of up to " +
                std::to_string(options.max_tokens) + " tokens need at least as many");
   }
   texts.bytes_per_token_ = static_cast<double>(probe) / static_cast<double>(n_tokens);
@@ -120,13 +120,21 @@ Result<TrainingTexts> TrainingTexts::Builtin(const Tokenizer& tokenizer, const P
   for (int i = 0; i < kMostPasskeys; ++i) {
     question = std::max(question, static_cast<int64_t>(tokenizer.Encode(Question(i), SpecialTokens::kNone).size()));
   }
-  for (uint64_t seed = 0; seed < 4; ++seed) {
-    const Result<std::string> shortest = texts.BuiltinText(seed, options.min_tokens, nullptr);
-    if (!shortest.ok()) return shortest.status().Annotate("lengths: " + std::to_string(options.min_tokens));
-  }
+  Rng rng = RngFor(options.seed, 0);
+  const Result<std::string> shortest = texts.BuiltinText(&rng, options.min_tokens, 1, nullptr);
+  if (!shortest.ok()) return shortest.status().Annotate("min-tokens: " + std::to_string(options.min_tokens));
   constexpr int64_t kAnswerTokens = 64;  // 8 words or 6 digits
   texts.most_tokens_ = options.max_tokens + kExtraTokens + options.n_passkeys * (question + kAnswerTokens);
   return texts;
+}
+
+Status TrainingTexts::CheckPasskeysFit() const {
+  if (!haystack_.empty()) return OkStatus();  // they come on top of its text
+  Rng rng = RngFor(options_.seed, 0);
+  const Result<std::string> longest = BuiltinText(&rng, options_.max_tokens, options_.n_passkeys, nullptr);
+  return longest.ok() ? OkStatus()
+                      : longest.status().Annotate("passkeys: " + std::to_string(options_.n_passkeys) +
+                                                  " in texts of max-tokens " + std::to_string(options_.max_tokens));
 }
 
 Result<TrainingText> TrainingTexts::Make(uint64_t index) const {
@@ -188,7 +196,7 @@ Result<std::vector<int32_t>> TrainingTexts::Plain(uint64_t index, int64_t n_toke
   Rng rng = RngFor(options_.seed, index);
   std::string text;
   if (haystack_.empty()) {
-    DUO_ASSIGN_OR_RETURN(text, BuiltinText(rng.Next(), n_tokens, nullptr));
+    DUO_ASSIGN_OR_RETURN(text, BuiltinText(&rng, n_tokens, 1, nullptr));
   } else {
     text = Slice(&rng, n_tokens);
   }
@@ -227,35 +235,40 @@ Result<TrainingText> TrainingTexts::MakeInHaystack(uint64_t index) const {
 Result<TrainingText> TrainingTexts::MakeBuiltin(uint64_t index) const {
   Rng rng = RngFor(options_.seed, index);
   const int64_t n_tokens = DrawLength(&rng);
-  const uint64_t seed = rng.Next();
   std::string questions;
-  Result<std::string> text = BuiltinText(seed, n_tokens, &questions);
-  // Some facts are longer than those that the shortest text was tried with.
-  for (int64_t longer = 2 * n_tokens; !text.ok() && longer <= options_.max_tokens; longer *= 2) {
-    text = BuiltinText(seed, longer, &questions);
-  }
+  const Result<std::string> text = BuiltinText(&rng, n_tokens, 1, &questions);
   if (!text.ok()) return text.status();
   return Join(*text, questions);
 }
 
-Result<std::string> TrainingTexts::BuiltinText(uint64_t seed, int64_t n_tokens, std::string* questions) const {
+// Facts differ in length: where those of one seed do not fit, those of the next may.
+Result<std::string> TrainingTexts::BuiltinText(Rng* rng, int64_t n_tokens, int least_facts,
+                                               std::string* questions) const {
+  constexpr int kTries = 32;
   const TokenCounter count = [this](std::string_view text) {
     return static_cast<int64_t>(tokenizer_->Encode(text).size());
   };
-  for (int n_facts = options_.n_passkeys;; --n_facts) {
-    Result<Book> book = MakeBook({.n_tokens = n_tokens,
-                                  .n_facts = n_facts,
-                                  .seed = seed,
-                                  .depth_begin = options_.depth_begin,
-                                  .depth_end = options_.depth_end},
-                                 count);
-    if (!book.ok() && n_facts > 1) continue;
-    if (!book.ok()) return book.status();
-    for (const Fact& fact : book->facts) {
-      if (questions != nullptr) *questions += fact.question + fact.answer + "\n\n";
+  Status failure;
+  for (int attempt = 0; attempt < kTries; ++attempt) {
+    const uint64_t seed = rng->Next();
+    for (int n_facts = options_.n_passkeys; n_facts >= least_facts; --n_facts) {
+      Result<Book> book = MakeBook({.n_tokens = n_tokens,
+                                    .n_facts = n_facts,
+                                    .seed = seed,
+                                    .depth_begin = options_.depth_begin,
+                                    .depth_end = options_.depth_end},
+                                   count);
+      if (!book.ok()) {
+        failure = book.status();
+        continue;
+      }
+      for (const Fact& fact : book->facts) {
+        if (questions != nullptr) *questions += fact.question + fact.answer + "\n\n";
+      }
+      return std::move(book->text);
     }
-    return std::move(book->text);
   }
+  return failure;
 }
 
 }  // namespace duo

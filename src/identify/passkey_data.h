@@ -9,8 +9,8 @@
 
 #include "duo/result.h"
 #include "duo/tokenizer.h"
-#include "identify/builtin_book.h"
 #include "identify/teacher_student.h"
+#include "text/builtin_book.h"
 
 namespace duo {
 
@@ -42,10 +42,13 @@ class TrainingTexts {
   static Result<TrainingTexts> InHaystack(const Tokenizer& tokenizer, const PasskeyOptions& options,
                                           std::string haystack);
   /// Books of builtin_book.h with its own facts: passkeys of 4 to 8 words, and codes. Of `options`, n_words is not used
-  /// and n_passkeys is the number of facts; where they do not fit a short text, there are as many as fit.
+  /// and n_passkeys is the number of facts; a text where they do not fit has as many as do.
   static Result<TrainingTexts> Builtin(const Tokenizer& tokenizer, const PasskeyOptions& options);
 
   Result<TrainingText> Make(uint64_t index) const;
+
+  /// kInvalidArgument when not even the longest builtin texts have room for all n_passkeys.
+  Status CheckPasskeysFit() const;
 
   /// Text number `index` without questions, n_tokens long (builtin: up to a sentence shorter, with its facts): for
   /// scores that are read from ordinary reading.
@@ -61,8 +64,9 @@ class TrainingTexts {
   int64_t DrawLength(Rng* rng) const;
   Result<TrainingText> MakeInHaystack(uint64_t index) const;
   Result<TrainingText> MakeBuiltin(uint64_t index) const;
-  /// A book with as many facts as fit, up to n_passkeys; their questions and answers are added to `questions` if given.
-  Result<std::string> BuiltinText(uint64_t seed, int64_t n_tokens, std::string* questions) const;
+  /// A book with as many facts as fit, least_facts to n_passkeys; their questions and answers are added to `questions`
+  /// if given.
+  Result<std::string> BuiltinText(Rng* rng, int64_t n_tokens, int least_facts, std::string* questions) const;
   /// A stretch of the haystack of about n_tokens tokens, from a random place.
   std::string Slice(Rng* rng, int64_t n_tokens) const;
   /// Text of `ids` without half a character at its end.

@@ -12,10 +12,9 @@
 #include "base/cancelled.h"
 #include "base/clock.h"
 #include "base/file.h"
-#include "base/fnv1a.h"
 #include "duo/version.h"
 #include "identify/saved_run.h"
-#include "model/weights.h"
+#include "model/fingerprint.h"
 
 namespace duo {
 namespace {
@@ -24,21 +23,6 @@ constexpr size_t kMostStateBytes = size_t{64} << 20;
 
 std::string StatePath(const std::string& dir) { return dir + "/state.json"; }
 std::string LogPath(const std::string& dir) { return dir + "/log.jsonl"; }
-
-// Over the beginning of every matrix: two checkpoints of one shape, a model and its fine-tune too, differ there.
-std::string Fingerprint(const Model& model) {
-  constexpr size_t kBytes = 4096;
-  Fnv1a hash;
-  const auto add = [&](const TensorView& matrix) {
-    const size_t size = static_cast<size_t>(matrix.shape[0] * matrix.shape[1]) * DTypeBytes(matrix.dtype);
-    hash.Add(matrix.data, std::min(size, kBytes));
-  };
-  add(model.weights().embedding);
-  for (const LayerWeights& w : model.weights().layers) {
-    for (const TensorView* matrix : {&w.q, &w.k, &w.v, &w.o, &w.gate, &w.up, &w.down}) add(*matrix);
-  }
-  return hash.Text();
-}
 
 // What a killed run was writing. Only the holder of the directory's lock may call it.
 void RemoveHalfWrittenStates(const std::string& dir) {
@@ -58,7 +42,7 @@ Json Trainer::Facts() const {
   const GateSchedule& s = options_.schedule;
   Json facts = {{"method", "optimize"},
                 {"model", c.name},
-                {"model_fingerprint", Fingerprint(*model_)},
+                {"model_fingerprint", ModelFingerprint(*model_)},
                 {"n_layers", c.n_layers},
                 {"n_kv_heads", c.n_kv_heads},
                 {"num_steps", s.n_steps},
@@ -91,13 +75,14 @@ Result<Trainer> Trainer::Create(const Model& model, const TrainingTexts& texts, 
   if (options.accumulate < 1 || options.accumulate > 4096 || options.save_every < 1) {
     return bad("accumulate and save-every: expected 1 or more");
   }
-  const bool unfinished = HasUnfinishedRun(options.dir);
-  if (start == Start::kFresh && unfinished) {
-    return bad(options.dir + " holds an unfinished run: resume it, or remove " + StatePath(options.dir));
+  if (start == Start::kResume && !HasUnfinishedRun(options.dir)) {
+    return bad(options.dir + " holds no unfinished run to resume");
   }
-  if (start == Start::kResume && !unfinished) return bad(options.dir + " holds no unfinished run to resume");
   DUO_RETURN_IF_ERROR(MakeDirectories(options.dir));
   DUO_ASSIGN_OR_RETURN(DirectoryLock lock, DirectoryLock::Take(options.dir));
+  if (start == Start::kFresh && HasUnfinishedRun(options.dir)) {
+    return bad(options.dir + " holds an unfinished run: resume it, or remove " + StatePath(options.dir));
+  }
   RemoveHalfWrittenStates(options.dir);
   DUO_ASSIGN_OR_RETURN(TeacherStudent streams, TeacherStudent::Create(model, {.sink = options.sink,
                                                                               .recent = options.recent,
@@ -111,7 +96,6 @@ Result<Trainer> Trainer::Create(const Model& model, const TrainingTexts& texts, 
   } else {
     DUO_RETURN_IF_ERROR(CheckReplaceable(LogPath(options.dir)));
     DUO_RETURN_IF_ERROR(trainer.Save());  // the disk is found full now, not after an hour
-    DUO_RETURN_IF_ERROR(WriteFileAtomic(LogPath(options.dir), ""));
   }
   return trainer;
 }
@@ -128,13 +112,10 @@ Status Trainer::Load() {
   DUO_ASSIGN_OR_RETURN(const Json json, ParseJson(text, path));
   const auto facts = json.find("facts");
   if (facts == json.end() || !facts->is_object()) return Status(StatusCode::kCorrupt, path + ": facts: missing");
-  const Json own = Facts();
-  for (const auto& [key, value] : own.items()) {
-    const auto there = facts->find(key);
-    if (there != facts->end() && *there == value) continue;
+  const std::string difference = JsonDifference(*facts, Facts());
+  if (!difference.empty()) {
     return Status(StatusCode::kInvalidArgument,
-                  path + ": the run there has " + key + " " + (there == facts->end() ? "missing" : JsonText(*there)) +
-                      ", this one " + JsonText(value) + "; a run is resumed with the options it began with");
+                  path + ": the run there has " + difference + "; a run is resumed with the options it began with");
   }
   DUO_ASSIGN_OR_RETURN(SavedRun saved,
                        SavedRunOf(json, optimizer_.state().gates.size(), options_.schedule.n_steps, path));
@@ -143,18 +124,22 @@ Status Trainer::Load() {
   return OkStatus();
 }
 
-// Lines of steps behind the saved state would come twice. A log that lost lines keeps those it has.
+// Lines of steps behind the saved state would come twice. A log that lost lines (a crash of the machine) keeps the
+// whole ones that it has.
 Status Trainer::TruncateLog() {
   const std::string path = LogPath(options_.dir);
   if (!FileExists(path)) {
     log_bytes_ = 0;
-    return WriteFileAtomic(path, "");
+    return OkStatus();
   }
   std::error_code error;
   const auto bytes = static_cast<int64_t>(std::filesystem::file_size(path, error));
+  if (!error && bytes < log_bytes_) {
+    DUO_ASSIGN_OR_RETURN(const std::string log, ReadFile(path, static_cast<size_t>(log_bytes_)));
+    log_bytes_ = static_cast<int64_t>(log.rfind('\n') + 1);
+  }
   if (!error && bytes > log_bytes_) std::filesystem::resize_file(path, static_cast<uintmax_t>(log_bytes_), error);
   if (error) return Status(StatusCode::kIo, path + ": cannot be shortened: " + error.message());
-  log_bytes_ = std::min(bytes, log_bytes_);
   return OkStatus();
 }
 
@@ -164,7 +149,8 @@ Status Trainer::AppendLog(const TrainerStep& s) {
                      {"reg_loss", s.reg},    {"reg_weight", s.reg_weight}, {"lr", s.lr},
                      {"seconds", s.seconds}, {"gflop_s", s.gflop_s},       {"gates", *s.gates}};
   const std::string text = JsonText(line) + "\n";
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "ab"), std::fclose);
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), log_bytes_ == 0 ? "wb" : "ab"),
+                                                             std::fclose);
   if (!file || std::fwrite(text.data(), 1, text.size(), file.get()) != text.size() || std::fflush(file.get()) != 0) {
     return Status(StatusCode::kIo, path + ": cannot be written: " + std::strerror(errno));
   }
@@ -222,7 +208,8 @@ Status Trainer::Run(const StepCallback& after_step, const GoOn& go_on) {
   if (!status.ok()) {
     // Whatever stopped it: the steps so far are saved, if that is still possible; the first error is the one to tell.
     const Status saved = Save();
-    const Status pattern = SavePattern();
+    // Before the first step there is nothing to tell, and an older pattern may be there.
+    const Status pattern = step() > 0 ? SavePattern() : OkStatus();
     if (status.code() != StatusCode::kCancelled) return status;
     DUO_RETURN_IF_ERROR(saved);
     DUO_RETURN_IF_ERROR(pattern);

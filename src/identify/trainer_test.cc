@@ -158,15 +158,70 @@ TEST_F(TrainerTest, AnotherRunsFolderIsLeftAlone) {
   EXPECT_THAT(Create(other, Trainer::Start::kResume).status().message(), HasSubstr("lr"));
   other = o;
   other.recipe = R"({"seed":1})";
-  EXPECT_THAT(Create(other, Trainer::Start::kResume).status().message(), HasSubstr("seed 0, this one 1"));
+  EXPECT_THAT(Create(other, Trainer::Start::kResume).status().message(), HasSubstr("seed 0, not 1"));
   EXPECT_EQ(Bytes(o, "state.json"), state);
 }
 
 TEST_F(TrainerTest, TwoRunsDoNotShareAFolder) {
   const TrainerOptions o = In("a");
   Trainer running = Create(o, Trainer::Start::kFresh).value();
-  EXPECT_THAT(Create(o, Trainer::Start::kResume).status().message(), HasSubstr("another run is writing there"));
+  for (const Trainer::Start start : {Trainer::Start::kResume, Trainer::Start::kFresh}) {
+    EXPECT_THAT(Create(o, start).status().message(), HasSubstr("another run is writing there"));
+  }
   EXPECT_TRUE(running.Run({}).ok());
+}
+
+// A step over several texts is the mean of them, loss and gradients.
+TEST_F(TrainerTest, AccumulatesTheMeanOfItsTexts) {
+  TrainerOptions o = In("a");
+  o.accumulate = 2;
+  o.schedule = {.n_steps = 2, .lr = 0.5, .reg_weight = 0.1};
+  std::vector<double> gates, first;
+  double distill = 0;
+  Trainer trainer = Create(o, Trainer::Start::kFresh).value();
+  ASSERT_TRUE(trainer
+                  .Run([&](const TrainerStep& s) {
+                    if (s.step == 1) gates = *s.gates, first = trainer.optimizer().state().first;
+                    distill = s.distill;
+                    return true;
+                  })
+                  .ok());
+  TeacherStudent streams =
+      TeacherStudent::Create(model, {.sink = o.sink, .recent = o.recent, .max_tokens = texts->most_tokens()}).value();
+  double mean = 0;
+  std::vector<double> gradients(gates.size(), 0.1 / static_cast<double>(gates.size()));
+  for (const uint64_t index : {2, 3}) {  // of step 2
+    const TrainingText text = texts->Make(index).value();
+    const TwoStreamLoss loss = streams.Loss(text.ids, text.labels, gates).value();
+    mean += loss.distill / 2;
+    for (size_t g = 0; g < gates.size(); ++g) gradients[g] += loss.gate_gradients[g] / 2;
+  }
+  EXPECT_GT(mean, 0);
+  EXPECT_NEAR(distill, mean, 1e-9 * mean);
+  for (size_t g = 0; g < gates.size(); ++g) {
+    EXPECT_NEAR(trainer.optimizer().state().first[g], 0.9 * first[g] + 0.1 * gradients[g], 1e-9) << g;
+  }
+}
+
+TEST_F(TrainerTest, ARunIsNotResumedWithAnotherModel) {
+  const TrainerOptions o = In("a");
+  EXPECT_EQ(Create(o, Trainer::Start::kFresh)->Run(StopAfter(2)).code(), StatusCode::kCancelled);
+  const Model other = Model::Random(model.config(), model.config().n_layers, 1, backend.get()).value();
+  const Status status = Trainer::Create(other, *texts, o, Trainer::Start::kResume).status();
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(), HasSubstr("model_fingerprint"));
+}
+
+// The log of a machine that crashed may be shorter than the state says, and end anywhere.
+TEST_F(TrainerTest, ALogThatLostLinesKeepsWholeOnes) {
+  const TrainerOptions o = In("a");
+  EXPECT_EQ(Create(o, Trainer::Start::kFresh)->Run(StopAfter(6)).code(), StatusCode::kCancelled);
+  const std::string log = Bytes(o, "log.jsonl");
+  ASSERT_TRUE(WriteFileAtomic(o.dir + "/log.jsonl", log.substr(0, log.size() / 2)).ok());
+  ASSERT_TRUE(Create(o, Trainer::Start::kResume)->Run({}).ok());
+  const std::vector<Json> steps = Steps(o);
+  EXPECT_GE(steps.size(), 8u);
+  EXPECT_EQ(steps.back().at("step"), 12);
 }
 
 TEST_F(TrainerTest, WhatAKilledRunWasWritingIsRemoved) {

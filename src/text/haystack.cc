@@ -1,4 +1,4 @@
-#include "identify/haystack.h"
+#include "text/haystack.h"
 
 #include <zstd.h>
 

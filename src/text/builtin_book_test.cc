@@ -1,4 +1,4 @@
-#include "identify/builtin_book.h"
+#include "text/builtin_book.h"
 
 #include <gtest/gtest.h>
 

@@ -1,11 +1,11 @@
-#include "identify/builtin_book.h"
+#include "text/builtin_book.h"
 
 #include <algorithm>
 #include <array>
 #include <cmath>
 
 #include "base/rng.h"
-#include "identify/passkey_words.h"
+#include "text/passkey_words.h"
 
 namespace duo {
 namespace {
