@@ -76,7 +76,7 @@ void CpuIdentifyOps::RmsNorm(const float* x, const float* weight, float eps, int
 
 void CpuIdentifyOps::SwiGlu(const float* dh, float* gate, float* up, int64_t n) {
   ParallelBlocks(n_threads_, n, kElementBlock, [&](int64_t begin, int64_t end) {
-    RunSwiGluBackward({.dh = dh + begin, .gate = gate + begin, .up = up + begin, .n = end - begin});
+    dense_.swiglu_backward({.dh = dh + begin, .gate = gate + begin, .up = up + begin, .n = end - begin});
   });
 }
 
@@ -101,7 +101,8 @@ Status CpuIdentifyOps::Attention(const AttentionGradient& a) {
                           .dq = a.dq + head * q_width,
                           .dk = a.dk + head * a.head_dim,
                           .dv = a.dv + head * a.head_dim,
-                          .scratch = scratch + floats * static_cast<size_t>(thread)});
+                          .scratch = scratch + floats * static_cast<size_t>(thread)},
+                         dense_);
   });
   return OkStatus();
 }

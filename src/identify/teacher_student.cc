@@ -177,7 +177,8 @@ uint64_t TeacherStudent::Bytes(const Model& model, const TwoStreamOptions& optio
 }
 
 // Of every matrix: teacher, student and recomputation forward (that leaves out down), and the gradient of its input
-// (layer 0 leaves out q, k, v). Attention: two products per pair of query and key forward, five backward.
+// (layer 0 leaves out q, k, v). Attention: two products per pair of query and key forward, five backward (not in layer
+// 0).
 double TeacherStudent::Flops(const ModelConfig& c, const TwoStreamOptions& o, int64_t n_tokens) {
   const auto n = static_cast<double>(n_tokens), layers = static_cast<double>(c.n_layers);
   const auto hidden = static_cast<double>(Hidden(c)), q = static_cast<double>(QWidth(c));
@@ -186,7 +187,7 @@ double TeacherStudent::Flops(const ModelConfig& c, const TwoStreamOptions& o, in
   const double linear = 2 * n * (layers * (4 * (qkv + out) + 11 * mlp) - qkv);
   const double window = std::min(n, static_cast<double>(o.sink + o.recent));
   const double full_pairs = n * (n + 1) / 2, streaming_pairs = n * window - window * (window - 1) / 2;
-  return linear + 2 * layers * q * (2 * full_pairs + (2 + 2 + 5) * streaming_pairs);
+  return linear + 2 * q * (layers * 2 * full_pairs + (layers * (2 + 2) + (layers - 1) * 5) * streaming_pairs);
 }
 
 Result<TeacherStudent> TeacherStudent::Create(const Model& model, const TwoStreamOptions& options) {

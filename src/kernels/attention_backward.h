@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cpu/dense_kernels.h"
 #include "kernels/mask.h"
 
 namespace duo {
@@ -33,7 +34,7 @@ struct AttentionBackward {
 
 /// Softmax rows are made again, block by block of queries, from the keys a block can see: time and scratch are linear
 /// in n_tokens for a streaming head.
-void RunAttentionBackward(const AttentionBackward& a);
+void RunAttentionBackward(const AttentionBackward& a, const DenseKernels& kernels);
 size_t AttentionBackwardScratchFloats(int64_t n_tokens, int group, int head_dim, const LambdaMask& mask);
 
 namespace reference {

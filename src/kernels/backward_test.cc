@@ -11,6 +11,8 @@
 #include "base/bf16.h"
 #include "base/rng.h"
 #include "kernels/attention_backward.h"
+#include "kernels/attention_test_util.h"
+#include "kernels/cpu/kernel_table.h"
 #include "kernels/dense.h"
 #include "kernels/dense_backward.h"
 #include "kernels/key_weights.h"
@@ -21,6 +23,8 @@ namespace {
 
 using Floats = std::vector<float>;
 using Doubles = std::vector<double>;
+
+const DenseKernels& kPlain = DenseKernelsFor(Isa::kPortable);
 
 Floats Normal(Rng* rng, int64_t n) {
   Floats x(static_cast<size_t>(n));
@@ -85,7 +89,7 @@ TEST(SwiGluBackward, IsTheDerivative) {
   Rng rng(2);
   const Floats gate = Normal(&rng, 50), up = Normal(&rng, 50), dh = Normal(&rng, 50);
   Floats dgate = gate, dup = up;
-  RunSwiGluBackward({.dh = dh.data(), .gate = dgate.data(), .up = dup.data(), .n = 50});
+  kPlain.swiglu_backward({.dh = dh.data(), .gate = dgate.data(), .up = dup.data(), .n = 50});
   const auto silu = [](double g) { return g / (1 + std::exp(-g)); };
   const auto of_gate = [&](const Doubles& at) {
     Doubles h(at.size());
@@ -104,12 +108,46 @@ TEST(SwiGluBackward, IsTheDerivative) {
 TEST(SwiGluBackward, OfFarGatesIsFinite) {
   Floats gate = {-200.0f, 200.0f, -80.0f, 0.0f}, up = {1, 1, 1, 1};
   const Floats dh = {1, 1, 1, 1};
-  RunSwiGluBackward({.dh = dh.data(), .gate = gate.data(), .up = up.data(), .n = 4});
+  kPlain.swiglu_backward({.dh = dh.data(), .gate = gate.data(), .up = up.data(), .n = 4});
   EXPECT_EQ(gate[0], 0.0f);
   EXPECT_EQ(gate[1], 1.0f);
   EXPECT_NEAR(gate[2], 0.0f, 1e-30);
   EXPECT_EQ(gate[3], 0.5f);
   EXPECT_EQ(up[1], 200.0f);
+}
+
+// Every level against the plain one, for lengths around the vectors', and nothing behind the end is touched.
+TEST(ElementwiseBackward, LevelsAgree) {
+  Rng rng(8);
+  for (const Isa isa : attention_test::LevelsOfThisCpu()) {
+    const DenseKernels& kernels = DenseKernelsFor(isa);
+    for (const int64_t n : {1, 3, 4, 7, 8, 15, 16, 17, 31, 33, 100}) {
+      const Floats dh = Normal(&rng, n);
+      Floats a = Normal(&rng, n + 1), b = Normal(&rng, n + 1);
+      if (n > 2) a[1] = -INFINITY;  // for softmax: a key that is not seen
+      Floats scores = a, dp = b;
+      kernels.softmax_backward({.scores = scores.data(), .dp = dp.data(), .n = n, .scale = 0.5f});
+      double max = -INFINITY, sum = 0, mean = 0;
+      for (int64_t i = 0; i < n; ++i) max = std::max(max, double{a[static_cast<size_t>(i)]});
+      for (int64_t i = 0; i < n; ++i) sum += std::exp(double{a[static_cast<size_t>(i)]} - max);
+      const auto weight = [&](size_t i) { return std::exp(double{a[i]} - max) / sum; };
+      for (size_t i = 0; i < static_cast<size_t>(n); ++i) mean += weight(i) * double{b[i]};
+      for (size_t i = 0; i < static_cast<size_t>(n); ++i) {
+        ASSERT_NEAR(scores[i], weight(i), 1e-6) << IsaName(isa) << " " << n << " " << i;
+        ASSERT_NEAR(dp[i], 0.5 * weight(i) * (double{b[i]} - mean), 2e-6) << IsaName(isa) << " " << n << " " << i;
+      }
+      EXPECT_EQ(scores.back(), a.back());
+      EXPECT_EQ(dp.back(), b.back());
+      a[n > 2 ? 1 : 0] = 0.25f;
+      Floats gate = a, up = b, gate0 = a, up0 = b;
+      kernels.swiglu_backward({.dh = dh.data(), .gate = gate.data(), .up = up.data(), .n = n});
+      kPlain.swiglu_backward({.dh = dh.data(), .gate = gate0.data(), .up = up0.data(), .n = n});
+      for (size_t i = 0; i <= static_cast<size_t>(n); ++i) {
+        ASSERT_NEAR(gate[i], gate0[i], 2e-6) << IsaName(isa) << " " << n << " " << i;
+        ASSERT_NEAR(up[i], up0[i], 2e-6) << IsaName(isa) << " " << n << " " << i;
+      }
+    }
+  }
 }
 
 // The gradient of a rotation is the rotation back, amplitude and all: what the trainer relies on.
@@ -251,15 +289,18 @@ TEST(AttentionBackward, AgreesWithReferenceForAwkwardShapesAndMasks) {
         const AttentionCase c{.n_tokens = n_tokens, .group = group, .head_dim = group == 4 ? 32 : 10, .mask = mask};
         SCOPED_TRACE(std::to_string(n_tokens) + " tokens, group " + std::to_string(group) + ", sink " +
                      std::to_string(mask.sink) + ", window " + std::to_string(mask.window));
-        AttentionData fast(c, seed), plain(c, seed);
-        ++seed;
-        RunAttentionBackward(fast.Params());
+        AttentionData plain(c, seed);
         reference::AttentionBackwardRows(plain.Params());
-        ExpectNear(fast.dq, plain.dq, "dq");
-        ExpectNear(fast.dk, plain.dk, "dk");
-        ExpectNear(fast.dv, plain.dv, "dv");
-        ASSERT_EQ(fast.scratch.back(), 42.0f);
-        if (HasFatalFailure()) return;
+        for (const Isa isa : attention_test::LevelsOfThisCpu()) {
+          AttentionData fast(c, seed);
+          RunAttentionBackward(fast.Params(), DenseKernelsFor(isa));
+          ExpectNear(fast.dq, plain.dq, IsaName(isa));
+          ExpectNear(fast.dk, plain.dk, IsaName(isa));
+          ExpectNear(fast.dv, plain.dv, IsaName(isa));
+          ASSERT_EQ(fast.scratch.back(), 42.0f);
+          if (HasFatalFailure()) return;
+        }
+        ++seed;
       }
     }
   }

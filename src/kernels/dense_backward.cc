@@ -20,14 +20,6 @@ void RunRmsNormBackward(const RmsNormBackward& p) {
   }
 }
 
-void RunSwiGluBackward(const SwiGluBackward& p) {
-  for (int64_t i = 0; i < p.n; ++i) {
-    const float g = p.gate[i], s = 1.0f / (1.0f + std::exp(-g)), dh = p.dh[i];
-    p.gate[i] = dh * p.up[i] * s * (1.0f + g * (1.0f - s));
-    p.up[i] = dh * g * s;
-  }
-}
-
 void MixByGate(const GateRows& rows, const float* full, const float* streaming, float* out) {
   for (int64_t t = 0; t < rows.n_tokens; ++t) {
     for (int64_t i = t * rows.stride; i < t * rows.stride + rows.width; ++i) {

@@ -1,4 +1,5 @@
-// Gradients of the element-wise operations of dense.h, on one thread, and the mix of two attention outputs by a gate.
+// Gradients of the element-wise operations of dense.h and of softmax, on one thread, and the mix of two attention
+// outputs by a gate. Those without a function here are in the tables of cpu/dense_kernels.h.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +27,15 @@ struct SwiGluBackward {
   float* up = nullptr;        // [n]
   int64_t n = 0;
 };
-void RunSwiGluBackward(const SwiGluBackward& p);
+
+/// Forward p = softmax(s), out = p v. In place: the scores s become p, dp = d_out v^T becomes
+///   ds_j = scale p_j (dp_j - sum_i p_i dp_i).   Scores of -infinity have no weight; one at least must be finite.
+struct SoftmaxBackward {
+  float* scores = nullptr;  // [n]
+  float* dp = nullptr;      // [n]
+  int64_t n = 0;
+  float scale = 1.0f;
+};
 
 /// Tokens of one KV head's query group: rows of `width` floats (group * head_dim), `stride` floats apart.
 struct GateRows {

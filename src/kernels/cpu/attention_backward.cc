@@ -12,7 +12,7 @@ namespace {
 
 // Rows of scores per block: enough for the products to run at full speed, few enough that a block of a streaming head
 // (some hundred keys) stays in the second-level cache.
-constexpr int64_t kBlockRows = 256;
+constexpr int64_t kBlockRows = 128;
 
 int64_t BlockTokens(int group) { return std::max<int64_t>(1, kBlockRows / group); }
 
@@ -38,8 +38,8 @@ int64_t MostKeys(int64_t n_tokens, int64_t block, const LambdaMask& mask) {
 
 class Runner {
  public:
-  explicit Runner(const AttentionBackward& a)
-      : a_(a), block_(BlockTokens(a.group)), most_(MostKeys(a.n_tokens, block_, a.mask)) {
+  Runner(const AttentionBackward& a, const DenseKernels& kernels)
+      : a_(a), kernels_(kernels), block_(BlockTokens(a.group)), most_(MostKeys(a.n_tokens, block_, a.mask)) {
     const int64_t rows = block_ * a.group, dim = a.head_dim;
     float* at = a.scratch;
     const auto take = [&at](int64_t n) { return std::exchange(at, at + n); };
@@ -82,10 +82,8 @@ class Runner {
       std::memcpy(a_.dq + t * a_.q_stride, dq_ + (t - begin) * a_.group * dim, query_bytes);
     }
     for (int64_t r = 0; r < n; ++r) {
-      float* dk = a_.dk + keys.pos(r) * a_.kv_stride;
-      float* dv = a_.dv + keys.pos(r) * a_.kv_stride;
-      for (int64_t d = 0; d < dim; ++d) dk[d] += dk_[r * dim + d];
-      for (int64_t d = 0; d < dim; ++d) dv[d] += dv_[r * dim + d];
+      kernels_.add(a_.dk + keys.pos(r) * a_.kv_stride, dk_ + r * dim, dim);
+      kernels_.add(a_.dv + keys.pos(r) * a_.kv_stride, dv_ + r * dim, dim);
     }
   }
 
@@ -99,16 +97,11 @@ class Runner {
     const int64_t seen_end = keys.n_sinks + pos + 1 - keys.body;
     std::fill(p + std::min(sink_end, seen_end), p + std::min(hidden_end, seen_end), -INFINITY);
     std::fill(p + seen_end, p + n, -INFINITY);
-    const float max = *std::max_element(p, p + seen_end);
-    float sum = 0;
-    for (int64_t j = 0; j < n; ++j) sum += p[j] = std::exp(p[j] - max);
-    const float inverse = 1.0f / sum;
-    float mean = 0;  // sum_j p_j dp_j
-    for (int64_t j = 0; j < n; ++j) mean += (p[j] *= inverse) * ds[j];
-    for (int64_t j = 0; j < n; ++j) ds[j] = a_.scale * p[j] * (ds[j] - mean);
+    kernels_.softmax_backward({.scores = p, .dp = ds, .n = n, .scale = a_.scale});
   }
 
   const AttentionBackward& a_;
+  const DenseKernels& kernels_;
   int64_t block_;
   int64_t most_;
   float *q_, *d_out_, *dq_;    // [block * group, head_dim]
@@ -118,7 +111,7 @@ class Runner {
 
 }  // namespace
 
-void RunAttentionBackward(const AttentionBackward& a) { Runner(a).Run(); }
+void RunAttentionBackward(const AttentionBackward& a, const DenseKernels& kernels) { Runner(a, kernels).Run(); }
 
 size_t AttentionBackwardScratchFloats(int64_t n_tokens, int group, int head_dim, const LambdaMask& mask) {
   const int64_t block = BlockTokens(group), most = MostKeys(n_tokens, block, mask);

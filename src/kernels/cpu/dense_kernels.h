@@ -8,6 +8,7 @@
 #include "base/bf16.h"
 #include "duo/dtype.h"
 #include "kernels/dense.h"
+#include "kernels/dense_backward.h"
 
 namespace duo {
 
@@ -20,7 +21,9 @@ struct DenseKernels {
   void (*f32_to_bf16)(const float* x, bf16* out, int64_t n);        // round to nearest even
   void (*round_to_bf16)(const float* x, float* out, int64_t n);     // the same values, kept as float; in place allowed
   void (*widen)(const void* x, DType type, float* out, int64_t n);  // f32, bf16, f16 -> f32
-  double (*read_sum)(const void* x, size_t bytes);                  // touches every byte as fast as memory gives it
+  void (*swiglu_backward)(const SwiGluBackward&);
+  void (*softmax_backward)(const SoftmaxBackward&);
+  double (*read_sum)(const void* x, size_t bytes);  // touches every byte as fast as memory gives it
 };
 
 extern const DenseKernels kDensePortable;

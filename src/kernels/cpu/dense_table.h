@@ -19,6 +19,8 @@ constexpr DenseKernels DenseKernelsOf() {
           .f32_to_bf16 = Loop::F32ToBf16,
           .round_to_bf16 = Loop::RoundToBf16,
           .widen = Loop::Widen,
+          .swiglu_backward = Loop::SwiGluBackwardRange,
+          .softmax_backward = Loop::SoftmaxBackwardRow,
           .read_sum = Loop::ReadSum};
 }
 

@@ -10,6 +10,7 @@
 #include "kernels/cpu/inline.h"
 #include "kernels/cpu/widened.h"
 #include "kernels/dense.h"
+#include "kernels/dense_backward.h"
 
 namespace duo {
 namespace {
@@ -139,6 +140,42 @@ struct ElementwiseLoop {
       const F gate = block.Load(p.gate + i), up = block.Load(p.up + i);
       const F silu = V::Div(gate, V::Add(V::Set(1.0f), Exp(V::Sub(V::Zero(), gate))));
       block.Store(p.out + i, V::Mul(silu, up));
+    });
+  }
+
+  static void SwiGluBackwardRange(const SwiGluBackward& p) {
+    const F one = V::Set(1.0f);
+    ForBlocks(p.n, [&](int64_t i, auto block) {
+      const F g = block.Load(p.gate + i), dh = block.Load(p.dh + i), up = block.Load(p.up + i);
+      const F s = V::Div(one, V::Add(one, Exp(V::Sub(V::Zero(), g))));
+      const F slope = V::Mul(s, V::Fma(g, V::Sub(one, s), one));
+      block.Store(p.gate + i, V::Mul(V::Mul(dh, up), slope));
+      block.Store(p.up + i, V::Mul(dh, V::Mul(g, s)));
+    });
+  }
+
+  static void SoftmaxBackwardRow(const SoftmaxBackward& p) {
+    float max = -__builtin_inff();
+    const int64_t whole = p.n / kLanes * kLanes;
+    if (whole > 0) {
+      F most = V::Load(p.scores);
+      for (int64_t i = kLanes; i < whole; i += kLanes) most = V::Max(most, V::Load(p.scores + i));
+      max = V::HorizontalMax(most);
+    }
+    for (int64_t i = whole; i < p.n; ++i) max = p.scores[i] > max ? p.scores[i] : max;
+    F sums = V::Zero(), products = V::Zero();
+    ForBlocks(p.n, [&](int64_t i, auto block) {
+      block.Store(p.scores + i, Exp(V::Sub(block.Load(p.scores + i), V::Set(max))));
+      const F weight = block.Load(p.scores + i);  // zeros behind the end
+      sums = V::Add(sums, weight);
+      products = V::Fma(weight, block.Load(p.dp + i), products);
+    });
+    const float inverse = 1.0f / V::HorizontalSum(sums);
+    const F scale = V::Set(p.scale), share = V::Set(inverse), mean = V::Set(V::HorizontalSum(products) * inverse);
+    ForBlocks(p.n, [&](int64_t i, auto block) {
+      const F weight = V::Mul(block.Load(p.scores + i), share);
+      block.Store(p.scores + i, weight);
+      block.Store(p.dp + i, V::Mul(V::Mul(scale, weight), V::Sub(block.Load(p.dp + i), mean)));
     });
   }
 
