@@ -1,5 +1,6 @@
 #include "base/json.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace duo {
@@ -61,6 +62,21 @@ Result<Json> ParseJson(std::string_view text, const std::string& where) {
   } catch (const std::exception& e) {
     return Status(StatusCode::kCorrupt, where + ": not valid JSON: " + e.what());
   }
+}
+
+Status ForEachJsonLine(std::string_view text, const std::string& path, const JsonLine& line) {
+  int64_t number = 0;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    const std::string_view bytes = text.substr(at, end - at);
+    at = end + 1;
+    ++number;
+    if (bytes.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    const std::string where = path + ": line " + std::to_string(number);
+    DUO_ASSIGN_OR_RETURN(const Json value, ParseJson(bytes, where));
+    DUO_RETURN_IF_ERROR(line(value, where));
+  }
+  return OkStatus();
 }
 
 Result<int64_t> JsonInt(const Json& object, const char* key, const std::string& where) {

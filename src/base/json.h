@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
@@ -15,6 +16,11 @@ using Json = nlohmann::json;
 /// `where` (usually the file's path) begins every message. kCorrupt with line/byte position on a syntax error, on
 /// invalid UTF-8 and on nesting deeper than 64 levels.
 Result<Json> ParseJson(std::string_view text, const std::string& where);
+
+/// JSON lines: `line` gets each line's value and "<path>: line <number>" for its messages; blank lines are left out.
+/// Stops with the first error, which is as ParseJson's or `line`'s.
+using JsonLine = std::function<Status(const Json& value, const std::string& where)>;
+Status ForEachJsonLine(std::string_view text, const std::string& path, const JsonLine& line);
 
 /// Typed members of `object`. Missing or of another type: kCorrupt "<where>: <key>: expected ..., found ...".
 /// The *Or forms return `fallback` when the key is missing or null, and the same error for a wrong type.

@@ -18,6 +18,7 @@
 #include "cli/flags.h"
 #include "cli/signals.h"
 #include "cli/terminal.h"
+#include "model/fingerprint.h"
 
 namespace duo::cli {
 namespace {
@@ -126,15 +127,39 @@ void AddCommonOptions(CLI::App* verb, CommonOptions* options) {
   verb->option_defaults()->group(own_group);
 }
 
-Result<LoadedModel> LoadModel(const CommonOptions& options) {
+Result<LoadedModel> LoadModel(const CommonOptions& given) {
+  CommonOptions options = given;
   DUO_ASSIGN_OR_RETURN(std::string dir, ResolveModelDir(options.model));
   DUO_ASSIGN_OR_RETURN(std::optional<HeadPattern> pattern, LoadPattern(options));
+  std::optional<Certificate> certificate;
+  if (pattern && options.pattern != "demo") {
+    Result<std::optional<Certificate>> loaded = LoadCertificate(options.pattern);
+    if (!loaded.ok()) return loaded.status().Annotate("--pattern");
+    certificate = std::move(loaded).value();
+    // Its gates are zeros and ones: the choice that was certified.
+    if (certificate && !options.sparsity && !options.threshold) options.threshold = 0.5;
+  }
   DUO_ASSIGN_OR_RETURN(BackendPtr backend, MakeBackend(options));
   DUO_ASSIGN_OR_RETURN(Model model, Model::Open(dir, backend.get()));
   DUO_ASSIGN_OR_RETURN(HeadChoice heads, ChooseHeads(options, pattern, model.config()));
   DUO_ASSIGN_OR_RETURN(SessionOptions session, ResolveSession(options, pattern, model.weights_bytes()));
   session.heads = std::move(heads);
-  return LoadedModel{std::move(backend), std::move(model), std::move(dir), std::move(pattern), std::move(session)};
+  return LoadedModel{std::move(backend), std::move(model),   std::move(dir),
+                     std::move(pattern), std::move(session), std::move(certificate)};
+}
+
+void NoteCertificate(const LoadedModel& loaded) {
+  if (!loaded.certificate) return;
+  const Certificate& c = *loaded.certificate;
+  if (c.model_fingerprint != ModelFingerprint(loaded.model)) {
+    Note(fmt::format(
+        "warning: the pattern's certificate belongs to another model ({}): nothing is known about this one", c.model));
+  } else if (c.chosen.n_retrieval != loaded.session.heads.n_retrieval()) {
+    Note(fmt::format("warning: the pattern was certified with {} retrieval heads, this run has {}",
+                     c.chosen.n_retrieval, loaded.session.heads.n_retrieval()));
+  } else {
+    Note("the pattern was " + Describe(c));
+  }
 }
 
 Result<BackendPtr> MakeBackend(const CommonOptions& options) {

@@ -12,6 +12,7 @@
 #include "duo/model.h"
 #include "duo/result.h"
 #include "duo/session.h"
+#include "eval/certificate.h"
 
 namespace CLI {
 class App;
@@ -51,14 +52,19 @@ void AddCommonOptions(CLI::App* verb, CommonOptions* options);
 struct LoadedModel {
   BackendPtr backend;
   Model model;
-  std::string dir;                     // with "demo" resolved
-  std::optional<HeadPattern> pattern;  // empty for full attention
-  SessionOptions session;              // heads, window, types, limits: ready for Session::Create
+  std::string dir;                         // with "demo" resolved
+  std::optional<HeadPattern> pattern;      // empty for full attention
+  SessionOptions session;                  // heads, window, types, limits: ready for Session::Create
+  std::optional<Certificate> certificate;  // beside the pattern
 };
 
 /// Opens backend, model and pattern and resolves the session's options. Says on stderr when it chose sparsity 0.5
-/// because a pattern came without --sparsity and --threshold. kInvalidArgument names the flag.
+/// because a pattern came without --sparsity and --threshold; a pattern with a certificate then has its own choice.
+/// kInvalidArgument names the flag.
 Result<LoadedModel> LoadModel(const CommonOptions& options);
+
+/// One line on stderr: what the certificate beside the pattern says, or that it is not about this model or choice.
+void NoteCertificate(const LoadedModel& loaded);
 
 // The steps of LoadModel, for verbs that need only some of them (a config without weights).
 

@@ -69,6 +69,7 @@ Conversation::Conversation(ConversationOptions options, LoadedModel loaded, Toke
 Result<std::unique_ptr<Conversation>> Conversation::Open(const CommonOptions& common,
                                                          const ConversationOptions& options) {
   DUO_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(common));
+  NoteCertificate(loaded);
   DUO_ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::Open(loaded.dir));
   const Result<ChatTemplate> style = ChatTemplate::Recognise(tokenizer);
   if (!style.ok()) return style.status().Annotate(loaded.dir);

@@ -23,17 +23,14 @@ struct LoggedStep {
 Result<std::vector<LoggedStep>> ReadLog(const std::string& path) {
   DUO_ASSIGN_OR_RETURN(const std::string log, ReadFile(path, kMostLogBytes));
   std::vector<LoggedStep> steps;
-  int64_t number = 0;
-  for (size_t at = 0; at < log.size();) {
-    const size_t end = std::min(log.find('\n', at), log.size());
-    const std::string where = fmt::format("{}: line {}", path, ++number);
-    DUO_ASSIGN_OR_RETURN(const Json line, ParseJson(std::string_view(log).substr(at, end - at), where));
+  DUO_RETURN_IF_ERROR(ForEachJsonLine(log, path, [&](const Json& line, const std::string& where) -> Status {
     LoggedStep step;
     DUO_ASSIGN_OR_RETURN(step.step, JsonInt(line, "step", where));
     DUO_ASSIGN_OR_RETURN(step.distill, JsonNumber(line, "distill_loss", where));
     const auto gates = line.find("gates");
-    if (gates == line.end() || !gates->is_array())
+    if (gates == line.end() || !gates->is_array()) {
       return Status(StatusCode::kCorrupt, where + ": gates: expected numbers");
+    }
     for (const Json& gate : *gates) {
       if (!gate.is_number()) return Status(StatusCode::kCorrupt, where + ": gates: expected numbers");
       step.gates.push_back(gate.get<double>());
@@ -42,8 +39,8 @@ Result<std::vector<LoggedStep>> ReadLog(const std::string& path) {
       return Status(StatusCode::kCorrupt, fmt::format("{}: gates: {} of them", where, step.gates.size()));
     }
     steps.push_back(std::move(step));
-    at = end + 1;
-  }
+    return OkStatus();
+  }));
   if (steps.size() < 2) return Status(StatusCode::kCorrupt, path + ": has less than two steps");
   return steps;
 }

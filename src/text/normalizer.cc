@@ -30,20 +30,7 @@ class FormStep final : public Normalizer::Step {
 
 class LowercaseStep final : public Normalizer::Step {
  public:
-  void Apply(std::string* text) const override {
-    std::string out;
-    out.reserve(text->size());
-    for (size_t pos = 0; pos < text->size();) {
-      const Utf8Step step = NextUtf8(*text, pos);
-      pos += step.n_bytes;
-      if (step.code_point == 0x130) {
-        out += "i\xCC\x87";  // the only lower-case mapping to two code points (SpecialCasing.txt)
-      } else {
-        AppendUtf8(static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(step.code_point))), &out);
-      }
-    }
-    *text = std::move(out);
-  }
+  void Apply(std::string* text) const override { *text = LowercaseText(*text); }
 };
 
 class PrependStep final : public Normalizer::Step {
@@ -138,6 +125,21 @@ Result<Normalizer> Normalizer::Parse(const Json* spec, const std::string& where)
 
 void Normalizer::Apply(std::string* text) const {
   for (const auto& step : steps_) step->Apply(text);
+}
+
+std::string LowercaseText(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t pos = 0; pos < text.size();) {
+    const Utf8Step step = NextUtf8(text, pos);
+    pos += step.n_bytes;
+    if (step.code_point == 0x130) {
+      out += "i\xCC\x87";  // the only lower-case mapping to two code points (SpecialCasing.txt)
+    } else {
+      AppendUtf8(static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(step.code_point))), &out);
+    }
+  }
+  return out;
 }
 
 }  // namespace duo

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/json.h"
@@ -30,5 +31,8 @@ class Normalizer {
  private:
   std::vector<std::unique_ptr<Step>> steps_;
 };
+
+/// Every character in lower case, as the step Lowercase does it. Bytes that are not UTF-8 become U+FFFD.
+std::string LowercaseText(std::string_view text);
 
 }  // namespace duo

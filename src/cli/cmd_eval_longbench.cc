@@ -1,0 +1,128 @@
+// duo eval longbench: LongBench, versions 1 and 2, from the files as they are downloaded.
+#include <fmt/format.h>
+
+#include <CLI/App.hpp>
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cli/eval_command.h"
+#include "cli/flags.h"
+#include "cli/task_eval.h"
+#include "cli/terminal.h"
+#include "eval/longbench.h"
+
+namespace duo::cli {
+namespace {
+
+struct LongBenchCommand {
+  EvalCommand eval;
+  std::string data;
+  std::string tasks;
+  int64_t limit = 0;
+  int64_t max_length = 0;  // tokens of a prompt; 0 = what the model was trained for, less the answer
+  bool no_chat = false;
+};
+
+/// The prompt's tokens, in the model's chat template where the task and the model have one.
+Result<std::vector<int32_t>> PromptIds(const Tokenizer& tokenizer, const std::optional<ChatTemplate>& chat,
+                                       const LongBenchSample& sample, int64_t max_tokens) {
+  // The middle is cut out of the text before it goes into the template, as in the original.
+  std::vector<int32_t> ids = tokenizer.Encode(sample.prompt, SpecialTokens::kNone);
+  constexpr int64_t kTemplateTokens = 64;
+  const bool in_chat = chat && LongBenchUsesChat(sample.task);
+  const int64_t room = max_tokens - (in_chat ? kTemplateTokens : 1);
+  std::string text = sample.prompt;
+  if (static_cast<int64_t>(ids.size()) > room) text = tokenizer.Decode(TruncateMiddle(std::move(ids), room));
+  if (!in_chat) return tokenizer.Encode(text);
+  return chat->Render(tokenizer, {{ChatMessage::Role::kUser, text}});
+}
+
+Status Run(const LongBenchCommand& command) {
+  if (command.data.empty())
+    return Status(StatusCode::kInvalidArgument, "--data: is missing; the folder of the task files");
+  Result<std::vector<LongBenchSample>> samples = LoadLongBench(command.data, SplitNames(command.tasks), command.limit);
+  if (!samples.ok()) {
+    const bool is_task = samples.status().message().find("is no LongBench task") != std::string::npos;
+    return samples.status().Annotate(is_task ? "--tasks" : "--data");
+  }
+  int64_t answer = 0;
+  for (const LongBenchSample& sample : *samples) answer = std::max(answer, LongBenchAnswerTokens(sample.task));
+  const Json recipe = {{"data", command.data},
+                       {"tasks", command.tasks},
+                       {"limit", command.limit},
+                       {"max_length", command.max_length},
+                       {"no_chat", command.no_chat}};
+  DUO_ASSIGN_OR_RETURN(EvalRun run, BeginEval(command.eval, "longbench", recipe,
+                                              command.max_length > 0 ? command.max_length + answer : 0));
+  const ModelConfig& c = run.loaded.model.config();
+  const int64_t context = command.eval.common.max_context > 0 ? command.eval.common.max_context : c.trained_context;
+  const int64_t max_tokens = command.max_length > 0 ? command.max_length : context - answer;
+  if (max_tokens < 256) {
+    return Status(StatusCode::kInvalidArgument,
+                  fmt::format("--max-length: {} tokens for a prompt are too few, 256 are needed", max_tokens));
+  }
+  run.loaded.session.max_context = max_tokens + answer;
+  std::optional<ChatTemplate> chat;
+  if (!command.no_chat && !run.tokenizer.chat_template().empty()) {
+    Result<ChatTemplate> recognised = ChatTemplate::Recognise(run.tokenizer);
+    if (!recognised.ok()) return recognised.status().Annotate("--no-chat runs the tasks without it");
+    chat = *recognised;
+  }
+  std::vector<TaskPrompt> prompts;
+  std::string note;
+  for (const LongBenchSample& sample : *samples) {
+    const std::string task = sample.group.empty() ? sample.task : sample.task + " " + sample.group;
+    if (IsChineseTask(sample.task)) note = "Chinese tasks are scored by character, the original's by word.\n";
+    DUO_ASSIGN_OR_RETURN(std::vector<int32_t> ids, PromptIds(run.tokenizer, chat, sample, max_tokens));
+    TaskPrompt prompt{.task = task,
+                      .prompt = {.key = fmt::format("{}/{}", sample.task, sample.index),
+                                 .prompt = [ids = std::move(ids)] { return ids; },
+                                 .score = [&](const std::string& text) { return LongBenchScore(sample, text); }}};
+    prompt.prompt.generate.max_tokens = LongBenchAnswerTokens(sample.task);
+    if (chat && LongBenchUsesChat(sample.task)) {
+      for (const std::string& token : chat->stop_tokens()) {
+        const int32_t id = run.tokenizer.TokenId(token);
+        if (id >= 0) prompt.prompt.generate.stop_ids.push_back(id);
+      }
+    }
+    if (sample.task.starts_with("samsum")) prompt.prompt.generate.stop = {"\n"};  // as the original ends it
+    prompts.push_back(std::move(prompt));
+  }
+  Json extra = {{"chat", chat.has_value()}, {"max_length", max_tokens}};
+  if (!note.empty()) extra["note"] = note;
+  return RunTasks(command.eval, run, prompts, std::move(extra), note);
+}
+
+}  // namespace
+
+void AddEvalLongBench(CLI::App* verb, VerbFunction* run) {
+  auto command = std::make_shared<LongBenchCommand>();
+  CLI::App* longbench =
+      verb->add_subcommand("longbench", "LongBench: questions, summaries, few-shot, code on real texts");
+  AddText(longbench, "--data", &command->data, "a folder",
+          "of <task>.jsonl as downloaded, one such file, or version 2's data.json")
+      ->type_name("DIR|FILE");
+  AddText(longbench, "--tasks", &command->tasks, "names", "separated by commas, as the files are named (default: all)")
+      ->type_name("A,B,..");
+  AddInt(longbench, "--limit", {0, int64_t{1} << 30}, &command->limit, "most samples of each task; 0 = all")
+      ->default_str(std::to_string(command->limit));
+  AddInt(longbench, "--max-length", {0, int64_t{1} << 30}, &command->max_length,
+         "tokens of a prompt: longer ones lose their middle (default: the context less the answer)");
+  longbench->add_flag("--no-chat", command->no_chat, "never use the model's chat template");
+  AddEvalOptions(longbench, &command->eval);
+  longbench->footer(
+      "Example:\n"
+      "  duo eval longbench --data LongBench/data --tasks qasper,hotpotqa --model ~/models/Llama-3.1-8B-Instruct \\\n"
+      "      --pattern learned --sparsity 0.5 --out longbench");
+  longbench->callback([longbench, command, run] {
+    if (longbench->count("--text") > 0)
+      throw CLI::ValidationError("--text", "has no meaning here; --data has the texts");
+    *run = [command] { return Run(*command); };
+  });
+}
+
+}  // namespace duo::cli

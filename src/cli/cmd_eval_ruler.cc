@@ -1,0 +1,121 @@
+// duo eval ruler: RULER's tasks, from its files or made here.
+#include <fmt/format.h>
+
+#include <CLI/App.hpp>
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cli/eval_command.h"
+#include "cli/flags.h"
+#include "cli/task_eval.h"
+#include "eval/ruler.h"
+
+namespace duo::cli {
+namespace {
+
+struct RulerCommand {
+  EvalCommand eval;
+  std::string data;   // empty: samples are made
+  std::string tasks;  // separated by commas; empty: all
+  int64_t length = 4096;
+  int n_samples = 10;
+  int64_t limit = 0;  // of a task's samples from files; 0 = all
+};
+
+Result<std::vector<RulerSample>> Samples(const RulerCommand& command, const EvalRun& run) {
+  std::vector<std::string> tasks = SplitNames(command.tasks);
+  std::vector<RulerSample> samples;
+  if (command.data.empty()) {
+    if (tasks.empty()) tasks = RulerTasks();
+    for (const std::string& task : tasks) {
+      for (int i = 0; i < command.n_samples; ++i) {
+        // The prompt and its answer together have the asked length, as in the original.
+        Result<RulerSample> sample =
+            MakeRulerSample(task, command.length - RulerAnswerTokens(task),
+                            command.eval.common.seed * 1000003 + static_cast<uint64_t>(i), run.text, run.tokenizer);
+        if (!sample.ok()) return sample.status().Annotate("--tasks");
+        samples.push_back(std::move(sample).value());
+      }
+    }
+    return samples;
+  }
+  Result<std::vector<RulerSample>> loaded = LoadRuler(command.data);
+  if (!loaded.ok()) return loaded.status().Annotate("--data");
+  std::map<std::string, int64_t> taken;
+  for (RulerSample& sample : *loaded) {
+    if (!tasks.empty() && std::find(tasks.begin(), tasks.end(), sample.task) == tasks.end()) continue;
+    if (command.limit > 0 && taken[sample.task] >= command.limit) continue;
+    ++taken[sample.task];
+    samples.push_back(std::move(sample));
+  }
+  if (samples.empty()) return Status(StatusCode::kInvalidArgument, "--tasks: none of them is in " + command.data);
+  return samples;
+}
+
+Status Run(const RulerCommand& command) {
+  const Json recipe = {{"data", command.data},
+                       {"tasks", command.tasks},
+                       {"length", command.length},
+                       {"samples", command.n_samples},
+                       {"limit", command.limit}};
+  DUO_ASSIGN_OR_RETURN(EvalRun run, BeginEval(command.eval, "ruler", recipe, command.length));
+  DUO_ASSIGN_OR_RETURN(const std::vector<RulerSample> samples, Samples(command, run));
+  if (!command.data.empty()) {  // their lengths are what they are
+    int64_t longest = 0;
+    for (const RulerSample& sample : samples) {
+      longest = std::max(
+          longest, static_cast<int64_t>(run.tokenizer.Encode(sample.input).size()) + RulerAnswerTokens(sample.task));
+    }
+    const int64_t context = command.eval.common.max_context > 0 ? command.eval.common.max_context
+                                                                : run.loaded.model.config().trained_context;
+    if (context > 0 && longest > context) {
+      return Status(StatusCode::kInvalidArgument, fmt::format("--data: samples of up to {} tokens, the context is {}; "
+                                                              "--max-context sets another",
+                                                              longest, context));
+    }
+    run.loaded.session.max_context = longest;
+  }
+  std::vector<TaskPrompt> prompts;
+  std::map<std::string, int64_t> index;
+  for (const RulerSample& sample : samples) {
+    TaskPrompt prompt{
+        .task = sample.task,
+        .prompt = {
+            .key = fmt::format("{}/{}", sample.task, index[sample.task]++),
+            .prompt = [&] { return run.tokenizer.Encode(sample.input); },
+            .score = [&](const std::string& answer) { return RulerScore(sample.task, answer, sample.outputs); }}};
+    prompt.prompt.generate.max_tokens = RulerAnswerTokens(sample.task);
+    prompts.push_back(std::move(prompt));
+  }
+  return RunTasks(command.eval, run, prompts, Json::object(), "");
+}
+
+}  // namespace
+
+void AddEvalRuler(CLI::App* verb, VerbFunction* run) {
+  auto command = std::make_shared<RulerCommand>();
+  CLI::App* ruler = verb->add_subcommand("ruler", "RULER: retrieval, variable tracking, word counting");
+  AddText(ruler, "--data", &command->data, "a folder",
+          "RULER's own files: <task>/validation.jsonl below DIR (default: samples are made here)")
+      ->type_name("DIR");
+  AddText(ruler, "--tasks", &command->tasks, "names",
+          "separated by commas (default: all; made here: niah_single_1, niah_multikey_1, vt, cwe, fwe)")
+      ->type_name("A,B,..");
+  AddInt(ruler, "--length", {256, int64_t{1} << 30}, &command->length,
+         "tokens of prompt and answer, of samples made here")
+      ->default_str(std::to_string(command->length));
+  AddInt(ruler, "--samples", {1, 100000}, &command->n_samples, "of each task, made here")
+      ->default_str(std::to_string(command->n_samples));
+  AddInt(ruler, "--limit", {0, int64_t{1} << 30}, &command->limit, "most samples of each task of --data; 0 = all")
+      ->default_str(std::to_string(command->limit));
+  AddEvalOptions(ruler, &command->eval);
+  ruler->footer(
+      "Example:\n  duo eval ruler --model ~/models/Llama-3.1-8B --pattern learned --sparsity 0.5 --length 16384");
+  ruler->callback([command, run] { *run = [command] { return Run(*command); }; });
+}
+
+}  // namespace duo::cli

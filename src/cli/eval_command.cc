@@ -1,0 +1,154 @@
+#include "cli/eval_command.h"
+
+#include <fmt/format.h>
+
+#include <CLI/App.hpp>
+#include <cstdlib>
+#include <utility>
+
+#include "base/file.h"
+#include "base/fnv1a.h"
+#include "cli/flags.h"
+#include "cli/json_output.h"
+#include "cli/terminal.h"
+#include "duo/version.h"
+#include "eval/charts.h"
+#include "model/fingerprint.h"
+
+namespace duo::cli {
+namespace {
+
+// As the user typed it, as far as a process can know.
+std::string CommandLine() {
+  const Result<std::string> line = ReadFile("/proc/self/cmdline", size_t{1} << 20);
+  if (!line.ok()) return "duo";
+  std::string out = "duo";
+  size_t at = line->find('\0');
+  while (at != std::string::npos && at + 1 < line->size()) {
+    const size_t end = std::min(line->find('\0', at + 1), line->size());
+    const std::string word = line->substr(at + 1, end - at - 1);
+    const bool plain = !word.empty() && word.find_first_not_of(
+                                            "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+                                            "0123456789-_./,:=@%+") == std::string::npos;
+    if (plain) {
+      out += " " + word;
+    } else {
+      out += " '";
+      for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+      out += "'";
+    }
+    at = end;
+  }
+  return out;
+}
+
+std::string HeadsFingerprint(const HeadChoice& heads) {
+  Fnv1a hash;
+  hash.Add(heads.retrieval.data(), heads.retrieval.size());
+  return hash.Text();
+}
+
+}  // namespace
+
+void AddEvalOptions(CLI::App* verb, EvalCommand* command) {
+  AddText(verb, "--text", &command->text, "a file, a folder or builtin",
+          "long plain text: FILE, FILE.jsonl, FILE.jsonl.zst (key \"text\"), a folder of these, or builtin = made-up "
+          "stories")
+      ->type_name("PATH|builtin")
+      ->default_str(command->text);
+  AddText(verb, "--out", &command->out, "a directory",
+          "keeps every answer as it comes, the result and its picture; the same command goes on with what is there")
+      ->type_name("DIR");
+  AddCommonOptions(verb, &command->common);
+}
+
+SessionOptions EvalRun::FullSession() const {
+  SessionOptions full = loaded.session;
+  full.heads = AllRetrieval(loaded.model.config().n_layers, loaded.model.config().n_kv_heads);
+  return full;
+}
+
+std::vector<EvalMode> EvalRun::Modes() const {
+  std::vector<EvalMode> modes = {{"full", FullSession()}};
+  if (loaded.pattern) modes.push_back({"duo", loaded.session});
+  return modes;
+}
+
+Result<EvalRun> BeginEval(const EvalCommand& command, const std::string& kind, const Json& options, int64_t n_tokens) {
+  Result<TextSource> text = TextSource::Open(command.text);
+  if (!text.ok()) return text.status().Annotate("--text");
+  DUO_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(command.common));
+  DUO_ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::Open(loaded.dir));
+  const ModelConfig& c = loaded.model.config();
+  const int64_t context = command.common.max_context > 0 ? command.common.max_context : c.trained_context;
+  if (context > 0 && n_tokens > context) {
+    return Status(StatusCode::kInvalidArgument,
+                  fmt::format("{} tokens at once, but the context is {}{}", n_tokens, context,
+                              command.common.max_context > 0 ? "; --max-context sets another" : " tokens"));
+  }
+  if (n_tokens > 0) loaded.session.max_context = n_tokens;  // nothing longer will be run
+  const SessionOptions& s = loaded.session;
+  Json recipe = {{"eval", kind},
+                 {"model", c.name},
+                 {"model_fingerprint", ModelFingerprint(loaded.model)},
+                 {"backend", DescribeBackend(*loaded.backend)},
+                 {"compute", ComputeTypeName(s.compute)},
+                 {"kv_type", DTypeName(s.kv_type)},
+                 {"chunk", s.chunk},
+                 {"text", text->identity()},
+                 {"seed", command.common.seed},
+                 {"duo_version", Version()},
+                 {"options", options}};
+  if (loaded.pattern) {
+    recipe["heads"] = HeadsJson(s);
+    recipe["heads_fingerprint"] = HeadsFingerprint(s.heads);
+  }
+  ResultLog log;
+  if (!command.out.empty()) {
+    Result<ResultLog> opened = ResultLog::Open(command.out, kind + ".jsonl", recipe);
+    if (!opened.ok()) return opened.status().Annotate("--out");
+    log = std::move(opened).value();
+    if (log.size() > 0) Note(fmt::format("{} results are there from before", log.size()));
+  }
+  return EvalRun{std::move(loaded), std::move(tokenizer), std::move(text).value(),
+                 std::move(recipe), std::move(log),       command.out};
+}
+
+Status FinishEval(const EvalCommand& command, const EvalRun& run, Json result, const std::string& text) {
+  for (const auto& [key, value] : run.recipe.items()) result[key] = value;
+  result["command"] = CommandLine();
+  result["text_source"] = command.text;
+  if (!command.out.empty()) {
+    const std::string path = command.out + "/" + run.recipe.at("eval").get<std::string>();
+    DUO_RETURN_IF_ERROR(WriteFileAtomic(path + ".json", JsonText(result, 1) + "\n"));
+    Status drawn = WriteChart(result, path + ".svg");
+    if (drawn.ok()) drawn = WriteChart(result, path + ".png");
+    if (!drawn.ok()) Note("no picture: " + drawn.message());  // the numbers are there
+    Note(fmt::format("written to {}.json{}", path, drawn.ok() ? ", .svg and .png" : ""));
+  }
+  return command.common.json ? PrintJson(result) : WriteOut(text);
+}
+
+Result<std::vector<double>> ParseNumbers(const std::string& flag, const std::string& text, double least, double most) {
+  std::vector<double> out;
+  for (size_t at = 0; at <= text.size();) {
+    const size_t end = std::min(text.find(',', at), text.size());
+    const std::string word = text.substr(at, end - at);
+    char* rest = nullptr;
+    double number = std::strtod(word.c_str(), &rest);
+    if (*rest == 'k' || *rest == 'K') {
+      number *= 1024;
+      ++rest;
+    }
+    if (word.empty() || *rest != '\0' || !(number >= least && number <= most)) {
+      return Status(StatusCode::kInvalidArgument,
+                    fmt::format("{}: \"{}\" is no number from {:g} to {:g}; several are separated by commas", flag,
+                                word, least, most));
+    }
+    out.push_back(number);
+    at = end + 1;
+  }
+  return out;
+}
+
+}  // namespace duo::cli

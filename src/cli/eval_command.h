@@ -1,0 +1,64 @@
+// What the measures of `duo eval` share: their flags, what identifies a run, where results go.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "cli/commands.h"
+#include "cli/common_options.h"
+#include "duo/tokenizer.h"
+#include "eval/result_log.h"
+#include "eval/text_source.h"
+
+namespace duo::cli {
+
+struct EvalCommand {
+  CommonOptions common;
+  std::string out;               // directory; empty: nothing is kept
+  std::string text = "builtin";  // TextSource
+};
+
+/// --text, --out and the common flags.
+void AddEvalOptions(CLI::App* verb, EvalCommand* command);
+
+/// One choice of heads that is measured.
+struct EvalMode {
+  std::string name;  // "full", "duo"
+  SessionOptions session;
+};
+
+/// A measure that is set up. Members in the order of their lifetimes.
+struct EvalRun {
+  LoadedModel loaded;
+  Tokenizer tokenizer;
+  TextSource text;
+  Json recipe;  // all that decides the results
+  ResultLog log;
+  std::string out;
+
+  /// "full", and "duo" when there is a pattern.
+  std::vector<EvalMode> Modes() const;
+  SessionOptions FullSession() const;
+};
+
+/// Opens model, tokenizer and text and, with --out, the log of earlier results. `kind`: "niah"...; `options` are the
+/// measure's own, which the recipe takes up. `n_tokens`: the longest sequence, checked against the model's context; 0 =
+/// not known yet.
+Result<EvalRun> BeginEval(const EvalCommand& command, const std::string& kind, const Json& options, int64_t n_tokens);
+
+/// Adds what identifies the run to `result`, writes it to OUT/<kind>.json with its picture OUT/<kind>.svg and .png
+/// where gnuplot is installed, and prints it: JSON with --json, else `text`.
+Status FinishEval(const EvalCommand& command, const EvalRun& run, Json result, const std::string& text);
+
+/// "512,2k,128k" or "0,0.5,1": numbers separated by commas, k = 1024 times. kInvalidArgument names the flag.
+Result<std::vector<double>> ParseNumbers(const std::string& flag, const std::string& text, double least, double most);
+
+void AddEvalNiah(CLI::App* verb, VerbFunction* run);
+void AddEvalPerplexity(CLI::App* verb, VerbFunction* run);
+void AddEvalCertify(CLI::App* verb, VerbFunction* run);
+void AddEvalLongBench(CLI::App* verb, VerbFunction* run);
+void AddEvalRuler(CLI::App* verb, VerbFunction* run);
+
+}  // namespace duo::cli

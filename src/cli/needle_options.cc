@@ -1,0 +1,119 @@
+#include "cli/needle_options.h"
+
+#include <CLI/App.hpp>
+#include <algorithm>
+#include <utility>
+
+#include "cli/flags.h"
+#include "cli/task_eval.h"
+
+namespace duo::cli {
+namespace {
+
+constexpr const char* PresetName(NeedlePreset preset) {
+  return preset == NeedlePreset::kClassic ? "classic" : preset == NeedlePreset::kPasskey ? "passkey" : "code";
+}
+
+}  // namespace
+
+void AddNeedleOptions(CLI::App* verb, NeedleOptions* options) {
+  verb->option_defaults()->group("Needles");
+  AddText(verb, "--lengths", &options->lengths, "numbers", "tokens of a prompt, separated by commas; 4k = 4096")
+      ->type_name("A,B,..")
+      ->default_str(options->lengths);
+  AddText(verb, "--depths", &options->depths, "numbers", "shares of the text before the needle, 0..1")
+      ->type_name("A,B,..")
+      ->default_str(options->depths);
+  AddInt(verb, "--texts", {1, 100000}, &options->n_seeds, "texts per length and depth")
+      ->default_str(std::to_string(options->n_seeds));
+  AddChoice(
+      verb, "--preset",
+      std::vector<std::pair<std::string, NeedlePreset>>{
+          {"passkey", NeedlePreset::kPasskey}, {"code", NeedlePreset::kCode}, {"classic", NeedlePreset::kClassic}},
+      {}, &options->preset,
+      "passkey: words to remember. code: a number of a person. classic: the sandwich in San Francisco")
+      ->default_str(PresetName(options->preset));
+  AddInt(verb, "--needles", {1, 20}, &options->n_needles, "passkeys or codes in one text, each asked for")
+      ->default_str(std::to_string(options->n_needles));
+  AddTexts(verb, "--needle", &options->needles, "a sentence of your own to hide instead, repeatable");
+  AddText(verb, "--question", &options->question, "a question", "what is asked for it, as it goes behind the text")
+      ->type_name("TEXT");
+  AddText(verb, "--keywords", &options->keywords, "words", "what the answer must have, separated by commas")
+      ->type_name("A,B,..");
+  AddInt(verb, "--max-tokens", {1, 4096}, &options->max_answer, "most tokens of an answer")
+      ->default_str(std::to_string(options->max_answer));
+  verb->option_defaults()->group("OPTIONS");
+}
+
+Result<NeedleGrid> GridOf(const NeedleOptions& options) {
+  NeedleGrid grid;
+  DUO_ASSIGN_OR_RETURN(const std::vector<double> lengths, ParseNumbers("--lengths", options.lengths, 64, 1 << 30));
+  for (const double length : lengths) grid.lengths.push_back(static_cast<int64_t>(length));
+  DUO_ASSIGN_OR_RETURN(grid.depths, ParseNumbers("--depths", options.depths, 0, 1));
+  const auto twice = [](auto values) {
+    std::sort(values.begin(), values.end());
+    return std::adjacent_find(values.begin(), values.end()) != values.end();
+  };
+  if (twice(grid.lengths)) return Status(StatusCode::kInvalidArgument, "--lengths: one of them comes twice");
+  if (twice(grid.depths)) return Status(StatusCode::kInvalidArgument, "--depths: one of them comes twice");
+  grid.n_seeds = options.n_seeds;
+  const bool own = !options.needles.empty();
+  if (own != !options.question.empty() || own != !options.keywords.empty()) {
+    return Status(StatusCode::kInvalidArgument, "--needle, --question and --keywords go together");
+  }
+  if (own && options.n_needles != 1) {
+    return Status(StatusCode::kInvalidArgument, "--needles: with --needle, give as many --needle");
+  }
+  return grid;
+}
+
+Json RecipeOf(const NeedleOptions& options, const NeedleGrid& grid) {
+  Json recipe = {{"lengths", grid.lengths},
+                 {"depths", grid.depths},
+                 {"n_seeds", grid.n_seeds},
+                 {"n_needles", options.n_needles},
+                 {"max_answer", options.max_answer}};
+  if (options.needles.empty()) {
+    recipe["preset"] = PresetName(options.preset);
+  } else {
+    recipe["needles"] = options.needles;
+    recipe["question"] = options.question;
+    recipe["keywords"] = options.keywords;
+  }
+  return recipe;
+}
+
+Result<NeedleOutcome> MeasureNeedles(EvalRun& run, const NeedleOptions& options, const NeedleGrid& grid,
+                                     const std::string& name, const SessionOptions& session,
+                                     const ProgressCallback& progress) {
+  const int64_t longest = *std::max_element(grid.lengths.begin(), grid.lengths.end());
+  const uint64_t first_seed = run.recipe.at("seed").get<uint64_t>();
+  const NeedleSource source = [&](int index) -> Result<NeedleText> {
+    const uint64_t seed = first_seed + static_cast<uint64_t>(index);
+    NeedleText out;
+    DUO_ASSIGN_OR_RETURN(out.text, run.text.Take(longest, seed, run.tokenizer));
+    if (options.needles.empty()) {
+      DUO_ASSIGN_OR_RETURN(out.task, MakeNeedleTask(options.preset, options.n_needles, seed));
+    } else {
+      out.task.needles = options.needles;
+      out.task.questions = {{options.question, SplitNames(options.keywords)}};
+    }
+    out.task.max_answer = options.max_answer;
+    return out;
+  };
+  DUO_ASSIGN_OR_RETURN(PromptRunner runner, PromptRunner::Create(run.loaded.model, run.tokenizer, session));
+  DUO_ASSIGN_OR_RETURN(const std::vector<NeedleResult> results,
+                       RunNeedles(name, grid, source, run.tokenizer, &runner, &run.log, progress));
+  NeedleOutcome outcome;
+  for (const NeedleResult& r : results) {
+    outcome.mean += r.reply.score;
+    outcome.kv_bytes = std::max(outcome.kv_bytes, r.reply.kv_bytes);
+    outcome.n_prompt += r.reply.n_prompt;
+    outcome.n_reused += r.reply.n_reused;
+  }
+  outcome.mean /= static_cast<double>(std::max<size_t>(results.size(), 1));
+  outcome.table = NeedleTable(grid, results);
+  return outcome;
+}
+
+}  // namespace duo::cli

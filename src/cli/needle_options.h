@@ -1,0 +1,44 @@
+// Flags of needle tests, which `duo eval niah` and `duo eval certify` share.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "cli/eval_command.h"
+#include "eval/needle.h"
+
+namespace duo::cli {
+
+struct NeedleOptions {
+  std::string lengths = "1k,2k,4k,8k";
+  std::string depths = "0,0.25,0.5,0.75,1";
+  int n_seeds = 2;
+  int n_needles = 1;
+  NeedlePreset preset = NeedlePreset::kPasskey;
+  std::vector<std::string> needles;  // the user's own, instead of a preset
+  std::string question;
+  std::string keywords;  // separated by commas
+  int64_t max_answer = 48;
+};
+
+void AddNeedleOptions(CLI::App* verb, NeedleOptions* options);
+
+/// kInvalidArgument names the flag: numbers, and a needle without question or key words.
+Result<NeedleGrid> GridOf(const NeedleOptions& options);
+/// What decides the scores.
+Json RecipeOf(const NeedleOptions& options, const NeedleGrid& grid);
+
+struct NeedleOutcome {
+  double mean = 0;
+  std::vector<std::vector<double>> table;  // [depths][lengths]
+  uint64_t kv_bytes = 0;                   // of the longest prompt
+  int64_t n_prompt = 0;                    // tokens of all prompts
+  int64_t n_reused = 0;
+};
+/// Runs the grid with one choice of heads; `name` keeps its results apart in the run's log.
+Result<NeedleOutcome> MeasureNeedles(EvalRun& run, const NeedleOptions& options, const NeedleGrid& grid,
+                                     const std::string& name, const SessionOptions& session,
+                                     const ProgressCallback& progress);
+
+}  // namespace duo::cli

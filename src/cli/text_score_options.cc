@@ -1,0 +1,56 @@
+#include "cli/text_score_options.h"
+
+#include <CLI/App.hpp>
+#include <algorithm>
+#include <optional>
+
+#include "cli/flags.h"
+
+namespace duo::cli {
+
+void AddTextScoreOptions(CLI::App* verb, TextScoreOptions* options) {
+  verb->option_defaults()->group("Text");
+  AddInt(verb, "--context", {2, int64_t{1} << 24}, &options->context, "tokens of a window of the text")
+      ->default_str(std::to_string(options->context));
+  AddInt(
+      verb, "--stride", {1, int64_t{1} << 24}, &options->stride,
+      "tokens between windows; of all but the first only so many at the end are scored (default: half of --context)");
+  AddInt(verb, "--windows", {0, int64_t{1} << 30}, &options->n_windows, "most windows; 0 = the whole text")
+      ->default_str(std::to_string(options->n_windows));
+  AddText(verb, "--full-logits", &options->full_logits, "a file",
+          "safetensors file of full attention's logits: written when it is missing, used when it is there")
+      ->type_name("FILE");
+  verb->option_defaults()->group("OPTIONS");
+}
+
+Json RecipeOf(const TextScoreOptions& options) {
+  const WindowOptions windows = options.windows();
+  return {{"context", windows.context}, {"stride", windows.stride}, {"windows", windows.n_windows}};
+}
+
+Result<TextScores> MeasureText(EvalRun& run, const TextScoreOptions& options, const std::vector<SessionOptions>& modes,
+                               const ProgressCallback& progress) {
+  const WindowOptions window = options.windows();
+  // Of the built-in text as much as the windows take.
+  const int64_t n_builtin = window.context + window.stride * std::max<int64_t>(window.n_windows, 1);
+  DUO_ASSIGN_OR_RETURN(const std::string text, run.text.Whole(n_builtin, run.tokenizer));
+  const std::vector<int32_t> ids = run.tokenizer.Encode(text, SpecialTokens::kNone);
+  Result<std::vector<Window>> windows = MakeWindows(ids, run.tokenizer.bos_id(), window);
+  if (!windows.ok()) return windows.status().Annotate("--text");
+  std::optional<FullLogits> saved;
+  if (!options.full_logits.empty()) {
+    int64_t n_rows = 0;
+    for (const Window& w : *windows) n_rows += static_cast<int64_t>(w.ids.size()) - w.begin;
+    Json recipe = RecipeOf(options);
+    for (const char* key : {"model_fingerprint", "backend", "compute", "kv_type", "chunk", "text"}) {
+      recipe[key] = run.recipe.at(key);
+    }
+    Result<FullLogits> opened =
+        FullLogits::Open(options.full_logits, recipe, n_rows, run.loaded.model.config().vocab_size);
+    if (!opened.ok()) return opened.status().Annotate("--full-logits");
+    saved = std::move(opened).value();
+  }
+  return ScoreText(run.loaded.model, *windows, run.FullSession(), modes, saved ? &*saved : nullptr, &run.log, progress);
+}
+
+}  // namespace duo::cli

@@ -1,0 +1,59 @@
+// What a choice of heads costs and saves on one model, measured: the file certificate.json beside a pattern.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "duo/result.h"
+
+namespace duo {
+
+/// One sparsity.
+struct CertifyRow {
+  double sparsity = 0;
+  int n_retrieval = 0;  // heads
+  double perplexity = 0;
+  double kld = 0, kld_error = 0;    // mean over scored tokens against full attention, nats; standard error
+  double top1 = 0, top1_error = 0;  // share of tokens with the same most likely token
+  double niah = 0;                  // mean needle score
+  uint64_t kv_bytes = 0;            // at the depth of decode_ms
+  double decode_ms = 0;             // per token
+};
+
+/// What a user is willing to lose; none = not bounded.
+struct CertifyBounds {
+  std::optional<double> max_kld;
+  std::optional<double> min_niah;
+};
+
+/// Index of the row with the highest sparsity that keeps the bounds; none when no row does.
+std::optional<size_t> ChooseRow(const std::vector<CertifyRow>& rows, const CertifyBounds& bounds);
+
+Json ToJson(const CertifyRow& row);
+/// kCorrupt names the member.
+Result<CertifyRow> CertifyRowOf(const Json& json, const std::string& where);
+
+/// The part of certificate.json that other verbs read.
+struct Certificate {
+  std::string model;
+  std::string model_fingerprint;
+  CertifyRow chosen;
+  double full_niah = 0;
+  uint64_t full_kv_bytes = 0;
+};
+inline constexpr const char* kCertificateFile = "certificate.json";
+
+/// kCorrupt: "<where>: <member>: ...".
+Result<Certificate> CertificateOf(const Json& json, const std::string& where);
+
+/// `directory`/certificate.json; nothing when there is none. kCorrupt names file and member.
+Result<std::optional<Certificate>> LoadCertificate(const std::string& directory);
+
+/// "measured at sparsity 0.5: KL divergence 0.0012 nats, top-1 agreement 99.1 %, needles 0.98 (full attention 1.00), KV
+/// memory 51 %".
+std::string Describe(const Certificate& certificate);
+
+}  // namespace duo

@@ -1,0 +1,26 @@
+// Pictures of evaluation results, made from the JSON that `duo eval` writes (docs/formats.md).
+#pragma once
+
+#include <string>
+
+#include "base/json.h"
+#include "duo/result.h"
+
+namespace duo {
+
+/// A drawing for heads/gnuplot.h.
+struct Chart {
+  int width = 0;  // pixels
+  int height = 0;
+  std::string script;
+};
+
+/// The picture of one result: niah a heat map per mode, perplexity the divergence by position, certify the trade-off
+/// curve, ruler and longbench bars per task. `where` (usually the file) begins messages. kCorrupt: a member is missing
+/// or has another type; kInvalidArgument: a kind of result that has no picture.
+Result<Chart> ChartOf(const Json& result, const std::string& where);
+
+/// The same written to `path` (.svg or .png). Errors also as WriteImage.
+Status WriteChart(const Json& result, const std::string& path);
+
+}  // namespace duo

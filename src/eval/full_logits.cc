@@ -1,0 +1,95 @@
+#include "eval/full_logits.h"
+
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+#include "base/file.h"
+#include "checkpoint/safetensors.h"
+
+namespace duo {
+namespace {
+
+constexpr size_t kMostHeaderBytes = size_t{1} << 20;
+constexpr size_t kAlign = 64;  // of the rows in the file
+
+// The header's metadata must be texts: the recipe is JSON in one of them.
+std::string Header(const Json& recipe, int64_t n_rows, int64_t vocab) {
+  const auto bytes = static_cast<uint64_t>(n_rows) * static_cast<uint64_t>(vocab) * sizeof(float);
+  const Json json = {
+      {"__metadata__", {{"recipe", JsonText(recipe)}}},
+      {"logits", {{"dtype", "F32"}, {"shape", {n_rows, vocab}}, {"data_offsets", {uint64_t{0}, bytes}}}}};
+  std::string text = JsonText(json);
+  text.resize((text.size() + 8 + kAlign - 1) / kAlign * kAlign - 8, ' ');
+  std::string out(8, '\0');
+  uint64_t length = text.size();
+  for (char& byte : out) {
+    byte = static_cast<char>(length & 0xff);
+    length >>= 8;
+  }
+  return out + text;
+}
+
+Status CheckRecipe(const MappedFile& file, const Json& recipe, const std::string& path) {
+  uint64_t length = 0;
+  for (size_t i = 0; i < 8; ++i) length |= uint64_t{file.data()[i]} << (8 * i);
+  const std::string_view text(reinterpret_cast<const char*>(file.data()) + 8, static_cast<size_t>(length));
+  DUO_ASSIGN_OR_RETURN(const Json header, ParseJson(text, path));
+  const auto metadata = header.find("__metadata__");
+  if (metadata == header.end()) return Status(StatusCode::kCorrupt, path + ": __metadata__: missing");
+  DUO_ASSIGN_OR_RETURN(const std::string stored, JsonString(*metadata, "recipe", path + ": __metadata__"));
+  DUO_ASSIGN_OR_RETURN(const Json then, ParseJson(stored, path + ": recipe"));
+  const std::string difference = JsonDifference(then, recipe);
+  if (difference.empty()) return OkStatus();
+  return Status(StatusCode::kInvalidArgument,
+                path + ": these logits were made with " + difference + "; name another file, or remove this one");
+}
+
+}  // namespace
+
+Result<FullLogits> FullLogits::Open(const std::string& path, const Json& recipe, int64_t n_rows, int64_t vocab) {
+  FullLogits out;
+  out.vocab_ = vocab;
+  if (!FileExists(path)) {
+    DUO_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
+    out.writer_ = std::make_unique<AtomicFile>(std::move(file));
+    out.missing_ = n_rows;
+    DUO_RETURN_IF_ERROR(out.writer_->Write(Header(recipe, n_rows, vocab)));
+    return out;
+  }
+  DUO_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
+  DUO_ASSIGN_OR_RETURN(const safetensors::Header header, safetensors::ParseHeader(file.data(), file.size(), path));
+  const auto entry = header.find("logits");
+  if (entry == header.end() || entry->second.type != safetensors::Type::kF32) {
+    return Status(StatusCode::kCorrupt, path + ": logits: missing, or not F32; it is no file of full logits");
+  }
+  DUO_RETURN_IF_ERROR(CheckRecipe(file, recipe, path));
+  if (entry->second.shape != std::vector<int64_t>{n_rows, vocab}) {
+    return Status(StatusCode::kCorrupt, path + ": logits: expected the shape [" + std::to_string(n_rows) + ", " +
+                                            std::to_string(vocab) + "]");
+  }
+  if (entry->second.begin % alignof(float) != 0) {
+    return Status(StatusCode::kCorrupt, path + ": logits: do not begin at a multiple of 4 bytes");
+  }
+  out.rows_ = reinterpret_cast<const float*>(file.data() + entry->second.begin);
+  out.mapped_ = std::move(file);
+  return out;
+}
+
+std::span<const float> FullLogits::row(int64_t i) const {
+  DUO_CHECK(is_complete(), "rows are read from a complete file");
+  return {rows_ + i * vocab_, static_cast<size_t>(vocab_)};
+}
+
+Status FullLogits::Append(std::span<const float> row) {
+  DUO_CHECK(missing_ > 0 && static_cast<int64_t>(row.size()) == vocab_, "a row too many, or of another size");
+  --missing_;
+  return writer_->Write(row.data(), row.size_bytes());
+}
+
+Status FullLogits::Finish() {
+  DUO_CHECK(is_complete() || missing_ == 0, "rows are missing");
+  return is_complete() ? OkStatus() : writer_->Commit();
+}
+
+}  // namespace duo

@@ -1,0 +1,288 @@
+#include "eval/perplexity.h"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "backend/backend.h"
+#include "base/cancelled.h"
+#include "base/clock.h"
+#include "base/parallel.h"
+
+namespace duo {
+namespace {
+
+constexpr int64_t kRowBytes = int64_t{64} << 20;  // of one session's rows that are compared at a time
+constexpr int64_t kFirstBucket = 128;
+
+size_t ArgMax(std::span<const float> row) {
+  return static_cast<size_t>(std::max_element(row.begin(), row.end()) - row.begin());
+}
+
+double LogSumExp(std::span<const float> row, double max) {
+  double sum = 0;
+  for (const float x : row) sum += std::exp(double{x} - max);
+  return max + std::log(sum);
+}
+
+/// What is appended to the log for a window, and back.
+Json ToRecord(const TextScores& scores) {
+  Json modes = Json::array();
+  for (const TokenScores& mode : scores.modes) {
+    modes.push_back({{"nll", mode.nll}, {"kld", mode.kld}, {"top1", mode.top1}});
+  }
+  return {{"positions", scores.positions}, {"full_nll", scores.full_nll}, {"modes", std::move(modes)}};
+}
+
+Status AppendRecord(const Json& record, const std::string& where, TextScores* scores) {
+  const auto numbers = [&](const Json& object, const char* key, auto* out) -> Status {
+    const auto array = object.find(key);
+    if (array == object.end() || !array->is_array())
+      return Status(StatusCode::kCorrupt, where + ": " + key + ": missing");
+    for (const Json& x : *array) {
+      if (!x.is_number()) return Status(StatusCode::kCorrupt, where + ": " + key + ": expected numbers");
+      out->push_back(x.get<typename std::remove_pointer_t<decltype(out)>::value_type>());
+    }
+    return OkStatus();
+  };
+  DUO_RETURN_IF_ERROR(numbers(record, "positions", &scores->positions));
+  DUO_RETURN_IF_ERROR(numbers(record, "full_nll", &scores->full_nll));
+  const auto modes = record.find("modes");
+  if (modes == record.end() || !modes->is_array() || modes->size() != scores->modes.size()) {
+    return Status(StatusCode::kCorrupt, where + ": modes: expected " + std::to_string(scores->modes.size()));
+  }
+  for (size_t m = 0; m < scores->modes.size(); ++m) {
+    const Json& mode = (*modes)[m];
+    if (!mode.is_object()) return Status(StatusCode::kCorrupt, where + ": modes: expected objects");
+    DUO_RETURN_IF_ERROR(numbers(mode, "nll", &scores->modes[m].nll));
+    DUO_RETURN_IF_ERROR(numbers(mode, "kld", &scores->modes[m].kld));
+    DUO_RETURN_IF_ERROR(numbers(mode, "top1", &scores->modes[m].top1));
+  }
+  return OkStatus();
+}
+
+/// Runs windows through all sessions side by side.
+class Scorer {
+ public:
+  Scorer(const Model& model, FullLogits* saved) : model_(model), saved_(saved) {
+    const int64_t vocab = model.config().vocab_size;
+    n_rows_ = std::clamp<int64_t>(kRowBytes / (vocab * static_cast<int64_t>(sizeof(float))), 16, 512);
+  }
+
+  Status Create(const SessionOptions& full, std::span<const SessionOptions> modes) {
+    if (saved_ == nullptr || !saved_->is_complete()) {
+      DUO_ASSIGN_OR_RETURN(full_, Session::Create(model_, full));
+    }
+    for (const SessionOptions& mode : modes) {
+      DUO_ASSIGN_OR_RETURN(Session session, Session::Create(model_, mode));
+      modes_.push_back(std::move(session));
+    }
+    return OkStatus();
+  }
+
+  /// Leaves out rows of the saved file.
+  void SkipSaved(int64_t n) { next_saved_ += n; }
+
+  /// `only_full`: the window's scores are known, its rows are wanted for the file.
+  Result<TextScores> Run(const Window& window, bool only_full, const ProgressCallback& progress) {
+    TextScores scores;
+    scores.modes.resize(only_full ? 0 : modes_.size());
+    const auto n = static_cast<int64_t>(window.ids.size());
+    // The token at a position is predicted from the one before: rows [begin - 1, n - 1).
+    const int64_t first = window.begin - 1;
+    std::vector<Session*> sessions;
+    if (full_) sessions.push_back(&*full_);
+    for (size_t m = 0; m < scores.modes.size(); ++m) sessions.push_back(&modes_[m]);
+    for (Session* session : sessions) {
+      DUO_RETURN_IF_ERROR(session->Rewind(0));
+      if (first == 0) continue;
+      DUO_RETURN_IF_ERROR(session->Prefill(std::span(window.ids).first(static_cast<size_t>(first)), progress));
+    }
+    std::vector<float> full_rows, rows;
+    for (int64_t begin = first; begin < n - 1; begin += n_rows_) {
+      if (progress && !progress({.stage = "perplexity"})) return Cancelled();
+      const int64_t end = std::min(n - 1, begin + n_rows_);
+      DUO_RETURN_IF_ERROR(FullRows(window, begin, end, &full_rows));
+      for (int64_t at = begin; at < end; ++at) scores.positions.push_back(at + 1);
+      for (size_t m = 0; m < scores.modes.size(); ++m) {
+        DUO_RETURN_IF_ERROR(Rows(&modes_[m], window, begin, end, &rows));
+        Compare(window, begin, end, full_rows, rows, m == 0 ? &scores.full_nll : nullptr, &scores.modes[m]);
+      }
+      if (scores.modes.empty() && !only_full) {
+        Compare(window, begin, end, full_rows, full_rows, &scores.full_nll, nullptr);
+      }
+    }
+    return scores;
+  }
+
+ private:
+  static Status Rows(Session* session, const Window& window, int64_t begin, int64_t end, std::vector<float>* rows) {
+    rows->clear();
+    const auto ids = std::span(window.ids).subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
+    return session->PrefillWithLogits(ids, begin, end, [rows](int64_t, std::span<const float> logits) {
+      rows->insert(rows->end(), logits.begin(), logits.end());
+      return OkStatus();
+    });
+  }
+
+  Status FullRows(const Window& window, int64_t begin, int64_t end, std::vector<float>* rows) {
+    if (full_) {
+      DUO_RETURN_IF_ERROR(Rows(&*full_, window, begin, end, rows));
+      const auto vocab = static_cast<size_t>(model_.config().vocab_size);
+      for (size_t at = 0; saved_ != nullptr && at < rows->size(); at += vocab) {
+        DUO_RETURN_IF_ERROR(saved_->Append(std::span(*rows).subspan(at, vocab)));
+      }
+      return OkStatus();
+    }
+    rows->clear();
+    for (int64_t at = begin; at < end; ++at) {
+      const std::span<const float> row = saved_->row(next_saved_++);
+      rows->insert(rows->end(), row.begin(), row.end());
+    }
+    return OkStatus();
+  }
+
+  void Compare(const Window& window, int64_t begin, int64_t end, const std::vector<float>& full,
+               const std::vector<float>& other, std::vector<double>* full_nll, TokenScores* out) const {
+    const auto vocab = static_cast<size_t>(model_.config().vocab_size);
+    std::vector<RowScore> scores(static_cast<size_t>(end - begin));
+    ParallelFor(model_.backend()->n_threads(), end - begin, [&](int64_t i, int) {
+      const size_t at = static_cast<size_t>(i) * vocab;
+      scores[static_cast<size_t>(i)] =
+          CompareRows(std::span(full).subspan(at, vocab), std::span(other).subspan(at, vocab),
+                      window.ids[static_cast<size_t>(begin + i + 1)]);
+    });
+    for (const RowScore& score : scores) {
+      if (full_nll != nullptr) full_nll->push_back(score.full_nll);
+      if (out == nullptr) continue;
+      out->nll.push_back(score.nll);
+      out->kld.push_back(score.kld);
+      out->top1.push_back(score.top1);
+    }
+  }
+
+  const Model& model_;
+  FullLogits* saved_;
+  std::optional<Session> full_;
+  std::vector<Session> modes_;
+  int64_t n_rows_;
+  int64_t next_saved_ = 0;
+};
+
+}  // namespace
+
+Result<std::vector<Window>> MakeWindows(std::span<const int32_t> ids, int32_t bos_id, const WindowOptions& options) {
+  const auto bad = [](const std::string& sentence) { return Status(StatusCode::kInvalidArgument, sentence); };
+  if (options.context < 2) return bad("context: " + std::to_string(options.context) + ", expected 2 or more tokens");
+  if (options.stride < 1 || options.stride >= options.context) {
+    return bad("stride: " + std::to_string(options.stride) + ", expected 1.." + std::to_string(options.context - 1));
+  }
+  const int64_t n_bos = bos_id >= 0 ? 1 : 0, n_text = options.context - n_bos;
+  const auto n = static_cast<int64_t>(ids.size());
+  if (n < n_text) {
+    return bad("a text of " + std::to_string(n) + " tokens, one window of --context " +
+               std::to_string(options.context) + " needs " + std::to_string(n_text));
+  }
+  std::vector<Window> windows;
+  for (int64_t at = 0; at + n_text <= n; at += options.stride) {
+    if (options.n_windows > 0 && static_cast<int64_t>(windows.size()) == options.n_windows) break;
+    Window window;
+    if (n_bos > 0) window.ids.push_back(bos_id);
+    const auto text = ids.subspan(static_cast<size_t>(at), static_cast<size_t>(n_text));
+    window.ids.insert(window.ids.end(), text.begin(), text.end());
+    window.begin = at == 0 ? 1 : options.context - options.stride;
+    windows.push_back(std::move(window));
+  }
+  return windows;
+}
+
+MeanError MeanOf(std::span<const double> values) {
+  MeanError out;
+  if (values.empty()) return out;
+  const auto n = static_cast<double>(values.size());
+  for (const double x : values) out.mean += x;
+  out.mean /= n;
+  double squares = 0;
+  for (const double x : values) squares += (x - out.mean) * (x - out.mean);
+  if (values.size() > 1) out.error = std::sqrt(squares / (n - 1) / n);
+  return out;
+}
+
+RowScore CompareRows(std::span<const float> full, std::span<const float> other, int32_t id) {
+  const size_t best_full = ArgMax(full), best_other = ArgMax(other);
+  const double sum_full = LogSumExp(full, double{full[best_full]});
+  const double sum_other = LogSumExp(other, double{other[best_other]});
+  RowScore score;
+  score.full_nll = sum_full - double{full[static_cast<size_t>(id)]};
+  score.nll = sum_other - double{other[static_cast<size_t>(id)]};
+  for (size_t i = 0; i < full.size(); ++i) {
+    const double log_p = double{full[i]} - sum_full, log_q = double{other[i]} - sum_other;
+    score.kld += std::exp(log_p) * (log_p - log_q);
+  }
+  score.kld = std::max(score.kld, 0.0);  // it is never negative; rounding is
+  score.top1 = best_full == best_other ? 1 : 0;
+  return score;
+}
+
+Result<TextScores> ScoreText(const Model& model, const std::vector<Window>& windows, const SessionOptions& full,
+                             std::span<const SessionOptions> modes, FullLogits* saved, ResultLog* log,
+                             const ProgressCallback& progress) {
+  Scorer scorer(model, saved);
+  DUO_RETURN_IF_ERROR(scorer.Create(full, modes));
+  TextScores all;
+  all.modes.resize(modes.size());
+  const bool writes = saved != nullptr && !saved->is_complete();
+  const auto begin = Clock::now();
+  for (size_t i = 0; i < windows.size(); ++i) {
+    const std::string key = "window/" + std::to_string(i);
+    const Json* record = log->Find(key);
+    const ProgressCallback report = [&](const Progress&) {
+      return !progress || progress({.stage = "perplexity",
+                                    .done = static_cast<int64_t>(i),
+                                    .total = static_cast<int64_t>(windows.size()),
+                                    .unit = "windows",
+                                    .seconds = SecondsSince(begin)});
+    };
+    if (record == nullptr || writes) {
+      DUO_ASSIGN_OR_RETURN(const TextScores scores, scorer.Run(windows[i], record != nullptr, report));
+      if (record == nullptr) {
+        DUO_RETURN_IF_ERROR(log->Append(key, ToRecord(scores)));
+        record = log->Find(key);
+      }
+    } else {
+      scorer.SkipSaved(static_cast<int64_t>(windows[i].ids.size()) - windows[i].begin);
+    }
+    DUO_RETURN_IF_ERROR(AppendRecord(*record, key, &all));
+  }
+  if (writes) DUO_RETURN_IF_ERROR(saved->Finish());
+  return all;
+}
+
+std::vector<PositionBucket> BucketsOf(const TextScores& scores, size_t mode) {
+  std::vector<PositionBucket> buckets;
+  const TokenScores& of = scores.modes[mode];
+  for (size_t i = 0; i < scores.positions.size(); ++i) {
+    size_t index = 0;
+    while (scores.positions[i] >= kFirstBucket << index) ++index;
+    while (buckets.size() <= index) {
+      const size_t b = buckets.size();
+      buckets.push_back({.begin = b == 0 ? 0 : kFirstBucket << (b - 1), .end = kFirstBucket << b});
+    }
+    PositionBucket& bucket = buckets[index];
+    ++bucket.n;
+    bucket.full_nll += scores.full_nll[i];
+    bucket.nll += of.nll[i];
+    bucket.kld += of.kld[i];
+    bucket.top1 += of.top1[i];
+  }
+  std::erase_if(buckets, [](const PositionBucket& b) { return b.n == 0; });
+  for (PositionBucket& b : buckets) {
+    const auto n = static_cast<double>(b.n);
+    b.full_nll /= n, b.nll /= n, b.kld /= n, b.top1 /= n;
+  }
+  return buckets;
+}
+
+}  // namespace duo

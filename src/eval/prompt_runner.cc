@@ -1,0 +1,56 @@
+#include "eval/prompt_runner.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/cancelled.h"
+
+namespace duo {
+namespace {
+
+// A copy of the rings per this many tokens or more: at most so many of them, however long the prompts are.
+constexpr int64_t kMostSnapshots = 64;
+
+int64_t SnapshotEvery(const SessionOptions& options, const ModelConfig& config) {
+  if (options.heads.n_layers == 0 || options.heads.sparsity() == 0) return 0;  // nothing is ever lost
+  const int64_t context = options.max_context > 0 ? options.max_context : config.trained_context;
+  const int64_t n_chunks = std::max<int64_t>(1, context / (options.chunk * kMostSnapshots));
+  return n_chunks * options.chunk;
+}
+
+}  // namespace
+
+Result<PromptRunner> PromptRunner::Create(const Model& model, const Tokenizer& tokenizer, SessionOptions options) {
+  options.snapshot_every = SnapshotEvery(options, model.config());
+  DUO_ASSIGN_OR_RETURN(Session session, Session::Create(model, options));
+  return PromptRunner(model, tokenizer, std::move(session));
+}
+
+Result<Reply> PromptRunner::Run(const std::vector<int32_t>& prompt, const GenerateOptions& options,
+                                const ProgressCallback& progress) {
+  const std::vector<int32_t>& had = session_.tokens();
+  const auto limit = std::min(n_prompt_, static_cast<int64_t>(prompt.size()) - 1);  // the last token gives the logits
+  int64_t same = 0;
+  while (same < limit && had[static_cast<size_t>(same)] == prompt[static_cast<size_t>(same)]) ++same;
+  const int64_t keep = same / session_.options().chunk * session_.options().chunk;
+  n_prompt_ = 0;
+  Reply reply;
+  reply.n_prompt = static_cast<int64_t>(prompt.size());
+  // Rewinding takes up the last copy of the rings and runs what is behind it again.
+  const int64_t every = session_.options().snapshot_every;
+  reply.n_reused = every > 0 ? keep / every * every : keep;
+  DUO_RETURN_IF_ERROR(session_.Rewind(keep, progress));
+  const std::vector<int32_t> rest(prompt.begin() + static_cast<std::ptrdiff_t>(keep), prompt.end());
+  const TextCallback go_on = [&](const std::string&) { return !progress || progress({.stage = "answer"}); };
+  DUO_ASSIGN_OR_RETURN(GenerateResult result, Generate(&session_, *model_, tokenizer_, rest, options, go_on, progress));
+  if (result.finish == FinishReason::kCancelled) return Cancelled();
+  n_prompt_ = reply.n_prompt;
+  reply.text = std::move(result.text);
+  reply.n_generated = static_cast<int64_t>(result.tokens.size());
+  reply.prefill_s = result.prefill_seconds;
+  reply.decode_s = result.decode_seconds;
+  reply.kv_bytes = session_.kv_bytes();
+  return reply;
+}
+
+}  // namespace duo
