@@ -228,5 +228,32 @@ class LongBenchTest(CliTest):
         self.fails(2, "--text", *longbench, "--data", self.dir, "--text", "builtin")
 
 
+class ReportTest(CliTest):
+    def test_one_page_of_everything(self):
+        self.ok(*SMALL_NIAH, "--sparsity", 0.5, "--out", self.dir / "needles")
+        self.ok(*PerplexityTest.small, "--sparsity", 0.5, "--out", self.dir / "text")
+        bench = self.ok("bench", *DUO, "--sparsity", 0.5, "--depths", 64, "--decode", 2, "--prefill", 0, "--json").out
+        page = self.dir / "page.html"
+        run = self.ok("report", self.dir / "needles", self.dir / "text", self.file("bench.json", bench), "--out", page)
+        self.assertIn("3 results", run.out)
+        html = page.read_text()
+        for part in ["Needle in a haystack", "Perplexity", "Speed", "duo eval niah --model demo"]:
+            self.assertIn(part, html)
+        if shutil.which("gnuplot"):
+            self.assertEqual(html.count("<svg"), 2)
+        self.assertNotIn("<script", html)
+        for outside in ["src=", "@import", "url("]:
+            self.assertNotIn(outside, html)
+
+    def test_bad_input(self):
+        out = ["--out", self.dir / "page.html"]
+        self.fails(1, "No such file", "report", self.dir / "none.json", *out)
+        self.fails(1, "no result", "report", self.dir, *out)
+        self.fails(2, "is no result", "report", self.file("x.json", "{}"), *out)
+        self.fails(1, "x.json", "report", self.file("x.json", "{"), *out)
+        self.fails(2, "RESULT", "report", *out)
+        self.assertFalse((self.dir / "page.html").exists())
+
+
 if __name__ == "__main__":
     main()

@@ -32,6 +32,7 @@ void AddEval(CLI::App* app, VerbFunction* run);
 void AddIdentify(CLI::App* app, VerbFunction* run);
 void AddLogits(CLI::App* app, VerbFunction* run);
 void AddPattern(CLI::App* app, VerbFunction* run);
+void AddReport(CLI::App* app, VerbFunction* run);
 void AddPlan(CLI::App* app, VerbFunction* run);
 void AddBench(CLI::App* app, VerbFunction* run);
 

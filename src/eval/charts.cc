@@ -52,14 +52,6 @@ std::string Tics(const char* axis, const std::vector<std::string>& labels) {
   return text + ")\n";
 }
 
-// Full attention first.
-std::vector<std::string> ModeNames(const Json& modes) {
-  std::vector<std::string> names;
-  for (const auto& [name, mode] : modes.items()) names.push_back(name);
-  std::stable_partition(names.begin(), names.end(), [](const std::string& name) { return name == "full"; });
-  return names;
-}
-
 Result<Chart> NeedleChart(const Json& result, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(const std::vector<double> lengths, Numbers(result, "lengths", where));
   DUO_ASSIGN_OR_RETURN(const std::vector<double> depths, Numbers(result, "depths", where));
@@ -189,6 +181,13 @@ Result<Chart> TaskChart(const Json& result, const std::string& where) {
 }
 
 }  // namespace
+
+std::vector<std::string> ModeNames(const Json& modes) {
+  std::vector<std::string> names;
+  for (const auto& [name, mode] : modes.items()) names.push_back(name);
+  std::stable_partition(names.begin(), names.end(), [](const std::string& name) { return name == "full"; });
+  return names;
+}
 
 Result<Chart> ChartOf(const Json& result, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(const std::string kind, JsonString(result, "eval", where));

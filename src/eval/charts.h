@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/json.h"
 #include "duo/result.h"
@@ -14,6 +15,9 @@ struct Chart {
   int height = 0;
   std::string script;
 };
+
+/// Keys of an object of modes, full attention first.
+std::vector<std::string> ModeNames(const Json& modes);
 
 /// The picture of one result: niah a heat map per mode, perplexity the divergence by position, certify the trade-off
 /// curve, ruler and longbench bars per task. `where` (usually the file) begins messages. kCorrupt: a member is missing
