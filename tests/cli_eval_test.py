@@ -80,7 +80,19 @@ class GoingOnTest(CliTest):
         before = (out / "niah.jsonl").read_bytes()
         self.fails(2, "heads", *SMALL_NIAH, "--sparsity", 0.25, "--out", out)
         self.fails(2, "seed 0, not 3", *SMALL_NIAH, "--sparsity", 0.5, "--seed", 3, "--out", out)
+        self.fails(2, "pinned_prefix 0, not 100", *SMALL_NIAH, "--sparsity", 0.5, "--pinned-prefix", 100, "--out", out)
+        without = [arg for arg in SMALL_NIAH if arg not in ("--pattern",)]
+        without.remove("demo")
+        self.fails(2, "gates_fingerprint", *without, "--out", out)
         self.assertEqual((out / "niah.jsonl").read_bytes(), before)
+
+    def test_a_certificate_is_for_one_pattern(self):
+        out = self.dir / "out"
+        self.ok(*SMALL_CERTIFY, "--out", out)
+        self.ok("pattern", "choose", "demo", "--sparsity", 0.5, "--out", self.dir / "other")
+        other = [self.dir / "other" if i == SMALL_CERTIFY.index("--pattern") + 1 else arg
+                 for i, arg in enumerate(SMALL_CERTIFY)]  # fmt: skip
+        self.fails(2, "gates_fingerprint", *other, "--out", out)
 
 
 class PerplexityTest(CliTest):
@@ -114,6 +126,7 @@ class PerplexityTest(CliTest):
         short = self.file("short.txt", "Too short.")
         self.fails(2, ["--text", "needs 511"], *self.small, "--sparsity", 0.5, "--text", short)
         self.fails(2, "stride", *self.small, "--sparsity", 0.5, "--stride", 512)
+        self.fails(1, "side by side", *self.small, "--sparsity", 0.5, "--memory", "4MiB")
 
 
 class CertifyTest(CliTest):
@@ -133,6 +146,8 @@ class CertifyTest(CliTest):
         self.assertNotIn("neither --sparsity", run.err)
         full = self.ok(*generate, "--model", "demo", "--threshold", 0)
         self.assertIn("certified with 8 retrieval heads, this run has 16", full.err)
+        self.assertIn("certified with sink 16, recent 64",
+                      self.ok(*generate, "--model", "demo", "--recent", 32).err)  # fmt: skip
         self.assertIn("another model", self.ok(*generate, "--model", self.model_copy("other")).err)
         (out / "pattern" / "certificate.json").write_text("{}")
         self.fails(1, "certificate.json: model", *generate, "--model", "demo")
@@ -156,7 +171,9 @@ class CertifyTest(CliTest):
         self.assertFalse((out / "pattern").exists())
 
     def test_bad_input(self):
-        self.fails(2, "--pattern", "eval", "certify", "--model", "demo")
+        self.fails(2, ["--pattern", "gates"], "eval", "certify", "--model", "demo")
+        self.fails(2, "context", *CERTIFY, "--depth", 40000)
+        self.fails(1, "side by side", *CERTIFY, "--memory", "12MiB")
         self.fails(2, "--sparsities", *SMALL_CERTIFY, "--sparsity", 0.5)
         self.fails(2, "--sparsities", *CERTIFY, "--sparsities", "0,2")
 

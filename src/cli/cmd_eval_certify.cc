@@ -15,6 +15,7 @@
 #include "base/memory_info.h"
 #include "cli/eval_command.h"
 #include "cli/flags.h"
+#include "cli/json_output.h"
 #include "cli/needle_options.h"
 #include "cli/terminal.h"
 #include "cli/text_score_options.h"
@@ -59,6 +60,14 @@ Result<double> LoggedDecodeMs(EvalRun& run, const std::string& name, const Sessi
   return ms;
 }
 
+/// Full attention takes the most: found before the work, not behind it.
+Status CheckDepthFits(const EvalRun& run, int64_t depth) {
+  SessionOptions full = run.FullSession();
+  full.max_context = depth + kDecodeSteps + 1;
+  DUO_ASSIGN_OR_RETURN(const Session session, Session::Create(run.loaded.model, full));
+  return session.CheckFits(full.max_context);
+}
+
 struct Choices {
   std::vector<double> sparsities;
   std::vector<SessionOptions> sessions;
@@ -97,7 +106,7 @@ std::string Table(const std::vector<CertifyRow>& rows, const CertifyRow& full, s
 Status WriteChosen(const EvalRun& run, const SessionOptions& session, const std::string& directory,
                    const Json& certificate) {
   HeadPattern pattern = ToPattern(session.heads, *run.loaded.pattern);
-  pattern.sink = session.sink;
+  pattern.sink = std::max(session.sink, session.pinned_prefix);
   pattern.recent = session.recent;
   DUO_RETURN_IF_ERROR(SaveHeadPattern(pattern, directory));
   return WriteFileAtomic(directory + "/" + kCertificateFile, JsonText(certificate, 1) + "\n");
@@ -111,11 +120,15 @@ Status Run(const CertifyCommand& command) {
                  {"text", RecipeOf(command.text)},
                  {"sparsities", command.sparsities},
                  {"depth", depth}};
+  if (command.eval.common.pattern.empty() || command.eval.common.pattern == "none") {
+    return Status(StatusCode::kInvalidArgument, "--pattern: is missing; its gates are what is measured");
+  }
   EvalCommand eval = command.eval;
   eval.common.sparsity = 0;  // the pattern's gates decide, at every sparsity of the list
-  DUO_ASSIGN_OR_RETURN(EvalRun run, BeginEval(eval, "certify", recipe,
-                                              std::max(longest + command.needle.max_answer, command.text.context)));
-  if (!run.loaded.pattern) return Status(StatusCode::kInvalidArgument, "--pattern: is missing; its gates are measured");
+  const int64_t longest_run =
+      std::max({longest + command.needle.max_answer, command.text.context, depth + kDecodeSteps + 1});
+  DUO_ASSIGN_OR_RETURN(EvalRun run, BeginEval(eval, "certify", recipe, longest_run));
+  DUO_RETURN_IF_ERROR(CheckDepthFits(run, depth).Annotate("--depth"));
   DUO_ASSIGN_OR_RETURN(const Choices choices, MakeChoices(command, run));
 
   ProgressBar bar(ShowProgress(command.eval.common.progress));
@@ -167,6 +180,11 @@ Status Run(const CertifyCommand& command) {
     if (!command.eval.out.empty()) {
       Json certificate = result;
       for (const auto& [key, value] : run.recipe.items()) certificate[key] = value;
+      SessionOptions measured = choices.sessions[*chosen];
+      measured.sink = std::max(measured.sink, measured.pinned_prefix);
+      if (measured.prefill_recent == 0) measured.prefill_recent = measured.recent;
+      certificate["heads"] = HeadsJson(measured);
+      certificate["heads_fingerprint"] = HeadsFingerprint(measured.heads);
       const std::string directory = command.eval.out + "/pattern";
       DUO_RETURN_IF_ERROR(WriteChosen(run, choices.sessions[*chosen], directory, certificate).Annotate("--out"));
       Note("the chosen pattern with its certificate is in " + directory);

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/fnv1a.h"
 #include "cli/eval_command.h"
 #include "cli/flags.h"
 #include "cli/task_eval.h"
@@ -50,12 +51,15 @@ Status Run(const LongBenchCommand& command) {
     return samples.status().Annotate(is_task ? "--tasks" : "--data");
   }
   int64_t answer = 0;
-  for (const LongBenchSample& sample : *samples) answer = std::max(answer, LongBenchAnswerTokens(sample.task));
-  const Json recipe = {{"data", command.data},
-                       {"tasks", command.tasks},
-                       {"limit", command.limit},
-                       {"max_length", command.max_length},
-                       {"no_chat", command.no_chat}};
+  Fnv1a fingerprint;
+  for (const LongBenchSample& sample : *samples) {
+    answer = std::max(answer, LongBenchAnswerTokens(sample.task));
+    fingerprint.Add(sample.prompt.data(), sample.prompt.size());
+    for (const std::string& text : sample.answers) fingerprint.Add(text.data(), text.size());
+  }
+  const Json recipe = {{"data", command.data},       {"tasks", command.tasks},
+                       {"limit", command.limit},     {"max_length", command.max_length},
+                       {"no_chat", command.no_chat}, {"data_fingerprint", fingerprint.Text()}};
   DUO_ASSIGN_OR_RETURN(EvalRun run, BeginEval(command.eval, "longbench", recipe,
                                               command.max_length > 0 ? command.max_length + answer : 0));
   const ModelConfig& c = run.loaded.model.config();
@@ -89,7 +93,6 @@ Status Run(const LongBenchCommand& command) {
         if (id >= 0) prompt.prompt.generate.stop_ids.push_back(id);
       }
     }
-    if (sample.task.starts_with("samsum")) prompt.prompt.generate.stop = {"\n"};  // as the original ends it
     prompts.push_back(std::move(prompt));
   }
   Json extra = {{"chat", chat.has_value()}, {"max_length", max_tokens}};

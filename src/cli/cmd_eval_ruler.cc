@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/fnv1a.h"
 #include "cli/eval_command.h"
 #include "cli/flags.h"
 #include "cli/task_eval.h"
@@ -26,25 +27,28 @@ struct RulerCommand {
   int64_t limit = 0;  // of a task's samples from files; 0 = all
 };
 
-Result<std::vector<RulerSample>> Samples(const RulerCommand& command, const EvalRun& run) {
+Result<std::vector<RulerSample>> MakeSamples(const RulerCommand& command, const EvalRun& run) {
   std::vector<std::string> tasks = SplitNames(command.tasks);
+  if (tasks.empty()) tasks = RulerTasks();
   std::vector<RulerSample> samples;
-  if (command.data.empty()) {
-    if (tasks.empty()) tasks = RulerTasks();
-    for (const std::string& task : tasks) {
-      for (int i = 0; i < command.n_samples; ++i) {
-        // The prompt and its answer together have the asked length, as in the original.
-        Result<RulerSample> sample =
-            MakeRulerSample(task, command.length - RulerAnswerTokens(task),
-                            command.eval.common.seed * 1000003 + static_cast<uint64_t>(i), run.text, run.tokenizer);
-        if (!sample.ok()) return sample.status().Annotate("--tasks");
-        samples.push_back(std::move(sample).value());
-      }
+  for (const std::string& task : tasks) {
+    for (int i = 0; i < command.n_samples; ++i) {
+      // The prompt and its answer together have the asked length, as in the original.
+      Result<RulerSample> sample =
+          MakeRulerSample(task, command.length - RulerAnswerTokens(task),
+                          command.eval.common.seed * 1000003 + static_cast<uint64_t>(i), run.text, run.tokenizer);
+      if (!sample.ok()) return sample.status().Annotate("--tasks");
+      samples.push_back(std::move(sample).value());
     }
-    return samples;
   }
+  return samples;
+}
+
+Result<std::vector<RulerSample>> LoadSamples(const RulerCommand& command) {
+  const std::vector<std::string> tasks = SplitNames(command.tasks);
   Result<std::vector<RulerSample>> loaded = LoadRuler(command.data);
   if (!loaded.ok()) return loaded.status().Annotate("--data");
+  std::vector<RulerSample> samples;
   std::map<std::string, int64_t> taken;
   for (RulerSample& sample : *loaded) {
     if (!tasks.empty() && std::find(tasks.begin(), tasks.end(), sample.task) == tasks.end()) continue;
@@ -57,14 +61,23 @@ Result<std::vector<RulerSample>> Samples(const RulerCommand& command, const Eval
 }
 
 Status Run(const RulerCommand& command) {
-  const Json recipe = {{"data", command.data},
-                       {"tasks", command.tasks},
-                       {"length", command.length},
-                       {"samples", command.n_samples},
-                       {"limit", command.limit}};
-  DUO_ASSIGN_OR_RETURN(EvalRun run, BeginEval(command.eval, "ruler", recipe, command.length));
-  DUO_ASSIGN_OR_RETURN(const std::vector<RulerSample> samples, Samples(command, run));
-  if (!command.data.empty()) {  // their lengths are what they are
+  std::vector<RulerSample> samples;
+  Fnv1a fingerprint;
+  if (!command.data.empty()) {
+    DUO_ASSIGN_OR_RETURN(samples, LoadSamples(command));
+    for (const RulerSample& sample : samples) {
+      fingerprint.Add(sample.input.data(), sample.input.size());
+      for (const std::string& output : sample.outputs) fingerprint.Add(output.data(), output.size());
+    }
+  }
+  const Json recipe = {{"data", command.data},     {"tasks", command.tasks},
+                       {"length", command.length}, {"samples", command.n_samples},
+                       {"limit", command.limit},   {"data_fingerprint", fingerprint.Text()}};
+  DUO_ASSIGN_OR_RETURN(EvalRun run,
+                       BeginEval(command.eval, "ruler", recipe, command.data.empty() ? command.length : 0));
+  if (command.data.empty()) {
+    DUO_ASSIGN_OR_RETURN(samples, MakeSamples(command, run));
+  } else {  // their lengths are what they are
     int64_t longest = 0;
     for (const RulerSample& sample : samples) {
       longest = std::max(

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <CLI/App.hpp>
+#include <algorithm>
 #include <cerrno>
 #include <climits>
 #include <cmath>
@@ -151,12 +152,18 @@ Result<LoadedModel> LoadModel(const CommonOptions& given) {
 void NoteCertificate(const LoadedModel& loaded) {
   if (!loaded.certificate) return;
   const Certificate& c = *loaded.certificate;
+  const SessionOptions& s = loaded.session;
+  const int64_t sink = std::max(s.sink, s.pinned_prefix), prefill = s.prefill_recent > 0 ? s.prefill_recent : s.recent;
   if (c.model_fingerprint != ModelFingerprint(loaded.model)) {
     Note(fmt::format(
         "warning: the pattern's certificate belongs to another model ({}): nothing is known about this one", c.model));
-  } else if (c.chosen.n_retrieval != loaded.session.heads.n_retrieval()) {
+  } else if (HeadsFingerprint(s.heads) != c.heads_fingerprint) {
     Note(fmt::format("warning: the pattern was certified with {} retrieval heads, this run has {}",
                      c.chosen.n_retrieval, loaded.session.heads.n_retrieval()));
+  } else if (sink < c.sink || s.recent != c.recent || prefill != c.prefill_recent) {
+    Note(fmt::format(
+        "warning: the pattern was certified with sink {}, recent {} and prefill-recent {}; this run has {}, {} and {}",
+        c.sink, c.recent, c.prefill_recent, sink, s.recent, prefill));
   } else {
     Note("the pattern was " + Describe(c));
   }

@@ -42,9 +42,9 @@ std::string CommandLine() {
   return out;
 }
 
-std::string HeadsFingerprint(const HeadChoice& heads) {
+std::string GatesFingerprint(const std::vector<double>& gates) {
   Fnv1a hash;
-  hash.Add(heads.retrieval.data(), heads.retrieval.size());
+  hash.Add(gates.data(), gates.size() * sizeof gates[0]);
   return hash.Text();
 }
 
@@ -95,14 +95,16 @@ Result<EvalRun> BeginEval(const EvalCommand& command, const std::string& kind, c
                  {"compute", ComputeTypeName(s.compute)},
                  {"kv_type", DTypeName(s.kv_type)},
                  {"chunk", s.chunk},
+                 {"pinned_prefix", s.pinned_prefix},
+                 {"max_context", command.common.max_context},
                  {"text", text->identity()},
                  {"seed", command.common.seed},
                  {"duo_version", Version()},
                  {"options", options}};
-  if (loaded.pattern) {
-    recipe["heads"] = HeadsJson(s);
-    recipe["heads_fingerprint"] = HeadsFingerprint(s.heads);
-  }
+  // Null without a pattern: another command is then noticed too.
+  recipe["heads"] = loaded.pattern ? HeadsJson(s) : Json();
+  recipe["heads_fingerprint"] = loaded.pattern ? Json(HeadsFingerprint(s.heads)) : Json();
+  recipe["gates_fingerprint"] = loaded.pattern ? Json(GatesFingerprint(loaded.pattern->gates)) : Json();
   ResultLog log;
   if (!command.out.empty()) {
     Result<ResultLog> opened = ResultLog::Open(command.out, kind + ".jsonl", recipe);

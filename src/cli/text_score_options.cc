@@ -36,7 +36,10 @@ Result<TextScores> MeasureText(EvalRun& run, const TextScoreOptions& options, co
   DUO_ASSIGN_OR_RETURN(const std::string text, run.text.Whole(n_builtin, run.tokenizer));
   const std::vector<int32_t> ids = run.tokenizer.Encode(text, SpecialTokens::kNone);
   Result<std::vector<Window>> windows = MakeWindows(ids, run.tokenizer.bos_id(), window);
-  if (!windows.ok()) return windows.status().Annotate("--text");
+  if (!windows.ok()) {
+    const bool is_short = windows.status().message().starts_with("a text of");
+    return is_short ? windows.status().Annotate("--text") : windows.status();
+  }
   std::optional<FullLogits> saved;
   if (!options.full_logits.empty()) {
     int64_t n_rows = 0;

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/file.h"
+#include "base/fnv1a.h"
 
 namespace duo {
 namespace {
@@ -16,11 +17,17 @@ constexpr size_t kMostBytes = size_t{1} << 20;
 std::optional<size_t> ChooseRow(const std::vector<CertifyRow>& rows, const CertifyBounds& bounds) {
   std::optional<size_t> best;
   for (size_t i = 0; i < rows.size(); ++i) {
-    if (bounds.max_kld && rows[i].kld > *bounds.max_kld) continue;
-    if (bounds.min_niah && rows[i].niah < *bounds.min_niah) continue;
+    if (bounds.max_kld && !(rows[i].kld <= *bounds.max_kld)) continue;  // what is no number keeps no bound
+    if (bounds.min_niah && !(rows[i].niah >= *bounds.min_niah)) continue;
     if (!best || rows[i].sparsity > rows[*best].sparsity) best = i;
   }
   return best;
+}
+
+std::string HeadsFingerprint(const HeadChoice& heads) {
+  Fnv1a hash;
+  hash.Add(heads.retrieval.data(), heads.retrieval.size());
+  return hash.Text();
 }
 
 Json ToJson(const CertifyRow& r) {
@@ -52,6 +59,12 @@ Result<Certificate> CertificateOf(const Json& json, const std::string& where) {
   Certificate c;
   DUO_ASSIGN_OR_RETURN(c.model, JsonString(json, "model", where));
   DUO_ASSIGN_OR_RETURN(c.model_fingerprint, JsonString(json, "model_fingerprint", where));
+  DUO_ASSIGN_OR_RETURN(c.heads_fingerprint, JsonString(json, "heads_fingerprint", where));
+  const auto heads = json.find("heads");
+  if (heads == json.end()) return Status(StatusCode::kCorrupt, where + ": heads: missing");
+  DUO_ASSIGN_OR_RETURN(c.sink, JsonInt(*heads, "sink", where + ": heads"));
+  DUO_ASSIGN_OR_RETURN(c.recent, JsonInt(*heads, "recent", where + ": heads"));
+  DUO_ASSIGN_OR_RETURN(c.prefill_recent, JsonInt(*heads, "prefill_recent", where + ": heads"));
   DUO_ASSIGN_OR_RETURN(c.full_niah, JsonNumber(json, "full_niah", where));
   DUO_ASSIGN_OR_RETURN(const int64_t kv_bytes, JsonInt(json, "full_kv_bytes", where));
   c.full_kv_bytes = static_cast<uint64_t>(std::max<int64_t>(kv_bytes, 0));

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "duo/head_pattern.h"
 #include "duo/result.h"
 
 namespace duo {
@@ -36,10 +37,15 @@ Json ToJson(const CertifyRow& row);
 /// kCorrupt names the member.
 Result<CertifyRow> CertifyRowOf(const Json& json, const std::string& where);
 
+/// Which heads a choice makes retrieval heads, as 16 hexadecimal digits.
+std::string HeadsFingerprint(const HeadChoice& heads);
+
 /// The part of certificate.json that other verbs read.
 struct Certificate {
   std::string model;
   std::string model_fingerprint;
+  std::string heads_fingerprint;
+  int64_t sink = 0, recent = 0, prefill_recent = 0;  // that it was measured with
   CertifyRow chosen;
   double full_niah = 0;
   uint64_t full_kv_bytes = 0;

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "base/temp_dir_for_test.h"
 #include "eval/charts.h"
 
@@ -19,6 +21,8 @@ TEST(ChooseRow, TakesTheHighestSparsityThatKeepsTheBounds) {
   EXPECT_EQ(ChooseRow(rows, {.max_kld = 0.1, .min_niah = 0.99}), 3u);
   EXPECT_EQ(ChooseRow(rows, {.max_kld = 0.2, .min_niah = {}}), 2u);  // the bound itself is kept
   EXPECT_EQ(ChooseRow(rows, {.max_kld = {}, .min_niah = 1.01}), std::nullopt);
+  rows[2].kld = std::nan("");
+  EXPECT_EQ(ChooseRow(rows, {.max_kld = 1, .min_niah = {}}), 1u);
   EXPECT_EQ(ChooseRow({}, {}), std::nullopt);
 }
 
@@ -29,12 +33,15 @@ TEST(Certificate, IsReadAndDescribed) {
   row.sparsity = 0.5, row.kld = 0.0125, row.top1 = 0.991, row.niah = 0.98, row.kv_bytes = 512;
   Json json = {{"model", "m"},
                {"model_fingerprint", "ab"},
+               {"heads_fingerprint", "cd"},
+               {"heads", {{"sink", 4}, {"recent", 16}, {"prefill_recent", 16}}},
                {"full_niah", 1.0},
                {"full_kv_bytes", 1024},
                {"chosen", ToJson(row)}};
   dir.Write("certificate.json", json.dump());
   const Certificate c = LoadCertificate(dir.path()).value().value();
   EXPECT_EQ(c.model_fingerprint, "ab");
+  EXPECT_EQ(c.recent, 16);
   EXPECT_EQ(c.chosen.kld, row.kld);
   EXPECT_EQ(Describe(c),
             "measured at sparsity 0.5: KL divergence 0.013 nats, top-1 agreement 99.1 %, needles 0.98 (full attention "

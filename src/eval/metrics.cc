@@ -227,10 +227,10 @@ char ChosenLetter(std::string_view prediction) {
   std::string text(prediction);
   std::erase(text, '*');
   for (const char* lead : {"The correct answer is (", "The correct answer is "}) {
-    const size_t at = text.find(lead);
-    if (at == std::string::npos) continue;
-    const size_t letter = at + std::string_view(lead).size();
-    if (letter < text.size() && text[letter] >= 'A' && text[letter] <= 'D') return text[letter];
+    for (size_t at = text.find(lead); at != std::string::npos; at = text.find(lead, at + 1)) {
+      const size_t letter = at + std::string_view(lead).size();
+      if (letter < text.size() && text[letter] >= 'A' && text[letter] <= 'D') return text[letter];
+    }
   }
   return 0;
 }

@@ -86,6 +86,7 @@ TEST(ChosenLetter, ByHand) {
   EXPECT_EQ(ChosenLetter("The correct answer is (B)."), 'B');
   EXPECT_EQ(ChosenLetter("**The correct answer is C**"), 'C');
   EXPECT_EQ(ChosenLetter("The correct answer is (E)"), 0);
+  EXPECT_EQ(ChosenLetter("The correct answer is (insert): The correct answer is (D)"), 'D');
   EXPECT_EQ(ChosenLetter("B"), 0);
   EXPECT_EQ(ChosenLetter("The correct answer is "), 0);
   EXPECT_EQ(ChosenLetter(""), 0);

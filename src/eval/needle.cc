@@ -1,33 +1,37 @@
 #include "eval/needle.h"
 
 #include <algorithm>
-#include <cctype>
 #include <cmath>
 #include <utility>
 
 #include "base/clock.h"
 #include "text/builtin_book.h"
+#include "text/normalizer.h"
 #include "text/passkey_words.h"
+#include "text/utf8.h"
 
 namespace duo {
 namespace {
 
-std::string Lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+// A letter or digit of a script that writes blanks between words; where it does not, every character ends a word.
+bool IsWordLetter(char32_t c) { return c < 0x2E80 && IsWordCharacter(c); }
+
+std::u32string LowerCodePoints(std::string_view text) {
+  const std::string lower = LowercaseText(text);
+  std::u32string out;
+  for (size_t at = 0; at < lower.size();) {
+    const Utf8Step step = NextUtf8(lower, at);
+    out.push_back(step.code_point);
+    at += step.n_bytes;
+  }
   return out;
 }
 
-bool IsWordByte(char c) {
-  const auto byte = static_cast<unsigned char>(c);
-  return std::isalnum(byte) != 0 || byte >= 0x80;
-}
-
-bool HasWord(std::string_view text, std::string_view word) {
-  for (size_t at = text.find(word); at != std::string_view::npos; at = text.find(word, at + 1)) {
+bool HasWord(std::u32string_view text, std::u32string_view word) {
+  for (size_t at = text.find(word); at != std::u32string_view::npos; at = text.find(word, at + 1)) {
     const size_t end = at + word.size();
-    const bool begins = at == 0 || !IsWordByte(text[at]) || !IsWordByte(text[at - 1]);
-    const bool ends = end == text.size() || !IsWordByte(text[end]) || !IsWordByte(text[end - 1]);
+    const bool begins = at == 0 || !IsWordLetter(text[at]) || !IsWordLetter(text[at - 1]);
+    const bool ends = end == text.size() || !IsWordLetter(text[end]) || !IsWordLetter(text[end - 1]);
     if (begins && ends) return true;
   }
   return false;
@@ -94,14 +98,17 @@ class Haystack {
   }
 
  private:
-  /// The last place at or before `wanted` where a sentence ends: not in the middle of one.
+  /// The last place at or before `wanted` where a sentence ends; `wanted` itself in a text that has none near.
   int64_t SentenceEnd(int64_t wanted, int64_t end) const {
+    constexpr int64_t kLook = 256;
     if (wanted >= end) return end;
-    for (int64_t at = wanted; at > n_begin_; --at) {
+    for (int64_t at = wanted; at > std::max(n_begin_, wanted - kLook); --at) {
       const std::string text = tokenizer_.Decode({ids_[static_cast<size_t>(at - 1)]});
-      if (!text.empty() && std::string_view(".!?\n").find(text.back()) != std::string_view::npos) return at;
+      for (const std::string_view mark : {".", "!", "?", "\n", "。", "！", "？"}) {
+        if (text.ends_with(mark)) return at;
+      }
     }
-    return n_begin_;
+    return wanted - kLook <= n_begin_ ? n_begin_ : wanted;
   }
 
   const Tokenizer& tokenizer_;
@@ -153,9 +160,11 @@ Result<NeedleTask> MakeNeedleTask(NeedlePreset preset, int n_needles, uint64_t s
 
 double KeywordScore(std::string_view answer, const std::vector<std::string>& keywords) {
   if (keywords.empty()) return 1;
-  const std::string lower = Lower(answer);
+  const std::u32string text = LowerCodePoints(answer);
   double found = 0;
-  for (const std::string& keyword : keywords) found += !keyword.empty() && HasWord(lower, Lower(keyword)) ? 1 : 0;
+  for (const std::string& keyword : keywords) {
+    found += !keyword.empty() && HasWord(text, LowerCodePoints(keyword)) ? 1 : 0;
+  }
   return found / static_cast<double>(keywords.size());
 }
 

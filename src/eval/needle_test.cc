@@ -21,7 +21,9 @@ TEST(KeywordScore, CountsWholeWordsWhateverTheirCase) {
   EXPECT_EQ(KeywordScore("anything", {""}), 0);
   EXPECT_EQ(KeywordScore("in Zürich, ja", {"Zürich"}), 1);
   EXPECT_EQ(KeywordScore("Zürichberg", {"Zürich"}), 0);
-  EXPECT_EQ(KeywordScore("答案是东京。", {"是东"}), 0);  // scripts without spaces have no word ends to go by
+  EXPECT_EQ(KeywordScore("答案是东京。", {"东京"}), 1);  // scripts without blanks have no word ends to go by
+  EXPECT_EQ(KeywordScore("the code is “48213”", {"48213"}), 1);
+  EXPECT_EQ(KeywordScore("a sandwich—and more", {"SANDWICH", "more"}), 1);
   EXPECT_EQ(KeywordScore("xx 12 12345", {"12345"}), 1);  // a later place may fit
 }
 

@@ -9,6 +9,7 @@
 #include "backend/backend.h"
 #include "base/cancelled.h"
 #include "base/clock.h"
+#include "base/memory_info.h"
 #include "base/parallel.h"
 
 namespace duo {
@@ -16,6 +17,7 @@ namespace {
 
 constexpr int64_t kRowBytes = int64_t{64} << 20;  // of one session's rows that are compared at a time
 constexpr int64_t kFirstBucket = 128;
+constexpr int64_t kMostPosition = int64_t{1} << 30;
 
 size_t ArgMax(std::span<const float> row) {
   return static_cast<size_t>(std::max_element(row.begin(), row.end()) - row.begin());
@@ -42,13 +44,18 @@ Status AppendRecord(const Json& record, const std::string& where, TextScores* sc
     if (array == object.end() || !array->is_array())
       return Status(StatusCode::kCorrupt, where + ": " + key + ": missing");
     for (const Json& x : *array) {
-      if (!x.is_number()) return Status(StatusCode::kCorrupt, where + ": " + key + ": expected numbers");
+      if (!x.is_number() || !(std::fabs(x.get<double>()) < 1e9)) {
+        return Status(StatusCode::kCorrupt, where + ": " + key + ": expected numbers");
+      }
       out->push_back(x.get<typename std::remove_pointer_t<decltype(out)>::value_type>());
     }
     return OkStatus();
   };
   DUO_RETURN_IF_ERROR(numbers(record, "positions", &scores->positions));
   DUO_RETURN_IF_ERROR(numbers(record, "full_nll", &scores->full_nll));
+  const size_t n = scores->positions.size();
+  bool whole = scores->full_nll.size() == n;
+  for (const int64_t pos : scores->positions) whole = whole && pos >= 1 && pos < kMostPosition;
   const auto modes = record.find("modes");
   if (modes == record.end() || !modes->is_array() || modes->size() != scores->modes.size()) {
     return Status(StatusCode::kCorrupt, where + ": modes: expected " + std::to_string(scores->modes.size()));
@@ -59,8 +66,19 @@ Status AppendRecord(const Json& record, const std::string& where, TextScores* sc
     DUO_RETURN_IF_ERROR(numbers(mode, "nll", &scores->modes[m].nll));
     DUO_RETURN_IF_ERROR(numbers(mode, "kld", &scores->modes[m].kld));
     DUO_RETURN_IF_ERROR(numbers(mode, "top1", &scores->modes[m].top1));
+    const TokenScores& of = scores->modes[m];
+    whole = whole && of.nll.size() == n && of.kld.size() == n && of.top1.size() == n;
   }
-  return OkStatus();
+  return whole ? OkStatus() : Status(StatusCode::kCorrupt, where + ": its lists do not belong together");
+}
+
+Status CheckFinite(const TextScores& scores, const std::string& where) {
+  const auto is_finite = [](const std::vector<double>& values) {
+    return std::all_of(values.begin(), values.end(), [](double x) { return std::isfinite(x); });
+  };
+  bool all = is_finite(scores.full_nll);
+  for (const TokenScores& mode : scores.modes) all = all && is_finite(mode.nll) && is_finite(mode.kld);
+  return all ? OkStatus() : Status(StatusCode::kInternal, where + ": the model's logits are not finite");
 }
 
 /// Runs windows through all sessions side by side.
@@ -69,6 +87,24 @@ class Scorer {
   Scorer(const Model& model, FullLogits* saved) : model_(model), saved_(saved) {
     const int64_t vocab = model.config().vocab_size;
     n_rows_ = std::clamp<int64_t>(kRowBytes / (vocab * static_cast<int64_t>(sizeof(float))), 16, 512);
+  }
+
+  /// All sessions live at once: together they are held against the limit of one.
+  Status CheckMemory(const SessionOptions& full, std::span<const SessionOptions> modes, int64_t context) const {
+    uint64_t needed = 0;
+    const auto add = [&](const SessionOptions& options) -> Status {
+      DUO_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(model_.config(), 0, options, *model_.backend()));
+      needed += plan.TotalBytes(context);
+      return OkStatus();
+    };
+    if (saved_ == nullptr || !saved_->is_complete()) DUO_RETURN_IF_ERROR(add(full));
+    for (const SessionOptions& mode : modes) DUO_RETURN_IF_ERROR(add(mode));
+    const uint64_t free = AvailableMemoryBytes(), mapped = model_.mapped_bytes();
+    const uint64_t available = full.memory_limit != 0 ? full.memory_limit : free > mapped ? free - mapped : 0;
+    if (needed <= available) return OkStatus();
+    return Status(StatusCode::kResourceExhausted,
+                  std::to_string(modes.size() + 1) + " choices of heads side by side need " + FormatBytes(needed) +
+                      ", " + FormatBytes(available) + " are available; a shorter context or fewer choices need less");
   }
 
   Status Create(const SessionOptions& full, std::span<const SessionOptions> modes) {
@@ -230,6 +266,9 @@ Result<TextScores> ScoreText(const Model& model, const std::vector<Window>& wind
                              std::span<const SessionOptions> modes, FullLogits* saved, ResultLog* log,
                              const ProgressCallback& progress) {
   Scorer scorer(model, saved);
+  int64_t context = 0;
+  for (const Window& window : windows) context = std::max(context, static_cast<int64_t>(window.ids.size()));
+  DUO_RETURN_IF_ERROR(scorer.CheckMemory(full, modes, context));
   DUO_RETURN_IF_ERROR(scorer.Create(full, modes));
   TextScores all;
   all.modes.resize(modes.size());
@@ -248,6 +287,7 @@ Result<TextScores> ScoreText(const Model& model, const std::vector<Window>& wind
     if (record == nullptr || writes) {
       DUO_ASSIGN_OR_RETURN(const TextScores scores, scorer.Run(windows[i], record != nullptr, report));
       if (record == nullptr) {
+        DUO_RETURN_IF_ERROR(CheckFinite(scores, key));
         DUO_RETURN_IF_ERROR(log->Append(key, ToRecord(scores)));
         record = log->Find(key);
       }

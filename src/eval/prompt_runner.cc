@@ -8,20 +8,24 @@
 namespace duo {
 namespace {
 
-// A copy of the rings per this many tokens or more: at most so many of them, however long the prompts are.
+// Copies of the rings, so that any prefix can be taken up again: at most so many, and so many bytes of them.
 constexpr int64_t kMostSnapshots = 64;
-
-int64_t SnapshotEvery(const SessionOptions& options, const ModelConfig& config) {
-  if (options.heads.n_layers == 0 || options.heads.sparsity() == 0) return 0;  // nothing is ever lost
-  const int64_t context = options.max_context > 0 ? options.max_context : config.trained_context;
-  const int64_t n_chunks = std::max<int64_t>(1, context / (options.chunk * kMostSnapshots));
-  return n_chunks * options.chunk;
-}
+constexpr uint64_t kMostSnapshotBytes = uint64_t{256} << 20;
 
 }  // namespace
 
 Result<PromptRunner> PromptRunner::Create(const Model& model, const Tokenizer& tokenizer, SessionOptions options) {
-  options.snapshot_every = SnapshotEvery(options, model.config());
+  options.snapshot_every = 0;
+  if (options.heads.n_layers != 0 && options.heads.sparsity() > 0) {  // else nothing is ever lost
+    const int64_t context = options.max_context > 0 ? options.max_context : model.config().trained_context;
+    options.snapshot_every = options.chunk;
+    DUO_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(model.config(), 0, options, *model.backend()));
+    const auto affordable = static_cast<int64_t>(kMostSnapshotBytes / std::max<uint64_t>(1, plan.snapshot_bytes_each));
+    const int64_t n_snapshots = std::clamp<int64_t>(affordable, 1, kMostSnapshots);
+    options.snapshot_every =
+        std::max<int64_t>(1, (context + options.chunk * n_snapshots - 1) / (options.chunk * n_snapshots)) *
+        options.chunk;
+  }
   DUO_ASSIGN_OR_RETURN(Session session, Session::Create(model, options));
   return PromptRunner(model, tokenizer, std::move(session));
 }
@@ -49,7 +53,8 @@ Result<Reply> PromptRunner::Run(const std::vector<int32_t>& prompt, const Genera
   reply.n_generated = static_cast<int64_t>(result.tokens.size());
   reply.prefill_s = result.prefill_seconds;
   reply.decode_s = result.decode_seconds;
-  reply.kv_bytes = session_.kv_bytes();
+  const MemoryPlan& plan = session_.plan();  // without the copies that only this runner makes
+  reply.kv_bytes = plan.kv_fixed_bytes + plan.kv_bytes_per_token * static_cast<uint64_t>(reply.n_prompt);
   return reply;
 }
 

@@ -143,13 +143,15 @@ Growing CommonWords(Rng* rng) {
   const std::vector<std::string> common(words.begin(), words.begin() + kCommon);
   const uint64_t order = rng->Next();
   return {[=](int64_t n) {
-            // n rare words; a list of more than 890 of them says the common ones more often in proportion.
-            const int64_t n_rare = std::min<int64_t>(n, kMost - kCommon), times = std::max<int64_t>(1, n / n_rare);
+            // n rare words; a longer list than there are words for says all of them more often in proportion.
+            const int64_t n_rare = std::min<int64_t>(n, kMost - kCommon);
             std::vector<std::string> list;
-            for (int w = 0; w < kCommon; ++w)
-              list.insert(list.end(), static_cast<size_t>(kTimes * times), common[static_cast<size_t>(w)]);
+            const auto add = [&](int64_t times, int64_t word) {
+              list.insert(list.end(), static_cast<size_t>(times), words[static_cast<size_t>(word)]);
+            };
+            for (int64_t w = 0; w < kCommon; ++w) add(kTimes * n / n_rare, w);
             for (int64_t w = 0; w < n_rare; ++w) {
-              list.insert(list.end(), static_cast<size_t>(kRare * times), words[static_cast<size_t>(kCommon + w)]);
+              add(kRare * n * (w + 1) / n_rare - kRare * n * w / n_rare, kCommon + w);
             }
             Rng shuffle(order);
             Shuffle(&shuffle, &list);

@@ -35,7 +35,7 @@ class RulerTest : public testing::Test {
 
 TEST_F(RulerTest, SamplesHaveTheirLengthAndDependOnTheSeedAlone) {
   for (const std::string& task : RulerTasks()) {
-    for (const int64_t n : {5000, 9000}) {
+    for (const int64_t n : {5000, 9000, 40000}) {
       const RulerSample sample = Make(task, n);
       const auto tokens = static_cast<int64_t>(tokenizer.Encode(sample.input).size());
       EXPECT_LE(tokens, n) << task;
