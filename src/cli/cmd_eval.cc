@@ -10,7 +10,7 @@ void AddEval(CLI::App* app, VerbFunction* run) {
   verb->require_subcommand(1);
   verb->footer(
       "Example:\n"
-      "  duo eval niah --model demo --pattern demo --sparsity 0.5 --lengths 1k,4k --needle passkey\n"
+      "  duo eval niah --model demo --pattern demo --sparsity 0.5 --lengths 1k,4k --preset passkey\n"
       "`duo eval niah --help` lists the flags of niah.");
   AddEvalNiah(verb, run);
   AddEvalPerplexity(verb, run);

@@ -43,6 +43,7 @@ std::string Table(const NeedleGrid& grid, const std::vector<EvalMode>& modes,
     const std::string title = fmt::format(" {}, mean {:.3f}", m == 0 ? "full attention" : "duo", means[m]);
     text += fmt::format("{:<{}}  ", title, std::max(title.size(), 7 * grid.lengths.size()));
   }
+  while (text.back() == ' ') text.pop_back();
   text += "\n      ";
   std::vector<size_t> pad(modes.size());
   for (size_t m = 0; m < modes.size(); ++m) {
@@ -54,6 +55,7 @@ std::string Table(const NeedleGrid& grid, const std::vector<EvalMode>& modes,
     pad[m] = std::max(title, line.size()) - line.size();
     text += line + std::string(pad[m] + 2, ' ');
   }
+  while (text.back() == ' ') text.pop_back();
   text += "\n";
   for (size_t row = 0; row < grid.depths.size(); ++row) {
     text += fmt::format("{:>4.0f} %", 100 * grid.depths[row]);

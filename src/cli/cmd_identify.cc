@@ -402,9 +402,10 @@ void AddIdentify(CLI::App* app, VerbFunction* run) {
       "optimize: learn gates (DuoAttention). repeat: attention received while the model repeats a text (KVzip). "
       "profile: from mean queries and keys, in seconds. mass: attention outside sink and recent, a baseline")
       ->default_str(command->method);
+  const std::string own_group = verb->option_defaults()->get_group();
   AddDataFlags(verb, command.get());
   AddTrainingFlags(verb, command.get());
-  verb->option_defaults()->group("OPTIONS");
+  verb->option_defaults()->group(own_group);
   AddCommonOptions(verb, &command->common);
   verb->footer(
       "Example:\n"

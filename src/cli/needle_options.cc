@@ -17,6 +17,7 @@ constexpr const char* PresetName(NeedlePreset preset) {
 }  // namespace
 
 void AddNeedleOptions(CLI::App* verb, NeedleOptions* options) {
+  const std::string own_group = verb->option_defaults()->get_group();
   verb->option_defaults()->group("Needles");
   AddText(verb, "--lengths", &options->lengths, "numbers", "tokens of a prompt, separated by commas; 4k = 4096")
       ->type_name("A,B,..")
@@ -42,7 +43,7 @@ void AddNeedleOptions(CLI::App* verb, NeedleOptions* options) {
       ->type_name("A,B,..");
   AddInt(verb, "--max-tokens", {1, 4096}, &options->max_answer, "most tokens of an answer")
       ->default_str(std::to_string(options->max_answer));
-  verb->option_defaults()->group("OPTIONS");
+  verb->option_defaults()->group(own_group);
 }
 
 Result<NeedleGrid> GridOf(const NeedleOptions& options) {

@@ -9,6 +9,7 @@
 namespace duo::cli {
 
 void AddTextScoreOptions(CLI::App* verb, TextScoreOptions* options) {
+  const std::string own_group = verb->option_defaults()->get_group();
   verb->option_defaults()->group("Text");
   AddInt(verb, "--context", {2, int64_t{1} << 24}, &options->context, "tokens of a window of the text")
       ->default_str(std::to_string(options->context));
@@ -20,7 +21,7 @@ void AddTextScoreOptions(CLI::App* verb, TextScoreOptions* options) {
   AddText(verb, "--full-logits", &options->full_logits, "a file",
           "safetensors file of full attention's logits: written when it is missing, used when it is there")
       ->type_name("FILE");
-  verb->option_defaults()->group("OPTIONS");
+  verb->option_defaults()->group(own_group);
 }
 
 Json RecipeOf(const TextScoreOptions& options) {
