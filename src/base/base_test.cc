@@ -156,6 +156,26 @@ TEST(ParallelBlocks, CoverTheRangeOnce) {
   }
 }
 
+TEST(Json, LinesMembersAndDifferences) {
+  std::vector<int> seen;
+  const auto line = [&](const Json& value, const std::string& where) {
+    seen.push_back(value.get<int>());
+    return seen.size() < 3 ? OkStatus() : Status(StatusCode::kCorrupt, where + ": enough");
+  };
+  EXPECT_TRUE(ForEachJsonLine("1\n\n \r\n2", "f", line).ok());
+  EXPECT_EQ(seen, (std::vector<int>{1, 2}));
+  EXPECT_EQ(ForEachJsonLine("3\n4\n", "f", line).message(), "f: line 1: enough");
+  EXPECT_EQ(ForEachJsonLine("\nx\n", "f", line).message().rfind("f: line 2", 0), 0u);
+  const Json object = {{"a", 1}};
+  EXPECT_EQ(**JsonMember(object, "a", "w"), 1);
+  EXPECT_EQ(JsonMember(object, "b", "w").status().message(), "w: b: missing");
+  EXPECT_EQ(JsonMember(Json(3), "b", "w").status().message(), "w: b: missing");
+  EXPECT_EQ(JsonDifference(object, object), "");
+  EXPECT_EQ(JsonDifference(object, {{"a", 2}}), "a 1, not 2");
+  EXPECT_EQ(JsonDifference(object, {{"b", 2}}), "b missing, not 2");
+  EXPECT_EQ(JsonText({{"a", "\xff"}}), "{\"a\":\"\uFFFD\"}");
+}
+
 TEST(Fnv1a, KnownValues) {
   Fnv1a hash;
   EXPECT_EQ(hash.Text(), "cbf29ce484222325");

@@ -132,6 +132,12 @@ std::string JsonText(const Json& value, int indent) {
   return value.dump(indent, ' ', false, Json::error_handler_t::replace);
 }
 
+Result<const Json*> JsonMember(const Json& object, const char* key, const std::string& where) {
+  const Json* found = Find(object, key);
+  if (found == nullptr) return Status(StatusCode::kCorrupt, where + ": " + key + ": missing");
+  return found;
+}
+
 std::string JsonDifference(const Json& then, const Json& now) {
   for (const auto& [key, value] : now.items()) {
     const Json* there = Find(then, key.c_str());

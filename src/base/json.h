@@ -37,6 +37,9 @@ Result<bool> JsonBoolOr(const Json& object, const char* key, bool fallback, cons
 /// must be: bytes that are not become U+FFFD.
 std::string JsonText(const Json& value, int indent = -1);
 
+/// A member of any type, borrowed from `object`. kCorrupt "<where>: <key>: missing", also when it is no object.
+Result<const Json*> JsonMember(const Json& object, const char* key, const std::string& where);
+
 /// Empty when every member of `now` is in `then` with the same value; else what differs first: `<key> <then's>, not
 /// <now's>`. For runs that go on only with the options they began with.
 std::string JsonDifference(const Json& then, const Json& now);

@@ -29,12 +29,6 @@ Result<std::vector<double>> Numbers(const Json& object, const char* key, const s
   return out;
 }
 
-Result<const Json*> Member(const Json& object, const char* key, const std::string& where) {
-  if (!object.is_object() || !object.contains(key))
-    return Status(StatusCode::kCorrupt, where + ": " + key + ": missing");
-  return &object.at(key);
-}
-
 /// "512", "2k", "128k".
 std::string ShortCount(double n) {
   if (n >= 1024 && std::fmod(n, 1024) == 0) return fmt::format("{:g}k", n / 1024);
@@ -55,7 +49,7 @@ std::string Tics(const char* axis, const std::vector<std::string>& labels) {
 Result<Chart> NeedleChart(const Json& result, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(const std::vector<double> lengths, Numbers(result, "lengths", where));
   DUO_ASSIGN_OR_RETURN(const std::vector<double> depths, Numbers(result, "depths", where));
-  DUO_ASSIGN_OR_RETURN(const Json* modes, Member(result, "modes", where));
+  DUO_ASSIGN_OR_RETURN(const Json* modes, JsonMember(result, "modes", where));
   if (!modes->is_object() || modes->empty()) return Status(StatusCode::kCorrupt, where + ": modes: expected an object");
   std::vector<std::string> columns, rows;
   for (const double n : lengths) columns.push_back(ShortCount(n));
@@ -64,7 +58,7 @@ Result<Chart> NeedleChart(const Json& result, const std::string& where) {
   size_t number = 0;
   for (const std::string& name : ModeNames(*modes)) {
     const Json& mode = modes->at(name);
-    DUO_ASSIGN_OR_RETURN(const Json* table, Member(mode, "table", where + ": modes"));
+    DUO_ASSIGN_OR_RETURN(const Json* table, JsonMember(mode, "table", where + ": modes"));
     if (!table->is_array() || table->size() != depths.size()) {
       return Status(StatusCode::kCorrupt, where + ": table: expected a row per depth");
     }
@@ -103,7 +97,7 @@ Result<Chart> NeedleChart(const Json& result, const std::string& where) {
 }
 
 Result<Chart> PerplexityChart(const Json& result, const std::string& where) {
-  DUO_ASSIGN_OR_RETURN(const Json* buckets, Member(result, "buckets", where));
+  DUO_ASSIGN_OR_RETURN(const Json* buckets, JsonMember(result, "buckets", where));
   if (!buckets->is_array() || buckets->empty()) {
     return Status(StatusCode::kInvalidArgument, where + ": full attention alone has no divergence to draw");
   }
@@ -127,7 +121,7 @@ Result<Chart> PerplexityChart(const Json& result, const std::string& where) {
 }
 
 Result<Chart> CertifyChart(const Json& result, const std::string& where) {
-  DUO_ASSIGN_OR_RETURN(const Json* rows, Member(result, "rows", where));
+  DUO_ASSIGN_OR_RETURN(const Json* rows, JsonMember(result, "rows", where));
   if (!rows->is_array() || rows->empty()) return Status(StatusCode::kCorrupt, where + ": rows: expected a list");
   std::string data = "$d << EOD\n";
   for (const Json& row : *rows) {
@@ -151,7 +145,7 @@ Result<Chart> CertifyChart(const Json& result, const std::string& where) {
 }
 
 Result<Chart> TaskChart(const Json& result, const std::string& where) {
-  DUO_ASSIGN_OR_RETURN(const Json* tasks, Member(result, "tasks", where));
+  DUO_ASSIGN_OR_RETURN(const Json* tasks, JsonMember(result, "tasks", where));
   if (!tasks->is_object() || tasks->empty()) return Status(StatusCode::kCorrupt, where + ": tasks: expected an object");
   std::vector<std::string> labels;
   if (!tasks->front().is_object()) return Status(StatusCode::kCorrupt, where + ": tasks: expected objects");

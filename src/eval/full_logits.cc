@@ -10,7 +10,6 @@
 namespace duo {
 namespace {
 
-constexpr size_t kMostHeaderBytes = size_t{1} << 20;
 constexpr size_t kAlign = 64;  // of the rows in the file
 
 // The header's metadata must be texts: the recipe is JSON in one of them.

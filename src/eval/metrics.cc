@@ -43,16 +43,6 @@ Words Characters(std::string_view text) {
   return out;
 }
 
-std::u32string CodePoints(std::string_view text) {
-  std::u32string out;
-  for (size_t at = 0; at < text.size();) {
-    const Utf8Step step = NextUtf8(text, at);
-    out.push_back(step.code_point);
-    at += step.n_bytes;
-  }
-  return out;
-}
-
 double BagF1(const Words& prediction, const Words& answer) {
   std::map<std::string, int> left;
   for (const std::string& word : answer) ++left[word];

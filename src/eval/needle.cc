@@ -16,17 +16,6 @@ namespace {
 // A letter or digit of a script that writes blanks between words; where it does not, every character ends a word.
 bool IsWordLetter(char32_t c) { return c < 0x2E80 && IsWordCharacter(c); }
 
-std::u32string LowerCodePoints(std::string_view text) {
-  const std::string lower = LowercaseText(text);
-  std::u32string out;
-  for (size_t at = 0; at < lower.size();) {
-    const Utf8Step step = NextUtf8(lower, at);
-    out.push_back(step.code_point);
-    at += step.n_bytes;
-  }
-  return out;
-}
-
 bool HasWord(std::u32string_view text, std::u32string_view word) {
   for (size_t at = text.find(word); at != std::u32string_view::npos; at = text.find(word, at + 1)) {
     const size_t end = at + word.size();
@@ -160,10 +149,10 @@ Result<NeedleTask> MakeNeedleTask(NeedlePreset preset, int n_needles, uint64_t s
 
 double KeywordScore(std::string_view answer, const std::vector<std::string>& keywords) {
   if (keywords.empty()) return 1;
-  const std::u32string text = LowerCodePoints(answer);
+  const std::u32string text = CodePoints(LowercaseText(answer));
   double found = 0;
   for (const std::string& keyword : keywords) {
-    found += !keyword.empty() && HasWord(text, LowerCodePoints(keyword)) ? 1 : 0;
+    found += !keyword.empty() && HasWord(text, CodePoints(LowercaseText(keyword))) ? 1 : 0;
   }
   return found / static_cast<double>(keywords.size());
 }

@@ -64,12 +64,6 @@ class Table {
   std::string html_;
 };
 
-Result<const Json*> Member(const Json& object, const char* key, const std::string& where) {
-  const auto it = object.is_object() ? object.find(key) : object.end();
-  if (!object.is_object() || it == object.end()) return Status(StatusCode::kCorrupt, where + ": " + key + ": missing");
-  return &*it;
-}
-
 /// "12.5" for numbers, the text itself, "" for null; other values as JSON.
 std::string Shown(const Json& value) {
   if (value.is_number_float()) return fmt::format("{:.4g}", value.get<double>());
@@ -78,9 +72,9 @@ std::string Shown(const Json& value) {
 }
 
 Result<std::string> NeedleSection(const Json& r, const std::string& where) {
-  DUO_ASSIGN_OR_RETURN(const Json* modes, Member(r, "modes", where));
-  DUO_ASSIGN_OR_RETURN(const Json* lengths, Member(r, "lengths", where));
-  DUO_ASSIGN_OR_RETURN(const Json* depths, Member(r, "depths", where));
+  DUO_ASSIGN_OR_RETURN(const Json* modes, JsonMember(r, "modes", where));
+  DUO_ASSIGN_OR_RETURN(const Json* lengths, JsonMember(r, "lengths", where));
+  DUO_ASSIGN_OR_RETURN(const Json* depths, JsonMember(r, "depths", where));
   if (!modes->is_object() || !lengths->is_array() || !depths->is_array()) {
     return Status(StatusCode::kCorrupt, where + ": modes, lengths, depths: expected an object and two lists");
   }
@@ -88,7 +82,7 @@ Result<std::string> NeedleSection(const Json& r, const std::string& where) {
   for (const std::string& name : ModeNames(*modes)) {
     const Json& mode = modes->at(name);
     DUO_ASSIGN_OR_RETURN(const double mean, JsonNumber(mode, "mean", where));
-    DUO_ASSIGN_OR_RETURN(const Json* scores, Member(mode, "table", where));
+    DUO_ASSIGN_OR_RETURN(const Json* scores, JsonMember(mode, "table", where));
     if (!scores->is_array()) return Status(StatusCode::kCorrupt, where + ": table: expected a list of rows");
     html += fmt::format("<p>{}: mean score {:.3f}</p>\n", Escape(name == "full" ? "full attention" : name), mean);
     Table table;
@@ -122,7 +116,7 @@ Result<std::string> PerplexitySection(const Json& r, const std::string& where) {
 }
 
 Result<std::string> CertifySection(const Json& r, const std::string& where) {
-  DUO_ASSIGN_OR_RETURN(const Json* rows, Member(r, "rows", where));
+  DUO_ASSIGN_OR_RETURN(const Json* rows, JsonMember(r, "rows", where));
   DUO_ASSIGN_OR_RETURN(const double full_kv, JsonNumber(r, "full_kv_bytes", where));
   DUO_ASSIGN_OR_RETURN(const double full_niah, JsonNumber(r, "full_niah", where));
   DUO_ASSIGN_OR_RETURN(const double full_ms, JsonNumber(r, "full_decode_ms", where));
@@ -167,7 +161,7 @@ Result<std::string> ObjectsSection(const Json& rows, const std::vector<std::stri
 }
 
 Result<std::string> TaskSection(const Json& r, const std::string& where) {
-  DUO_ASSIGN_OR_RETURN(const Json* tasks, Member(r, "tasks", where));
+  DUO_ASSIGN_OR_RETURN(const Json* tasks, JsonMember(r, "tasks", where));
   if (!tasks->is_object()) return Status(StatusCode::kCorrupt, where + ": tasks: expected an object");
   std::vector<std::string> names;
   for (const auto& [name, task] : tasks->items()) names.push_back(name);
@@ -177,7 +171,7 @@ Result<std::string> TaskSection(const Json& r, const std::string& where) {
 }
 
 Result<std::string> BenchSection(const Json& r, const std::string& where) {
-  DUO_ASSIGN_OR_RETURN(const Json* rows, Member(r, "rows", where));
+  DUO_ASSIGN_OR_RETURN(const Json* rows, JsonMember(r, "rows", where));
   if (!rows->is_array()) return Status(StatusCode::kCorrupt, where + ": rows: expected a list");
   std::vector<std::string> names(rows->size());
   for (size_t i = 0; i < names.size(); ++i) names[i] = std::to_string(i + 1);

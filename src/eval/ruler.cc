@@ -97,7 +97,7 @@ std::vector<double> Places(Rng* rng, size_t n) {
   return places;
 }
 
-Growing Needle(Rng* rng, int n_keys, std::function<std::string(int64_t)> line) {
+Growing Needle(Rng* rng, int n_keys, const std::function<std::string(int64_t)>& line) {
   const std::vector<std::string> keys = Different(n_keys, [rng] { return Key(rng); });
   std::vector<std::string> sentences, values;
   for (const std::string& key : keys) {
@@ -105,7 +105,7 @@ Growing Needle(Rng* rng, int n_keys, std::function<std::string(int64_t)> line) {
     sentences.push_back("One of the special magic numbers for " + key + " is: " + values.back() + ".");
   }
   const size_t asked = rng->Below(keys.size());
-  const std::string key = keys[asked];
+  const std::string& key = keys[asked];
   return {[=, places = Places(rng, sentences.size())](int64_t n) {
             return "A special magic number is hidden within the following text. Make sure to memorize it. I will quiz "
                    "you about the number afterwards.\n" +

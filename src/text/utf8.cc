@@ -117,6 +117,16 @@ size_t DecidedPrefix(std::string_view bytes) {
   return bytes.size();
 }
 
+std::u32string CodePoints(std::string_view text) {
+  std::u32string out;
+  for (size_t at = 0; at < text.size();) {
+    const Utf8Step step = NextUtf8(text, at);
+    out.push_back(step.code_point);
+    at += step.n_bytes;
+  }
+  return out;
+}
+
 bool IsWhiteSpace(uint32_t c) {
   return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
          (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;

@@ -29,6 +29,9 @@ void AppendReplacingInvalid(std::string_view bytes, std::string* out);
 /// Length of the longest prefix that later bytes cannot change: all but an unfinished last character.
 size_t DecidedPrefix(std::string_view bytes);
 
+/// Every character, U+FFFD for what is not UTF-8.
+std::u32string CodePoints(std::string_view text);
+
 /// Unicode property White_Space.
 bool IsWhiteSpace(uint32_t code_point);
 /// What `\w` means to the reference library: Alphabetic, marks, decimal digits, connectors, joiners.
