@@ -136,6 +136,7 @@ class CertifyTest(CliTest):
         self.assertEqual([row["sparsity"] for row in result["rows"]], [0, 0.5, 1])
         self.assertEqual(result["rows"][0]["niah"], result["full_niah"])
         self.assertEqual(result["chosen"]["sparsity"], 0.5)
+        self.assertEqual(result["heads"]["n_retrieval"], 8)
         again = self.ok(*SMALL_CERTIFY, "--min-niah", 0.9, "--json").json()
         self.assertEqual(again["chosen"]["sparsity"], 0.5)
         for a, b in zip(again["rows"], result["rows"]):

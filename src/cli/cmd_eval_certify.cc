@@ -106,7 +106,7 @@ std::string Table(const std::vector<CertifyRow>& rows, const CertifyRow& full, s
 Status WriteChosen(const EvalRun& run, const SessionOptions& session, const std::string& directory,
                    const Json& certificate) {
   HeadPattern pattern = ToPattern(session.heads, *run.loaded.pattern);
-  pattern.sink = std::max(session.sink, session.pinned_prefix);
+  pattern.sink = session.sink;
   pattern.recent = session.recent;
   DUO_RETURN_IF_ERROR(SaveHeadPattern(pattern, directory));
   return WriteFileAtomic(directory + "/" + kCertificateFile, JsonText(certificate, 1) + "\n");
@@ -173,20 +173,20 @@ Status Run(const CertifyCommand& command) {
                   {{"max_kld", command.bounds.max_kld ? Json(*command.bounds.max_kld) : Json()},
                    {"min_niah", command.bounds.min_niah ? Json(*command.bounds.min_niah) : Json()}}}};
   for (const CertifyRow& row : rows) result["rows"].push_back(ToJson(row));
+  // Not the recipe's, which are those of sparsity 0: the heads that were chosen, if any.
+  result["heads"] = result["heads_fingerprint"] = Json();
   if (bounded && !chosen) {
     Note("no sparsity of the list keeps the bounds: no pattern is written");
   } else if (chosen) {
+    SessionOptions measured = choices.sessions[*chosen];
+    measured.sink = std::max(measured.sink, measured.pinned_prefix);
+    if (measured.prefill_recent == 0) measured.prefill_recent = measured.recent;
     result["chosen"] = ToJson(rows[*chosen]);
+    result["heads"] = HeadsJson(measured);
+    result["heads_fingerprint"] = HeadsFingerprint(measured.heads);
     if (!command.eval.out.empty()) {
-      Json certificate = result;
-      for (const auto& [key, value] : run.recipe.items()) certificate[key] = value;
-      SessionOptions measured = choices.sessions[*chosen];
-      measured.sink = std::max(measured.sink, measured.pinned_prefix);
-      if (measured.prefill_recent == 0) measured.prefill_recent = measured.recent;
-      certificate["heads"] = HeadsJson(measured);
-      certificate["heads_fingerprint"] = HeadsFingerprint(measured.heads);
       const std::string directory = command.eval.out + "/pattern";
-      DUO_RETURN_IF_ERROR(WriteChosen(run, choices.sessions[*chosen], directory, certificate).Annotate("--out"));
+      DUO_RETURN_IF_ERROR(WriteChosen(run, measured, directory, run.Identified(result)).Annotate("--out"));
       Note("the chosen pattern with its certificate is in " + directory);
     }
   }

@@ -68,6 +68,11 @@ SessionOptions EvalRun::FullSession() const {
   return full;
 }
 
+Json EvalRun::Identified(Json result) const {
+  for (const auto& [key, value] : recipe.items()) result.emplace(key, value);
+  return result;
+}
+
 std::vector<EvalMode> EvalRun::Modes() const {
   std::vector<EvalMode> modes = {{"full", FullSession()}};
   if (loaded.pattern) modes.push_back({"duo", loaded.session});
@@ -117,7 +122,7 @@ Result<EvalRun> BeginEval(const EvalCommand& command, const std::string& kind, c
 }
 
 Status FinishEval(const EvalCommand& command, const EvalRun& run, Json result, const std::string& text) {
-  for (const auto& [key, value] : run.recipe.items()) result[key] = value;
+  result = run.Identified(std::move(result));
   result["command"] = CommandLine();
   result["text_source"] = command.text;
   if (!command.out.empty()) {

@@ -41,6 +41,8 @@ struct EvalRun {
   /// "full", and "duo" when there is a pattern.
   std::vector<EvalMode> Modes() const;
   SessionOptions FullSession() const;
+  /// `result` with the recipe's members, but for those that it has already.
+  Json Identified(Json result) const;
 };
 
 /// Opens model, tokenizer and text and, with --out, the log of earlier results. `kind`: "niah"...; `options` are the

@@ -242,7 +242,7 @@ std::string FactsOf(const Json& result) {
     for (const auto& [key, name] : kHeads) {
       if (heads->contains(key)) text += fmt::format("{}{} {}", text.empty() ? "" : ", ", Shown(heads->at(key)), name);
     }
-    if (result.value("eval", Json()) != "certify") fact("heads", text);
+    fact("heads", text);
   }
   return html + "</dl>\n";
 }
