@@ -1,8 +1,10 @@
 // Attention kernels on one thread, per instruction set and model shape: GB/s of K and V read in decode, GFLOP/s of
 // visible query-key pairs in prefill (4 x head_dim operations each). Read_* lines give the memory bandwidth of the same
-// run. Pin it to one core: taskset -c 0 attention_bench
+// run; DecodeInCache is decode over rows in the second-level cache: what the arithmetic alone allows. Pin it to one
+// core: taskset -c 0 attention_bench
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -14,6 +16,7 @@
 #include "kernels/attention.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/kv_codes.h"
 #include "kernels/softmax_state.h"
 
 namespace duo {
@@ -29,23 +32,30 @@ struct ModelShape {
 constexpr ModelShape kShapes[] = {
     {"llama3_8b", 128, 4, 8}, {"llama32_1b", 64, 4, 8}, {"llama2_7b", 128, 1, 32}, {"qwen25_7b", 128, 7, 4}};
 
-// bf16 numbers on huge pages where the system gives them.
+// Cache rows on huge pages where the system gives them: 64 random ones again and again.
 class Rows {
  public:
-  Rows(int64_t n, DType type, uint64_t seed) {
-    const size_t bytes = static_cast<size_t>(n) * DTypeBytes(type);
-    memory_ = VirtualBuffer::Reserve(bytes).value();
-    if (!memory_.Commit(0, bytes).ok()) std::abort();
+  Rows(int64_t n, int head_dim, KvType type, KvPart part, uint64_t seed) {
+    memory_ = VirtualBuffer::Reserve(KvBytes(type, head_dim, n)).value();
+    if (!memory_.Commit(0, KvBytes(type, head_dim, n)).ok()) std::abort();
     Rng rng(seed);
-    std::vector<float> sample(4096 + 61);
-    for (float& x : sample) x = static_cast<float>(rng.Normal());
-    for (int64_t i = 0; i < n; ++i) {
-      const float x = sample[i % sample.size()];
-      if (type == DType::kF32) {
-        reinterpret_cast<float*>(memory_.data())[i] = x;
+    constexpr int64_t kSample = 64;
+    std::vector<uint8_t> sample(KvBytes(type, head_dim, kSample));
+    const KvFormat format = {part, type, head_dim};
+    std::vector<float> row(head_dim);
+    for (int64_t r = 0; r < kSample; ++r) {
+      for (float& x : row) x = static_cast<float>(rng.Normal());
+      uint8_t* to = sample.data() + r * KvRowBytes(type, head_dim);
+      if (type == KvType::kF32) {
+        std::memcpy(to, row.data(), KvRowBytes(type, head_dim));
+      } else if (type == KvType::kBF16) {
+        DenseKernelsFor(Isa::kPortable).f32_to_bf16(row.data(), reinterpret_cast<bf16*>(to), head_dim);
       } else {
-        reinterpret_cast<bf16*>(memory_.data())[i] = ToBf16(x);
+        QuantizeRow(row.data(), format, sample.data(), r);
       }
+    }
+    for (int64_t r = 0; r < n; r += kSample) {
+      CopyKvRows(format, sample.data(), 0, memory_.data(), r, std::min(kSample, n - r));
     }
   }
   const char* data() const { return reinterpret_cast<const char*>(memory_.data()); }
@@ -61,10 +71,11 @@ std::vector<float> Normal(size_t n) {
   return x;
 }
 
-void Decode(benchmark::State& state, Isa isa, ModelShape shape, DType type, int64_t depth) {
-  // All KV heads of a layer, so that nothing stays in the caches between calls.
-  const int64_t elements = depth * shape.head_dim;
-  const Rows k(elements * shape.n_kv_heads, type, 1), v(elements * shape.n_kv_heads, type, 2);
+// depth x n_kv_heads rows: all heads of a layer do not stay in the caches between calls, a short one does.
+void Decode(benchmark::State& state, Isa isa, ModelShape shape, KvType type, int64_t depth) {
+  const size_t head_bytes = KvBytes(type, shape.head_dim, depth);
+  const Rows k(depth * shape.n_kv_heads, shape.head_dim, type, KvPart::kKeys, 1),
+      v(depth * shape.n_kv_heads, shape.head_dim, type, KvPart::kValues, 2);
   const std::vector<float> q = Normal(static_cast<size_t>(shape.group) * shape.head_dim);
   std::vector<float> max(shape.group), sum(shape.group), acc(q.size());
   const AttentionKernels& kernels = AttentionKernelsFor(isa);
@@ -75,13 +86,13 @@ void Decode(benchmark::State& state, Isa isa, ModelShape shape, DType type, int6
       std::fill(acc.begin(), acc.end(), 0.0f);
       DecodeAttention a;
       a.q = q.data();
-      a.k = k.data() + static_cast<size_t>(h * elements) * DTypeBytes(type);
-      a.v = v.data() + static_cast<size_t>(h * elements) * DTypeBytes(type);
+      a.k = k.data() + static_cast<size_t>(h) * head_bytes;
+      a.v = v.data() + static_cast<size_t>(h) * head_bytes;
       a.n_rows = depth;
       a.group = shape.group;
       a.head_dim = shape.head_dim;
       a.kv_type = type;
-      a.math = type == DType::kF32 ? AttentionMath::kF32 : AttentionMath::kBF16;
+      a.math = type == KvType::kF32 ? AttentionMath::kF32 : AttentionMath::kBF16;
       a.scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
       a.max = max.data();
       a.sum = sum.data();
@@ -90,16 +101,16 @@ void Decode(benchmark::State& state, Isa isa, ModelShape shape, DType type, int6
       benchmark::DoNotOptimize(acc.data());
     }
   }
-  const double bytes = 2.0 * static_cast<double>(elements * shape.n_kv_heads) * static_cast<double>(DTypeBytes(type));
+  const double bytes = 2.0 * static_cast<double>(head_bytes) * shape.n_kv_heads;
   state.counters["GB/s"] = benchmark::Counter(bytes * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-void Prefill(benchmark::State& state, Isa isa, ModelShape shape, DType type, int64_t depth, LambdaMask mask) {
+void Prefill(benchmark::State& state, Isa isa, ModelShape shape, KvType type, int64_t depth, LambdaMask mask) {
   const int64_t chunk = 512;
   const bool streaming = mask.window != kWholeContext;
   const int64_t body_pos = streaming ? depth - mask.window + 1 : 0;
   const int64_t n_rows = (streaming ? mask.sink : 0) + depth + chunk - body_pos;
-  const Rows k(n_rows * shape.head_dim, type, 1), v(n_rows * shape.head_dim, type, 2);
+  const Rows k(n_rows, shape.head_dim, type, KvPart::kKeys, 1), v(n_rows, shape.head_dim, type, KvPart::kValues, 2);
   const int64_t stride = int64_t{shape.group} * shape.head_dim;
   const std::vector<float> q = Normal(static_cast<size_t>(chunk * stride));
   std::vector<float> out(q.size());
@@ -121,7 +132,7 @@ void Prefill(benchmark::State& state, Isa isa, ModelShape shape, DType type, int
       a.n_sink_rows = streaming ? mask.sink : 0;
       a.body_pos = body_pos;
       a.kv_type = type;
-      a.math = type == DType::kF32 ? AttentionMath::kF32 : AttentionMath::kBF16;
+      a.math = type == KvType::kF32 ? AttentionMath::kF32 : AttentionMath::kBF16;
       a.mask = mask;
       a.scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
       a.out = out.data() + t * stride;
@@ -141,7 +152,7 @@ void Prefill(benchmark::State& state, Isa isa, ModelShape shape, DType type, int
 
 void Read(benchmark::State& state, Isa isa) {
   const size_t bytes = size_t{1} << 28;
-  const Rows memory(static_cast<int64_t>(bytes / 4), DType::kF32, 1);
+  const Rows memory(static_cast<int64_t>(bytes / 512), 128, KvType::kF32, KvPart::kKeys, 1);
   const DenseKernels& kernels = DenseKernelsFor(isa);
   for (auto _ : state) benchmark::DoNotOptimize(kernels.read_sum(memory.data(), bytes));
   state.counters["GB/s"] =
@@ -149,15 +160,18 @@ void Read(benchmark::State& state, Isa isa) {
 }
 
 void RegisterAll() {
-  for (const Isa isa : {Isa::kAvx512Bf16, Isa::kAvx512, Isa::kAvx2, Isa::kPortable}) {
+  for (const Isa isa : {Isa::kAvx512Bf16, Isa::kAvx512Vnni, Isa::kAvx512, Isa::kAvx2, Isa::kPortable}) {
     if (isa > DetectIsa()) continue;
     const std::string level = IsaName(isa);
     benchmark::RegisterBenchmark(("Read/" + level).c_str(), Read, isa)->Unit(benchmark::kMillisecond);
     for (const ModelShape& shape : kShapes) {
-      for (const DType type : {DType::kBF16, DType::kF32}) {
-        const std::string tail = std::string("/") + DTypeName(type) + "/" + shape.name + "/" + level;
+      for (const KvType type : {KvType::kBF16, KvType::kInt8, KvType::kInt4, KvType::kF32}) {
+        const std::string tail = std::string("/") + KvTypeName(type) + "/" + shape.name + "/" + level;
         benchmark::RegisterBenchmark(("Decode32k" + tail).c_str(), Decode, isa, shape, type, 32768)
             ->Unit(benchmark::kMillisecond);
+        ModelShape one_head = shape;
+        one_head.n_kv_heads = 1;
+        benchmark::RegisterBenchmark(("DecodeInCache" + tail).c_str(), Decode, isa, one_head, type, 1024);
         benchmark::RegisterBenchmark(("Prefill512At32k" + tail).c_str(), Prefill, isa, shape, type, 32768, LambdaMask{})
             ->Unit(benchmark::kMillisecond);
         benchmark::RegisterBenchmark(("Streaming512" + tail).c_str(), Prefill, isa, shape, type, 32768,

@@ -47,7 +47,7 @@ class BadInputTest(CliTest):
             (2, "--chunk", ["--chunk", "65537"]),
             (2, "--compute", ["--compute", "int8"]),
             (2, "--compute", ["--compute", "f64"]),
-            (2, "--kv-type", ["--kv-type", "int4"]),
+            (2, "--kv-type", ["--kv-type", "int2"]),
             (2, "--kv-type", ["--kv-type", "half"]),
             (2, "--weights", ["--weights", "int8"]),
             (2, "--threads", ["--threads", "0"]),

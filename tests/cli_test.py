@@ -106,6 +106,18 @@ class GenerateTest(CliTest):
         self.assertIn("48213", full["text"])
         self.assertIn("48213", split["text"])
 
+    def test_quantised_caches_answer_and_take_less_memory(self):
+        prose = "The muddy horse feeds the golden field. The farmer grows the cow. " * 150
+        prompt = self.file("prompt.txt", FACTS + prose + "\nWhat is the secret code of Anna?\nAnswer: ")
+        common = ["generate", "--model", "demo", "--prompt-file", prompt, "--max-tokens", 8, "--json"]
+        common += ["--pattern", "demo", "--sparsity", 0.5]
+        plain = self.ok(*common).json()["memory"]["kv_bytes"]
+        for kv_type, bytes_per_row in [("int8", 32 + 4), ("int4", 16 + 4)]:  # 64 with bf16: heads of 32 dimensions
+            for chunk in [512, 1]:
+                run = self.ok(*common, "--kv-type", kv_type, "--chunk", chunk).json()
+                self.assertIn("48213", run["text"], kv_type)
+                self.assertAlmostEqual(run["memory"]["kv_bytes"] / plain, bytes_per_row / 64, delta=0.01)
+
     def test_all_heads_retrieval_is_full_attention(self):
         common = ["generate", "--model", "demo", "--prompt", QUESTION, "--max-tokens", 12, "--json"]
         full = self.ok(*common).json()["tokens"]

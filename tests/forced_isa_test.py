@@ -14,6 +14,7 @@ NEEDED_FLAGS = {
     "portable": [],
     "avx2": ["avx2", "fma", "f16c"],
     "avx512": ["avx512f", "avx512bw", "avx512vl", "avx512dq"],
+    "avx512_vnni": ["avx512_vnni"],
     "avx512_bf16": ["avx512_bf16"],
 }
 QUESTION = "The secret code of Anna is 48213.\n\nBased on the content of the book, what is the secret code of Anna?\nAnswer: "

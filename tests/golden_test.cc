@@ -131,7 +131,7 @@ class GoldenTest : public testing::TestWithParam<std::string> {
     options.recent = golden.recent;
     options.chunk = chunk;
     options.compute = ComputeType::kF32;
-    options.kv_type = DType::kF32;
+    options.kv_type = KvType::kF32;
     auto session = Session::Create(model, options);
     ASSERT_TRUE(session.ok()) << session.status().message();
     std::map<int64_t, std::vector<float>> by_position;

@@ -16,4 +16,40 @@ inline constexpr const char* DTypeName(DType type) {
   return type == DType::kF32 ? "f32" : type == DType::kBF16 ? "bf16" : "f16";
 }
 
+/// Element types of a KV cache. int8 and int4 are affine codes: an element of a row (a token's K or V of one head) is
+/// low + step * code, code in 0..255 or 0..15.
+enum class KvType : uint8_t { kF32, kBF16, kInt8, kInt4 };
+
+/// Rows whose codes are interleaved; 1 for rows that lie one after another. docs/formats.md has the layout.
+inline constexpr int KvBlockRows(KvType type) { return type == KvType::kInt8 || type == KvType::kInt4 ? 16 : 1; }
+
+/// Bytes that one row of head_dim elements takes: the elements, or padded codes, step and low.
+inline constexpr size_t KvRowBytes(KvType type, int head_dim) {
+  const auto n = static_cast<size_t>(head_dim);
+  switch (type) {
+    case KvType::kF32: return 4 * n;
+    case KvType::kBF16: return 2 * n;
+    case KvType::kInt8: return (n + 3) / 4 * 4 + 4;
+    case KvType::kInt4: return (n + 7) / 8 * 4 + 4;
+  }
+  return 0;
+}
+
+/// Bytes of n_rows rows, in whole blocks.
+inline constexpr size_t KvBytes(KvType type, int head_dim, int64_t n_rows) {
+  const int64_t rows = KvBlockRows(type);
+  return static_cast<size_t>((n_rows + rows - 1) / rows * rows) * KvRowBytes(type, head_dim);
+}
+
+/// "f32", "bf16", "int8", "int4": the names used on the command line and in JSON.
+inline constexpr const char* KvTypeName(KvType type) {
+  switch (type) {
+    case KvType::kF32: return "f32";
+    case KvType::kBF16: return "bf16";
+    case KvType::kInt8: return "int8";
+    case KvType::kInt4: return "int4";
+  }
+  return "unknown";
+}
+
 }  // namespace duo

@@ -31,8 +31,9 @@ struct SessionOptions {
   /// activations. The result does not depend on it.
   int64_t chunk = 512;
   ComputeType compute = ComputeType::kBF16;
-  /// Element type of K and V: kBF16 or kF32.
-  DType kv_type = DType::kBF16;
+  /// How K and V are kept. kInt8 and kInt4 take a little more than half and a quarter of kBF16's memory and time per
+  /// token; docs/quality.md has what they cost.
+  KvType kv_type = KvType::kBF16;
   /// Most tokens the sequence may have; 0 = the model's trained context. Reserves address space only.
   int64_t max_context = 0;
   /// Tokens between copies of the streaming heads' rings, which make Rewind cheap; 0 = no copies.

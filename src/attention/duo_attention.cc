@@ -16,7 +16,7 @@ int MaxStreamingHeads(const HeadChoice& heads) {
 }
 
 size_t ScratchHeadBytes(const KvLayout& layout, int64_t max_chunk) {
-  return static_cast<size_t>(layout.sink + layout.ring() + max_chunk) * layout.row_bytes();
+  return layout.bytes_of(layout.sink + layout.ring() + max_chunk);
 }
 
 AttentionShape ShapeOf(const AttentionInput& input, const KvLayout& layout, int64_t pos) {
@@ -64,9 +64,8 @@ Status DuoAttention::Decode(const AttentionInput& input, int layer, SplitKvCache
     const int64_t slot = place.retrieval ? pos : streaming.Slot(pos);
     uint8_t* k = place.retrieval ? full.k(place.index) : streaming.k(place.index);
     uint8_t* v = place.retrieval ? full.v(place.index) : streaming.v(place.index);
-    const size_t offset = static_cast<size_t>(slot) * layout.row_bytes();
-    stores_.push_back({input.k + h * dim, dim, k + offset, 1});
-    stores_.push_back({input.v + h * dim, dim, v + offset, 1});
+    stores_.push_back({KvPart::kKeys, input.k + h * dim, dim, k, slot, 1});
+    stores_.push_back({KvPart::kValues, input.v + h * dim, dim, v, slot, 1});
     DecodeHead head{.q = input.q + static_cast<int64_t>(h) * input.group * dim,
                     .k = k,
                     .v = v,
@@ -107,11 +106,11 @@ Status DuoAttention::Prefill(const AttentionInput& input, int layer, SplitKvCach
   prefill_heads_.clear();
   for (int h = 0; h < layout.heads.n_kv_heads; ++h) {
     const HeadPlace place = cache->place(layer, h);
-    const size_t chunk_row = static_cast<size_t>(place.retrieval ? pos : window.n_rows - n);
+    const int64_t chunk_row = place.retrieval ? pos : window.n_rows - n;
     uint8_t* k = place.retrieval ? full.k(place.index) : gathered_k(place.index);
     uint8_t* v = place.retrieval ? full.v(place.index) : gathered_v(place.index);
-    stores_.push_back({input.k + h * dim, kv_stride, k + chunk_row * layout.row_bytes(), n});
-    stores_.push_back({input.v + h * dim, kv_stride, v + chunk_row * layout.row_bytes(), n});
+    stores_.push_back({KvPart::kKeys, input.k + h * dim, kv_stride, k, chunk_row, n});
+    stores_.push_back({KvPart::kValues, input.v + h * dim, kv_stride, v, chunk_row, n});
     PrefillHead head{.q = input.q + static_cast<int64_t>(h) * input.group * dim,
                      .k = k,
                      .v = v,
@@ -139,25 +138,24 @@ Status DuoAttention::Prefill(const AttentionInput& input, int layer, SplitKvCach
 void DuoAttention::GatherWindow(int layer, SplitKvCache* cache, const Window& window) {
   const int64_t pos = cache->len();
   const StreamingCache& streaming = cache->streaming(layer);
-  const size_t row = streaming.row_bytes();
   const KvLayout& layout = cache->layout();
   copies_.clear();
   for (int i = 0; i < streaming.n_heads(); ++i) {
-    for (const bool is_k : {true, false}) {
-      const uint8_t* src = is_k ? streaming.k(i) : streaming.v(i);
-      uint8_t* dst = is_k ? gathered_k(i) : gathered_v(i);
-      copies_.push_back({src, dst, static_cast<size_t>(window.n_sink_rows) * row});
-      dst += static_cast<size_t>(window.n_sink_rows) * row;
+    for (const KvPart part : {KvPart::kKeys, KvPart::kValues}) {
+      const uint8_t* src = part == KvPart::kKeys ? streaming.k(i) : streaming.v(i);
+      uint8_t* dst = part == KvPart::kKeys ? gathered_k(i) : gathered_v(i);
+      copies_.push_back({part, src, 0, dst, 0, window.n_sink_rows});
+      int64_t row = window.n_sink_rows;
       for (int64_t p = window.body_pos; p < pos;) {
         const int64_t slot = streaming.Slot(p);
         const int64_t n = std::min(pos - p, layout.sink + layout.ring() - slot);
-        copies_.push_back({src + static_cast<size_t>(slot) * row, dst, static_cast<size_t>(n) * row});
-        dst += static_cast<size_t>(n) * row;
+        copies_.push_back({part, src, slot, dst, row, n});
+        row += n;
         p += n;
       }
     }
   }
-  backend_->Copy(copies_);
+  backend_->CopyRows(copies_, layout.head_dim, layout.type);
 }
 
 // Scratch -> cache: the chunk's sinks, and of the rest as many last rows as the ring holds.
@@ -166,16 +164,14 @@ void DuoAttention::ScatterWindow(const AttentionInput& input, int layer, SplitKv
   const int64_t end = pos + input.n_tokens;
   StreamingCache& streaming = cache->streaming(layer);
   const KvLayout& layout = cache->layout();
-  const size_t row = streaming.row_bytes();
   const int64_t chunk_row = window.n_rows - input.n_tokens;
   copies_.clear();
   for (int i = 0; i < streaming.n_heads(); ++i) {
-    for (const bool is_k : {true, false}) {
-      const uint8_t* src = is_k ? gathered_k(i) : gathered_v(i);
-      uint8_t* dst = is_k ? streaming.k(i) : streaming.v(i);
+    for (const KvPart part : {KvPart::kKeys, KvPart::kValues}) {
+      const uint8_t* src = part == KvPart::kKeys ? gathered_k(i) : gathered_v(i);
+      uint8_t* dst = part == KvPart::kKeys ? streaming.k(i) : streaming.v(i);
       auto copy = [&](int64_t from, int64_t n) {
-        copies_.push_back({src + static_cast<size_t>(chunk_row + from - pos) * row,
-                           dst + static_cast<size_t>(streaming.Slot(from)) * row, static_cast<size_t>(n) * row});
+        copies_.push_back({part, src, chunk_row + from - pos, dst, streaming.Slot(from), n});
       };
       if (pos < layout.sink) copy(pos, std::min(end, layout.sink) - pos);
       for (int64_t p = std::max({pos, layout.sink, end - layout.ring()}); p < end;) {
@@ -185,7 +181,7 @@ void DuoAttention::ScatterWindow(const AttentionInput& input, int layer, SplitKv
       }
     }
   }
-  backend_->Copy(copies_);
+  backend_->CopyRows(copies_, layout.head_dim, layout.type);
 }
 
 }  // namespace duo

@@ -65,7 +65,7 @@ class DuoAttention {
   int max_streaming_ = 0;          // most streaming heads of any layer
   size_t head_bytes_ = 0;          // scratch of one head's K
   std::vector<StoreTask> stores_;  // kept between calls: no allocation per token
-  std::vector<CopyTask> copies_;
+  std::vector<CopyRowsTask> copies_;
   std::vector<DecodeHead> decode_heads_;
   std::vector<PrefillHead> prefill_heads_;
 };

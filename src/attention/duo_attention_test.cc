@@ -11,6 +11,7 @@
 #include "base/bf16.h"
 #include "base/rng.h"
 #include "kernels/mask.h"
+#include "kernels/reference/attention_reference.h"
 
 namespace duo {
 namespace {
@@ -24,7 +25,7 @@ struct Case {
   int64_t prefill_recent = 9;
   int64_t n_prompt = 70;
   int64_t n_generated = 12;
-  DType type = DType::kF32;
+  KvType type = KvType::kF32;
 };
 
 /// Random q, k, v of a sequence; heads alternate retrieval, streaming, streaming...
@@ -34,8 +35,10 @@ class Sequence {
     Rng rng(seed);
     const auto kv = static_cast<size_t>(n_ * c.n_kv_heads * c.head_dim);
     for (size_t i = 0; i < kv * static_cast<size_t>(c.group); ++i) q.push_back(static_cast<float>(rng.Normal()));
-    for (size_t i = 0; i < kv; ++i) k.push_back(Stored(rng.Normal()));
-    for (size_t i = 0; i < kv; ++i) v.push_back(Stored(rng.Normal()));
+    for (size_t i = 0; i < kv; ++i) k.push_back(static_cast<float>(rng.Normal()));
+    for (size_t i = 0; i < kv; ++i) v.push_back(static_cast<float>(rng.Normal()));
+    stored_k = Stored(k, KvPart::kKeys);
+    stored_v = Stored(v, KvPart::kValues);
   }
 
   KvLayout Layout() const {
@@ -94,9 +97,22 @@ class Sequence {
 
  private:
   float Scale() const { return 1.0f / std::sqrt(static_cast<float>(c_.head_dim)); }
-  float Stored(double x) const {
-    const auto f = static_cast<float>(x);
-    return c_.type == DType::kBF16 ? ToFloat(ToBf16(f)) : f;
+  /// As a cache of the type holds them.
+  std::vector<float> Stored(std::vector<float> rows, KvPart part) const {
+    const auto dim = static_cast<size_t>(c_.head_dim);
+    std::vector<uint8_t> one_row(KvBytes(c_.type, c_.head_dim, 1));
+    for (size_t at = 0; at < rows.size() && c_.type != KvType::kF32; at += dim) {
+      if (c_.type == KvType::kBF16) {
+        for (size_t d = 0; d < dim; ++d) rows[at + d] = ToFloat(ToBf16(rows[at + d]));
+        continue;
+      }
+      QuantizeRow(rows.data() + at, {part, c_.type, c_.head_dim}, one_row.data(), 0);
+      for (int d = 0; d < c_.head_dim; ++d) {
+        rows[at + static_cast<size_t>(d)] =
+            static_cast<float>(KvElement(one_row.data(), part, c_.type, 0, c_.head_dim, d));
+      }
+    }
+    return rows;
   }
   void ExpectedHead(int64_t i, int h, int g, const LambdaMask& mask, std::vector<float>* out) const {
     const auto dim = static_cast<size_t>(c_.head_dim);
@@ -112,17 +128,17 @@ class Sequence {
     for (int64_t j = 0; j <= i; ++j) {
       if (!Sees(mask, i, j)) continue;
       double score = 0;
-      for (size_t d = 0; d < dim; ++d) score += static_cast<double>(q[q_at + d]) * k[kv_at(j) + d];
+      for (size_t d = 0; d < dim; ++d) score += static_cast<double>(q[q_at + d]) * stored_k[kv_at(j) + d];
       const double p = std::exp(score * static_cast<double>(Scale()));
       total += p;
-      for (size_t d = 0; d < dim; ++d) acc[d] += p * v[kv_at(j) + d];
+      for (size_t d = 0; d < dim; ++d) acc[d] += p * stored_v[kv_at(j) + d];
     }
     for (size_t d = 0; d < dim; ++d) (*out)[q_at + d] = static_cast<float>(acc[d] / total);
   }
 
   Case c_;
   int64_t n_;
-  std::vector<float> q, k, v;
+  std::vector<float> q, k, v, stored_k, stored_v;
 };
 
 void CheckAll(const Case& c, uint64_t seed) {
@@ -149,7 +165,9 @@ TEST(DuoAttention, WindowOfOne) { CheckAll({.sink = 2, .recent = 1, .prefill_rec
 TEST(DuoAttention, WindowLongerThanTheText) { CheckAll({.sink = 4, .recent = 300, .prefill_recent = 300}, 4); }
 TEST(DuoAttention, SinkLongerThanTheText) { CheckAll({.sink = 300, .recent = 2, .prefill_recent = 2}, 5); }
 TEST(DuoAttention, WiderWindowForThePrompt) { CheckAll({.sink = 3, .recent = 4, .prefill_recent = 21}, 6); }
-TEST(DuoAttention, Bf16Cache) { CheckAll({.group = 7, .head_dim = 32, .type = DType::kBF16}, 7); }
+TEST(DuoAttention, Bf16Cache) { CheckAll({.group = 7, .head_dim = 32, .type = KvType::kBF16}, 7); }
+TEST(DuoAttention, Int8Cache) { CheckAll({.group = 4, .head_dim = 20, .type = KvType::kInt8}, 8); }
+TEST(DuoAttention, Int4Cache) { CheckAll({.group = 4, .head_dim = 32, .sink = 20, .type = KvType::kInt4}, 9); }
 TEST(DuoAttention, ManyRandomShapes) {
   Rng rng(99);
   for (int i = 0; i < 25; ++i) {
@@ -161,7 +179,7 @@ TEST(DuoAttention, ManyRandomShapes) {
     c.recent = static_cast<int64_t>(1 + rng.Below(40));
     c.prefill_recent = c.recent + static_cast<int64_t>(rng.Below(2) * rng.Below(30));
     c.n_prompt = static_cast<int64_t>(1 + rng.Below(150));
-    c.type = rng.Below(2) == 0 ? DType::kF32 : DType::kBF16;
+    c.type = static_cast<KvType>(rng.Below(4));
     SCOPED_TRACE("case " + std::to_string(i));
     CheckAll(c, 1000 + static_cast<uint64_t>(i));
   }

@@ -13,6 +13,7 @@
 #include "base/tensor_view.h"
 #include "duo/backend.h"
 #include "duo/result.h"
+#include "kernels/kv_codes.h"
 #include "kernels/mask.h"
 
 namespace duo {
@@ -45,7 +46,7 @@ struct RowRange {
 /// One KV head of a decode step: the rows its queries attend to are one or two ranges (a ring wraps around).
 struct DecodeHead {
   const float* q = nullptr;    // [group, head_dim]
-  const uint8_t* k = nullptr;  // row r at k + r * head_dim * element bytes
+  const uint8_t* k = nullptr;  // row 0 of the head: [row, head_dim], or blocks of codes (kernels/kv_codes.h)
   const uint8_t* v = nullptr;
   RowRange ranges[2];
   int n_ranges = 0;
@@ -55,7 +56,7 @@ struct DecodeHead {
 
 struct PrefillHead {
   const float* q = nullptr;    // token t: q + t * q_stride, [group, head_dim] there
-  const uint8_t* k = nullptr;  // [n_rows, head_dim], rows in order of position
+  const uint8_t* k = nullptr;  // [n_rows] rows of the cache, in order of position
   const uint8_t* v = nullptr;
   int64_t n_rows = 0;
   int64_t n_sink_rows = 0;  // row r < n_sink_rows has position r,
@@ -73,16 +74,28 @@ struct AttentionShape {
   int64_t lse_stride = 0;  // floats between tokens of lse
   int64_t q_pos = 0;       // absolute position of the first token
   int64_t n_tokens = 1;
-  DType kv_type = DType::kBF16;
+  KvType kv_type = KvType::kBF16;
   ComputeType compute = ComputeType::kBF16;
   float scale = 1.0f;
 };
 
-/// Copies rows of K or V from activations into a cache, converting to its type.
+/// Copies rows of K or V of one head from activations into a cache, converting to its type.
 struct StoreTask {
-  const float* src = nullptr;  // row r: src + r * src_stride, row_elements floats
+  KvPart part = KvPart::kKeys;
+  const float* src = nullptr;  // row r: src + r * src_stride, head_dim floats
   int64_t src_stride = 0;
-  uint8_t* dst = nullptr;  // rows contiguous
+  uint8_t* dst = nullptr;  // the head's row 0
+  int64_t row = 0;         // rows [row, row + n_rows) are written
+  int64_t n_rows = 0;
+};
+
+/// Copies rows of one head's K or V between caches of the same type.
+struct CopyRowsTask {
+  KvPart part = KvPart::kKeys;
+  const uint8_t* src = nullptr;  // row 0; likewise dst
+  int64_t src_row = 0;
+  uint8_t* dst = nullptr;
+  int64_t dst_row = 0;
   int64_t n_rows = 0;
 };
 
@@ -141,7 +154,9 @@ class Backend {
   /// Rotates [n_tokens, n_heads, head_dim] in place; host_cos, host_sin: [n_tokens, head_dim / 2].
   virtual void Rope(float* x, int64_t n_tokens, int n_heads, int head_dim, const float* host_cos,
                     const float* host_sin) = 0;
-  virtual void StoreRows(std::span<const StoreTask> tasks, int64_t row_elements, DType type) = 0;
+  /// No two tasks of a call write the same rows; likewise CopyRows.
+  virtual void StoreRows(std::span<const StoreTask> tasks, int head_dim, KvType type) = 0;
+  virtual void CopyRows(std::span<const CopyRowsTask> tasks, int head_dim, KvType type) = 0;
   virtual Status DecodeAttention(const AttentionShape& shape, std::span<const DecodeHead> heads) = 0;
   virtual Status PrefillAttention(const AttentionShape& shape, std::span<const PrefillHead> heads) = 0;
   /// gate = silu(gate) * up, n elements.

@@ -16,6 +16,7 @@
 #include "kernels/cpu/ceilings.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/kv_codes.h"
 #include "kernels/softmax_state.h"
 
 namespace duo {
@@ -88,7 +89,8 @@ class CpuBackend : public Backend {
   Status Linear(ComputeType compute, const float* x, int64_t n_tokens, int64_t n_in,
                 std::span<const LinearTask> tasks) override;
   void Rope(float* x, int64_t n_tokens, int n_heads, int head_dim, const float* cos, const float* sin) override;
-  void StoreRows(std::span<const StoreTask> tasks, int64_t row_elements, DType type) override;
+  void StoreRows(std::span<const StoreTask> tasks, int head_dim, KvType type) override;
+  void CopyRows(std::span<const CopyRowsTask> tasks, int head_dim, KvType type) override;
   Status DecodeAttention(const AttentionShape& shape, std::span<const DecodeHead> heads) override;
   Status PrefillAttention(const AttentionShape& shape, std::span<const PrefillHead> heads) override;
   void SwiGlu(float* gate, const float* up, int64_t n) override;
@@ -241,21 +243,29 @@ void CpuBackend::Rope(float* x, int64_t n_tokens, int n_heads, int head_dim, con
   });
 }
 
-void CpuBackend::StoreRows(std::span<const StoreTask> tasks, int64_t row_elements, DType type) {
+void CpuBackend::StoreRows(std::span<const StoreTask> tasks, int head_dim, KvType type) {
   int64_t total = 0;
-  for (const StoreTask& task : tasks) total += task.n_rows * row_elements;
+  for (const StoreTask& task : tasks) total += task.n_rows * head_dim;
   ParallelFor(TeamFor(total), static_cast<int64_t>(tasks.size()), [&](int64_t i, int) {
     const StoreTask& task = tasks[static_cast<size_t>(i)];
-    const auto n = static_cast<size_t>(row_elements);
     for (int64_t r = 0; r < task.n_rows; ++r) {
       const float* src = task.src + r * task.src_stride;
-      uint8_t* dst = task.dst + static_cast<size_t>(r) * n * DTypeBytes(type);
-      if (type == DType::kF32) {
-        std::memcpy(dst, src, n * sizeof(float));
-      } else {
-        dense_.f32_to_bf16(src, reinterpret_cast<bf16*>(dst), row_elements);
+      uint8_t* dst = task.dst + static_cast<size_t>(task.row + r) * KvRowBytes(type, head_dim);
+      switch (type) {
+        case KvType::kF32: std::memcpy(dst, src, KvRowBytes(type, head_dim)); break;
+        case KvType::kBF16: dense_.f32_to_bf16(src, reinterpret_cast<bf16*>(dst), head_dim); break;
+        default: QuantizeRow(src, {task.part, type, head_dim}, task.dst, task.row + r); break;
       }
     }
+  });
+}
+
+void CpuBackend::CopyRows(std::span<const CopyRowsTask> tasks, int head_dim, KvType type) {
+  int64_t total = 0;
+  for (const CopyRowsTask& task : tasks) total += task.n_rows * head_dim;
+  ParallelFor(TeamFor(total), static_cast<int64_t>(tasks.size()), [&](int64_t i, int) {
+    const CopyRowsTask& task = tasks[static_cast<size_t>(i)];
+    CopyKvRows({task.part, type, head_dim}, task.src, task.src_row, task.dst, task.dst_row, task.n_rows);
   });
 }
 
@@ -266,7 +276,6 @@ Status CpuBackend::DecodeAttention(const AttentionShape& shape, std::span<const 
   const auto dim = static_cast<size_t>(shape.head_dim);
   const size_t state_bytes = StateBytes(shape.group, shape.head_dim);
   DUO_ASSIGN_OR_RETURN(uint8_t * states, states_.Get(state_bytes * pieces.size()));
-  const size_t row_bytes = dim * DTypeBytes(shape.kv_type);
   int64_t rows = 0;
   for (const DecodePiece& piece : pieces) rows += piece.end - piece.begin;
   auto state = [&](size_t piece) { return reinterpret_cast<float*>(states + piece * state_bytes); };
@@ -280,8 +289,9 @@ Status CpuBackend::DecodeAttention(const AttentionShape& shape, std::span<const 
     std::fill(max, max + group, kNegInf);
     std::fill(sum, sum + group, 0.0f);
     attention_.decode({.q = head.q,
-                       .k = head.k + static_cast<size_t>(piece.begin) * row_bytes,
-                       .v = head.v + static_cast<size_t>(piece.begin) * row_bytes,
+                       .k = head.k,
+                       .v = head.v,
+                       .first_row = piece.begin,
                        .n_rows = piece.end - piece.begin,
                        .group = shape.group,
                        .head_dim = shape.head_dim,

@@ -152,7 +152,7 @@ Status CpuIdentifyOps::LargestKeyWeights(const KeyWeightTask& t, std::span<doubl
                                                            .group = t.group,
                                                            .head_dim = t.head_dim,
                                                            .k = t.host_keys[static_cast<size_t>(head)],
-                                                           .kv_type = t.kv_type,
+                                                           .key_type = t.key_type,
                                                            .n_keys = t.n_keys,
                                                            .scale = t.scale,
                                                            .lse = t.lse + (begin * n_heads + head) * t.group,

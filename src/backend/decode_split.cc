@@ -9,6 +9,8 @@ namespace {
 
 // Below this many rows a piece's fixed cost (rounding q, merging states) would show.
 constexpr int64_t kMinPieceRows = 256;
+// Whole blocks of rows of every kernel and of quantised caches.
+constexpr int64_t kPieceMultiple = 128;
 // Enough pieces per thread that a core which is briefly taken away does not hold up the others.
 constexpr int64_t kPiecesPerThread = 8;
 
@@ -23,7 +25,7 @@ std::vector<DecodePiece> SplitDecode(std::span<const DecodeHead> heads, int n_th
     for (int r = 0; r < head.n_ranges; ++r) total += head.ranges[r].end - head.ranges[r].begin;
   }
   const int64_t wanted = n_threads == 1 ? total : DivideUp(total, n_threads * kPiecesPerThread);
-  const int64_t piece_rows = std::max(wanted, kMinPieceRows);
+  const int64_t piece_rows = RoundUp(std::max(wanted, kMinPieceRows), kPieceMultiple);
   std::vector<DecodePiece> pieces;
   for (size_t h = 0; h < heads.size(); ++h) {
     for (int r = 0; r < heads[h].n_ranges; ++r) {

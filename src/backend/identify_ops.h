@@ -48,7 +48,7 @@ struct KeyWeightTask {
   const float* q = nullptr;    // [n_tokens, n_kv_heads * group, head_dim]
   const float* lse = nullptr;  // [n_tokens, n_kv_heads * group] log of each query's sum over all its keys
   std::span<const uint8_t* const> host_keys;  // [n_kv_heads], each [n_keys, head_dim] in backend memory
-  DType kv_type = DType::kBF16;
+  DType key_type = DType::kBF16;
   int64_t n_tokens = 0;
   int64_t n_keys = 0;
   int group = 1;

@@ -64,7 +64,7 @@ class WorkCounter {
       : sizes_(SizesOf(model)),
         n_retrieval_(options.heads.n_retrieval()),
         n_streaming_(static_cast<double>(options.heads.retrieval.size()) - n_retrieval_),
-        row_bytes_(2.0 * model.config().head_dim * static_cast<double>(DTypeBytes(options.kv_type))),
+        row_bytes_(2.0 * static_cast<double>(KvRowBytes(options.kv_type, model.config().head_dim))),
         pair_flop_(4.0 * model.config().head_dim * model.config().group()),
         options_(options) {}
 
@@ -200,7 +200,7 @@ class DepthRun {
     row.depth = depth_;
     row.tokens = tokens;
     row.weights = DTypeName(model_->weights().layers[0].q.dtype);
-    row.kv_type = DTypeName(session_.options().kv_type);
+    row.kv_type = KvTypeName(session_.options().kv_type);
     row.sparsity = session_.options().heads.sparsity();
     row.ms_per_token = Quantile(samples.total, 0.5);
     row.ms_per_token_p90 = Quantile(samples.total, 0.9);

@@ -67,7 +67,7 @@ std::string PlanTable(const Shape& shape, const ShapeHeads& heads, const MemoryP
       fmt::format("{}: {} layers x {} KV heads of dim {}, {:.2f} G parameters\n{}\n", c.name, c.n_layers, c.n_kv_heads,
                   c.head_dim, static_cast<double>(c.n_parameters()) / 1e9, heads.description);
   out += fmt::format("window: sink {}, recent {}; KV as {}; {} for everything\n\n", session.sink, session.recent,
-                     DTypeName(session.kv_type), FormatBytes(memory));
+                     KvTypeName(session.kv_type), FormatBytes(memory));
   const auto row = [&](const std::string& what, const std::string& a, const std::string& b) {
     out += fmt::format("{:<28}{:>18}{:>18}\n", what, a, b);
   };

@@ -68,10 +68,10 @@ void AddRunOptions(CLI::App* verb, CommonOptions* options) {
             {{"int8", "is not available in this version, only f32 and bf16 are"}}, &options->compute,
             "type of products' inputs; f32 is the checking mode")
       ->default_str(ComputeTypeName(options->compute));
-  const std::string narrow = "is not available in this version, only f32 and bf16 are";
-  AddChoice(verb, "--kv-type", std::vector<std::pair<std::string, DType>>{{"f32", DType::kF32}, {"bf16", DType::kBF16}},
-            {{"int8", narrow}, {"int4", narrow}}, &options->kv_type,
-            "type of cached K and V (default: bf16; f32 with --compute f32)");
+  AddChoice(verb, "--kv-type",
+            std::vector<std::pair<std::string, KvType>>{
+                {"f32", KvType::kF32}, {"bf16", KvType::kBF16}, {"int8", KvType::kInt8}, {"int4", KvType::kInt4}},
+            {}, &options->kv_type, "type of cached K and V (default: bf16; f32 with --compute f32)");
   verb->add_option_function<std::string>("--weights", CheckWeightsType, "type of the weights: as in the checkpoint")
       ->type_name("native");
   AddInt(verb, "--threads", {1, 1024}, &options->threads, "CPU threads (default: all cores of this process)");
@@ -232,7 +232,7 @@ Result<SessionOptions> ResolveSession(const CommonOptions& options, const std::o
   session.pinned_prefix = options.pinned_prefix.value_or(0);
   session.chunk = options.chunk;
   session.compute = options.compute;
-  session.kv_type = options.kv_type.value_or(options.compute == ComputeType::kF32 ? DType::kF32 : DType::kBF16);
+  session.kv_type = options.kv_type.value_or(options.compute == ComputeType::kF32 ? KvType::kF32 : KvType::kBF16);
   session.max_context = options.max_context;
   session.snapshot_every = options.snapshot_every;
   DUO_ASSIGN_OR_RETURN(session.memory_limit, MemoryLimit(options, weights_bytes));

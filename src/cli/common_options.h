@@ -34,8 +34,8 @@ struct CommonOptions {
   int64_t snapshot_every = 0;             // tokens, 0 = no snapshots
   int64_t chunk = 512;                    // tokens
   ComputeType compute = ComputeType::kBF16;
-  std::optional<DType> kv_type;  // kF32 or kBF16
-  int threads = 0;               // 0 = all cores of this process
+  std::optional<KvType> kv_type;
+  int threads = 0;  // 0 = all cores of this process
   Device device = Device::kCpu;
   uint64_t seed = 0;
   uint64_t memory_bytes = 0;  // limit for weights, KV and activations together; 0 = what the system has

@@ -98,7 +98,7 @@ Result<EvalRun> BeginEval(const EvalCommand& command, const std::string& kind, c
                  {"model_fingerprint", ModelFingerprint(loaded.model)},
                  {"backend", DescribeBackend(*loaded.backend)},
                  {"compute", ComputeTypeName(s.compute)},
-                 {"kv_type", DTypeName(s.kv_type)},
+                 {"kv_type", KvTypeName(s.kv_type)},
                  {"chunk", s.chunk},
                  {"pinned_prefix", s.pinned_prefix},
                  {"max_context", command.common.max_context},

@@ -70,7 +70,7 @@ class ScoreTextTest : public testing::Test {
     options.heads = ChooseBySparsity(pattern, sparsity).value();
     options.sink = 4, options.recent = 16, options.max_context = 400, options.chunk = 64;
     options.compute = compute;
-    options.kv_type = compute == ComputeType::kF32 ? DType::kF32 : DType::kBF16;
+    options.kv_type = compute == ComputeType::kF32 ? KvType::kF32 : KvType::kBF16;
     return options;
   }
   TextScores Score(const std::vector<SessionOptions>& modes, FullLogits* saved = nullptr, ResultLog* log = nullptr) {

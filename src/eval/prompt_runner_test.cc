@@ -16,7 +16,7 @@ class PromptRunnerTest : public testing::Test {
     options.heads = ChooseBySparsity(pattern, sparsity).value();
     options.sink = 8, options.recent = 24, options.chunk = 32, options.max_context = 2048;
     options.compute = compute;
-    options.kv_type = compute == ComputeType::kF32 ? DType::kF32 : DType::kBF16;
+    options.kv_type = compute == ComputeType::kF32 ? KvType::kF32 : KvType::kBF16;
     return PromptRunner::Create(model, tokenizer, options).value();
   }
   BackendPtr backend = CreateBackend({.n_threads = 2}).value();

@@ -135,13 +135,13 @@ Result<std::vector<double>> RepeatScores(const Model& model, const RepeatInput& 
   std::vector<const uint8_t*> keys(static_cast<size_t>(c.n_kv_heads));
   LayerLooks looks;
   looks.after_attention = [&](const LayerView& view) {
-    const size_t sink_bytes = static_cast<size_t>(input.sink * c.head_dim) * DTypeBytes(walk.kv_type());
+    const size_t sink_bytes = static_cast<size_t>(input.sink * c.head_dim) * DTypeBytes(walk.key_type());
     for (int h = 0; h < c.n_kv_heads; ++h) keys[static_cast<size_t>(h)] = walk.keys(view.layer, h) + sink_bytes;
     const auto heads = static_cast<size_t>(c.n_kv_heads);
     return ops->LargestKeyWeights({.q = view.q,
                                    .lse = view.lse,
                                    .host_keys = keys,
-                                   .kv_type = walk.kv_type(),
+                                   .key_type = walk.key_type(),
                                    .n_tokens = view.n,
                                    .n_keys = n_context - input.sink,
                                    .group = c.group(),

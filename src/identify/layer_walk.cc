@@ -12,7 +12,7 @@ KvLayout LayoutOf(const ModelConfig& c, int64_t max_tokens, ComputeType compute)
   KvLayout layout;
   layout.heads = AllRetrieval(c.n_layers, c.n_kv_heads);
   layout.head_dim = c.head_dim;
-  layout.type = compute == ComputeType::kF32 ? DType::kF32 : DType::kBF16;
+  layout.type = compute == ComputeType::kF32 ? KvType::kF32 : KvType::kBF16;
   layout.capacity = max_tokens;
   return layout;
 }

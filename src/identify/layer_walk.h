@@ -51,9 +51,10 @@ class LayerWalk {
 
   int64_t len() const { return cache_.len(); }
   int64_t chunk() const { return act_.max_tokens; }
-  /// Keys of a KV head, rows of positions from 0 on, of type kv_type().
+  /// Keys of a KV head, rows of positions from 0 on, of type key_type().
   const uint8_t* keys(int layer, int kv_head) { return cache_.full(layer).k(cache_.place(layer, kv_head).index); }
-  DType kv_type() const { return cache_.layout().type; }
+  KvType kv_type() const { return cache_.layout().type; }  // kF32 or kBF16
+  DType key_type() const { return kv_type() == KvType::kF32 ? DType::kF32 : DType::kBF16; }
 
  private:
   LayerWalk(const Model& model, ComputeType compute, SplitKvCache cache, DuoAttention attention, Activations act)

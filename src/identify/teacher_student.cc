@@ -32,7 +32,7 @@ KvLayout OneLayer(const ModelConfig& c, const TwoStreamOptions& o, uint8_t retri
   KvLayout layout;
   layout.heads = {1, c.n_kv_heads, std::vector<uint8_t>(static_cast<size_t>(c.n_kv_heads), retrieval)};
   layout.head_dim = c.head_dim;
-  layout.type = o.compute == ComputeType::kF32 ? DType::kF32 : DType::kBF16;
+  layout.type = o.compute == ComputeType::kF32 ? KvType::kF32 : KvType::kBF16;
   layout.sink = std::min(o.sink, o.max_tokens);
   layout.recent = std::min(o.recent, o.max_tokens);
   layout.prefill_recent = layout.recent;

@@ -16,22 +16,24 @@ namespace duo {
 /// How q.k and p.v are multiplied.
 enum class AttentionMath : uint8_t {
   kF32,   // every product of floats; keys and values are widened first
-  kBF16,  // q and p may be rounded to bf16 when the cache is bf16 and the CPU multiplies bf16 pairs
+  kBF16,  // what q and p are multiplied with decides: bf16 with a bf16 cache, integers with a quantised one, where the
+          // CPU has such products
 };
 
 /// One decode step's work for one KV head over contiguous rows of its cache: each K and V row is read once for all
 /// `group` queries. Updates the softmax state, so that ranges (sinks, ring pieces, parts of a long cache) can be
 /// processed one after another or by different threads and merged (softmax_state.h). Groups above 16 heads read the
-/// rows once for every 16. No alignment is asked beyond that of the element types; nothing outside the given rows is
-/// read.
+/// rows once for every 16. No alignment is asked beyond that of the element types; nothing outside the given rows
+/// (of codes: outside their blocks) is read, and what other rows of a block hold does not matter.
 struct DecodeAttention {
   const float* q = nullptr;  // [group, head_dim], RoPE applied, not scaled
-  const void* k = nullptr;   // [n_rows, head_dim] kv_type, contiguous
-  const void* v = nullptr;   // [n_rows, head_dim] kv_type, contiguous
+  const void* k = nullptr;   // row 0 of the head's cache: [row, head_dim] kv_type; of codes as kv_codes.h lays them out
+  const void* v = nullptr;
+  int64_t first_row = 0;  // rows [first_row, first_row + n_rows) are attended to
   int64_t n_rows = 0;
-  int group = 1;                 // q heads of this KV head, any number >= 1
-  int head_dim = 0;              // even, 8..512
-  DType kv_type = DType::kBF16;  // kF32 or kBF16
+  int group = 1;     // q heads of this KV head, any number >= 1
+  int head_dim = 0;  // even, 8..512
+  KvType kv_type = KvType::kBF16;
   AttentionMath math = AttentionMath::kBF16;
   float scale = 1.0f;    // > 0: 1 / sqrt(head_dim)
   float* max = nullptr;  // [group] in/out: largest scaled score so far, -inf at the start
@@ -50,12 +52,12 @@ struct PrefillAttention {
   int64_t n_tokens = 0;      // >= 1
   int group = 1;
   int head_dim = 0;         // even, 8..512
-  const void* k = nullptr;  // [n_rows, head_dim] kv_type, contiguous
-  const void* v = nullptr;  // [n_rows, head_dim] kv_type, contiguous
+  const void* k = nullptr;  // row 0: [n_rows, head_dim] kv_type; of codes as kv_codes.h lays them out
+  const void* v = nullptr;
   int64_t n_rows = 0;
   int64_t n_sink_rows = 0;
   int64_t body_pos = 0;
-  DType kv_type = DType::kBF16;  // kF32 or kBF16
+  KvType kv_type = KvType::kBF16;
   AttentionMath math = AttentionMath::kBF16;
   LambdaMask mask;
   float scale = 1.0f;

@@ -2,6 +2,7 @@
 set(DUO_ATTENTION_SOURCES
   attention.cc
   attention_dispatch.cc
+  kv_codes.cc
   cpu/attention_portable.cc
   reference/attention_reference.cc)
 
@@ -9,6 +10,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
   list(APPEND DUO_ATTENTION_SOURCES
     cpu/attention_avx2.cc
     cpu/attention_avx512.cc
+    cpu/attention_avx512_vnni.cc
     cpu/attention_avx512_bf16.cc)
   # gcc 12 takes the undefined operands of its own AVX-512 intrinsics for mistakes (gcc bug 105593).
   set(DUO_ATTENTION_AVX512_FLAGS -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c
@@ -16,9 +18,12 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
   set_source_files_properties(cpu/attention_avx2.cc PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
   set_source_files_properties(cpu/attention_avx512.cc PROPERTIES COMPILE_OPTIONS "${DUO_ATTENTION_AVX512_FLAGS}")
   set_source_files_properties(cpu/attention_avx512_bf16.cc PROPERTIES
-    COMPILE_OPTIONS "${DUO_ATTENTION_AVX512_FLAGS};-mavx512bf16")
+    COMPILE_OPTIONS "${DUO_ATTENTION_AVX512_FLAGS};-mavx512bf16;-mavx512vnni")
+  set_source_files_properties(cpu/attention_avx512_vnni.cc PROPERTIES
+    COMPILE_OPTIONS "${DUO_ATTENTION_AVX512_FLAGS};-mavx512vnni")
 endif()
 
 duo_test(attention_test
   SOURCES attention_test.cc prefill_attention_test.cc
   ROOMS kernels)
+duo_test(kv_codes_test SOURCES kv_codes_test.cc ROOMS kernels)

@@ -1,6 +1,7 @@
 // What the attention tests share: arrays between NaNs, shapes, and the error bound of docs/numerics.md.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -12,6 +13,8 @@
 #include "base/rng.h"
 #include "kernels/attention.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/kv_codes.h"
+#include "kernels/reference/attention_reference.h"
 #include "kernels/softmax_state.h"
 
 namespace duo::attention_test {
@@ -70,18 +73,118 @@ class Guarded {
   uint8_t* begin_;
 };
 
+inline bool IsQuantized(KvType type) { return type == KvType::kInt8 || type == KvType::kInt4; }
+
+// Rows of a cache between NaNs; every row is NaN until set. Plain rows begin `shift` elements off a 64-byte boundary;
+// quantised ones begin at row `shift` of a cache whose other rows are NaN.
+class TestRows {
+ public:
+  TestRows(int64_t n_rows, int head_dim, KvType type, int shift)
+      : type_(type),
+        head_dim_(head_dim),
+        first_(IsQuantized(type) ? shift : 0),
+        floats_(static_cast<size_t>(n_rows * head_dim), kNan) {
+    const size_t element = type == KvType::kF32 ? 4 : 2, poison = kPoison * element;
+    bytes_.resize(KvBytes(type, head_dim, first_ + n_rows) + 2 * poison + 128, 0xff);
+    const auto address = reinterpret_cast<uintptr_t>(bytes_.data()) + poison;
+    begin_ = bytes_.data() + poison + (64 - address % 64) % 64;
+    if (!IsQuantized(type)) begin_ += static_cast<size_t>(shift) * element;
+  }
+  int64_t n_rows() const { return size() / head_dim_; }
+  int64_t size() const { return static_cast<int64_t>(floats_.size()); }
+  void SetRow(int64_t row, const float* x) {
+    std::copy_n(x, head_dim_, floats_.begin() + row * head_dim_);
+    Encode(row);
+  }
+  // Element i = row * head_dim + d.
+  void Set(int64_t i, float x) {
+    floats_[i] = x;
+    Encode(i / head_dim_);
+  }
+  // As the cache holds it.
+  float Get(int64_t i) const {
+    return static_cast<float>(
+        KvElement(begin_, part_, type_, first_ + i / head_dim_, head_dim_, static_cast<int>(i % head_dim_)));
+  }
+  const void* data() const { return begin_; }
+  int64_t first_row() const { return first_; }
+  // The same numbers as rows of floats, and their magnitudes.
+  TestRows Floats(bool absolute = false) const {
+    TestRows copy(n_rows(), head_dim_, KvType::kF32, 0);
+    for (int64_t row = 0; row < n_rows(); ++row) {
+      std::vector<float> x = Decoded(row);
+      for (float& value : x) value = absolute ? std::fabs(value) : value;
+      copy.SetRow(row, x.data());
+    }
+    return copy;
+  }
+  void SetPart(KvPart part) { part_ = part; }
+  // The largest step times the number of steps, and the largest |low|, of rows that are not NaN.
+  double Range() const {
+    return Largest([this](float step, float) { return step * (type_ == KvType::kInt8 ? 255 : 15); });
+  }
+  double MostLow() const {
+    return Largest([](float, float low) { return std::fabs(low); });
+  }
+  float Low(int64_t row) const { return IsQuantized(type_) ? Params(row).second : 0.0f; }
+
+ private:
+  std::vector<float> Decoded(int64_t row) const {
+    std::vector<float> x(head_dim_);
+    for (int d = 0; d < head_dim_; ++d) x[d] = Get(row * head_dim_ + d);
+    return x;
+  }
+  std::pair<float, float> Params(int64_t row) const {
+    const int64_t r = first_ + row;
+    const size_t row_bytes = KvRowBytes(type_, head_dim_);
+    const uint8_t* p = begin_ + static_cast<size_t>(r / 16) * 16 * row_bytes + 16 * (row_bytes - 4) + r % 16 * 4;
+    bf16 x[2];
+    std::memcpy(x, p, sizeof x);
+    return {ToFloat(x[0]), ToFloat(x[1])};
+  }
+  template <class F>
+  double Largest(F of) const {
+    double largest = 0;
+    for (int64_t row = 0; row < n_rows() && IsQuantized(type_); ++row) {
+      const auto [step, low] = Params(row);
+      if (of(step, low) > largest) largest = of(step, low);  // false for NaN
+    }
+    return largest;
+  }
+  void Encode(int64_t row) {
+    const float* x = floats_.data() + row * head_dim_;
+    if (IsQuantized(type_)) return QuantizeRow(x, {part_, type_, head_dim_}, begin_, first_ + row);
+    uint8_t* to = begin_ + static_cast<size_t>(row) * KvRowBytes(type_, head_dim_);
+    for (int d = 0; d < head_dim_; ++d) {
+      const bf16 half = ToBf16(x[d]);
+      if (type_ == KvType::kF32) {
+        std::memcpy(to + 4 * d, x + d, 4);
+      } else {
+        std::memcpy(to + 2 * d, &half, 2);
+      }
+    }
+  }
+  KvPart part_ = KvPart::kKeys;
+  KvType type_;
+  int head_dim_;
+  int64_t first_;
+  std::vector<float> floats_;
+  std::vector<uint8_t> bytes_;
+  uint8_t* begin_;
+};
+
 struct Shape {
   int head_dim = 64;
   int group = 1;
   int64_t n_rows = 64;  // decode
-  DType kv_type = DType::kBF16;
+  KvType kv_type = KvType::kBF16;
   AttentionMath math = AttentionMath::kBF16;
   int shift = 0;  // elements off alignment
 };
 
 inline std::string Describe(const Shape& s) {
   return "head_dim " + std::to_string(s.head_dim) + " group " + std::to_string(s.group) + " rows " +
-         std::to_string(s.n_rows) + " kv " + DTypeName(s.kv_type) +
+         std::to_string(s.n_rows) + " kv " + KvTypeName(s.kv_type) +
          (s.math == AttentionMath::kBF16 ? " math bf16" : " math f32") + " shift " + std::to_string(s.shift);
 }
 
@@ -89,33 +192,76 @@ inline void FillNormal(Guarded* x, double deviation, Rng* rng) {
   for (int64_t i = 0; i < x->size(); ++i) x->Set(i, static_cast<float>(rng->Normal() * deviation));
 }
 
-// docs/numerics.md, "Attention": |out - exact| <= weighted |v| * RelativeBound, where
-// largest_product = max over queries and keys of scale * sum_d |q_d k_d|.
-inline double RelativeBound(const Shape& s, int64_t n_keys, double largest_product, bool q_is_bf16) {
+inline void FillNormal(TestRows* x, double deviation, Rng* rng) {
+  std::vector<float> row(x->size() == 0 ? 0 : x->size() / x->n_rows());
+  for (int64_t r = 0; r < x->n_rows(); ++r) {
+    for (float& value : row) value = static_cast<float>(rng->Normal() * deviation);
+    x->SetRow(r, row.data());
+  }
+}
+
+// What the bound needs to know of a call: largest products over queries and keys.
+struct Products {
+  double largest = 0;  // scale * sum_d |q_d k_d|; of a quantised key with |low| + |step code| for |k_d|
+  double rounded = 0;  // scale * max_d |q_d| / 254 * sum_d |k_d|: what rounding the query to 8 bits may change
+};
+
+// docs/numerics.md, "Attention": |out - exact| <= weighted |v| * RelativeBound + AbsoluteBound.
+inline double RelativeBound(const Shape& s, int64_t n_keys, const Products& p, bool q_is_bf16) {
   const double u = std::ldexp(1.0, -24), u16 = std::ldexp(1.0, -9);
-  const bool pairs = s.math == AttentionMath::kBF16 && s.kv_type == DType::kBF16;
-  const double score_error = largest_product * (s.head_dim * u + (pairs && !q_is_bf16 ? u16 : 0.0) + 8 * u);
+  const bool pairs = s.math == AttentionMath::kBF16 && s.kv_type == KvType::kBF16;
+  const bool integers = s.math == AttentionMath::kBF16 && IsQuantized(s.kv_type);
+  const double score_error =
+      p.largest * (s.head_dim * u + (pairs && !q_is_bf16 ? u16 : 0.0) + 8 * u) + (integers ? p.rounded : 0.0);
   return 2 * score_error + (static_cast<double>(n_keys) + 64) * u + (pairs ? 2 * u16 : 0.0);
 }
 
-// max over queries and keys of scale * sum_d |q_d k_d|; rows of NaN, which nobody sees, do not count.
-inline double LargestProduct(const Shape& s, const Guarded& q, const Guarded& k, int64_t n_queries, int64_t n_rows) {
-  double largest = 0;
+// Prefill multiplies the values of a quantised cache as bf16 numbers where decode multiplies integers: those and the
+// weights are rounded.
+inline double PrefillBound(const Shape& s) {
+  return s.math == AttentionMath::kBF16 && IsQuantized(s.kv_type) ? std::ldexp(3.0, -9) : 0.0;
+}
+
+// Of the values' ranges: what rounding weights to 15 bits within blocks of 64 rows may change, and float sums of
+// low + step * code.
+inline double AbsoluteBound(const Shape& s, const TestRows& v, int64_t n_keys) {
+  if (!IsQuantized(s.kv_type)) return 0;
+  const double low = v.MostLow();
+  const double u = std::ldexp(1.0, -24);
+  return (s.math == AttentionMath::kBF16 ? std::ldexp(v.Range(), -8) : 0.0) +
+         (low + v.Range()) * (static_cast<double>(n_keys) + 64) * u;
+}
+
+// Rows of NaN, which nobody sees, do not count.
+inline Products LargestProducts(const Shape& s, const Guarded& q, const TestRows& k, int64_t n_queries,
+                                int64_t n_rows) {
+  Products largest;
+  const TestRows floats = k.Floats();
+  const auto* keys = static_cast<const float*>(floats.data());
   for (int64_t i = 0; i < n_queries; ++i) {
+    double most = 0;
+    for (int d = 0; d < s.head_dim; ++d) most = std::max(most, std::fabs(double{q.Get(i * s.head_dim + d)}));
     for (int64_t r = 0; r < n_rows; ++r) {
-      double product = 0;
-      for (int d = 0; d < s.head_dim; ++d)
-        product += std::fabs(double{q.Get(i * s.head_dim + d)} * k.Get(r * s.head_dim + d));
-      if (product > largest) largest = product;  // false for rows of NaN, which nobody sees
+      const double low = std::fabs(double{k.Low(r)});
+      double product = 0, magnitude = 0;
+      for (int d = 0; d < s.head_dim; ++d) {
+        const double x = keys[r * s.head_dim + d];
+        product += std::fabs(double{q.Get(i * s.head_dim + d)}) * (low + std::fabs(x - low));
+        magnitude += std::fabs(x);
+      }
+      if (product > largest.largest) largest.largest = product;  // false for rows of NaN
+      if (most * magnitude / 254 > largest.rounded) largest.rounded = most * magnitude / 254;
     }
   }
-  return largest / std::sqrt(static_cast<double>(s.head_dim));
+  largest.largest /= std::sqrt(static_cast<double>(s.head_dim));
+  largest.rounded /= std::sqrt(static_cast<double>(s.head_dim));
+  return largest;
 }
 
 // Every type of cache and of products.
 inline std::vector<Shape> TypesOf(Shape s) {
   std::vector<Shape> shapes;
-  for (const DType type : {DType::kF32, DType::kBF16}) {
+  for (const KvType type : {KvType::kF32, KvType::kBF16, KvType::kInt8, KvType::kInt4}) {
     for (const AttentionMath math : {AttentionMath::kF32, AttentionMath::kBF16}) {
       s.kv_type = type;
       s.math = math;
@@ -139,7 +285,7 @@ struct State {
 
 inline std::vector<Isa> LevelsOfThisCpu() {
   std::vector<Isa> levels;
-  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16}) {
+  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni, Isa::kAvx512Bf16}) {
     if (isa <= DetectIsa()) levels.push_back(isa);
   }
   return levels;

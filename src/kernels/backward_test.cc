@@ -320,7 +320,7 @@ TEST(KeyWeights, AgreeWithReference) {
         Floats scratch(KeyWeightsScratchFloats(dim) + 1, 42.0f);
         KeyWeights p{.q = q.data(), .q_stride = group * dim + 5, .n_tokens = n_tokens, .group = group, .head_dim = dim};
         p.k = type == DType::kF32 ? static_cast<const void*>(k.data()) : narrow.data();
-        p.kv_type = type, p.n_keys = n_keys, p.scale = 0.25f, p.lse = lse.data(), p.lse_stride = group + 1;
+        p.key_type = type, p.n_keys = n_keys, p.scale = 0.25f, p.lse = lse.data(), p.lse_stride = group + 1;
         p.scratch = scratch.data();
         const double want = reference::LargestKeyWeight(p);
         EXPECT_NEAR(LargestKeyWeight(p, DenseKernelsFor(DetectIsa())), want, 1e-5 * want);

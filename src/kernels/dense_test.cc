@@ -32,7 +32,8 @@ class DenseTest : public testing::TestWithParam<Isa> {
   Rng rng{7};
 };
 
-INSTANTIATE_TEST_SUITE_P(Levels, DenseTest, testing::Values(Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16),
+INSTANTIATE_TEST_SUITE_P(Levels, DenseTest,
+                         testing::Values(Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni, Isa::kAvx512Bf16),
                          [](const auto& param) { return std::string(IsaName(param.param)); });
 
 // (n/16 + 8) u sum |w x|: no kernel has fewer than 16 partial sums.

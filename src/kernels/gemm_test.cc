@@ -25,7 +25,8 @@ class GemmTest : public testing::TestWithParam<Isa> {
   Rng rng{11};
 };
 
-INSTANTIATE_TEST_SUITE_P(Levels, GemmTest, testing::Values(Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16),
+INSTANTIATE_TEST_SUITE_P(Levels, GemmTest,
+                         testing::Values(Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni, Isa::kAvx512Bf16),
                          [](const auto& param) { return std::string(IsaName(param.param)); });
 
 struct Shape {

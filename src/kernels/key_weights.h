@@ -16,8 +16,8 @@ struct KeyWeights {
   int64_t n_tokens = 0;
   int group = 1;
   int head_dim = 0;
-  const void* k = nullptr;  // [n_keys, head_dim] kv_type, contiguous; every query sees all of them
-  DType kv_type = DType::kBF16;
+  const void* k = nullptr;  // [n_keys, head_dim] key_type, contiguous; every query sees all of them
+  DType key_type = DType::kBF16;
   int64_t n_keys = 0;
   float scale = 1.0f;
   const float* lse = nullptr;  // token t, q head g: lse + t * lse_stride + g

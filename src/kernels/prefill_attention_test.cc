@@ -66,24 +66,30 @@ PrefillCase SplitCache(Shape s, int64_t q_pos, int64_t n_tokens, LambdaMask mask
 struct PrefillInputs {
   PrefillInputs(const PrefillCase& c, uint64_t seed)
       : q((c.n_tokens * c.shape.group) * c.shape.head_dim, DType::kF32, c.shape.shift),
-        k(c.n_rows * c.shape.head_dim, c.shape.kv_type, c.shape.shift),
-        v(c.n_rows * c.shape.head_dim, c.shape.kv_type, c.shape.shift),
+        k(c.n_rows, c.shape.head_dim, c.shape.kv_type, IsQuantized(c.shape.kv_type) ? 0 : c.shape.shift),
+        v(c.n_rows, c.shape.head_dim, c.shape.kv_type, IsQuantized(c.shape.kv_type) ? 0 : c.shape.shift),
         out(q.size(), DType::kF32, c.shape.shift),
         scratch(PrefillScratchBytes(c.shape.group, c.shape.head_dim) / 4, DType::kF32, 0) {
+    v.SetPart(KvPart::kValues);
     Rng rng(seed);
     for (int64_t i = 0; i < q.size(); ++i) q.Set(i, ToFloat(ToBf16(static_cast<float>(rng.Normal()))));
-    const int64_t d = c.shape.head_dim;
+    std::vector<float> k_row(c.shape.head_dim), v_row(c.shape.head_dim);
     for (int64_t r = 0; r < c.n_rows; ++r) {
       const int64_t pos = r < c.n_sink_rows ? r : c.body_pos + r - c.n_sink_rows;
       bool seen = false;  // rows that no query sees stay NaN: touching them shows
       for (int64_t t = 0; t < c.n_tokens && !seen; ++t) seen = Sees(c.mask, c.q_pos + t, pos);
-      for (int64_t i = 0; i < d && seen; ++i) {
-        k.Set(r * d + i, static_cast<float>(rng.Normal()));
-        v.Set(r * d + i, static_cast<float>(rng.Normal()));
+      if (!seen) continue;
+      for (size_t i = 0; i < k_row.size(); ++i) {
+        k_row[i] = static_cast<float>(rng.Normal());
+        v_row[i] = static_cast<float>(rng.Normal());
       }
+      k.SetRow(r, k_row.data());
+      v.SetRow(r, v_row.data());
     }
   }
-  Guarded q, k, v, out, scratch;
+  Guarded q;
+  TestRows k, v;
+  Guarded out, scratch;
 };
 
 PrefillAttention Params(const PrefillCase& c, PrefillInputs* in) {
@@ -125,15 +131,18 @@ void CheckPrefill(const AttentionKernels& kernels, const PrefillCase& c, uint64_
   reference.out = want.data();
   reference.lse = want_lse.data(), reference.lse_stride = stride;
   ReferencePrefillAttention(reference);
-  Guarded absolute = in.v.Absolute();
-  reference.v = absolute.data();
+  const TestRows keys = in.k.Floats(), magnitudes = in.v.Floats(true);
+  reference.k = keys.data();
+  reference.v = magnitudes.data();
+  reference.kv_type = KvType::kF32;
   reference.out = weight.data();
   ReferencePrefillAttention(reference);
-  const double product = LargestProduct(c.shape, in.q, in.k, c.n_tokens * c.shape.group, c.n_rows);
-  const double bound = RelativeBound(c.shape, c.n_rows, product, true);
+  const Products products = LargestProducts(c.shape, in.q, in.k, c.n_tokens * c.shape.group, c.n_rows);
+  const double bound = RelativeBound(c.shape, c.n_rows, products, true) + PrefillBound(c.shape);
+  const double absolute_bound = AbsoluteBound(c.shape, in.v, c.n_rows);
   for (size_t i = 0; i < lse.size(); ++i) ASSERT_NEAR(lse[i], want_lse[i], bound + 1e-5) << i;
   for (int64_t i = 0; i < in.q.size(); ++i) {
-    ASSERT_NEAR(in.out.Get(i), want[i], bound * weight[i] + 1e-30)
+    ASSERT_NEAR(in.out.Get(i), want[i], bound * weight[i] + absolute_bound + 1e-30)
         << "token " << i / (c.shape.group * c.shape.head_dim) << " head " << i / c.shape.head_dim % c.shape.group
         << " dim " << i % c.shape.head_dim;
   }
@@ -207,8 +216,10 @@ TEST_P(PrefillAttentionTest, IsTokenByTokenDecode) {
     const PrefillAttention a = Params(c, &in);
     kernels().prefill(a);
     const double bound =
-        2 * RelativeBound(s, c.n_rows, LargestProduct(s, in.q, in.k, c.n_tokens * s.group, c.n_rows), true);
-    const Guarded absolute = in.v.Absolute();
+        2 * (RelativeBound(s, c.n_rows, LargestProducts(s, in.q, in.k, c.n_tokens * s.group, c.n_rows), true) +
+             PrefillBound(s));
+    const double absolute_bound = 2 * AbsoluteBound(s, in.v, c.n_rows);
+    const TestRows absolute = in.v.Floats(true);
     for (int64_t t = 0; t < c.n_tokens; ++t) {
       State state(s);
       DecodeAttention d;
@@ -231,7 +242,7 @@ TEST_P(PrefillAttentionTest, IsTokenByTokenDecode) {
         for (int i = 0; i < s.head_dim; ++i) {
           double largest = 0;
           for (int64_t r = 0; r <= t; ++r) largest = std::max<double>(largest, absolute.Get(r * s.head_dim + i));
-          ASSERT_NEAR(out[i], a.out[t * a.out_stride + g * s.head_dim + i], bound * largest);
+          ASSERT_NEAR(out[i], a.out[t * a.out_stride + g * s.head_dim + i], bound * largest + absolute_bound);
         }
       }
     }
@@ -239,7 +250,7 @@ TEST_P(PrefillAttentionTest, IsTokenByTokenDecode) {
 }
 
 TEST_P(PrefillAttentionTest, DoesNotDependOnTheBlock) {
-  const Shape s = {.head_dim = 64, .group = 4, .kv_type = DType::kF32, .math = AttentionMath::kF32};
+  const Shape s = {.head_dim = 64, .group = 4, .kv_type = KvType::kF32, .math = AttentionMath::kF32};
   const LambdaMask mask = {.sink = 4, .window = 30};
   const PrefillCase whole = WholeCache(s, 0, 90, mask);
   PrefillInputs in(whole, 8);
@@ -275,7 +286,8 @@ TEST_P(PrefillAttentionTest, SurvivesExtremeScores) {
     kernels().prefill(a);
     for (int64_t t = 0; t < c.n_tokens; ++t) {
       for (int i = 0; i < s.group * s.head_dim; ++i) {
-        ASSERT_EQ(a.out[t * a.out_stride + i], in.v.Get((c.q_pos + t) * s.head_dim + i % s.head_dim)) << t;
+        const float want = in.v.Get((c.q_pos + t) * s.head_dim + i % s.head_dim);
+        ASSERT_NEAR(a.out[t * a.out_stride + i], want, IsQuantized(s.kv_type) ? 0.01f : 0.0f) << t;
       }
     }
   }

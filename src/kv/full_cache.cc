@@ -18,10 +18,9 @@ constexpr int64_t kMinGrowthRows = 256;
 Result<FullCache> FullCache::Create(Backend* backend, const KvLayout& layout, int n_heads) {
   FullCache cache;
   cache.n_heads_ = n_heads;
-  cache.row_bytes_ = layout.row_bytes();
-  cache.capacity_ = layout.capacity;
+  cache.layout_ = layout;
   if (n_heads == 0) return cache;
-  const size_t bytes = static_cast<size_t>(layout.capacity) * cache.row_bytes_;
+  const size_t bytes = layout.bytes_of(layout.capacity);
   // Heads begin on a huge page where they are long enough to use some.
   cache.head_stride_ = RoundUp(bytes, bytes >= 4 * kHugePageBytes ? kHugePageBytes : kPageBytes);
   DUO_ASSIGN_OR_RETURN(cache.memory_, backend->Reserve(cache.head_stride_ * 2 * static_cast<size_t>(n_heads)));
@@ -30,12 +29,11 @@ Result<FullCache> FullCache::Create(Backend* backend, const KvLayout& layout, in
 
 Status FullCache::EnsureRows(int64_t n_rows) {
   if (n_heads_ == 0 || n_rows <= committed_) return OkStatus();
-  DUO_CHECK(n_rows <= capacity_, "rows beyond the cache's capacity");
+  DUO_CHECK(n_rows <= layout_.capacity, "rows beyond the cache's capacity");
   int64_t target = n_rows;
   if (committed_ > 0) target = std::max(target, committed_ + std::max(kMinGrowthRows, committed_ / kGrowthShare));
-  target = std::min(target, capacity_);
-  const size_t begin = static_cast<size_t>(committed_) * row_bytes_;
-  const size_t bytes = static_cast<size_t>(target - committed_) * row_bytes_;
+  target = std::min(target, layout_.capacity);
+  const size_t begin = layout_.bytes_of(committed_), bytes = layout_.bytes_of(target) - begin;
   for (int part = 0; part < 2 * n_heads_; ++part) {
     DUO_RETURN_IF_ERROR(memory_->Commit(static_cast<size_t>(part) * head_stride_ + begin, bytes));
   }

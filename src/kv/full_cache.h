@@ -23,14 +23,12 @@ class FullCache {
   int64_t committed_rows() const { return committed_; }
   uint8_t* k(int head) const { return memory_->data() + static_cast<size_t>(head) * head_stride_; }
   uint8_t* v(int head) const { return memory_->data() + static_cast<size_t>(n_heads_ + head) * head_stride_; }
-  size_t row_bytes() const { return row_bytes_; }
 
  private:
   DeviceMemoryPtr memory_;  // null when n_heads == 0
   int n_heads_ = 0;
-  size_t row_bytes_ = 0;
+  KvLayout layout_;
   size_t head_stride_ = 0;  // bytes between heads
-  int64_t capacity_ = 0;    // rows reserved
   int64_t committed_ = 0;   // rows backed
 };
 

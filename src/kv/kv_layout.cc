@@ -19,14 +19,13 @@ uint64_t KvLayout::BytesPerToken() const { return static_cast<uint64_t>(heads.n_
 
 uint64_t KvLayout::FixedBytes() const {
   const auto n_streaming = static_cast<uint64_t>(heads.n_layers * heads.n_kv_heads - heads.n_retrieval());
-  return n_streaming * 2 * static_cast<uint64_t>(sink + ring()) * row_bytes();
+  return n_streaming * 2 * bytes_of(sink + ring());
 }
 
 uint64_t KvLayout::SnapshotBytes(int64_t n_tokens) const {
   if (snapshot_every == 0) return 0;
   const auto n_streaming = static_cast<uint64_t>(heads.n_layers * heads.n_kv_heads - heads.n_retrieval());
-  return static_cast<uint64_t>(n_tokens / snapshot_every) * n_streaming * 2 * static_cast<uint64_t>(ring()) *
-         row_bytes();
+  return static_cast<uint64_t>(n_tokens / snapshot_every) * n_streaming * 2 * ring_bytes();
 }
 
 Status CheckKvLayout(const KvLayout& layout) {
@@ -38,9 +37,6 @@ Status CheckKvLayout(const KvLayout& layout) {
   if (layout.capacity < 1 || layout.capacity > kMaxCapacity) return Bad("context", layout.capacity, 1, kMaxCapacity);
   if (layout.snapshot_every < 0 || layout.snapshot_every > kMaxCapacity) {
     return Bad("snapshot-every", layout.snapshot_every, 0, kMaxCapacity);
-  }
-  if (layout.type == DType::kF16) {
-    return Status(StatusCode::kInvalidArgument, "kv-type: f16 is not a type of the KV cache; use bf16 or f32");
   }
   return OkStatus();
 }

@@ -14,7 +14,7 @@ namespace duo {
 struct KvLayout {
   HeadChoice heads;
   int head_dim = 0;
-  DType type = DType::kBF16;   // kF32 or kBF16
+  KvType type = KvType::kBF16;
   int64_t sink = 0;            // tokens streaming heads keep from the start (a pinned prefix makes it longer)
   int64_t recent = 1;          // window of generated tokens, >= 1
   int64_t prefill_recent = 1;  // window of prompt tokens, >= recent
@@ -23,7 +23,12 @@ struct KvLayout {
 
   /// Rows of the ring behind the sinks: the longer of both windows.
   int64_t ring() const { return prefill_recent > recent ? prefill_recent : recent; }
-  size_t row_bytes() const { return static_cast<size_t>(head_dim) * DTypeBytes(type); }
+  size_t row_bytes() const { return KvRowBytes(type, head_dim); }
+  /// Of n_rows rows of one head's K or V.
+  size_t bytes_of(int64_t n_rows) const { return KvBytes(type, head_dim, n_rows); }
+  /// What a ring snapshot copies of one head's K or V: the sinks' last block may have rows of the ring.
+  size_t ring_begin() const { return bytes_of(sink / KvBlockRows(type) * KvBlockRows(type)); }
+  size_t ring_bytes() const { return bytes_of(sink + ring()) - ring_begin(); }
 
   /// Bytes of K and V that one more token adds: retrieval heads only.
   uint64_t BytesPerToken() const;

@@ -68,30 +68,33 @@ Status SplitKvCache::FillSynthetic(int64_t n_tokens, uint64_t seed) {
   constexpr int64_t kTableRows = 1024;
   std::vector<float> values(static_cast<size_t>(kTableRows * layout_.head_dim));
   for (float& value : values) value = static_cast<float>(rng.Normal());
-  DUO_ASSIGN_OR_RETURN(DeviceMemoryPtr table,
-                       backend_->Allocate(static_cast<size_t>(kTableRows) * layout_.row_bytes()));
+  DUO_ASSIGN_OR_RETURN(DeviceMemoryPtr table, backend_->Allocate(2 * layout_.bytes_of(kTableRows)));
   DUO_ASSIGN_OR_RETURN(DeviceMemoryPtr floats, backend_->Allocate(values.size() * sizeof(float)));
   backend_->FromHost(values.data(), floats->data(), values.size() * sizeof(float));
-  const StoreTask store{reinterpret_cast<const float*>(floats->data()), layout_.head_dim, table->data(), kTableRows};
-  backend_->StoreRows({&store, 1}, layout_.head_dim, layout_.type);
-  std::vector<CopyTask> tasks;
-  const auto fill = [&](uint8_t* rows, int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; row += kTableRows) {
-      tasks.push_back({table->data(), rows + static_cast<size_t>(row) * layout_.row_bytes(),
-                       static_cast<size_t>(std::min(kTableRows, end - row)) * layout_.row_bytes()});
+  const auto* source = reinterpret_cast<const float*>(floats->data());
+  uint8_t* const tables[] = {table->data(), table->data() + layout_.bytes_of(kTableRows)};
+  const StoreTask stores[] = {{KvPart::kKeys, source, layout_.head_dim, tables[0], 0, kTableRows},
+                              {KvPart::kValues, source, layout_.head_dim, tables[1], 0, kTableRows}};
+  backend_->StoreRows(stores, layout_.head_dim, layout_.type);
+  std::vector<CopyRowsTask> tasks;
+  const auto fill = [&](KvPart part, uint8_t* rows, int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end;) {  // in step with the table, so that whole blocks are copied
+      const int64_t n = std::min(kTableRows - row % kTableRows, end - row);
+      tasks.push_back({part, tables[part == KvPart::kKeys ? 0 : 1], row % kTableRows, rows, row, n});
+      row += n;
     }
   };
   for (size_t layer = 0; layer < full_.size(); ++layer) {
     for (int head = 0; head < full_[layer].n_heads(); ++head) {
-      fill(full_[layer].k(head), len_, len_ + n_tokens);
-      fill(full_[layer].v(head), len_, len_ + n_tokens);
+      fill(KvPart::kKeys, full_[layer].k(head), len_, len_ + n_tokens);
+      fill(KvPart::kValues, full_[layer].v(head), len_, len_ + n_tokens);
     }
     for (int head = 0; head < streaming_[layer].n_heads(); ++head) {
-      fill(streaming_[layer].k(head), 0, layout_.sink + layout_.ring());
-      fill(streaming_[layer].v(head), 0, layout_.sink + layout_.ring());
+      fill(KvPart::kKeys, streaming_[layer].k(head), 0, layout_.sink + layout_.ring());
+      fill(KvPart::kValues, streaming_[layer].v(head), 0, layout_.sink + layout_.ring());
     }
   }
-  backend_->Copy(tasks);
+  backend_->CopyRows(tasks, layout_.head_dim, layout_.type);
   len_ += n_tokens;
   longest_ = std::max(longest_, len_);
   lowest_held_ = std::max(lowest_held_, len_ - layout_.ring());
@@ -162,7 +165,7 @@ Result<SplitKvCache> SplitKvCache::Clone() const {
   for (size_t layer = 0; layer < full_.size(); ++layer) {
     const FullCache& from = full_[layer];
     const FullCache& to = copy.full_[layer];
-    const size_t bytes = static_cast<size_t>(len_) * from.row_bytes();
+    const size_t bytes = layout_.bytes_of(len_);
     for (int head = 0; head < from.n_heads(); ++head) {
       tasks.push_back({from.k(head), to.k(head), bytes});
       tasks.push_back({from.v(head), to.v(head), bytes});

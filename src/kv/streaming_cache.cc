@@ -10,8 +10,9 @@ Result<StreamingCache> StreamingCache::Create(Backend* backend, const KvLayout& 
   cache.n_heads_ = n_heads;
   cache.sink_ = layout.sink;
   cache.ring_ = layout.ring();
-  cache.row_bytes_ = layout.row_bytes();
-  cache.head_bytes_ = static_cast<size_t>(layout.sink + cache.ring_) * cache.row_bytes_;
+  cache.ring_begin_ = layout.ring_begin();
+  cache.ring_bytes_ = layout.ring_bytes();
+  cache.head_bytes_ = layout.bytes_of(layout.sink + cache.ring_);
   if (n_heads == 0) return cache;
   DUO_ASSIGN_OR_RETURN(cache.memory_, backend->Allocate(cache.head_bytes_ * 2 * static_cast<size_t>(n_heads)));
   return cache;
@@ -42,23 +43,19 @@ int StreamingCache::SlotRanges(int64_t pos, int64_t window, RowRange ranges[2]) 
 }
 
 void StreamingCache::SaveRing(Backend* backend, uint8_t* dst) const {
-  const size_t bytes = static_cast<size_t>(ring_) * row_bytes_;
   std::vector<CopyTask> tasks;
   for (int part = 0; part < 2 * n_heads_; ++part) {
     const auto p = static_cast<size_t>(part);
-    tasks.push_back(
-        {memory_->data() + p * head_bytes_ + static_cast<size_t>(sink_) * row_bytes_, dst + p * bytes, bytes});
+    tasks.push_back({memory_->data() + p * head_bytes_ + ring_begin_, dst + p * ring_bytes_, ring_bytes_});
   }
   backend->Copy(tasks);
 }
 
 void StreamingCache::LoadRing(Backend* backend, const uint8_t* src) {
-  const size_t bytes = static_cast<size_t>(ring_) * row_bytes_;
   std::vector<CopyTask> tasks;
   for (int part = 0; part < 2 * n_heads_; ++part) {
     const auto p = static_cast<size_t>(part);
-    tasks.push_back(
-        {src + p * bytes, memory_->data() + p * head_bytes_ + static_cast<size_t>(sink_) * row_bytes_, bytes});
+    tasks.push_back({src + p * ring_bytes_, memory_->data() + p * head_bytes_ + ring_begin_, ring_bytes_});
   }
   backend->Copy(tasks);
 }

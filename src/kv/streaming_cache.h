@@ -20,13 +20,12 @@ class StreamingCache {
   int64_t Slot(int64_t pos) const { return pos < sink_ ? pos : sink_ + (pos - sink_) % ring_; }
   uint8_t* k(int head) const { return memory_->data() + static_cast<size_t>(head) * head_bytes_; }
   uint8_t* v(int head) const { return memory_->data() + static_cast<size_t>(n_heads_ + head) * head_bytes_; }
-  size_t row_bytes() const { return row_bytes_; }
 
   /// The slots a query at `pos` with this window sees, its own position included, as one or two ranges of slots.
   int SlotRanges(int64_t pos, int64_t window, RowRange ranges[2]) const;
 
-  /// The part of slots [sink, sink + ring) of all heads, for snapshots: bytes of one snapshot.
-  size_t ring_bytes() const { return 2 * static_cast<size_t>(n_heads_ * ring_) * row_bytes_; }
+  /// The ring of all heads, for snapshots (of codes, with the sinks that share a block with it): bytes of one snapshot.
+  size_t ring_bytes() const { return 2 * static_cast<size_t>(n_heads_) * ring_bytes_; }
   /// Copies every head's ring to `dst`, or back from it; ring_bytes() each.
   void SaveRing(Backend* backend, uint8_t* dst) const;
   void LoadRing(Backend* backend, const uint8_t* src);
@@ -38,7 +37,8 @@ class StreamingCache {
   int n_heads_ = 0;
   int64_t sink_ = 0;
   int64_t ring_ = 1;
-  size_t row_bytes_ = 0;
+  size_t ring_begin_ = 0;  // bytes of a head before what snapshots copy
+  size_t ring_bytes_ = 0;  // bytes of a head that they copy
   size_t head_bytes_ = 0;
 };
 

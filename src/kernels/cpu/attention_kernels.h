@@ -9,6 +9,7 @@ namespace duo {
 void DecodeAttentionPortable(const DecodeAttention& a);
 void DecodeAttentionAvx2(const DecodeAttention& a);
 void DecodeAttentionAvx512(const DecodeAttention& a);
+void DecodeAttentionAvx512Vnni(const DecodeAttention& a);
 void DecodeAttentionAvx512Bf16(const DecodeAttention& a);
 
 void PrefillAttentionPortable(const PrefillAttention& a);

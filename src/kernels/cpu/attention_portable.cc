@@ -1,25 +1,10 @@
 #include "kernels/cpu/attention_kernels.h"
-#include "kernels/cpu/decode_loop.h"
-#include "kernels/cpu/kv_rows.h"
-#include "kernels/cpu/prefill_loop.h"
+#include "kernels/cpu/attention_table.h"
 #include "kernels/cpu/vec_portable.h"
 
 namespace duo {
 
-void DecodeAttentionPortable(const DecodeAttention& a) {
-  if (a.kv_type == DType::kF32) {
-    DecodeLoop<VecPortable, F32Cache<VecPortable>>::Run(a);
-  } else {
-    DecodeLoop<VecPortable, WidenedBf16Cache<VecPortable>>::Run(a);
-  }
-}
-
-void PrefillAttentionPortable(const PrefillAttention& a) {
-  if (a.kv_type == DType::kF32) {
-    PrefillLoop<VecPortable, F32Cache<VecPortable>>::Run(a);
-  } else {
-    PrefillLoop<VecPortable, WidenedBf16Cache<VecPortable>>::Run(a);
-  }
-}
+void DecodeAttentionPortable(const DecodeAttention& a) { DecodeFloatProducts<VecPortable>(a); }
+void PrefillAttentionPortable(const PrefillAttention& a) { PrefillFloatProducts<VecPortable>(a); }
 
 }  // namespace duo

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/attention.h"
+#include "kernels/cpu/decode_batch.h"
 #include "kernels/cpu/exp2_coefficients.h"
 #include "kernels/cpu/inline.h"
 
@@ -16,19 +17,6 @@ namespace {
 
 // 32 rows of 128 bf16 keys and values are 16 KiB: a block and the next one fit a first-level cache of 32 or 48 KiB.
 constexpr int kDecodeRows = 32;
-// Heads that share one reading of memory; larger groups are read again for every 16 heads.
-constexpr int kDecodeHeads = 16;
-constexpr int kMaxHeadDim = 512;
-
-// Asks for cache lines that a later phase of the loop will read, a few at every step.
-struct Prefetcher {
-  const char* p;
-  const char* end;
-  template <class V>
-  DUO_ALWAYS_INLINE void Lines(Prefetcher* f, int n) {
-    for (int i = 0; i < n && f->p < f->end; ++i, f->p += 64) V::Prefetch(f->p);
-  }
-};
 
 template <class V, class C>
 struct DecodeLoop {
@@ -108,25 +96,12 @@ struct DecodeLoop {
     }
   }
 
-  // scores -> exp(score - max) in place; updates max and the spread sum; keep = exp(old max - new max). The largest
-  // score of a long cache is found early, so most blocks need no new maximum and nothing across lanes.
+  // scores -> exp(score - max) in place; updates max and the spread sum; keep = exp(old max - new max).
   DUO_ALWAYS_INLINE void Weigh(float* scores, int n_rows, float* max, float* sums, float* keep) {
     constexpr int kStep = 2 * V::kLanes;
     const int padded = (n_rows + kStep - 1) / kStep * kStep;
     for (int r = n_rows; r < padded; ++r) scores[r] = -__builtin_inff();
-    F block_max = V::Load(scores);
-    for (int r = V::kLanes; r < padded; r += V::kLanes) block_max = V::Max(block_max, V::Load(scores + r));
-    const F log2e = V::Set(kLog2E);
-    *keep = 1.0f;
-    if (V::AnyGreater(block_max, V::Set(*max))) {
-      const float new_max = V::HorizontalMax(block_max);
-      alignas(64) float factor[V::kLanes];
-      V::Store(factor, V::Exp2(V::Mul(V::Set(*max - new_max), log2e)));
-      *max = new_max;
-      *keep = factor[0];
-    }
-    // An empty state and scores of -inf would give -inf - -inf; any finite shift gives weights of 0.
-    const F shift = V::Max(V::Set(*max), V::Set(-__FLT_MAX__));
+    const F shift = ShiftOf<V>(scores, padded, max, keep), log2e = V::Set(kLog2E);
     F sum0 = V::Mul(V::Load(sums), V::Set(*keep)), sum1 = V::Zero();
     for (int r = 0; r < padded; r += kStep) {
       const F p0 = C::Exp2(V::Mul(V::Sub(V::Load(scores + r), shift), log2e));
@@ -198,9 +173,6 @@ struct DecodeLoop {
     }
   }
 
-  // Heads [head, head + n) in register blocks of up to 4.
-  static int BlockHeads(int n) { return n >= 4 && n != 5 ? 4 : n == 5 || n == 3 ? 3 : n; }
-
   static void RunBatch(const DecodeAttention& a, int first, int n_heads, Batch* b) {
     const int head_dim = a.head_dim;
     const int chunks = (head_dim + kChunk - 1) / kChunk;
@@ -218,9 +190,10 @@ struct DecodeLoop {
       }
     }
     const size_t row_bytes = static_cast<size_t>(head_dim) * C::kElementBytes;
-    const char* k_end = static_cast<const char*>(a.k) + static_cast<size_t>(a.n_rows) * row_bytes;
-    for (int64_t row = 0; row < a.n_rows; row += kDecodeRows) {
-      const int n = a.n_rows - row < kDecodeRows ? static_cast<int>(a.n_rows - row) : kDecodeRows;
+    const char* k_end = static_cast<const char*>(a.k) + static_cast<size_t>(a.first_row + a.n_rows) * row_bytes;
+    const int64_t end = a.first_row + a.n_rows;
+    for (int64_t row = a.first_row; row < end; row += kDecodeRows) {
+      const int n = end - row < kDecodeRows ? static_cast<int>(end - row) : kDecodeRows;
       const char* k = static_cast<const char*>(a.k) + static_cast<size_t>(row) * row_bytes;
       const char* v = static_cast<const char*>(a.v) + static_cast<size_t>(row) * row_bytes;
       // While the scores are computed the block's values are asked for, and meanwhile the next block's keys.

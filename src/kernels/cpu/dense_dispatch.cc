@@ -7,6 +7,7 @@ const DenseKernels& DenseKernelsFor(Isa isa) {
 #if defined(__x86_64__)
     case Isa::kAvx2: return kDenseAvx2;
     case Isa::kAvx512:
+    case Isa::kAvx512Vnni:
     case Isa::kAvx512Bf16: return kDenseAvx512;  // bf16 dot products would round x; GEMV promises float products
 #endif
     default: return kDensePortable;

@@ -10,10 +10,11 @@ enum class Isa {
   kPortable,    // plain C++
   kAvx2,        // AVX2, FMA, F16C
   kAvx512,      // AVX-512 F, BW, VL, DQ
-  kAvx512Bf16,  // and AVX512_BF16 dot products
+  kAvx512Vnni,  // and AVX512_VNNI: integer dot products
+  kAvx512Bf16,  // and AVX512_BF16: bf16 dot products
 };
 
-/// "portable", "avx2", "avx512", "avx512_bf16": the values of DUO_ISA.
+/// "portable", "avx2", "avx512", "avx512_vnni", "avx512_bf16": the values of DUO_ISA.
 const char* IsaName(Isa isa);
 
 /// The best level this CPU and operating system offer.

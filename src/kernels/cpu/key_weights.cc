@@ -37,7 +37,7 @@ double LargestKeyWeight(const KeyWeights& p, const DenseKernels& kernels) {
     }
     for (int64_t first = 0; first < p.n_keys; first += kKeys) {
       const int64_t n = std::min(kKeys, p.n_keys - first);
-      kernels.widen(keys + static_cast<size_t>(first * dim) * DTypeBytes(p.kv_type), p.kv_type, k, n * dim);
+      kernels.widen(keys + static_cast<size_t>(first * dim) * DTypeBytes(p.key_type), p.key_type, k, n * dim);
       RunBlockGemm({q, dim, Transpose::kNo, k, dim, Transpose::kYes, rows, n, dim, p.scale, 0.0f, scores, n});
       for (int64_t r = 0; r < rows; ++r) {
         float most = best[r];

@@ -11,9 +11,16 @@
 namespace duo {
 namespace {
 
+// Rows of a tile: row r begins at p + r * stride bytes.
 struct TileRows {
   const char* p;
-  size_t stride;  // bytes
+  size_t stride;
+};
+
+// Where a tile made from codes keeps step and low of its keys, beside it.
+struct TileParams {
+  float* step;
+  float* low;
 };
 
 // Rows of floats, in pairs of vectors: what FloatProducts asks of the type of a cache's elements.
@@ -72,10 +79,17 @@ struct FloatProducts {
   };
   using ValueUnits = Elements;
   static constexpr int kPerUnit = 1;
+  using ScoreAcc = F;
   static constexpr int kElementBytes = Rows::kElementBytes;
   static constexpr int kKeyTile = 64;
+  static constexpr int kKeyStep = 4;      // bytes between units of a key in a tile
+  static constexpr int kDimsPerStep = 1;  // of a key's unit
+  static constexpr bool kRoundsQueries = false;
+  DUO_ALWAYS_INLINE size_t RowBytes(int head_dim) { return static_cast<size_t>(head_dim) * kElementBytes; }
 
   DUO_ALWAYS_INLINE F MulAdd(Unit a, Unit b, F c) { return V::Fma(a, b, c); }
+  DUO_ALWAYS_INLINE ScoreAcc ZeroScore() { return V::Zero(); }
+  DUO_ALWAYS_INLINE F ScoreMulAdd(Unit a, Unit b, F c) { return V::Fma(a, b, c); }
   DUO_ALWAYS_INLINE Unit BroadcastUnit(const void* p) {
     float x;
     __builtin_memcpy(&x, p, sizeof x);
@@ -124,11 +138,13 @@ struct FloatProducts {
   }
   DUO_ALWAYS_INLINE void RestoreDims(F* a, F* b) { Rows::Restore(a, b); }
 
-  static TileRows PrepareKeys(const char* rows, int64_t n, int head_dim, int padded_dim, float* tile) {
-    return Rows::Floats(rows, n, head_dim, padded_dim, tile);
+  // Rows [row, row + n) of the cache that begins at `base`.
+  static TileRows PrepareKeys(const char* base, int64_t row, int64_t n, int head_dim, int padded_dim, float* tile,
+                              TileParams) {
+    return Rows::Floats(base + static_cast<size_t>(row * head_dim) * kElementBytes, n, head_dim, padded_dim, tile);
   }
-  static TileRows PrepareValues(const char* rows, int64_t n, int head_dim, int padded_dim, float* tile) {
-    return Rows::Floats(rows, n, head_dim, padded_dim, tile);
+  static TileRows PrepareValues(const char* base, int64_t row, int64_t n, int head_dim, int padded_dim, float* tile) {
+    return Rows::Floats(base + static_cast<size_t>(row * head_dim) * kElementBytes, n, head_dim, padded_dim, tile);
   }
 };
 

@@ -24,11 +24,18 @@ struct Bf16PairCache {
     Unit a, b;
   };
   static constexpr int kPerUnit = 2;
+  using ScoreAcc = F;
   static constexpr int kKeyTile = 128;
+  static constexpr int kKeyStep = 4;
+  static constexpr int kDimsPerStep = 2;
+  static constexpr bool kRoundsQueries = false;
+  DUO_ALWAYS_INLINE size_t RowBytes(int head_dim) { return static_cast<size_t>(head_dim) * kElementBytes; }
   static constexpr int kElementBytes = 2;
   static constexpr int kQueryBytes = 2;
 
   DUO_ALWAYS_INLINE F MulAdd(Unit a, Unit b, F c) { return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b); }
+  DUO_ALWAYS_INLINE ScoreAcc ZeroScore() { return V::Zero(); }
+  DUO_ALWAYS_INLINE F ScoreMulAdd(Unit a, Unit b, F c) { return MulAdd(a, b, c); }
   DUO_ALWAYS_INLINE Unit BroadcastUnit(const void* p) {
     int32_t x;
     __builtin_memcpy(&x, p, sizeof x);
@@ -85,12 +92,14 @@ struct Bf16PairCache {
     return _mm512_or_si512(low, _mm512_slli_epi32(_mm512_add_epi32(low, _mm512_set1_epi32(16)), 16));
   }
 
-  static TileRows PrepareKeys(const char* rows, int64_t, int head_dim, int, float*) {
-    return {rows, static_cast<size_t>(head_dim) * 2};
+  static TileRows PrepareKeys(const char* base, int64_t row, int64_t, int head_dim, int, float*, TileParams) {
+    const size_t row_bytes = static_cast<size_t>(head_dim) * 2;
+    return {base + static_cast<size_t>(row) * row_bytes, row_bytes};
   }
   // tile[pair][d] = values (2 pair, 2 pair + 1) of dimension d; a missing last row counts as zero.
-  static TileRows PrepareValues(const char* rows, int64_t n, int head_dim, int padded_dim, float* tile) {
+  static TileRows PrepareValues(const char* base, int64_t first, int64_t n, int head_dim, int padded_dim, float* tile) {
     const size_t row_bytes = static_cast<size_t>(head_dim) * 2;
+    const char* rows = base + static_cast<size_t>(first) * row_bytes;
     const __m512i low = Interleave32(0), high = Interleave32(16);
     for (int64_t r = 0; r < n; r += 2) {
       const char* row = rows + static_cast<size_t>(r) * row_bytes;

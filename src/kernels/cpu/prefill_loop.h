@@ -12,6 +12,7 @@
 #include "kernels/cpu/inline.h"
 #include "kernels/cpu/kv_rows.h"
 #include "kernels/cpu/prefill_plan.h"
+#include "kernels/kv_codes.h"
 
 namespace duo {
 namespace {
@@ -33,8 +34,9 @@ struct PrefillLoop {
 
   // A tile of consecutive keys at consecutive positions.
   struct KeyTile {
-    TileRows keys;    // rows of units
-    TileRows values;  // rows of units: one per key, or one per pair of keys
+    TileRows keys;      // rows of units, C::kKeyStep bytes apart
+    TileParams params;  // of the keys, where C makes them from codes
+    TileRows values;    // rows of units: one per key, or one per pair of keys
     int64_t pos;
     int n;
     const char* prefetch[2];  // keys and values that come next
@@ -46,18 +48,24 @@ struct PrefillLoop {
     float* out;           // [dim][kVecs * kLanes]
     float* max;
     float* sum;
+    const float* q_step;
+    const float* q_sum;
     const int32_t* token;
     int64_t first_pos, last_pos;
   };
 
-  int Steps() const { return a.head_dim / C::kPerUnit; }
+  // Units of a key.
+  int Steps() const { return (a.head_dim + C::kDimsPerStep - 1) / C::kDimsPerStep; }
 
   // Scores of kRows keys for kVecs vectors of queries, unscaled, with the running maximum.
   template <int kVecs, bool kMasked>
-  DUO_ALWAYS_INLINE void ScoreKeys(const char* const* row, const char* q, int steps, const int32_t* token,
+  DUO_ALWAYS_INLINE void ScoreKeys(const char* const* row, const QueryTile& queries, TileParams params, int steps,
                                    const int32_t* lo, const int32_t* hi, float* scores, F* max) {
-    F acc[kRows][kVecs];
-    DUO_UNROLL for (int r = 0; r < kRows; ++r) { DUO_UNROLL for (int v = 0; v < kVecs; ++v) acc[r][v] = V::Zero(); }
+    const char* q = queries.queries;
+    typename C::ScoreAcc acc[kRows][kVecs];
+    DUO_UNROLL for (int r = 0; r < kRows; ++r) {
+      DUO_UNROLL for (int v = 0; v < kVecs; ++v) acc[r][v] = C::ZeroScore();
+    }
     const char* k[kRows];
     DUO_UNROLL for (int r = 0; r < kRows; ++r) k[r] = row[r];
     for (int s = 0; s < steps; ++s) {
@@ -66,15 +74,21 @@ struct PrefillLoop {
         x[v] = C::LoadUnits(q + (static_cast<size_t>(s) * kVecs + v) * kLanes * 4);
       }
       DUO_UNROLL for (int r = 0; r < kRows; ++r) {
-        const Unit key = C::BroadcastUnit(k[r] + static_cast<size_t>(s) * 4);
-        DUO_UNROLL for (int v = 0; v < kVecs; ++v) acc[r][v] = C::MulAdd(key, x[v], acc[r][v]);
+        const Unit key = C::BroadcastUnit(k[r] + static_cast<size_t>(s) * C::kKeyStep);
+        DUO_UNROLL for (int v = 0; v < kVecs; ++v) acc[r][v] = C::ScoreMulAdd(key, x[v], acc[r][v]);
       }
     }
     DUO_UNROLL for (int r = 0; r < kRows; ++r) {
       DUO_UNROLL for (int v = 0; v < kVecs; ++v) {
-        if (kMasked) acc[r][v] = V::KeepTokens(acc[r][v], token + v * kLanes, lo[r], hi[r]);
-        V::Store(scores + (r * kVecs + v) * kLanes, acc[r][v]);
-        max[v] = V::Max(max[v], acc[r][v]);
+        F score;
+        if constexpr (C::kRoundsQueries) {
+          score = C::ToScore(acc[r][v], params.step[r], params.low[r], V::Load(queries.q_sum + v * kLanes));
+        } else {
+          score = acc[r][v];
+        }
+        if (kMasked) score = V::KeepTokens(score, queries.token + v * kLanes, lo[r], hi[r]);
+        V::Store(scores + (r * kVecs + v) * kLanes, score);
+        max[v] = V::Max(max[v], score);
       }
     }
   }
@@ -108,9 +122,10 @@ struct PrefillLoop {
                         (last < a.mask.sink || a.mask.window > queries.last_pos - pos);
       PrefetchSome(tile, kRows);
       float* out = scores + n * kVecs * kLanes;
+      const TileParams params = {tile->params.step + n, tile->params.low + n};
       if (seen) {
         for (int r = 0; r < kRows; ++r) row[r] = tile->keys.p + static_cast<size_t>(n + r) * tile->keys.stride;
-        ScoreKeys<kVecs, false>(row, queries.queries, steps, nullptr, nullptr, nullptr, out, max);
+        ScoreKeys<kVecs, false>(row, queries, params, steps, nullptr, nullptr, out, max);
       } else {
         int32_t lo[kRows], hi[kRows];
         for (int r = 0; r < kRows; ++r) {
@@ -119,7 +134,7 @@ struct PrefillLoop {
           SeenBy(a, pos + r, &lo[r], &hi[r]);
           if (!real) hi[r] = lo[r];
         }
-        ScoreKeys<kVecs, true>(row, queries.queries, steps, queries.token, lo, hi, out, max);
+        ScoreKeys<kVecs, true>(row, queries, params, steps, lo, hi, out, max);
       }
     }
   }
@@ -129,8 +144,9 @@ struct PrefillLoop {
   void WeighTile(const QueryTile& queries, int begin, int end, const F* tile_max, F* keep) const {
     constexpr int kPitch = kVecs * kLanes;
     float* scores = scratch + layout.scores;
-    const F factor = V::Set(a.scale * kLog2E);
     for (int v = 0; v < kVecs; ++v) {
+      F factor = V::Set(a.scale * kLog2E);
+      if constexpr (C::kRoundsQueries) factor = V::Mul(factor, V::Load(queries.q_step + v * kLanes));
       const F old_max = V::Load(queries.max + v * kLanes);
       const F max = V::Max(old_max, tile_max[v]);
       // A lane that has seen no key yet: -inf - -inf would be NaN; any finite shift gives weights of 0.
@@ -217,6 +233,8 @@ struct PrefillLoop {
     t.out = scratch + layout.out + q * dim;
     t.max = scratch + layout.max + q;
     t.sum = scratch + layout.sum + q;
+    t.q_step = scratch + layout.q_step + q;
+    t.q_sum = scratch + layout.q_sum + q;
     t.token = reinterpret_cast<const int32_t*>(scratch + layout.token) + query;
     t.first_pos = t.last_pos = 0;
     const int64_t last = query + kQueryTile < layout.n_queries ? query + kQueryTile : layout.n_queries;
@@ -248,8 +266,15 @@ struct PrefillLoop {
         F block[kLanes];
         for (int i = 0; i < kLanes; ++i) {
           const int64_t m = q + i < layout.n_queries ? q + i : layout.n_queries - 1;
-          const float* from = a.q + m / a.group * a.q_stride + m % a.group * a.head_dim + s * C::kPerUnit;
-          block[i] = C::LoadQueryUnits(from, a.head_dim - s * C::kPerUnit);
+          const float* from = a.q + m / a.group * a.q_stride + m % a.group * a.head_dim;
+          const int d = s * C::kDimsPerStep;
+          if constexpr (C::kRoundsQueries) {
+            // All of them again for every 64 dimensions: two at most for the usual heads.
+            block[i] = C::RoundQueryUnits(from, a.head_dim, d, scratch + layout.q_step + q + i,
+                                          scratch + layout.q_sum + q + i);
+          } else {
+            block[i] = C::LoadQueryUnits(from + d, a.head_dim - d);
+          }
         }
         V::Transpose(block);
         const int n = Steps() - s < kLanes ? Steps() - s : kLanes;
@@ -263,7 +288,8 @@ struct PrefillLoop {
   void WriteLogSums(int64_t q) const {
     for (int64_t i = q; i < q + kLanes && i < layout.n_queries; ++i) {
       a.lse[i / a.group * a.lse_stride + i % a.group] =
-          a.scale * scratch[layout.max + i] + __builtin_logf(scratch[layout.sum + i]);
+          a.scale * (C::kRoundsQueries ? scratch[layout.q_step + i] : 1.0f) * scratch[layout.max + i] +
+          __builtin_logf(scratch[layout.sum + i]);
     }
   }
 
@@ -297,19 +323,22 @@ struct PrefillLoop {
   }
 
   KeyTile MakeTile(const KeyRun& run, int64_t first) const {
-    const size_t row_bytes = static_cast<size_t>(a.head_dim) * C::kElementBytes;
-    const size_t offset = static_cast<size_t>(run.row + first) * row_bytes;
-    const char* k = static_cast<const char*>(a.k) + offset;
-    const char* v = static_cast<const char*>(a.v) + offset;
+    const int64_t row = run.row + first;
+    const char* k = static_cast<const char*>(a.k);
+    const char* v = static_cast<const char*>(a.v);
     KeyTile tile;
     tile.n = run.n_rows - first < kKeyTile ? static_cast<int>(run.n_rows - first) : kKeyTile;
     tile.pos = run.pos + first;
-    tile.keys = C::PrepareKeys(k, tile.n, a.head_dim, layout.padded_dim, scratch + layout.keys);
-    tile.values = C::PrepareValues(v, tile.n, a.head_dim, layout.padded_dim, scratch + layout.values);
+    tile.params = {scratch + layout.k_step, scratch + layout.k_low};
+    tile.keys = C::PrepareKeys(k, row, tile.n, a.head_dim, layout.padded_dim, scratch + layout.keys, tile.params);
+    tile.values = C::PrepareValues(v, row, tile.n, a.head_dim, layout.padded_dim, scratch + layout.values);
+    if constexpr (C::kRoundsQueries) tile.params.step += row % kCodeRows, tile.params.low += row % kCodeRows;
+    const size_t row_bytes = C::RowBytes(a.head_dim);
     const int64_t behind = run.n_rows - first - tile.n;
+    const size_t at = static_cast<size_t>(row + tile.n) * row_bytes;
     const size_t next = static_cast<size_t>(behind < kKeyTile ? behind : kKeyTile) * row_bytes;
-    tile.prefetch[0] = k + tile.n * row_bytes;
-    tile.prefetch[1] = v + tile.n * row_bytes;
+    tile.prefetch[0] = k + at;
+    tile.prefetch[1] = v + at;
     tile.prefetch_end[0] = tile.prefetch[0] + next;
     tile.prefetch_end[1] = tile.prefetch[1] + next;
     return tile;

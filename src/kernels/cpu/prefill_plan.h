@@ -13,6 +13,8 @@ namespace duo {
 constexpr int kMaxQueryTile = 48;
 // Keys per tile, at most: scores of a query tile (24 KiB) stay in a 32-48 KiB first-level cache.
 constexpr int kMaxKeyTile = 128;
+// Columns of a tile of keys that is made from codes: its first row may lie anywhere within 16.
+constexpr int kMaxKeyColumns = kMaxKeyTile + 16;
 // 32-bit units of widened keys, values or value pairs per tile, per dimension.
 constexpr int kTileUnits = 64;
 
@@ -68,9 +70,13 @@ struct PrefillLayout {
   size_t max;      // [padded queries] largest unscaled score
   size_t sum;      // [padded queries]
   size_t token;    // [padded queries] int32: token of the block
+  size_t q_step;   // [padded queries] of queries rounded to bytes: their step, and the sum of the bytes
+  size_t q_sum;    // [padded queries]
   size_t scores;   // [key tile][queries of the tile], then the weights in their place
   size_t keys;     // [kTileUnits][padded dim] keys widened to float
   size_t values;   // [kTileUnits][padded dim] values widened to float, or pairs of rows
+  size_t k_step;   // [kMaxKeyColumns] of a tile of codes
+  size_t k_low;    // [kMaxKeyColumns]
   size_t total;
   int64_t n_queries;
   int64_t padded_queries;  // multiple of kMaxQueryTile
@@ -89,10 +95,14 @@ static inline PrefillLayout MakePrefillLayout(int64_t n_tokens, int group, int h
   l.max = l.out + queries * dim;
   l.sum = l.max + queries;
   l.token = l.sum + queries;
-  l.scores = l.token + queries;
+  l.q_step = l.token + queries;
+  l.q_sum = l.q_step + queries;
+  l.scores = l.q_sum + queries;
   l.keys = l.scores + size_t{kMaxKeyTile} * kMaxQueryTile;
   l.values = l.keys + size_t{kTileUnits} * dim;
-  l.total = l.values + size_t{kTileUnits} * dim;
+  l.k_step = l.values + size_t{kTileUnits} * dim;
+  l.k_low = l.k_step + kMaxKeyColumns;
+  l.total = l.k_low + kMaxKeyColumns;
   return l;
 }
 

@@ -52,6 +52,8 @@ struct VecAvx2 {
     __builtin_memcpy(whole, p, 2 * static_cast<size_t>(n));
     return LoadF16(whole);
   }
+  // 32-bit integers below 2^31 as floats.
+  DUO_ALWAYS_INLINE F FromInts(Bits x) { return _mm256_cvtepi32_ps((__m256i)x); }
   // The low halves of the lanes, whose high halves are zero.
   DUO_ALWAYS_INLINE void StoreLow16(void* p, Bits x) {
     const __m256i lanes = (__m256i)x;
@@ -69,12 +71,14 @@ struct VecAvx2 {
     __builtin_memcpy(whole, p, 2 * static_cast<size_t>(n));
     LoadBf16Twice(whole, even, odd);
   }
-  // Back to the order of memory.
-  DUO_ALWAYS_INLINE void Restore(F* a, F* b) {
+  // (a0, b0, a1, b1, ...) in two vectors.
+  DUO_ALWAYS_INLINE void Interleave(F* a, F* b) {
     const F low = _mm256_unpacklo_ps(*a, *b), high = _mm256_unpackhi_ps(*a, *b);
     *a = _mm256_permute2f128_ps(low, high, 0x20);
     *b = _mm256_permute2f128_ps(low, high, 0x31);
   }
+  // Back to the order of memory.
+  DUO_ALWAYS_INLINE void Restore(F* a, F* b) { Interleave(a, b); }
   DUO_ALWAYS_INLINE int TwiceIndex(int i) { return i / 2 + (i % 2) * kLanes; }
 
   DUO_ALWAYS_INLINE F Add(F a, F b) { return _mm256_add_ps(a, b); }

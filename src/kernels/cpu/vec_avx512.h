@@ -41,6 +41,8 @@ struct VecAvx512 {
   DUO_ALWAYS_INLINE F LoadF16Partial(const void* p, int n) {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(First(n), p));
   }
+  // 32-bit integers below 2^31 as floats.
+  DUO_ALWAYS_INLINE F FromInts(Bits x) { return _mm512_cvtepi32_ps((__m512i)x); }
   // The low halves of the lanes, whose high halves are zero.
   DUO_ALWAYS_INLINE void StoreLow16(void* p, Bits x) {
     _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16((__m512i)x));
@@ -54,14 +56,16 @@ struct VecAvx512 {
   DUO_ALWAYS_INLINE void LoadBf16TwicePartial(const char* p, int n, F* a, F* b) {
     Split(_mm512_maskz_loadu_epi16(First32(n), p), a, b);
   }
-  // Back to the order of memory.
-  DUO_ALWAYS_INLINE void Restore(F* a, F* b) {
+  // (a0, b0, a1, b1, ...) in two vectors.
+  DUO_ALWAYS_INLINE void Interleave(F* a, F* b) {
     const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
     const __m512i high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
     const F first = _mm512_permutex2var_ps(*a, low, *b);
     *b = _mm512_permutex2var_ps(*a, high, *b);
     *a = first;
   }
+  // Back to the order of memory.
+  DUO_ALWAYS_INLINE void Restore(F* a, F* b) { Interleave(a, b); }
   DUO_ALWAYS_INLINE int TwiceIndex(int i) { return i / 2 + (i % 2) * kLanes; }
 
   DUO_ALWAYS_INLINE F Add(F a, F b) { return _mm512_add_ps(a, b); }

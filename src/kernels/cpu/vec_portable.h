@@ -68,6 +68,14 @@ struct VecPortable {
     const Bits special = (Bits)((Ints)magnitude >= 0x1f << 23) & 0x7f800000;
     return (F)((Bits)((F)magnitude * 0x1p112f) | special | (x & 0x8000) << 16);
   }
+  // 32-bit integers below 2^31 as floats.
+  DUO_ALWAYS_INLINE F FromInts(Bits x) { return __builtin_convertvector((Ints)x, F); }
+  // (a0, b0, a1, b1, ...) in two vectors.
+  DUO_ALWAYS_INLINE void Interleave(F* a, F* b) {
+    const F low = {(*a)[0], (*b)[0], (*a)[1], (*b)[1]}, high = {(*a)[2], (*b)[2], (*a)[3], (*b)[3]};
+    *a = low;
+    *b = high;
+  }
   // The low halves of the lanes, whose high halves are zero.
   DUO_ALWAYS_INLINE void StoreLow16(void* p, Bits x) {
     uint16_t low[kLanes];

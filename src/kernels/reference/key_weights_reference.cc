@@ -13,7 +13,7 @@ double LargestKeyWeight(const KeyWeights& p) {
       const float* q = p.q + t * p.q_stride + g * p.head_dim;
       for (int64_t j = 0; j < p.n_keys; ++j) {
         double score = 0;
-        for (int d = 0; d < p.head_dim; ++d) score += double{q[d]} * Load(p.k, p.kv_type, j * p.head_dim + d);
+        for (int d = 0; d < p.head_dim; ++d) score += double{q[d]} * Load(p.k, p.key_type, j * p.head_dim + d);
         largest = std::max(largest, std::exp(double{p.scale} * score - double{p.lse[t * p.lse_stride + g]}));
       }
     }

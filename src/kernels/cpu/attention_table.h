@@ -1,0 +1,36 @@
+// Which loop serves which type of cache where all products are of floats, for a vector type V (vec_<isa>.h).
+#pragma once
+
+#include "kernels/attention.h"
+#include "kernels/cpu/code_products.h"
+#include "kernels/cpu/code_tiles.h"
+#include "kernels/cpu/decode_codes_loop.h"
+#include "kernels/cpu/decode_loop.h"
+#include "kernels/cpu/kv_rows.h"
+#include "kernels/cpu/prefill_loop.h"
+
+namespace duo {
+namespace {
+
+template <class V>
+void DecodeFloatProducts(const DecodeAttention& a) {
+  switch (a.kv_type) {
+    case KvType::kF32: return DecodeLoop<V, F32Cache<V>>::Run(a);
+    case KvType::kBF16: return DecodeLoop<V, WidenedBf16Cache<V>>::Run(a);
+    case KvType::kInt8: return DecodeCodesLoop<V, FloatCodes<V, 8>>::Run(a);
+    case KvType::kInt4: return DecodeCodesLoop<V, FloatCodes<V, 4>>::Run(a);
+  }
+}
+
+template <class V>
+void PrefillFloatProducts(const PrefillAttention& a) {
+  switch (a.kv_type) {
+    case KvType::kF32: return PrefillLoop<V, F32Cache<V>>::Run(a);
+    case KvType::kBF16: return PrefillLoop<V, WidenedBf16Cache<V>>::Run(a);
+    case KvType::kInt8: return PrefillLoop<V, FloatCodeTiles<V, 8>>::Run(a);
+    case KvType::kInt4: return PrefillLoop<V, FloatCodeTiles<V, 4>>::Run(a);
+  }
+}
+
+}  // namespace
+}  // namespace duo

@@ -1,0 +1,96 @@
+// How codes of quantised rows (kv_codes.h) are multiplied, for a vector type V: as floats. A policy of
+// decode_codes_loop.h; code_products_avx512_vnni.h has the one for integer dot products.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cpu/inline.h"
+
+namespace duo {
+namespace {
+
+// What scores need of a prepared query: q ~ step * prepared, and the sum of that over head_dim.
+struct QueryFacts {
+  float step;
+  float sum;
+};
+
+template <class V, int bits>
+struct FloatCodes {
+  using F = typename V::F;
+  using Code = F;
+  using Acc = F;
+  using Sum = F;
+  struct Weight {
+    F w;
+  };
+  static constexpr int kBits = bits;
+  static constexpr int kBlockRows = 64;
+  // A word of a key has this many codes, each with a query element of its own.
+  static constexpr int kKeyCodes = bits == 8 ? 4 : 8;
+  // A word of four values: for each of kOutputs vectors of dimensions, kTerms codes to add.
+  static constexpr int kOutputs = bits == 8 ? 1 : 2;
+  static constexpr int kTerms = 4;
+  static constexpr int kPassWords = V::kLanes == 16 ? 2 : 1;  // vectors of words per pass over a block's values
+  static constexpr int kQueryBytes = 4;                       // per dimension
+  static constexpr int kWeightBytes = 4;                      // per row
+
+  DUO_ALWAYS_INLINE F ZeroAcc() { return V::Zero(); }
+  DUO_ALWAYS_INLINE F ZeroSum() { return V::Zero(); }
+  DUO_ALWAYS_INLINE F ToFloat(F x) { return x; }
+  DUO_ALWAYS_INLINE typename V::Bits LoadWords(const char* p) {
+    typename V::Bits x;
+    __builtin_memcpy(&x, p, sizeof x);
+    return x;
+  }
+  DUO_ALWAYS_INLINE void SplitKeys(const char* p, F* code) {
+    const typename V::Bits x = LoadWords(p);
+    DUO_UNROLL for (int i = 0; i < 4; ++i) {
+      if constexpr (bits == 8) {
+        code[i] = V::FromInts(x >> (8 * i) & 255);
+      } else {
+        code[i] = V::FromInts(x >> (8 * i) & 15);
+        code[4 + i] = V::FromInts(x >> (8 * i + 4) & 15);
+      }
+    }
+  }
+  // Of row t of the four: dimensions of the first output, then of the second.
+  DUO_ALWAYS_INLINE void SplitValues(const char* p, F* code) {
+    const typename V::Bits x = LoadWords(p);
+    DUO_UNROLL for (int t = 0; t < 4; ++t) {
+      code[t] = V::FromInts(x >> (8 * t) & (bits == 8 ? 255 : 15));
+      if constexpr (bits == 4) code[4 + t] = V::FromInts(x >> (8 * t + 4) & 15);
+    }
+  }
+  DUO_ALWAYS_INLINE F Broadcast(const char* p) {
+    float x;
+    __builtin_memcpy(&x, p, sizeof x);
+    return V::Set(x);
+  }
+  DUO_ALWAYS_INLINE F KeyMulAdd(F code, F q, F acc) { return V::Fma(code, q, acc); }
+  DUO_ALWAYS_INLINE Weight LoadWeight(const char* weights, int quad, int t) {
+    return {Broadcast(weights + 4 * (4 * quad + t))};
+  }
+  DUO_ALWAYS_INLINE F ValueMulAdd(F code, Weight weight, F sum) { return V::Fma(code, weight.w, sum); }
+  DUO_ALWAYS_INLINE F Total(F sum, F) { return sum; }
+
+  // n weights (a multiple of 16, the largest of them given) as the products want them; returns their step.
+  DUO_ALWAYS_INLINE float StoreWeights(const float* w, int n, float, char* out) {
+    for (int r = 0; r < n; r += V::kLanes) V::Store(out + 4 * r, V::Load(w + r));
+    return 1.0f;
+  }
+  // q as words of kKeyCodes elements, zeros behind head_dim.
+  DUO_ALWAYS_INLINE QueryFacts PrepareQuery(const float* q, int head_dim, int padded_dim, char* out) {
+    float sum = 0.0f;
+    for (int d = 0; d < padded_dim; ++d) {
+      const float x = d < head_dim ? q[d] : 0.0f;
+      sum += x;
+      __builtin_memcpy(out + 4 * d, &x, sizeof x);
+    }
+    return {1.0f, sum};
+  }
+};
+
+}  // namespace
+}  // namespace duo
