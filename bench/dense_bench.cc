@@ -1,7 +1,8 @@
 // Dense kernels on the shapes of an 8B model, with the ceiling of the same run beside each number.
 //   dense_bench --benchmark_repetitions=9 --benchmark_report_aggregates_only=true
 // GB_s counts the bytes of the weights (or of the arrays read and written); of_ceiling = GB_s / read bandwidth, or
-// GFLOP_s / oneDNN's own with packed weights. Arguments named isa: 0 portable, 1 avx2, 2 avx512, 3 avx512_bf16.
+// GFLOP_s / oneDNN's own with packed weights. Arguments named isa: 0 portable, 1 avx2, 2 avx512, 3 avx512_vnni,
+// 4 avx512_bf16.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>

@@ -15,9 +15,10 @@ enum class Device : uint8_t { kCpu, kCuda };
 enum class ComputeType : uint8_t {
   kF32,   // the checking mode: float activations, products and accumulation everywhere
   kBF16,  // inputs of matrix products rounded to bf16; accumulation, residual stream and softmax statistics in float
+  kInt8,  // inputs of matrix products in multiples of their token's largest / 127 (W8A8); needs int8 weights
 };
 
-/// "f32", "bf16".
+/// "f32", "bf16", "int8".
 const char* ComputeTypeName(ComputeType type);
 
 struct BackendOptions {

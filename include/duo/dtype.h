@@ -6,14 +6,32 @@
 
 namespace duo {
 
-enum class DType : uint8_t { kF32, kBF16, kF16 };
+/// kI8 and kU8 hold quantised weights: signed numbers, and bytes whose meaning is elsewhere.
+enum class DType : uint8_t { kF32, kBF16, kF16, kI8, kU8 };
 
 /// Bytes of one element.
-inline constexpr size_t DTypeBytes(DType type) { return type == DType::kF32 ? 4 : 2; }
+inline constexpr size_t DTypeBytes(DType type) {
+  return type == DType::kF32 ? 4 : type == DType::kI8 || type == DType::kU8 ? 1 : 2;
+}
 
-/// "f32", "bf16", "f16": the names used on the command line and in JSON.
+/// "f32", "bf16", "f16": the names used on the command line and in JSON; "i8", "u8".
 inline constexpr const char* DTypeName(DType type) {
-  return type == DType::kF32 ? "f32" : type == DType::kBF16 ? "bf16" : "f16";
+  switch (type) {
+    case DType::kF32: return "f32";
+    case DType::kBF16: return "bf16";
+    case DType::kF16: return "f16";
+    case DType::kI8: return "i8";
+    case DType::kU8: return "u8";
+  }
+  return "unknown";
+}
+
+/// How a model's matrices are kept: as in the checkpoint, or quantised (docs/formats.md).
+enum class WeightType : uint8_t { kNative, kInt8, kInt4 };
+
+/// "native", "int8", "int4".
+inline constexpr const char* WeightTypeName(WeightType type) {
+  return type == WeightType::kNative ? "native" : type == WeightType::kInt8 ? "int8" : "int4";
 }
 
 /// Element types of a KV cache. int8 and int4 are affine codes: an element of a row (a token's K or V of one head) is

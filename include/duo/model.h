@@ -8,6 +8,7 @@
 
 #include "duo/backend.h"
 #include "duo/dtype.h"
+#include "duo/progress.h"
 #include "duo/result.h"
 
 namespace duo {
@@ -29,16 +30,27 @@ struct ModelConfig {
   bool mlp_bias = false;
   bool qk_norm = false;  // RMSNorm over head_dim of every q and k head, before RoPE
   bool tied_embeddings = false;
-  DType weights_type = DType::kBF16;  // element type config.json gives for the matrices
-  int64_t trained_context = 0;        // max_position_embeddings
-  int64_t max_context = 0;            // positions beyond it are refused; 0 = no limit of the model's own
-  std::vector<double> inv_freq;       // [head_dim / 2] RoPE angle per position, scaling included
-  double rope_amplitude = 1.0;        // cos and sin are multiplied by it (yarn's attention factor)
-  std::vector<int32_t> eos_ids;       // every id that ends generation
-  int32_t bos_id = -1;                // -1 = none
+  DType weights_type = DType::kBF16;         // element type config.json gives for the matrices
+  WeightType weights = WeightType::kNative;  // how the matrices are kept
+  int64_t trained_context = 0;               // max_position_embeddings
+  int64_t max_context = 0;                   // positions beyond it are refused; 0 = no limit of the model's own
+  std::vector<double> inv_freq;              // [head_dim / 2] RoPE angle per position, scaling included
+  double rope_amplitude = 1.0;               // cos and sin are multiplied by it (yarn's attention factor)
+  std::vector<int32_t> eos_ids;              // every id that ends generation
+  int32_t bos_id = -1;                       // -1 = none
 
   int group() const { return n_heads / n_kv_heads; }
   int64_t n_parameters() const;
+  /// What such a model takes in memory, plain elements with 2 bytes each.
+  uint64_t WeightsBytes() const;
+};
+
+struct ModelOptions {
+  /// kInt8, kInt4: the matrices are quantised while the model is opened, into memory (docs/formats.md): layers as said,
+  /// embedding and output matrix to int8.
+  WeightType weights = WeightType::kNative;
+  /// Of the quantising: matrices done.
+  ProgressCallback progress;
 };
 
 /// Shape alone: the config of `dir`/config.json, or of a config.json given by its path. Errors as Model::Open.
@@ -47,13 +59,15 @@ Result<ModelConfig> LoadModelConfig(const std::string& path);
 /// Owner of the weights. Immutable after opening; must outlive its sessions, and its backend must outlive it.
 class Model {
  public:
-  /// Maps the checkpoint; matrices are used where they lie in the files. kNotFound, kCorrupt (file, tensor, shape found
+  /// Maps the checkpoint; matrices that are not to be quantised are used where they lie in the files. kCancelled by
+  /// the progress callback. kNotFound, kCorrupt (file, tensor, shape found
   /// and expected), kUnsupported, kResourceExhausted.
-  static Result<Model> Open(const std::string& dir, Backend* backend);
+  static Result<Model> Open(const std::string& dir, Backend* backend, const ModelOptions& options = {});
 
-  /// A model of the given shape with random bf16 weights in memory, the same for the same seed: for measuring speed.
-  /// n_layers > 0 makes only that many layers. kResourceExhausted.
-  static Result<Model> Random(const ModelConfig& config, int n_layers, uint64_t seed, Backend* backend);
+  /// A model of the given shape with random weights in memory (bf16, or quantised), the same for the same seed: for
+  /// measuring speed. n_layers > 0 makes only that many layers. kResourceExhausted.
+  static Result<Model> Random(const ModelConfig& config, int n_layers, uint64_t seed, Backend* backend,
+                              const ModelOptions& options = {});
 
   Model(Model&&) noexcept;
   Model& operator=(Model&&) noexcept;

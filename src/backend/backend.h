@@ -10,7 +10,7 @@
 #include <span>
 #include <string>
 
-#include "base/tensor_view.h"
+#include "base/matrix_view.h"
 #include "duo/backend.h"
 #include "duo/result.h"
 #include "kernels/kv_codes.h"
@@ -31,7 +31,7 @@ using DeviceMemoryPtr = std::unique_ptr<DeviceMemory>;
 
 /// One product of a group that shares its input: out = x w^T (+ bias) (+ out).
 struct LinearTask {
-  TensorView weight;            // [n_out, n_in]
+  MatrixView weight;
   const float* bias = nullptr;  // [n_out] or null
   float* out = nullptr;         // [n_tokens, n_out]
   bool accumulate = false;      // adds to out: the residual connection
@@ -144,17 +144,17 @@ class Backend {
   virtual uint64_t MaxScratchBytes(const CallBounds& bounds) const = 0;
 
   // ---- operations
-  /// out[t] = table[ids[t]]; host_ids are valid rows.
-  virtual void Embed(const TensorView& table, std::span<const int32_t> host_ids, float* out) = 0;
+  /// out[t] = table[ids[t]]; host_ids are valid rows. The table is not int4.
+  virtual void Embed(const MatrixView& table, std::span<const int32_t> host_ids, float* out) = 0;
   /// Rows of `dim` floats, contiguous; in place allowed.
   virtual void RmsNorm(const float* x, const float* weight, float eps, int64_t n_rows, int64_t dim, float* out) = 0;
-  /// All tasks share x [n_tokens, n_in]. kResourceExhausted, kInternal.
+  /// All tasks share x [n_tokens, n_in]; with kInt8 all their weights are int8. kResourceExhausted, kInternal.
   virtual Status Linear(ComputeType compute, const float* x, int64_t n_tokens, int64_t n_in,
                         std::span<const LinearTask> tasks) = 0;
   /// Rotates [n_tokens, n_heads, head_dim] in place; host_cos, host_sin: [n_tokens, head_dim / 2].
   virtual void Rope(float* x, int64_t n_tokens, int n_heads, int head_dim, const float* host_cos,
                     const float* host_sin) = 0;
-  /// No two tasks of a call write the same rows; likewise CopyRows.
+  /// No two tasks of a call write the same rows, but they may write rows of one block of codes; likewise CopyRows.
   virtual void StoreRows(std::span<const StoreTask> tasks, int head_dim, KvType type) = 0;
   virtual void CopyRows(std::span<const CopyRowsTask> tasks, int head_dim, KvType type) = 0;
   virtual Status DecodeAttention(const AttentionShape& shape, std::span<const DecodeHead> heads) = 0;

@@ -96,8 +96,7 @@ TEST(Backend, LinearGroupsAgreeForOneAndManyTokensAndThreads) {
         results.emplace_back(static_cast<size_t>(n * out), 2.0f);
       }
       for (size_t i = 0; i < 2; ++i) {
-        const TensorView view{
-            .data = weights[i].data(), .dtype = DType::kBF16, .rank = 2, .shape = {outs[i], in, 0, 0}};
+        const MatrixView view{.data = weights[i].data(), .dtype = DType::kBF16, .n_out = outs[i], .n_in = in};
         tasks.push_back({view, i == 0 ? bias[i].data() : nullptr, results[i].data(), i == 1});
       }
       ASSERT_TRUE((*backend)->Linear(ComputeType::kF32, x.data(), n, in, tasks).ok());

@@ -18,6 +18,7 @@
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/kv_codes.h"
 #include "kernels/softmax_state.h"
+#include "kernels/weight_codes.h"
 
 namespace duo {
 namespace {
@@ -84,7 +85,7 @@ class CpuBackend : public Backend {
 
   uint64_t MaxScratchBytes(const CallBounds& bounds) const override;
 
-  void Embed(const TensorView& table, std::span<const int32_t> ids, float* out) override;
+  void Embed(const MatrixView& table, std::span<const int32_t> ids, float* out) override;
   void RmsNorm(const float* x, const float* weight, float eps, int64_t n_rows, int64_t dim, float* out) override;
   Status Linear(ComputeType compute, const float* x, int64_t n_tokens, int64_t n_in,
                 std::span<const LinearTask> tasks) override;
@@ -101,12 +102,24 @@ class CpuBackend : public Backend {
   void ResetTimes() override { times_ = {}; }
   Result<double> MeasureReadBandwidth() override { return duo::MeasureReadBandwidth(isa_, n_threads_); }
   Result<double> MeasureGemm(ComputeType compute) override {
-    return MeasureGemmGflops(isa_, compute == ComputeType::kF32 ? DType::kF32 : DType::kBF16, n_threads_);
+    const DType type = compute == ComputeType::kF32    ? DType::kF32
+                       : compute == ComputeType::kBF16 ? DType::kBF16
+                                                       : DType::kI8;
+    return MeasureGemmGflops(isa_, type, n_threads_);
   }
 
  private:
   /// Threads for element-wise work on n elements.
   int TeamFor(int64_t n) const { return n <= kSerialElements ? 1 : n_threads_; }
+  /// x [n_tokens, n_in] in steps of each token's own, valid until the next call.
+  struct Int8Tokens {
+    const void* values;
+    DType type;          // kI8, or kF32 (and no scale) where this CPU's int8 products are no gain
+    const float* scale;  // [n_tokens]
+  };
+  Result<Int8Tokens> RoundToInt8(const float* x, int64_t n_tokens, int64_t n_in);
+  /// The same values as floats.
+  Result<const float*> OnInt8Grid(const float* x, int64_t n_tokens, int64_t n_in);
   Status LinearOneToken(ComputeType compute, const float* x, int64_t n_in, std::span<const LinearTask> tasks);
 
   Isa isa_;
@@ -115,30 +128,40 @@ class CpuBackend : public Backend {
   const AttentionKernels& attention_;
   GemmRunner gemm_;
   CpuIdentifyOps identify_ops_;
-  Scratch rounded_;  // x of Linear in bf16
-  Scratch states_;   // partial softmax states of a decode step
-  Scratch tile_;     // prefill scratch of all threads
+  Scratch rounded_;   // x of Linear in bf16 or int8
+  Scratch prepared_;  // x of a product with int4 weights
+  Scratch states_;    // partial softmax states of a decode step
+  Scratch tile_;      // prefill scratch of all threads
   BackendTimes times_;
 };
 
 uint64_t CpuBackend::MaxScratchBytes(const CallBounds& bounds) const {
-  // Many tokens are rounded to bf16, a single one to floats that hold bf16 values.
+  // Many tokens are rounded to bf16, a single one to floats that hold bf16 values. With int8: the numbers and a scale
+  // per token, or floats that hold their values, and the numbers they are made from.
   const auto inputs = static_cast<uint64_t>(std::max<int64_t>(bounds.n_tokens, 2) * bounds.widest_input);
-  const uint64_t rounded = inputs * sizeof(bf16);
+  const bool int8 = bounds.compute == ComputeType::kInt8, grid = int8 && isa_ < Isa::kAvx512Vnni;
+  const uint64_t rounded = inputs * (grid ? sizeof(float) + 1 : sizeof(bf16)) +
+                           static_cast<uint64_t>(bounds.n_tokens) * sizeof(float) +
+                           Gemv4PreparedBytes(bounds.widest_input) + 2 * kCacheLineBytes;
   const auto pieces = static_cast<uint64_t>(MaxDecodePieces(bounds.n_kv_heads, n_threads_));
   const uint64_t states = pieces * StateBytes(bounds.group, bounds.head_dim);
   const uint64_t tiles =
       static_cast<uint64_t>(n_threads_) * RoundUp(PrefillScratchBytes(bounds.group, bounds.head_dim), kCacheLineBytes);
-  const DType x_type = bounds.compute == ComputeType::kF32 ? DType::kF32 : DType::kBF16;
+  const DType x_type = bounds.compute == ComputeType::kF32 || grid ? DType::kF32 : int8 ? DType::kI8 : DType::kBF16;
   return GemmRunner::MaxScratchBytes(isa_, n_threads_, x_type, bounds.weights) + rounded + states + tiles;
 }
 
-void CpuBackend::Embed(const TensorView& table, std::span<const int32_t> ids, float* out) {
-  const int64_t dim = table.shape[1];
+void CpuBackend::Embed(const MatrixView& table, std::span<const int32_t> ids, float* out) {
+  const int64_t dim = table.n_in;
   const auto* rows = static_cast<const uint8_t*>(table.data);
   const size_t row_bytes = static_cast<size_t>(dim) * DTypeBytes(table.dtype);
   for (size_t t = 0; t < ids.size(); ++t) {
-    dense_.widen(rows + static_cast<size_t>(ids[t]) * row_bytes, table.dtype, out + static_cast<int64_t>(t) * dim, dim);
+    const auto id = static_cast<size_t>(ids[t]);
+    float* to = out + static_cast<int64_t>(t) * dim;
+    dense_.widen(rows + id * row_bytes, table.dtype, to, dim);
+    if (table.scale != nullptr) {
+      for (int64_t i = 0; i < dim; ++i) to[i] *= table.scale[id];
+    }
   }
 }
 
@@ -171,14 +194,23 @@ Status CpuBackend::Linear(ComputeType compute, const float* x, int64_t n_tokens,
     input = rounded;
     input_type = DType::kBF16;
   }
+  const float* scales = nullptr;
+  if (compute == ComputeType::kInt8) {
+    DUO_ASSIGN_OR_RETURN(const Int8Tokens tokens, RoundToInt8(x, n_tokens, n_in));
+    input = tokens.values;
+    input_type = tokens.type;
+    scales = tokens.scale;
+  }
   for (const LinearTask& task : tasks) {
-    const int64_t n_out = task.weight.shape[0];
+    const int64_t n_out = task.weight.n_out;
     DUO_RETURN_IF_ERROR(gemm_.Run({.x = input,
                                    .x_type = input_type,
+                                   .x_scale = scales,
                                    .n_tokens = n_tokens,
                                    .n_in = n_in,
                                    .w = task.weight.data,
                                    .w_type = task.weight.dtype,
+                                   .w_scale = task.weight.scale,
                                    .n_out = n_out,
                                    .bias = task.bias,
                                    .out = task.out,
@@ -186,6 +218,33 @@ Status CpuBackend::Linear(ComputeType compute, const float* x, int64_t n_tokens,
                                    .accumulate = task.accumulate}));
   }
   return OkStatus();
+}
+
+Result<CpuBackend::Int8Tokens> CpuBackend::RoundToInt8(const float* x, int64_t n_tokens, int64_t n_in) {
+  if (isa_ < Isa::kAvx512Vnni) {
+    DUO_ASSIGN_OR_RETURN(const float* grid, OnInt8Grid(x, n_tokens, n_in));
+    return Int8Tokens{grid, DType::kF32, nullptr};
+  }
+  const size_t scale_bytes = RoundUp(static_cast<size_t>(n_tokens) * sizeof(float), kCacheLineBytes);
+  DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(scale_bytes + static_cast<size_t>(n_tokens * n_in)));
+  auto* scale = reinterpret_cast<float*>(memory);
+  auto* values = reinterpret_cast<int8_t*>(memory + scale_bytes);
+  ParallelFor(TeamFor(n_tokens * n_in), n_tokens,
+              [&](int64_t t, int) { QuantizeInt8(x + t * n_in, n_in, values + t * n_in, scale + t); });
+  return Int8Tokens{values, DType::kI8, scale};
+}
+
+Result<const float*> CpuBackend::OnInt8Grid(const float* x, int64_t n_tokens, int64_t n_in) {
+  DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(static_cast<size_t>(n_tokens * n_in) * (sizeof(float) + 1)));
+  auto* grid = reinterpret_cast<float*>(memory);
+  auto* values = reinterpret_cast<int8_t*>(grid + n_tokens * n_in);
+  ParallelFor(TeamFor(n_tokens * n_in), n_tokens, [&](int64_t t, int) {
+    float scale;
+    QuantizeInt8(x + t * n_in, n_in, values + t * n_in, &scale);
+    dense_.widen(values + t * n_in, DType::kI8, grid + t * n_in, n_in);
+    for (int64_t i = 0; i < n_in; ++i) grid[t * n_in + i] *= scale;
+  });
+  return grid;
 }
 
 // Decode: every weight is read once. All products of the group share one parallel region (one barrier).
@@ -198,6 +257,16 @@ Status CpuBackend::LinearOneToken(ComputeType compute, const float* x, int64_t n
     dense_.round_to_bf16(x, rounded, n_in);
     input = rounded;
   }
+  if (compute == ComputeType::kInt8) {
+    DUO_ASSIGN_OR_RETURN(input, OnInt8Grid(x, 1, n_in));
+  }
+  const Gemv4Kernels& gemv4 = compute == ComputeType::kF32 ? dense_.gemv4_exact : dense_.gemv4;
+  const uint8_t* prepared = nullptr;
+  if (std::any_of(tasks.begin(), tasks.end(), [](const LinearTask& t) { return t.weight.dtype == DType::kU8; })) {
+    DUO_ASSIGN_OR_RETURN(uint8_t * memory, prepared_.Get(Gemv4PreparedBytes(n_in)));
+    gemv4.prepare(input, n_in, memory);
+    prepared = memory;
+  }
   struct Block {
     size_t task;
     int64_t begin, end;
@@ -205,19 +274,34 @@ Status CpuBackend::LinearOneToken(ComputeType compute, const float* x, int64_t n
   std::vector<Block> blocks;
   int64_t weights = 0;
   for (size_t i = 0; i < tasks.size(); ++i) {
-    const int64_t n_out = tasks[i].weight.shape[0];
-    const auto row_bytes = n_in * static_cast<int64_t>(DTypeBytes(tasks[i].weight.dtype));
-    // At most 256 KiB of weights per block, at least 8 rows, and enough blocks for every thread.
-    const int64_t per_thread = DivideUp(n_out, n_threads_ * 4);
-    const int64_t rows = std::max<int64_t>(8, std::min(per_thread, kGemvBlockBytes / row_bytes) / 8 * 8);
+    const int64_t n_out = tasks[i].weight.n_out;
+    const bool int4 = tasks[i].weight.dtype == DType::kU8;
+    const auto row_bytes = int4 ? static_cast<int64_t>(Int4BlockBytes(n_in)) / kInt4Rows
+                                : n_in * static_cast<int64_t>(DTypeBytes(tasks[i].weight.dtype));
+    // At most 256 KiB of weights per block, at least 8 rows (of int4: 16), and enough blocks for every thread.
+    const int64_t per_thread = DivideUp(n_out, n_threads_ * 4), multiple = int4 ? kInt4Rows : 8;
+    const int64_t rows =
+        std::max<int64_t>(multiple, std::min(per_thread, kGemvBlockBytes / row_bytes) / multiple * multiple);
     for (int64_t begin = 0; begin < n_out; begin += rows) blocks.push_back({i, begin, std::min(n_out, begin + rows)});
     weights += n_out * n_in;
   }
   ParallelFor(weights <= kSerialWeights ? 1 : n_threads_, static_cast<int64_t>(blocks.size()), [&](int64_t b, int) {
     const Block& block = blocks[static_cast<size_t>(b)];
     const LinearTask& task = tasks[block.task];
+    if (task.weight.dtype == DType::kU8) {
+      gemv4.run({.w = static_cast<const uint8_t*>(task.weight.data),
+                 .n_in = n_in,
+                 .row_begin = block.begin,
+                 .row_end = block.end,
+                 .x = prepared,
+                 .bias = task.bias,
+                 .y = task.out,
+                 .accumulate = task.accumulate ? 1 : 0});
+      return;
+    }
     dense_.gemv({.w = task.weight.data,
                  .w_type = task.weight.dtype,
+                 .w_scale = task.weight.scale,
                  .n_in = n_in,
                  .row_begin = block.begin,
                  .row_end = block.end,

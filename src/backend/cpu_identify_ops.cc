@@ -38,7 +38,7 @@ uint64_t CpuIdentifyOps::MaxScratchBytes(const GradientBounds& b) const {
 Status CpuIdentifyOps::Linear(ComputeType compute, int64_t n_tokens, std::span<const LinearGradient> tasks, float* dx) {
   bool first = true;
   for (const LinearGradient& task : tasks) {
-    const int64_t n_out = task.weight.shape[0], n_in = task.weight.shape[1], n = n_tokens * n_out;
+    const int64_t n_out = task.weight.n_out, n_in = task.weight.n_in, n = n_tokens * n_out;
     Gemm gemm{.x = task.dy, .x_type = DType::kF32, .n_tokens = n_tokens, .n_in = n_out};
     if (compute == ComputeType::kBF16) {
       DUO_ASSIGN_OR_RETURN(uint8_t * memory, scratch_.Get(static_cast<size_t>(n) * sizeof(bf16)));

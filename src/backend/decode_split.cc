@@ -9,7 +9,7 @@ namespace {
 
 // Below this many rows a piece's fixed cost (rounding q, merging states) would show.
 constexpr int64_t kMinPieceRows = 256;
-// Whole blocks of rows of every kernel and of quantised caches.
+// Whole blocks of rows of every kernel, where a range begins at one: a ring's may not.
 constexpr int64_t kPieceMultiple = 128;
 // Enough pieces per thread that a core which is briefly taken away does not hold up the others.
 constexpr int64_t kPiecesPerThread = 8;

@@ -12,7 +12,7 @@ namespace duo {
 
 /// One product of a group that shared its input: out = x w^T.
 struct LinearGradient {
-  TensorView weight;          // [n_out, n_in]
+  MatrixView weight;          // not quantised
   const float* dy = nullptr;  // [n_tokens, n_out]
 };
 

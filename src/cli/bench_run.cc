@@ -36,12 +36,12 @@ struct MatrixSizes {
 MatrixSizes SizesOf(const Model& model) {
   MatrixSizes sizes;
   const Model::Weights& weights = model.weights();
-  const auto add = [](const TensorView& view, double* elements, double* bytes) {
-    *elements += static_cast<double>(view.shape[0]) * static_cast<double>(view.shape[1]);
+  const auto add = [](const MatrixView& view, double* elements, double* bytes) {
+    *elements += static_cast<double>(view.n_out) * static_cast<double>(view.n_in);
     *bytes += static_cast<double>(view.bytes());
   };
   for (const LayerWeights& layer : weights.layers) {
-    for (const TensorView* view : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
+    for (const MatrixView* view : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
       add(*view, &sizes.layer_elements, &sizes.layer_bytes);
     }
   }
@@ -199,7 +199,7 @@ class DepthRun {
     row.mode = mode_;
     row.depth = depth_;
     row.tokens = tokens;
-    row.weights = DTypeName(model_->weights().layers[0].q.dtype);
+    row.weights = model_->weights().layers[0].q.type_name();
     row.kv_type = KvTypeName(session_.options().kv_type);
     row.sparsity = session_.options().heads.sparsity();
     row.ms_per_token = Quantile(samples.total, 0.5);

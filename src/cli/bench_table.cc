@@ -147,7 +147,7 @@ Json BenchJson(const BenchReport& report) {
   for (const BenchRow& row : report.rows) rows.push_back(RowJson(row));
   Json ceilings = {{"read_gb_s", report.read_gb_s},
                    {"gemm_bf16_gflop_s", report.gemm_bf16_gflop_s},
-                   {"gemm_int8_gop_s", nullptr}};  // no int8 products in this version
+                   {"gemm_int8_gop_s", report.gemm_int8_gop_s ? Json(*report.gemm_int8_gop_s) : Json()}};
   if (report.gemm_f32_gflop_s) ceilings["gemm_f32_gflop_s"] = *report.gemm_f32_gflop_s;
   return {{"model",
            {{"name", c.name},

@@ -47,12 +47,13 @@ struct BenchReport {
   double read_gb_s = 0;
   double gemm_bf16_gflop_s = 0;
   std::optional<double> gemm_f32_gflop_s;  // with --compute f32, and then the ceiling of the products
+  std::optional<double> gemm_int8_gop_s;   // likewise with --compute int8
   uint64_t peak_rss_bytes = 0;
   uint64_t base_rss_bytes = 0;  // of the process before it had a model
   uint64_t plan_bytes = 0;      // weights, KV and activations as planned, of the sessions that were alive together
   std::vector<BenchRow> rows;
 
-  double gemm_ceiling() const { return gemm_f32_gflop_s.value_or(gemm_bf16_gflop_s); }
+  double gemm_ceiling() const { return gemm_int8_gop_s.value_or(gemm_f32_gflop_s.value_or(gemm_bf16_gflop_s)); }
 };
 
 /// Keys of DESIGN.md 6 first, then ours.

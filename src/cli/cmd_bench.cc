@@ -81,10 +81,11 @@ Result<BenchShape> LoadShape(const BenchOptions& options, Backend* backend) {
   shape.n_layers = options.layers > 0 ? options.layers : shape.config.n_layers;
   ModelConfig runs = shape.config;
   runs.n_layers = shape.n_layers;
-  shape.weights_bytes = static_cast<uint64_t>(runs.n_parameters()) * 2;  // bf16
+  runs.weights = shape.config.weights = options.common.weights;
+  shape.weights_bytes = runs.WeightsBytes();
   if (!shape.dir.empty()) {
     DUO_ASSIGN_OR_RETURN(const Model mapped, Model::Open(shape.dir, backend));  // reads no more than the headers
-    shape.weights_bytes = mapped.weights_bytes();
+    if (options.common.weights == WeightType::kNative) shape.weights_bytes = mapped.weights_bytes();
   }
   return shape;
 }
@@ -120,6 +121,10 @@ Status MeasureCeilings(const BenchOptions& options, Backend* backend, BenchRepor
     DUO_ASSIGN_OR_RETURN(const double f32, backend->MeasureGemm(ComputeType::kF32));
     report->gemm_f32_gflop_s = f32;
   }
+  if (options.common.compute == ComputeType::kInt8) {
+    DUO_ASSIGN_OR_RETURN(const double int8, backend->MeasureGemm(ComputeType::kInt8));
+    report->gemm_int8_gop_s = int8;
+  }
   return OkStatus();
 }
 
@@ -152,9 +157,12 @@ Status RunBench(const BenchOptions& options) {
   DUO_RETURN_IF_ERROR(MeasureCeilings(options, backend.get(), &report));
   report.base_rss_bytes = CurrentRssBytes();
   ResetPeakRss();
+  ProgressBar quantizing(ShowProgress(options.common.progress));
+  const ModelOptions how = {.weights = options.common.weights, .progress = quantizing.Callback()};
   DUO_ASSIGN_OR_RETURN(const Model model, shape.dir.empty() ? Model::Random(shape.config, shape.n_layers,
-                                                                            options.common.seed, backend.get())
-                                                            : Model::Open(shape.dir, backend.get()));
+                                                                            options.common.seed, backend.get(), how)
+                                                            : Model::Open(shape.dir, backend.get(), how));
+  quantizing.Finish();
   report.model = model.config();
   report.n_layers_of_model = shape.config.n_layers;
   report.random_weights = shape.dir.empty();

@@ -240,6 +240,7 @@ Status CheckDeployWindow(const IdentifyCommand& command, const TrainerOptions& o
 }
 
 Status Run(const IdentifyCommand& command) {
+  DUO_RETURN_IF_ERROR(CheckIdentifyCompute(command.common));
   DUO_ASSIGN_OR_RETURN(const std::string dir, ResolveModelDir(command.common.model));
   DUO_ASSIGN_OR_RETURN(const BackendPtr backend, MakeBackend(command.common));
   DUO_ASSIGN_OR_RETURN(const Model model, Model::Open(dir, backend.get()));
@@ -355,6 +356,11 @@ void AddTrainingFlags(CLI::App* verb, IdentifyCommand* command) {
 }
 
 }  // namespace
+
+Status CheckIdentifyCompute(const CommonOptions& options) {
+  if (options.compute != ComputeType::kInt8) return OkStatus();
+  return Status(StatusCode::kInvalidArgument, "--compute: heads are found with f32 or bf16 products, not int8");
+}
 
 void RefuseFlags(const CLI::App& verb, const std::vector<std::string>& flags, const std::string& reason) {
   for (const std::string& flag : flags) {

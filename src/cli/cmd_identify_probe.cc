@@ -29,6 +29,7 @@ struct ProbeCommand {
 };
 
 Status RunProbe(const ProbeCommand& command) {
+  DUO_RETURN_IF_ERROR(CheckIdentifyCompute(command.common));
   DUO_ASSIGN_OR_RETURN(const std::string dir, ResolveModelDir(command.common.model));
   DUO_ASSIGN_OR_RETURN(const std::optional<HeadPattern> pattern, LoadPattern(command.common));
   DUO_ASSIGN_OR_RETURN(const BackendPtr backend, MakeBackend(command.common));

@@ -37,13 +37,18 @@ Result<Shape> LoadShape(const PlanOptions& options, Backend* backend) {
   Shape shape;
   if (!options.config.empty()) {
     DUO_ASSIGN_OR_RETURN(shape.config, LoadModelConfig(options.config));
-    shape.weights_bytes = static_cast<uint64_t>(shape.config.n_parameters()) * 2;  // bf16
+    shape.config.weights = options.common.weights;
+    shape.weights_bytes = shape.config.WeightsBytes();
     return shape;
   }
   DUO_ASSIGN_OR_RETURN(const std::string dir, ResolveModelDir(options.common.model));
   DUO_ASSIGN_OR_RETURN(const Model model, Model::Open(dir, backend));
   shape.config = model.config();
   shape.weights_bytes = model.weights_bytes();
+  if (options.common.weights != WeightType::kNative) {  // nothing is quantised for a plan
+    shape.config.weights = options.common.weights;
+    shape.weights_bytes = shape.config.WeightsBytes();
+  }
   return shape;
 }
 

@@ -53,27 +53,23 @@ void AddHeadOptions(CLI::App* verb, CommonOptions* options) {
          "tokens at the start that no head may forget: a longer sink");
 }
 
-void CheckWeightsType(const std::string& text) {
-  if (text == "native") return;
-  const bool known = text == "int8" || text == "int4";
-  throw CLI::ValidationError("--weights", known ? text + " is not available in this version, only native is"
-                                                : "\"" + text + "\" is not native");
-}
-
 void AddRunOptions(CLI::App* verb, CommonOptions* options) {
   AddInt(verb, "--chunk", {1, 65536}, &options->chunk, "tokens prefilled together; the result does not depend on it")
       ->default_str(std::to_string(options->chunk));
   AddChoice(verb, "--compute",
-            std::vector<std::pair<std::string, ComputeType>>{{"f32", ComputeType::kF32}, {"bf16", ComputeType::kBF16}},
-            {{"int8", "is not available in this version, only f32 and bf16 are"}}, &options->compute,
-            "type of products' inputs; f32 is the checking mode")
+            std::vector<std::pair<std::string, ComputeType>>{
+                {"f32", ComputeType::kF32}, {"bf16", ComputeType::kBF16}, {"int8", ComputeType::kInt8}},
+            {}, &options->compute, "type of products' inputs; f32 is the checking mode, int8 needs int8 weights")
       ->default_str(ComputeTypeName(options->compute));
   AddChoice(verb, "--kv-type",
             std::vector<std::pair<std::string, KvType>>{
                 {"f32", KvType::kF32}, {"bf16", KvType::kBF16}, {"int8", KvType::kInt8}, {"int4", KvType::kInt4}},
             {}, &options->kv_type, "type of cached K and V (default: bf16; f32 with --compute f32)");
-  verb->add_option_function<std::string>("--weights", CheckWeightsType, "type of the weights: as in the checkpoint")
-      ->type_name("native");
+  AddChoice(verb, "--weights",
+            std::vector<std::pair<std::string, WeightType>>{
+                {"native", WeightType::kNative}, {"int8", WeightType::kInt8}, {"int4", WeightType::kInt4}},
+            {}, &options->weights, "type of the weights: as in the checkpoint, or quantised while it is opened")
+      ->default_str("native");
   AddInt(verb, "--threads", {1, 1024}, &options->threads, "CPU threads (default: all cores of this process)");
   AddChoice(verb, "--device",
             std::vector<std::pair<std::string, Device>>{{"cpu", Device::kCpu}, {"cuda", Device::kCuda}}, {},
@@ -141,12 +137,20 @@ Result<LoadedModel> LoadModel(const CommonOptions& given) {
     if (certificate && !options.sparsity && !options.threshold) options.threshold = 0.5;
   }
   DUO_ASSIGN_OR_RETURN(BackendPtr backend, MakeBackend(options));
-  DUO_ASSIGN_OR_RETURN(Model model, Model::Open(dir, backend.get()));
+  DUO_ASSIGN_OR_RETURN(Model model, OpenModel(options, dir, backend.get()));
+  if (options.compute == ComputeType::kInt8 && model.config().weights != WeightType::kInt8) {
+    return BadFlag("--compute", "int8 needs int8 weights; --weights int8 makes them while the model is opened");
+  }
   DUO_ASSIGN_OR_RETURN(HeadChoice heads, ChooseHeads(options, pattern, model.config()));
   DUO_ASSIGN_OR_RETURN(SessionOptions session, ResolveSession(options, pattern, model.weights_bytes()));
   session.heads = std::move(heads);
   return LoadedModel{std::move(backend), std::move(model),   std::move(dir),
                      std::move(pattern), std::move(session), std::move(certificate)};
+}
+
+Result<Model> OpenModel(const CommonOptions& options, const std::string& dir, Backend* backend) {
+  ProgressBar bar(ShowProgress(options.progress));
+  return Model::Open(dir, backend, {.weights = options.weights, .progress = bar.Callback()});
 }
 
 void NoteCertificate(const LoadedModel& loaded) {

@@ -35,6 +35,7 @@ struct CommonOptions {
   int64_t chunk = 512;                    // tokens
   ComputeType compute = ComputeType::kBF16;
   std::optional<KvType> kv_type;
+  WeightType weights = WeightType::kNative;
   int threads = 0;  // 0 = all cores of this process
   Device device = Device::kCpu;
   uint64_t seed = 0;
@@ -72,6 +73,9 @@ Result<BackendPtr> MakeBackend(const CommonOptions& options);
 
 /// `model` with "demo" replaced by FindDemoModel(). kInvalidArgument when it is empty.
 Result<std::string> ResolveModelDir(const std::string& model);
+
+/// Opens the model of --weights, with a progress bar while it is quantised. Errors as Model::Open.
+Result<Model> OpenModel(const CommonOptions& options, const std::string& dir, Backend* backend);
 
 /// The pattern of --pattern; empty for full attention. kInvalidArgument when --sparsity or --threshold lack it.
 Result<std::optional<HeadPattern>> LoadPattern(const CommonOptions& options);

@@ -11,8 +11,11 @@
 namespace duo::cli {
 
 /// Flags that every verb has for serving a chosen split of the heads.
-inline const std::vector<std::string> kServingFlags = {"--sparsity", "--threshold",     "--prefill-recent",
-                                                       "--kv-type",  "--pinned-prefix", "--snapshot-every"};
+inline const std::vector<std::string> kServingFlags = {"--sparsity", "--threshold",     "--prefill-recent", "--kv-type",
+                                                       "--weights",  "--pinned-prefix", "--snapshot-every"};
+
+/// kInvalidArgument for --compute int8.
+Status CheckIdentifyCompute(const CommonOptions& options);
 
 /// Throws CLI::ValidationError, "FLAG: reason", for the first of `flags` that was given.
 void RefuseFlags(const CLI::App& verb, const std::vector<std::string>& flags, const std::string& reason);

@@ -12,6 +12,12 @@ namespace {
 constexpr int64_t kMaxChunk = 65536;
 constexpr int64_t kMostTokens = int64_t{1} << 36;
 
+DType MatrixType(const ModelConfig& config) {
+  return config.weights == WeightType::kInt8   ? DType::kI8
+         : config.weights == WeightType::kInt4 ? DType::kU8
+                                               : config.weights_type;
+}
+
 Status BadOption(const char* name, int64_t value, const std::string& expected) {
   return Status(StatusCode::kInvalidArgument,
                 std::string(name) + ": " + std::to_string(value) + ", expected " + expected);
@@ -23,6 +29,11 @@ Result<SessionOptions> ResolveOptions(const ModelConfig& config, const SessionOp
   SessionOptions options = given;
   if (options.chunk < 1 || options.chunk > kMaxChunk) {
     return BadOption("chunk", options.chunk, "1.." + std::to_string(kMaxChunk) + " tokens");
+  }
+  if (options.compute == ComputeType::kInt8 && config.weights != WeightType::kInt8) {
+    return Status(StatusCode::kInvalidArgument,
+                  std::string("compute: int8 needs int8 weights, these are ") +
+                      (config.weights == WeightType::kInt4 ? "int4" : DTypeName(config.weights_type)));
   }
   if (options.heads.n_layers == 0) options.heads = AllRetrieval(config.n_layers, config.n_kv_heads);
   const size_t n_heads = static_cast<size_t>(config.n_layers) * static_cast<size_t>(config.n_kv_heads);
@@ -77,7 +88,7 @@ Result<MemoryPlan> PlanMemory(const ModelConfig& config, uint64_t weights_bytes,
                                .group = config.group(),
                                .head_dim = config.head_dim,
                                .compute = resolved.compute,
-                               .weights = config.weights_type});
+                               .weights = MatrixType(config)});
   plan.activation_bytes = Activations::Bytes(config, resolved.chunk) +
                           DuoAttention::ScratchBytes(layout, resolved.chunk) + plan.scratch_bytes;
   return plan;

@@ -16,8 +16,8 @@ namespace duo {
 /// How q.k and p.v are multiplied.
 enum class AttentionMath : uint8_t {
   kF32,   // every product of floats; keys and values are widened first
-  kBF16,  // what q and p are multiplied with decides: bf16 with a bf16 cache, integers with a quantised one, where the
-          // CPU has such products
+  kBF16,  // products of bf16 numbers with a bf16 cache, and of integers with a quantised one, where the CPU has them
+          // and a level uses them (avx512_vnni in decode, avx512_bf16 in prefill too)
 };
 
 /// One decode step's work for one KV head over contiguous rows of its cache: each K and V row is read once for all

@@ -11,8 +11,9 @@ namespace duo {
 
 /// y[o] = (accumulate ? y[o] : 0) + bias[o] + sum_i w[o][i] x[i] for o in [row_begin, row_end). Reads each weight once.
 struct Gemv {
-  const void* w = nullptr;  // [n_out, n_in] w_type, row-major (as checkpoints store linear layers)
-  DType w_type = DType::kBF16;
+  const void* w = nullptr;         // [n_out, n_in] w_type, row-major (as checkpoints store linear layers)
+  DType w_type = DType::kBF16;     // kF32, kBF16, kF16 or kI8
+  const float* w_scale = nullptr;  // [n_out]: weights of kI8 are scale * number; null otherwise
   int64_t n_in = 0;
   int64_t row_begin = 0;
   int64_t row_end = 0;
@@ -21,6 +22,28 @@ struct Gemv {
   float* y = nullptr;           // [n_out]
   int accumulate = 0;           // 0 or 1
 };
+
+/// y[o] = (accumulate ? y[o] : 0) + bias[o] + sum_i w[o][i] x[i] over int4 weights (weight_codes.h).
+struct Gemv4 {
+  const uint8_t* w = nullptr;  // blocks of 16 outputs
+  int64_t n_in = 0;
+  int64_t row_begin = 0;        // a multiple of 16
+  int64_t row_end = 0;          // likewise, or n_out
+  const void* x = nullptr;      // as the same table's prepare wrote it
+  const float* bias = nullptr;  // [n_out] or null
+  float* y = nullptr;           // [n_out]
+  int accumulate = 0;           // 0 or 1
+};
+
+/// Products with int4 weights, and what they want x to be.
+struct Gemv4Kernels {
+  /// x [n_in] -> out, Gemv4PreparedBytes(n_in), 64-byte aligned.
+  void (*prepare)(const float* x, int64_t n_in, void* out);
+  void (*run)(const Gemv4&);
+};
+static inline constexpr size_t Gemv4PreparedBytes(int64_t n_in) {
+  return static_cast<size_t>((n_in + 63) / 64) * (64 * 4 + 64);
+}
 
 /// Rows of RMSNorm: out[r][i] = x[r][i] / sqrt(mean_i(x[r]^2) + eps) * weight[i] (arXiv:1910.07467). in place allowed.
 struct RmsNorm {

@@ -74,6 +74,7 @@ RowBytes BytesOf(const KvFormat& format, int64_t row) {
   return bytes;
 }
 
+// Single bytes: other threads may be writing other rows of the same blocks.
 void CopyRow(const KvFormat& format, const uint8_t* from, int64_t from_row, uint8_t* to, int64_t to_row) {
   const RowBytes a = BytesOf(format, from_row), b = BytesOf(format, to_row);
   for (size_t word = 0; word < a.n_words; ++word) {

@@ -22,6 +22,10 @@ static inline constexpr size_t CodeBlockBytes(int code_bytes) {
   return kCodeRows * (static_cast<size_t>(code_bytes) + 4);
 }
 
+static_assert(KvBlockRows(KvType::kInt8) == kCodeRows && KvBlockRows(KvType::kInt4) == kCodeRows);
+static_assert(KvRowBytes(KvType::kInt8, 10) == CodeBytes(8, 10) + 4 &&
+              KvRowBytes(KvType::kInt4, 10) == CodeBytes(4, 10) + 4);
+
 /// Keys and values are interleaved differently.
 enum class KvPart : uint8_t { kKeys, kValues };
 

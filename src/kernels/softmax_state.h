@@ -11,7 +11,7 @@ constexpr float kNegInf = -__builtin_inff();
 /// Folds the state `b` (max, sum, acc[head_dim]) of another set of keys into `a`. Either may be empty (max == -inf).
 static inline void MergeSoftmaxState(float* max_a, float* sum_a, float* acc_a, float max_b, float sum_b,
                                      const float* acc_b, int head_dim) {
-  if (max_b == kNegInf) return;
+  if (max_b == kNegInf && sum_b == 0.0f) return;  // a sum of NaN without a maximum is that of a NaN key
   const float max = *max_a > max_b ? *max_a : max_b;
   const float scale_a = *max_a == kNegInf ? 0.0f : std::exp(*max_a - max);
   const float scale_b = std::exp(max_b - max);

@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "checkpoint/hf_config.h"
 #include "duo/model.h"
+#include "model/quantize_matrix.h"
 #include "model/rope.h"
 
 namespace duo {
@@ -48,6 +49,30 @@ int64_t ModelConfig::n_parameters() const {
   if (mlp_bias) layer += 2 * intermediate_size + hidden_size;
   if (qk_norm) layer += 2 * head_dim;
   return n_layers * layer + vocab_size * hidden_size * (tied_embeddings ? 1 : 2) + hidden_size;
+}
+
+uint64_t ModelConfig::WeightsBytes() const {
+  const auto matrix = [](int64_t n_out, int64_t n_in, WeightType type) -> uint64_t {
+    const float scale = 0;  // a matrix of int8 has scales
+    return MatrixView{.data = nullptr,
+                      .dtype = type == WeightType::kInt8   ? DType::kI8
+                               : type == WeightType::kInt4 ? DType::kU8
+                                                           : DType::kBF16,
+                      .scale = type == WeightType::kInt8 ? &scale : nullptr,
+                      .n_out = n_out,
+                      .n_in = n_in}
+        .bytes();
+  };
+  const int64_t q = static_cast<int64_t>(n_heads) * head_dim, kv = static_cast<int64_t>(n_kv_heads) * head_dim;
+  const uint64_t layer = matrix(q, hidden_size, weights) + 2 * matrix(kv, hidden_size, weights) +
+                         matrix(hidden_size, q, weights) + 2 * matrix(intermediate_size, hidden_size, weights) +
+                         matrix(hidden_size, intermediate_size, weights);
+  const int64_t in_layers =
+      n_layers * (2 * hidden_size * q + 2 * hidden_size * kv + 3 * hidden_size * intermediate_size);
+  const int64_t heads = vocab_size * hidden_size * (tied_embeddings ? 1 : 2);
+  const auto vectors = static_cast<uint64_t>(n_parameters() - in_layers - heads);
+  return static_cast<uint64_t>(n_layers) * layer +
+         matrix(vocab_size, hidden_size, HeadWeightType(weights)) * (tied_embeddings ? 1 : 2) + vectors * 2;
 }
 
 }  // namespace duo

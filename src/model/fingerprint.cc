@@ -10,8 +10,10 @@ namespace duo {
 std::string ModelFingerprint(const Model& model) {
   constexpr size_t kBytes = 4096;
   Fnv1a hash;
-  const auto add = [&](const TensorView& matrix) {
-    const size_t size = static_cast<size_t>(matrix.shape[0] * matrix.shape[1]) * DTypeBytes(matrix.dtype);
+  const auto add = [&](const MatrixView& matrix) {
+    const size_t size = matrix.dtype == DType::kU8
+                            ? matrix.bytes()
+                            : static_cast<size_t>(matrix.n_out * matrix.n_in) * DTypeBytes(matrix.dtype);
     hash.Add(matrix.data, std::min(size, kBytes));
   };
   const ModelConfig& c = model.config();
@@ -20,7 +22,7 @@ std::string ModelFingerprint(const Model& model) {
   hash.Add(c.inv_freq.data(), c.inv_freq.size() * sizeof c.inv_freq[0]);
   add(model.weights().embedding);
   for (const LayerWeights& w : model.weights().layers) {
-    for (const TensorView* matrix : {&w.q, &w.k, &w.v, &w.o, &w.gate, &w.up, &w.down}) add(*matrix);
+    for (const MatrixView* matrix : {&w.q, &w.k, &w.v, &w.o, &w.gate, &w.up, &w.down}) add(*matrix);
   }
   return hash.Text();
 }

@@ -16,37 +16,40 @@ namespace duo {
 /// drawing each value would take minutes, and speed does not depend on the values being independent.
 class RandomFiller {
  public:
-  RandomFiller(Model::Weights* weights, uint64_t seed) : weights_(weights), rng_(seed) {}
+  RandomFiller(Model::Weights* weights, uint64_t seed, const ModelOptions& options)
+      : weights_(weights), rng_(seed), options_(options) {}
 
   Status Fill() {
     const ModelConfig& c = weights_->config;
     const int64_t q = static_cast<int64_t>(c.n_heads) * c.head_dim;
     const int64_t kv = static_cast<int64_t>(c.n_kv_heads) * c.head_dim;
     weights_->layers.resize(static_cast<size_t>(c.n_layers));
-    Plan(&weights_->embedding, c.vocab_size, c.hidden_size);
-    if (!c.tied_embeddings) Plan(&weights_->lm_head, c.vocab_size, c.hidden_size);
+    const WeightType head = HeadWeightType(options_.weights);
+    Plan(&weights_->embedding, c.vocab_size, c.hidden_size, head);
+    if (!c.tied_embeddings) Plan(&weights_->lm_head, c.vocab_size, c.hidden_size, head);
     DUO_RETURN_IF_ERROR(Vector(c.hidden_size, 1.0f, &weights_->final_norm));
     for (LayerWeights& layer : weights_->layers) {
-      Plan(&layer.q, q, c.hidden_size);
-      Plan(&layer.k, kv, c.hidden_size);
-      Plan(&layer.v, kv, c.hidden_size);
-      Plan(&layer.o, c.hidden_size, q);
-      Plan(&layer.gate, c.intermediate_size, c.hidden_size);
-      Plan(&layer.up, c.intermediate_size, c.hidden_size);
-      Plan(&layer.down, c.hidden_size, c.intermediate_size);
+      Plan(&layer.q, q, c.hidden_size, options_.weights);
+      Plan(&layer.k, kv, c.hidden_size, options_.weights);
+      Plan(&layer.v, kv, c.hidden_size, options_.weights);
+      Plan(&layer.o, c.hidden_size, q, options_.weights);
+      Plan(&layer.gate, c.intermediate_size, c.hidden_size, options_.weights);
+      Plan(&layer.up, c.intermediate_size, c.hidden_size, options_.weights);
+      Plan(&layer.down, c.hidden_size, c.intermediate_size, options_.weights);
       DUO_RETURN_IF_ERROR(Vectors(c, q, kv, &layer));
     }
     return FillMatrices();
   }
 
  private:
-  void Plan(TensorView* view, int64_t rows, int64_t columns) {
+  void Plan(MatrixView* view, int64_t rows, int64_t columns, WeightType type) {
     view->dtype = DType::kBF16;
-    view->rank = 2;
-    view->shape = {rows, columns, 0, 0};
+    view->n_out = rows;
+    view->n_in = columns;
     offsets_.push_back(bytes_);
     views_.push_back(view);
-    bytes_ += RoundUp(view->bytes(), kCacheLineBytes);
+    types_.push_back(type);
+    if (type == WeightType::kNative) bytes_ += RoundUp(view->bytes(), kCacheLineBytes);
   }
 
   Status Vectors(const ModelConfig& c, int64_t q, int64_t kv, LayerWeights* layer) {
@@ -80,36 +83,50 @@ class RandomFiller {
 
   Status FillMatrices() {
     DUO_ASSIGN_OR_RETURN(weights_->random_, Buffer::Allocate(bytes_));
-    weights_->total_bytes += bytes_;
     // An odd length, so that the table's repetition never lines up with rows.
     std::vector<bf16> table(65521);
     for (bf16& value : table) value = ToBf16(0.02f * static_cast<float>(rng_.Normal()));
-    uint8_t* base = weights_->random_.as<uint8_t>();
     const size_t table_bytes = table.size() * sizeof(bf16);
-    const auto n_blocks = static_cast<int64_t>(DivideUp(bytes_, table_bytes));
-    ParallelFor(weights_->backend->n_threads(), n_blocks, [&](int64_t block, int) {
-      const size_t begin = static_cast<size_t>(block) * table_bytes;
-      std::memcpy(base + begin, table.data(), std::min(table_bytes, bytes_ - begin));
-    });
-    for (size_t i = 0; i < views_.size(); ++i) views_[i]->data = base + offsets_[i];
+    uint8_t* base = weights_->random_.as<uint8_t>();
+    ParallelFor(weights_->backend->n_threads(), static_cast<int64_t>(DivideUp(bytes_, table_bytes)),
+                [&](int64_t block, int) {
+                  const size_t begin = static_cast<size_t>(block) * table_bytes;
+                  std::memcpy(base + begin, table.data(), std::min(table_bytes, bytes_ - begin));
+                });
+    for (size_t i = 0; i < views_.size(); ++i) {
+      MatrixView& view = *views_[i];
+      if (types_[i] == WeightType::kNative) {
+        view.data = base + offsets_[i];
+      } else {
+        const MatrixRows row_of = [&table, n = view.n_in](int64_t row, float* out) {
+          auto at = static_cast<size_t>(row * n) % table.size();
+          for (int64_t d = 0; d < n; ++d, at = at + 1 == table.size() ? 0 : at + 1) out[d] = ToFloat(table[at]);
+        };
+        DUO_RETURN_IF_ERROR(weights_->Quantize(types_[i], options_, row_of, &view));
+      }
+      weights_->total_bytes += view.bytes();
+    }
     if (weights_->config.tied_embeddings) weights_->lm_head = weights_->embedding;
     return OkStatus();
   }
 
   Model::Weights* weights_;
   Rng rng_;
-  std::vector<TensorView*> views_;
+  const ModelOptions& options_;
+  std::vector<MatrixView*> views_;
   std::vector<size_t> offsets_;
-  size_t bytes_ = 0;
+  std::vector<WeightType> types_;
+  size_t bytes_ = 0;  // of all plain matrices
 };
 
 Result<std::unique_ptr<Model::Weights>> Model::Weights::FromRandom(const ModelConfig& config, uint64_t seed,
-                                                                   Backend* backend) {
+                                                                   Backend* backend, const ModelOptions& options) {
   auto weights = std::make_unique<Weights>();
   weights->config = config;
   weights->config.weights_type = DType::kBF16;
+  weights->config.weights = options.weights;
   weights->backend = backend;
-  DUO_RETURN_IF_ERROR(RandomFiller(weights.get(), seed).Fill());
+  DUO_RETURN_IF_ERROR(RandomFiller(weights.get(), seed, options).Fill());
   return weights;
 }
 

@@ -100,7 +100,7 @@ Status Transformer::Attend(int cache_layer, TokenKind kind, int64_t n, const Seq
 Status Transformer::AddAttended(int layer, int64_t n, Activations* act) {
   const LayerWeights& w = w_.layers[static_cast<size_t>(layer)];
   const LinearTask tasks[] = {{w.o, w.o_bias, act->x, true}};
-  return w_.backend->Linear(compute_, act->attended, n, w.o.shape[1], tasks);
+  return w_.backend->Linear(compute_, act->attended, n, w.o.n_in, tasks);
 }
 
 Status Transformer::Widen(int layer, int64_t n, Activations* act) {

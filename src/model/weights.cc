@@ -7,6 +7,7 @@
 
 #include "backend/backend.h"
 #include "base/bf16.h"
+#include "base/cancelled.h"
 #include "base/shape_text.h"
 
 namespace duo {
@@ -17,19 +18,37 @@ Result<float*> Model::Weights::NewVector(int64_t n) {
   return vectors_.back().as<float>();
 }
 
+Status Model::Weights::Quantize(WeightType type, const ModelOptions& options, const MatrixRows& row_of,
+                                MatrixView* matrix) {
+  DUO_ASSIGN_OR_RETURN(QuantizedMatrix quantized,
+                       QuantizeMatrix(matrix->n_out, matrix->n_in, row_of, type, backend->n_threads()));
+  quantized_.push_back(std::move(quantized));
+  *matrix = quantized_.back().view();
+  const auto done = static_cast<int64_t>(quantized_.size());
+  const int64_t total = int64_t{7} * config.n_layers + (config.tied_embeddings ? 1 : 2);
+  const bool go_on =
+      !options.progress ||
+      options.progress(
+          {.stage = "quantize", .done = done, .total = total, .unit = "matrices", .seconds = SecondsSince(opened_)});
+  return go_on ? OkStatus() : Cancelled();
+}
+
 /// Takes tensors by their Hugging Face names, checking each against the shape the config promises.
 class CheckpointLoader {
  public:
-  explicit CheckpointLoader(Model::Weights* weights) : weights_(weights), file_(*weights->checkpoint_) {}
+  CheckpointLoader(Model::Weights* weights, const ModelOptions& options)
+      : weights_(weights), file_(*weights->checkpoint_), options_(options) {}
 
   Status Load() {
     const ModelConfig& c = weights_->config;
-    DUO_RETURN_IF_ERROR(Matrix("model.embed_tokens.weight", c.vocab_size, c.hidden_size, &weights_->embedding));
+    head_type_ = HeadWeightType(options_.weights);
+    DUO_RETURN_IF_ERROR(
+        Matrix("model.embed_tokens.weight", c.vocab_size, c.hidden_size, &weights_->embedding, head_type_));
     // Some checkpoints of tied models carry the head as well; it is the same matrix.
     if (c.tied_embeddings) {
       weights_->lm_head = weights_->embedding;
     } else {
-      DUO_RETURN_IF_ERROR(Matrix("lm_head.weight", c.vocab_size, c.hidden_size, &weights_->lm_head));
+      DUO_RETURN_IF_ERROR(Matrix("lm_head.weight", c.vocab_size, c.hidden_size, &weights_->lm_head, head_type_));
     }
     DUO_RETURN_IF_ERROR(Vector("model.norm.weight", c.hidden_size, &weights_->final_norm));
     weights_->layers.resize(static_cast<size_t>(c.n_layers));
@@ -106,11 +125,21 @@ class CheckpointLoader {
                   file_.dir() + ": " + name + ": shape " + ShapeText(found) + ", expected " + ShapeText(expected));
   }
 
-  Status Matrix(const std::string& name, int64_t rows, int64_t columns, TensorView* view) {
-    DUO_ASSIGN_OR_RETURN(*view, file_.Get(name));
-    DUO_RETURN_IF_ERROR(CheckShape(name, *view, rows, columns));
+  Status Matrix(const std::string& name, int64_t rows, int64_t columns, MatrixView* view) {
+    return Matrix(name, rows, columns, view, options_.weights);
+  }
+
+  Status Matrix(const std::string& name, int64_t rows, int64_t columns, MatrixView* view, WeightType type) {
+    DUO_ASSIGN_OR_RETURN(const TensorView tensor, file_.Get(name));
+    DUO_RETURN_IF_ERROR(CheckShape(name, tensor, rows, columns));
+    *view = {.data = tensor.data, .dtype = tensor.dtype, .n_out = rows, .n_in = columns};
+    if (type != WeightType::kNative) {
+      const Status status = weights_->Quantize(type, options_, RowsOf(*view), view);
+      if (!status.ok()) return status.Annotate(file_.dir() + ": " + name);
+    } else {
+      weights_->mapped_bytes += view->bytes();
+    }
     weights_->total_bytes += view->bytes();
-    weights_->mapped_bytes += view->bytes();
     return OkStatus();
   }
 
@@ -123,6 +152,8 @@ class CheckpointLoader {
         case DType::kF32: values[i] = static_cast<const float*>(view.data)[i]; break;
         case DType::kBF16: values[i] = ToFloat(static_cast<const bf16*>(view.data)[i]); break;
         case DType::kF16: values[i] = ToFloat(static_cast<const f16*>(view.data)[i]); break;
+        case DType::kI8:
+        case DType::kU8: return Status(StatusCode::kUnsupported, file_.dir() + ": " + name + ": type I8 or U8");
       }
     }
     *vector = values;
@@ -132,14 +163,18 @@ class CheckpointLoader {
 
   Model::Weights* weights_;
   const Checkpoint& file_;
+  const ModelOptions& options_;
+  WeightType head_type_ = WeightType::kNative;
 };
 
-Result<std::unique_ptr<Model::Weights>> Model::Weights::FromCheckpoint(const std::string& dir, Backend* backend) {
+Result<std::unique_ptr<Model::Weights>> Model::Weights::FromCheckpoint(const std::string& dir, Backend* backend,
+                                                                       const ModelOptions& options) {
   auto weights = std::make_unique<Weights>();
   weights->backend = backend;
   DUO_ASSIGN_OR_RETURN(weights->config, LoadModelConfig(dir));
   DUO_ASSIGN_OR_RETURN(weights->checkpoint_, Checkpoint::Open(dir));
-  DUO_RETURN_IF_ERROR(CheckpointLoader(weights.get()).Load());
+  weights->config.weights = options.weights;
+  DUO_RETURN_IF_ERROR(CheckpointLoader(weights.get(), options).Load());
   return weights;
 }
 
@@ -150,19 +185,20 @@ Model::Model(Model&&) noexcept = default;
 Model& Model::operator=(Model&&) noexcept = default;
 Model::~Model() = default;
 
-Result<Model> Model::Open(const std::string& dir, Backend* backend) {
-  DUO_ASSIGN_OR_RETURN(auto weights, Weights::FromCheckpoint(dir, backend));
+Result<Model> Model::Open(const std::string& dir, Backend* backend, const ModelOptions& options) {
+  DUO_ASSIGN_OR_RETURN(auto weights, Weights::FromCheckpoint(dir, backend, options));
   return Model(std::move(weights));
 }
 
-Result<Model> Model::Random(const ModelConfig& config, int n_layers, uint64_t seed, Backend* backend) {
+Result<Model> Model::Random(const ModelConfig& config, int n_layers, uint64_t seed, Backend* backend,
+                            const ModelOptions& options) {
   ModelConfig shape = config;
   if (n_layers < 0 || n_layers > config.n_layers) {
     return Status(StatusCode::kInvalidArgument, "layers: " + std::to_string(n_layers) + " is not in 1.." +
                                                     std::to_string(config.n_layers) + ", what " + config.name + " has");
   }
   if (n_layers > 0) shape.n_layers = n_layers;
-  DUO_ASSIGN_OR_RETURN(auto weights, Weights::FromRandom(shape, seed, backend));
+  DUO_ASSIGN_OR_RETURN(auto weights, Weights::FromRandom(shape, seed, backend, options));
   return Model(std::move(weights));
 }
 

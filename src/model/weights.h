@@ -8,18 +8,20 @@
 #include <vector>
 
 #include "base/buffer.h"
-#include "base/tensor_view.h"
+#include "base/clock.h"
+#include "base/matrix_view.h"
 #include "checkpoint/checkpoint.h"
 #include "duo/model.h"
+#include "model/quantize_matrix.h"
 
 namespace duo {
 
 struct LayerWeights {
   const float* attention_norm = nullptr;  // [hidden]
-  TensorView q;                           // [n_heads * head_dim, hidden]
-  TensorView k;                           // [n_kv_heads * head_dim, hidden]
-  TensorView v;                           // [n_kv_heads * head_dim, hidden]
-  TensorView o;                           // [hidden, n_heads * head_dim]
+  MatrixView q;                           // [n_heads * head_dim, hidden]
+  MatrixView k;                           // [n_kv_heads * head_dim, hidden]
+  MatrixView v;                           // [n_kv_heads * head_dim, hidden]
+  MatrixView o;                           // [hidden, n_heads * head_dim]
   const float* q_bias = nullptr;          // null where the model has none
   const float* k_bias = nullptr;
   const float* v_bias = nullptr;
@@ -27,9 +29,9 @@ struct LayerWeights {
   const float* q_norm = nullptr;  // [head_dim], Qwen3
   const float* k_norm = nullptr;
   const float* mlp_norm = nullptr;  // [hidden]
-  TensorView gate;                  // [intermediate, hidden]
-  TensorView up;                    // [intermediate, hidden]
-  TensorView down;                  // [hidden, intermediate]
+  MatrixView gate;                  // [intermediate, hidden]
+  MatrixView up;                    // [intermediate, hidden]
+  MatrixView down;                  // [hidden, intermediate]
   const float* gate_bias = nullptr;
   const float* up_bias = nullptr;
   const float* down_bias = nullptr;
@@ -38,13 +40,15 @@ struct LayerWeights {
 /// Owns the mapped checkpoint or the random weights. Views and pointers live as long as it does.
 class Model::Weights {
  public:
-  static Result<std::unique_ptr<Weights>> FromCheckpoint(const std::string& dir, Backend* backend);
-  static Result<std::unique_ptr<Weights>> FromRandom(const ModelConfig& config, uint64_t seed, Backend* backend);
+  static Result<std::unique_ptr<Weights>> FromCheckpoint(const std::string& dir, Backend* backend,
+                                                         const ModelOptions& options);
+  static Result<std::unique_ptr<Weights>> FromRandom(const ModelConfig& config, uint64_t seed, Backend* backend,
+                                                     const ModelOptions& options);
 
   ModelConfig config;
   Backend* backend = nullptr;
-  TensorView embedding;               // [vocab, hidden]
-  TensorView lm_head;                 // [vocab, hidden]; the embedding itself when tied
+  MatrixView embedding;               // [vocab, hidden]
+  MatrixView lm_head;                 // [vocab, hidden]; the embedding itself when tied
   const float* final_norm = nullptr;  // [hidden]
   std::vector<LayerWeights> layers;
   uint64_t total_bytes = 0;
@@ -55,10 +59,14 @@ class Model::Weights {
   friend class RandomFiller;
   /// A vector of n floats that lives as long as this.
   Result<float*> NewVector(int64_t n);
+  /// Makes *matrix, whose shape is set, a quantised one that lives as long as this. kResourceExhausted, kCancelled.
+  Status Quantize(WeightType type, const ModelOptions& options, const MatrixRows& row_of, MatrixView* matrix);
 
   std::optional<Checkpoint> checkpoint_;  // of a model opened from files
-  Buffer random_;                         // of a random model: all matrices
-  std::deque<Buffer> vectors_;            // norms and biases as floats
+  Buffer random_;                         // of a random model: all plain matrices
+  std::deque<QuantizedMatrix> quantized_;
+  Clock::time_point opened_ = Clock::now();
+  std::deque<Buffer> vectors_;  // norms and biases as floats
 };
 
 }  // namespace duo

@@ -43,7 +43,7 @@ double GemmGflops(DType type) {
   using Tag = dnnl::memory::format_tag;
   using Type = dnnl::memory::data_type;
   constexpr int64_t kTokens = 512, kIn = 4096, kOut = 4096;
-  const Type t = type == DType::kF32 ? Type::f32 : Type::bf16;
+  const Type t = type == DType::kF32 ? Type::f32 : type == DType::kI8 ? Type::s8 : Type::bf16;
   const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   dnnl::stream stream(engine);
   const dnnl::matmul::desc desc({{kTokens, kIn}, t, Tag::ab}, {{kIn, kOut}, t, Tag::any},
@@ -91,7 +91,8 @@ Result<double> MeasureReadBandwidth(Isa isa, int n_threads) {
 Result<double> MeasureGemmGflops(Isa isa, DType type, int n_threads) {
   SetLibraryThreads(n_threads);
   try {
-    return GemmGflops(isa >= Isa::kAvx512Bf16 ? type : DType::kF32);
+    const Isa needed = type == DType::kI8 ? Isa::kAvx512Vnni : Isa::kAvx512Bf16;
+    return GemmGflops(isa >= needed ? type : DType::kF32);
   } catch (const dnnl::error& e) {
     return Status(StatusCode::kInternal, std::string("oneDNN refused the ceiling's matrix product: ") + e.what());
   } catch (const std::bad_alloc&) {

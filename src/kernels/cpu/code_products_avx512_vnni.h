@@ -25,6 +25,7 @@ DUO_ALWAYS_INLINE __m512i DotBytes(__m512i codes, __m512i bytes, __m512i acc) {
 struct RoundedQuery {
   using V = VecAvx512;
   __m512 inverse;  // of the step
+  float byte_sum;
   QueryFacts facts;
 
   static inline RoundedQuery Of(const float* q, int head_dim) {
@@ -43,7 +44,8 @@ struct RoundedQuery {
     for (int d = 0; d < head_dim; d += 64) {
       sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(1), query.Bytes(q + d, head_dim - d));
     }
-    query.facts.sum = query.facts.step * static_cast<float>(_mm512_reduce_add_epi32(sum));
+    query.byte_sum = static_cast<float>(_mm512_reduce_add_epi32(sum));
+    query.facts.sum = query.facts.step * query.byte_sum;
     return query;
   }
 
@@ -73,8 +75,8 @@ struct DotCodes {
     __m512i high, low;
   };
   static constexpr int kBits = bits;
-  // Rows of codes below 256 (16) and weights below 2^14 stay below 2^30; a block and the next fit the first-level
-  // cache.
+  // 64 rows of codes below 256 and weights below 2^14, or 128 of codes below 16, stay below 2^28; a block and the next
+  // one fit the first-level cache.
   static constexpr int kBlockRows = bits == 8 ? 64 : 128;
   static constexpr int kKeyCodes = bits == 8 ? 1 : 2;
   static constexpr int kOutputs = bits == 8 ? 1 : 2;
@@ -115,8 +117,8 @@ struct DotCodes {
     return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(sum.high, 7), sum.low)), step);
   }
 
-  // Multiples of a step that the largest takes to the last of them. Weights too small for the step's inverse to be a
-  // float are nothing beside the sum of all, which is at least 1.
+  // Multiples of a step that the largest takes to the last of them. Where the largest is too small for the step's
+  // inverse to be a float (values that differ by less than 2^-100), all count as their low.
   DUO_ALWAYS_INLINE float StoreWeights(const float* w, int n, float largest, char* out) {
     const bool some = largest > 0x1p-100f;
     const F inverse = V::Set(some ? kMostWeight / largest : 0.0f);

@@ -8,6 +8,7 @@
 #include "kernels/cpu/code_products.h"
 #include "kernels/cpu/inline.h"
 #include "kernels/cpu/kv_rows.h"
+#include "kernels/cpu/prefill_plan.h"
 #include "kernels/kv_codes.h"
 
 namespace duo {
@@ -55,6 +56,7 @@ struct FloatCodeTiles : FloatProducts<V, F32Rows<V>> {
   static constexpr int kKeyTile = 48;  // and up to 15 columns before the first
   static constexpr int kColumns = kKeyTile + kCodeRows;
   static constexpr int kKeyStep = 4 * kColumns;
+  static_assert(kColumns <= kTileUnits);  // a column has a unit per dimension
   DUO_ALWAYS_INLINE size_t RowBytes(int head_dim) { return static_cast<size_t>(CodeBytes(bits, head_dim) + 4); }
 
   static TileRows PrepareKeys(const char* base, int64_t row, int64_t n, int head_dim, int, float* tile, TileParams) {

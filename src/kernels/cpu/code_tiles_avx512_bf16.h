@@ -24,7 +24,7 @@ struct DotCodeTiles : Bf16PairCache {
   static constexpr int kKeyStep = 4 * kColumns;
   static constexpr int kDimsPerStep = 4;
   static constexpr bool kRoundsQueries = true;
-  static_assert(kColumns >= kKeyTile + kCodeRows);
+  static_assert(kColumns >= kKeyTile + kCodeRows && kColumns / kDimsPerStep <= kTileUnits);
 
   DUO_ALWAYS_INLINE ScoreAcc ZeroScore() { return _mm512_setzero_si512(); }
   DUO_ALWAYS_INLINE ScoreAcc ScoreMulAdd(Unit key, Unit query, ScoreAcc acc) { return DotBytes(key, query, acc); }
@@ -33,7 +33,7 @@ struct DotCodeTiles : Bf16PairCache {
   DUO_ALWAYS_INLINE F RoundQueryUnits(const float* q, int head_dim, int d, float* step, float* sum) {
     const RoundedQuery query = RoundedQuery::Of(q, head_dim);
     *step = query.facts.step;
-    *sum = query.facts.sum / query.facts.step;
+    *sum = query.byte_sum;
     return _mm512_castsi512_ps(query.Bytes(q + d, head_dim - d));
   }
   // In steps of the query.

@@ -187,9 +187,8 @@ struct DecodeCodesLoop {
   static void AccumulateBlock(const char* v, int n, const Batch& b, int head, int head_dim, float* acc,
                               Prefetcher* prefetch) {
     constexpr int kWidth = P::kOutputs * V::kLanes;  // dimensions of a vector of words
-    // A block's last words may reach beyond its codes, into its parameters and, where vectors are wide and heads
-    // narrow, no further than the next rows of the same four: kLanes words are at most a block's 64 bytes of
-    // parameters.
+    // The last load of four rows may reach up to 48 bytes beyond them: into the next four, or at the end of a block
+    // into its 64 bytes of parameters. Those lanes are dropped.
     const int lines = P::kPassWords * kWordBytes / 64 > b.n_blocks ? P::kPassWords * kWordBytes / 64 / b.n_blocks : 1;
     int d = 0;
     for (; d + P::kPassWords * kWidth <= head_dim; d += P::kPassWords * kWidth) {

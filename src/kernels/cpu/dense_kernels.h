@@ -20,7 +20,12 @@ struct DenseKernels {
   void (*add)(float* x, const float* y, int64_t n);                 // x += y
   void (*f32_to_bf16)(const float* x, bf16* out, int64_t n);        // round to nearest even
   void (*round_to_bf16)(const float* x, float* out, int64_t n);     // the same values, kept as float; in place allowed
-  void (*widen)(const void* x, DType type, float* out, int64_t n);  // f32, bf16, f16 -> f32
+  void (*widen)(const void* x, DType type, float* out, int64_t n);  // f32, bf16, f16, i8 -> f32
+  Gemv4Kernels gemv4;        // x rounded to 15 bits per 32 inputs where that is faster
+  Gemv4Kernels gemv4_exact;  // products of floats
+  void (*unpack4)(const uint8_t* block, int64_t row, int64_t first, int64_t n,
+                  float* out);  // row 0..15 of a block of
+                                // int4 weights, inputs from a multiple of 64 on
   void (*swiglu_backward)(const SwiGluBackward&);
   void (*softmax_backward)(const SoftmaxBackward&);
   double (*read_sum)(const void* x, size_t bytes);  // touches every byte as fast as memory gives it
@@ -29,5 +34,6 @@ struct DenseKernels {
 extern const DenseKernels kDensePortable;
 extern const DenseKernels kDenseAvx2;
 extern const DenseKernels kDenseAvx512;
+extern const DenseKernels kDenseAvx512Vnni;
 
 }  // namespace duo

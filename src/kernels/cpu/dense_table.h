@@ -3,6 +3,7 @@
 
 #include "kernels/cpu/dense_kernels.h"
 #include "kernels/cpu/elementwise_loop.h"
+#include "kernels/cpu/gemv4_loop.h"
 #include "kernels/cpu/gemv_loop.h"
 
 namespace duo {
@@ -19,6 +20,9 @@ constexpr DenseKernels DenseKernelsOf() {
           .f32_to_bf16 = Loop::F32ToBf16,
           .round_to_bf16 = Loop::RoundToBf16,
           .widen = Loop::Widen,
+          .gemv4 = {.prepare = Gemv4Loop<V>::Prepare, .run = Gemv4Loop<V>::Run},
+          .gemv4_exact = {.prepare = Gemv4Loop<V>::Prepare, .run = Gemv4Loop<V>::Run},
+          .unpack4 = Gemv4Loop<V>::Unpack,
           .swiglu_backward = Loop::SwiGluBackwardRange,
           .softmax_backward = Loop::SoftmaxBackwardRow,
           .read_sum = Loop::ReadSum};

@@ -202,6 +202,8 @@ struct ElementwiseLoop {
       case DType::kF32: return WidenAs<float>(x, out, n);
       case DType::kBF16: return WidenAs<bf16>(x, out, n);
       case DType::kF16: return WidenAs<f16>(x, out, n);
+      case DType::kI8: return WidenAs<int8_t>(x, out, n);
+      case DType::kU8: return;  // no number by itself
     }
   }
 

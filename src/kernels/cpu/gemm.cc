@@ -11,6 +11,7 @@
 
 #include "base/buffer.h"
 #include "base/check.h"
+#include "base/matrix_view.h"
 #include "base/parallel.h"
 
 namespace duo {
@@ -29,7 +30,7 @@ constexpr int64_t kPanelRowMultiple = 64;
 // Distinct shapes of one model: about six matrices, times whole chunk, last chunk, panels and their remainders.
 constexpr size_t kMaxPrimitives = 64;
 
-Type ToDnnl(DType type) { return type == DType::kF32 ? Type::f32 : Type::bf16; }
+Type ToDnnl(DType type) { return type == DType::kF32 ? Type::f32 : type == DType::kI8 ? Type::s8 : Type::bf16; }
 
 struct Key {
   int64_t m, n, k, out_stride;
@@ -59,16 +60,38 @@ Status Grow(Buffer* buffer, size_t bytes) {
 }
 
 const void* RowPtr(const void* base, DType type, int64_t row, int64_t n_in) {
+  if (type == DType::kU8)
+    return static_cast<const uint8_t*>(base) + static_cast<size_t>(row / kInt4Rows) * Int4BlockBytes(n_in);
   return static_cast<const uint8_t*>(base) + static_cast<size_t>(row * n_in) * DTypeBytes(type);
 }
 
+// One row of a matrix of any type.
+struct SourceRow {
+  const void* data;  // of int4: the block
+  DType type;
+  float scale;       // of int8
+  int64_t in_block;  // row of an int4 block
+};
+
+// Elements [first, first + n) as floats; first a multiple of 64.
+void WidenRow(const DenseKernels& kernels, const SourceRow& row, int64_t first, int64_t n, float* out) {
+  if (row.type == DType::kU8) {
+    kernels.unpack4(static_cast<const uint8_t*>(row.data), row.in_block, first, n, out);
+    return;
+  }
+  kernels.widen(static_cast<const uint8_t*>(row.data) + static_cast<size_t>(first) * DTypeBytes(row.type), row.type,
+                out, n);
+  if (row.type != DType::kI8) return;
+  for (int64_t i = 0; i < n; ++i) out[i] *= row.scale;
+}
+
 // Through floats, a piece at a time.
-void HalfToBf16(const DenseKernels& kernels, const f16* from, bf16* to, int64_t n) {
+void RowToBf16(const DenseKernels& kernels, const SourceRow& row, int64_t n, bf16* to) {
   constexpr int64_t kPiece = 1024;
   float wide[kPiece];
   for (int64_t i = 0; i < n; i += kPiece) {
     const int64_t len = std::min(kPiece, n - i);
-    kernels.widen(from + i, DType::kF16, wide, len);
+    WidenRow(kernels, row, i, len, wide);
     kernels.f32_to_bf16(wide, to + i, len);
   }
 }
@@ -90,8 +113,11 @@ class GemmRunner::Impl {
   // Throws dnnl::error.
   Entry& Primitive(const Key& key);
   // to[n_rows, n_cols] of `type` = from[n_rows, n_cols], whose rows are from_stride elements apart; rows over threads.
-  void Convert(const void* from, DType from_type, int64_t from_stride, void* to, DType type, int64_t n_rows,
-               int64_t n_cols);
+  // scale: of rows of int8.
+  void Convert(const void* from, DType from_type, int64_t from_stride, const float* scale, void* to, DType type,
+               int64_t n_rows, int64_t n_cols);
+  // int8 by int8: integer sums of a panel of outputs, then scales, bias and what was there.
+  Status MultiplyInt8(const Gemm& g);
 
   int n_threads_;
   const DenseKernels& kernels_;
@@ -159,19 +185,51 @@ Status GemmRunner::Impl::Multiply(const Gemm& g) {
   return OkStatus();
 }
 
-void GemmRunner::Impl::Convert(const void* from, DType from_type, int64_t from_stride, void* to, DType type,
-                               int64_t n_rows, int64_t n_cols) {
+void GemmRunner::Impl::Convert(const void* from, DType from_type, int64_t from_stride, const float* scale, void* to,
+                               DType type, int64_t n_rows, int64_t n_cols) {
   ParallelFor(n_threads_, n_rows, [&](int64_t row, int) {
-    const void* source = RowPtr(from, from_type, row, from_stride);
+    const SourceRow source = {RowPtr(from, from_type, row, from_stride), from_type,
+                              scale == nullptr ? 1.0f : scale[row], row % kInt4Rows};
     auto* target = const_cast<void*>(RowPtr(to, type, row, n_cols));
     if (type == DType::kF32) {
-      kernels_.widen(source, from_type, static_cast<float*>(target), n_cols);
+      WidenRow(kernels_, source, 0, n_cols, static_cast<float*>(target));
     } else if (from_type == DType::kF32) {
-      kernels_.f32_to_bf16(static_cast<const float*>(source), static_cast<bf16*>(target), n_cols);
+      kernels_.f32_to_bf16(static_cast<const float*>(source.data), static_cast<bf16*>(target), n_cols);
     } else {
-      HalfToBf16(kernels_, static_cast<const f16*>(source), static_cast<bf16*>(target), n_cols);
+      RowToBf16(kernels_, source, n_cols, static_cast<bf16*>(target));
     }
   });
+}
+
+Status GemmRunner::Impl::MultiplyInt8(const Gemm& g) {
+  const size_t row_bytes = static_cast<size_t>(g.n_tokens) * sizeof(float);
+  const int64_t panel = std::min(
+      g.n_out, std::max<int64_t>(kPanelRowMultiple, RowsIn(kPanelBytes, g.n_tokens, DType::kF32, kPanelRowMultiple)));
+  DUO_RETURN_IF_ERROR(Grow(&panel_, static_cast<size_t>(panel) * row_bytes));
+  auto* sums = panel_.as<float>();
+  for (int64_t o = 0; o < g.n_out; o += panel) {
+    const int64_t n = std::min(panel, g.n_out - o);
+    Gemm part = g;
+    part.n_out = n;
+    part.w = RowPtr(g.w, g.w_type, o, g.n_in);
+    part.bias = nullptr;
+    part.out = sums;
+    part.out_stride = n;
+    part.accumulate = false;
+    DUO_RETURN_IF_ERROR(Multiply(part));
+    ParallelFor(n_threads_, g.n_tokens, [&](int64_t t, int) {
+      const float* from = sums + t * n;
+      const float* scale = g.w_scale + o;
+      float* to = g.out + t * g.out_stride + o;
+      const float x_scale = g.x_scale[t];
+      for (int64_t i = 0; i < n; ++i) {
+        const float bias = g.bias == nullptr ? 0.0f : g.bias[o + i];
+        const float before = g.accumulate ? to[i] : 0.0f;
+        to[i] = from[i] * (scale[i] * x_scale) + bias + before;
+      }
+    });
+  }
+  return OkStatus();
 }
 
 Status GemmRunner::Impl::MultiplyPanels(const Gemm& g, DType type) {
@@ -188,7 +246,7 @@ Status GemmRunner::Impl::MultiplyPanels(const Gemm& g, DType type) {
     part.w_type = type;
     part.n_tokens = std::min(block, g.n_tokens - t);
     if (convert_x) {
-      Convert(part.x, g.x_type, g.n_in, tokens_.data(), type, part.n_tokens, g.n_in);
+      Convert(part.x, g.x_type, g.n_in, nullptr, tokens_.data(), type, part.n_tokens, g.n_in);
       part.x = tokens_.data();
     }
     for (int64_t o = 0; o < g.n_out; o += panel) {
@@ -197,9 +255,10 @@ Status GemmRunner::Impl::MultiplyPanels(const Gemm& g, DType type) {
       part.bias = g.bias == nullptr ? nullptr : g.bias + o;
       part.out = g.out + t * g.out_stride + o;
       if (convert_w && g.w_layout == WeightLayout::kOutIn) {
-        Convert(part.w, g.w_type, g.n_in, panel_.data(), type, part.n_out, g.n_in);
+        const float* scale = g.w_scale == nullptr ? nullptr : g.w_scale + o;
+        Convert(part.w, g.w_type, g.n_in, scale, panel_.data(), type, part.n_out, g.n_in);
       } else if (convert_w) {
-        Convert(part.w, g.w_type, g.n_out, panel_.data(), type, g.n_in, part.n_out);
+        Convert(part.w, g.w_type, g.n_out, nullptr, panel_.data(), type, g.n_in, part.n_out);
       }
       if (convert_w) part.w = panel_.data();
       DUO_RETURN_IF_ERROR(Multiply(part));
@@ -209,7 +268,10 @@ Status GemmRunner::Impl::MultiplyPanels(const Gemm& g, DType type) {
 }
 
 Status GemmRunner::Impl::Run(const Gemm& g) {
-  DUO_CHECK(g.x_type != DType::kF16, "activations are f32 or bf16");
+  const bool quantized = g.w_type == DType::kI8 || g.w_type == DType::kU8;
+  DUO_CHECK(g.x_type == DType::kF32 || g.x_type == DType::kBF16 || (g.x_type == DType::kI8 && g.w_type == DType::kI8),
+            "activations are f32, bf16, or int8 with int8 weights");
+  DUO_CHECK(!quantized || g.w_layout == WeightLayout::kOutIn, "quantised weights are multiplied forward only");
   DUO_CHECK(g.n_in > 0 && g.out_stride >= g.n_out, "a product needs inputs, and rows of the output must not overlap");
   if (g.n_tokens <= 0 || g.n_out <= 0) return OkStatus();
   SetLibraryThreads(n_threads_);
@@ -218,6 +280,7 @@ Status GemmRunner::Impl::Run(const Gemm& g) {
       engine_.emplace(dnnl::engine::kind::cpu, 0);
       stream_.emplace(*engine_);
     }
+    if (g.x_type == DType::kI8) return MultiplyInt8(g);
     const DType type = has_bf16_ ? g.x_type : DType::kF32;
     if (g.x_type == type && g.w_type == type) return Multiply(g);
     return MultiplyPanels(g, type);
@@ -244,6 +307,7 @@ GemmRunner::~GemmRunner() = default;
 Status GemmRunner::Run(const Gemm& gemm) { return impl_->Run(gemm); }
 
 size_t GemmRunner::MaxScratchBytes(Isa isa, int n_threads, DType x_type, DType w_type) {
+  if (x_type == DType::kI8) return kPanelBytes + static_cast<size_t>(n_threads) * kScratchpadBytesPerThread;
   const DType type = isa >= Isa::kAvx512Bf16 ? x_type : DType::kF32;
   return (x_type != type ? kPanelBytes : 0) + (w_type != type ? kPanelBytes : 0) +
          static_cast<size_t>(n_threads) * kScratchpadBytesPerThread;

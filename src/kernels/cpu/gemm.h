@@ -19,12 +19,15 @@ enum class WeightLayout : uint8_t {
 
 /// out[t][o] = (accumulate ? out[t][o] : 0) + bias[o] + sum_i x[t][i] w[o][i]   (w[i][o] for kInOut)
 struct Gemm {
-  const void* x = nullptr;      // [n_tokens, n_in] x_type (kF32 or kBF16), row-major
-  DType x_type = DType::kBF16;  // products are bf16 x bf16 -> f32 when kBF16, float when kF32
+  const void* x = nullptr;  // [n_tokens, n_in] x_type (kF32, kBF16 or kI8), row-major
+  DType x_type =
+      DType::kBF16;  // products are bf16 x bf16 -> f32 when kBF16, float when kF32, int8 x int8 -> s32 when kI8
+  const float* x_scale = nullptr;  // [n_tokens] of kI8: an input is scale * number
   int64_t n_tokens = 0;
   int64_t n_in = 0;
-  const void* w = nullptr;      // w_layout, w_type
-  DType w_type = DType::kBF16;  // when it is not x_type, panels of outputs are converted into a small scratch first
+  const void* w = nullptr;         // w_layout, w_type; of kU8 int4 blocks (weight_codes.h)
+  DType w_type = DType::kBF16;     // when it is not x_type, panels of outputs are converted into a small scratch first
+  const float* w_scale = nullptr;  // [n_out] of kI8: a weight is scale * number
   WeightLayout w_layout = WeightLayout::kOutIn;
   int64_t n_out = 0;
   const float* bias = nullptr;  // [n_out] or null
@@ -68,7 +71,9 @@ class GemmRunner {
   GemmRunner(const GemmRunner&) = delete;
   GemmRunner& operator=(const GemmRunner&) = delete;
 
-  /// kResourceExhausted when scratch cannot be had, kInternal when the library refuses.
+  /// Weights of kI8 and kU8 lie kOutIn; activations of kI8 go with weights of kI8, from Isa::kAvx512Vnni on (below, the
+  /// library's own int8 products saturate). kResourceExhausted when scratch cannot be had, kInternal when the library
+  /// refuses.
   Status Run(const Gemm& gemm);
 
   /// Scratch that Run may hold for operands of these types, for the memory plan: a bound for this class's own, four

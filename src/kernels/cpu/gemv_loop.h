@@ -63,6 +63,7 @@ struct GemvLoop {
   }
 
   static void Store(const Gemv& p, int64_t row, float sum) {
+    if (p.w_scale != nullptr) sum *= p.w_scale[row];
     if (p.bias != nullptr) sum += p.bias[row];
     p.y[row] = p.accumulate != 0 ? p.y[row] + sum : sum;
   }
@@ -87,6 +88,8 @@ struct GemvLoop {
       case DType::kF32: return Rows<float>(p);
       case DType::kBF16: return Rows<bf16>(p);
       case DType::kF16: return Rows<f16>(p);
+      case DType::kI8: return Rows<int8_t>(p);
+      case DType::kU8: return;  // Gemv4
     }
   }
 };

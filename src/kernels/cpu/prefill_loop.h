@@ -1,7 +1,7 @@
 // Prefill attention of one KV head for a vector type V and a cache policy C (kv_rows.h): FlashAttention's tiling
 // (arXiv:2205.14135) on one thread, transposed. One lane is one query, so that scores S^T = K Q^T and outputs
-// O^T = V^T P^T both have a vector of queries as one operand and single broadcast elements of K or V as the other: keys
-// are used as they lie in the cache, and maxima and sums need no reduction across lanes.
+// O^T = V^T P^T both have a vector of queries as one operand and single broadcast elements of K or V as the other:
+// plain keys are used as they lie in the cache, and maxima and sums need no reduction across lanes.
 #pragma once
 
 #include <cstddef>

@@ -65,15 +65,15 @@ static inline VisibleRuns FindVisibleRuns(const PrefillAttention& a) {
 
 /// Offsets into the scratch, in 4-byte units, each a multiple of 16 (64 bytes).
 struct PrefillLayout {
-  size_t queries;  // [query tile][step][queries of the tile] floats or bf16 pairs
+  size_t queries;  // [query tile][unit][queries of the tile] floats, bf16 pairs or 4 bytes
   size_t out;      // [query tile][padded dim][queries of the tile] sum of p * v
-  size_t max;      // [padded queries] largest unscaled score
+  size_t max;      // [padded queries] largest unscaled score, in steps of the query where it is rounded to bytes
   size_t sum;      // [padded queries]
   size_t token;    // [padded queries] int32: token of the block
   size_t q_step;   // [padded queries] of queries rounded to bytes: their step, and the sum of the bytes
   size_t q_sum;    // [padded queries]
   size_t scores;   // [key tile][queries of the tile], then the weights in their place
-  size_t keys;     // [kTileUnits][padded dim] keys widened to float
+  size_t keys;     // [kTileUnits][padded dim] keys widened to float; of codes [unit][column]
   size_t values;   // [kTileUnits][padded dim] values widened to float, or pairs of rows
   size_t k_step;   // [kMaxKeyColumns] of a tile of codes
   size_t k_low;    // [kMaxKeyColumns]

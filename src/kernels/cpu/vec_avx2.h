@@ -52,6 +52,11 @@ struct VecAvx2 {
     __builtin_memcpy(whole, p, 2 * static_cast<size_t>(n));
     return LoadF16(whole);
   }
+  // kLanes signed bytes as floats.
+  DUO_ALWAYS_INLINE F LoadI8(const int8_t* p) {
+    return _mm256_cvtepi32_ps(
+        _mm256_cvtepi8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(static_cast<const void*>(p)))));
+  }
   // 32-bit integers below 2^31 as floats.
   DUO_ALWAYS_INLINE F FromInts(Bits x) { return _mm256_cvtepi32_ps((__m256i)x); }
   // The low halves of the lanes, whose high halves are zero.

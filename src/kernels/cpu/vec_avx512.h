@@ -41,6 +41,11 @@ struct VecAvx512 {
   DUO_ALWAYS_INLINE F LoadF16Partial(const void* p, int n) {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(First(n), p));
   }
+  // kLanes signed bytes as floats.
+  DUO_ALWAYS_INLINE F LoadI8(const int8_t* p) {
+    return _mm512_cvtepi32_ps(
+        _mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(static_cast<const void*>(p)))));
+  }
   // 32-bit integers below 2^31 as floats.
   DUO_ALWAYS_INLINE F FromInts(Bits x) { return _mm512_cvtepi32_ps((__m512i)x); }
   // The low halves of the lanes, whose high halves are zero.

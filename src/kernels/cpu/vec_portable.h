@@ -68,6 +68,10 @@ struct VecPortable {
     const Bits special = (Bits)((Ints)magnitude >= 0x1f << 23) & 0x7f800000;
     return (F)((Bits)((F)magnitude * 0x1p112f) | special | (x & 0x8000) << 16);
   }
+  // kLanes signed bytes as floats.
+  DUO_ALWAYS_INLINE F LoadI8(const int8_t* p) {
+    return F{static_cast<float>(p[0]), static_cast<float>(p[1]), static_cast<float>(p[2]), static_cast<float>(p[3])};
+  }
   // 32-bit integers below 2^31 as floats.
   DUO_ALWAYS_INLINE F FromInts(Bits x) { return __builtin_convertvector((Ints)x, F); }
   // (a0, b0, a1, b1, ...) in two vectors.

@@ -16,10 +16,16 @@ struct Widened {
   DUO_ALWAYS_INLINE F Load(const float* p) { return V::Load(p); }
   DUO_ALWAYS_INLINE F Load(const bf16* p) { return V::LoadBf16(p); }
   DUO_ALWAYS_INLINE F Load(const f16* p) { return V::LoadF16(p); }
+  DUO_ALWAYS_INLINE F Load(const int8_t* p) { return V::LoadI8(p); }
 
   DUO_ALWAYS_INLINE F LoadPartial(const float* p, int n) { return V::LoadPartial(p, n); }
   DUO_ALWAYS_INLINE F LoadPartial(const bf16* p, int n) { return V::LoadBf16Partial(p, n); }
   DUO_ALWAYS_INLINE F LoadPartial(const f16* p, int n) { return V::LoadF16Partial(p, n); }
+  DUO_ALWAYS_INLINE F LoadPartial(const int8_t* p, int n) {
+    int8_t whole[V::kLanes] = {};
+    __builtin_memcpy(whole, p, static_cast<size_t>(n));
+    return V::LoadI8(whole);
+  }
 
   // One vector of the n elements that are left, zeros behind them; memory behind them is not touched.
   template <typename T>

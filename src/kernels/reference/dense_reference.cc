@@ -9,6 +9,8 @@ double Load(const void* data, DType type, int64_t i) {
     case DType::kF32: return static_cast<double>(static_cast<const float*>(data)[i]);
     case DType::kBF16: return static_cast<double>(ToFloat(static_cast<const bf16*>(data)[i]));
     case DType::kF16: return static_cast<double>(ToFloat(static_cast<const f16*>(data)[i]));
+    case DType::kI8: return static_cast<double>(static_cast<const int8_t*>(data)[i]);
+    case DType::kU8: break;
   }
   return NAN;
 }
@@ -19,7 +21,8 @@ void GemvRows(const Gemv& p) {
     double sum = p.accumulate != 0 ? static_cast<double>(p.y[o]) : 0.0;
     if (p.bias != nullptr) sum += static_cast<double>(p.bias[o]);
     for (int64_t i = 0; i < p.n_in; ++i) {
-      sum += Load(p.w, p.w_type, o * p.n_in + i) * static_cast<double>(p.x[i]);
+      const double scale = p.w_scale == nullptr ? 1.0 : static_cast<double>(p.w_scale[o]);
+      sum += scale * Load(p.w, p.w_type, o * p.n_in + i) * static_cast<double>(p.x[i]);
     }
     p.y[o] = static_cast<float>(sum);
   }
