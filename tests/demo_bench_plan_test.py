@@ -225,6 +225,21 @@ class Bench(Case):
         self.assertIn("1 of 4 layers run", table.stdout)
         self.assertIn("| decode | duo ", table.stdout)
 
+    def test_modes_and_types(self):
+        args = ("bench", "--config", self.tiny, "--random-weights", "--weights", "int8", "--compute", "int8", "--depths",
+                "64", "--decode", "2", "--prefill", "16", "--repeat", "1", "--modes", "full,duo:int8,duo:int4")
+        bench = self.result(*args, "--json")
+        rows = [r for r in bench["rows"] if r["test"] == "decode"]
+        self.assertEqual([(r["mode"], r["kv_type"]) for r in rows],
+                         [("full", "bf16"), ("duo", "int8"), ("duo", "int4")])
+        self.assertEqual({r["weights"] for r in rows}, {"int8"})
+        self.assertGreater(bench["ceilings"]["gemm_int8_gop_s"], 0)
+        self.assertIn("duo int4", duo(*args).stdout)
+        alone = self.result(*args[:-1], "duo", "--json")
+        self.assertEqual({r["mode"] for r in alone["rows"]}, {"duo"})
+        for bad in ["", "half", "duo:int2", "full,"]:
+            self.assertIn("--modes", self.refused(2, *args[:-1], bad))
+
     def test_csv(self):
         done = duo("bench", "--config", self.tiny, "--random-weights", "--depths", "0", "--decode", "0", "--prefill",
                    "8", "--repeat", "1", "--format", "csv")

@@ -104,8 +104,10 @@ Cells MarkdownCells(const BenchReport& report, const BenchRow& row) {
   const bool decode = row.test == "decode";
   const BenchRow* full = FullOf(report, row);
   const double gemm = report.gemm_ceiling();
+  const bool types_differ = std::any_of(report.rows.begin(), report.rows.end(),
+                                        [&](const BenchRow& other) { return other.kv_type != row.kv_type; });
   return {row.test,
-          row.mode,
+          types_differ ? row.mode + " " + row.kv_type : row.mode,
           FormatCount(row.depth),
           fmt::format("{:.3f}", row.ms_per_token),
           fmt::format("{:.3f}", row.ms_per_token_p90),
@@ -217,7 +219,7 @@ std::string BenchMarkdown(const BenchReport& report) {
   const bool synthetic = std::any_of(report.rows.begin(), report.rows.end(),
                                      [](const BenchRow& row) { return row.depth > 0 && row.fill == "synthetic"; });
   if (synthetic) out += "The cache was filled with synthetic K and V.\n";
-  out += fmt::format("Medians; full and duo {}. Decode steps deepen the cache while they are measured.\n",
+  out += fmt::format("Medians; modes {}. Decode steps deepen the cache while they are measured.\n",
                      report.interleaved ? "took turns" : "ran one after the other");
   out += fmt::format("Peak RSS {}, of which {} before the model; planned {}.\n", FormatBytes(report.peak_rss_bytes),
                      FormatBytes(report.base_rss_bytes), FormatBytes(report.plan_bytes));

@@ -33,6 +33,7 @@ struct BenchOptions {
   bool random_weights = false;
   int layers = 0;  // 0 = all
   std::string depths = "0,4096";
+  std::string modes = "full,duo";
   BenchTests tests;
   Format format = Format::kMarkdown;
 };
@@ -90,7 +91,7 @@ Result<BenchShape> LoadShape(const BenchOptions& options, Backend* backend) {
   return shape;
 }
 
-/// Whether both modes fit at once. kResourceExhausted, with the numbers, when one of them does not even fit alone.
+/// Whether all modes fit at once. kResourceExhausted, with the numbers, when one of them does not even fit alone.
 Result<bool> CheckMemory(const BenchOptions& options, const ModelConfig& runs, uint64_t weights_bytes,
                          const std::vector<BenchMode>& modes, const Backend& backend) {
   const uint64_t available = options.common.memory_bytes != 0 ? options.common.memory_bytes : AvailableMemoryBytes();
@@ -128,14 +129,37 @@ Status MeasureCeilings(const BenchOptions& options, Backend* backend, BenchRepor
   return OkStatus();
 }
 
+/// "full" or "duo", and perhaps a type of K and V behind a colon.
+Result<BenchMode> ParseMode(const std::string& text, const SessionOptions& duo) {
+  const size_t colon = std::min(text.find(':'), text.size());
+  BenchMode mode = {text.substr(0, colon), duo};
+  if (mode.name == "full") mode.session.heads = AllRetrieval(duo.heads.n_layers, duo.heads.n_kv_heads);
+  const auto bad = [&] {
+    return Bad("--modes: \"" + text + "\" is not full or duo, or one of them with :f32, :bf16, :int8 or :int4");
+  };
+  if (mode.name != "full" && mode.name != "duo") return bad();
+  if (colon == text.size()) return mode;
+  for (const KvType type : {KvType::kF32, KvType::kBF16, KvType::kInt8, KvType::kInt4}) {
+    if (text.substr(colon + 1) != KvTypeName(type)) continue;
+    mode.session.kv_type = type;
+    return mode;
+  }
+  return bad();
+}
+
 Result<std::vector<BenchMode>> MakeModes(const BenchOptions& options, const ShapeHeads& heads) {
   CommonOptions common = options.common;
-  common.memory_bytes = 0;  // checked here for both modes together
+  common.memory_bytes = 0;  // checked here for all modes together
   DUO_ASSIGN_OR_RETURN(SessionOptions duo, ResolveSession(common, heads.pattern, 0));
   duo.heads = heads.heads;
-  SessionOptions full = duo;
-  full.heads = AllRetrieval(heads.heads.n_layers, heads.heads.n_kv_heads);
-  return std::vector<BenchMode>{{"full", full}, {"duo", duo}};
+  std::vector<BenchMode> modes;
+  for (size_t begin = 0; begin <= options.modes.size();) {
+    const size_t end = std::min(options.modes.find(',', begin), options.modes.size());
+    DUO_ASSIGN_OR_RETURN(BenchMode mode, ParseMode(options.modes.substr(begin, end - begin), duo));
+    modes.push_back(std::move(mode));
+    begin = end + 1;
+  }
+  return modes;
 }
 
 Status PrintReport(const BenchOptions& options, const BenchReport& report) {
@@ -170,8 +194,8 @@ Status RunBench(const BenchOptions& options) {
   report.backend = DescribeBackend(*backend);
   report.threads = BackendThreads(*backend);
   report.heads = heads.description;
-  report.sink = modes[1].session.sink;
-  report.recent = modes[1].session.recent;
+  report.sink = modes[0].session.sink;
+  report.recent = modes[0].session.recent;
   report.chunk = options.common.chunk;
   report.interleaved = together;
   ProgressBar bar(ShowProgress(options.common.progress), "bench");
@@ -194,6 +218,10 @@ void AddBench(CLI::App* app, VerbFunction* run) {
   AddText(verb, "--depths", &options->depths, "numbers", "tokens in the cache before a test, separated by commas")
       ->type_name("A,B,..")
       ->default_str(options->depths);
+  AddText(verb, "--modes", &options->modes, "modes",
+          "what is measured: full, duo, and as full:bf16 with another type of K and V")
+      ->type_name("A,B,..")
+      ->default_str(options->modes);
   AddInt(verb, "--decode", {0, kMostTokens}, &options->tests.decode, "tokens decoded per repetition; 0 = leave out")
       ->default_str(std::to_string(options->tests.decode));
   AddInt(verb, "--prefill", {0, kMostTokens}, &options->tests.prefill, "tokens prefilled per repetition; 0 = leave out")
