@@ -11,13 +11,15 @@ namespace {
 constexpr int kDecodeHeads = 16;
 constexpr int kMaxHeadDim = 512;
 
-// Asks for cache lines that a later phase of the loop will read, a few at every step.
+// Asks for cache lines that a later phase of the loop will read, a few at every step, into the second-level cache: more
+// of them can be under way than into the first. Measured on two Zen 4 cores, rows of 128 dimensions at depth 128k, in
+// GB/s of bf16, int8, int4: 20 / 17 / 14 into the first level, 25 / 25 / 18 into the second.
 struct Prefetcher {
   const char* p;
   const char* end;
   template <class V>
   DUO_ALWAYS_INLINE void Lines(Prefetcher* f, int n) {
-    for (int i = 0; i < n && f->p < f->end; ++i, f->p += 64) V::Prefetch(f->p);
+    for (int i = 0; i < n && f->p < f->end; ++i, f->p += 64) V::PrefetchFar(f->p);
   }
 };
 

@@ -184,6 +184,8 @@ struct VecAvx2 {
     }
   }
   DUO_ALWAYS_INLINE void Prefetch(const char* p) { _mm_prefetch(p, _MM_HINT_T0); }
+  // Into the second-level cache.
+  DUO_ALWAYS_INLINE void PrefetchFar(const char* p) { _mm_prefetch(p, _MM_HINT_T1); }
 };
 
 }  // namespace

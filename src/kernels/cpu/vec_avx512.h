@@ -178,6 +178,8 @@ struct VecAvx512 {
     }
   }
   DUO_ALWAYS_INLINE void Prefetch(const char* p) { _mm_prefetch(p, _MM_HINT_T0); }
+  // Into the second-level cache.
+  DUO_ALWAYS_INLINE void PrefetchFar(const char* p) { _mm_prefetch(p, _MM_HINT_T1); }
 };
 
 }  // namespace
