@@ -117,6 +117,25 @@ class PerplexityTest(CliTest):
         self.fails(2, ["--full-logits", "context 512, not 300"], *self.perplexity, "--sparsity", 0.5, "--full-logits",
                    logits, "--context", 300)  # fmt: skip
 
+    def test_against_the_logits_of_another_configuration(self):
+        logits = self.dir / "full.safetensors"
+        alone = [*self.perplexity[:4], "--context", 512, "--windows", 1, "--json"]  # no pattern
+        self.ok(*alone, "--full-logits", logits)
+        same = self.ok(*alone, "--against", logits).json()
+        self.assertEqual((same["duo"]["kld"], same["duo"]["top1"]), (0, 1))
+        divergence = {}
+        for name, flags in {"int8": ["--kv-type", "int8"], "int4": ["--kv-type", "int4"],
+                            "weights": ["--weights", "int4"]}.items():  # fmt: skip
+            result = self.ok(*alone, "--against", logits, *flags).json()
+            self.assertEqual(result["full"], same["full"])
+            divergence[name] = result["duo"]["kld"]
+            self.assertGreater(divergence[name], 0)
+        self.assertLess(divergence["int8"], divergence["int4"])
+        self.fails(1, ["--against", "does not exist"], *alone, "--against", self.dir / "none")
+        self.fails(2, ["--against", "context 512, not 300"], *self.perplexity[:4], "--windows", 1, "--against", logits,
+                   "--context", 300)  # fmt: skip
+        self.fails(2, ["--against"], *alone, "--against", logits, "--full-logits", logits)
+
     def test_without_a_pattern_it_is_perplexity_alone(self):
         run = self.ok("eval", "perplexity", "--model", "demo", "--context", 512, "--windows", 1)
         self.assertIn("perplexity", run.out)

@@ -17,11 +17,11 @@ class HelpTest(CliTest):
     def test_help_lists_every_verb(self):
         for args in [["help"], ["--help"]]:
             text = self.ok(*args).out
-            for verb in ["demo", "generate", "chat", "logits", "pattern", "identify", "plan", "bench"]:
+            for verb in ["demo", "generate", "chat", "logits", "pattern", "identify", "plan", "bench", "quantize"]:
                 self.assertRegex(text, r"(?m)^ +%s +\S" % verb)
 
     def test_each_verb_has_help_with_an_example(self):
-        for verb in ["demo", "generate", "chat", "logits", "pattern", "identify", "plan", "bench"]:
+        for verb in ["demo", "generate", "chat", "logits", "pattern", "identify", "plan", "bench", "quantize"]:
             text = self.ok(verb, "--help").out
             self.assertIn("Example", text)
             self.assertIn("duo " + verb, text)

@@ -21,6 +21,8 @@ bool ToDType(safetensors::Type type, DType* dtype) {
     case safetensors::Type::kF32: *dtype = DType::kF32; return true;
     case safetensors::Type::kBF16: *dtype = DType::kBF16; return true;
     case safetensors::Type::kF16: *dtype = DType::kF16; return true;
+    case safetensors::Type::kI8: *dtype = DType::kI8; return true;
+    case safetensors::Type::kU8: *dtype = DType::kU8; return true;
     default: return false;
   }
 }
@@ -137,7 +139,8 @@ Result<TensorView> Checkpoint::Get(std::string_view name) const {
   const std::string where = dir_ + ": tensor " + std::string(name) + ": ";
   TensorView view;
   if (!ToDType(entry.type, &view.dtype)) {
-    return Status(StatusCode::kUnsupported, where + "element type " + entry.type_name + ", expected F32, BF16 or F16");
+    return Status(StatusCode::kUnsupported,
+                  where + "element type " + entry.type_name + ", expected F32, BF16, F16, I8 or U8");
   }
   if (entry.shape.size() > kMaxRank) {
     return Status(StatusCode::kUnsupported, where + "shape " + ShapeText(entry.shape) + " has more than " +

@@ -28,7 +28,7 @@ class Checkpoint {
 
   /// The view borrows from this checkpoint and lives as long as it does; moving the checkpoint keeps it valid.
   /// Data is aligned to the element size. kNotFound names tensor and directory; kUnsupported for element types
-  /// other than F32, BF16, F16 and for more than 4 dimensions.
+  /// other than F32, BF16, F16, I8, U8 and for more than 4 dimensions.
   Result<TensorView> Get(std::string_view name) const;
 
   bool Has(std::string_view name) const;

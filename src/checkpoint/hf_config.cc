@@ -49,12 +49,29 @@ Status RefuseWhatDuoLacks(const Json& config, const std::string& where) {
       return Unsupported(where, std::string(key) + " " + value.dump() + " (a mixture of experts)");
     }
   }
-  if (!JsonMember(config, "quantization_config").is_null()) {
-    return Unsupported(where, "quantization_config (quantised weights); the checkpoint must hold BF16, F16 or F32");
-  }
   DUO_ASSIGN_OR_RETURN(const std::string activation, JsonStringOr(config, "hidden_act", "silu", where));
   if (activation != "silu" && activation != "swish") return Unsupported(where, "hidden_act \"" + activation + "\"");
   return OkStatus();
+}
+
+// Only what duo quantize writes: {"quant_method": "duo", "weights": "int8" or "int4", "version": 1}.
+Result<WeightType> ReadWeightType(const Json& config, const std::string& where) {
+  const Json& quantization = JsonMember(config, "quantization_config");
+  if (quantization.is_null()) return WeightType::kNative;
+  const std::string of = where + ": quantization_config";
+  DUO_ASSIGN_OR_RETURN(const std::string method, JsonStringOr(quantization, "quant_method", "unknown", of));
+  if (method != "duo") {
+    return Unsupported(where, "quantization_config with quant_method \"" + method +
+                                  "\" (quantised weights); the checkpoint must hold BF16, F16 or F32, or what duo "
+                                  "quantize made of it");
+  }
+  DUO_ASSIGN_OR_RETURN(const int64_t version, JsonInt(quantization, "version", of));
+  DUO_ASSIGN_OR_RETURN(const std::string weights, JsonString(quantization, "weights", of));
+  if (version != 1) return Unsupported(where, "quantization_config of version " + std::to_string(version));
+  for (const WeightType type : {WeightType::kInt8, WeightType::kInt4}) {
+    if (weights == WeightTypeName(type)) return type;
+  }
+  return Status(StatusCode::kCorrupt, of + ": weights: \"" + weights + "\", expected int8 or int4");
 }
 
 Result<int64_t> ReadHeadDim(const Json& config, const HfConfig& hf, const std::string& where) {
@@ -230,6 +247,7 @@ Result<HfConfig> ParseHfConfig(const Json& config, const Json& generation_config
   HfConfig hf;
   DUO_ASSIGN_OR_RETURN(hf.model_type, ReadModelType(config, where));
   DUO_RETURN_IF_ERROR(RefuseWhatDuoLacks(config, where));
+  DUO_ASSIGN_OR_RETURN(hf.weights, ReadWeightType(config, where));
   DUO_RETURN_IF_ERROR(ReadShape(config, where, &hf));
   DUO_RETURN_IF_ERROR(ReadFamilyTraits(config, where, &hf));
   DUO_RETURN_IF_ERROR(RefuseSlidingLayers(config, where, &hf));

@@ -62,6 +62,7 @@ struct HfConfig {
   int32_t bos_id = -1;           // -1 = none
   DType dtype =
       DType::kBF16;  // `torch_dtype` / `dtype`: what the weights are said to be stored in; kBF16 when not said
+  WeightType weights = WeightType::kNative;  // what `quantization_config` of `duo quantize` says
   RopeConfig rope;
 
   int64_t group() const { return n_heads / n_kv_heads; }  // q heads per kv head

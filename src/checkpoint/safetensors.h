@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/buffer.h"
 #include "base/tensor_view.h"
 #include "duo/result.h"
 
@@ -41,6 +42,9 @@ struct Tensor {
   Type type = Type::kF32;
   std::vector<int64_t> shape;
   const void* data = nullptr;
+  /// Instead of data: called when it is the tensor's turn to be written, one after another; what it gives is freed
+  /// before the next. Tensors of bytes whose sizes are multiples of 8 come first, then wider elements, then the rest.
+  std::function<Result<Buffer>()> make = {};
 
   static Tensor From(std::string name, const TensorView& view);
   static Tensor I64(std::string name, std::vector<int64_t> shape, const int64_t* data);

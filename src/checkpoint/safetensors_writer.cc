@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/atomic_file.h"
+#include "base/check.h"
 #include "base/json.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/safetensors_types.h"
@@ -32,7 +33,8 @@ Status Refuse(const std::string& path, const std::string& name, const char* reas
   return Status(StatusCode::kInvalidArgument, path + ": tensor \"" + name + "\": " + reason);
 }
 
-// Wider elements first: the data section starts 8-byte aligned, so every tensor is aligned to its element.
+// Bytes in eights, then wider elements first: the data section starts 8-byte aligned, so every tensor is aligned to its
+// element, and large tensors of codes come before what is known only when they have been made.
 Result<std::vector<Planned>> Plan(const std::string& path, const std::vector<Tensor>& tensors) {
   std::vector<Planned> plan;
   std::set<std::string_view> names;
@@ -47,11 +49,11 @@ Result<std::vector<Planned>> Plan(const std::string& path, const std::vector<Ten
         return Refuse(path, tensor.name, "its shape is negative or overflows");
       }
     }
-    if (bytes != 0 && tensor.data == nullptr) return Refuse(path, tensor.name, "it has no data");
+    if (bytes != 0 && tensor.data == nullptr && !tensor.make) return Refuse(path, tensor.name, "it has no data");
     plan.push_back({&tensor, type, bytes});
   }
-  std::stable_sort(plan.begin(), plan.end(),
-                   [](const Planned& a, const Planned& b) { return a.type->bytes > b.type->bytes; });
+  const auto rank = [](const Planned& p) { return p.type->bytes == 1 && p.bytes % 8 == 0 ? 16 : p.type->bytes; };
+  std::stable_sort(plan.begin(), plan.end(), [&](const Planned& a, const Planned& b) { return rank(a) > rank(b); });
   return plan;
 }
 
@@ -82,12 +84,16 @@ Result<std::string> HeaderOf(const std::string& path, const std::vector<Planned>
 }  // namespace
 
 Tensor Tensor::From(std::string name, const TensorView& view) {
-  const Type type = view.dtype == DType::kF32 ? Type::kF32 : view.dtype == DType::kBF16 ? Type::kBF16 : Type::kF16;
-  return {std::move(name), type, {view.shape.begin(), view.shape.begin() + view.rank}, view.data};
+  const Type type = view.dtype == DType::kF32    ? Type::kF32
+                    : view.dtype == DType::kBF16 ? Type::kBF16
+                    : view.dtype == DType::kF16  ? Type::kF16
+                    : view.dtype == DType::kI8   ? Type::kI8
+                                                 : Type::kU8;
+  return {std::move(name), type, {view.shape.begin(), view.shape.begin() + view.rank}, view.data, {}};
 }
 
 Tensor Tensor::I64(std::string name, std::vector<int64_t> shape, const int64_t* data) {
-  return {std::move(name), Type::kI64, std::move(shape), data};
+  return {std::move(name), Type::kI64, std::move(shape), data, {}};
 }
 
 Status WriteSafetensors(const std::string& path, const std::vector<Tensor>& tensors) {
@@ -95,7 +101,15 @@ Status WriteSafetensors(const std::string& path, const std::vector<Tensor>& tens
   DUO_ASSIGN_OR_RETURN(const std::string header, HeaderOf(path, plan));
   DUO_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
   DUO_RETURN_IF_ERROR(file.Write(header));
-  for (const Planned& p : plan) DUO_RETURN_IF_ERROR(file.Write(p.tensor->data, p.bytes));
+  for (const Planned& p : plan) {
+    if (!p.tensor->make) {
+      DUO_RETURN_IF_ERROR(file.Write(p.tensor->data, p.bytes));
+      continue;
+    }
+    DUO_ASSIGN_OR_RETURN(const Buffer made, p.tensor->make());
+    DUO_CHECK(made.bytes() >= p.bytes, "a tensor that is made has the size of its shape");
+    DUO_RETURN_IF_ERROR(file.Write(made.data(), p.bytes));
+  }
   return file.Commit();
 }
 

@@ -67,7 +67,7 @@ Status Run(const PerplexityCommand& command) {
   DUO_ASSIGN_OR_RETURN(EvalRun run,
                        BeginEval(command.eval, "perplexity", RecipeOf(command.text), command.text.context));
   std::vector<SessionOptions> modes;
-  if (run.loaded.pattern) modes.push_back(run.loaded.session);
+  if (run.loaded.pattern || !command.text.against.empty()) modes.push_back(run.loaded.session);
   ProgressBar bar(ShowProgress(command.eval.common.progress));
   DUO_ASSIGN_OR_RETURN(const TextScores scores, MeasureText(run, command.text, modes, bar.Callback()));
   bar.Finish();
@@ -93,11 +93,15 @@ void AddEvalPerplexity(CLI::App* verb, VerbFunction* run) {
   CLI::App* perplexity =
       verb->add_subcommand("perplexity", "perplexity of a text, and divergence from full attention by position");
   AddTextScoreOptions(perplexity, &command->text);
+  AddAgainstOption(perplexity, &command->text);
   AddEvalOptions(perplexity, &command->eval);
   perplexity->footer(
       "Example:\n"
       "  duo eval perplexity --model ~/models/Llama-3.1-8B --pattern learned --sparsity 0.5 --text book.txt \\\n"
-      "      --context 16384 --windows 4");
+      "      --context 16384 --windows 4\n"
+      "What int4 keys and values cost, against the same model without them:\n"
+      "  duo eval perplexity --model demo --full-logits full.safetensors\n"
+      "  duo eval perplexity --model demo --kv-type int4 --against full.safetensors");
   perplexity->callback([command, run] { *run = [command] { return Run(*command); }; });
 }
 

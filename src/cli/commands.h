@@ -34,6 +34,7 @@ void AddLogits(CLI::App* app, VerbFunction* run);
 void AddPattern(CLI::App* app, VerbFunction* run);
 void AddReport(CLI::App* app, VerbFunction* run);
 void AddPlan(CLI::App* app, VerbFunction* run);
+void AddQuantize(CLI::App* app, VerbFunction* run);
 void AddBench(CLI::App* app, VerbFunction* run);
 
 }  // namespace duo::cli

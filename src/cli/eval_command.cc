@@ -99,6 +99,7 @@ Result<EvalRun> BeginEval(const EvalCommand& command, const std::string& kind, c
                  {"backend", DescribeBackend(*loaded.backend)},
                  {"compute", ComputeTypeName(s.compute)},
                  {"kv_type", KvTypeName(s.kv_type)},
+                 {"weights", WeightTypeName(c.weights)},
                  {"chunk", s.chunk},
                  {"pinned_prefix", s.pinned_prefix},
                  {"max_context", command.common.max_context},

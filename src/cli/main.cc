@@ -36,6 +36,7 @@ void AddVerbs(CLI::App* app, VerbFunction* run) {
   AddPattern(app, run);
   AddIdentify(app, run);
   AddEval(app, run);
+  AddQuantize(app, run);
   AddReport(app, run);
   AddPlan(app, run);
   AddBench(app, run);

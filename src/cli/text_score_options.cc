@@ -24,9 +24,21 @@ void AddTextScoreOptions(CLI::App* verb, TextScoreOptions* options) {
   verb->option_defaults()->group(own_group);
 }
 
+void AddAgainstOption(CLI::App* verb, TextScoreOptions* options) {
+  const std::string own_group = verb->option_defaults()->get_group();
+  verb->option_defaults()->group("Text");
+  AddText(verb, "--against", &options->against, "a file",
+          "compare with these logits, which --full-logits FILE of a run with other types or weights wrote")
+      ->type_name("FILE")
+      ->excludes("--full-logits");
+  verb->option_defaults()->group(own_group);
+}
+
 Json RecipeOf(const TextScoreOptions& options) {
   const WindowOptions windows = options.windows();
-  return {{"context", windows.context}, {"stride", windows.stride}, {"windows", windows.n_windows}};
+  Json recipe = {{"context", windows.context}, {"stride", windows.stride}, {"windows", windows.n_windows}};
+  if (!options.against.empty()) recipe["against"] = options.against;
+  return recipe;
 }
 
 Result<TextScores> MeasureText(EvalRun& run, const TextScoreOptions& options, const std::vector<SessionOptions>& modes,
@@ -42,16 +54,22 @@ Result<TextScores> MeasureText(EvalRun& run, const TextScoreOptions& options, co
     return is_short ? windows.status().Annotate("--text") : windows.status();
   }
   std::optional<FullLogits> saved;
-  if (!options.full_logits.empty()) {
+  const bool is_reference = !options.against.empty();
+  if (is_reference || !options.full_logits.empty()) {
     int64_t n_rows = 0;
     for (const Window& w : *windows) n_rows += static_cast<int64_t>(w.ids.size()) - w.begin;
     Json recipe = RecipeOf(options);
-    for (const char* key : {"model_fingerprint", "backend", "compute", "kv_type", "chunk", "text"}) {
-      recipe[key] = run.recipe.at(key);
+    recipe.erase("against");
+    recipe["text"] = run.recipe.at("text");
+    if (!is_reference) {
+      for (const char* key : {"model_fingerprint", "backend", "compute", "kv_type", "chunk"}) {
+        recipe[key] = run.recipe.at(key);
+      }
     }
-    Result<FullLogits> opened =
-        FullLogits::Open(options.full_logits, recipe, n_rows, run.loaded.model.config().vocab_size);
-    if (!opened.ok()) return opened.status().Annotate("--full-logits");
+    Result<FullLogits> opened = FullLogits::Open(is_reference ? options.against : options.full_logits, recipe, n_rows,
+                                                 run.loaded.model.config().vocab_size,
+                                                 is_reference ? FullLogitsUse::kReference : FullLogitsUse::kOwn);
+    if (!opened.ok()) return opened.status().Annotate(is_reference ? "--against" : "--full-logits");
     saved = std::move(opened).value();
   }
   return ScoreText(run.loaded.model, *windows, run.FullSession(), modes, saved ? &*saved : nullptr, &run.log, progress);

@@ -15,6 +15,7 @@ struct TextScoreOptions {
   int64_t stride = 0;     // 0 = half of the context
   int64_t n_windows = 4;  // 0 = the whole text
   std::string full_logits;
+  std::string against;  // another configuration's full_logits
 
   WindowOptions windows() const {
     return {
@@ -23,6 +24,8 @@ struct TextScoreOptions {
 };
 
 void AddTextScoreOptions(CLI::App* verb, TextScoreOptions* options);
+/// --against FILE.
+void AddAgainstOption(CLI::App* verb, TextScoreOptions* options);
 Json RecipeOf(const TextScoreOptions& options);
 
 /// Scores the run's text with every mode beside full attention. The windows' results go to the run's log.

@@ -1,6 +1,7 @@
 #include "eval/full_logits.h"
 
 #include <cstring>
+#include <iterator>
 #include <utility>
 
 #include "base/check.h"
@@ -29,7 +30,7 @@ std::string Header(const Json& recipe, int64_t n_rows, int64_t vocab) {
   return out + text;
 }
 
-Status CheckRecipe(const MappedFile& file, const Json& recipe, const std::string& path) {
+Status CheckRecipe(const MappedFile& file, const Json& recipe, FullLogitsUse use, const std::string& path) {
   uint64_t length = 0;
   for (size_t i = 0; i < 8; ++i) length |= uint64_t{file.data()[i]} << (8 * i);
   const std::string_view text(reinterpret_cast<const char*>(file.data()) + 8, static_cast<size_t>(length));
@@ -37,7 +38,12 @@ Status CheckRecipe(const MappedFile& file, const Json& recipe, const std::string
   const auto metadata = header.find("__metadata__");
   if (metadata == header.end()) return Status(StatusCode::kCorrupt, path + ": __metadata__: missing");
   DUO_ASSIGN_OR_RETURN(const std::string stored, JsonString(*metadata, "recipe", path + ": __metadata__"));
-  DUO_ASSIGN_OR_RETURN(const Json then, ParseJson(stored, path + ": recipe"));
+  DUO_ASSIGN_OR_RETURN(Json then, ParseJson(stored, path + ": recipe"));
+  if (use == FullLogitsUse::kReference && then.is_object()) {
+    for (auto entry = then.begin(); entry != then.end();) {
+      entry = recipe.contains(entry.key()) ? std::next(entry) : then.erase(entry);
+    }
+  }
   const std::string difference = JsonDifference(then, recipe);
   if (difference.empty()) return OkStatus();
   return Status(StatusCode::kInvalidArgument,
@@ -46,10 +52,14 @@ Status CheckRecipe(const MappedFile& file, const Json& recipe, const std::string
 
 }  // namespace
 
-Result<FullLogits> FullLogits::Open(const std::string& path, const Json& recipe, int64_t n_rows, int64_t vocab) {
+Result<FullLogits> FullLogits::Open(const std::string& path, const Json& recipe, int64_t n_rows, int64_t vocab,
+                                    FullLogitsUse use) {
   FullLogits out;
   out.vocab_ = vocab;
   if (!FileExists(path)) {
+    if (use == FullLogitsUse::kReference) {
+      return Status(StatusCode::kNotFound, path + " does not exist; --full-logits FILE of another run writes one");
+    }
     DUO_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
     out.writer_ = std::make_unique<AtomicFile>(std::move(file));
     out.missing_ = n_rows;
@@ -62,7 +72,7 @@ Result<FullLogits> FullLogits::Open(const std::string& path, const Json& recipe,
   if (entry == header.end() || entry->second.type != safetensors::Type::kF32) {
     return Status(StatusCode::kCorrupt, path + ": logits: missing, or not F32; it is no file of full logits");
   }
-  DUO_RETURN_IF_ERROR(CheckRecipe(file, recipe, path));
+  DUO_RETURN_IF_ERROR(CheckRecipe(file, recipe, use, path));
   if (entry->second.shape != std::vector<int64_t>{n_rows, vocab}) {
     return Status(StatusCode::kCorrupt, path + ": logits: expected the shape [" + std::to_string(n_rows) + ", " +
                                             std::to_string(vocab) + "]");

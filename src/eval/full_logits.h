@@ -15,12 +15,17 @@
 
 namespace duo {
 
+/// What a file of logits is for. kOwn: this configuration's own, which must be what `recipe` says in everything.
+/// kReference: another's, of which only what `recipe` has must agree.
+enum class FullLogitsUse : uint8_t { kOwn, kReference };
+
 /// Either a reader of rows that are there, or a writer of rows to come.
 class FullLogits {
  public:
-  /// Opens `path` when it is there, begins to write it otherwise. kInvalidArgument, with what differs, when it was made
-  /// from another recipe; kCorrupt when it is no such file; kIo.
-  static Result<FullLogits> Open(const std::string& path, const Json& recipe, int64_t n_rows, int64_t vocab);
+  /// Opens `path` when it is there, begins to write it otherwise (kReference: kNotFound). kInvalidArgument, with what
+  /// differs, when it was made from another recipe; kCorrupt when it is no such file; kIo.
+  static Result<FullLogits> Open(const std::string& path, const Json& recipe, int64_t n_rows, int64_t vocab,
+                                 FullLogitsUse use = FullLogitsUse::kOwn);
 
   bool is_complete() const { return mapped_.has_value(); }
   /// Row i, [vocab]. Only when is_complete().

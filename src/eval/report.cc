@@ -226,8 +226,9 @@ std::string FactsOf(const Json& result) {
     if (!text.empty()) html += fmt::format("<dt>{}</dt><dd>{}</dd>\n", name, Escape(text));
   };
   constexpr std::pair<const char*, const char*> kFacts[] = {
-      {"model", "model"},     {"backend", "machine"}, {"text_source", "text"}, {"compute", "arithmetic"},
-      {"kv_type", "K and V"}, {"threads", "threads"}, {"seed", "seed"},        {"duo_version", "duo"}};
+      {"model", "model"},        {"backend", "machine"}, {"text_source", "text"},
+      {"compute", "arithmetic"}, {"kv_type", "K and V"}, {"weights", "weights"},
+      {"threads", "threads"},    {"seed", "seed"},       {"duo_version", "duo"}};
   for (const auto& [key, name] : kFacts) {
     const auto it = result.find(key);
     if (it == result.end()) continue;

@@ -105,8 +105,8 @@ void CheckDecode(const AttentionKernels& kernels, const Shape& s, double deviati
 
 TEST_P(DecodeAttentionTest, AgreesWithReferenceForAllHeadDimsAndGroups) {
   uint64_t seed = 1;
-  for (const int head_dim : {8, 10, 14, 16, 34, 62, 64, 80, 96, 112, 128, 256, 512}) {
-    for (const int group : {1, 2, 3, 4, 5, 6, 7, 8, 12, 17}) {
+  for (const int head_dim : {8, 10, 34, 62, 64, 80, 96, 128, 256, 512}) {
+    for (const int group : {1, 2, 3, 4, 5, 6, 7, 8, 17}) {
       for (const Shape& s :
            TypesOf({.head_dim = head_dim, .group = group, .n_rows = 70, .shift = static_cast<int>(seed % 4)})) {
         CheckDecode(kernels(), s, 1.0, true, seed++);

@@ -150,8 +150,8 @@ void CheckPrefill(const AttentionKernels& kernels, const PrefillCase& c, uint64_
 
 TEST_P(PrefillAttentionTest, AgreesWithReferenceForAllHeadDimsAndGroups) {
   uint64_t seed = 1;
-  for (const int head_dim : {8, 10, 14, 16, 34, 62, 64, 80, 96, 112, 128, 256, 512}) {
-    for (const int group : {1, 2, 3, 4, 7, 8, 12}) {
+  for (const int head_dim : {8, 10, 34, 62, 64, 80, 96, 128, 256, 512}) {
+    for (const int group : {1, 2, 3, 4, 7, 8}) {
       const int shift = static_cast<int>(seed % 4);
       for (const Shape& s : TypesOf({.head_dim = head_dim, .group = group, .shift = shift})) {
         const int64_t most = PrefillBlockTokens(group, head_dim);

@@ -31,6 +31,7 @@ Result<ModelConfig> LoadModelConfig(const std::string& path) {
   config.qk_norm = hf.qk_norm;
   config.tied_embeddings = hf.tie_word_embeddings;
   config.weights_type = hf.dtype;
+  config.weights = hf.weights;
   config.trained_context = hf.max_position_embeddings;
   config.max_context = hf.max_context;
   config.inv_freq = RopeInvFreq(hf.rope, config.head_dim);

@@ -14,6 +14,9 @@ namespace duo {
 /// case, because every token's logits come through them.
 inline WeightType HeadWeightType(WeightType type) { return type == WeightType::kNative ? type : WeightType::kInt8; }
 
+/// Name of the tensor with the scales of an int8 matrix in a checkpoint: the matrix' own and this.
+inline constexpr const char* kScaleSuffix = "_scale";
+
 /// Owns codes and scales of one matrix.
 struct QuantizedMatrix {
   Buffer codes;   // [n_out, n_in] int8, or Int4Bytes(n_out, n_in)

@@ -41,7 +41,7 @@ class CheckpointLoader {
 
   Status Load() {
     const ModelConfig& c = weights_->config;
-    head_type_ = HeadWeightType(options_.weights);
+    head_type_ = HeadWeightType(c.weights);
     DUO_RETURN_IF_ERROR(
         Matrix("model.embed_tokens.weight", c.vocab_size, c.hidden_size, &weights_->embedding, head_type_));
     // Some checkpoints of tied models carry the head as well; it is the same matrix.
@@ -126,12 +126,16 @@ class CheckpointLoader {
   }
 
   Status Matrix(const std::string& name, int64_t rows, int64_t columns, MatrixView* view) {
-    return Matrix(name, rows, columns, view, options_.weights);
+    return Matrix(name, rows, columns, view, weights_->config.weights);
   }
 
   Status Matrix(const std::string& name, int64_t rows, int64_t columns, MatrixView* view, WeightType type) {
+    if (type != WeightType::kNative && options_.weights == WeightType::kNative) {
+      return StoredMatrix(name, rows, columns, view, type);
+    }
     DUO_ASSIGN_OR_RETURN(const TensorView tensor, file_.Get(name));
     DUO_RETURN_IF_ERROR(CheckShape(name, tensor, rows, columns));
+    DUO_RETURN_IF_ERROR(CheckType(name, tensor, DTypeBytes(tensor.dtype) > 1, "F32, BF16 or F16"));
     *view = {.data = tensor.data, .dtype = tensor.dtype, .n_out = rows, .n_in = columns};
     if (type != WeightType::kNative) {
       const Status status = weights_->Quantize(type, options_, RowsOf(*view), view);
@@ -143,9 +147,37 @@ class CheckpointLoader {
     return OkStatus();
   }
 
+  Status CheckType(const std::string& name, const TensorView& tensor, bool right, const char* expected) const {
+    if (right) return OkStatus();
+    return Status(StatusCode::kCorrupt,
+                  file_.dir() + ": " + name + ": type " + DTypeName(tensor.dtype) + ", expected " + expected);
+  }
+
+  // A matrix as duo quantize wrote it.
+  Status StoredMatrix(const std::string& name, int64_t rows, int64_t columns, MatrixView* view, WeightType type) {
+    DUO_ASSIGN_OR_RETURN(const TensorView tensor, file_.Get(name));
+    *view = {.data = tensor.data, .dtype = tensor.dtype, .n_out = rows, .n_in = columns};
+    if (type == WeightType::kInt8) {
+      DUO_RETURN_IF_ERROR(CheckType(name, tensor, tensor.dtype == DType::kI8, "i8 (config.json says int8)"));
+      DUO_RETURN_IF_ERROR(CheckShape(name, tensor, rows, columns));
+      DUO_ASSIGN_OR_RETURN(const TensorView scale, file_.Get(name + kScaleSuffix));
+      DUO_RETURN_IF_ERROR(CheckShape(name + kScaleSuffix, scale, rows, 0));
+      DUO_RETURN_IF_ERROR(CheckType(name + kScaleSuffix, scale, scale.dtype == DType::kF32, "f32"));
+      view->scale = static_cast<const float*>(scale.data);
+    } else {
+      DUO_RETURN_IF_ERROR(CheckType(name, tensor, tensor.dtype == DType::kU8, "u8 (config.json says int4)"));
+      DUO_RETURN_IF_ERROR(
+          CheckShape(name, tensor, DivideUp(rows, kInt4Rows), static_cast<int64_t>(Int4BlockBytes(columns))));
+    }
+    weights_->total_bytes += view->bytes();
+    weights_->mapped_bytes += view->bytes();
+    return OkStatus();
+  }
+
   Status Vector(const std::string& name, int64_t n, const float** vector) {
     DUO_ASSIGN_OR_RETURN(const TensorView view, file_.Get(name));
     DUO_RETURN_IF_ERROR(CheckShape(name, view, n, 0));
+    DUO_RETURN_IF_ERROR(CheckType(name, view, DTypeBytes(view.dtype) > 1, "F32, BF16 or F16"));
     DUO_ASSIGN_OR_RETURN(float* values, weights_->NewVector(n));
     for (int64_t i = 0; i < n; ++i) {
       switch (view.dtype) {
@@ -153,7 +185,7 @@ class CheckpointLoader {
         case DType::kBF16: values[i] = ToFloat(static_cast<const bf16*>(view.data)[i]); break;
         case DType::kF16: values[i] = ToFloat(static_cast<const f16*>(view.data)[i]); break;
         case DType::kI8:
-        case DType::kU8: return Status(StatusCode::kUnsupported, file_.dir() + ": " + name + ": type I8 or U8");
+        case DType::kU8: break;
       }
     }
     *vector = values;
@@ -173,7 +205,14 @@ Result<std::unique_ptr<Model::Weights>> Model::Weights::FromCheckpoint(const std
   weights->backend = backend;
   DUO_ASSIGN_OR_RETURN(weights->config, LoadModelConfig(dir));
   DUO_ASSIGN_OR_RETURN(weights->checkpoint_, Checkpoint::Open(dir));
-  weights->config.weights = options.weights;
+  if (options.weights != WeightType::kNative) {
+    if (weights->config.weights != WeightType::kNative) {
+      return Status(StatusCode::kInvalidArgument,
+                    std::string("weights: ") + WeightTypeName(options.weights) + ", but those of " + dir + " are " +
+                        WeightTypeName(weights->config.weights) + " already; leave it out");
+    }
+    weights->config.weights = options.weights;
+  }
   DUO_RETURN_IF_ERROR(CheckpointLoader(weights.get(), options).Load());
   return weights;
 }

@@ -51,9 +51,9 @@ namespace {
 
 // Rows [first, first + n) as [n, head_dim].
 std::vector<double> Elements(const void* rows, KvPart part, KvType type, int64_t first, int64_t n, int head_dim) {
-  std::vector<double> x;
-  for (int64_t r = first; r < first + n; ++r) {
-    for (int d = 0; d < head_dim; ++d) x.push_back(KvElement(rows, part, type, r, head_dim, d));
+  std::vector<double> x(static_cast<size_t>(n * head_dim));
+  for (int64_t r = 0; r < n; ++r) {
+    for (int d = 0; d < head_dim; ++d) x[r * head_dim + d] = KvElement(rows, part, type, first + r, head_dim, d);
   }
   return x;
 }

@@ -1,0 +1,200 @@
+#include "model/quantize_checkpoint.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string_view>
+#include <utility>
+
+#include "base/cancelled.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/parallel.h"
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/hf_config.h"
+#include "checkpoint/safetensors.h"
+#include "kernels/cpu/kernel_table.h"
+#include "model/quantize_matrix.h"
+
+namespace duo {
+namespace {
+
+constexpr size_t kMostFileBytes = size_t{512} << 20;  // of a tokenizer.json or the like
+constexpr const char* kCompanions[] = {"generation_config.json", "tokenizer.json",      "tokenizer.model",
+                                       "tokenizer_config.json",  "chat_template.jinja", "special_tokens_map.json"};
+
+bool EndsWith(std::string_view text, std::string_view end) { return text.ends_with(end); }
+
+/// What a tensor becomes; kNative for all but matrices.
+WeightType TypeOf(const std::string& name, WeightType type) {
+  if (name == "model.embed_tokens.weight" || name == "lm_head.weight") return HeadWeightType(type);
+  if (!name.starts_with("model.layers.")) return WeightType::kNative;
+  for (const char* matrix :
+       {"self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight", "self_attn.o_proj.weight",
+        "mlp.gate_proj.weight", "mlp.up_proj.weight", "mlp.down_proj.weight"}) {
+    if (EndsWith(name, matrix)) return type;
+  }
+  return WeightType::kNative;
+}
+
+/// Adds up over the rows of a matrix how far codes are from weights. Rows may come from several threads.
+MatrixReport Compare(const std::string& name, const QuantizedMatrix& q, const MatrixRows& row_of, int n_threads) {
+  const DenseKernels& kernels = DenseKernelsFor(DetectIsa());
+  const MatrixView view = q.view();
+  double error = 0, energy = 0, most = 0;
+  std::mutex mutex;
+  ParallelBlocks(n_threads, q.n_out, 64, [&](int64_t begin, int64_t end) {
+    std::vector<float> plain(static_cast<size_t>(q.n_in)), coded(plain.size());
+    double block_error = 0, block_energy = 0, block_most = 0;
+    for (int64_t row = begin; row < end; ++row) {
+      row_of(row, plain.data());
+      float scale = 1;
+      if (q.type == WeightType::kInt8) {
+        scale = view.scale[row];
+        kernels.widen(static_cast<const int8_t*>(view.data) + row * q.n_in, DType::kI8, coded.data(), q.n_in);
+      } else {
+        const auto* block =
+            static_cast<const uint8_t*>(view.data) + static_cast<size_t>(row / kInt4Rows) * Int4BlockBytes(q.n_in);
+        kernels.unpack4(block, row % kInt4Rows, 0, q.n_in, coded.data());
+      }
+      for (size_t i = 0; i < plain.size(); ++i) {
+        const double w = static_cast<double>(plain[i]), off = w - static_cast<double>(scale * coded[i]);
+        block_error += off * off;
+        block_energy += w * w;
+        block_most = std::max(block_most, std::fabs(w));
+      }
+    }
+    const std::lock_guard lock(mutex);
+    error += block_error, energy += block_energy, most = std::max(most, block_most);
+  });
+  const double rms = std::sqrt(energy / static_cast<double>(q.n_out * q.n_in));
+  return {name, q.type, energy > 0 ? std::sqrt(error / energy) : 0, rms > 0 ? most / rms : 0};
+}
+
+/// Makes the tensors of one checkpoint.
+class Maker {
+ public:
+  Maker(const Checkpoint& file, WeightType type, int n_threads, const ProgressCallback& progress)
+      : file_(file), type_(type), n_threads_(n_threads), progress_(progress) {}
+
+  /// The new tensors; their data is made when they are written.
+  Result<std::vector<safetensors::Tensor>> Tensors(QuantizeReport* report) {
+    report_ = report;
+    std::vector<safetensors::Tensor> tensors;
+    for (const std::string& name : file_.names()) {
+      DUO_ASSIGN_OR_RETURN(const TensorView view, file_.Get(name));
+      report->bytes_before += view.bytes();
+      const WeightType type = TypeOf(name, type_);
+      if (type == WeightType::kNative) {
+        tensors.push_back(safetensors::Tensor::From(name, view));
+        report->bytes_after += view.bytes();
+        continue;
+      }
+      ++n_matrices_;
+      const MatrixView plain = {.data = view.data, .dtype = view.dtype, .n_out = view.shape[0], .n_in = view.shape[1]};
+      const bool int8 = type == WeightType::kInt8;
+      safetensors::Tensor codes = {
+          name, int8 ? safetensors::Type::kI8 : safetensors::Type::kU8, {plain.n_out, plain.n_in}, nullptr, {}};
+      if (!int8) codes.shape = {DivideUp(plain.n_out, kInt4Rows), static_cast<int64_t>(Int4BlockBytes(plain.n_in))};
+      codes.make = [this, name, plain, type]() -> Result<Buffer> {
+        DUO_ASSIGN_OR_RETURN(QuantizedMatrix made, Make(name, plain, type));
+        scales_[name] = std::move(made.scales);
+        return std::move(made.codes);
+      };
+      report->bytes_after += static_cast<uint64_t>(codes.shape[0] * codes.shape[1]);
+      tensors.push_back(std::move(codes));
+      if (!int8) continue;
+      safetensors::Tensor scales = {name + kScaleSuffix, safetensors::Type::kF32, {plain.n_out}, nullptr, {}};
+      scales.make = [this, name, plain, type]() -> Result<Buffer> {
+        // Odd sizes are written behind their scales: those are made twice.
+        if (scales_[name].bytes() == 0) {
+          DUO_ASSIGN_OR_RETURN(QuantizedMatrix made,
+                               QuantizeMatrix(plain.n_out, plain.n_in, RowsOf(plain), type, n_threads_));
+          return std::move(made.scales);
+        }
+        return std::move(scales_[name]);
+      };
+      report->bytes_after += static_cast<uint64_t>(plain.n_out) * sizeof(float);
+      tensors.push_back(std::move(scales));
+    }
+    return tensors;
+  }
+
+ private:
+  Result<QuantizedMatrix> Make(const std::string& name, const MatrixView& plain, WeightType type) {
+    const MatrixRows rows = RowsOf(plain);
+    DUO_ASSIGN_OR_RETURN(QuantizedMatrix made, QuantizeMatrix(plain.n_out, plain.n_in, rows, type, n_threads_));
+    report_->matrices.push_back(Compare(name, made, rows, n_threads_));
+    if (!std::isfinite(report_->matrices.back().error)) {
+      return Status(StatusCode::kCorrupt, file_.dir() + ": " + name + ": has an infinity or NaN");
+    }
+    const bool go_on = !progress_ || progress_({.stage = "quantize",
+                                                .done = static_cast<int64_t>(report_->matrices.size()),
+                                                .total = n_matrices_,
+                                                .unit = "matrices",
+                                                .seconds = SecondsSince(begin_)});
+    if (!go_on) return Cancelled();
+    return made;
+  }
+
+  const Checkpoint& file_;
+  WeightType type_;
+  int n_threads_;
+  const ProgressCallback& progress_;
+  QuantizeReport* report_ = nullptr;
+  int64_t n_matrices_ = 0;
+  std::map<std::string, Buffer> scales_;
+  Clock::time_point begin_ = Clock::now();
+};
+
+Status CheckOut(const std::string& dir, const std::string& out) {
+  std::error_code error;
+  if (std::filesystem::equivalent(dir, out, error)) {
+    return Status(StatusCode::kInvalidArgument, out + ": is the model itself; name another directory");
+  }
+  for (const char* name : {"config.json", "model.safetensors", "model.safetensors.index.json"}) {
+    if (FileExists(out + "/" + name)) {
+      return Status(StatusCode::kInvalidArgument, out + ": has a " + name + " already; name another directory");
+    }
+  }
+  std::filesystem::create_directories(out, error);
+  if (error) return Status(StatusCode::kIo, out + ": " + error.message());
+  return OkStatus();
+}
+
+Status WriteConfig(const std::string& dir, WeightType type, const std::string& out) {
+  DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(dir + "/config.json", kMostFileBytes));
+  DUO_ASSIGN_OR_RETURN(Json config, ParseJson(text, dir + "/config.json"));
+  config["quantization_config"] = {{"quant_method", "duo"}, {"version", 1}, {"weights", WeightTypeName(type)}};
+  return WriteFileAtomic(out + "/config.json", JsonText(config, 2) + "\n");
+}
+
+}  // namespace
+
+Result<QuantizeReport> QuantizeCheckpoint(const std::string& dir, WeightType type, const std::string& out,
+                                          int n_threads, const ProgressCallback& progress) {
+  DUO_ASSIGN_OR_RETURN(const HfConfig config, LoadHfConfig(dir));
+  if (config.weights != WeightType::kNative) {
+    return Status(StatusCode::kInvalidArgument, dir + ": its weights are " + WeightTypeName(config.weights) +
+                                                    " already; quantize what they were made from");
+  }
+  DUO_ASSIGN_OR_RETURN(const Checkpoint file, Checkpoint::Open(dir));
+  DUO_RETURN_IF_ERROR(CheckOut(dir, out));
+  QuantizeReport report;
+  Maker maker(file, type, n_threads, progress);
+  DUO_ASSIGN_OR_RETURN(const std::vector<safetensors::Tensor> tensors, maker.Tensors(&report));
+  DUO_RETURN_IF_ERROR(safetensors::WriteSafetensors(out + "/model.safetensors", tensors));
+  for (const char* name : kCompanions) {
+    if (!FileExists(dir + "/" + name)) continue;
+    DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(dir + "/" + name, kMostFileBytes));
+    DUO_RETURN_IF_ERROR(WriteFileAtomic(out + "/" + name, text));
+  }
+  DUO_RETURN_IF_ERROR(WriteConfig(dir, type, out));
+  return report;
+}
+
+}  // namespace duo

@@ -1,0 +1,117 @@
+"""duo quantize, and models whose weights are int8 or int4."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import struct
+import time
+
+from cli_harness import MODEL, QUESTION, CliTest, main, read_safetensors, start  # fmt: skip
+
+
+def header(path):
+    data = path.read_bytes()
+    (n,) = struct.unpack("<Q", data[:8])
+    return json.loads(data[8 : 8 + n])
+
+
+class QuantizeTest(CliTest):
+    def quantized(self, weights):
+        out = self.dir / weights
+        return out, self.ok("quantize", "--model", "demo", "--weights", weights, "--out", out, "--json").json()
+
+    def logits(self, *args):
+        out = self.dir / "logits.safetensors"
+        self.ok("logits", "--ids", self.ids(40), "--out", out, "--positions", "all", "--compute", "f32", *args)
+        return read_safetensors(out)["logits"][2]
+
+    def test_the_checkpoint_is_what_quantizing_at_start_gives(self):
+        native = self.logits("--model", "demo")
+        for weights, largest in [("int8", 0.01), ("int4", 0.15)]:
+            out, report = self.quantized(weights)
+            stored = self.logits("--model", out)
+            self.assertEqual(stored, self.logits("--model", "demo", "--weights", weights), "bit for bit")
+            self.assertNotEqual(stored, native)
+            self.assertEqual(len(report["matrices"]), 4 * 7 + 1)  # embedding and output matrix are one
+            for matrix in report["matrices"]:
+                self.assertGreater(matrix["error"], 0)
+                self.assertLess(matrix["error"], largest, matrix["name"])
+                self.assertGreater(matrix["outlier"], 1)
+            self.assertLess(report["bytes_after"], 0.6 * report["bytes_before"])
+            self.assertEqual((out / "tokenizer.json").read_bytes(), (pathlib.Path(MODEL) / "tokenizer.json").read_bytes())
+            self.assertIn("48213", self.ok("generate", "--model", out, "--prompt", QUESTION, "--max-tokens", 8).out)
+
+    def test_what_is_written_is_documented(self):
+        out, _ = self.quantized("int8")
+        tensors = header(out / "model.safetensors")
+        q = tensors["model.layers.0.self_attn.q_proj.weight"]
+        self.assertEqual((q["dtype"], q["shape"]), ("I8", [256, 128]))
+        scale = tensors["model.layers.0.self_attn.q_proj.weight_scale"]
+        self.assertEqual((scale["dtype"], scale["shape"]), ("F32", [256]))
+        out, _ = self.quantized("int4")
+        tensors = header(out / "model.safetensors")
+        q = tensors["model.layers.0.self_attn.q_proj.weight"]
+        self.assertEqual((q["dtype"], q["shape"]), ("U8", [16, 2 * 576]))
+        self.assertEqual(tensors["model.embed_tokens.weight"]["dtype"], "I8")
+        self.assertEqual(tensors["model.norm.weight"]["dtype"], "BF16")
+        config = json.loads((out / "config.json").read_text())
+        self.assertEqual(config["quantization_config"], {"quant_method": "duo", "version": 1, "weights": "int4"})
+
+    def test_int8_products(self):
+        out, _ = self.quantized("int8")
+        text = self.ok("generate", "--model", out, "--compute", "int8", "--prompt", QUESTION, "--max-tokens", 8).out
+        self.assertIn("48213", text)
+        self.fails(2, ["--compute", "int8 weights"], "generate", "--model", "demo", "--compute", "int8", "--prompt", "x")
+
+    def test_the_table(self):
+        run = self.ok("quantize", "--model", "demo", "--weights", "int4", "--out", self.dir / "x")
+        self.assertIn("29 matrices", run.out)
+        self.assertIn("_proj.weight", run.out)
+
+    def test_bad_input(self):
+        out, _ = self.quantized("int8")
+        self.fails(2, ["already"], "quantize", "--model", out, "--weights", "int4", "--out", self.dir / "again")
+        self.fails(2, ["config.json already"], "quantize", "--model", "demo", "--weights", "int4", "--out", out)
+        self.fails(2, ["weights", "already"], "generate", "--model", out, "--weights", "int4", "--prompt", "x")
+        self.fails(2, ["--weights"], "quantize", "--model", "demo", "--weights", "int3", "--out", self.dir / "x")
+        self.fails(2, ["--out"], "quantize", "--model", "demo", "--weights", "int8")
+        self.fails(1, ["/nowhere"], "quantize", "--model", "/nowhere", "--weights", "int8", "--out", self.dir / "x")
+        self.assertFalse((self.dir / "x" / "config.json").exists())
+        same = self.dir / "same"
+        shutil.copytree(MODEL, same)
+        self.fails(2, ["the model itself"], "quantize", "--model", same, "--weights", "int8", "--out", same)
+        # A config that promises other weights than the file has.
+        for change, words in [({"weights": "int4"}, ["i8", "expected u8"]), ({"weights": "int2"}, ["int2"]),
+                              ({"version": 9}, ["version 9"]), ({"quant_method": "gptq"}, ["gptq"])]:  # fmt: skip
+            config = json.loads((out / "config.json").read_text())
+            config["quantization_config"].update(change)
+            broken = self.dir / ("broken-" + next(iter(change)))
+            shutil.rmtree(broken, ignore_errors=True)
+            shutil.copytree(out, broken)
+            (broken / "config.json").write_text(json.dumps(config))
+            self.fails(1, words, "generate", "--model", broken, "--prompt", "x")
+        plain = self.dir / "plain"
+        shutil.copytree(out, plain)
+        config = json.loads((plain / "config.json").read_text())
+        del config["quantization_config"]
+        (plain / "config.json").write_text(json.dumps(config))
+        self.fails(1, ["type i8", "expected F32, BF16 or F16"], "generate", "--model", plain, "--prompt", "x")
+
+    def test_a_killed_run_leaves_nothing_that_opens(self):
+        out = self.dir / "killed"
+        process = start("quantize", "--model", "demo", "--weights", "int4", "--out", out)
+        while process.poll() is None and not out.exists():
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if (out / "config.json").exists():
+            self.skipTest("SKIPPED: the run was faster than the kill")
+        self.fails(1, ["config.json"], "generate", "--model", out, "--prompt", "x")
+        self.ok("quantize", "--model", "demo", "--weights", "int4", "--out", out)
+        self.assertIn("config.json", os.listdir(out))
+
+
+if __name__ == "__main__":
+    main()
