@@ -99,13 +99,23 @@ class QuantizeTest(CliTest):
         (plain / "config.json").write_text(json.dumps(config))
         self.fails(1, ["type i8", "expected F32, BF16 or F16"], "generate", "--model", plain, "--prompt", "x")
 
+    def test_heads_are_found_without_training_alone(self):
+        out, _ = self.quantized("int8")
+        found = self.dir / "found"
+        self.ok("identify", "--model", out, "--method", "profile", "--texts", 1, "--max-tokens", 600, "--out", found)
+        self.assertTrue((found / "config.json").exists())
+        words = ["plain weights", "int8"]
+        self.fails(1, words, "identify", "--model", out, "--steps", 1, "--max-tokens", 600, "--out", self.dir / "x")
+        self.fails(1, words, "identify", "probe", "--model", out, "--ids", self.ids(40), "--labels", "20:39",
+                   "--pattern", "demo", "--json")  # fmt: skip
+
     def test_a_killed_run_leaves_nothing_that_opens(self):
         out = self.dir / "killed"
         process = start("quantize", "--model", "demo", "--weights", "int4", "--out", out)
         while process.poll() is None and not out.exists():
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.communicate()
         if (out / "config.json").exists():
             self.skipTest("SKIPPED: the run was faster than the kill")
         self.fails(1, ["config.json"], "generate", "--model", out, "--prompt", "x")

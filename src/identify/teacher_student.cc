@@ -194,6 +194,12 @@ Result<TeacherStudent> TeacherStudent::Create(const Model& model, const TwoStrea
   if (model.backend()->identify_ops() == nullptr) {
     return Status(StatusCode::kUnsupported, "finding heads by optimisation needs the CPU: device cpu");
   }
+  if (model.config().weights != WeightType::kNative) {
+    return Status(StatusCode::kUnsupported,
+                  std::string("finding heads by optimisation needs plain weights, these are ") +
+                      WeightTypeName(model.config().weights) +
+                      "; use the checkpoint they were made from, or a method without training");
+  }
   if (options.max_tokens < 2 || options.max_tokens > kMostTokens) {
     return Status(StatusCode::kInvalidArgument, "a training text of " + std::to_string(options.max_tokens) +
                                                     " tokens, expected 2.." + std::to_string(kMostTokens));

@@ -45,8 +45,8 @@ using GoOn = std::function<bool()>;
 /// Owner of all memory a step needs. Not thread safe; the model must outlive it.
 class TeacherStudent {
  public:
-  /// kUnsupported when the model's backend has no gradients; kInvalidArgument; kResourceExhausted with the bytes needed
-  /// and available.
+  /// kUnsupported when the model's backend has no gradients or its weights are quantised; kInvalidArgument;
+  /// kResourceExhausted with the bytes needed and available.
   static Result<TeacherStudent> Create(const Model& model, const TwoStreamOptions& options);
   TeacherStudent(TeacherStudent&&) noexcept;
   TeacherStudent& operator=(TeacherStudent&&) noexcept;
