@@ -99,6 +99,16 @@ class QuantizeTest(CliTest):
         (plain / "config.json").write_text(json.dumps(config))
         self.fails(1, ["type i8", "expected F32, BF16 or F16"], "generate", "--model", plain, "--prompt", "x")
 
+    def test_plan_and_bench_take_what_the_checkpoint_says(self):
+        out, report = self.quantized("int8")
+        plan = self.ok("plan", "--model", out, "--json").json()
+        self.assertAlmostEqual(plan["weights_bytes"] / report["bytes_after"], 1, delta=0.01)
+        shape = self.ok("plan", "--config", out / "config.json", "--json").json()
+        self.assertAlmostEqual(shape["weights_bytes"] / report["bytes_after"], 1, delta=0.01)
+        bench = self.ok("bench", "--model", out, "--compute", "int8", "--depths", 0, "--decode", 2, "--prefill", 8,
+                        "--repeat", 1, "--json").json()  # fmt: skip
+        self.assertEqual({row["weights"] for row in bench["rows"]}, {"int8"})
+
     def test_heads_are_found_without_training_alone(self):
         out, _ = self.quantized("int8")
         found = self.dir / "found"

@@ -82,7 +82,7 @@ Result<BenchShape> LoadShape(const BenchOptions& options, Backend* backend) {
   shape.n_layers = options.layers > 0 ? options.layers : shape.config.n_layers;
   ModelConfig runs = shape.config;
   runs.n_layers = shape.n_layers;
-  runs.weights = shape.config.weights = options.common.weights;
+  if (options.common.weights != WeightType::kNative) runs.weights = shape.config.weights = options.common.weights;
   shape.weights_bytes = runs.WeightsBytes();
   if (!shape.dir.empty()) {
     DUO_ASSIGN_OR_RETURN(const Model mapped, Model::Open(shape.dir, backend));  // reads no more than the headers

@@ -37,7 +37,7 @@ Result<Shape> LoadShape(const PlanOptions& options, Backend* backend) {
   Shape shape;
   if (!options.config.empty()) {
     DUO_ASSIGN_OR_RETURN(shape.config, LoadModelConfig(options.config));
-    shape.config.weights = options.common.weights;
+    if (options.common.weights != WeightType::kNative) shape.config.weights = options.common.weights;
     shape.weights_bytes = shape.config.WeightsBytes();
     return shape;
   }

@@ -54,15 +54,11 @@ int64_t ModelConfig::n_parameters() const {
 
 uint64_t ModelConfig::WeightsBytes() const {
   const auto matrix = [](int64_t n_out, int64_t n_in, WeightType type) -> uint64_t {
-    const float scale = 0;  // a matrix of int8 has scales
-    return MatrixView{.data = nullptr,
-                      .dtype = type == WeightType::kInt8   ? DType::kI8
-                               : type == WeightType::kInt4 ? DType::kU8
-                                                           : DType::kBF16,
-                      .scale = type == WeightType::kInt8 ? &scale : nullptr,
-                      .n_out = n_out,
-                      .n_in = n_in}
-        .bytes();
+    switch (type) {
+      case WeightType::kInt8: return static_cast<uint64_t>(n_out * n_in) + static_cast<uint64_t>(n_out) * sizeof(float);
+      case WeightType::kInt4: return Int4Bytes(n_out, n_in);
+      default: return static_cast<uint64_t>(n_out * n_in) * 2;
+    }
   };
   const int64_t q = static_cast<int64_t>(n_heads) * head_dim, kv = static_cast<int64_t>(n_kv_heads) * head_dim;
   const uint64_t layer = matrix(q, hidden_size, weights) + 2 * matrix(kv, hidden_size, weights) +
