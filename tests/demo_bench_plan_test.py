@@ -20,7 +20,8 @@ TINY = {
 
 ROW_KEYS = {
     "test", "mode", "depth", "tokens", "weights", "kv_type", "sparsity", "ms_per_token", "tokens_per_s",
-    "attention_ms", "attention_gb_s", "gemm_gflop_s", "kv_bytes", "bytes_per_token", "floor_ms", "fill",
+    "attention_ms", "attention_gb_s", "gemm_gflop_s", "kv_bytes", "bytes_per_token", "read_gb_s",
+    "floor_ms", "fill",
 }
 PLAN_KEYS = {"weights_bytes", "kv_bytes_per_token", "kv_fixed_bytes", "activation_bytes", "max_context_tokens"}
 
@@ -198,7 +199,8 @@ class Bench(Case):
             self.assertGreater(row["ms_per_token"], 0)
             self.assertGreaterEqual(row["ms_per_token_p90"], row["ms_per_token"])
             self.assertAlmostEqual(row["tokens_per_s"] * row["ms_per_token"], 1000, delta=1e-6)
-            self.assertGreater(row["floor_ms"], 0)
+            self.assertGreater(row["read_gb_s"], 0)
+            self.assertGreaterEqual(row["floor_ms"], row["bytes_per_token"] / row["read_gb_s"] / 1e6 * (1 - 1e-9))
             of = plan if row["mode"] == "duo" else plan["full"]
             planned = of["kv_fixed_bytes"] + row["depth"] * of["kv_bytes_per_token"]
             self.assertLessEqual(abs(row["kv_bytes"] - planned), 0.05 * planned)

@@ -168,7 +168,8 @@ class Backend {
   // ---- measurement
   virtual BackendTimes times() const = 0;
   virtual void ResetTimes() = 0;
-  /// Read bandwidth of the memory weights and caches live in, GB/s.
+  /// Read bandwidth of the memory weights and caches live in, GB/s, as it is now: one pass of some milliseconds over a
+  /// block of hundreds of MiB, which the first call allocates and the backend keeps. kResourceExhausted.
   virtual Result<double> MeasureReadBandwidth() = 0;
   /// GFLOP/s of a large matrix product alone.
   virtual Result<double> MeasureGemm(ComputeType compute) = 0;

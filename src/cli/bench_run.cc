@@ -17,6 +17,8 @@ namespace {
 
 // Modes take turns after this many decode steps; the first step of a turn warms the caches and does not count.
 constexpr int64_t kStepsPerTurn = 8;
+// Before each turn: what the machine's memory gives in the seconds of the turn, on average.
+constexpr int kReadPasses = 3;
 
 /// Smallest value that at least `share` of the samples do not exceed; their median for 0.5 (the mean of the middle
 /// two).
@@ -109,6 +111,7 @@ class WorkCounter {
 /// Milliseconds per token, one entry per sample.
 struct Samples {
   std::vector<double> total, attention, linear;
+  std::vector<double> read_gb_s;  // of the memory, measured before each turn
 
   void Add(double ms, const BackendTimes& times, double tokens) {
     total.push_back(ms / tokens);
@@ -131,6 +134,7 @@ class DepthRun {
   }
 
   Status DecodeTurn(int64_t n_steps) {
+    DUO_RETURN_IF_ERROR(MeasureMemory(&decode_));
     for (int64_t step = 0; step <= n_steps; ++step) {
       model_->backend()->ResetTimes();
       const auto begin = Clock::now();
@@ -143,6 +147,7 @@ class DepthRun {
 
   Status PrefillOnce(int64_t n, const ProgressCallback& progress) {
     DUO_RETURN_IF_ERROR(session_.Rewind(depth_, progress));
+    DUO_RETURN_IF_ERROR(MeasureMemory(&prefill_));
     const std::vector<int32_t> ids = RandomIds(n);
     model_->backend()->ResetTimes();
     const auto begin = Clock::now();
@@ -151,8 +156,9 @@ class DepthRun {
     return OkStatus();
   }
 
-  /// Appends the row of `test` if it was measured.
-  void AddRow(const std::string& test, const BenchTests& tests, BenchReport* report) const {
+  /// Appends the row of `test`, and what the memory gave meanwhile, if it was measured.
+  void AddRow(const std::string& test, const BenchTests& tests, BenchReport* report,
+              std::vector<double>* read_gb_s) const {
     const Samples& samples = test == "decode" ? decode_ : prefill_;
     if (samples.total.empty()) return;
     const WorkCounter counter(*model_, session_.options());
@@ -161,6 +167,7 @@ class DepthRun {
     const Work work =
         test == "decode" ? counter.Decode(depth_ + n_samples / 2) : counter.Prefill(depth_, tests.prefill);
     report->rows.push_back(Row(test, test == "decode" ? n_samples : tests.prefill, samples, work, tests, *report));
+    read_gb_s->insert(read_gb_s->end(), samples.read_gb_s.begin(), samples.read_gb_s.end());
   }
 
   /// KV and activations; the backend's scratch belongs to all sessions together and is left out.
@@ -175,6 +182,14 @@ class DepthRun {
  private:
   DepthRun(const Model& model, std::string mode, Session session, int64_t depth)
       : model_(&model), mode_(std::move(mode)), session_(std::move(session)), depth_(depth) {}
+
+  Status MeasureMemory(Samples* samples) const {
+    for (int pass = 0; pass < kReadPasses; ++pass) {
+      DUO_ASSIGN_OR_RETURN(const double gb_s, model_->backend()->MeasureReadBandwidth());
+      samples->read_gb_s.push_back(gb_s);
+    }
+    return OkStatus();
+  }
 
   Status FillTo(int64_t depth, const BenchTests& tests, const ProgressCallback& progress) {
     if (depth == 0) return OkStatus();
@@ -212,7 +227,8 @@ class DepthRun {
     row.linear_gb_s = work.weight_bytes / row.linear_ms / 1e6;
     row.kv_bytes = kv_bytes_;
     row.bytes_per_token = work.kv_bytes + work.weight_bytes;
-    row.floor_ms = std::max(row.bytes_per_token / report.read_gb_s,
+    row.read_gb_s = Quantile(samples.read_gb_s, 0.5);
+    row.floor_ms = std::max(row.bytes_per_token / row.read_gb_s,
                             (work.attention_flop + work.linear_flop) / report.gemm_ceiling()) /
                    1e6;
     row.fill = tests.fill == Fill::kSynthetic ? "synthetic" : "prefill";
@@ -280,6 +296,7 @@ Status RunBenchTests(const Model& model, const std::vector<BenchMode>& modes, co
     if (groups.empty() || !interleaved) groups.emplace_back();
     groups.back().push_back(mode);
   }
+  std::vector<double> read_gb_s;
   for (const int64_t depth : tests.depths) {
     const size_t first_row = report->rows.size();
     for (const std::vector<BenchMode>& group : groups) {
@@ -291,7 +308,7 @@ Status RunBenchTests(const Model& model, const std::vector<BenchMode>& modes, co
       DUO_RETURN_IF_ERROR(RunTurns(tests, progress, &runs));
       uint64_t planned = model.weights_bytes() + runs[0].scratch_bytes();
       for (const DepthRun& run : runs) {
-        for (const char* test : {"decode", "prefill"}) run.AddRow(test, tests, report);
+        for (const char* test : {"decode", "prefill"}) run.AddRow(test, tests, report, &read_gb_s);
         planned += run.planned_bytes(tests);
       }
       report->plan_bytes = std::max(report->plan_bytes, planned);
@@ -300,6 +317,7 @@ Status RunBenchTests(const Model& model, const std::vector<BenchMode>& modes, co
     std::stable_sort(report->rows.begin() + static_cast<std::ptrdiff_t>(first_row), report->rows.end(),
                      [](const BenchRow& a, const BenchRow& b) { return a.test < b.test; });
   }
+  report->read_gb_s = Quantile(read_gb_s, 0.5);
   return OkStatus();
 }
 

@@ -39,8 +39,9 @@ SessionOptions OptionsAt(const BenchMode& mode, const BenchTests& tests, int64_t
 Result<uint64_t> PlannedBytes(const BenchMode& mode, const BenchTests& tests, int64_t depth, const ModelConfig& config,
                               const Backend& backend);
 
-/// Adds the rows of all depths, tests and modes to report->rows and sets report->plan_bytes. The ceilings in the report
-/// must be known. With `interleaved` the sessions of both modes live at once. kCancelled on Ctrl-C.
+/// Adds the rows of all depths, tests and modes to report->rows and sets report->plan_bytes and report->read_gb_s. The
+/// products' ceilings in the report must be known. With `interleaved` the sessions of both modes live at once.
+/// kCancelled on Ctrl-C.
 Status RunBenchTests(const Model& model, const std::vector<BenchMode>& modes, const BenchTests& tests, bool interleaved,
                      const ProgressCallback& progress, BenchReport* report);
 

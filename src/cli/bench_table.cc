@@ -77,6 +77,7 @@ Json RowJson(const BenchRow& row) {
           {"gemm_gflop_s", row.gemm_gflop_s},
           {"kv_bytes", row.kv_bytes},
           {"bytes_per_token", row.bytes_per_token},
+          {"read_gb_s", row.read_gb_s},
           {"floor_ms", row.floor_ms},
           {"fill", row.fill}};
 }
@@ -114,8 +115,8 @@ Cells MarkdownCells(const BenchReport& report, const BenchRow& row) {
           fmt::format("{:.1f}", 1e3 / row.ms_per_token),
           full == nullptr ? "" : fmt::format("{:.2f}x", full->ms_per_token / row.ms_per_token),
           fmt::format("{:.3f}", row.attention_ms),
-          decode ? Share(row.attention_gb_s, report.read_gb_s, "GB/s") : Share(row.attention_gflop_s, gemm, "GFLOP/s"),
-          decode ? Share(row.linear_gb_s, report.read_gb_s, "GB/s") : Share(row.gemm_gflop_s, gemm, "GFLOP/s"),
+          decode ? Share(row.attention_gb_s, row.read_gb_s, "GB/s") : Share(row.attention_gflop_s, gemm, "GFLOP/s"),
+          decode ? Share(row.linear_gb_s, row.read_gb_s, "GB/s") : Share(row.gemm_gflop_s, gemm, "GFLOP/s"),
           FormatBytes(row.kv_bytes),
           fmt::format("{:.3f}", row.floor_ms)};
 }
@@ -175,7 +176,7 @@ Json BenchJson(const BenchReport& report) {
 }
 
 std::string BenchCsv(const BenchReport& report) {
-  static constexpr std::array<const char*, 20> kKeys = {"test",
+  static constexpr std::array<const char*, 21> kKeys = {"test",
                                                         "mode",
                                                         "depth",
                                                         "tokens",
@@ -193,6 +194,7 @@ std::string BenchCsv(const BenchReport& report) {
                                                         "gemm_gflop_s",
                                                         "kv_bytes",
                                                         "bytes_per_token",
+                                                        "read_gb_s",
                                                         "floor_ms",
                                                         "fill"};
   std::string out = fmt::format("{}\n", fmt::join(kKeys, ","));

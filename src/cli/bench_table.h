@@ -30,6 +30,7 @@ struct BenchRow {
   double linear_gb_s = 0;        // bytes of the weights, read once per chunk or step / time of the products
   uint64_t kv_bytes = 0;         // of the session at this depth
   double bytes_per_token = 0;    // weights and KV that must be read
+  double read_gb_s = 0;          // read bandwidth, measured between the samples
   double floor_ms = 0;           // bytes_per_token / read bandwidth, or operations / peak, whichever is more
   std::string fill;              // "prefill", "synthetic"
 };
@@ -44,7 +45,7 @@ struct BenchReport {
   std::string heads;  // how they were chosen
   int64_t sink = 0, recent = 0, chunk = 0;
   bool interleaved = false;  // full and duo took turns
-  double read_gb_s = 0;
+  double read_gb_s = 0;      // median over all rows' measurements
   double gemm_bf16_gflop_s = 0;
   std::optional<double> gemm_f32_gflop_s;  // with --compute f32, and then the ceiling of the products
   std::optional<double> gemm_int8_gop_s;   // likewise with --compute int8

@@ -16,9 +16,8 @@
 namespace duo {
 namespace {
 
-constexpr int kReadPasses = 6;
 // The block is larger than the caches of all threads together: each group of cores may have one of its own.
-constexpr size_t kLeastBytes = size_t{512} << 20, kMostBytes = size_t{2} << 30, kBytesPerThread = size_t{64} << 20;
+constexpr size_t kLeastBytes = size_t{256} << 20, kMostBytes = size_t{2} << 30, kBytesPerThread = size_t{32} << 20;
 constexpr int kGemmRuns = 7;
 // Small enough that threads finish together, large enough that handing them out costs nothing.
 constexpr size_t kReadTaskBytes = size_t{2} << 20;
@@ -67,25 +66,26 @@ double GemmGflops(DType type) {
 
 }  // namespace
 
-Result<double> MeasureReadBandwidth(Isa isa, int n_threads) {
+Result<ReadBandwidth> ReadBandwidth::Create(Isa isa, int n_threads) {
   const size_t want = std::clamp(std::max(8 * LastCacheBytes(), static_cast<size_t>(n_threads) * kBytesPerThread),
                                  kLeastBytes, kMostBytes);
   const auto n_tasks = static_cast<int64_t>(want / kReadTaskBytes);
-  DUO_ASSIGN_OR_RETURN(const Buffer buffer, Buffer::Allocate(static_cast<size_t>(n_tasks) * kReadTaskBytes));
-  auto* data = buffer.as<uint8_t>();
+  DUO_ASSIGN_OR_RETURN(Buffer block, Buffer::Allocate(static_cast<size_t>(n_tasks) * kReadTaskBytes));
+  auto* data = block.as<uint8_t>();
   ParallelFor(n_threads, n_tasks, [&](int64_t task, int) {
     std::memset(data + static_cast<size_t>(task) * kReadTaskBytes, 1, kReadTaskBytes);
   });
-  const DenseKernels& kernels = DenseKernelsFor(isa);
-  double best = 0;
-  for (int pass = 0; pass < kReadPasses; ++pass) {
-    const double start = Now();
-    ParallelFor(n_threads, n_tasks, [&](int64_t task, int) {
-      Keep(kernels.read_sum(data + static_cast<size_t>(task) * kReadTaskBytes, kReadTaskBytes));
-    });
-    best = std::max(best, static_cast<double>(buffer.bytes()) / (Now() - start) * 1e-9);
-  }
-  return best;
+  return ReadBandwidth(std::move(block), isa, n_threads);
+}
+
+double ReadBandwidth::Measure() const {
+  const DenseKernels& kernels = DenseKernelsFor(isa_);
+  const auto* data = block_.as<uint8_t>();
+  const double start = Now();
+  ParallelFor(n_threads_, static_cast<int64_t>(block_.bytes() / kReadTaskBytes), [&](int64_t task, int) {
+    Keep(kernels.read_sum(data + static_cast<size_t>(task) * kReadTaskBytes, kReadTaskBytes));
+  });
+  return static_cast<double>(block_.bytes()) / (Now() - start) * 1e-9;
 }
 
 Result<double> MeasureGemmGflops(Isa isa, DType type, int n_threads) {

@@ -21,6 +21,7 @@ template <class V, class P>
 struct DecodeCodesLoop {
   using F = typename V::F;
   static constexpr int kRows = P::kBlockRows;
+  static constexpr int kAheadBlocks = kRows / kCodeRows;
   static constexpr int kWordBytes = 4 * V::kLanes;        // of a vector of words
   static constexpr int kVectors = kCodeRows / V::kLanes;  // of rows in a block of the cache
 
@@ -63,11 +64,15 @@ struct DecodeCodesLoop {
 
   // Scores of R vectors of rows for H heads, as products of codes.
   template <int H, int R>
-  DUO_ALWAYS_INLINE void ScoreVectors(const char* k, const char* query, const Batch& b, float* scores) {
+  DUO_ALWAYS_INLINE void ScoreVectors(const char* k, const char* query, const Batch& b, float* scores,
+                                      Prefetcher* prefetch) {
+    Prefetcher f = *prefetch;     // in registers, which a pointer's target is not
+    Prefetcher::Lines<V>(&f, R);  // for steps and lows, which follow every 16 rows
     typename P::Acc acc[H][R];
     DUO_UNROLL for (int h = 0; h < H; ++h) { DUO_UNROLL for (int r = 0; r < R; ++r) acc[h][r] = P::ZeroAcc(); }
-    const int n_words = b.code_bytes / 4;
+    const int n_words = b.code_bytes / 4, lines = R > b.n_blocks ? R / b.n_blocks : 1;
     for (int word = 0; word < n_words; ++word) {
+      Prefetcher::Lines<V>(&f, lines);
       DUO_UNROLL for (int r = 0; r < R; ++r) {
         typename P::Code code[P::kKeyCodes];
         P::SplitKeys(k + static_cast<size_t>(r / kVectors) * b.block_bytes + r % kVectors * kWordBytes, code);
@@ -83,6 +88,7 @@ struct DecodeCodesLoop {
     DUO_UNROLL for (int h = 0; h < H; ++h) {
       DUO_UNROLL for (int r = 0; r < R; ++r) V::Store(scores + h * kRows + r * V::kLanes, P::ToFloat(acc[h][r]));
     }
+    *prefetch = f;
   }
 
   // n rows, a multiple of kCodeRows.
@@ -93,15 +99,12 @@ struct DecodeCodesLoop {
     constexpr int kFew = V::kLanes == 16 ? 1 : 2;
     const char* query = b->query + head * b->query_stride;
     float* scores = b->scores + head * kRows;
-    const int lines =
-        static_cast<int>(kMany * V::kLanes * static_cast<size_t>(b->code_bytes + 4) / 64) / b->n_blocks + 1;
     const auto at = [&](int r) { return k + static_cast<size_t>(r / kCodeRows) * b->block_bytes + r % kCodeRows * 4; };
     int r = 0;
     for (; r + kMany * V::kLanes <= n; r += kMany * V::kLanes) {
-      Prefetcher::Lines<V>(prefetch, lines);
-      ScoreVectors<H, kMany>(at(r), query, *b, scores + r);
+      ScoreVectors<H, kMany>(at(r), query, *b, scores + r, prefetch);
     }
-    for (; r < n; r += kFew * V::kLanes) ScoreVectors<H, kFew>(at(r), query, *b, scores + r);
+    for (; r < n; r += kFew * V::kLanes) ScoreVectors<H, kFew>(at(r), query, *b, scores + r, prefetch);
   }
 
   // Products of codes -> scores -> weights; updates max, sums and lows.
@@ -148,8 +151,10 @@ struct DecodeCodesLoop {
     }
     const size_t quad_bytes = 4 * static_cast<size_t>(b.code_bytes), params_bytes = 4 * kCodeRows;
     const char* words = v;
+    Prefetcher f = *prefetch;
+    Prefetcher::Lines<V>(&f, 2);  // for steps and lows
     for (int quad = 0; quad < n / 4; ++quad, words += quad_bytes) {
-      Prefetcher::Lines<V>(prefetch, lines);
+      Prefetcher::Lines<V>(&f, lines);
       if (quad % 4 == 0 && quad > 0) words += params_bytes;
       DUO_UNROLL for (int w = 0; w < W; ++w) {
         typename P::Code code[kOutputs * kTerms];
@@ -164,6 +169,7 @@ struct DecodeCodesLoop {
         }
       }
     }
+    *prefetch = f;
     DUO_UNROLL for (int h = 0; h < H; ++h) {
       const F keep = V::Set(b.keep[head + h]), step = V::Set(b.weight_step[head + h]);
       float* out = acc + static_cast<ptrdiff_t>(h) * head_dim;
@@ -229,28 +235,28 @@ struct DecodeCodesLoop {
       const int end = last - row < n ? static_cast<int>(last - row) : n;
       const char* k = block(a.k, i);
       const char* v = block(a.v, i);
-      // While the scores are computed the block's values are asked for, and meanwhile the next block's keys.
-      Prefetcher values = {v, block(a.v, i + n / kCodeRows)};
+      // While a block's keys are read those of the next are asked for, and likewise its values.
+      const bool more = left > kAheadBlocks;
+      const int64_t ahead = more ? i + kAheadBlocks : i;
+      Prefetcher keys = {block(a.k, ahead), more ? 64 : 0}, values = {block(a.v, ahead), more ? 64 : 0};
       LoadParams(k, begin, end, n, *b, b->k_params);
       for (int h = 0, m; h < n_heads; h += m) {
         switch (m = BlockHeads(n_heads - h)) {
-          case 1: ScoreBlock<1>(k, n, b, h, &values); break;
-          case 2: ScoreBlock<2>(k, n, b, h, &values); break;
-          case 3: ScoreBlock<3>(k, n, b, h, &values); break;
-          default: ScoreBlock<4>(k, n, b, h, &values); break;
+          case 1: ScoreBlock<1>(k, n, b, h, &keys); break;
+          case 2: ScoreBlock<2>(k, n, b, h, &keys); break;
+          case 3: ScoreBlock<3>(k, n, b, h, &keys); break;
+          default: ScoreBlock<4>(k, n, b, h, &keys); break;
         }
       }
       LoadParams(v, begin, end, n, *b, b->v_params);
       for (int h = 0; h < n_heads; ++h) Weigh(b, h, begin, end, n, a.scale);
-      const int64_t next = i + n / kCodeRows, ahead = next + kRows / kCodeRows;
-      Prefetcher keys = {block(a.k, next), block(a.k, ahead < blocks_end ? ahead : blocks_end)};
       for (int h = 0, m; h < n_heads; h += m) {
         float* acc = a.acc + static_cast<ptrdiff_t>(first + h) * head_dim;
         switch (m = BlockHeads(n_heads - h)) {
-          case 1: AccumulateBlock<1>(v, n, *b, h, head_dim, acc, &keys); break;
-          case 2: AccumulateBlock<2>(v, n, *b, h, head_dim, acc, &keys); break;
-          case 3: AccumulateBlock<3>(v, n, *b, h, head_dim, acc, &keys); break;
-          default: AccumulateBlock<4>(v, n, *b, h, head_dim, acc, &keys); break;
+          case 1: AccumulateBlock<1>(v, n, *b, h, head_dim, acc, &values); break;
+          case 2: AccumulateBlock<2>(v, n, *b, h, head_dim, acc, &values); break;
+          case 3: AccumulateBlock<3>(v, n, *b, h, head_dim, acc, &values); break;
+          default: AccumulateBlock<4>(v, n, *b, h, head_dim, acc, &values); break;
         }
       }
     }

@@ -17,6 +17,8 @@ namespace {
 
 // 32 rows of 128 bf16 keys and values are 16 KiB: a block and the next one fit a first-level cache of 32 or 48 KiB.
 constexpr int kDecodeRows = 32;
+// How far memory is asked for ahead: 16 KiB of 128 bf16 keys, and as much of values.
+constexpr int kAheadRows = 2 * kDecodeRows;
 
 template <class V, class C>
 struct DecodeLoop {
@@ -190,36 +192,34 @@ struct DecodeLoop {
       }
     }
     const size_t row_bytes = static_cast<size_t>(head_dim) * C::kElementBytes;
-    const char* k_end = static_cast<const char*>(a.k) + static_cast<size_t>(a.first_row + a.n_rows) * row_bytes;
     const int64_t end = a.first_row + a.n_rows;
     for (int64_t row = a.first_row; row < end; row += kDecodeRows) {
       const int n = end - row < kDecodeRows ? static_cast<int>(end - row) : kDecodeRows;
       const char* k = static_cast<const char*>(a.k) + static_cast<size_t>(row) * row_bytes;
       const char* v = static_cast<const char*>(a.v) + static_cast<size_t>(row) * row_bytes;
-      // While the scores are computed the block's values are asked for, and meanwhile the next block's keys.
-      Prefetcher values = {v, v + n * row_bytes};
+      // While a block's keys are read those of a later one are asked for, and likewise its values.
+      const bool more = end - row > kAheadRows;
+      const size_t ahead = more ? kAheadRows * row_bytes : 0;
+      Prefetcher keys = {k + ahead, more ? 64 : 0}, values = {v + ahead, more ? 64 : 0};
       for (int h = 0, m; h < n_heads; h += m) {
         float* scores = b->scores + h * kDecodeRows;
         switch (m = BlockHeads(n_heads - h)) {
-          case 1: ScoreBlock<1>(k, n, *b, h, head_dim, a.scale, scores, &values); break;
-          case 2: ScoreBlock<2>(k, n, *b, h, head_dim, a.scale, scores, &values); break;
-          case 3: ScoreBlock<3>(k, n, *b, h, head_dim, a.scale, scores, &values); break;
-          default: ScoreBlock<4>(k, n, *b, h, head_dim, a.scale, scores, &values); break;
+          case 1: ScoreBlock<1>(k, n, *b, h, head_dim, a.scale, scores, &keys); break;
+          case 2: ScoreBlock<2>(k, n, *b, h, head_dim, a.scale, scores, &keys); break;
+          case 3: ScoreBlock<3>(k, n, *b, h, head_dim, a.scale, scores, &keys); break;
+          default: ScoreBlock<4>(k, n, *b, h, head_dim, a.scale, scores, &keys); break;
         }
       }
       for (int h = 0; h < n_heads; ++h) {
         Weigh(b->scores + h * kDecodeRows, n, b->max + h, b->sums + h * V::kLanes, b->keep + h);
       }
-      const char* next = k + n * row_bytes;
-      const size_t left = static_cast<size_t>(k_end - next), ahead = kDecodeRows * row_bytes;
-      Prefetcher keys = {next, next + (left < ahead ? left : ahead)};
       for (int h = 0, m; h < n_heads; h += m) {
         float* acc = a.acc + static_cast<ptrdiff_t>(first + h) * head_dim;
         switch (m = BlockHeads(n_heads - h)) {
-          case 1: AccumulateBlock<1>(v, n, *b, h, head_dim, acc, &keys); break;
-          case 2: AccumulateBlock<2>(v, n, *b, h, head_dim, acc, &keys); break;
-          case 3: AccumulateBlock<3>(v, n, *b, h, head_dim, acc, &keys); break;
-          default: AccumulateBlock<4>(v, n, *b, h, head_dim, acc, &keys); break;
+          case 1: AccumulateBlock<1>(v, n, *b, h, head_dim, acc, &values); break;
+          case 2: AccumulateBlock<2>(v, n, *b, h, head_dim, acc, &values); break;
+          case 3: AccumulateBlock<3>(v, n, *b, h, head_dim, acc, &values); break;
+          default: AccumulateBlock<4>(v, n, *b, h, head_dim, acc, &values); break;
         }
       }
     }

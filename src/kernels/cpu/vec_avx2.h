@@ -183,9 +183,8 @@ struct VecAvx2 {
       DUO_UNROLL for (int h = 0; h < n; ++h) __builtin_memcpy(p + h * stride, &parts[h], sizeof parts[h]);
     }
   }
-  DUO_ALWAYS_INLINE void Prefetch(const char* p) { _mm_prefetch(p, _MM_HINT_T0); }
   // Into the second-level cache.
-  DUO_ALWAYS_INLINE void PrefetchFar(const char* p) { _mm_prefetch(p, _MM_HINT_T1); }
+  DUO_ALWAYS_INLINE void Prefetch(const char* p) { _mm_prefetch(p, _MM_HINT_T1); }
 };
 
 }  // namespace

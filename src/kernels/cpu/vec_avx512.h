@@ -177,9 +177,8 @@ struct VecAvx512 {
       if constexpr (n > 3) _mm_storeu_ps(p + 3 * stride, _mm512_extractf32x4_ps(x, 3));
     }
   }
-  DUO_ALWAYS_INLINE void Prefetch(const char* p) { _mm_prefetch(p, _MM_HINT_T0); }
   // Into the second-level cache.
-  DUO_ALWAYS_INLINE void PrefetchFar(const char* p) { _mm_prefetch(p, _MM_HINT_T1); }
+  DUO_ALWAYS_INLINE void Prefetch(const char* p) { _mm_prefetch(p, _MM_HINT_T1); }
 };
 
 }  // namespace

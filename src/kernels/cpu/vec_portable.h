@@ -180,9 +180,8 @@ struct VecPortable {
     constexpr int kPart = kLanes / kParts;
     for (int i = 0; i < n * kPart; ++i) p[i / kPart * stride + i % kPart] = x[i];
   }
-  DUO_ALWAYS_INLINE void Prefetch(const char* p) { __builtin_prefetch(p, 0, 3); }
   // Into the second-level cache.
-  DUO_ALWAYS_INLINE void PrefetchFar(const char* p) { __builtin_prefetch(p, 0, 2); }
+  DUO_ALWAYS_INLINE void Prefetch(const char* p) { __builtin_prefetch(p, 0, 2); }
 };
 
 }  // namespace
