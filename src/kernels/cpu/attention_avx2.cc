@@ -4,7 +4,7 @@
 
 namespace duo {
 
-void DecodeAttentionAvx2(const DecodeAttention& a) { DecodeFloatProducts<VecAvx2>(a); }
+void DecodeAttentionAvx2(const DecodeAttention& a) { DecodePairProducts<VecAvx2>(a); }
 void PrefillAttentionAvx2(const PrefillAttention& a) { PrefillFloatProducts<VecAvx2>(a); }
 
 }  // namespace duo

@@ -4,7 +4,7 @@
 
 namespace duo {
 
-void DecodeAttentionAvx512(const DecodeAttention& a) { DecodeFloatProducts<VecAvx512>(a); }
+void DecodeAttentionAvx512(const DecodeAttention& a) { DecodePairProducts<VecAvx512>(a); }
 void PrefillAttentionAvx512(const PrefillAttention& a) { PrefillFloatProducts<VecAvx512>(a); }
 
 }  // namespace duo

@@ -1,7 +1,9 @@
-// Which loop serves which type of cache where all products are of floats, for a vector type V (vec_<isa>.h).
+// Which loop serves which type of cache, for a vector type V (vec_<isa>.h): where all products are of floats, and where
+// V has products of pairs of 16-bit numbers.
 #pragma once
 
 #include "kernels/attention.h"
+#include "kernels/cpu/code_pairs.h"
 #include "kernels/cpu/code_products.h"
 #include "kernels/cpu/code_tiles.h"
 #include "kernels/cpu/decode_codes_loop.h"
@@ -19,6 +21,17 @@ void DecodeFloatProducts(const DecodeAttention& a) {
     case KvType::kBF16: return DecodeLoop<V, WidenedBf16Cache<V>>::Run(a);
     case KvType::kInt8: return DecodeCodesLoop<V, FloatCodes<V, 8>>::Run(a);
     case KvType::kInt4: return DecodeCodesLoop<V, FloatCodes<V, 4>>::Run(a);
+  }
+}
+
+template <class V>
+void DecodePairProducts(const DecodeAttention& a) {
+  if (a.kv_type == KvType::kInt8 && a.math == AttentionMath::kBF16) {
+    DecodeCodesLoop<V, PairCodes<V, 8>>::Run(a);
+  } else if (a.kv_type == KvType::kInt4 && a.math == AttentionMath::kBF16) {
+    DecodeCodesLoop<V, PairCodes<V, 4>>::Run(a);
+  } else {
+    DecodeFloatProducts<V>(a);
   }
 }
 

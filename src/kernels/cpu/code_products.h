@@ -1,5 +1,5 @@
 // How codes of quantised rows (kv_codes.h) are multiplied, for a vector type V: as floats. A policy of
-// decode_codes_loop.h; code_products_avx512_vnni.h has the one for integer dot products.
+// decode_codes_loop.h; code_pairs.h and code_products_avx512_vnni.h have those for integer products.
 #pragma once
 
 #include <cstddef>
@@ -32,9 +32,10 @@ struct FloatCodes {
   // A word of four values: for each of kOutputs vectors of dimensions, kTerms codes to add.
   static constexpr int kOutputs = bits == 8 ? 1 : 2;
   static constexpr int kTerms = 4;
-  static constexpr int kPassWords = V::kLanes == 16 ? 2 : 1;  // vectors of words per pass over a block's values
-  static constexpr int kQueryBytes = 4;                       // per dimension
-  static constexpr int kWeightBytes = 4;                      // per row
+  // Vectors of words per pass over a block's values.
+  static constexpr int kPassWords = V::kLanes == 4 ? bits / 2 : V::kLanes == 16 ? 2 : 1;
+  static constexpr int kQueryBytes = 4;   // per dimension
+  static constexpr int kWeightBytes = 4;  // per row
 
   DUO_ALWAYS_INLINE F ZeroAcc() { return V::Zero(); }
   DUO_ALWAYS_INLINE F ZeroSum() { return V::Zero(); }

@@ -95,7 +95,7 @@ struct DecodeCodesLoop {
   template <int H>
   static void ScoreBlock(const char* k, int n, Batch* b, int head, Prefetcher* prefetch) {
     // Vectors of rows at once: enough sums that none waits for the one before it.
-    constexpr int kMany = V::kLanes == 16 ? (H >= 3 ? 2 : 4) : 2;
+    constexpr int kMany = V::kLanes == 16 ? (H >= 3 ? 2 : 4) : V::kLanes == 8 ? 2 : 4;
     constexpr int kFew = V::kLanes == 16 ? 1 : 2;
     const char* query = b->query + head * b->query_stride;
     float* scores = b->scores + head * kRows;

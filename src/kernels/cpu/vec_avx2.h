@@ -57,8 +57,17 @@ struct VecAvx2 {
     return _mm256_cvtepi32_ps(
         _mm256_cvtepi8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(static_cast<const void*>(p)))));
   }
-  // 32-bit integers below 2^31 as floats.
+  // Signed 32-bit integers as floats, and back to the nearest.
   DUO_ALWAYS_INLINE F FromInts(Bits x) { return _mm256_cvtepi32_ps((__m256i)x); }
+  DUO_ALWAYS_INLINE Bits ToInts(F x) { return (Bits)_mm256_cvtps_epi32(x); }
+  // The sum of the products of the signed halves of every lane.
+  DUO_ALWAYS_INLINE Bits MulPairs(Bits a, Bits b) { return (Bits)_mm256_madd_epi16((__m256i)a, (__m256i)b); }
+  // Every four lanes as two: the low halves of lanes 0 and 2, of 1 and 3.
+  DUO_ALWAYS_INLINE void StorePairs(void* p, Bits x) {
+    const __m256i later = _mm256_shuffle_epi32((__m256i)x, 0x0e);
+    const __m256i pairs = _mm256_blend_epi16((__m256i)x, _mm256_slli_epi32(later, 16), 0xaa);
+    _mm_storeu_si128(static_cast<__m128i*>(p), _mm256_castsi256_si128(_mm256_permute4x64_epi64(pairs, 0x08)));
+  }
   // The low halves of the lanes, whose high halves are zero.
   DUO_ALWAYS_INLINE void StoreLow16(void* p, Bits x) {
     const __m256i lanes = (__m256i)x;

@@ -46,8 +46,17 @@ struct VecAvx512 {
     return _mm512_cvtepi32_ps(
         _mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(static_cast<const void*>(p)))));
   }
-  // 32-bit integers below 2^31 as floats.
+  // Signed 32-bit integers as floats, and back to the nearest.
   DUO_ALWAYS_INLINE F FromInts(Bits x) { return _mm512_cvtepi32_ps((__m512i)x); }
+  DUO_ALWAYS_INLINE Bits ToInts(F x) { return (Bits)_mm512_cvtps_epi32(x); }
+  // The sum of the products of the signed halves of every lane.
+  DUO_ALWAYS_INLINE Bits MulPairs(Bits a, Bits b) { return (Bits)_mm512_madd_epi16((__m512i)a, (__m512i)b); }
+  // Every four lanes as two: the low halves of lanes 0 and 2, of 1 and 3.
+  DUO_ALWAYS_INLINE void StorePairs(void* p, Bits x) {
+    const __m512i later = _mm512_shuffle_epi32((__m512i)x, _MM_PERM_AADC);
+    const __m512i pairs = _mm512_mask_blend_epi16(0xaaaaaaaau, (__m512i)x, _mm512_slli_epi32(later, 16));
+    _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_castsi512_si256(_mm512_maskz_compress_epi64(0x55, pairs)));
+  }
   // The low halves of the lanes, whose high halves are zero.
   DUO_ALWAYS_INLINE void StoreLow16(void* p, Bits x) {
     _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16((__m512i)x));

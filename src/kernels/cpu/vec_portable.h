@@ -72,7 +72,7 @@ struct VecPortable {
   DUO_ALWAYS_INLINE F LoadI8(const int8_t* p) {
     return F{static_cast<float>(p[0]), static_cast<float>(p[1]), static_cast<float>(p[2]), static_cast<float>(p[3])};
   }
-  // 32-bit integers below 2^31 as floats.
+  // Signed 32-bit integers as floats.
   DUO_ALWAYS_INLINE F FromInts(Bits x) { return __builtin_convertvector((Ints)x, F); }
   // (a0, b0, a1, b1, ...) in two vectors.
   DUO_ALWAYS_INLINE void Interleave(F* a, F* b) {

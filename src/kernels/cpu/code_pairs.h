@@ -1,0 +1,100 @@
+// Products of quantised rows (code_products.h) as products of 16-bit numbers, two added in every 32-bit lane, for CPUs
+// with such products (AVX2, AVX-512) and without dot products of bytes. Queries and weights are rounded to 14 bits and
+// a sign. A block's sums stay exact integers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cpu/code_products.h"
+#include "kernels/cpu/inline.h"
+
+namespace duo {
+namespace {
+
+template <class V, int bits>
+struct PairCodes {
+  using F = typename V::F;
+  using Code = typename V::Bits;  // two codes in each lane
+  using Acc = Code;
+  using Sum = Code;
+  struct Weight {
+    Code w;
+  };
+  static constexpr int kBits = bits;
+  static constexpr int kBlockRows = bits == 8 ? 64 : 128;  // a block and the next one fit the first-level cache
+  static constexpr int kKeyCodes = bits == 8 ? 2 : 4;
+  static constexpr int kOutputs = bits == 8 ? 1 : 2;
+  static constexpr int kTerms = 2;
+  static constexpr int kPassWords = V::kLanes == 16 || bits == 8 ? 2 : 1;
+  static constexpr int kQueryBytes = 2;
+  static constexpr int kWeightBytes = 2;
+  // The sum of 512 products with codes below 256, and that of a block's rows, stays below 2^31.
+  static constexpr float kMost = 16383.0f;
+
+  DUO_ALWAYS_INLINE Code ZeroAcc() { return Code{}; }
+  DUO_ALWAYS_INLINE Code ZeroSum() { return Code{}; }
+  DUO_ALWAYS_INLINE F ToFloat(Code x) { return V::FromInts(x); }
+  // Bytes 0 and 2, 1 and 3 of every word; of int4 low halves first.
+  DUO_ALWAYS_INLINE void SplitKeys(const char* p, Code* code) {
+    Code x;
+    __builtin_memcpy(&x, p, sizeof x);
+    if constexpr (bits == 8) {
+      code[0] = x & 0x00ff00ffu;
+      code[1] = x >> 8 & 0x00ff00ffu;
+    } else {
+      DUO_UNROLL for (int i = 0; i < 2; ++i) {
+        code[i] = x >> (8 * i) & 0x000f000fu;
+        code[2 + i] = x >> (8 * i + 4) & 0x000f000fu;
+      }
+    }
+  }
+  DUO_ALWAYS_INLINE void SplitValues(const char* p, Code* code) { SplitKeys(p, code); }
+  DUO_ALWAYS_INLINE Code Broadcast(const char* p) {
+    uint32_t x;
+    __builtin_memcpy(&x, p, sizeof x);
+    return Code{} + x;
+  }
+  DUO_ALWAYS_INLINE Acc KeyMulAdd(Code code, Code q, Acc acc) { return acc + V::MulPairs(code, q); }
+  DUO_ALWAYS_INLINE Weight LoadWeight(const char* weights, int quad, int t) {
+    return {Broadcast(weights + 8 * quad + 4 * t)};
+  }
+  DUO_ALWAYS_INLINE Sum ValueMulAdd(Code code, Weight weight, Sum sum) { return sum + V::MulPairs(code, weight.w); }
+  DUO_ALWAYS_INLINE F Total(Sum sum, F step) { return V::Mul(V::FromInts(sum), step); }
+
+  // As DotCodes::StoreWeights, in pairs.
+  DUO_ALWAYS_INLINE float StoreWeights(const float* w, int n, float largest, char* out) {
+    const bool some = largest > 0x1p-100f;
+    const F inverse = V::Set(some ? kMost / largest : 0.0f);
+    for (int r = 0; r < n; r += V::kLanes) V::StorePairs(out + 2 * r, V::ToInts(V::Mul(V::Load(w + r), inverse)));
+    return some ? largest / kMost : 0.0f;
+  }
+
+  DUO_ALWAYS_INLINE F LoadUpTo(const float* q, int n) {
+    return n >= V::kLanes ? V::Load(q) : n <= 0 ? V::Zero() : V::LoadPartial(q, n);
+  }
+  // In steps of the largest magnitude / kMost, in pairs. May write up to a vector behind padded_dim.
+  DUO_ALWAYS_INLINE QueryFacts PrepareQuery(const float* q, int head_dim, int padded_dim, char* out) {
+    F most = V::Zero(), poison = V::Zero();  // NaN when an element is not finite
+    for (int d = 0; d < head_dim; d += V::kLanes) {
+      const F x = LoadUpTo(q + d, head_dim - d);
+      most = V::Max(V::Max(x, V::Sub(V::Zero(), x)), most);
+      poison = V::Fma(x, V::Zero(), poison);
+    }
+    const float largest = V::HorizontalMax(most), nan = V::HorizontalSum(poison);
+    const bool some = largest > 0x1p-100f && nan == 0.0f;  // else all are 0, in any step
+    const F inverse = V::Set(some ? kMost / largest : 0.0f);
+    Code sum = {};
+    for (int d = 0; d < padded_dim; d += V::kLanes) {
+      const F x = some ? LoadUpTo(q + d, head_dim - d) : V::Zero();
+      const Code ints = V::ToInts(V::Mul(x, inverse));
+      sum += ints;
+      V::StorePairs(out + 2 * d, ints);
+    }
+    const float step = some ? largest / kMost : 1.0f + nan;
+    return {step, step * V::HorizontalSum(V::FromInts(sum))};
+  }
+};
+
+}  // namespace
+}  // namespace duo
