@@ -74,7 +74,10 @@ struct PairCodes {
     return n >= V::kLanes ? V::Load(q) : n <= 0 ? V::Zero() : V::LoadPartial(q, n);
   }
   // In steps of the largest magnitude / kMost, in pairs. May write up to a vector behind padded_dim.
-  DUO_ALWAYS_INLINE QueryFacts PrepareQuery(const float* q, int head_dim, int padded_dim, char* out) {
+  struct Facts : QueryFacts {
+    int32_t int_sum;  // of the rounded numbers
+  };
+  DUO_ALWAYS_INLINE Facts PrepareQuery(const float* q, int head_dim, int padded_dim, char* out) {
     F most = V::Zero(), poison = V::Zero();  // NaN when an element is not finite
     for (int d = 0; d < head_dim; d += V::kLanes) {
       const F x = LoadUpTo(q + d, head_dim - d);
@@ -92,7 +95,8 @@ struct PairCodes {
       V::StorePairs(out + 2 * d, ints);
     }
     const float step = some ? largest / kMost : 1.0f + nan;
-    return {step, step * V::HorizontalSum(V::FromInts(sum))};
+    const float int_sum = V::HorizontalSum(V::FromInts(sum));  // below 2^24
+    return {{step, step * int_sum}, some ? static_cast<int32_t>(int_sum) : 0};
   }
 };
 

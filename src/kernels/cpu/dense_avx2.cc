@@ -3,6 +3,6 @@
 
 namespace duo {
 
-constinit const DenseKernels kDenseAvx2 = DenseKernelsOf<VecAvx2>();
+constinit const DenseKernels kDenseAvx2 = DenseKernelsOf<VecAvx2, PairGroups<VecAvx2>>();
 
 }  // namespace duo

@@ -3,6 +3,6 @@
 
 namespace duo {
 
-constinit const DenseKernels kDenseAvx512 = DenseKernelsOf<VecAvx512>();
+constinit const DenseKernels kDenseAvx512 = DenseKernelsOf<VecAvx512, PairGroups<VecAvx512>>();
 
 }  // namespace duo

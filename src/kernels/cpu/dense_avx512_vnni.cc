@@ -10,7 +10,7 @@
 namespace duo {
 namespace {
 
-struct Gemv4Dot {
+struct DotGroups {
   using V = VecAvx512;
   using Codes = DotCodes<4>;
   // 64 inputs: high bytes, low bytes, and of both groups the step and -8 times the sum.
@@ -21,11 +21,10 @@ struct Gemv4Dot {
     int32_t offset[2];
   };
   static constexpr int kStreams = 2;
-  static constexpr int64_t kPrefetchBytes = 4096;
 
   static void Prepare(const float* x, int64_t n_in, void* out) {
     auto* piece = static_cast<Piece*>(out);
-    for (int64_t at = 0; at < n_in; at += kPieceInputs, ++piece) {
+    for (int64_t at = 0; at < n_in; at += kInt4Inputs, ++piece) {
       for (int half = 0; half < 2; ++half) {
         const int64_t left = n_in - at - 32 * half;
         const __m512 a = Load(x + at + 32 * half, left), b = Load(x + at + 32 * half + 16, left - 16);
@@ -55,18 +54,16 @@ struct Gemv4Dot {
                      _mm512_cvtepi32_epi8(_mm512_and_si512(x, _mm512_set1_epi32(127))));
   }
 
-  // Adds a group of 32 inputs to the totals of kN blocks of 16 outputs, `stride` bytes apart.
   template <int kN>
-  DUO_ALWAYS_INLINE void AddGroup(const char* codes, const char* scales, size_t stride, const Piece& x, int half,
-                                  __m512* total) {
+  DUO_ALWAYS_INLINE void Groups(const char* codes, size_t stride, const Piece& piece, int half, __m512* sums) {
     __m512i high[kN][2], low[kN][2];
     DUO_UNROLL for (int s = 0; s < kN; ++s) {
       high[s][0] = high[s][1] = low[s][1] = _mm512_setzero_si512();
-      low[s][0] = _mm512_set1_epi32(x.offset[half]);
+      low[s][0] = _mm512_set1_epi32(piece.offset[half]);
     }
     DUO_UNROLL for (int word = 0; word < 4; ++word) {
-      const char* h = reinterpret_cast<const char*>(x.high) + 32 * half + 8 * word;
-      const char* l = reinterpret_cast<const char*>(x.low) + 32 * half + 8 * word;
+      const char* h = reinterpret_cast<const char*>(piece.high) + 32 * half + 8 * word;
+      const char* l = reinterpret_cast<const char*>(piece.low) + 32 * half + 8 * word;
       DUO_UNROLL for (int s = 0; s < kN; ++s) {
         __m512i code[2];
         Codes::SplitKeys(codes + static_cast<size_t>(s) * stride + 64 * word, code);
@@ -76,54 +73,17 @@ struct Gemv4Dot {
         }
       }
     }
+    const __m512 step = V::Set(piece.step[half]);
     DUO_UNROLL for (int s = 0; s < kN; ++s) {
       const __m512i sum = _mm512_add_epi32(_mm512_slli_epi32(_mm512_add_epi32(high[s][0], high[s][1]), 7),
                                            _mm512_add_epi32(low[s][0], low[s][1]));
-      const __m512 scale = V::Mul(V::LoadBf16(scales + static_cast<size_t>(s) * stride), V::Set(x.step[half]));
-      total[s] = V::Fma(_mm512_cvtepi32_ps(sum), scale, total[s]);
+      sums[s] = V::Mul(_mm512_cvtepi32_ps(sum), step);
     }
-  }
-
-  // Outputs [row, row + 16) and the kN - 1 other blocks `stride` bytes, `rows` outputs further on.
-  template <int kN>
-  static void Blocks(const Gemv4& p, int64_t row, int64_t rows) {
-    const int64_t n_pieces = (p.n_in + kPieceInputs - 1) / kPieceInputs;
-    const char* piece = reinterpret_cast<const char*>(p.w) + static_cast<size_t>(row / 16 * n_pieces) * kPieceBytes;
-    const size_t stride = static_cast<size_t>(rows / 16 * n_pieces) * kPieceBytes;
-    const auto* x = static_cast<const Piece*>(p.x);
-    __m512 total[kN];
-    DUO_UNROLL for (int s = 0; s < kN; ++s) total[s] = V::Zero();
-    for (int64_t i = 0; i < n_pieces; ++i, piece += kPieceBytes, ++x) {
-      DUO_UNROLL for (int s = 0; s < kN; ++s) {
-        const char* ahead = piece + static_cast<size_t>(s) * stride + kPrefetchBytes;
-        for (size_t b = 0; b < kPieceBytes; b += 64) V::Prefetch(ahead + b);
-      }
-      AddGroup<kN>(piece, piece + 512, stride, *x, 0, total);
-      AddGroup<kN>(piece + 256, piece + 544, stride, *x, 1, total);
-    }
-    DUO_UNROLL for (int s = 0; s < kN; ++s) {
-      alignas(64) float sums[16];
-      V::Store(sums, total[s]);
-      StoreOutputs(p, row + s * rows, sums);
-    }
-  }
-
-  // Two streams of memory, as gemv_loop.h.
-  static void Run(const Gemv4& p) {
-    const int64_t n_blocks = (p.row_end - p.row_begin + 15) / 16, per_stream = n_blocks / kStreams;
-    for (int64_t b = 0; b < per_stream; ++b) Blocks<kStreams>(p, p.row_begin + 16 * b, 16 * per_stream);
-    for (int64_t b = kStreams * per_stream; b < n_blocks; ++b) Blocks<1>(p, p.row_begin + 16 * b, 0);
   }
 };
 
-constexpr DenseKernels WithDots() {
-  DenseKernels kernels = DenseKernelsOf<VecAvx512>();
-  kernels.gemv4 = {.prepare = Gemv4Dot::Prepare, .run = Gemv4Dot::Run};
-  return kernels;
-}
-
 }  // namespace
 
-constinit const DenseKernels kDenseAvx512Vnni = WithDots();
+constinit const DenseKernels kDenseAvx512Vnni = DenseKernelsOf<VecAvx512, DotGroups>();
 
 }  // namespace duo

@@ -3,6 +3,6 @@
 
 namespace duo {
 
-constinit const DenseKernels kDensePortable = DenseKernelsOf<VecPortable>();
+constinit const DenseKernels kDensePortable = DenseKernelsOf<VecPortable, FloatGroups<VecPortable>>();
 
 }  // namespace duo

@@ -1,4 +1,5 @@
-// The table of dense kernels over a vector type V (vec_<isa>.h). Each instruction set's file makes its own.
+// The table of dense kernels over a vector type V (vec_<isa>.h) and groups of int4 weights (gemv4_loop.h). Each
+// instruction set's file makes its own.
 #pragma once
 
 #include "kernels/cpu/dense_kernels.h"
@@ -9,7 +10,7 @@
 namespace duo {
 namespace {
 
-template <class V>
+template <class V, class Groups>
 constexpr DenseKernels DenseKernelsOf() {
   using Loop = ElementwiseLoop<V>;
   return {.gemv = GemvLoop<V>::Run,
@@ -20,9 +21,9 @@ constexpr DenseKernels DenseKernelsOf() {
           .f32_to_bf16 = Loop::F32ToBf16,
           .round_to_bf16 = Loop::RoundToBf16,
           .widen = Loop::Widen,
-          .gemv4 = {.prepare = Gemv4Loop<V>::Prepare, .run = Gemv4Loop<V>::Run},
-          .gemv4_exact = {.prepare = Gemv4Loop<V>::Prepare, .run = Gemv4Loop<V>::Run},
-          .unpack4 = Gemv4Loop<V>::Unpack,
+          .gemv4 = Gemv4Loop<V, Groups>::Kernels(),
+          .gemv4_exact = Gemv4Loop<V, FloatGroups<V>>::Kernels(),
+          .unpack4 = Unpack4Loop<V>::Unpack,
           .swiglu_backward = Loop::SwiGluBackwardRange,
           .softmax_backward = Loop::SoftmaxBackwardRow,
           .read_sum = Loop::ReadSum};

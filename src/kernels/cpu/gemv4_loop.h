@@ -1,10 +1,12 @@
-// GEMV over int4 weights (kernels/weight_codes.h) for a vector type V, with products of floats. A lane is an output, so
-// that a group's scales are one vector and nothing is summed across lanes.
+// GEMV over int4 weights (kernels/weight_codes.h) for a vector type V and a policy G of how a group of 32 inputs is
+// multiplied. A lane is an output, so that a group's scales are one vector and nothing is summed across lanes.
 #pragma once
 
 #include <cstdint>
 
 #include "base/bf16.h"
+#include "base/matrix_view.h"
+#include "kernels/cpu/code_pairs.h"
 #include "kernels/cpu/code_products.h"
 #include "kernels/cpu/inline.h"
 #include "kernels/dense.h"
@@ -12,66 +14,159 @@
 namespace duo {
 namespace {
 
-constexpr int64_t kPieceInputs = 64;
-constexpr size_t kPieceBytes = 2 * (256 + 32);
-
-// Adds the sums of 16 outputs to y.
-DUO_ALWAYS_INLINE void StoreOutputs(const Gemv4& p, int64_t row, const float* sums) {
-  for (int64_t i = 0; i < 16 && row + i < p.row_end; ++i) {
-    float sum = sums[i];
-    if (p.bias != nullptr) sum += p.bias[row + i];
-    p.y[row + i] = p.accumulate != 0 ? p.y[row + i] + sum : sum;
-  }
-}
-
+// Groups of floats.
 template <class V>
-struct Gemv4Loop {
+struct FloatGroups {
   using F = typename V::F;
   using Codes = FloatCodes<V, 4>;
+  // 64 inputs, zeros behind n_in.
+  struct Piece {
+    float x[kInt4Inputs];
+  };
+  static constexpr int kStreams = 1;  // its codes as floats take the registers
 
-  // Floats, zeros behind n_in.
   static void Prepare(const float* x, int64_t n_in, void* out) {
-    auto* to = static_cast<float*>(out);
-    const int64_t padded = (n_in + kPieceInputs - 1) / kPieceInputs * kPieceInputs;
-    for (int64_t i = 0; i < padded; ++i) to[i] = i < n_in ? x[i] : 0.0f;
-  }
-
-  // kLanes outputs of a group of 32 inputs: sum (code - 8) x.
-  DUO_ALWAYS_INLINE F GroupSum(const char* codes, const float* x) {
-    const F eight = V::Set(8.0f);
-    F sum[4] = {V::Zero(), V::Zero(), V::Zero(), V::Zero()};
-    for (int word = 0; word < 4; ++word, codes += 64, x += 8) {
-      F code[8];
-      Codes::SplitKeys(codes, code);
-      DUO_UNROLL for (int i = 0; i < 8; ++i) sum[i % 4] = V::Fma(V::Sub(code[i], eight), V::Set(x[i]), sum[i % 4]);
+    auto* piece = static_cast<Piece*>(out);
+    for (int64_t at = 0; at < n_in; at += kInt4Inputs, ++piece) {
+      for (int64_t i = 0; i < kInt4Inputs; ++i) piece->x[i] = at + i < n_in ? x[at + i] : 0.0f;
     }
-    return V::Add(V::Add(sum[0], sum[1]), V::Add(sum[2], sum[3]));
   }
 
-  static void Run(const Gemv4& p) {
-    const int64_t n_pieces = (p.n_in + kPieceInputs - 1) / kPieceInputs;
-    for (int64_t row = p.row_begin; row < p.row_end; row += 16) {
-      const char* piece = reinterpret_cast<const char*>(p.w) + static_cast<size_t>(row / 16 * n_pieces) * kPieceBytes;
-      const float* x = static_cast<const float*>(p.x);
-      F total[16 / V::kLanes];
-      for (int l = 0; l < 16 / V::kLanes; ++l) total[l] = V::Zero();
-      for (int64_t i = 0; i < n_pieces; ++i, piece += kPieceBytes, x += kPieceInputs) {
-        for (int half = 0; half < 2; ++half) {
-          for (int l = 0; l < 16 / V::kLanes; ++l) {
-            V::Prefetch(piece + 4096 + 64 * (4 * half + l));
-            const F scale = V::LoadBf16(piece + 512 + 32 * half + 2 * V::kLanes * l);
-            total[l] = V::Fma(scale, GroupSum(piece + 256 * half + 4 * V::kLanes * l, x + 32 * half), total[l]);
+  // sums[s] = sum over group `half` of (code - 8) x, for kLanes outputs with codes at `codes` + s * stride.
+  template <int kN>
+  DUO_ALWAYS_INLINE void Groups(const char* codes, size_t stride, const Piece& piece, int half, F* sums) {
+    const F eight = V::Set(8.0f);
+    DUO_UNROLL for (int s = 0; s < kN; ++s) {
+      F sum[4] = {V::Zero(), V::Zero(), V::Zero(), V::Zero()};
+      for (int word = 0; word < 4; ++word) {
+        const float* x = piece.x + 32 * half + 8 * word;
+        F code[8];
+        Codes::SplitKeys(codes + static_cast<size_t>(s) * stride + 64 * word, code);
+        DUO_UNROLL for (int i = 0; i < 8; ++i) sum[i % 4] = V::Fma(V::Sub(code[i], eight), V::Set(x[i]), sum[i % 4]);
+      }
+      sums[s] = V::Add(V::Add(sum[0], sum[1]), V::Add(sum[2], sum[3]));
+    }
+  }
+};
+
+// A group's inputs as integers of 14 bits and a sign, for CPUs with products of pairs (code_pairs.h). Its sums are
+// exact.
+template <class V>
+struct PairGroups {
+  using F = typename V::F;
+  using Codes = PairCodes<V, 4>;
+  struct Piece {
+    char pairs[2 * kInt4Inputs];
+    float step[2];      // of each group
+    int32_t offset[2];  // -8 times its sum
+  };
+  static constexpr int kStreams = 2;
+
+  static void Prepare(const float* x, int64_t n_in, void* out) {
+    auto* piece = static_cast<Piece*>(out);
+    for (int64_t at = 0; at < n_in; at += kInt4Inputs, ++piece) {
+      for (int64_t half = 0; half < 2; ++half) {
+        const int64_t first = at + kInt4Group * half, left = n_in - first;
+        const auto facts = Codes::PrepareQuery(x + first, left < kInt4Group ? static_cast<int>(left) : kInt4Group,
+                                               kInt4Group, piece->pairs + 2 * kInt4Group * half);
+        piece->step[half] = facts.step;
+        piece->offset[half] = -8 * facts.int_sum;
+      }
+    }
+  }
+
+  template <int kN>
+  DUO_ALWAYS_INLINE void Groups(const char* codes, size_t stride, const Piece& piece, int half, F* sums) {
+    typename V::Bits sum[kN][2];
+    DUO_UNROLL for (int s = 0; s < kN; ++s) {
+      sum[s][0] = typename V::Bits{} + static_cast<uint32_t>(piece.offset[half]);
+      sum[s][1] = typename V::Bits{};
+    }
+    DUO_UNROLL for (int word = 0; word < 4; ++word) {
+      const char* x = piece.pairs + 64 * half + 16 * word;
+      DUO_UNROLL for (int s = 0; s < kN; ++s) {
+        typename Codes::Code code[4];
+        Codes::SplitKeys(codes + static_cast<size_t>(s) * stride + 64 * word, code);
+        DUO_UNROLL for (int i = 0; i < 4; ++i) {
+          sum[s][i % 2] = Codes::KeyMulAdd(code[i], Codes::Broadcast(x + 4 * i), sum[s][i % 2]);
+        }
+      }
+    }
+    const F step = V::Set(piece.step[half]);
+    DUO_UNROLL for (int s = 0; s < kN; ++s) sums[s] = V::Mul(V::FromInts(sum[s][0] + sum[s][1]), step);
+  }
+};
+
+template <class V, class G>
+struct Gemv4Loop {
+  using F = typename V::F;
+  using Piece = typename G::Piece;
+  static constexpr int kVectors = kInt4Rows / V::kLanes;  // of a block's outputs
+  static constexpr int64_t kPrefetchBytes = 4096;
+  static_assert(sizeof(Piece) <= Gemv4PreparedBytes(kInt4Inputs));
+
+  // Outputs [row, row + 16) and the kN - 1 other blocks `stride` bytes, `rows` outputs further on.
+  template <int kN>
+  static void Blocks(const Gemv4& p, int64_t row, int64_t rows) {
+    const int64_t n_pieces = (p.n_in + kInt4Inputs - 1) / kInt4Inputs;
+    const char* w =
+        reinterpret_cast<const char*>(p.w) + static_cast<size_t>(row / kInt4Rows * n_pieces) * kInt4PieceBytes;
+    const size_t stride = static_cast<size_t>(rows / kInt4Rows * n_pieces) * kInt4PieceBytes;
+    const auto* x = static_cast<const Piece*>(p.x);
+    F total[kN][kVectors];
+    DUO_UNROLL for (int s = 0; s < kN; ++s) { DUO_UNROLL for (int l = 0; l < kVectors; ++l) total[s][l] = V::Zero(); }
+    for (int64_t i = 0; i < n_pieces; ++i, w += kInt4PieceBytes, ++x) {
+      DUO_UNROLL for (int s = 0; s < kN; ++s) {
+        const char* ahead = w + static_cast<size_t>(s) * stride + kPrefetchBytes;
+        for (size_t b = 0; b < kInt4PieceBytes; b += 64) V::Prefetch(ahead + b);
+      }
+      DUO_UNROLL for (int half = 0; half < 2; ++half) {
+        DUO_UNROLL for (int l = 0; l < kVectors; ++l) {
+          F sums[kN];
+          G::template Groups<kN>(w + 256 * half + 4 * V::kLanes * l, stride, *x, half, sums);
+          DUO_UNROLL for (int s = 0; s < kN; ++s) {
+            const char* scales = w + static_cast<size_t>(s) * stride + 512 + 32 * half + 2 * V::kLanes * l;
+            total[s][l] = V::Fma(V::LoadBf16(scales), sums[s], total[s][l]);
           }
         }
       }
-      alignas(64) float sums[16];
-      for (int l = 0; l < 16 / V::kLanes; ++l) V::Store(sums + l * V::kLanes, total[l]);
-      StoreOutputs(p, row, sums);
+    }
+    DUO_UNROLL for (int s = 0; s < kN; ++s) {
+      alignas(64) float sums[kInt4Rows];
+      DUO_UNROLL for (int l = 0; l < kVectors; ++l) V::Store(sums + l * V::kLanes, total[s][l]);
+      StoreOutputs(p, row + s * rows, sums);
     }
   }
 
+  // Adds the sums of 16 outputs to y.
+  static void StoreOutputs(const Gemv4& p, int64_t row, const float* sums) {
+    for (int64_t i = 0; i < kInt4Rows && row + i < p.row_end; ++i) {
+      float sum = sums[i];
+      if (p.bias != nullptr) sum += p.bias[row + i];
+      p.y[row + i] = p.accumulate != 0 ? p.y[row + i] + sum : sum;
+    }
+  }
+
+  // Streams of memory as in gemv_loop.h.
+  static void Run(const Gemv4& p) {
+    constexpr int kStreams = G::kStreams;
+    const int64_t n_blocks = (p.row_end - p.row_begin + kInt4Rows - 1) / kInt4Rows, per_stream = n_blocks / kStreams;
+    for (int64_t b = 0; b < per_stream; ++b) {
+      Blocks<kStreams>(p, p.row_begin + kInt4Rows * b, kInt4Rows * per_stream);
+    }
+    for (int64_t b = kStreams * per_stream; b < n_blocks; ++b) Blocks<1>(p, p.row_begin + kInt4Rows * b, 0);
+  }
+
+  static constexpr Gemv4Kernels Kernels() { return {.prepare = G::Prepare, .run = Run}; }
+};
+
+// Row 0..15 of a block as floats: see DenseKernels::unpack4.
+template <class V>
+struct Unpack4Loop {
+  using F = typename V::F;
+
   static void Unpack(const uint8_t* block, int64_t row, int64_t first, int64_t n, float* out) {
-    const uint8_t* piece = block + static_cast<size_t>(first / kPieceInputs) * kPieceBytes;
+    const uint8_t* piece = block + static_cast<size_t>(first / kInt4Inputs) * kInt4PieceBytes;
     const F eight = V::Set(8.0f);
     for (int64_t at = 0; at < n; at += 32) {
       const int64_t half = at / 32 % 2;
@@ -99,7 +194,7 @@ struct Gemv4Loop {
           V::StorePartial(out + at + i, x, m - i);
         }
       }
-      if (half == 1) piece += kPieceBytes;
+      if (half == 1) piece += kInt4PieceBytes;
     }
   }
 };

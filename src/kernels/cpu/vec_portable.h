@@ -70,7 +70,15 @@ struct VecPortable {
   }
   // kLanes signed bytes as floats.
   DUO_ALWAYS_INLINE F LoadI8(const int8_t* p) {
-    return F{static_cast<float>(p[0]), static_cast<float>(p[1]), static_cast<float>(p[2]), static_cast<float>(p[3])};
+    // Each byte to the top of its lane, and down again with its sign.
+    typedef uint8_t Bytes __attribute__((vector_size(16)));
+    uint32_t four;
+    __builtin_memcpy(&four, p, sizeof four);
+    const Bits word = {four, 0, 0, 0}, zero = {};
+    const Bytes b = __builtin_shufflevector((Bytes)zero, (Bytes)word, 0, 16, 1, 17, 2, 18, 3, 19,  //
+                                            4, 20, 5, 21, 6, 22, 7, 23);
+    const Halves h = __builtin_shufflevector((Halves)zero, (Halves)b, 0, 8, 1, 9, 2, 10, 3, 11);
+    return __builtin_convertvector((Ints)h >> 24, F);
   }
   // Signed 32-bit integers as floats.
   DUO_ALWAYS_INLINE F FromInts(Bits x) { return __builtin_convertvector((Ints)x, F); }
