@@ -65,6 +65,74 @@ class QuantizeTest(CliTest):
         self.assertIn("48213", text)
         self.fails(2, ["--compute", "int8 weights"], "generate", "--model", "demo", "--compute", "int8", "--prompt", "x")
 
+    def model_with_outliers(self):
+        """The demo model, the same to the last bit, but with large channels in front of all four kinds of matrices."""
+        model = self.dir / "outliers"
+        shutil.copytree(MODEL, model)
+        path = next(model.glob("*.safetensors"))
+        data = bytearray(path.read_bytes())
+        (n,) = struct.unpack("<Q", data[:8])
+        tensors = json.loads(data[8 : 8 + n])
+
+        def scale(name, rows, columns, power):
+            of = tensors[f"model.layers.1.{name}.weight"]
+            width = of["shape"][-1]
+            begin = 8 + n + of["data_offsets"][0]
+            for row in rows if rows is not None else range(of["shape"][0]):
+                for column in columns if columns is not None else range(width):
+                    at = begin + 2 * (row * width + column)
+                    (bits,) = struct.unpack("<H", data[at : at + 2])
+                    if bits & 0x7F80:  # not zero
+                        data[at : at + 2] = struct.pack("<H", bits + (power << 7))
+
+        for norm, matrices in [("input_layernorm", ["q", "k", "v"]), ("post_attention_layernorm", ["gate", "up"])]:
+            scale(norm, [0], [5, 77], 7)
+            for matrix in matrices:
+                scale(f"{'self_attn' if norm.startswith('input') else 'mlp'}.{matrix}_proj", None, [5, 77], -7)
+        scale("mlp.up_proj", [9], None, 7)
+        scale("mlp.down_proj", None, [9], -7)
+        scale("self_attn.v_proj", [33], None, 7)  # of KV head 1, which q heads 2 and 3 read
+        scale("self_attn.o_proj", None, [2 * 32 + 1, 3 * 32 + 1], -7)
+        path.write_bytes(data)
+        return model
+
+    def test_smoothing_takes_outliers_out_of_activations(self):
+        model = self.model_with_outliers()
+        self.assertEqual(self.logits("--model", model), self.logits("--model", "demo"), "bit for bit")
+        full = self.dir / "full.safetensors"
+        short = ("--context", 512, "--windows", 1)
+        self.ok("eval", "perplexity", "--model", model, *short, "--full-logits", full)
+        divergence = {}
+        for name, args in [("plain", []), ("smooth", ["--smooth", "builtin", "--smooth-tokens", 700])]:
+            out = self.dir / name
+            report = self.ok("quantize", "--model", model, "--weights", "int8", "--out", out, "--json", *args).json()
+            rows = {(row["layer"], row["input"]): row for row in report["activations"]}
+            self.assertEqual(len(rows), 4 * 4 if args else 0)
+            for row in [rows[1, name] for name in ("q, k, v", "o", "gate, up", "down")] if args else []:
+                self.assertGreater(row["channels"], 50, row)
+                self.assertLess(row["smoothed_channels"], row["channels"] / 5, row)
+                self.assertGreater(row["outlier"], rows[2, row["input"]]["outlier"] if row["input"] != "down" else 50)
+            config = json.loads((out / "config.json").read_text())["quantization_config"]
+            self.assertEqual(config.get("smoothing_alpha"), 0.5 if args else None)
+            scored = self.ok("eval", "perplexity", "--model", out, "--compute", "int8", *short, "--against", full,
+                             "--json").json()  # fmt: skip
+            divergence[name] = scored["duo"]["kld"]
+        self.assertLess(divergence["smooth"], divergence["plain"] / 20, divergence)
+        norm = header(self.dir / "smooth" / "model.safetensors")["model.layers.1.input_layernorm.weight"]
+        self.assertEqual(norm["dtype"], "F32")
+
+    def test_smoothing_refuses(self):
+        args = ("quantize", "--model", "demo", "--out", self.dir / "x", "--weights")
+        self.fails(2, ["--smooth", "int8"], *args, "int4", "--smooth", "builtin")
+        self.fails(1, ["--smooth", "/nowhere"], *args, "int8", "--smooth", "/nowhere")
+        self.fails(2, ["--smooth-alpha"], *args, "int8", "--smooth", "builtin", "--smooth-alpha", "1.5")
+        self.assertFalse((self.dir / "x").exists())
+
+    def test_int4_weights_warn(self):
+        args = ("generate", "--model", "demo", "--prompt", "x", "--max-tokens", 1, "--weights")
+        self.assertIn("warning: with int4 weights", self.ok(*args, "int4").err)
+        self.assertNotIn("warning", self.ok(*args, "int8").err)
+
     def test_the_table(self):
         run = self.ok("quantize", "--model", "demo", "--weights", "int4", "--out", self.dir / "x")
         self.assertIn("29 matrices", run.out)

@@ -105,6 +105,7 @@ void PrintStatistics(const GenerateResult& result, const Session& session, int64
 Status Run(const GenerateCommand& command) {
   DUO_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(command.common));
   NoteCertificate(loaded);
+  NoteMeasuredLoss(loaded);
   DUO_ASSIGN_OR_RETURN(const std::optional<Tokenizer> tokenizer, OpenTokenizer(command, loaded));
   DUO_ASSIGN_OR_RETURN(const std::vector<int32_t> prompt, PromptIds(command, loaded, tokenizer));
   DUO_ASSIGN_OR_RETURN(Session session, Session::Create(loaded.model, loaded.session));

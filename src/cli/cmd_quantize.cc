@@ -15,6 +15,11 @@
 #include "cli/flags.h"
 #include "cli/json_output.h"
 #include "cli/terminal.h"
+#include "duo/backend.h"
+#include "duo/model.h"
+#include "duo/tokenizer.h"
+#include "eval/text_source.h"
+#include "identify/linear_inputs.h"
 #include "model/quantize_checkpoint.h"
 
 namespace duo::cli {
@@ -26,12 +31,57 @@ struct QuantizeCommand {
   std::string model;
   std::string out;
   WeightType weights = WeightType::kInt8;
+  std::string smooth;  // a text to calibrate on; empty = no smoothing
+  double alpha = 0.5;
+  int64_t n_tokens = 2048;
   int threads = 0;
   bool json = false;
   bool progress = false;
 };
 
-Json ToJson(const QuantizeCommand& command, const QuantizeReport& report, double seconds) {
+/// The outliers of what a layer's matrices are given.
+struct InputReport {
+  int layer = 0;
+  const char* input = "";
+  double outlier = 0;            // largest magnitude over the root mean square
+  double channels = 0;           // largest channel's magnitude over the middle one's
+  double smoothed_channels = 0;  // and behind smoothing
+};
+
+double LargestOverMiddle(std::vector<float> channels) {
+  if (channels.empty()) return 0;
+  const auto middle = channels.begin() + static_cast<std::ptrdiff_t>(channels.size() / 2);
+  std::nth_element(channels.begin(), middle, channels.end());
+  return *middle > 0 ? static_cast<double>(*std::max_element(middle, channels.end()) / *middle) : 0;
+}
+
+std::vector<InputReport> ReportInputs(const std::vector<LayerInputs>& layers, const QuantizeReport& report) {
+  static constexpr const char* kNames[] = {"q, k, v", "o", "gate, up", "down"};
+  std::vector<InputReport> inputs;
+  for (size_t l = 0; l < layers.size(); ++l) {
+    for (size_t i = 0; i < kLinearInputs; ++i) {
+      const InputMagnitudes& of = layers[l].of[i];
+      const Smoothing::Layer& s = report.factors[l];
+      const std::vector<float>* factors[] = {&s.attention, &s.output, &s.mlp, &s.down};
+      std::vector<float> smoothed = of.most;
+      for (size_t c = 0; c < smoothed.size(); ++c) smoothed[c] /= (*factors[i])[c];
+      inputs.push_back({static_cast<int>(l), kNames[i], of.outlier(), LargestOverMiddle(of.most),
+                        LargestOverMiddle(std::move(smoothed))});
+    }
+  }
+  return inputs;
+}
+
+Json ToJson(const QuantizeCommand& command, const QuantizeReport& report, const std::vector<InputReport>& inputs,
+            double seconds) {
+  Json activations = Json::array();
+  for (const InputReport& row : inputs) {
+    activations.push_back({{"layer", row.layer},
+                           {"input", row.input},
+                           {"outlier", row.outlier},
+                           {"channels", row.channels},
+                           {"smoothed_channels", row.smoothed_channels}});
+  }
   Json matrices = Json::array();
   for (const MatrixReport& m : report.matrices) {
     matrices.push_back(
@@ -42,10 +92,26 @@ Json ToJson(const QuantizeCommand& command, const QuantizeReport& report, double
           {"bytes_before", report.bytes_before},
           {"bytes_after", report.bytes_after},
           {"seconds", seconds},
-          {"matrices", std::move(matrices)}};
+          {"matrices", std::move(matrices)},
+          {"activations", std::move(activations)}};
 }
 
-std::string ToText(const QuantizeCommand& command, const QuantizeReport& report, double seconds) {
+std::string InputsText(std::vector<InputReport> inputs) {
+  std::stable_sort(inputs.begin(), inputs.end(),
+                   [](const InputReport& a, const InputReport& b) { return a.outlier > b.outlier; });
+  std::string text =
+      "\nactivations with the largest outliers (outlier: largest value over the root mean square; channels:\n"
+      "largest channel over the middle one, and behind smoothing):\n";
+  for (size_t i = 0; i < std::min(kShownMatrices, inputs.size()); ++i) {
+    const InputReport& row = inputs[i];
+    text += fmt::format("  layer {:<3} {:<9} outlier {:7.1f}  channels {:7.1f} -> {:.1f}\n", row.layer, row.input,
+                        row.outlier, row.channels, row.smoothed_channels);
+  }
+  return text;
+}
+
+std::string ToText(const QuantizeCommand& command, const QuantizeReport& report, const std::vector<InputReport>& inputs,
+                   double seconds) {
   std::vector<MatrixReport> worst = report.matrices;
   std::stable_sort(worst.begin(), worst.end(),
                    [](const MatrixReport& a, const MatrixReport& b) { return a.error > b.error; });
@@ -59,7 +125,25 @@ std::string ToText(const QuantizeCommand& command, const QuantizeReport& report,
     text += fmt::format("  {:<44} {:<4}  error {:5.2f} %  outlier {:6.1f}\n", worst[i].name,
                         WeightTypeName(worst[i].type), 100 * worst[i].error, worst[i].outlier);
   }
+  if (!inputs.empty()) text += InputsText(inputs);
   return text;
+}
+
+/// What the plain model's matrices are given on the text.
+Result<std::vector<LayerInputs>> Calibrate(const QuantizeCommand& command, const std::string& dir, int threads,
+                                           const ProgressCallback& progress) {
+  Result<TextSource> text = TextSource::Open(command.smooth);
+  if (!text.ok()) return text.status().Annotate("--smooth");
+  DUO_ASSIGN_OR_RETURN(const BackendPtr backend, CreateBackend({.n_threads = threads}));
+  DUO_ASSIGN_OR_RETURN(const Model model, Model::Open(dir, backend.get()));
+  DUO_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Open(dir));
+  if (model.config().weights != WeightType::kNative) return std::vector<LayerInputs>{};  // refused below
+  int64_t n = command.n_tokens;
+  if (model.config().trained_context > 0) n = std::min(n, model.config().trained_context);
+  DUO_ASSIGN_OR_RETURN(const std::string sample, text->Take(n, 0, tokenizer));
+  std::vector<int32_t> ids = tokenizer.Encode(sample);
+  ids.resize(std::min(ids.size(), static_cast<size_t>(n)));
+  return MeasureLinearInputs(model, ids, {}, progress);
 }
 
 Status Run(const QuantizeCommand& command) {
@@ -67,12 +151,31 @@ Status Run(const QuantizeCommand& command) {
   const int threads = command.threads > 0 ? command.threads : AvailableThreads();
   const auto begin = Clock::now();
   ProgressBar bar(ShowProgress(command.progress));
-  Result<QuantizeReport> report = QuantizeCheckpoint(dir, command.weights, command.out, threads, bar.Callback());
+  Smoothing smoothing;
+  std::vector<LayerInputs> layers;
+  if (!command.smooth.empty() && command.weights != WeightType::kInt8) {
+    return Status(StatusCode::kInvalidArgument,
+                  "--smooth: is for int8 weights and --compute int8; int4 weights lose by it (docs/quality.md)");
+  }
+  if (!command.smooth.empty()) {
+    smoothing.alpha = command.alpha;
+    DUO_ASSIGN_OR_RETURN(layers, Calibrate(command, dir, threads, bar.Callback()));
+    for (const LayerInputs& layer : layers) {
+      const auto most = [&](LinearInput input) { return layer.of[static_cast<size_t>(input)].most; };
+      smoothing.layers.push_back({.attention = most(LinearInput::kAttention),
+                                  .output = most(LinearInput::kOutput),
+                                  .mlp = most(LinearInput::kMlp),
+                                  .down = most(LinearInput::kDown)});
+    }
+  }
+  Result<QuantizeReport> report =
+      QuantizeCheckpoint(dir, command.weights, smoothing, command.out, threads, bar.Callback());
   bar.Finish();
   if (!report.ok()) return report.status();
   const double seconds = SecondsSince(begin);
-  if (command.json) return PrintJson(ToJson(command, *report, seconds));
-  return WriteOut(ToText(command, *report, seconds));
+  const std::vector<InputReport> inputs = ReportInputs(layers, *report);
+  if (command.json) return PrintJson(ToJson(command, *report, inputs, seconds));
+  return WriteOut(ToText(command, *report, inputs, seconds));
 }
 
 }  // namespace
@@ -90,13 +193,24 @@ void AddQuantize(CLI::App* app, VerbFunction* run) {
             "int8: a scale per output; int4: a scale per 32 inputs, embedding and output matrix int8")
       ->required();
   AddText(verb, "--out", &command->out, "a directory", "where the new checkpoint goes")->type_name("DIR")->required();
+  AddText(verb, "--smooth", &command->smooth, "a text",
+          "for --compute int8: scale channels with outliers down and their weights up, as they are on this text "
+          "(SmoothQuant): a text file, a folder of them, or builtin")
+      ->type_name("FILE");
+  AddReal(verb, "--smooth-alpha", {0, 1}, &command->alpha,
+          "how much of the outliers goes into the weights, with --smooth")
+      ->default_str("0.5");
+  AddInt(verb, "--smooth-tokens", {1, 1 << 20}, &command->n_tokens, "tokens of the text that are run, with --smooth")
+      ->default_str(std::to_string(command->n_tokens));
   AddInt(verb, "--threads", {1, 1024}, &command->threads, "CPU threads (default: all cores of this process)");
   verb->add_flag("--json", command->json, "print one JSON value on stdout and nothing else there");
   verb->add_flag("--progress", command->progress, "show progress on stderr even when it is no terminal");
   verb->footer(
       "Example:\n"
       "  duo quantize --model ~/models/Llama-3.1-8B --weights int4 --out ~/models/Llama-3.1-8B-int4\n"
-      "  duo generate --model ~/models/Llama-3.1-8B-int4 --kv-type int4 --prompt-file book.txt");
+      "  duo generate --model ~/models/Llama-3.1-8B-int4 --kv-type int4 --prompt-file book.txt\n"
+      "  duo quantize --model ~/models/Llama-3.1-8B --weights int8 --smooth book.txt --out ~/models/Llama-3.1-8B-int8\n"
+      "  duo generate --model ~/models/Llama-3.1-8B-int8 --compute int8 --prompt-file book.txt");
   verb->callback([command, run] { *run = [command] { return Run(*command); }; });
 }
 

@@ -64,6 +64,9 @@ struct LoadedModel {
 /// kInvalidArgument names the flag.
 Result<LoadedModel> LoadModel(const CommonOptions& options);
 
+/// One line on stderr when the loaded types of weights did badly where they were measured (docs/quality.md).
+void NoteMeasuredLoss(const LoadedModel& loaded);
+
 /// One line on stderr: what the certificate beside the pattern says, or that it is not about this model or choice.
 void NoteCertificate(const LoadedModel& loaded);
 

@@ -70,6 +70,7 @@ Result<std::unique_ptr<Conversation>> Conversation::Open(const CommonOptions& co
                                                          const ConversationOptions& options) {
   DUO_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(common));
   NoteCertificate(loaded);
+  NoteMeasuredLoss(loaded);
   DUO_ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::Open(loaded.dir));
   const Result<ChatTemplate> style = ChatTemplate::Recognise(tokenizer);
   if (!style.ok()) return style.status().Annotate(loaded.dir);

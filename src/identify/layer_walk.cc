@@ -53,9 +53,15 @@ Status LayerWalk::Run(std::span<const int32_t> ids, const LayerLooks& looks) {
   DUO_RETURN_IF_ERROR(cache_.Begin(n));
   transformer_->Embed(ids, cache_.len(), &act_);
   auto* lse = reinterpret_cast<float*>(lse_->data());
+  const auto input = [&](int layer, LinearInput which, const float* x, int64_t dim) {
+    if (!looks.linear_input) return OkStatus();
+    return looks.linear_input({.layer = layer, .input = which, .x = x, .n = n, .dim = dim});
+  };
+  const int64_t q_width = static_cast<int64_t>(config_->n_heads) * config_->head_dim;
   for (int layer = 0; layer < config_->n_layers; ++layer) {
     LayerView view{.layer = layer, .pos = cache_.len(), .n = n, .q = act_.q, .k = act_.k, .v = act_.v};
     DUO_RETURN_IF_ERROR(transformer_->Project(layer, n, &act_));
+    DUO_RETURN_IF_ERROR(input(layer, LinearInput::kAttention, act_.normed, config_->hidden_size));
     transformer_->NormHeads(layer, n, &act_);
     if (looks.before_rope) DUO_RETURN_IF_ERROR(looks.before_rope(view));
     transformer_->Rotate(n, &act_);
@@ -63,8 +69,11 @@ Status LayerWalk::Run(std::span<const int32_t> ids, const LayerLooks& looks) {
     view.lse = lse;
     if (looks.after_attention) DUO_RETURN_IF_ERROR(looks.after_attention(view));
     DUO_RETURN_IF_ERROR(transformer_->AddAttended(layer, n, &act_));
+    DUO_RETURN_IF_ERROR(input(layer, LinearInput::kOutput, act_.attended, q_width));
     DUO_RETURN_IF_ERROR(transformer_->Widen(layer, n, &act_));
+    DUO_RETURN_IF_ERROR(input(layer, LinearInput::kMlp, act_.normed, config_->hidden_size));
     DUO_RETURN_IF_ERROR(transformer_->AddMlp(layer, n, &act_));
+    DUO_RETURN_IF_ERROR(input(layer, LinearInput::kDown, act_.gate, config_->intermediate_size));
   }
   cache_.Advance(n);
   return OkStatus();

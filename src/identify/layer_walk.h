@@ -1,5 +1,5 @@
 // The engine's forward pass over a growing context, with a look at every layer: what training-free scores are read
-// from.
+// from, and what the matrices are multiplied with.
 #pragma once
 
 #include <cstdint>
@@ -31,9 +31,23 @@ struct LayerView {
   const float* lse = nullptr;  // [n, n_heads] log of the sum of exp(score) over all keys, behind attention
 };
 
+/// What is multiplied with matrices, as they come in a layer: q, k and v; o; gate and up; down.
+enum class LinearInput : uint8_t { kAttention, kOutput, kMlp, kDown };
+constexpr int kLinearInputs = 4;
+
+/// n tokens of one of them. Valid during the call.
+struct LinearInputView {
+  int layer = 0;
+  LinearInput input = LinearInput::kAttention;
+  const float* x = nullptr;  // [n, dim]
+  int64_t n = 0;
+  int64_t dim = 0;
+};
+
 struct LayerLooks {
-  std::function<Status(const LayerView&)> before_rope;      // q and k after their norms, before RoPE; no lse yet
-  std::function<Status(const LayerView&)> after_attention;  // rotated; this chunk's keys are in the cache
+  std::function<Status(const LayerView&)> before_rope;         // q and k after their norms, before RoPE; no lse yet
+  std::function<Status(const LayerView&)> after_attention;     // rotated; this chunk's keys are in the cache
+  std::function<Status(const LinearInputView&)> linear_input;  // behind the products
 };
 
 /// Full attention over one sequence. Not thread safe; the model must outlive it.

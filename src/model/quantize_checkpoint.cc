@@ -24,6 +24,8 @@ namespace duo {
 namespace {
 
 constexpr size_t kMostFileBytes = size_t{512} << 20;  // of a tokenizer.json or the like
+// Of smoothing factors: no norm leaves the range of floats.
+constexpr double kMostPower = 30;
 constexpr const char* kCompanions[] = {"generation_config.json", "tokenizer.json",      "tokenizer.model",
                                        "tokenizer_config.json",  "chat_template.jinja", "special_tokens_map.json"};
 
@@ -81,6 +83,42 @@ class Maker {
   Maker(const Checkpoint& file, WeightType type, int n_threads, const ProgressCallback& progress)
       : file_(file), type_(type), n_threads_(n_threads), progress_(progress) {}
 
+  /// To be called before Tensors.
+  Status Smooth(const HfConfig& config, const Smoothing& smoothing, QuantizeReport* report) {
+    const auto group = static_cast<size_t>(config.n_heads / config.n_kv_heads);
+    const auto head_dim = static_cast<size_t>(config.head_dim);
+    for (size_t layer = 0; layer < smoothing.layers.size(); ++layer) {
+      const std::string prefix = "model.layers." + std::to_string(layer) + ".";
+      const std::string attn = prefix + "self_attn.", mlp = prefix + "mlp.";
+      const Smoothing::Layer& inputs = smoothing.layers[layer];
+      Smoothing::Layer s;
+      DUO_ASSIGN_OR_RETURN(s.attention,
+                           Factors(inputs.attention, smoothing.alpha,
+                                   {attn + "q_proj.weight", attn + "k_proj.weight", attn + "v_proj.weight"}));
+      divisors_[prefix + "input_layernorm.weight"] = s.attention;
+      DUO_ASSIGN_OR_RETURN(s.mlp,
+                           Factors(inputs.mlp, smoothing.alpha, {mlp + "gate_proj.weight", mlp + "up_proj.weight"}));
+      divisors_[prefix + "post_attention_layernorm.weight"] = s.mlp;
+      DUO_ASSIGN_OR_RETURN(s.down, Factors(inputs.down, smoothing.alpha, {mlp + "down_proj.weight"}));
+      divisors_[mlp + "up_proj.weight"] = divisors_[mlp + "up_proj.bias"] = s.down;
+      DUO_ASSIGN_OR_RETURN(s.output, Factors(inputs.output, smoothing.alpha, {attn + "o_proj.weight"}));
+      std::vector<float> of_v(s.output.size() / group);
+      for (size_t i = 0; i < of_v.size(); ++i) {
+        const size_t first = i / head_dim * group * head_dim + i % head_dim;
+        float& largest = of_v[i];
+        for (size_t h = 0; h < group; ++h) largest = std::max(largest, s.output[first + h * head_dim]);
+        for (size_t h = 0; h < group; ++h) s.output[first + h * head_dim] = largest;
+      }
+      divisors_[attn + "v_proj.weight"] = divisors_[attn + "v_proj.bias"] = of_v;
+      for (const char* name : {"q_proj.weight", "k_proj.weight", "v_proj.weight"}) factors_[attn + name] = s.attention;
+      for (const char* name : {"gate_proj.weight", "up_proj.weight"}) factors_[mlp + name] = s.mlp;
+      factors_[attn + "o_proj.weight"] = s.output;
+      factors_[mlp + "down_proj.weight"] = s.down;
+      report->factors.push_back(std::move(s));
+    }
+    return OkStatus();
+  }
+
   /// The new tensors; their data is made when they are written.
   Result<std::vector<safetensors::Tensor>> Tensors(QuantizeReport* report) {
     report_ = report;
@@ -90,8 +128,9 @@ class Maker {
       report->bytes_before += view.bytes();
       const WeightType type = TypeOf(name, type_);
       if (type == WeightType::kNative) {
-        tensors.push_back(safetensors::Tensor::From(name, view));
-        report->bytes_after += view.bytes();
+        const bool smoothed = divisors_.contains(name);
+        tensors.push_back(smoothed ? Divided(name, view) : safetensors::Tensor::From(name, view));
+        report->bytes_after += smoothed ? static_cast<uint64_t>(view.shape[0]) * sizeof(float) : view.bytes();
         continue;
       }
       ++n_matrices_;
@@ -113,7 +152,7 @@ class Maker {
         // Odd sizes are written behind their scales: those are made twice.
         if (scales_[name].bytes() == 0) {
           DUO_ASSIGN_OR_RETURN(QuantizedMatrix made,
-                               QuantizeMatrix(plain.n_out, plain.n_in, RowsOf(plain), type, n_threads_));
+                               QuantizeMatrix(plain.n_out, plain.n_in, Rows(name, plain), type, n_threads_));
           return std::move(made.scales);
         }
         return std::move(scales_[name]);
@@ -125,8 +164,66 @@ class Maker {
   }
 
  private:
+  /// Powers of two: those of a group of matrices with the same input.
+  Result<std::vector<float>> Factors(const std::vector<float>& inputs, double alpha,
+                                     const std::vector<std::string>& matrices) const {
+    std::vector<float> weights(inputs.size(), 0.0f);
+    std::mutex mutex;
+    for (const std::string& matrix : matrices) {
+      DUO_ASSIGN_OR_RETURN(const TensorView view, file_.Get(matrix));
+      if (view.rank != 2 || view.shape[1] != static_cast<int64_t>(inputs.size())) {
+        return Status(StatusCode::kInternal, matrix + ": smoothing has other inputs than the matrix");
+      }
+      const MatrixRows row_of =
+          RowsOf({.data = view.data, .dtype = view.dtype, .n_out = view.shape[0], .n_in = view.shape[1]});
+      ParallelBlocks(n_threads_, view.shape[0], 64, [&](int64_t begin, int64_t end) {
+        std::vector<float> row(inputs.size()), most(inputs.size(), 0.0f);
+        for (int64_t r = begin; r < end; ++r) {
+          row_of(r, row.data());
+          for (size_t i = 0; i < row.size(); ++i) most[i] = std::max(most[i], std::fabs(row[i]));
+        }
+        const std::lock_guard lock(mutex);
+        for (size_t i = 0; i < most.size(); ++i) weights[i] = std::max(weights[i], most[i]);
+      });
+    }
+    std::vector<float> factors(inputs.size(), 1.0f);
+    for (size_t i = 0; i < factors.size(); ++i) {
+      const double x = inputs[i], w = weights[i];
+      if (!(x > 0 && w > 0 && std::isfinite(x) && std::isfinite(w))) continue;  // nothing to balance
+      const double power = std::round(alpha * std::log2(x) - (1 - alpha) * std::log2(w));
+      factors[i] = static_cast<float>(std::exp2(std::clamp(power, -kMostPower, kMostPower)));
+    }
+    return factors;
+  }
+
+  MatrixRows Rows(const std::string& name, const MatrixView& plain) const {
+    MatrixRows rows = RowsOf(plain);
+    const auto found = factors_.find(name);
+    if (found == factors_.end()) return rows;
+    const auto of_rows = divisors_.find(name);
+    const float* divisors = of_rows == divisors_.end() ? nullptr : of_rows->second.data();
+    return [rows = std::move(rows), &factors = found->second, divisors](int64_t row, float* out) {
+      rows(row, out);
+      const float divisor = divisors == nullptr ? 1.0f : divisors[row];
+      for (size_t i = 0; i < factors.size(); ++i) out[i] *= factors[i] / divisor;
+    };
+  }
+
+  /// A norm or a bias.
+  safetensors::Tensor Divided(const std::string& name, const TensorView& view) const {
+    safetensors::Tensor tensor = {name, safetensors::Type::kF32, {view.shape[0]}, nullptr, {}};
+    tensor.make = [view, &divisors = divisors_.at(name)]() -> Result<Buffer> {
+      DUO_ASSIGN_OR_RETURN(Buffer values, Buffer::Allocate(divisors.size() * sizeof(float)));
+      const auto n = static_cast<int64_t>(divisors.size());
+      RowsOf({.data = view.data, .dtype = view.dtype, .n_out = 1, .n_in = n})(0, values.as<float>());
+      for (size_t i = 0; i < divisors.size(); ++i) values.as<float>()[i] /= divisors[i];
+      return values;
+    };
+    return tensor;
+  }
+
   Result<QuantizedMatrix> Make(const std::string& name, const MatrixView& plain, WeightType type) {
-    const MatrixRows rows = RowsOf(plain);
+    const MatrixRows rows = Rows(name, plain);
     DUO_ASSIGN_OR_RETURN(QuantizedMatrix made, QuantizeMatrix(plain.n_out, plain.n_in, rows, type, n_threads_));
     report_->matrices.push_back(Compare(name, made, rows, n_threads_));
     if (!std::isfinite(report_->matrices.back().error)) {
@@ -148,6 +245,8 @@ class Maker {
   QuantizeReport* report_ = nullptr;
   int64_t n_matrices_ = 0;
   std::map<std::string, Buffer> scales_;
+  std::map<std::string, std::vector<float>> factors_;   // of smoothed matrices' columns
+  std::map<std::string, std::vector<float>> divisors_;  // of smoothed norms, biases and matrices' rows
   Clock::time_point begin_ = Clock::now();
 };
 
@@ -166,17 +265,18 @@ Status CheckOut(const std::string& dir, const std::string& out) {
   return OkStatus();
 }
 
-Status WriteConfig(const std::string& dir, WeightType type, const std::string& out) {
+Status WriteConfig(const std::string& dir, WeightType type, const Smoothing& smoothing, const std::string& out) {
   DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(dir + "/config.json", kMostFileBytes));
   DUO_ASSIGN_OR_RETURN(Json config, ParseJson(text, dir + "/config.json"));
   config["quantization_config"] = {{"quant_method", "duo"}, {"version", 1}, {"weights", WeightTypeName(type)}};
+  if (!smoothing.layers.empty()) config["quantization_config"]["smoothing_alpha"] = smoothing.alpha;
   return WriteFileAtomic(out + "/config.json", JsonText(config, 2) + "\n");
 }
 
 }  // namespace
 
-Result<QuantizeReport> QuantizeCheckpoint(const std::string& dir, WeightType type, const std::string& out,
-                                          int n_threads, const ProgressCallback& progress) {
+Result<QuantizeReport> QuantizeCheckpoint(const std::string& dir, WeightType type, const Smoothing& smoothing,
+                                          const std::string& out, int n_threads, const ProgressCallback& progress) {
   DUO_ASSIGN_OR_RETURN(const HfConfig config, LoadHfConfig(dir));
   if (config.weights != WeightType::kNative) {
     return Status(StatusCode::kInvalidArgument, dir + ": its weights are " + WeightTypeName(config.weights) +
@@ -186,6 +286,7 @@ Result<QuantizeReport> QuantizeCheckpoint(const std::string& dir, WeightType typ
   DUO_RETURN_IF_ERROR(CheckOut(dir, out));
   QuantizeReport report;
   Maker maker(file, type, n_threads, progress);
+  DUO_RETURN_IF_ERROR(maker.Smooth(config, smoothing, &report));
   DUO_ASSIGN_OR_RETURN(const std::vector<safetensors::Tensor> tensors, maker.Tensors(&report));
   DUO_RETURN_IF_ERROR(safetensors::WriteSafetensors(out + "/model.safetensors", tensors));
   for (const char* name : kCompanions) {
@@ -193,7 +294,7 @@ Result<QuantizeReport> QuantizeCheckpoint(const std::string& dir, WeightType typ
     DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(dir + "/" + name, kMostFileBytes));
     DUO_RETURN_IF_ERROR(WriteFileAtomic(out + "/" + name, text));
   }
-  DUO_RETURN_IF_ERROR(WriteConfig(dir, type, out));
+  DUO_RETURN_IF_ERROR(WriteConfig(dir, type, smoothing, out));
   return report;
 }
 

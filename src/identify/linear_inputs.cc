@@ -1,0 +1,58 @@
+#include "identify/linear_inputs.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "backend/backend.h"
+#include "base/cancelled.h"
+#include "base/clock.h"
+
+namespace duo {
+
+double InputMagnitudes::outlier() const {
+  const float largest = most.empty() ? 0.0f : *std::max_element(most.begin(), most.end());
+  return rms > 0 ? static_cast<double>(largest) / rms : 0;
+}
+
+Result<std::vector<LayerInputs>> MeasureLinearInputs(const Model& model, std::span<const int32_t> ids,
+                                                     const WalkOptions& options, const ProgressCallback& progress) {
+  if (ids.empty()) return Status(StatusCode::kInvalidArgument, "the text to calibrate on has no tokens");
+  const auto n_tokens = static_cast<int64_t>(ids.size());
+  DUO_ASSIGN_OR_RETURN(LayerWalk walk, LayerWalk::Create(model, n_tokens, options));
+  std::vector<LayerInputs> layers(static_cast<size_t>(model.config().n_layers));
+  std::vector<float> x;
+  LayerLooks looks;
+  looks.linear_input = [&](const LinearInputView& view) {
+    InputMagnitudes& of = layers[static_cast<size_t>(view.layer)].of[static_cast<size_t>(view.input)];
+    of.most.resize(static_cast<size_t>(view.dim), 0.0f);
+    x.resize(static_cast<size_t>(view.n * view.dim));
+    model.backend()->ToHost(view.x, x.data(), x.size() * sizeof(float));
+    double squares = 0;
+    for (size_t i = 0; i < x.size(); ++i) {
+      float& most = of.most[i % of.most.size()];
+      most = std::max(most, std::fabs(x[i]));
+      squares += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+    }
+    of.rms += squares;  // their mean's root at the end
+    return OkStatus();
+  };
+  const auto begin = Clock::now();
+  for (int64_t done = 0; done < n_tokens;) {
+    const int64_t n = std::min(walk.chunk(), n_tokens - done);
+    DUO_RETURN_IF_ERROR(walk.Run(ids.subspan(static_cast<size_t>(done), static_cast<size_t>(n)), looks));
+    done += n;
+    const bool go_on =
+        !progress ||
+        progress(
+            {.stage = "calibrate", .done = done, .total = n_tokens, .unit = "tokens", .seconds = SecondsSince(begin)});
+    if (!go_on) return Cancelled();
+  }
+  for (LayerInputs& layer : layers) {
+    for (InputMagnitudes& of : layer.of) {
+      of.rms = std::sqrt(of.rms / (static_cast<double>(n_tokens) * static_cast<double>(of.most.size())));
+    }
+  }
+  return layers;
+}
+
+}  // namespace duo
