@@ -66,16 +66,32 @@ class QuantizeTest(CliTest):
         self.fails(2, ["--compute", "int8 weights"], "generate", "--model", "demo", "--compute", "int8", "--prompt", "x")
 
     def model_with_outliers(self):
-        """The demo model, the same to the last bit, but with large channels in front of all four kinds of matrices."""
-        model = self.dir / "outliers"
-        shutil.copytree(MODEL, model)
+        """The demo model with biases, and the same to the last bit with large channels in front of all four kinds of
+        matrices."""
+        plain, model = self.dir / "biased", self.dir / "outliers"
+        shutil.copytree(MODEL, plain)
+        config = json.loads((plain / "config.json").read_text())
+        (plain / "config.json").write_text(json.dumps({**config, "attention_bias": True, "mlp_bias": True}))
+        path = next(plain.glob("*.safetensors"))
+        data = path.read_bytes()
+        (n,) = struct.unpack("<Q", data[:8])
+        tensors, values = json.loads(data[8 : 8 + n]), data[8 + n :]
+        for name in [name for name in tensors if name.endswith("_proj.weight")]:
+            n_out, begin = tensors[name]["shape"][0], len(values)
+            # 0, 1/16, 1/8, -1/16 again and again
+            values += struct.pack(f"<{n_out}H", *([0, 0x3D80, 0x3E00, 0xBD80][i % 4] for i in range(n_out)))
+            offsets = [begin, len(values)]
+            tensors[name.replace("weight", "bias")] = {"dtype": "BF16", "shape": [n_out], "data_offsets": offsets}
+        text = json.dumps(tensors).encode()
+        text += b" " * (-len(text) % 8)
+        n = len(text)
+        path.write_bytes(struct.pack("<Q", n) + text + values)
+        shutil.copytree(plain, model)
         path = next(model.glob("*.safetensors"))
         data = bytearray(path.read_bytes())
-        (n,) = struct.unpack("<Q", data[:8])
-        tensors = json.loads(data[8 : 8 + n])
 
-        def scale(name, rows, columns, power):
-            of = tensors[f"model.layers.1.{name}.weight"]
+        def scale(name, rows, columns, power, what="weight"):
+            of = tensors[f"model.layers.1.{name}.{what}"]
             width = of["shape"][-1]
             begin = 8 + n + of["data_offsets"][0]
             for row in rows if rows is not None else range(of["shape"][0]):
@@ -90,15 +106,18 @@ class QuantizeTest(CliTest):
             for matrix in matrices:
                 scale(f"{'self_attn' if norm.startswith('input') else 'mlp'}.{matrix}_proj", None, [5, 77], -7)
         scale("mlp.up_proj", [9], None, 7)
+        scale("mlp.up_proj", [0], [9], 7, "bias")
         scale("mlp.down_proj", None, [9], -7)
         scale("self_attn.v_proj", [33], None, 7)  # of KV head 1, which q heads 2 and 3 read
+        scale("self_attn.v_proj", [0], [33], 7, "bias")
         scale("self_attn.o_proj", None, [2 * 32 + 1, 3 * 32 + 1], -7)
         path.write_bytes(data)
-        return model
+        return plain, model
 
     def test_smoothing_takes_outliers_out_of_activations(self):
-        model = self.model_with_outliers()
-        self.assertEqual(self.logits("--model", model), self.logits("--model", "demo"), "bit for bit")
+        biased, model = self.model_with_outliers()
+        self.assertEqual(self.logits("--model", model), self.logits("--model", biased), "bit for bit")
+        self.assertNotEqual(self.logits("--model", model), self.logits("--model", "demo"))
         full = self.dir / "full.safetensors"
         short = ("--context", 512, "--windows", 1)
         self.ok("eval", "perplexity", "--model", model, *short, "--full-logits", full)
@@ -118,14 +137,18 @@ class QuantizeTest(CliTest):
                              "--json").json()  # fmt: skip
             divergence[name] = scored["duo"]["kld"]
         self.assertLess(divergence["smooth"], divergence["plain"] / 20, divergence)
-        norm = header(self.dir / "smooth" / "model.safetensors")["model.layers.1.input_layernorm.weight"]
-        self.assertEqual(norm["dtype"], "F32")
+        tensors = header(self.dir / "smooth" / "model.safetensors")
+        for name in ["input_layernorm.weight", "self_attn.v_proj.bias", "mlp.up_proj.bias"]:
+            self.assertEqual(tensors["model.layers.1." + name]["dtype"], "F32")
+        self.assertEqual(tensors["model.layers.1.self_attn.o_proj.bias"]["dtype"], "BF16")
 
     def test_smoothing_refuses(self):
         args = ("quantize", "--model", "demo", "--out", self.dir / "x", "--weights")
         self.fails(2, ["--smooth", "int8"], *args, "int4", "--smooth", "builtin")
         self.fails(1, ["--smooth", "/nowhere"], *args, "int8", "--smooth", "/nowhere")
         self.fails(2, ["--smooth-alpha"], *args, "int8", "--smooth", "builtin", "--smooth-alpha", "1.5")
+        self.fails(2, ["--smooth-alpha: needs --smooth"], *args, "int8", "--smooth-alpha", "0.4")
+        self.fails(2, ["--smooth-tokens: needs --smooth"], *args, "int8", "--smooth-tokens", 100)
         self.assertFalse((self.dir / "x").exists())
 
     def test_int4_weights_warn(self):

@@ -6,6 +6,7 @@
 #include <csignal>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,7 @@
 #include "base/fnv1a.h"
 #include "base/json.h"
 #include "base/mapped_file.h"
+#include "base/memory_info.h"
 #include "base/parallel.h"
 #include "base/rng.h"
 #include "base/temp_dir_for_test.h"
@@ -130,6 +132,23 @@ TEST(File, WritesAtomicallyAndReadsUnderALimit) {
   ASSERT_TRUE(mapped.ok());
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(mapped->data()), mapped->size()), "hello");
   EXPECT_FALSE(MappedFile::Open("/tmp").ok());
+}
+
+TEST(MappedFile, WhatIsForgottenIsNotResidentAndCanBeReadAgain) {
+  const TempDir dir;
+  const std::string path = dir.path() + "/large";
+  constexpr size_t kBytes = size_t{32} << 20;
+  ASSERT_TRUE(WriteFileAtomic(path, std::string(kBytes, 'x')).ok());
+  const auto mapped = MappedFile::Open(path);
+  ASSERT_TRUE(mapped.ok());
+  const auto sum = [&] { return std::accumulate(mapped->data(), mapped->data() + kBytes, uint64_t{0}); };
+  EXPECT_EQ(sum(), kBytes * 'x');
+  const uint64_t resident = CurrentRssBytes();
+  EXPECT_TRUE(mapped->Forget(mapped->data() + 100, kBytes - 200));
+  EXPECT_LT(CurrentRssBytes(), resident - kBytes / 2);
+  EXPECT_EQ(sum(), kBytes * 'x');
+  EXPECT_FALSE(mapped->Forget(mapped->data() + 1, kBytes));
+  EXPECT_FALSE(mapped->Forget(path.data(), 1));
 }
 
 TEST(DirectoryLock, IsHeldOnce) {

@@ -9,6 +9,8 @@
 #include <cstring>
 #include <utility>
 
+#include "base/align.h"
+
 namespace duo {
 
 Result<MappedFile> MappedFile::Open(const std::string& path) {
@@ -36,6 +38,14 @@ Result<MappedFile> MappedFile::Open(const std::string& path) {
   }
   close(fd);
   return file;
+}
+
+bool MappedFile::Forget(const void* from, size_t bytes) const {
+  const auto begin = reinterpret_cast<uintptr_t>(from), file = reinterpret_cast<uintptr_t>(data_);
+  if (data_ == nullptr || begin < file || begin - file > size_ || bytes > size_ - (begin - file)) return false;
+  const uintptr_t first = begin / kPageBytes * kPageBytes;
+  madvise(reinterpret_cast<void*>(first), begin + bytes - first, MADV_DONTNEED);  // a hint: may fail
+  return true;
 }
 
 MappedFile::~MappedFile() {

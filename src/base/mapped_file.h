@@ -25,6 +25,10 @@ class MappedFile {
   const uint8_t* data() const { return data_; }
   size_t size() const { return size_; }
 
+  /// Bytes that will not be read again soon leave this process' resident memory; reading them brings them back. False,
+  /// and nothing is done, when they do not lie in this file.
+  bool Forget(const void* from, size_t bytes) const;
+
  private:
   const uint8_t* data_ = nullptr;
   size_t size_ = 0;

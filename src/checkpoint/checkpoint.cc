@@ -152,6 +152,12 @@ Result<TensorView> Checkpoint::Get(std::string_view name) const {
   return view;
 }
 
+void Checkpoint::Forget(const TensorView& tensor) const {
+  for (const MappedFile& file : files_) {
+    if (file.Forget(tensor.data, tensor.bytes())) return;
+  }
+}
+
 bool Checkpoint::Has(std::string_view name) const { return tensors_.find(name) != tensors_.end(); }
 
 std::vector<std::string> Checkpoint::names() const {

@@ -31,6 +31,9 @@ class Checkpoint {
   /// other than F32, BF16, F16, I8, U8 and for more than 4 dimensions.
   Result<TensorView> Get(std::string_view name) const;
 
+  /// The tensor's bytes leave resident memory until somebody reads them again: for one that is done with.
+  void Forget(const TensorView& tensor) const;
+
   bool Has(std::string_view name) const;
   /// In byte order.
   std::vector<std::string> names() const;

@@ -17,8 +17,8 @@ namespace {
 
 // Modes take turns after this many decode steps; the first step of a turn warms the caches and does not count.
 constexpr int64_t kStepsPerTurn = 8;
-// Before each turn: what the machine's memory gives in the seconds of the turn, on average.
-constexpr int kReadPasses = 3;
+// Before each turn and behind it.
+constexpr int kReadPasses = 2;
 
 /// Smallest value that at least `share` of the samples do not exceed; their median for 0.5 (the mean of the middle
 /// two).
@@ -111,7 +111,7 @@ class WorkCounter {
 /// Milliseconds per token, one entry per sample.
 struct Samples {
   std::vector<double> total, attention, linear;
-  std::vector<double> read_gb_s;  // of the memory, measured before each turn
+  std::vector<double> read_gb_s;  // of the memory, measured beside each turn
 
   void Add(double ms, const BackendTimes& times, double tokens) {
     total.push_back(ms / tokens);
@@ -142,7 +142,7 @@ class DepthRun {
       if (step > 0) decode_.Add(1e3 * SecondsSince(begin), model_->backend()->times(), 1);
       if (Interrupted()) return Cancelled();
     }
-    return OkStatus();
+    return MeasureMemory(&decode_);
   }
 
   Status PrefillOnce(int64_t n, const ProgressCallback& progress) {
@@ -153,7 +153,7 @@ class DepthRun {
     const auto begin = Clock::now();
     DUO_RETURN_IF_ERROR(session_.Prefill(ids, progress));
     prefill_.Add(1e3 * SecondsSince(begin), model_->backend()->times(), static_cast<double>(n));
-    return OkStatus();
+    return MeasureMemory(&prefill_);
   }
 
   /// Appends the row of `test`, and what the memory gave meanwhile, if it was measured.

@@ -4,6 +4,7 @@
 #include <CLI/App.hpp>
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,14 +27,15 @@ namespace duo::cli {
 namespace {
 
 constexpr size_t kShownMatrices = 8;
+constexpr int64_t kSmoothTokens = 2048;
 
 struct QuantizeCommand {
   std::string model;
   std::string out;
   WeightType weights = WeightType::kInt8;
   std::string smooth;  // a text to calibrate on; empty = no smoothing
-  double alpha = 0.5;
-  int64_t n_tokens = 2048;
+  std::optional<double> alpha;
+  std::optional<int64_t> n_tokens;
   int threads = 0;
   bool json = false;
   bool progress = false;
@@ -138,7 +140,7 @@ Result<std::vector<LayerInputs>> Calibrate(const QuantizeCommand& command, const
   DUO_ASSIGN_OR_RETURN(const Model model, Model::Open(dir, backend.get()));
   DUO_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Open(dir));
   if (model.config().weights != WeightType::kNative) return std::vector<LayerInputs>{};  // refused below
-  int64_t n = command.n_tokens;
+  int64_t n = command.n_tokens.value_or(kSmoothTokens);
   if (model.config().trained_context > 0) n = std::min(n, model.config().trained_context);
   DUO_ASSIGN_OR_RETURN(const std::string sample, text->Take(n, 0, tokenizer));
   std::vector<int32_t> ids = tokenizer.Encode(sample);
@@ -157,8 +159,13 @@ Status Run(const QuantizeCommand& command) {
     return Status(StatusCode::kInvalidArgument,
                   "--smooth: is for int8 weights and --compute int8; int4 weights lose by it (docs/quality.md)");
   }
+  if (command.smooth.empty() && (command.alpha || command.n_tokens)) {
+    return Status(StatusCode::kInvalidArgument,
+                  std::string(command.alpha ? "--smooth-alpha" : "--smooth-tokens") + ": needs --smooth");
+  }
+  DUO_RETURN_IF_ERROR(CheckQuantizeOut(dir, command.out));
   if (!command.smooth.empty()) {
-    smoothing.alpha = command.alpha;
+    smoothing.alpha = command.alpha.value_or(smoothing.alpha);
     DUO_ASSIGN_OR_RETURN(layers, Calibrate(command, dir, threads, bar.Callback()));
     for (const LayerInputs& layer : layers) {
       const auto most = [&](LinearInput input) { return layer.of[static_cast<size_t>(input)].most; };
@@ -201,7 +208,7 @@ void AddQuantize(CLI::App* app, VerbFunction* run) {
           "how much of the outliers goes into the weights, with --smooth")
       ->default_str("0.5");
   AddInt(verb, "--smooth-tokens", {1, 1 << 20}, &command->n_tokens, "tokens of the text that are run, with --smooth")
-      ->default_str(std::to_string(command->n_tokens));
+      ->default_str(std::to_string(kSmoothTokens));
   AddInt(verb, "--threads", {1, 1024}, &command->threads, "CPU threads (default: all cores of this process)");
   verb->add_flag("--json", command->json, "print one JSON value on stdout and nothing else there");
   verb->add_flag("--progress", command->progress, "show progress on stderr even when it is no terminal");

@@ -5,18 +5,13 @@
 #include "backend/backend.h"
 #include "engine/session_layout.h"
 #include "model/activations.h"
+#include "model/weights.h"
 
 namespace duo {
 namespace {
 
 constexpr int64_t kMaxChunk = 65536;
 constexpr int64_t kMostTokens = int64_t{1} << 36;
-
-DType MatrixType(const ModelConfig& config) {
-  return config.weights == WeightType::kInt8   ? DType::kI8
-         : config.weights == WeightType::kInt4 ? DType::kU8
-                                               : config.weights_type;
-}
 
 Status BadOption(const char* name, int64_t value, const std::string& expected) {
   return Status(StatusCode::kInvalidArgument,

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "identify/memory_check.h"
+#include "model/weights.h"
 
 namespace duo {
 namespace {
@@ -30,7 +31,7 @@ uint64_t LayerWalk::Bytes(const Model& model, int64_t max_tokens, const WalkOpti
                                            .group = c.group(),
                                            .head_dim = c.head_dim,
                                            .compute = options.compute,
-                                           .weights = c.weights_type});
+                                           .weights = MatrixType(c)});
 }
 
 Result<LayerWalk> LayerWalk::Create(const Model& model, int64_t max_tokens, const WalkOptions& options) {

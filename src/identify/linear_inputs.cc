@@ -28,10 +28,12 @@ Result<std::vector<LayerInputs>> MeasureLinearInputs(const Model& model, std::sp
     x.resize(static_cast<size_t>(view.n * view.dim));
     model.backend()->ToHost(view.x, x.data(), x.size() * sizeof(float));
     double squares = 0;
-    for (size_t i = 0; i < x.size(); ++i) {
-      float& most = of.most[i % of.most.size()];
-      most = std::max(most, std::fabs(x[i]));
-      squares += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+    for (size_t row = 0; row < x.size(); row += of.most.size()) {
+      for (size_t i = 0; i < of.most.size(); ++i) {
+        const float value = x[row + i];
+        of.most[i] = std::max(of.most[i], std::fabs(value));
+        squares += static_cast<double>(value) * static_cast<double>(value);
+      }
     }
     of.rms += squares;  // their mean's root at the end
     return OkStatus();

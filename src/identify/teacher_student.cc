@@ -163,7 +163,7 @@ uint64_t TeacherStudent::Bytes(const Model& model, const TwoStreamOptions& optio
                                                              .group = c.group(),
                                                              .head_dim = c.head_dim,
                                                              .compute = options.compute,
-                                                             .weights = c.weights_type});
+                                                             .weights = MatrixType(c)});
   const IdentifyOps* ops = model.backend()->identify_ops();
   const uint64_t backward = ops == nullptr ? 0
                                            : ops->MaxScratchBytes({.n_tokens = n,
@@ -172,7 +172,7 @@ uint64_t TeacherStudent::Bytes(const Model& model, const TwoStreamOptions& optio
                                                                    .head_dim = c.head_dim,
                                                                    .mask = {streaming.sink, streaming.recent},
                                                                    .compute = options.compute,
-                                                                   .weights = c.weights_type});
+                                                                   .weights = MatrixType(c)});
   return Activations::Bytes(c, n) + floats * sizeof(float) + caches + forward + backward;
 }
 

@@ -17,7 +17,7 @@ namespace duo {
 enum class AttentionMath : uint8_t {
   kF32,   // every product of floats; keys and values are widened first
   kBF16,  // products of bf16 numbers with a bf16 cache, and of integers with a quantised one, where the CPU has them
-          // and a level uses them (avx512_vnni in decode, avx512_bf16 in prefill too)
+          // and a level uses them (avx2 and up in decode, avx512_bf16 in prefill too)
 };
 
 /// One decode step's work for one KV head over contiguous rows of its cache: each K and V row is read once for all

@@ -140,6 +140,38 @@ TEST_P(DecodeAttentionTest, RoundsQueriesWithinTheBound) {
   }
 }
 
+// Integer sums come to the edge of what 32 bits hold: 512 products of the largest codes and queries.
+TEST_P(DecodeAttentionTest, LargestSumsOfProductsFit) {
+  for (const float sign : {1.0f, -1.0f}) {
+    for (const Shape& s : TypesOf({.head_dim = 512, .group = 4, .n_rows = 300})) {
+      SCOPED_TRACE(Describe(s));
+      Rng rng(5);
+      DecodeInputs in(s, 1.0, true, &rng);
+      for (int64_t i = 0; i < in.q.size(); ++i) in.q.Set(i, sign * 0.25f);
+      std::vector<float> row(512, 1.0f);
+      row[7] = 0.0f;
+      for (int64_t r = 0; r < s.n_rows; ++r) in.k.SetRow(r, row.data());
+      State got(s);
+      kernels().decode(Params(s, &in, &got));
+      ExpectStateNear(s, &in, got, RelativeBound(s, s.n_rows, LargestProducts(s, in.q, in.k, 4, s.n_rows), true));
+    }
+  }
+}
+
+TEST_P(DecodeAttentionTest, ANanInAQueryReachesItsOutputAlone) {
+  for (const Shape& s : TypesOf({.head_dim = 80, .group = 5, .n_rows = 100})) {
+    SCOPED_TRACE(Describe(s));
+    Rng rng(6);
+    DecodeInputs in(s, 1.0, true, &rng);
+    in.q.Set(80 * 2 + 79, std::nanf(""));
+    State got(s);
+    kernels().decode(Params(s, &in, &got));
+    for (int g = 0; g < s.group; ++g) {
+      EXPECT_EQ(std::isnan(got.acc.Get(80 * g) / got.sum.Get(g)), g == 2) << "head " << g;
+    }
+  }
+}
+
 TEST_P(DecodeAttentionTest, InPiecesMergesToTheWhole) {
   for (const Shape& s : TypesOf({.head_dim = 80, .group = 5, .n_rows = 333, .shift = 1})) {
     SCOPED_TRACE(Describe(s));

@@ -85,8 +85,11 @@ class Maker {
 
   /// To be called before Tensors.
   Status Smooth(const HfConfig& config, const Smoothing& smoothing, QuantizeReport* report) {
-    const auto group = static_cast<size_t>(config.n_heads / config.n_kv_heads);
-    const auto head_dim = static_cast<size_t>(config.head_dim);
+    const auto group = static_cast<size_t>(config.group()), head_dim = static_cast<size_t>(config.head_dim);
+    const auto n_layers = static_cast<int64_t>(smoothing.layers.size());
+    if (n_layers != 0 && n_layers != config.n_layers) {
+      return OtherShape("smoothing of " + std::to_string(n_layers) + " layers");
+    }
     for (size_t layer = 0; layer < smoothing.layers.size(); ++layer) {
       const std::string prefix = "model.layers." + std::to_string(layer) + ".";
       const std::string attn = prefix + "self_attn.", mlp = prefix + "mlp.";
@@ -102,6 +105,8 @@ class Maker {
       DUO_ASSIGN_OR_RETURN(s.down, Factors(inputs.down, smoothing.alpha, {mlp + "down_proj.weight"}));
       divisors_[mlp + "up_proj.weight"] = divisors_[mlp + "up_proj.bias"] = s.down;
       DUO_ASSIGN_OR_RETURN(s.output, Factors(inputs.output, smoothing.alpha, {attn + "o_proj.weight"}));
+      if (s.output.size() != group * head_dim * static_cast<size_t>(config.n_kv_heads))
+        return OtherShape(attn + "o_proj");
       std::vector<float> of_v(s.output.size() / group);
       for (size_t i = 0; i < of_v.size(); ++i) {
         const size_t first = i / head_dim * group * head_dim + i % head_dim;
@@ -115,6 +120,12 @@ class Maker {
       factors_[attn + "o_proj.weight"] = s.output;
       factors_[mlp + "down_proj.weight"] = s.down;
       report->factors.push_back(std::move(s));
+      const bool go_on = !progress_ || progress_({.stage = "smooth",
+                                                  .done = static_cast<int64_t>(layer) + 1,
+                                                  .total = n_layers,
+                                                  .unit = "layers",
+                                                  .seconds = SecondsSince(begin_)});
+      if (!go_on) return Cancelled();
     }
     return OkStatus();
   }
@@ -129,12 +140,16 @@ class Maker {
       const WeightType type = TypeOf(name, type_);
       if (type == WeightType::kNative) {
         const bool smoothed = divisors_.contains(name);
+        if (smoothed && (view.rank != 1 || !HasDivisors(name, view.shape[0]) || DTypeBytes(view.dtype) < 2)) {
+          return OtherShape(name);
+        }
         tensors.push_back(smoothed ? Divided(name, view) : safetensors::Tensor::From(name, view));
         report->bytes_after += smoothed ? static_cast<uint64_t>(view.shape[0]) * sizeof(float) : view.bytes();
         continue;
       }
       ++n_matrices_;
       const MatrixView plain = {.data = view.data, .dtype = view.dtype, .n_out = view.shape[0], .n_in = view.shape[1]};
+      if (view.rank != 2 || !HasDivisors(name, plain.n_out)) return OtherShape(name);
       const bool int8 = type == WeightType::kInt8;
       safetensors::Tensor codes = {
           name, int8 ? safetensors::Type::kI8 : safetensors::Type::kU8, {plain.n_out, plain.n_in}, nullptr, {}};
@@ -164,6 +179,16 @@ class Maker {
   }
 
  private:
+  Status OtherShape(const std::string& what) const {
+    return Status(StatusCode::kInvalidArgument,
+                  file_.dir() + ": " + what + ": is of another shape than config.json says");
+  }
+  /// Whether they are as many, where there are any.
+  bool HasDivisors(const std::string& name, int64_t n) const {
+    const auto found = divisors_.find(name);
+    return found == divisors_.end() || found->second.size() == static_cast<size_t>(n);
+  }
+
   /// Powers of two: those of a group of matrices with the same input.
   Result<std::vector<float>> Factors(const std::vector<float>& inputs, double alpha,
                                      const std::vector<std::string>& matrices) const {
@@ -172,7 +197,7 @@ class Maker {
     for (const std::string& matrix : matrices) {
       DUO_ASSIGN_OR_RETURN(const TensorView view, file_.Get(matrix));
       if (view.rank != 2 || view.shape[1] != static_cast<int64_t>(inputs.size())) {
-        return Status(StatusCode::kInternal, matrix + ": smoothing has other inputs than the matrix");
+        return OtherShape(matrix);
       }
       const MatrixRows row_of =
           RowsOf({.data = view.data, .dtype = view.dtype, .n_out = view.shape[0], .n_in = view.shape[1]});
@@ -185,6 +210,7 @@ class Maker {
         const std::lock_guard lock(mutex);
         for (size_t i = 0; i < most.size(); ++i) weights[i] = std::max(weights[i], most[i]);
       });
+      file_.Forget(view);
     }
     std::vector<float> factors(inputs.size(), 1.0f);
     for (size_t i = 0; i < factors.size(); ++i) {
@@ -226,6 +252,8 @@ class Maker {
     const MatrixRows rows = Rows(name, plain);
     DUO_ASSIGN_OR_RETURN(QuantizedMatrix made, QuantizeMatrix(plain.n_out, plain.n_in, rows, type, n_threads_));
     report_->matrices.push_back(Compare(name, made, rows, n_threads_));
+    DUO_ASSIGN_OR_RETURN(const TensorView read, file_.Get(name));
+    file_.Forget(read);
     if (!std::isfinite(report_->matrices.back().error)) {
       return Status(StatusCode::kCorrupt, file_.dir() + ": " + name + ": has an infinity or NaN");
     }
@@ -250,7 +278,9 @@ class Maker {
   Clock::time_point begin_ = Clock::now();
 };
 
-Status CheckOut(const std::string& dir, const std::string& out) {
+}  // namespace
+
+Status CheckQuantizeOut(const std::string& dir, const std::string& out) {
   std::error_code error;
   if (std::filesystem::equivalent(dir, out, error)) {
     return Status(StatusCode::kInvalidArgument, out + ": is the model itself; name another directory");
@@ -260,10 +290,10 @@ Status CheckOut(const std::string& dir, const std::string& out) {
       return Status(StatusCode::kInvalidArgument, out + ": has a " + name + " already; name another directory");
     }
   }
-  std::filesystem::create_directories(out, error);
-  if (error) return Status(StatusCode::kIo, out + ": " + error.message());
   return OkStatus();
 }
+
+namespace {
 
 Status WriteConfig(const std::string& dir, WeightType type, const Smoothing& smoothing, const std::string& out) {
   DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(dir + "/config.json", kMostFileBytes));
@@ -283,11 +313,14 @@ Result<QuantizeReport> QuantizeCheckpoint(const std::string& dir, WeightType typ
                                                     " already; quantize what they were made from");
   }
   DUO_ASSIGN_OR_RETURN(const Checkpoint file, Checkpoint::Open(dir));
-  DUO_RETURN_IF_ERROR(CheckOut(dir, out));
+  DUO_RETURN_IF_ERROR(CheckQuantizeOut(dir, out));
   QuantizeReport report;
   Maker maker(file, type, n_threads, progress);
   DUO_RETURN_IF_ERROR(maker.Smooth(config, smoothing, &report));
   DUO_ASSIGN_OR_RETURN(const std::vector<safetensors::Tensor> tensors, maker.Tensors(&report));
+  std::error_code error;
+  std::filesystem::create_directories(out, error);
+  if (error) return Status(StatusCode::kIo, out + ": " + error.message());
   DUO_RETURN_IF_ERROR(safetensors::WriteSafetensors(out + "/model.safetensors", tensors));
   for (const char* name : kCompanions) {
     if (!FileExists(dir + "/" + name)) continue;

@@ -43,11 +43,15 @@ struct QuantizeReport {
   std::vector<Smoothing::Layer> factors;  // s of each layer; empty without smoothing
 };
 
+/// kInvalidArgument, with a sentence, where QuantizeCheckpoint would refuse `out`: for callers that have work to do
+/// first.
+Status CheckQuantizeOut(const std::string& dir, const std::string& out);
+
 /// Writes `out` (made when it is missing): model.safetensors with the matrices of `dir` as int8 or int4
 /// (docs/formats.md) and everything else as it is, the tokenizer's files, and last config.json with a
 /// quantization_config. Smoothed norms and biases are F32. Holds one matrix at a time. kInvalidArgument: `dir` is
-/// quantised already, `out` holds a model or is `dir`; kCancelled by the callback; else as Model::Open and AtomicFile.
-/// After an error `out` has no config.json, so nothing opens half of it.
+/// quantised already, `out` holds a model or is `dir`, smoothing is of another shape; kCancelled by the callback; else
+/// as Model::Open and AtomicFile. After an error `out` has no config.json, so nothing opens half of it.
 Result<QuantizeReport> QuantizeCheckpoint(const std::string& dir, WeightType type, const Smoothing& smoothing,
                                           const std::string& out, int n_threads, const ProgressCallback& progress = {});
 

@@ -140,6 +140,7 @@ class CheckpointLoader {
     if (type != WeightType::kNative) {
       const Status status = weights_->Quantize(type, options_, RowsOf(*view), view);
       if (!status.ok()) return status.Annotate(file_.dir() + ": " + name);
+      file_.Forget(tensor);
     } else {
       weights_->mapped_bytes += view->bytes();
     }

@@ -16,6 +16,13 @@
 
 namespace duo {
 
+/// Type of the layers' matrices where they lie, as MatrixView::dtype.
+inline DType MatrixType(const ModelConfig& config) {
+  return config.weights == WeightType::kInt8   ? DType::kI8
+         : config.weights == WeightType::kInt4 ? DType::kU8
+                                               : config.weights_type;
+}
+
 struct LayerWeights {
   const float* attention_norm = nullptr;  // [hidden]
   MatrixView q;                           // [n_heads * head_dim, hidden]

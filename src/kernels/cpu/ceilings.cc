@@ -17,7 +17,7 @@ namespace duo {
 namespace {
 
 // The block is larger than the caches of all threads together: each group of cores may have one of its own.
-constexpr size_t kLeastBytes = size_t{256} << 20, kMostBytes = size_t{2} << 30, kBytesPerThread = size_t{32} << 20;
+constexpr size_t kLeastBytes = size_t{256} << 20, kMostBytes = size_t{2} << 30, kBytesPerThread = size_t{64} << 20;
 constexpr int kGemmRuns = 7;
 // Small enough that threads finish together, large enough that handing them out costs nothing.
 constexpr size_t kReadTaskBytes = size_t{2} << 20;

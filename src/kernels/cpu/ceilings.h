@@ -14,7 +14,7 @@ namespace duo {
 /// on a shared one that moves from second to second, so a speed is compared with passes just before it.
 class ReadBandwidth {
  public:
-  /// A block of 256 MiB, or more where the caches are large (8 times the last one, 32 MiB per thread), at most 2 GiB.
+  /// A block of 256 MiB, or more where the caches are large (8 times the last one, 64 MiB per thread), at most 2 GiB.
   /// kResourceExhausted when the memory cannot be had.
   static Result<ReadBandwidth> Create(Isa isa, int n_threads);
   /// GB/s (1e9 bytes) of one pass with DenseKernels::read_sum, some 10 ms.

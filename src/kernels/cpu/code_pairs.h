@@ -73,10 +73,10 @@ struct PairCodes {
   DUO_ALWAYS_INLINE F LoadUpTo(const float* q, int n) {
     return n >= V::kLanes ? V::Load(q) : n <= 0 ? V::Zero() : V::LoadPartial(q, n);
   }
-  // In steps of the largest magnitude / kMost, in pairs. May write up to a vector behind padded_dim.
   struct Facts : QueryFacts {
     int32_t int_sum;  // of the rounded numbers
   };
+  // In steps of the largest magnitude / kMost, in pairs. May write up to a vector behind padded_dim.
   DUO_ALWAYS_INLINE Facts PrepareQuery(const float* q, int head_dim, int padded_dim, char* out) {
     F most = V::Zero(), poison = V::Zero();  // NaN when an element is not finite
     for (int d = 0; d < head_dim; d += V::kLanes) {

@@ -21,7 +21,6 @@ template <class V, class P>
 struct DecodeCodesLoop {
   using F = typename V::F;
   static constexpr int kRows = P::kBlockRows;
-  static constexpr int kAheadBlocks = kRows / kCodeRows;
   static constexpr int kWordBytes = 4 * V::kLanes;        // of a vector of words
   static constexpr int kVectors = kCodeRows / V::kLanes;  // of rows in a block of the cache
 
@@ -67,10 +66,11 @@ struct DecodeCodesLoop {
   DUO_ALWAYS_INLINE void ScoreVectors(const char* k, const char* query, const Batch& b, float* scores,
                                       Prefetcher* prefetch) {
     Prefetcher f = *prefetch;     // in registers, which a pointer's target is not
-    Prefetcher::Lines<V>(&f, R);  // for steps and lows, which follow every 16 rows
+    Prefetcher::Lines<V>(&f, 2);  // for steps and lows, which follow every 16 rows
     typename P::Acc acc[H][R];
     DUO_UNROLL for (int h = 0; h < H; ++h) { DUO_UNROLL for (int r = 0; r < R; ++r) acc[h][r] = P::ZeroAcc(); }
-    const int n_words = b.code_bytes / 4, lines = R > b.n_blocks ? R / b.n_blocks : 1;
+    const int n_words = b.code_bytes / 4, wanted = R * kWordBytes / 64;
+    const int lines = wanted > b.n_blocks ? wanted / b.n_blocks : 1;
     for (int word = 0; word < n_words; ++word) {
       Prefetcher::Lines<V>(&f, lines);
       DUO_UNROLL for (int r = 0; r < R; ++r) {
@@ -96,7 +96,7 @@ struct DecodeCodesLoop {
   static void ScoreBlock(const char* k, int n, Batch* b, int head, Prefetcher* prefetch) {
     // Vectors of rows at once: enough sums that none waits for the one before it.
     constexpr int kMany = V::kLanes == 16 ? (H >= 3 ? 2 : 4) : V::kLanes == 8 ? 2 : 4;
-    constexpr int kFew = V::kLanes == 16 ? 1 : 2;
+    constexpr int kFew = V::kLanes == 16 ? 1 : kMany;  // a block of the cache at least
     const char* query = b->query + head * b->query_stride;
     float* scores = b->scores + head * kRows;
     const auto at = [&](int r) { return k + static_cast<size_t>(r / kCodeRows) * b->block_bytes + r % kCodeRows * 4; };
@@ -236,9 +236,9 @@ struct DecodeCodesLoop {
       const char* k = block(a.k, i);
       const char* v = block(a.v, i);
       // While a block's keys are read those of the next are asked for, and likewise its values.
-      const bool more = left > kAheadBlocks;
-      const int64_t ahead = more ? i + kAheadBlocks : i;
-      Prefetcher keys = {block(a.k, ahead), more ? 64 : 0}, values = {block(a.v, ahead), more ? 64 : 0};
+      const int64_t next = i + n / kCodeRows, left_then = blocks_end - next;
+      const int64_t after = next + (left_then < kRows / kCodeRows ? left_then : kRows / kCodeRows);
+      Prefetcher keys = {block(a.k, next), block(a.k, after)}, values = {block(a.v, next), block(a.v, after)};
       LoadParams(k, begin, end, n, *b, b->k_params);
       for (int h = 0, m; h < n_heads; h += m) {
         switch (m = BlockHeads(n_heads - h)) {

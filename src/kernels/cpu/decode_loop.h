@@ -198,9 +198,10 @@ struct DecodeLoop {
       const char* k = static_cast<const char*>(a.k) + static_cast<size_t>(row) * row_bytes;
       const char* v = static_cast<const char*>(a.v) + static_cast<size_t>(row) * row_bytes;
       // While a block's keys are read those of a later one are asked for, and likewise its values.
-      const bool more = end - row > kAheadRows;
-      const size_t ahead = more ? kAheadRows * row_bytes : 0;
-      Prefetcher keys = {k + ahead, more ? 64 : 0}, values = {v + ahead, more ? 64 : 0};
+      const int64_t left = end - row, from = left < kAheadRows ? left : kAheadRows;
+      const int64_t to = left < kAheadRows + kDecodeRows ? left : kAheadRows + kDecodeRows;
+      Prefetcher keys = {k + from * row_bytes, k + to * row_bytes};
+      Prefetcher values = {v + from * row_bytes, v + to * row_bytes};
       for (int h = 0, m; h < n_heads; h += m) {
         float* scores = b->scores + h * kDecodeRows;
         switch (m = BlockHeads(n_heads - h)) {
