@@ -5,8 +5,6 @@
 #include <string>
 
 #include "backend/identify_ops.h"
-#include "base/cancelled.h"
-#include "base/clock.h"
 
 namespace duo {
 namespace {
@@ -23,36 +21,6 @@ Result<std::vector<double>> Checked(std::vector<double> scores) {
       return Status(StatusCode::kInternal, "the model's attention is not finite: its states overflow");
   }
   return scores;
-}
-
-/// Tokens done out of a total, for the caller's bar.
-class Counter {
- public:
-  Counter(const ProgressCallback& progress, const char* stage, int64_t total)
-      : progress_(progress), stage_(stage), total_(total) {}
-  Status Add(int64_t n) {
-    done_ += n;
-    const bool go_on =
-        !progress_ ||
-        progress_({.stage = stage_, .done = done_, .total = total_, .unit = "tokens", .seconds = SecondsSince(begin_)});
-    return go_on ? OkStatus() : Cancelled();
-  }
-
- private:
-  const ProgressCallback& progress_;
-  const char* stage_;
-  int64_t done_ = 0, total_;
-  Clock::time_point begin_ = Clock::now();
-};
-
-Status RunInChunks(LayerWalk* walk, std::span<const int32_t> ids, const LayerLooks& looks, Counter* counter) {
-  for (size_t at = 0; at < ids.size();) {
-    const size_t n = std::min(static_cast<size_t>(walk->chunk()), ids.size() - at);
-    DUO_RETURN_IF_ERROR(walk->Run(ids.subspan(at, n), looks));
-    DUO_RETURN_IF_ERROR(counter->Add(static_cast<int64_t>(n)));
-    at += n;
-  }
-  return OkStatus();
 }
 
 Status CheckTexts(const std::vector<std::vector<int32_t>>& texts, int64_t* longest, int64_t* total) {
@@ -128,8 +96,8 @@ Result<std::vector<double>> RepeatScores(const Model& model, const RepeatInput& 
   const int64_t longest = n_context + n_prompt + std::min(input.repeat_chunk, n_context);
   const int64_t n_pieces = (n_context + input.repeat_chunk - 1) / input.repeat_chunk;
   DUO_ASSIGN_OR_RETURN(LayerWalk walk, LayerWalk::Create(model, longest, options));
-  Counter counter(progress, "repeat", 2 * n_context + n_pieces * n_prompt);
-  DUO_RETURN_IF_ERROR(RunInChunks(&walk, input.context, {}, &counter));
+  TokenCounter counter(progress, "repeat", 2 * n_context + n_pieces * n_prompt);
+  DUO_RETURN_IF_ERROR(walk.RunInChunks(input.context, {}, &counter));
 
   std::vector<double> scores(HeadCount(c), 0.0);
   std::vector<const uint8_t*> keys(static_cast<size_t>(c.n_kv_heads));
@@ -152,8 +120,8 @@ Result<std::vector<double>> RepeatScores(const Model& model, const RepeatInput& 
   for (int64_t begin = 0; begin < n_context; begin += input.repeat_chunk) {
     const auto piece = input.context.subspan(static_cast<size_t>(begin),
                                              static_cast<size_t>(std::min(input.repeat_chunk, n_context - begin)));
-    DUO_RETURN_IF_ERROR(RunInChunks(&walk, input.prompt, {}, &counter));
-    DUO_RETURN_IF_ERROR(RunInChunks(&walk, piece, looks, &counter));
+    DUO_RETURN_IF_ERROR(walk.RunInChunks(input.prompt, {}, &counter));
+    DUO_RETURN_IF_ERROR(walk.RunInChunks(piece, looks, &counter));
     walk.Rewind(n_context);
   }
   return Checked(std::move(scores));
@@ -165,7 +133,7 @@ Result<std::vector<double>> ProfileScores(const Model& model, const std::vector<
   int64_t longest = 0, total = 0;
   DUO_RETURN_IF_ERROR(CheckTexts(texts, &longest, &total));
   DUO_ASSIGN_OR_RETURN(LayerWalk walk, LayerWalk::Create(model, longest, options));
-  Counter counter(progress, "profile", total);
+  TokenCounter counter(progress, "profile", total);
   std::vector<double> scores(HeadCount(c), 0.0);
   for (const std::vector<int32_t>& text : texts) {
     Means means(c);
@@ -175,7 +143,7 @@ Result<std::vector<double>> ProfileScores(const Model& model, const std::vector<
       return OkStatus();
     };
     walk.Rewind(0);
-    DUO_RETURN_IF_ERROR(RunInChunks(&walk, text, looks, &counter));
+    DUO_RETURN_IF_ERROR(walk.RunInChunks(text, looks, &counter));
     for (double& x : means.q) x /= static_cast<double>(text.size());
     for (double& x : means.k) x /= static_cast<double>(text.size());
     const auto dim = static_cast<size_t>(c.head_dim), group = static_cast<size_t>(c.group());
@@ -203,7 +171,7 @@ Result<std::vector<double>> OutsideMassScores(const Model& model, const std::vec
   std::vector<float> kept(static_cast<size_t>(options.chunk * n_heads));
   DUO_ASSIGN_OR_RETURN(const DeviceMemoryPtr kept_memory, model.backend()->Allocate(kept.size() * sizeof(float)));
   std::vector<double> scores(HeadCount(c), 0.0);
-  Counter counter(progress, "attention mass", total);
+  TokenCounter counter(progress, "attention mass", total);
   LayerLooks looks;
   looks.after_attention = [&](const LayerView& view) -> Status {
     std::vector<PrefillHead> heads;
@@ -240,7 +208,7 @@ Result<std::vector<double>> OutsideMassScores(const Model& model, const std::vec
   };
   for (const std::vector<int32_t>& text : texts) {
     walk.Rewind(0);
-    DUO_RETURN_IF_ERROR(RunInChunks(&walk, text, looks, &counter));
+    DUO_RETURN_IF_ERROR(walk.RunInChunks(text, looks, &counter));
   }
   return Checked(std::move(scores));
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 
+#include "base/cancelled.h"
 #include "identify/memory_check.h"
 #include "model/weights.h"
 
@@ -45,6 +46,24 @@ Result<LayerWalk> LayerWalk::Create(const Model& model, int64_t max_tokens, cons
   DUO_ASSIGN_OR_RETURN(walk.lse_, model.backend()->Allocate(
                                       static_cast<size_t>(options.chunk * model.config().n_heads) * sizeof(float)));
   return walk;
+}
+
+Status TokenCounter::Add(int64_t n) {
+  done_ += n;
+  const bool go_on =
+      !progress_ ||
+      progress_({.stage = stage_, .done = done_, .total = total_, .unit = "tokens", .seconds = SecondsSince(begin_)});
+  return go_on ? OkStatus() : Cancelled();
+}
+
+Status LayerWalk::RunInChunks(std::span<const int32_t> ids, const LayerLooks& looks, TokenCounter* counter) {
+  for (size_t at = 0; at < ids.size();) {
+    const size_t n = std::min(static_cast<size_t>(chunk()), ids.size() - at);
+    DUO_RETURN_IF_ERROR(Run(ids.subspan(at, n), looks));
+    DUO_RETURN_IF_ERROR(counter->Add(static_cast<int64_t>(n)));
+    at += n;
+  }
+  return OkStatus();
 }
 
 Status LayerWalk::Run(std::span<const int32_t> ids, const LayerLooks& looks) {

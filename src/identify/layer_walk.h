@@ -8,6 +8,8 @@
 #include <span>
 
 #include "attention/duo_attention.h"
+#include "base/clock.h"
+#include "duo/progress.h"
 #include "kv/split_kv_cache.h"
 #include "model/activations.h"
 #include "model/transformer.h"
@@ -50,6 +52,21 @@ struct LayerLooks {
   std::function<Status(const LinearInputView&)> linear_input;  // behind the products
 };
 
+/// Tokens done out of a total, for the caller's bar.
+class TokenCounter {
+ public:
+  TokenCounter(const ProgressCallback& progress, const char* stage, int64_t total)
+      : progress_(progress), stage_(stage), total_(total) {}
+  /// kCancelled when the callback says so.
+  Status Add(int64_t n);
+
+ private:
+  const ProgressCallback& progress_;
+  const char* stage_;
+  int64_t done_ = 0, total_;
+  Clock::time_point begin_ = Clock::now();
+};
+
 /// Full attention over one sequence. Not thread safe; the model must outlive it.
 class LayerWalk {
  public:
@@ -60,6 +77,8 @@ class LayerWalk {
 
   /// Adds tokens, at most `chunk` of them. Errors as Transformer::Forward and those of the looks.
   Status Run(std::span<const int32_t> ids, const LayerLooks& looks);
+  /// Adds any number of tokens, chunk by chunk.
+  Status RunInChunks(std::span<const int32_t> ids, const LayerLooks& looks, TokenCounter* counter);
   /// Forgets the tokens from pos on.
   void Rewind(int64_t pos) { cache_.Rewind(pos); }
 

@@ -4,8 +4,6 @@
 #include <cmath>
 
 #include "backend/backend.h"
-#include "base/cancelled.h"
-#include "base/clock.h"
 
 namespace duo {
 
@@ -38,17 +36,8 @@ Result<std::vector<LayerInputs>> MeasureLinearInputs(const Model& model, std::sp
     of.rms += squares;  // their mean's root at the end
     return OkStatus();
   };
-  const auto begin = Clock::now();
-  for (int64_t done = 0; done < n_tokens;) {
-    const int64_t n = std::min(walk.chunk(), n_tokens - done);
-    DUO_RETURN_IF_ERROR(walk.Run(ids.subspan(static_cast<size_t>(done), static_cast<size_t>(n)), looks));
-    done += n;
-    const bool go_on =
-        !progress ||
-        progress(
-            {.stage = "calibrate", .done = done, .total = n_tokens, .unit = "tokens", .seconds = SecondsSince(begin)});
-    if (!go_on) return Cancelled();
-  }
+  TokenCounter counter(progress, "calibrate", n_tokens);
+  DUO_RETURN_IF_ERROR(walk.RunInChunks(ids, looks, &counter));
   for (LayerInputs& layer : layers) {
     for (InputMagnitudes& of : layer.of) {
       of.rms = std::sqrt(of.rms / (static_cast<double>(n_tokens) * static_cast<double>(of.most.size())));
