@@ -40,6 +40,8 @@ struct ModelConfig {
   int32_t bos_id = -1;                       // -1 = none
 
   int group() const { return n_heads / n_kv_heads; }
+  /// Tokens of context where `asked` (0 = nothing in particular) were asked for: else those of the training.
+  int64_t ContextFor(int64_t asked) const { return asked > 0 ? asked : trained_context; }
   int64_t n_parameters() const;
   /// What such a model takes in memory, plain elements with 2 bytes each.
   uint64_t WeightsBytes() const;

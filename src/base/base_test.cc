@@ -151,6 +151,12 @@ TEST(MappedFile, WhatIsForgottenIsNotResidentAndCanBeReadAgain) {
   EXPECT_FALSE(mapped->Forget(path.data(), 1));
 }
 
+TEST(MemoryBudget, IsTheLimitOrWhatIsFreeBesideMappedFiles) {
+  EXPECT_EQ(MemoryBudget(5, 100), 5u);
+  EXPECT_GT(MemoryBudget(0, 0), 0u);
+  EXPECT_EQ(MemoryBudget(0, UINT64_MAX), 0u);
+}
+
 TEST(DirectoryLock, IsHeldOnce) {
   const TempDir dir;
   {

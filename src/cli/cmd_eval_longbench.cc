@@ -63,7 +63,7 @@ Status Run(const LongBenchCommand& command) {
   DUO_ASSIGN_OR_RETURN(EvalRun run, BeginEval(command.eval, "longbench", recipe,
                                               command.max_length > 0 ? command.max_length + answer : 0));
   const ModelConfig& c = run.loaded.model.config();
-  const int64_t context = command.eval.common.max_context > 0 ? command.eval.common.max_context : c.trained_context;
+  const int64_t context = c.ContextFor(command.eval.common.max_context);
   const int64_t max_tokens = command.max_length > 0 ? command.max_length : context - answer;
   if (max_tokens < 256) {
     return Status(StatusCode::kInvalidArgument,

@@ -83,8 +83,7 @@ Status Run(const RulerCommand& command) {
       longest = std::max(
           longest, static_cast<int64_t>(run.tokenizer.Encode(sample.input).size()) + RulerAnswerTokens(sample.task));
     }
-    const int64_t context = command.eval.common.max_context > 0 ? command.eval.common.max_context
-                                                                : run.loaded.model.config().trained_context;
+    const int64_t context = run.loaded.model.config().ContextFor(command.eval.common.max_context);
     if (context > 0 && longest > context) {
       return Status(StatusCode::kInvalidArgument, fmt::format("--data: samples of up to {} tokens, the context is {}; "
                                                               "--max-context sets another",

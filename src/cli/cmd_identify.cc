@@ -370,7 +370,7 @@ void RefuseFlags(const CLI::App& verb, const std::vector<std::string>& flags, co
 
 Status CheckContext(const CommonOptions& options, const ModelConfig& config, int64_t n_tokens,
                     const std::string& with_what) {
-  const int64_t context = options.max_context > 0 ? options.max_context : config.trained_context;
+  const int64_t context = config.ContextFor(options.max_context);
   if (config.max_context > 0 && std::max(n_tokens, context) > config.max_context) {
     return Status(
         StatusCode::kInvalidArgument,

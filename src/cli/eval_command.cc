@@ -85,7 +85,7 @@ Result<EvalRun> BeginEval(const EvalCommand& command, const std::string& kind, c
   DUO_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(command.common));
   DUO_ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::Open(loaded.dir));
   const ModelConfig& c = loaded.model.config();
-  const int64_t context = command.common.max_context > 0 ? command.common.max_context : c.trained_context;
+  const int64_t context = c.ContextFor(command.common.max_context);
   if (context > 0 && n_tokens > context) {
     return Status(StatusCode::kInvalidArgument,
                   fmt::format("{} tokens at once, but the context is {}{}", n_tokens, context,

@@ -44,7 +44,7 @@ Result<SessionOptions> ResolveOptions(const ModelConfig& config, const SessionOp
   if (options.prefill_recent == 0) options.prefill_recent = std::max<int64_t>(options.recent, 1);
   options.sink = std::max(options.sink, options.pinned_prefix);
   if (options.max_context < 0) return BadOption("max-context", options.max_context, "0 or more tokens");
-  if (options.max_context == 0) options.max_context = config.trained_context;
+  options.max_context = config.ContextFor(options.max_context);
   if (config.max_context > 0 && options.max_context > config.max_context) {
     return BadOption("max-context", options.max_context,
                      "at most " + std::to_string(config.max_context) +

@@ -96,12 +96,8 @@ Status Session::Impl::CheckFits(int64_t n_tokens) const {
   }
   const int64_t total = len + n_tokens;
   uint64_t taken = weights.total_bytes;  // of plan.TotalBytes, what is not free any more
-  uint64_t available = options.memory_limit;
-  if (options.memory_limit == 0) {
-    const uint64_t free = AvailableMemoryBytes();
-    available = free > weights.mapped_bytes ? free - weights.mapped_bytes : 0;
-    if (cache.longest() > 0) taken = plan.TotalBytes(cache.longest());
-  }
+  const uint64_t available = MemoryBudget(options.memory_limit, weights.mapped_bytes);
+  if (options.memory_limit == 0 && cache.longest() > 0) taken = plan.TotalBytes(cache.longest());
   const uint64_t wanted = plan.TotalBytes(total);
   const uint64_t needed = wanted > taken ? wanted - taken : 0;
   if (needed <= available) return OkStatus();

@@ -17,7 +17,7 @@ constexpr uint64_t kMostSnapshotBytes = uint64_t{256} << 20;
 Result<PromptRunner> PromptRunner::Create(const Model& model, const Tokenizer& tokenizer, SessionOptions options) {
   options.snapshot_every = 0;
   if (options.heads.n_layers != 0 && options.heads.sparsity() > 0) {  // else nothing is ever lost
-    const int64_t context = options.max_context > 0 ? options.max_context : model.config().trained_context;
+    const int64_t context = model.config().ContextFor(options.max_context);
     options.snapshot_every = options.chunk;
     DUO_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(model.config(), 0, options, *model.backend()));
     const auto affordable = static_cast<int64_t>(kMostSnapshotBytes / std::max<uint64_t>(1, plan.snapshot_bytes_each));

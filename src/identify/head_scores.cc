@@ -96,7 +96,7 @@ Result<std::vector<double>> RepeatScores(const Model& model, const RepeatInput& 
   const int64_t longest = n_context + n_prompt + std::min(input.repeat_chunk, n_context);
   const int64_t n_pieces = (n_context + input.repeat_chunk - 1) / input.repeat_chunk;
   DUO_ASSIGN_OR_RETURN(LayerWalk walk, LayerWalk::Create(model, longest, options));
-  TokenCounter counter(progress, "repeat", 2 * n_context + n_pieces * n_prompt);
+  WalkCounter counter(progress, "repeat", 2 * n_context + n_pieces * n_prompt);
   DUO_RETURN_IF_ERROR(walk.RunInChunks(input.context, {}, &counter));
 
   std::vector<double> scores(HeadCount(c), 0.0);
@@ -133,7 +133,7 @@ Result<std::vector<double>> ProfileScores(const Model& model, const std::vector<
   int64_t longest = 0, total = 0;
   DUO_RETURN_IF_ERROR(CheckTexts(texts, &longest, &total));
   DUO_ASSIGN_OR_RETURN(LayerWalk walk, LayerWalk::Create(model, longest, options));
-  TokenCounter counter(progress, "profile", total);
+  WalkCounter counter(progress, "profile", total);
   std::vector<double> scores(HeadCount(c), 0.0);
   for (const std::vector<int32_t>& text : texts) {
     Means means(c);
@@ -171,7 +171,7 @@ Result<std::vector<double>> OutsideMassScores(const Model& model, const std::vec
   std::vector<float> kept(static_cast<size_t>(options.chunk * n_heads));
   DUO_ASSIGN_OR_RETURN(const DeviceMemoryPtr kept_memory, model.backend()->Allocate(kept.size() * sizeof(float)));
   std::vector<double> scores(HeadCount(c), 0.0);
-  TokenCounter counter(progress, "attention mass", total);
+  WalkCounter counter(progress, "attention mass", total);
   LayerLooks looks;
   looks.after_attention = [&](const LayerView& view) -> Status {
     std::vector<PrefillHead> heads;

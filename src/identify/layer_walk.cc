@@ -48,7 +48,7 @@ Result<LayerWalk> LayerWalk::Create(const Model& model, int64_t max_tokens, cons
   return walk;
 }
 
-Status TokenCounter::Add(int64_t n) {
+Status WalkCounter::Add(int64_t n) {
   done_ += n;
   const bool go_on =
       !progress_ ||
@@ -56,7 +56,7 @@ Status TokenCounter::Add(int64_t n) {
   return go_on ? OkStatus() : Cancelled();
 }
 
-Status LayerWalk::RunInChunks(std::span<const int32_t> ids, const LayerLooks& looks, TokenCounter* counter) {
+Status LayerWalk::RunInChunks(std::span<const int32_t> ids, const LayerLooks& looks, WalkCounter* counter) {
   for (size_t at = 0; at < ids.size();) {
     const size_t n = std::min(static_cast<size_t>(chunk()), ids.size() - at);
     DUO_RETURN_IF_ERROR(Run(ids.subspan(at, n), looks));

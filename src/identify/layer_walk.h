@@ -53,9 +53,9 @@ struct LayerLooks {
 };
 
 /// Tokens done out of a total, for the caller's bar.
-class TokenCounter {
+class WalkCounter {
  public:
-  TokenCounter(const ProgressCallback& progress, const char* stage, int64_t total)
+  WalkCounter(const ProgressCallback& progress, const char* stage, int64_t total)
       : progress_(progress), stage_(stage), total_(total) {}
   /// kCancelled when the callback says so.
   Status Add(int64_t n);
@@ -78,7 +78,7 @@ class LayerWalk {
   /// Adds tokens, at most `chunk` of them. Errors as Transformer::Forward and those of the looks.
   Status Run(std::span<const int32_t> ids, const LayerLooks& looks);
   /// Adds any number of tokens, chunk by chunk.
-  Status RunInChunks(std::span<const int32_t> ids, const LayerLooks& looks, TokenCounter* counter);
+  Status RunInChunks(std::span<const int32_t> ids, const LayerLooks& looks, WalkCounter* counter);
   /// Forgets the tokens from pos on.
   void Rewind(int64_t pos) { cache_.Rewind(pos); }
 

@@ -36,7 +36,7 @@ Result<std::vector<LayerInputs>> MeasureLinearInputs(const Model& model, std::sp
     of.rms += squares;  // their mean's root at the end
     return OkStatus();
   };
-  TokenCounter counter(progress, "calibrate", n_tokens);
+  WalkCounter counter(progress, "calibrate", n_tokens);
   DUO_RETURN_IF_ERROR(walk.RunInChunks(ids, looks, &counter));
   for (LayerInputs& layer : layers) {
     for (InputMagnitudes& of : layer.of) {

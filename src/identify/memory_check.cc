@@ -7,11 +7,7 @@
 namespace duo {
 
 Status CheckFits(const Model& model, int64_t n_tokens, uint64_t needed, uint64_t limit) {
-  uint64_t available = limit;
-  if (limit == 0) {
-    const uint64_t free = AvailableMemoryBytes();
-    available = free > model.mapped_bytes() ? free - model.mapped_bytes() : 0;
-  }
+  const uint64_t available = MemoryBudget(limit, model.mapped_bytes());
   if (needed <= available) return OkStatus();
   return Status(StatusCode::kResourceExhausted, "texts of " + std::to_string(n_tokens) + " tokens need " +
                                                     FormatBytes(needed) + ", " + FormatBytes(available) +

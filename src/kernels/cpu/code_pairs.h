@@ -70,33 +70,21 @@ struct PairCodes {
     return some ? largest / kMost : 0.0f;
   }
 
-  DUO_ALWAYS_INLINE F LoadUpTo(const float* q, int n) {
-    return n >= V::kLanes ? V::Load(q) : n <= 0 ? V::Zero() : V::LoadPartial(q, n);
-  }
   struct Facts : QueryFacts {
     int32_t int_sum;  // of the rounded numbers
   };
   // In steps of the largest magnitude / kMost, in pairs. May write up to a vector behind padded_dim.
   DUO_ALWAYS_INLINE Facts PrepareQuery(const float* q, int head_dim, int padded_dim, char* out) {
-    F most = V::Zero(), poison = V::Zero();  // NaN when an element is not finite
-    for (int d = 0; d < head_dim; d += V::kLanes) {
-      const F x = LoadUpTo(q + d, head_dim - d);
-      most = V::Max(V::Max(x, V::Sub(V::Zero(), x)), most);
-      poison = V::Fma(x, V::Zero(), poison);
-    }
-    const float largest = V::HorizontalMax(most), nan = V::HorizontalSum(poison);
-    const bool some = largest > 0x1p-100f && nan == 0.0f;  // else all are 0, in any step
-    const F inverse = V::Set(some ? kMost / largest : 0.0f);
+    const Grid<V> grid = Grid<V>::Of(q, head_dim, kMost);
     Code sum = {};
     for (int d = 0; d < padded_dim; d += V::kLanes) {
-      const F x = some ? LoadUpTo(q + d, head_dim - d) : V::Zero();
-      const Code ints = V::ToInts(V::Mul(x, inverse));
+      const F x = grid.some ? LoadUpTo<V>(q + d, head_dim - d) : V::Zero();
+      const Code ints = V::ToInts(V::Mul(x, grid.inverse));
       sum += ints;
       V::StorePairs(out + 2 * d, ints);
     }
-    const float step = some ? largest / kMost : 1.0f + nan;
     const float int_sum = V::HorizontalSum(V::FromInts(sum));  // below 2^24
-    return {{step, step * int_sum}, some ? static_cast<int32_t>(int_sum) : 0};
+    return {{grid.step, grid.step * int_sum}, static_cast<int32_t>(int_sum)};
   }
 };
 

@@ -16,6 +16,33 @@ struct QueryFacts {
   float sum;
 };
 
+// n >= 0 floats, zeros behind them.
+template <class V>
+DUO_ALWAYS_INLINE typename V::F LoadUpTo(const float* x, int64_t n) {
+  return n >= V::kLanes ? V::Load(x) : n <= 0 ? V::Zero() : V::LoadPartial(x, static_cast<int>(n));
+}
+
+// Numbers as multiples of a step, which the largest magnitude is n_steps of. Where that is too small for the step's
+// inverse to be a float all are 0, in any step; where one is not finite the step is NaN.
+template <class V>
+struct Grid {
+  typename V::F inverse;  // of the step
+  float step;
+  bool some;  // else the numbers count as 0
+
+  static inline Grid Of(const float* x, int64_t n, float n_steps) {
+    typename V::F most = V::Zero(), poison = V::Zero();  // NaN when one is not finite
+    for (int64_t i = 0; i < n; i += V::kLanes) {
+      const typename V::F v = LoadUpTo<V>(x + i, n - i);
+      most = V::Max(V::Max(v, V::Sub(V::Zero(), v)), most);
+      poison = V::Fma(v, V::Zero(), poison);
+    }
+    const float largest = V::HorizontalMax(most), nan = V::HorizontalSum(poison);
+    const bool some = largest > 0x1p-100f && nan == 0.0f;
+    return {V::Set(some ? n_steps / largest : 0.0f), some ? largest / n_steps : 1.0f + nan, some};
+  }
+};
+
 template <class V, int bits>
 struct FloatCodes {
   using F = typename V::F;

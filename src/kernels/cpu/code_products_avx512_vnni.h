@@ -29,17 +29,10 @@ struct RoundedQuery {
   QueryFacts facts;
 
   static inline RoundedQuery Of(const float* q, int head_dim) {
-    __m512 most = V::Zero(), poison = V::Zero();  // NaN when an element is not finite
-    for (int d = 0; d < head_dim; d += 16) {
-      const __m512 x = head_dim - d >= 16 ? V::Load(q + d) : V::LoadPartial(q + d, head_dim - d);
-      most = V::Max(_mm512_abs_ps(x), most);
-      poison = V::Fma(x, V::Zero(), poison);
-    }
-    const float largest = V::HorizontalMax(most), nan = V::HorizontalSum(poison);
-    const bool some = largest > 0x1p-100f && nan == 0.0f;  // else all bytes are 0, in any step
+    const Grid<V> grid = Grid<V>::Of(q, head_dim, 127.0f);
     RoundedQuery query;
-    query.inverse = V::Set(some ? 127.0f / largest : 0.0f);
-    query.facts.step = some ? largest / 127.0f : 1.0f + nan;
+    query.inverse = grid.inverse;
+    query.facts.step = grid.step;
     __m512i sum = _mm512_setzero_si512();
     for (int d = 0; d < head_dim; d += 64) {
       sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(1), query.Bytes(q + d, head_dim - d));

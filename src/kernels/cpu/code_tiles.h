@@ -54,7 +54,8 @@ struct FloatCodeTiles : FloatProducts<V, F32Rows<V>> {
   using F = typename V::F;
   using Codes = FloatCodes<V, bits>;
   static constexpr int kKeyTile = 48;  // and up to 15 columns before the first
-  static constexpr int kColumns = kKeyTile + kCodeRows;
+  static constexpr int kColumns =
+      kKeyTile + kCodeRows + 4;  // 64 would put all dimensions into a quarter of a cache's sets
   static constexpr int kKeyStep = 4 * kColumns;
   static_assert(kColumns <= kTileUnits);  // a column has a unit per dimension
   DUO_ALWAYS_INLINE size_t RowBytes(int head_dim) { return static_cast<size_t>(CodeBytes(bits, head_dim) + 4); }

@@ -27,24 +27,18 @@ struct DotGroups {
     for (int64_t at = 0; at < n_in; at += kInt4Inputs, ++piece) {
       for (int half = 0; half < 2; ++half) {
         const int64_t left = n_in - at - 32 * half;
-        const __m512 a = Load(x + at + 32 * half, left), b = Load(x + at + 32 * half + 16, left - 16);
-        const float most = V::HorizontalMax(V::Max(_mm512_abs_ps(a), _mm512_abs_ps(b)));
-        const float poison = V::HorizontalSum(V::Mul(V::Add(a, b), V::Zero()));
-        const bool some = most > 0x1p-100f && poison == 0.0f;
-        piece->step[half] = (some ? most / 16383.0f : 0.0f) + poison;
-        const __m512 inverse = V::Set(some ? 16383.0f / most : 0.0f);
-        const __m512i p = Round(a, inverse, some), q = Round(b, inverse, some);
+        const float* from = x + at + 32 * half;
+        const Grid<V> grid = Grid<V>::Of(from, left < 32 ? left : 32, 16383.0f);
+        piece->step[half] = grid.step;
+        const __m512i p = Round(LoadUpTo<V>(from, left), grid), q = Round(LoadUpTo<V>(from + 16, left - 16), grid);
         piece->offset[half] = -8 * _mm512_reduce_add_epi32(_mm512_add_epi32(p, q));
         StoreParts(p, piece, 32 * half);
         StoreParts(q, piece, 32 * half + 16);
       }
     }
   }
-  DUO_ALWAYS_INLINE __m512 Load(const float* x, int64_t left) {
-    return left >= 16 ? V::Load(x) : left <= 0 ? V::Zero() : V::LoadPartial(x, static_cast<int>(left));
-  }
-  DUO_ALWAYS_INLINE __m512i Round(__m512 x, __m512 inverse, bool some) {
-    return some ? _mm512_cvtps_epi32(_mm512_mul_ps(x, inverse)) : _mm512_setzero_si512();
+  DUO_ALWAYS_INLINE __m512i Round(__m512 x, const Grid<V>& grid) {
+    return grid.some ? _mm512_cvtps_epi32(_mm512_mul_ps(x, grid.inverse)) : _mm512_setzero_si512();
   }
   // x = 128 high + low, low in 0..127.
   DUO_ALWAYS_INLINE void StoreParts(__m512i x, Piece* piece, int at) {

@@ -16,7 +16,7 @@ constexpr int kMaxKeyTile = 128;
 // Columns of a tile of keys that is made from codes: its first row may lie anywhere within 16.
 constexpr int kMaxKeyColumns = kMaxKeyTile + 16;
 // 32-bit units of widened keys, values or value pairs per tile, per dimension.
-constexpr int kTileUnits = 64;
+constexpr int kTileUnits = 68;
 
 /// Consecutive key rows at consecutive positions.
 struct KeyRun {  // no member initialisers here: they would make constructors, which an object file may export
