@@ -214,8 +214,7 @@ std::string BenchMarkdown(const BenchReport& report) {
   out += fmt::format("duo: {}; sink {}, recent {}\n", report.heads, report.sink, report.recent);
   out += fmt::format(
       "measured ceilings: read {:.1f} GB/s (median of all; shares and floors are by what was measured beside each "
-      "row), "
-      "products {:.0f} GFLOP/s\n\n",
+      "row), products {:.0f} GFLOP/s\n\n",
       report.read_gb_s, report.gemm_ceiling());
   std::vector<Cells> lines = {{"test", "mode", "depth", "ms/token", "p90", "tokens/s", "speed-up", "attention ms",
                                "attention", "products", "KV", "floor ms"}};

@@ -11,7 +11,7 @@
 namespace duo {
 
 /// Memory far larger than the caches, read by all threads whenever somebody wants to know what the machine gives now:
-/// on a shared one that moves from second to second, so a speed is compared with passes just before it.
+/// on a shared one that moves from second to second, so a speed is compared with passes beside it.
 class ReadBandwidth {
  public:
   /// A block of 256 MiB, or more where the caches are large (8 times the last one, 64 MiB per thread), at most 2 GiB.
