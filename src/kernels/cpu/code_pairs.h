@@ -78,7 +78,7 @@ struct PairCodes {
     const Grid<V> grid = Grid<V>::Of(q, head_dim, kMost);
     Code sum = {};
     for (int d = 0; d < padded_dim; d += V::kLanes) {
-      const F x = grid.some ? LoadUpTo<V>(q + d, head_dim - d) : V::Zero();
+      const F x = grid.some ? Widened<V>::LoadUpTo(q + d, head_dim - d) : V::Zero();
       const Code ints = V::ToInts(V::Mul(x, grid.inverse));
       sum += ints;
       V::StorePairs(out + 2 * d, ints);

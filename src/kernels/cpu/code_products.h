@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/cpu/inline.h"
+#include "kernels/cpu/widened.h"
 
 namespace duo {
 namespace {
@@ -15,12 +16,6 @@ struct QueryFacts {
   float step;
   float sum;
 };
-
-// n >= 0 floats, zeros behind them.
-template <class V>
-DUO_ALWAYS_INLINE typename V::F LoadUpTo(const float* x, int64_t n) {
-  return n >= V::kLanes ? V::Load(x) : n <= 0 ? V::Zero() : V::LoadPartial(x, static_cast<int>(n));
-}
 
 // Numbers as multiples of a step, which the largest magnitude is n_steps of. Where that is too small for the step's
 // inverse to be a float all are 0, in any step; where one is not finite the step is NaN.
@@ -33,7 +28,7 @@ struct Grid {
   static inline Grid Of(const float* x, int64_t n, float n_steps) {
     typename V::F most = V::Zero(), poison = V::Zero();  // NaN when one is not finite
     for (int64_t i = 0; i < n; i += V::kLanes) {
-      const typename V::F v = LoadUpTo<V>(x + i, n - i);
+      const typename V::F v = Widened<V>::LoadUpTo(x + i, n - i);
       most = V::Max(V::Max(v, V::Sub(V::Zero(), v)), most);
       poison = V::Fma(v, V::Zero(), poison);
     }

@@ -30,7 +30,8 @@ struct DotGroups {
         const float* from = x + at + 32 * half;
         const Grid<V> grid = Grid<V>::Of(from, left < 32 ? left : 32, 16383.0f);
         piece->step[half] = grid.step;
-        const __m512i p = Round(LoadUpTo<V>(from, left), grid), q = Round(LoadUpTo<V>(from + 16, left - 16), grid);
+        const __m512i p = Round(Widened<V>::LoadUpTo(from, left), grid);
+        const __m512i q = Round(Widened<V>::LoadUpTo(from + 16, left - 16), grid);
         piece->offset[half] = -8 * _mm512_reduce_add_epi32(_mm512_add_epi32(p, q));
         StoreParts(p, piece, 32 * half);
         StoreParts(q, piece, 32 * half + 16);

@@ -27,10 +27,10 @@ struct Widened {
     return V::LoadI8(whole);
   }
 
-  // One vector of the n elements that are left, zeros behind them; memory behind them is not touched.
+  // One vector of the n elements that are left (none: n <= 0), zeros behind them; memory behind them is not touched.
   template <typename T>
   DUO_ALWAYS_INLINE F LoadUpTo(const T* p, int64_t n) {
-    return n >= V::kLanes ? Load(p) : LoadPartial(p, static_cast<int>(n));
+    return n >= V::kLanes ? Load(p) : n <= 0 ? V::Zero() : LoadPartial(p, static_cast<int>(n));
   }
 };
 
