@@ -69,16 +69,41 @@ void BM_Gemv(benchmark::State& state) {
   const auto type = static_cast<DType>(state.range(1));
   const int64_t n_out = state.range(2), n_in = state.range(3);
   const int n_threads = static_cast<int>(state.range(4));
+  const int64_t n_tokens = state.range(5);
   if (SkipUnavailable(state, isa)) return;
   const auto bytes = static_cast<size_t>(n_out * n_in) * DTypeBytes(type);
   const Buffer w = Numbers(bytes);
-  const std::vector<float> x(static_cast<size_t>(n_in), 0.5f);
-  std::vector<float> y(static_cast<size_t>(n_out));
+  const std::vector<float> x(static_cast<size_t>(n_tokens * n_in), 0.5f);
+  std::vector<float> y(static_cast<size_t>(n_tokens * n_out));
   const DenseKernels& kernels = DenseKernelsFor(isa);
   ReadCeiling(n_threads);
+  const bool pairs = type == DType::kI8 && n_tokens > 1;
+  const Buffer prepared = Numbers(static_cast<size_t>(n_tokens) * Gemv8PreparedBytes(n_in));
+  const std::vector<float> scale(static_cast<size_t>(n_out), 1.0f);
   for (auto _ : state) {
+    for (int64_t t = 0; pairs && t < n_tokens; ++t) {
+      kernels.gemv8.prepare(x.data() + t * n_in, n_in,
+                            prepared.as<uint8_t>() + static_cast<size_t>(t) * Gemv8PreparedBytes(n_in));
+    }
     ParallelFor(n_threads, (n_out + kTaskRows - 1) / kTaskRows, [&](int64_t task, int) {
-      Gemv p{.w = w.data(), .w_type = type, .n_in = n_in, .x = x.data(), .y = y.data()};
+      if (pairs) {
+        return kernels.gemv8.run({.w = w.as<int8_t>(),
+                                  .w_scale = scale.data(),
+                                  .n_in = n_in,
+                                  .row_begin = task * kTaskRows,
+                                  .row_end = std::min(n_out, (task + 1) * kTaskRows),
+                                  .x = prepared.data(),
+                                  .n_tokens = n_tokens,
+                                  .y = y.data(),
+                                  .y_stride = n_out});
+      }
+      Gemv p{.w = w.data(),
+             .w_type = type,
+             .n_in = n_in,
+             .x = x.data(),
+             .n_tokens = n_tokens,
+             .y = y.data(),
+             .y_stride = n_out};
       p.row_begin = task * kTaskRows;
       p.row_end = std::min(n_out, p.row_begin + kTaskRows);
       kernels.gemv(p);
@@ -89,17 +114,26 @@ void BM_Gemv(benchmark::State& state) {
 }
 
 void GemvArgs(benchmark::internal::Benchmark* b) {
-  b->ArgNames({"isa", "type", "n_out", "n_in", "threads"})->UseRealTime()->Unit(benchmark::kMillisecond);
+  b->ArgNames({"isa", "type", "n_out", "n_in", "threads", "tokens"})->UseRealTime()->Unit(benchmark::kMillisecond);
   const int max_threads = AvailableThreads();
   for (int threads = 1; threads <= max_threads; threads = threads < max_threads ? max_threads : max_threads + 1) {
     for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512}) {
       const int bf16_type = static_cast<int>(DType::kBF16);
-      b->Args({static_cast<int>(isa), bf16_type, 4096, 4096, threads});
-      b->Args({static_cast<int>(isa), bf16_type, 14336, 4096, threads});
-      b->Args({static_cast<int>(isa), bf16_type, 4096, 14336, threads});
-      b->Args({static_cast<int>(isa), bf16_type, 128256, 4096, threads});
-      b->Args({static_cast<int>(isa), static_cast<int>(DType::kF16), 14336, 4096, threads});
-      b->Args({static_cast<int>(isa), static_cast<int>(DType::kF32), 14336, 4096, threads});
+      b->Args({static_cast<int>(isa), bf16_type, 4096, 4096, threads, 1});
+      b->Args({static_cast<int>(isa), bf16_type, 14336, 4096, threads, 1});
+      b->Args({static_cast<int>(isa), bf16_type, 4096, 14336, threads, 1});
+      b->Args({static_cast<int>(isa), bf16_type, 128256, 4096, threads, 1});
+      b->Args({static_cast<int>(isa), static_cast<int>(DType::kF16), 14336, 4096, threads, 1});
+      b->Args({static_cast<int>(isa), static_cast<int>(DType::kF32), 14336, 4096, threads, 1});
+    }
+    // A step of several sequences: each weight from memory once for all of them.
+    for (const int tokens : {1, 2, 4, 8, 16}) {
+      for (const Isa isa : {Isa::kAvx2, Isa::kAvx512Vnni}) {
+        for (const DType type : {DType::kBF16, DType::kI8}) {
+          b->Args({static_cast<int>(isa), static_cast<int>(type), 32768, 2048, threads, tokens});
+          b->Args({static_cast<int>(isa), static_cast<int>(type), 8192, 8192, threads, tokens});
+        }
+      }
     }
   }
 }
@@ -135,7 +169,7 @@ void BM_Gemm(benchmark::State& state) {
 void GemmArgs(benchmark::internal::Benchmark* b) {
   b->ArgNames({"type", "w_type", "n_tokens", "n_out", "n_in"})->UseRealTime()->Unit(benchmark::kMillisecond);
   constexpr int kF32 = static_cast<int>(DType::kF32), kBF16 = static_cast<int>(DType::kBF16);
-  for (const int tokens : {512, 64}) {
+  for (const int tokens : {512, 64, 16, 8, 4}) {
     b->Args({kBF16, kBF16, tokens, 4096, 4096});
     b->Args({kBF16, kBF16, tokens, 14336, 4096});
     b->Args({kBF16, kBF16, tokens, 4096, 14336});

@@ -2,14 +2,16 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "duo/result.h"
 
 namespace duo {
 
-/// Applied in this order: repetition penalty, temperature, top-k, top-p, min-p; then one token is drawn.
+/// Applied in this order: bias and penalties, temperature, top-k, top-p, min-p; then one token is drawn.
 struct SamplerOptions {
   double temperature = 0;          // 0 = greedy; otherwise logits are divided by it; >= 0
   int64_t top_k = 0;               // keep the k most likely; 0 = all
@@ -17,6 +19,9 @@ struct SamplerOptions {
   double min_p = 0;                // keep tokens at least min_p times as likely as the best; [0, 1]
   double repetition_penalty = 1;   // > 1 makes tokens that occurred less likely (arXiv:1909.05858 section 4.1); > 0
   int64_t repetition_window = 64;  // how many last tokens count as occurred; 0 = all
+  double frequency_penalty = 0;    // taken from a logit for each time this sampler chose the token; -2..2
+  double presence_penalty = 0;     // taken once from the logits of tokens it chose; -2..2
+  std::vector<std::pair<int32_t, float>> bias = {};  // added to the logits of these tokens; -100..100 each
   uint64_t seed = 0;
 };
 
@@ -36,6 +41,10 @@ class Sampler {
     float logit;
     int32_t id;
   };
+  int32_t Choose(std::span<const float> logits);
+  bool ChangesLogits() const;
+  /// logits with bias and penalties, valid until the next call.
+  std::span<const float> Changed(std::span<const float> logits, std::span<const int32_t> history);
   /// Fills candidates_ with the tokens that may be drawn.
   void Collect(std::span<const float> logits);
   /// exp((logit - best) / temperature).
@@ -43,7 +52,8 @@ class Sampler {
 
   SamplerOptions options_;
   uint64_t draws_ = 0;
-  double best_ = 0;  // largest logit of the current call
+  std::map<int32_t, int64_t> chosen_;  // how often, where penalties ask for it
+  double best_ = 0;                    // largest logit of the current call
   std::vector<Candidate> candidates_;
   std::vector<float> penalised_;
 };

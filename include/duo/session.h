@@ -62,11 +62,29 @@ struct MemoryPlan {
 Result<MemoryPlan> PlanMemory(const ModelConfig& config, uint64_t weights_bytes, const SessionOptions& options,
                               const Backend& backend);
 
+/// Intermediate values of a call, for sessions of one model that take turns: they are large, and nothing in them
+/// outlives a call. Not thread safe; must outlive its sessions, and the model must outlive it.
+class Workspace {
+ public:
+  /// Of options, `chunk` and `compute` count; sessions that use the workspace have the same. Errors as Session::Create.
+  static Result<Workspace> Create(const Model& model, const SessionOptions& options);
+  Workspace(Workspace&&) noexcept;
+  Workspace& operator=(Workspace&&) noexcept;
+  ~Workspace();
+
+ private:
+  friend class Session;
+  class Impl;
+  explicit Workspace(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
 /// Not thread safe; the model must outlive it.
 class Session {
  public:
-  /// kInvalidArgument (the sentence names the option), kResourceExhausted (bytes needed and available).
-  static Result<Session> Create(const Model& model, const SessionOptions& options);
+  /// Without a workspace it has one of its own. kInvalidArgument (the sentence names the option), kResourceExhausted
+  /// (bytes needed and available).
+  static Result<Session> Create(const Model& model, const SessionOptions& options, Workspace* workspace = nullptr);
   Session(Session&&) noexcept;
   Session& operator=(Session&&) noexcept;
   ~Session();
@@ -79,6 +97,15 @@ class Session {
 
   /// Adds one generated token; logits() then predicts its successor. Errors as Prefill.
   Status Decode(int32_t id);
+
+  /// The most sequences that DecodeTogether takes.
+  static constexpr int kMostTogether = 16;
+
+  /// Adds ids[i] to sessions[i] for all of them in one pass over the weights: sequences that generate at the same time.
+  /// All are different, share one workspace and keep K and V as the same type; at most kMostTogether and as many as a
+  /// chunk has tokens. With ComputeType::kF32 the same numbers as Decode of each alone. Errors as Prefill; then no
+  /// sequence has grown, and no logits() are there.
+  static Status DecodeTogether(std::span<Session* const> sessions, std::span<const int32_t> ids);
 
   /// Logits behind the last token, [vocab]. Valid until the next call that changes the sequence; empty before the
   /// first.
@@ -98,7 +125,17 @@ class Session {
   /// snapshot_every tokens (without snapshots: all) are prefilled again; kCancelled then leaves a shorter sequence.
   Status Rewind(int64_t pos, const ProgressCallback& progress = {});
 
-  /// An independent copy of the sequence. kResourceExhausted.
+  /// Rewind that leaves running tokens again to the caller: tokens [0, result) stay, with result <= pos as large as
+  /// rings and snapshots allow. Cheap. kInvalidArgument as Rewind.
+  Result<int64_t> RewindToHeld(int64_t pos);
+
+  /// How many tokens RewindToHeld(pos) would keep.
+  int64_t HeldAt(int64_t pos) const;
+
+  /// Forgets logits() and last_hidden() and gives back their memory: for sequences that are only kept.
+  void DropLogits();
+
+  /// An independent copy of the sequence, with the same workspace where that is shared. kResourceExhausted.
   Result<Session> Clone() const;
 
   /// Fails with kResourceExhausted when n_tokens more would not fit; the sentence has bytes needed, available, and the

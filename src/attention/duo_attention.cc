@@ -38,50 +38,67 @@ uint64_t DuoAttention::ScratchBytes(const KvLayout& layout, int64_t max_chunk) {
 }
 
 Result<DuoAttention> DuoAttention::Create(Backend* backend, const KvLayout& layout, int64_t max_chunk) {
-  DuoAttention attention;
-  attention.backend_ = backend;
-  attention.max_streaming_ = MaxStreamingHeads(layout.heads);
-  attention.head_bytes_ = ScratchHeadBytes(layout, max_chunk);
-  DUO_ASSIGN_OR_RETURN(attention.scratch_, backend->Allocate(ScratchBytes(layout, max_chunk)));
+  DuoAttention attention(backend, max_chunk);
+  DUO_RETURN_IF_ERROR(attention.Fit(layout));
   return attention;
 }
 
-Status DuoAttention::Run(const AttentionInput& input, int layer, SplitKvCache* cache) {
-  return input.n_tokens == 1 ? Decode(input, layer, cache) : Prefill(input, layer, cache);
+Status DuoAttention::Fit(const KvLayout& layout) {
+  const uint64_t bytes = ScratchBytes(layout, max_chunk_);
+  if (bytes == 0 || (scratch_ != nullptr && scratch_->bytes() >= bytes)) return OkStatus();
+  scratch_.reset();
+  DUO_ASSIGN_OR_RETURN(scratch_, backend_->Allocate(bytes));
+  return OkStatus();
 }
 
-Status DuoAttention::Decode(const AttentionInput& input, int layer, SplitKvCache* cache) {
-  const KvLayout& layout = cache->layout();
-  const int64_t pos = cache->len();
-  const int64_t window = input.kind == TokenKind::kPrompt ? layout.prefill_recent : layout.recent;
-  const int dim = layout.head_dim;
-  FullCache& full = cache->full(layer);
-  StreamingCache& streaming = cache->streaming(layer);
+uint8_t* DuoAttention::GatheredRows(const SplitKvCache& cache, int layer, KvPart part, int index) const {
+  const int first = part == KvPart::kKeys ? 0 : cache.streaming(layer).n_heads();
+  return scratch_->data() + static_cast<size_t>(first + index) * ScratchHeadBytes(cache.layout(), max_chunk_);
+}
+
+Status DuoAttention::Run(const AttentionInput& input, int layer, SplitKvCache* cache) {
+  return input.n_tokens == 1 ? RunTogether(input, layer, {&cache, 1}) : Prefill(input, layer, cache);
+}
+
+Status DuoAttention::RunTogether(const AttentionInput& input, int layer, std::span<SplitKvCache* const> caches) {
   stores_.clear();
   decode_heads_.clear();
-  for (int h = 0; h < layout.heads.n_kv_heads; ++h) {
-    const HeadPlace place = cache->place(layer, h);
-    const int64_t slot = place.retrieval ? pos : streaming.Slot(pos);
-    uint8_t* k = place.retrieval ? full.k(place.index) : streaming.k(place.index);
-    uint8_t* v = place.retrieval ? full.v(place.index) : streaming.v(place.index);
-    stores_.push_back({KvPart::kKeys, input.k + h * dim, dim, k, slot, 1});
-    stores_.push_back({KvPart::kValues, input.v + h * dim, dim, v, slot, 1});
-    DecodeHead head{.q = input.q + static_cast<int64_t>(h) * input.group * dim,
-                    .k = k,
-                    .v = v,
-                    .ranges = {},
-                    .n_ranges = 1,
-                    .out = input.out + static_cast<int64_t>(h) * input.group * dim,
-                    .lse = input.lse == nullptr ? nullptr : input.lse + h * input.group};
-    if (place.retrieval) {
-      head.ranges[0] = {0, pos + 1};
-    } else {
-      head.n_ranges = streaming.SlotRanges(pos, window, head.ranges);
+  const KvLayout& first = caches.front()->layout();
+  const int dim = first.head_dim, n_kv_heads = first.heads.n_kv_heads;
+  for (size_t t = 0; t < caches.size(); ++t) {
+    SplitKvCache* cache = caches[t];
+    const KvLayout& layout = cache->layout();
+    DUO_CHECK(layout.type == first.type && layout.head_dim == dim && layout.heads.n_kv_heads == n_kv_heads,
+              "sequences that are decoded together have caches of one kind");
+    const int64_t pos = cache->len();
+    const int64_t window = input.kind == TokenKind::kPrompt ? layout.prefill_recent : layout.recent;
+    FullCache& full = cache->full(layer);
+    StreamingCache& streaming = cache->streaming(layer);
+    for (int h = 0; h < n_kv_heads; ++h) {
+      const HeadPlace place = cache->place(layer, h);
+      const int64_t slot = place.retrieval ? pos : streaming.Slot(pos);
+      uint8_t* k = place.retrieval ? full.k(place.index) : streaming.k(place.index);
+      uint8_t* v = place.retrieval ? full.v(place.index) : streaming.v(place.index);
+      const int64_t kv_head = static_cast<int64_t>(t) * n_kv_heads + h, q_head = kv_head * input.group;
+      stores_.push_back({KvPart::kKeys, input.k + kv_head * dim, dim, k, slot, 1});
+      stores_.push_back({KvPart::kValues, input.v + kv_head * dim, dim, v, slot, 1});
+      DecodeHead head{.q = input.q + q_head * dim,
+                      .k = k,
+                      .v = v,
+                      .ranges = {},
+                      .n_ranges = 1,
+                      .out = input.out + q_head * dim,
+                      .lse = input.lse == nullptr ? nullptr : input.lse + q_head};
+      if (place.retrieval) {
+        head.ranges[0] = {0, pos + 1};
+      } else {
+        head.n_ranges = streaming.SlotRanges(pos, window, head.ranges);
+      }
+      decode_heads_.push_back(head);
     }
-    decode_heads_.push_back(head);
   }
-  backend_->StoreRows(stores_, dim, layout.type);
-  return backend_->DecodeAttention(ShapeOf(input, layout, pos), decode_heads_);
+  backend_->StoreRows(stores_, dim, first.type);
+  return backend_->DecodeAttention(ShapeOf(input, first, caches.front()->len()), decode_heads_);
 }
 
 DuoAttention::Window DuoAttention::WindowFor(const KvLayout& layout, int64_t pos, int64_t n_tokens,
@@ -107,8 +124,8 @@ Status DuoAttention::Prefill(const AttentionInput& input, int layer, SplitKvCach
   for (int h = 0; h < layout.heads.n_kv_heads; ++h) {
     const HeadPlace place = cache->place(layer, h);
     const int64_t chunk_row = place.retrieval ? pos : window.n_rows - n;
-    uint8_t* k = place.retrieval ? full.k(place.index) : gathered_k(place.index);
-    uint8_t* v = place.retrieval ? full.v(place.index) : gathered_v(place.index);
+    uint8_t* k = place.retrieval ? full.k(place.index) : GatheredRows(*cache, layer, KvPart::kKeys, place.index);
+    uint8_t* v = place.retrieval ? full.v(place.index) : GatheredRows(*cache, layer, KvPart::kValues, place.index);
     stores_.push_back({KvPart::kKeys, input.k + h * dim, kv_stride, k, chunk_row, n});
     stores_.push_back({KvPart::kValues, input.v + h * dim, kv_stride, v, chunk_row, n});
     PrefillHead head{.q = input.q + static_cast<int64_t>(h) * input.group * dim,
@@ -143,7 +160,7 @@ void DuoAttention::GatherWindow(int layer, SplitKvCache* cache, const Window& wi
   for (int i = 0; i < streaming.n_heads(); ++i) {
     for (const KvPart part : {KvPart::kKeys, KvPart::kValues}) {
       const uint8_t* src = part == KvPart::kKeys ? streaming.k(i) : streaming.v(i);
-      uint8_t* dst = part == KvPart::kKeys ? gathered_k(i) : gathered_v(i);
+      uint8_t* dst = GatheredRows(*cache, layer, part, i);
       copies_.push_back({part, src, 0, dst, 0, window.n_sink_rows});
       int64_t row = window.n_sink_rows;
       for (int64_t p = window.body_pos; p < pos;) {
@@ -168,7 +185,7 @@ void DuoAttention::ScatterWindow(const AttentionInput& input, int layer, SplitKv
   copies_.clear();
   for (int i = 0; i < streaming.n_heads(); ++i) {
     for (const KvPart part : {KvPart::kKeys, KvPart::kValues}) {
-      const uint8_t* src = part == KvPart::kKeys ? gathered_k(i) : gathered_v(i);
+      const uint8_t* src = GatheredRows(*cache, layer, part, i);
       uint8_t* dst = part == KvPart::kKeys ? streaming.k(i) : streaming.v(i);
       auto copy = [&](int64_t from, int64_t n) {
         copies_.push_back({part, src, chunk_row + from - pos, dst, streaming.Slot(from), n});

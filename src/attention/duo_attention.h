@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "backend/backend.h"
@@ -29,21 +30,31 @@ struct AttentionInput {
   float* lse = nullptr;  // [n_tokens, n_kv_heads * group] log of each query's sum of exp(score), or null
 };
 
-/// Holds the scratch in which a chunk's streaming keys and values stand in order of position. One per session.
+/// Holds the scratch in which a chunk's streaming keys and values stand in order of position. Sequences that take turns
+/// may share one.
 class DuoAttention {
  public:
   /// `backend` must outlive it. max_chunk: most tokens of one Run.
+  DuoAttention(Backend* backend, int64_t max_chunk) : backend_(backend), max_chunk_(max_chunk) {}
+
+  /// One that fits the layout. kResourceExhausted.
   static Result<DuoAttention> Create(Backend* backend, const KvLayout& layout, int64_t max_chunk);
+
+  /// Scratch for caches of this layout; before the first Run over one. kResourceExhausted.
+  Status Fit(const KvLayout& layout);
 
   /// Stores k and v of the tokens behind cache->len() in `layer`'s caches and attends to everything the mask shows.
   /// cache->Begin(n_tokens) must have been called; Advance() comes after the last layer. kResourceExhausted.
   Status Run(const AttentionInput& input, int layer, SplitKvCache* cache);
 
-  /// Scratch that Create allocates, for the memory plan.
+  /// The same for n_tokens tokens of which token t is the next one of the sequence caches[t]. All different, with rows
+  /// of one type.
+  Status RunTogether(const AttentionInput& input, int layer, std::span<SplitKvCache* const> caches);
+
+  /// Scratch that Fit allocates, for the memory plan.
   static uint64_t ScratchBytes(const KvLayout& layout, int64_t max_chunk);
 
  private:
-  Status Decode(const AttentionInput& input, int layer, SplitKvCache* cache);
   Status Prefill(const AttentionInput& input, int layer, SplitKvCache* cache);
   /// Rows of a streaming head in order of position: sinks, the window before the chunk, the chunk.
   struct Window {
@@ -55,15 +66,12 @@ class DuoAttention {
   void GatherWindow(int layer, SplitKvCache* cache, const Window& window);
   void ScatterWindow(const AttentionInput& input, int layer, SplitKvCache* cache, const Window& window);
 
-  uint8_t* gathered_k(int index) const { return scratch_->data() + static_cast<size_t>(index) * head_bytes_; }
-  uint8_t* gathered_v(int index) const {
-    return scratch_->data() + static_cast<size_t>(max_streaming_ + index) * head_bytes_;
-  }
+  /// Scratch of streaming head `index` of a layer.
+  uint8_t* GatheredRows(const SplitKvCache& cache, int layer, KvPart part, int index) const;
 
-  Backend* backend_ = nullptr;
+  Backend* backend_;
+  int64_t max_chunk_;
   DeviceMemoryPtr scratch_;
-  int max_streaming_ = 0;          // most streaming heads of any layer
-  size_t head_bytes_ = 0;          // scratch of one head's K
   std::vector<StoreTask> stores_;  // kept between calls: no allocation per token
   std::vector<CopyRowsTask> copies_;
   std::vector<DecodeHead> decode_heads_;

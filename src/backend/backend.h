@@ -109,6 +109,7 @@ struct CopyTask {
 /// The largest calls a session will make.
 struct CallBounds {
   int64_t n_tokens = 1;
+  int n_sequences = 1;       // in one DecodeAttention
   int64_t widest_input = 0;  // elements of a Linear's input per token
   int n_kv_heads = 1;
   int group = 1;

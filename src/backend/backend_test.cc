@@ -9,8 +9,10 @@
 #include "backend/backend.h"
 #include "backend/decode_split.h"
 #include "base/bf16.h"
+#include "base/buffer.h"
 #include "base/rng.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/weight_codes.h"
 
 namespace duo {
 namespace {
@@ -104,6 +106,57 @@ TEST(Backend, LinearGroupsAgreeForOneAndManyTokensAndThreads) {
         const std::vector<double> expected = Product(x, weights[i], n, in, outs[i]);
         for (size_t j = 0; j < expected.size(); ++j) {
           ASSERT_NEAR(results[i][j], expected[j] + (i == 0 ? 0.5 : 2.0), 1e-3) << "task " << i << " tokens " << n;
+        }
+      }
+    }
+  }
+}
+
+// Few tokens take other kernels than many; with f32 a token's result does not depend on how many came with it.
+TEST(Backend, LinearOfFewTokensAgreesForAllWeightsAndComputeTypes) {
+  Rng rng(9);
+  const int64_t in = 320, out = 48;
+  auto backend = CreateBackend({.device = Device::kCpu, .n_threads = 2});
+  ASSERT_TRUE(backend.ok());
+  std::vector<float> w(static_cast<size_t>(out * in));
+  for (float& value : w) value = static_cast<float>(rng.Normal());
+  std::vector<bf16> plain;
+  for (const float value : w) plain.push_back(ToBf16(value));
+  std::vector<int8_t> int8(w.size());
+  std::vector<float> scale(static_cast<size_t>(out));
+  for (int64_t o = 0; o < out; ++o) {
+    QuantizeInt8(w.data() + o * in, in, int8.data() + o * in, scale.data() + o);
+  }
+  const auto aligned = [](size_t bytes) { return Buffer::Allocate(bytes).value(); };
+  const Buffer int4 = aligned(static_cast<size_t>(out / kInt4Rows) * Int4BlockBytes(in));
+  for (int64_t o = 0; o < out; o += kInt4Rows) {
+    QuantizeInt4Block(w.data() + o * in, kInt4Rows, in,
+                      int4.as<uint8_t>() + static_cast<size_t>(o / kInt4Rows) * Int4BlockBytes(in));
+  }
+  const MatrixView views[] = {
+      {.data = plain.data(), .dtype = DType::kBF16, .n_out = out, .n_in = in},
+      {.data = int8.data(), .dtype = DType::kI8, .scale = scale.data(), .n_out = out, .n_in = in},
+      {.data = int4.data(), .dtype = DType::kU8, .n_out = out, .n_in = in}};
+  for (const MatrixView& view : views) {
+    for (const ComputeType compute : {ComputeType::kF32, ComputeType::kBF16, ComputeType::kInt8}) {
+      if (compute == ComputeType::kInt8 && view.dtype != DType::kI8) continue;
+      for (int64_t n = 2; n <= 18; ++n) {
+        std::vector<float> x(static_cast<size_t>(n * in));
+        for (float& value : x) value = static_cast<float>(rng.Normal());
+        std::vector<float> together(static_cast<size_t>(n * out), 1.0f), alone = together;
+        const LinearTask task[] = {{view, nullptr, together.data(), true}};
+        ASSERT_TRUE((*backend)->Linear(compute, x.data(), n, in, task).ok());
+        for (int64_t t = 0; t < n; ++t) {
+          const LinearTask single[] = {{view, nullptr, alone.data() + t * out, true}};
+          ASSERT_TRUE((*backend)->Linear(compute, x.data() + t * in, 1, in, single).ok());
+        }
+        for (size_t i = 0; i < alone.size(); ++i) {
+          if (compute == ComputeType::kF32 && n <= 16) {
+            ASSERT_EQ(together[i], alone[i]) << DTypeName(view.dtype) << " tokens " << n;
+          }
+          // Weights and inputs are of size 1: bf16 of either is off by at most 2^-8 of a product, and errors cancel.
+          ASSERT_NEAR(together[i], alone[i], compute == ComputeType::kF32 ? 1e-3 : 0.5)
+              << DTypeName(view.dtype) << " compute " << static_cast<int>(compute) << " tokens " << n;
         }
       }
     }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "duo/sampler.h"
+#include "engine/log_probs.h"
 #include "engine/stop_matcher.h"
 
 namespace duo {
@@ -65,6 +66,41 @@ TEST(Sampler, RepetitionPenaltyLooksAtTheWindow) {
   EXPECT_EQ(Sampler({.repetition_penalty = 2, .repetition_window = 2}).Sample(kLogits, history), 1);
 }
 
+TEST(Sampler, PenaltiesCountWhatWasChosen) {
+  Sampler presence({.presence_penalty = 2});
+  EXPECT_EQ(presence.Sample(kLogits, {}), 1);
+  EXPECT_EQ(presence.Sample(kLogits, {}), 3);
+  EXPECT_EQ(presence.Sample(kLogits, {}), 2);  // 3 - 2, 2, 3 - 2
+  EXPECT_EQ(presence.Sample(kLogits, {}), 0) << "1 each now; the lowest id";
+  Sampler frequency({.frequency_penalty = 0.75});
+  std::string chosen;
+  for (int i = 0; i < 8; ++i) chosen += std::to_string(frequency.Sample(kLogits, {}));
+  EXPECT_EQ(chosen, "13132132");  // 3 and 3 fall by 0.75 with each choice, past 2
+  Sampler history_does_not_count({.presence_penalty = 2});
+  EXPECT_EQ(history_does_not_count.Sample(kLogits, std::vector<int32_t>{1, 1, 1}), 1);
+}
+
+TEST(Sampler, BiasIsAdded) {
+  EXPECT_EQ(Sampler({.bias = {{4, 100.0f}}}).Sample(kLogits, {}), 4);
+  EXPECT_EQ(Sampler({.bias = {{1, -100.0f}, {3, -100.0f}}}).Sample(kLogits, {}), 2);
+  EXPECT_EQ(Sampler({.bias = {{700, 100.0f}}}).Sample(kLogits, {}), 1) << "no such token";
+}
+
+TEST(LogProbs, AreTheLogSoftmax) {
+  double total = 0;
+  for (const float logit : kLogits) total += std::exp(static_cast<double>(logit));
+  const LogProbs got = LogProbsOf(kLogits, 2, 3);
+  EXPECT_EQ(got.chosen.id, 2);
+  EXPECT_NEAR(got.chosen.log_prob, 2 - std::log(total), 1e-12);
+  ASSERT_EQ(got.top.size(), 3u);
+  EXPECT_EQ(got.top[0].id, 1);
+  EXPECT_EQ(got.top[1].id, 3);
+  EXPECT_EQ(got.top[2].id, 2);
+  EXPECT_EQ(got.top[2].log_prob, got.chosen.log_prob);
+  EXPECT_TRUE(LogProbsOf(kLogits, 0, 0).top.empty());
+  EXPECT_EQ(LogProbsOf(kLogits, 0, 50).top.size(), kLogits.size());
+}
+
 TEST(Sampler, SameSeedSameDraws) {
   Sampler a({.temperature = 1, .seed = 9}), b({.temperature = 1, .seed = 9}), c({.temperature = 1, .seed = 10});
   int differences = 0;
@@ -83,6 +119,10 @@ TEST(Sampler, OptionsOutOfRangeAreNamed) {
   EXPECT_NE(CheckSamplerOptions({.top_k = -1}).message().find("top-k"), std::string::npos);
   EXPECT_NE(CheckSamplerOptions({.top_p = 0}).message().find("top-p"), std::string::npos);
   EXPECT_NE(CheckSamplerOptions({.min_p = 2}).message().find("min-p"), std::string::npos);
+  EXPECT_NE(CheckSamplerOptions({.frequency_penalty = 2.1}).message().find("frequency"), std::string::npos);
+  EXPECT_NE(CheckSamplerOptions({.presence_penalty = NAN}).message().find("presence"), std::string::npos);
+  EXPECT_NE(CheckSamplerOptions({.bias = {{-1, 0.0f}}}).message().find("bias"), std::string::npos);
+  EXPECT_NE(CheckSamplerOptions({.bias = {{1, 101.0f}}}).message().find("bias"), std::string::npos);
   EXPECT_NE(CheckSamplerOptions({.repetition_penalty = 0}).message().find("repetition-penalty"), std::string::npos);
 }
 

@@ -78,6 +78,7 @@ Result<MemoryPlan> PlanMemory(const ModelConfig& config, uint64_t weights_bytes,
   const int64_t q_elements = static_cast<int64_t>(config.n_heads) * config.head_dim;
   plan.scratch_bytes =
       backend.MaxScratchBytes({.n_tokens = resolved.chunk,
+                               .n_sequences = Session::kMostTogether,
                                .widest_input = std::max({config.intermediate_size, config.hidden_size, q_elements}),
                                .n_kv_heads = config.n_kv_heads,
                                .group = config.group(),

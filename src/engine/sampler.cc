@@ -25,31 +25,60 @@ Status CheckSamplerOptions(const SamplerOptions& o) {
   if (!(o.repetition_penalty > 0 && o.repetition_penalty <= 100)) {
     return OutOfRange("repetition-penalty", o.repetition_penalty, "in (0, 100]");
   }
-  if (o.repetition_window < 0)
+  if (o.repetition_window < 0) {
     return OutOfRange("repetition-window", static_cast<double>(o.repetition_window), "0 or more");
+  }
+  if (!(std::fabs(o.frequency_penalty) <= 2)) return OutOfRange("frequency-penalty", o.frequency_penalty, "in -2..2");
+  if (!(std::fabs(o.presence_penalty) <= 2)) return OutOfRange("presence-penalty", o.presence_penalty, "in -2..2");
+  for (const auto& [id, bias] : o.bias) {
+    if (id < 0) return OutOfRange("bias: token", id, "0 or more");
+    if (!(std::fabs(bias) <= 100)) return OutOfRange("bias", bias, "in -100..100");
+  }
   return OkStatus();
 }
 
 Sampler::Sampler(const SamplerOptions& options) : options_(options) {}
 
+bool Sampler::ChangesLogits() const {
+  return options_.repetition_penalty != 1 || options_.frequency_penalty != 0 || options_.presence_penalty != 0 ||
+         !options_.bias.empty();
+}
+
+std::span<const float> Sampler::Changed(std::span<const float> logits, std::span<const int32_t> history) {
+  penalised_.assign(logits.begin(), logits.end());
+  const auto known = [&](int32_t id) { return static_cast<size_t>(id) < penalised_.size(); };
+  for (const auto& [id, bias] : options_.bias) {
+    if (known(id)) penalised_[static_cast<size_t>(id)] += bias;
+  }
+  for (const auto& [id, times] : chosen_) {
+    if (!known(id)) continue;
+    const double taken = options_.presence_penalty + options_.frequency_penalty * static_cast<double>(times);
+    penalised_[static_cast<size_t>(id)] -= static_cast<float>(taken);
+  }
+  if (options_.repetition_penalty == 1) return penalised_;
+  const size_t window = options_.repetition_window == 0
+                            ? history.size()
+                            : std::min(history.size(), static_cast<size_t>(options_.repetition_window));
+  std::vector<int32_t> seen(history.end() - static_cast<std::ptrdiff_t>(window), history.end());
+  std::sort(seen.begin(), seen.end());
+  seen.erase(std::unique(seen.begin(), seen.end()), seen.end());
+  const auto penalty = static_cast<float>(options_.repetition_penalty);
+  for (const int32_t id : seen) {
+    if (!known(id)) continue;
+    float& logit = penalised_[static_cast<size_t>(id)];
+    logit = logit > 0 ? logit / penalty : logit * penalty;
+  }
+  return penalised_;
+}
+
 int32_t Sampler::Sample(std::span<const float> logits, std::span<const int32_t> history) {
   DUO_CHECK(!logits.empty(), "sampling needs logits");
-  if (options_.repetition_penalty != 1) {
-    penalised_.assign(logits.begin(), logits.end());
-    const size_t window = options_.repetition_window == 0
-                              ? history.size()
-                              : std::min(history.size(), static_cast<size_t>(options_.repetition_window));
-    std::vector<int32_t> seen(history.end() - static_cast<std::ptrdiff_t>(window), history.end());
-    std::sort(seen.begin(), seen.end());
-    seen.erase(std::unique(seen.begin(), seen.end()), seen.end());
-    const auto penalty = static_cast<float>(options_.repetition_penalty);
-    for (const int32_t id : seen) {
-      if (static_cast<size_t>(id) >= penalised_.size()) continue;
-      float& logit = penalised_[static_cast<size_t>(id)];
-      logit = logit > 0 ? logit / penalty : logit * penalty;
-    }
-    logits = penalised_;
-  }
+  const int32_t id = Choose(ChangesLogits() ? Changed(logits, history) : logits);
+  if (options_.frequency_penalty != 0 || options_.presence_penalty != 0) ++chosen_[id];
+  return id;
+}
+
+int32_t Sampler::Choose(std::span<const float> logits) {
   if (options_.temperature == 0 || options_.top_k == 1) {
     return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
   }

@@ -15,36 +15,65 @@
 
 namespace duo {
 
+class Workspace::Impl {
+ public:
+  Impl(const Model::Weights& weights, int64_t max_chunk, ComputeType compute_type, Activations act)
+      : chunk(max_chunk),
+        compute(compute_type),
+        attention(weights.backend, max_chunk),
+        activations(std::move(act)),
+        transformer(weights, compute_type) {}
+
+  const int64_t chunk;
+  const ComputeType compute;
+  DuoAttention attention;
+  Activations activations;
+  Transformer transformer;
+};
+
+Workspace::Workspace(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Workspace::Workspace(Workspace&&) noexcept = default;
+Workspace& Workspace::operator=(Workspace&&) noexcept = default;
+Workspace::~Workspace() = default;
+
+Result<Workspace> Workspace::Create(const Model& model, const SessionOptions& options) {
+  const ModelConfig& config = model.config();
+  DUO_ASSIGN_OR_RETURN(const SessionOptions resolved, ResolveOptions(config, options));
+  DUO_ASSIGN_OR_RETURN(Activations act, Activations::Create(model.backend(), config, resolved.chunk));
+  return Workspace(std::make_unique<Impl>(model.weights(), resolved.chunk, resolved.compute, std::move(act)));
+}
+
 class Session::Impl {
  public:
   Impl(const Model::Weights& model_weights, SessionOptions resolved, MemoryPlan memory_plan, SplitKvCache kv,
-       DuoAttention duo_attention, Activations act)
+       std::unique_ptr<Workspace> own_work, Workspace::Impl* shared_work)
       : weights(model_weights),
         options(std::move(resolved)),
         plan(memory_plan),
         cache(std::move(kv)),
-        attention(std::move(duo_attention)),
-        activations(std::move(act)),
-        transformer(weights, options.compute) {}
+        own(std::move(own_work)),
+        work(shared_work) {}
 
-  SequenceState state() { return {&cache, &attention, &activations}; }
+  SequenceState state() { return {&cache, &work->attention, &work->activations}; }
   Status CheckIds(std::span<const int32_t> ids) const;
   Status CheckFits(int64_t n_tokens) const;
+  Status CheckPosition(int64_t pos) const;
   /// Called with the rows of each chunk after it went through the layers: position of the first row, rows.
   using ChunkDone = std::function<Status(int64_t pos, int64_t n)>;
   Status RunChunks(std::span<const int32_t> ids, TokenKind kind, const ProgressCallback& progress,
                    const ChunkDone& chunk_done);
   /// Logits and hidden state behind the last token of the last Forward.
-  Status KeepLast();
+  Status KeepLast() { return KeepRow(work->activations.n_tokens - 1); }
+  /// Those behind row `row` of it.
+  Status KeepRow(int64_t row);
   void ForgetLast();
 
   const Model::Weights& weights;  // stays where it is when the Model is moved
   SessionOptions options;
   MemoryPlan plan;
   SplitKvCache cache;
-  DuoAttention attention;
-  Activations activations;
-  Transformer transformer;
+  std::unique_ptr<Workspace> own;  // null where it is shared
+  Workspace::Impl* work;
   std::vector<int32_t> tokens;
   std::vector<TokenKind> kinds;    // of each token: prompt and generated ones have different windows
   std::vector<float> logits;       // behind the last token; empty when there are none
@@ -56,11 +85,11 @@ Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
 Session::~Session() = default;
 
-Result<Session> Session::Create(const Model& model, const SessionOptions& options) {
+Result<Session> Session::Create(const Model& model, const SessionOptions& options, Workspace* workspace) {
   const ModelConfig& config = model.config();
   DUO_ASSIGN_OR_RETURN(SessionOptions resolved, ResolveOptions(config, options));
   DUO_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(config, model.weights_bytes(), resolved, *model.backend()));
-  const uint64_t fixed = plan.activation_bytes + plan.KvBytes(0);
+  const uint64_t fixed = (workspace == nullptr ? plan.activation_bytes : 0) + plan.KvBytes(0);
   const uint64_t available = resolved.memory_limit != 0 ? resolved.memory_limit : AvailableMemoryBytes();
   if (fixed > available) {
     return Status(StatusCode::kResourceExhausted, "activations and streaming heads alone need " + FormatBytes(fixed) +
@@ -69,10 +98,19 @@ Result<Session> Session::Create(const Model& model, const SessionOptions& option
   }
   const KvLayout layout = LayoutOf(config, resolved);
   DUO_ASSIGN_OR_RETURN(SplitKvCache cache, SplitKvCache::Create(model.backend(), layout));
-  DUO_ASSIGN_OR_RETURN(DuoAttention attention, DuoAttention::Create(model.backend(), layout, resolved.chunk));
-  DUO_ASSIGN_OR_RETURN(Activations activations, Activations::Create(model.backend(), config, resolved.chunk));
-  return Session(std::make_unique<Impl>(model.weights(), std::move(resolved), plan, std::move(cache),
-                                        std::move(attention), std::move(activations)));
+  std::unique_ptr<Workspace> own;
+  if (workspace == nullptr) {
+    DUO_ASSIGN_OR_RETURN(Workspace made, Workspace::Create(model, resolved));
+    own = std::make_unique<Workspace>(std::move(made));
+    workspace = own.get();
+  }
+  Workspace::Impl* work = workspace->impl_.get();
+  if (work->chunk != resolved.chunk || work->compute != resolved.compute) {
+    return Status(StatusCode::kInvalidArgument, "chunk and compute: not those the shared workspace was made for");
+  }
+  DUO_RETURN_IF_ERROR(work->attention.Fit(layout));
+  return Session(
+      std::make_unique<Impl>(model.weights(), std::move(resolved), plan, std::move(cache), std::move(own), work));
 }
 
 Status Session::Impl::CheckIds(std::span<const int32_t> ids) const {
@@ -116,7 +154,7 @@ Status Session::Impl::RunChunks(std::span<const int32_t> ids, TokenKind kind, co
     const int64_t n = std::min({options.chunk, total - done, cache.TokensToSnapshot()});
     const int64_t pos = cache.len();
     const auto chunk = ids.subspan(static_cast<size_t>(done), static_cast<size_t>(n));
-    DUO_RETURN_IF_ERROR(transformer.Forward(chunk, kind, state()));
+    DUO_RETURN_IF_ERROR(work->transformer.Forward(chunk, kind, state()));
     tokens.insert(tokens.end(), chunk.begin(), chunk.end());
     kinds.insert(kinds.end(), chunk.size(), kind);
     if (chunk_done) DUO_RETURN_IF_ERROR(chunk_done(pos, n));
@@ -133,12 +171,12 @@ Status Session::Impl::RunChunks(std::span<const int32_t> ids, TokenKind kind, co
   return OkStatus();
 }
 
-Status Session::Impl::KeepLast() {
-  std::vector<float> row(static_cast<size_t>(weights.config.vocab_size));
-  DUO_RETURN_IF_ERROR(transformer.Logits(activations, activations.n_tokens - 1, 1, row.data()));
+Status Session::Impl::KeepRow(int64_t row) {
+  std::vector<float> values(static_cast<size_t>(weights.config.vocab_size));
+  DUO_RETURN_IF_ERROR(work->transformer.Logits(work->activations, row, 1, values.data()));
   last_hidden.resize(static_cast<size_t>(weights.config.hidden_size));
-  transformer.Hidden(activations, activations.n_tokens - 1, 1, last_hidden.data());
-  logits = std::move(row);
+  work->transformer.Hidden(work->activations, row, 1, last_hidden.data());
+  logits = std::move(values);
   return OkStatus();
 }
 
@@ -180,7 +218,7 @@ Status Session::PrefillWithLogits(std::span<const int32_t> ids, int64_t begin, i
   auto give_rows = [&](int64_t pos, int64_t n) -> Status {
     for (int64_t at = std::max(begin, pos); at < std::min(end, pos + n);) {
       const int64_t now = std::min({Activations::kLogitRows, impl_->options.chunk, std::min(end, pos + n) - at});
-      DUO_RETURN_IF_ERROR(impl_->transformer.Logits(impl_->activations, at - pos, now, rows.data()));
+      DUO_RETURN_IF_ERROR(impl_->work->transformer.Logits(impl_->work->activations, at - pos, now, rows.data()));
       for (int64_t r = 0; r < now; ++r) {
         DUO_RETURN_IF_ERROR(row(at + r, std::span<const float>(rows).subspan(static_cast<size_t>(r) * vocab, vocab)));
       }
@@ -194,11 +232,14 @@ Status Session::PrefillWithLogits(std::span<const int32_t> ids, int64_t begin, i
 
 std::span<const float> Session::last_hidden() const { return impl_->last_hidden; }
 
+Status Session::Impl::CheckPosition(int64_t pos) const {
+  if (pos >= 0 && pos <= cache.len()) return OkStatus();
+  return Status(StatusCode::kInvalidArgument, "position " + std::to_string(pos) + " is not within the " +
+                                                  std::to_string(cache.len()) + " tokens there are");
+}
+
 Status Session::Rewind(int64_t pos, const ProgressCallback& progress) {
-  if (pos < 0 || pos > len()) {
-    return Status(StatusCode::kInvalidArgument, "position " + std::to_string(pos) + " is not within the " +
-                                                    std::to_string(len()) + " tokens there are");
-  }
+  DUO_RETURN_IF_ERROR(impl_->CheckPosition(pos));
   if (pos == len()) return OkStatus();
   impl_->ForgetLast();
   const int64_t from = impl_->cache.Rewind(pos);
@@ -219,25 +260,96 @@ Status Session::Rewind(int64_t pos, const ProgressCallback& progress) {
   return OkStatus();
 }
 
+Result<int64_t> Session::RewindToHeld(int64_t pos) {
+  DUO_RETURN_IF_ERROR(impl_->CheckPosition(pos));
+  if (pos == len()) return pos;
+  impl_->ForgetLast();
+  const int64_t held = impl_->cache.Rewind(pos);
+  impl_->tokens.resize(static_cast<size_t>(held));
+  impl_->kinds.resize(static_cast<size_t>(held));
+  return held;
+}
+
+int64_t Session::HeldAt(int64_t pos) const { return impl_->cache.HeldAt(pos); }
+
+void Session::DropLogits() {
+  impl_->logits = {};
+  impl_->last_hidden = {};
+}
+
 Result<Session> Session::Clone() const {
-  const uint64_t needed = impl_->plan.KvBytes(len()) + impl_->plan.activation_bytes;
+  const bool shared = impl_->own == nullptr;
+  const uint64_t needed = impl_->plan.KvBytes(len()) + (shared ? 0 : impl_->plan.activation_bytes);
   const uint64_t available = AvailableMemoryBytes();
   if (needed > available) {
     return Status(StatusCode::kResourceExhausted, "a copy of the sequence needs " + FormatBytes(needed) + ", " +
                                                       FormatBytes(available) + " are available");
   }
   DUO_ASSIGN_OR_RETURN(SplitKvCache cache, impl_->cache.Clone());
-  const ModelConfig& config = impl_->weights.config;
-  Backend* backend = impl_->weights.backend;
-  DUO_ASSIGN_OR_RETURN(DuoAttention attention, DuoAttention::Create(backend, cache.layout(), impl_->options.chunk));
-  DUO_ASSIGN_OR_RETURN(Activations activations, Activations::Create(backend, config, impl_->options.chunk));
-  auto copy = std::make_unique<Impl>(impl_->weights, impl_->options, impl_->plan, std::move(cache),
-                                     std::move(attention), std::move(activations));
+  std::unique_ptr<Workspace> own;
+  Workspace::Impl* work = impl_->work;
+  if (!shared) {
+    DUO_ASSIGN_OR_RETURN(Activations act,
+                         Activations::Create(impl_->weights.backend, impl_->weights.config, work->chunk));
+    own.reset(
+        new Workspace(std::make_unique<Workspace::Impl>(impl_->weights, work->chunk, work->compute, std::move(act))));
+    work = own->impl_.get();
+    DUO_RETURN_IF_ERROR(work->attention.Fit(cache.layout()));
+  }
+  auto copy =
+      std::make_unique<Impl>(impl_->weights, impl_->options, impl_->plan, std::move(cache), std::move(own), work);
   copy->tokens = impl_->tokens;
   copy->kinds = impl_->kinds;
   copy->logits = impl_->logits;
   copy->last_hidden = impl_->last_hidden;
   return Session(std::move(copy));
+}
+
+Status Session::DecodeTogether(std::span<Session* const> sessions, std::span<const int32_t> ids) {
+  if (sessions.empty() || sessions.size() != ids.size() || sessions.size() > static_cast<size_t>(kMostTogether)) {
+    return Status(StatusCode::kInvalidArgument, std::to_string(sessions.size()) + " sequences and " +
+                                                    std::to_string(ids.size()) + " tokens: expected as many, 1.." +
+                                                    std::to_string(kMostTogether));
+  }
+  Workspace::Impl* work = sessions.front()->impl_->work;
+  if (static_cast<int64_t>(sessions.size()) > work->chunk) {
+    return Status(StatusCode::kInvalidArgument, "more sequences than the chunk has tokens");
+  }
+  std::vector<SplitKvCache*> caches;
+  for (size_t i = 0; i < sessions.size(); ++i) {
+    Impl* impl = sessions[i]->impl_.get();
+    if (impl->work != work) {
+      return Status(StatusCode::kInvalidArgument, "sequences that are decoded together share a workspace");
+    }
+    if (std::find(caches.begin(), caches.end(), &impl->cache) != caches.end()) {
+      return Status(StatusCode::kInvalidArgument, "one sequence twice");
+    }
+    if (impl->options.kv_type != sessions.front()->impl_->options.kv_type) {
+      return Status(StatusCode::kInvalidArgument, "sequences that are decoded together have one kv-type");
+    }
+    DUO_RETURN_IF_ERROR(impl->CheckIds(ids.subspan(i, 1)));
+    if (impl->cache.GrowsWith(1)) DUO_RETURN_IF_ERROR(impl->CheckFits(1));
+    caches.push_back(&impl->cache);
+  }
+  for (Session* session : sessions) session->impl_->ForgetLast();
+  DUO_RETURN_IF_ERROR(work->transformer.ForwardTogether(ids, caches, &work->attention, &work->activations));
+  const auto n = static_cast<int64_t>(ids.size());
+  const auto vocab = static_cast<size_t>(sessions.front()->impl_->weights.config.vocab_size);
+  std::vector<float> rows(static_cast<size_t>(n) * vocab);
+  for (size_t i = 0; i < sessions.size(); ++i) {
+    Impl* impl = sessions[i]->impl_.get();
+    impl->tokens.push_back(ids[i]);
+    impl->kinds.push_back(TokenKind::kGenerated);
+  }
+  DUO_RETURN_IF_ERROR(work->transformer.Logits(work->activations, 0, n, rows.data()));
+  for (size_t i = 0; i < sessions.size(); ++i) {
+    Impl* impl = sessions[i]->impl_.get();
+    const auto row = std::span<const float>(rows).subspan(i * vocab, vocab);
+    impl->logits.assign(row.begin(), row.end());
+    impl->last_hidden.resize(static_cast<size_t>(impl->weights.config.hidden_size));
+    work->transformer.Hidden(work->activations, static_cast<int64_t>(i), 1, impl->last_hidden.data());
+  }
+  return OkStatus();
 }
 
 Status Session::CheckFits(int64_t n_tokens) const { return impl_->CheckFits(n_tokens); }

@@ -320,5 +320,105 @@ TEST_F(SessionTest, GenerationEndsWhenTheContextIsFull) {
   EXPECT_EQ(result->tokens.size(), 6u);
 }
 
+// Sequences of different lengths and kinds of cache, across the due dates of snapshots: bit for bit what each gives
+// alone.
+TEST_F(SessionTest, DecodeTogetherEqualsDecodeOfEachAlone) {
+  for (const int n_sequences : {1, 2, 5, 16}) {
+    SessionOptions options = Split();
+    options.snapshot_every = 32;
+    options.chunk = 64;
+    auto workspace = Workspace::Create(*model_, options);
+    ASSERT_TRUE(workspace.ok()) << workspace.status().message();
+    std::vector<Session> together, alone;
+    for (int i = 0; i < n_sequences; ++i) {
+      SessionOptions own = options;
+      if (i % 3 == 1) own.heads = {};
+      if (i % 3 == 2) own.recent = 9, own.sink = 0;
+      auto session = Session::Create(*model_, own, &*workspace);
+      ASSERT_TRUE(session.ok()) << session.status().message();
+      together.push_back(std::move(*session));
+      alone.push_back(Make(own));
+      const std::span<const int32_t> prompt(prompt_.data() + i, static_cast<size_t>(20 + 7 * i));
+      ASSERT_TRUE(together.back().Prefill(prompt).ok());
+      ASSERT_TRUE(alone.back().Prefill(prompt).ok());
+    }
+    std::vector<Session*> pointers;
+    for (Session& session : together) pointers.push_back(&session);
+    for (int step = 0; step < 40; ++step) {
+      std::vector<int32_t> ids;
+      for (int i = 0; i < n_sequences; ++i) ids.push_back((step * 7 + i * 3) % 97);
+      ASSERT_TRUE(Session::DecodeTogether(pointers, ids).ok());
+      for (int i = 0; i < n_sequences; ++i) {
+        const auto at = static_cast<size_t>(i);
+        ASSERT_TRUE(alone[at].Decode(ids[at]).ok());
+        ASSERT_EQ(together[at].len(), alone[at].len());
+        ASSERT_TRUE(std::equal(alone[at].logits().begin(), alone[at].logits().end(), together[at].logits().begin()))
+            << n_sequences << " sequences, step " << step << ", sequence " << i;
+        ASSERT_TRUE(std::equal(alone[at].last_hidden().begin(), alone[at].last_hidden().end(),
+                               together[at].last_hidden().begin()));
+      }
+    }
+    EXPECT_EQ(together[0].tokens(), alone[0].tokens());
+  }
+}
+
+TEST_F(SessionTest, DecodeTogetherRefusesWhatCannotBe) {
+  SessionOptions options = Split();
+  options.max_context = 12;
+  options.chunk = 2;
+  auto workspace = Workspace::Create(*model_, options);
+  ASSERT_TRUE(workspace.ok());
+  std::vector<Session> sessions;
+  for (int i = 0; i < 3; ++i) {
+    sessions.push_back(std::move(Session::Create(*model_, options, &*workspace).value()));
+    ASSERT_TRUE(sessions.back().Prefill(std::span<const int32_t>(prompt_).first(i == 1 ? 12 : 5)).ok());
+  }
+  Session stranger = Make(options);
+  ASSERT_TRUE(stranger.Prefill(std::span<const int32_t>(prompt_).first(5)).ok());
+  const auto code = [](std::vector<Session*> who, std::vector<int32_t> ids) {
+    return Session::DecodeTogether(who, ids).code();
+  };
+  EXPECT_EQ(code({}, {}), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({&sessions[0]}, {1, 2}), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({&sessions[0], &sessions[0]}, {1, 2}), StatusCode::kInvalidArgument) << "twice";
+  EXPECT_EQ(code({&sessions[0], &stranger}, {1, 2}), StatusCode::kInvalidArgument) << "another workspace";
+  EXPECT_EQ(code({&sessions[0], &sessions[2]}, {1, 97}), StatusCode::kInvalidArgument) << "no such token";
+  EXPECT_EQ(code({&sessions[0], &sessions[1]}, {1, 2}), StatusCode::kResourceExhausted) << "full";
+  EXPECT_EQ(sessions[0].len(), 5);
+  EXPECT_FALSE(sessions[0].logits().empty());
+  EXPECT_EQ(code({&sessions[0], &sessions[2]}, {1, 2}), StatusCode::kOk);
+  EXPECT_EQ(sessions[0].len(), 6);
+  options.chunk = 3;
+  EXPECT_EQ(Session::Create(*model_, options, &*workspace).status().code(), StatusCode::kInvalidArgument);
+}
+
+TEST_F(SessionTest, RewindToHeldLeavesTheRestToTheCaller) {
+  SessionOptions options = Split();
+  options.snapshot_every = 16;
+  Session session = Make(options);
+  ASSERT_TRUE(session.Prefill(prompt_).ok());
+  const std::vector<float> expected(session.logits().begin(), session.logits().end());
+  EXPECT_EQ(session.HeldAt(150), 150);
+  EXPECT_EQ(session.HeldAt(100), 96);
+  EXPECT_EQ(session.HeldAt(15), 0);
+  auto held = session.RewindToHeld(100);
+  ASSERT_TRUE(held.ok());
+  EXPECT_EQ(*held, 96);
+  EXPECT_EQ(session.len(), 96);
+  EXPECT_EQ(session.tokens().size(), 96u);
+  EXPECT_TRUE(session.logits().empty());
+  ASSERT_TRUE(session.Prefill(std::span<const int32_t>(prompt_).subspan(96)).ok());
+  ExpectSame(session.logits(), expected);
+  EXPECT_EQ(session.RewindToHeld(151).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(session.RewindToHeld(-1).status().code(), StatusCode::kInvalidArgument);
+  session.DropLogits();
+  EXPECT_TRUE(session.logits().empty());
+  EXPECT_EQ(session.len(), 150);
+  ASSERT_TRUE(Make(Exact()).RewindToHeld(0).ok());
+  Session full = Make(Exact());
+  ASSERT_TRUE(full.Prefill(prompt_).ok());
+  EXPECT_EQ(full.RewindToHeld(70).value(), 70) << "retrieval heads hold everything";
+}
+
 }  // namespace
 }  // namespace duo

@@ -9,7 +9,8 @@
 
 namespace duo {
 
-/// y[o] = (accumulate ? y[o] : 0) + bias[o] + sum_i w[o][i] x[i] for o in [row_begin, row_end). Reads each weight once.
+/// y[t][o] = (accumulate ? y[t][o] : 0) + bias[o] + sum_i w[o][i] x[t][i] for o in [row_begin, row_end), for one token
+/// or a few. Reads each weight once from memory. A token's result does not depend on the others.
 struct Gemv {
   const void* w = nullptr;         // [n_out, n_in] w_type, row-major (as checkpoints store linear layers)
   DType w_type = DType::kBF16;     // kF32, kBF16, kF16 or kI8
@@ -17,9 +18,11 @@ struct Gemv {
   int64_t n_in = 0;
   int64_t row_begin = 0;
   int64_t row_end = 0;
-  const float* x = nullptr;     // [n_in]; already rounded to bf16 where the compute type is bf16
+  const float* x = nullptr;  // [n_tokens, n_in]; already rounded to bf16 where the compute type is bf16
+  int64_t n_tokens = 1;
   const float* bias = nullptr;  // [n_out] or null
-  float* y = nullptr;           // [n_out]
+  float* y = nullptr;           // token t: y + t * y_stride
+  int64_t y_stride = 0;         // floats
   int accumulate = 0;           // 0 or 1
 };
 
@@ -43,6 +46,32 @@ struct Gemv4Kernels {
 };
 static inline constexpr size_t Gemv4PreparedBytes(int64_t n_in) {
   return static_cast<size_t>((n_in + 63) / 64) * (64 * 4 + 64);
+}
+
+/// The same as Gemv over int8 weights, with inputs rounded to 15 bits per group of kGemv8Group: for a few tokens, where
+/// products of floats would take longer than reading the weights.
+struct Gemv8 {
+  const int8_t* w = nullptr;       // [n_out, n_in]
+  const float* w_scale = nullptr;  // [n_out]
+  int64_t n_in = 0;
+  int64_t row_begin = 0;
+  int64_t row_end = 0;
+  const void* x = nullptr;  // as prepare wrote it, tokens Gemv8PreparedBytes(n_in) apart
+  int64_t n_tokens = 1;
+  const float* bias = nullptr;  // [n_out] or null
+  float* y = nullptr;           // token t: y + t * y_stride
+  int64_t y_stride = 0;
+  int accumulate = 0;  // 0 or 1
+};
+
+struct Gemv8Kernels {
+  /// x [n_in] -> out, Gemv8PreparedBytes(n_in), 64-byte aligned.
+  void (*prepare)(const float* x, int64_t n_in, void* out);
+  void (*run)(const Gemv8&);  // null: no gain over Gemv with this instruction set
+};
+static inline constexpr int64_t kGemv8Group = 256;
+static inline constexpr size_t Gemv8PreparedBytes(int64_t n_in) {
+  return static_cast<size_t>((n_in + kGemv8Group - 1) / kGemv8Group) * (kGemv8Group * 2 + 64);
 }
 
 /// Rows of RMSNorm: out[r][i] = x[r][i] / sqrt(mean_i(x[r]^2) + eps) * weight[i] (arXiv:1910.07467). in place allowed.

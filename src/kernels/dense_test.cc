@@ -98,6 +98,34 @@ TEST_P(DenseTest, GemvDoesNotDependOnHowRowsAreSplit) {
   }
 }
 
+TEST_P(DenseTest, GemvOfSeveralTokensIsThatOfEachAlone) {
+  for (const DType type : kTypes) {
+    for (const int64_t n_in : {1, 31, 64, 333}) {
+      for (const int64_t n_tokens : {2, 3, 4, 5, 7, 8, 16}) {
+        const int64_t n_out = 5, y_stride = n_out + 3;
+        Guarded w(n_out * n_in, type), x(n_tokens * n_in, DType::kF32), bias(n_out, DType::kF32);
+        Guarded y(n_tokens * y_stride, DType::kF32);
+        w.Fill(rng), x.Fill(rng), bias.Fill(rng), y.Fill(rng);
+        std::vector<float> expected = y.Floats();
+        Gemv p{.w = w.data(), .w_type = type, .n_in = n_in, .row_end = n_out, .bias = bias.f32(), .accumulate = 1};
+        for (int64_t t = 0; t < n_tokens; ++t) {
+          p.x = x.f32() + t * n_in;
+          p.y = expected.data() + t * y_stride;
+          kernels().gemv(p);
+        }
+        p.x = x.f32();
+        p.n_tokens = n_tokens;
+        p.y = y.f32();
+        p.y_stride = y_stride;
+        kernels().gemv(p);
+        ASSERT_EQ(std::memcmp(expected.data(), y.f32(), expected.size() * sizeof(float)), 0)
+            << DTypeName(type) << " n_in " << n_in << " tokens " << n_tokens;
+        ASSERT_TRUE(y.GuardsIntact());
+      }
+    }
+  }
+}
+
 TEST_P(DenseTest, GemvTouchesOnlyItsRows) {
   Guarded w(10 * 40, DType::kBF16), x(40, DType::kF32), y(10, DType::kF32);
   w.Fill(rng), x.Fill(rng), y.Fill(rng);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/bf16.h"
+#include "base/buffer.h"
 #include "base/rng.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/kernel_table.h"
@@ -145,6 +146,71 @@ TEST_P(QuantizedProducts, GemvOfInt8AgreesWithReference) {
   }
 }
 
+TEST_P(QuantizedProducts, GemvOfInt8ForFewTokensAgreesWithReference) {
+  if (kernels().gemv8.run == nullptr) GTEST_SKIP() << "SKIPPED: as Gemv with " << IsaName(GetParam());
+  for (const int64_t n_in : {1, 7, 31, 64, 130, 256, 257, 1000, 4096}) {
+    for (const int64_t n_tokens : {1, 2, 3, 4, 5, 8, 11}) {
+      const int64_t n_out = 1 + static_cast<int64_t>(rng.Below(7)), y_stride = n_out + 2;
+      std::vector<int8_t> w(static_cast<size_t>(n_out * n_in));
+      for (int8_t& code : w) code = static_cast<int8_t>(static_cast<int64_t>(rng.Below(255)) - 127);
+      std::vector<float> x = Normal(&rng, n_tokens * n_in);
+      x[0] = 1000;  // of its group alone
+      const std::vector<float> scale(static_cast<size_t>(n_out), 0.25f), bias = Normal(&rng, n_out);
+      const std::vector<float> before = Normal(&rng, n_tokens * y_stride);
+      const size_t bytes = Gemv8PreparedBytes(n_in);
+      const Buffer prepared = Buffer::Allocate(bytes * static_cast<size_t>(n_tokens)).value();
+      std::memset(prepared.data(), 0xff, prepared.bytes());
+      for (int64_t t = 0; t < n_tokens; ++t) {
+        kernels().gemv8.prepare(x.data() + t * n_in, n_in, prepared.as<uint8_t>() + static_cast<size_t>(t) * bytes);
+      }
+      std::vector<float> got = before, want = before;
+      kernels().gemv8.run({.w = w.data(),
+                           .w_scale = scale.data(),
+                           .n_in = n_in,
+                           .row_end = n_out,
+                           .x = prepared.data(),
+                           .n_tokens = n_tokens,
+                           .bias = bias.data(),
+                           .y = got.data(),
+                           .y_stride = y_stride,
+                           .accumulate = 1});
+      for (int64_t t = 0; t < n_tokens; ++t) {
+        reference::GemvRows({.w = w.data(),
+                             .w_type = DType::kI8,
+                             .w_scale = scale.data(),
+                             .n_in = n_in,
+                             .row_end = n_out,
+                             .x = x.data() + t * n_in,
+                             .bias = bias.data(),
+                             .y = want.data() + t * y_stride,
+                             .accumulate = 1});
+      }
+      for (int64_t at = 0; at < n_tokens * y_stride; ++at) {
+        const int64_t t = at / y_stride, o = at % y_stride;
+        const auto i_at = static_cast<size_t>(at);
+        if (o >= n_out) {
+          ASSERT_EQ(got[i_at], before[i_at]) << "behind token " << t;
+          continue;
+        }
+        double bound = 0, magnitude = std::fabs(bias[static_cast<size_t>(o)]) + std::fabs(before[i_at]);
+        for (int64_t g = 0; g < n_in; g += kGemv8Group) {
+          double most = 0, weights = 0;
+          for (int64_t i = g; i < std::min(n_in, g + kGemv8Group); ++i) {
+            const double value = x[static_cast<size_t>(t * n_in + i)];
+            const double weight = 0.25 * w[static_cast<size_t>(o * n_in + i)];
+            most = std::max(most, std::fabs(value));
+            weights += std::fabs(weight);
+            magnitude += std::fabs(weight * value);
+          }
+          bound += most / 32766 * weights;
+        }
+        ASSERT_NEAR(got[i_at], want[i_at], bound + (n_in / 256.0 + 40) * kUnit * magnitude)
+            << n_in << " token " << t << " of " << n_tokens << " row " << o;
+      }
+    }
+  }
+}
+
 TEST_P(QuantizedProducts, GemvOfInt4AgreesWithReference) {
   for (const int64_t n_in : {8, 32, 33, 64, 100, 320, 4096}) {
     for (const int64_t n_out : {1, 15, 16, 33, 100}) {
@@ -222,6 +288,15 @@ TEST_P(QuantizedProducts, ANanInTheInputReachesEveryOutput) {
   alignas(64) static uint8_t prepared[Gemv4PreparedBytes(64)];
   kernels().gemv4.prepare(x.data(), 64, prepared);
   kernels().gemv4.run({.w = w.bytes.data(), .n_in = 64, .row_end = 20, .x = prepared, .y = y.data()});
+  for (const float value : y) EXPECT_TRUE(std::isnan(value));
+  if (kernels().gemv8.run == nullptr) return;
+  alignas(64) static uint8_t prepared8[Gemv8PreparedBytes(64)];
+  kernels().gemv8.prepare(x.data(), 64, prepared8);
+  const std::vector<int8_t> codes(20 * 64, 1);
+  const std::vector<float> scale(20, 1.0f);
+  std::fill(y.begin(), y.end(), 0.0f);
+  kernels().gemv8.run(
+      {.w = codes.data(), .w_scale = scale.data(), .n_in = 64, .row_end = 20, .x = prepared8, .y = y.data()});
   for (const float value : y) EXPECT_TRUE(std::isnan(value));
 }
 

@@ -1,6 +1,7 @@
 #include "kv/split_kv_cache.h"
 
 #include <algorithm>
+#include <iterator>
 #include <string>
 
 #include "base/check.h"
@@ -130,30 +131,35 @@ size_t SplitKvCache::SnapshotSize() const {
 
 int64_t SplitKvCache::LowestNeeded(int64_t pos) const { return std::max(layout_.sink, pos - layout_.ring() + 1); }
 
+bool SplitKvCache::RingsHold(int64_t pos) const {
+  return SnapshotSize() == 0 || lowest_held_ <= LowestNeeded(pos) || pos == len_;
+}
+
+int64_t SplitKvCache::HeldAt(int64_t pos) const {
+  if (RingsHold(pos)) return pos;
+  const auto after = snapshots_.upper_bound(pos);
+  return after == snapshots_.begin() ? 0
+                                     : std::prev(after)->first;  // an empty cache is the snapshot that always exists
+}
+
 int64_t SplitKvCache::Rewind(int64_t pos) {
   DUO_CHECK(pos >= 0 && pos <= len_, "rewind outside the cache");
+  const int64_t held = HeldAt(pos);
   // What comes after pos will be written anew; snapshots of it would lie.
-  auto drop_later = [&](int64_t keep) { snapshots_.erase(snapshots_.upper_bound(keep), snapshots_.end()); };
-  const bool rings_matter = SnapshotSize() != 0;
-  if (!rings_matter || lowest_held_ <= LowestNeeded(pos) || pos == len_) {
-    drop_later(pos);
-    len_ = pos;
+  snapshots_.erase(snapshots_.upper_bound(pos), snapshots_.end());
+  const bool rings_hold = RingsHold(pos);
+  len_ = held;
+  if (rings_hold) {
     lowest_held_ = std::min(lowest_held_, pos);
     return len_;
   }
-  drop_later(pos);
-  len_ = 0;  // an empty cache is the snapshot that always exists
-  lowest_held_ = 0;
-  if (!snapshots_.empty()) {
-    const auto& [at, memory] = *snapshots_.rbegin();
-    const uint8_t* src = memory->data();
-    for (StreamingCache& streaming : streaming_) {
-      if (streaming.n_heads() == 0) continue;
-      streaming.LoadRing(backend_, src);
-      src += streaming.ring_bytes();
-    }
-    len_ = at;
-    lowest_held_ = std::max<int64_t>(0, at - layout_.ring());
+  lowest_held_ = std::max<int64_t>(0, held - layout_.ring());
+  if (held == 0) return len_;
+  const uint8_t* src = snapshots_.at(held)->data();
+  for (StreamingCache& streaming : streaming_) {
+    if (streaming.n_heads() == 0) continue;
+    streaming.LoadRing(backend_, src);
+    src += streaming.ring_bytes();
   }
   return len_;
 }

@@ -51,6 +51,8 @@ class SplitKvCache {
   /// held, by the rings themselves or by a snapshot. Returns that position (== len()); tokens from there to pos have to
   /// be added again, at most snapshot_every when snapshots are on. pos in [0, len()].
   int64_t Rewind(int64_t pos);
+  /// What Rewind(pos) would return.
+  int64_t HeldAt(int64_t pos) const;
 
   /// An independent copy, with its snapshots. kResourceExhausted.
   Result<SplitKvCache> Clone() const;
@@ -59,6 +61,8 @@ class SplitKvCache {
     return places_[static_cast<size_t>(layer * layout_.heads.n_kv_heads + kv_head)];
   }
   FullCache& full(int layer) { return full_[static_cast<size_t>(layer)]; }
+  const FullCache& full(int layer) const { return full_[static_cast<size_t>(layer)]; }
+  const StreamingCache& streaming(int layer) const { return streaming_[static_cast<size_t>(layer)]; }
   StreamingCache& streaming(int layer) { return streaming_[static_cast<size_t>(layer)]; }
 
   /// Bytes of K, V and snapshots in use now.
@@ -72,6 +76,8 @@ class SplitKvCache {
   /// Whether n_tokens more end where a snapshot is due.
   bool SnapshotDue(int64_t n_tokens) const;
   Status EnsureRows(int64_t n_tokens);
+  /// Whether the rings have all rows that a next token at pos needs.
+  bool RingsHold(int64_t pos) const;
   /// The lowest position whose row the rings must hold for the next token at pos.
   int64_t LowestNeeded(int64_t pos) const;
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <string>
 
 #include "base/check.h"
@@ -18,43 +19,72 @@ Status CheckTokenIds(std::span<const int32_t> ids, int64_t vocab_size) {
 }
 
 // Angles in double: at position 10^6 a float angle is wrong by 0.03 radians.
-void Transformer::FillRope(int64_t pos, int64_t n) {
+void Transformer::FillRope(std::span<const int64_t> positions) {
   const std::vector<double>& inv_freq = w_.config.inv_freq;
   const size_t half = inv_freq.size();
-  cos_.resize(static_cast<size_t>(n) * half);
-  sin_.resize(static_cast<size_t>(n) * half);
-  for (int64_t t = 0; t < n; ++t) {
+  cos_.resize(positions.size() * half);
+  sin_.resize(positions.size() * half);
+  for (size_t t = 0; t < positions.size(); ++t) {
     for (size_t i = 0; i < half; ++i) {
-      const double angle = static_cast<double>(pos + t) * inv_freq[i];
-      cos_[static_cast<size_t>(t) * half + i] = static_cast<float>(std::cos(angle) * w_.config.rope_amplitude);
-      sin_[static_cast<size_t>(t) * half + i] = static_cast<float>(std::sin(angle) * w_.config.rope_amplitude);
+      const double angle = static_cast<double>(positions[t]) * inv_freq[i];
+      cos_[t * half + i] = static_cast<float>(std::cos(angle) * w_.config.rope_amplitude);
+      sin_[t * half + i] = static_cast<float>(std::sin(angle) * w_.config.rope_amplitude);
     }
   }
 }
 
-Status Transformer::Forward(std::span<const int32_t> ids, TokenKind kind, const SequenceState& state) {
-  Activations* act = state.activations;
-  const auto n = static_cast<int64_t>(ids.size());
-  DUO_RETURN_IF_ERROR(state.cache->Begin(n));
-  Embed(ids, state.cache->len(), act);
+template <class AttendLayer>
+Status Transformer::RunLayers(int64_t n, TokenKind kind, Activations* act, const AttendLayer& attend) {
   for (int layer = 0; layer < w_.config.n_layers; ++layer) {
     DUO_RETURN_IF_ERROR(Project(layer, n, act));
     NormHeads(layer, n, act);
     Rotate(n, act);
-    DUO_RETURN_IF_ERROR(Attend(layer, kind, n, state));
+    DUO_RETURN_IF_ERROR(attend(InputOfAttention(n, kind, *act), layer));
     DUO_RETURN_IF_ERROR(AddAttended(layer, n, act));
     DUO_RETURN_IF_ERROR(Widen(layer, n, act));
     DUO_RETURN_IF_ERROR(AddMlp(layer, n, act));
   }
+  return OkStatus();
+}
+
+Status Transformer::Forward(std::span<const int32_t> ids, TokenKind kind, const SequenceState& state) {
+  const auto n = static_cast<int64_t>(ids.size());
+  DUO_RETURN_IF_ERROR(state.cache->Begin(n));
+  Embed(ids, state.cache->len(), state.activations);
+  DUO_RETURN_IF_ERROR(RunLayers(n, kind, state.activations, [&](const AttentionInput& input, int layer) {
+    return state.attention->Run(input, layer, state.cache);
+  }));
   state.cache->Advance(n);
   return OkStatus();
 }
 
+Status Transformer::ForwardTogether(std::span<const int32_t> ids, std::span<SplitKvCache* const> caches,
+                                    DuoAttention* attention, Activations* act) {
+  DUO_CHECK(ids.size() == caches.size(), "one token for each sequence");
+  positions_.clear();
+  for (SplitKvCache* cache : caches) {
+    DUO_RETURN_IF_ERROR(cache->Begin(1));
+    positions_.push_back(cache->len());
+  }
+  EmbedAt(ids, positions_, act);
+  DUO_RETURN_IF_ERROR(RunLayers(act->n_tokens, TokenKind::kGenerated, act, [&](const AttentionInput& input, int layer) {
+    return attention->RunTogether(input, layer, caches);
+  }));
+  for (SplitKvCache* cache : caches) cache->Advance(1);
+  return OkStatus();
+}
+
 void Transformer::Embed(std::span<const int32_t> ids, int64_t pos, Activations* act) {
+  positions_.resize(ids.size());
+  std::iota(positions_.begin(), positions_.end(), pos);
+  EmbedAt(ids, positions_, act);
+}
+
+void Transformer::EmbedAt(std::span<const int32_t> ids, std::span<const int64_t> positions, Activations* act) {
   const auto n = static_cast<int64_t>(ids.size());
   DUO_CHECK(n >= 1 && n <= act->max_tokens, "a chunk must fit the activations");
   act->n_tokens = n;
-  FillRope(pos, n);
+  FillRope(positions);
   w_.backend->Embed(w_.embedding, ids, act->x);
 }
 
@@ -81,20 +111,24 @@ void Transformer::Rotate(int64_t n, Activations* act) {
   w_.backend->Rope(act->k, n, c.n_kv_heads, c.head_dim, cos_.data(), sin_.data());
 }
 
-Status Transformer::Attend(int cache_layer, TokenKind kind, int64_t n, const SequenceState& state, float* lse) {
+AttentionInput Transformer::InputOfAttention(int64_t n, TokenKind kind, const Activations& act) const {
   const ModelConfig& c = w_.config;
-  Activations* act = state.activations;
-  return state.attention->Run({.q = act->q,
-                               .k = act->k,
-                               .v = act->v,
-                               .n_tokens = n,
-                               .group = c.group(),
-                               .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
-                               .kind = kind,
-                               .compute = compute_,
-                               .out = act->attended,
-                               .lse = lse},
-                              cache_layer, state.cache);
+  return {.q = act.q,
+          .k = act.k,
+          .v = act.v,
+          .n_tokens = n,
+          .group = c.group(),
+          .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
+          .kind = kind,
+          .compute = compute_,
+          .out = act.attended,
+          .lse = nullptr};
+}
+
+Status Transformer::Attend(int cache_layer, TokenKind kind, int64_t n, const SequenceState& state, float* lse) {
+  AttentionInput input = InputOfAttention(n, kind, *state.activations);
+  input.lse = lse;
+  return state.attention->Run(input, cache_layer, state.cache);
 }
 
 Status Transformer::AddAttended(int layer, int64_t n, Activations* act) {

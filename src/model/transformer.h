@@ -32,6 +32,12 @@ class Transformer {
   /// snapshot boundary. kResourceExhausted, kInternal.
   Status Forward(std::span<const int32_t> ids, TokenKind kind, const SequenceState& state);
 
+  /// One generated token of each of several sequences, reading every weight once: ids[t] behind caches[t]. Afterwards
+  /// row t of act->x is that of token t. ids: in the vocabulary, at most act->max_tokens. caches: all different, with
+  /// rows of one type. kResourceExhausted, kInternal; the caches then are what they were.
+  Status ForwardTogether(std::span<const int32_t> ids, std::span<SplitKvCache* const> caches, DuoAttention* attention,
+                         Activations* act);
+
   // The steps that Forward consists of, for callers that need what lies between them (identify/teacher_student.h). They
   // work on the first n rows of the activations, in this order for every layer.
 
@@ -63,11 +69,18 @@ class Transformer {
   Status Logits(const Activations& act, int64_t begin, int64_t n, float* host_out);
 
  private:
-  void FillRope(int64_t pos, int64_t n);
+  /// Rows of cos_ and sin_ for tokens at these positions.
+  void FillRope(std::span<const int64_t> positions);
+  void EmbedAt(std::span<const int32_t> ids, std::span<const int64_t> positions, Activations* act);
+  /// All layers; `attend(layer, input)` is their attention.
+  template <class AttendLayer>
+  Status RunLayers(int64_t n, TokenKind kind, Activations* act, const AttendLayer& attend);
+  AttentionInput InputOfAttention(int64_t n, TokenKind kind, const Activations& act) const;
 
   const Model::Weights& w_;
   ComputeType compute_;
-  std::vector<float> cos_, sin_;  // [n, head_dim / 2] of the current call
+  std::vector<int64_t> positions_;  // [n] of the current call
+  std::vector<float> cos_, sin_;    // [n, head_dim / 2] of the current call
 };
 
 }  // namespace duo

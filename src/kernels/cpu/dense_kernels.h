@@ -23,6 +23,7 @@ struct DenseKernels {
   void (*widen)(const void* x, DType type, float* out, int64_t n);  // f32, bf16, f16, i8 -> f32
   Gemv4Kernels gemv4;        // x rounded to 15 bits per 32 inputs where that is faster
   Gemv4Kernels gemv4_exact;  // products of floats
+  Gemv8Kernels gemv8;
   void (*unpack4)(const uint8_t* block, int64_t row, int64_t first, int64_t n,
                   float* out);  // row 0..15 of a block of
                                 // int4 weights, inputs from a multiple of 64 on

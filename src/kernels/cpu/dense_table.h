@@ -5,12 +5,23 @@
 #include "kernels/cpu/dense_kernels.h"
 #include "kernels/cpu/elementwise_loop.h"
 #include "kernels/cpu/gemv4_loop.h"
+#include "kernels/cpu/gemv8_loop.h"
 #include "kernels/cpu/gemv_loop.h"
 
 namespace duo {
 namespace {
 
-template <class V, class Groups>
+template <class V>
+constexpr Gemv8Kernels Gemv8KernelsOf() {
+  if constexpr (requires { V::WidenI8Pairs(nullptr); }) {
+    return {.prepare = Gemv8Loop<V>::Prepare, .run = Gemv8Loop<V>::Run};
+  } else {
+    return {.prepare = nullptr, .run = nullptr};
+  }
+}
+
+// V8 is V with the sums of pairs that products with int8 weights take.
+template <class V, class Groups, class V8 = V>
 constexpr DenseKernels DenseKernelsOf() {
   using Loop = ElementwiseLoop<V>;
   return {.gemv = GemvLoop<V>::Run,
@@ -23,6 +34,7 @@ constexpr DenseKernels DenseKernelsOf() {
           .widen = Loop::Widen,
           .gemv4 = Gemv4Loop<V, Groups>::Kernels(),
           .gemv4_exact = Gemv4Loop<V, FloatGroups<V>>::Kernels(),
+          .gemv8 = Gemv8KernelsOf<V8>(),
           .unpack4 = Unpack4Loop<V>::Unpack,
           .swiglu_backward = Loop::SwiGluBackwardRange,
           .softmax_backward = Loop::SoftmaxBackwardRow,

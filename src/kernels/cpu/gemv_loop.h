@@ -23,11 +23,13 @@ struct GemvLoop {
   // / 25, into the second 37 / 44 / 45; 2 KiB ahead 32 / 32 / 32, 8 KiB as 4; one stream 32 / 30 / 33.
   static constexpr int kStreams = 2;
   static constexpr int64_t kPrefetchBytes = 4096;
-  // Accumulators per row hide the latency of the additions; those of all streams and the operands fit 16 registers. The
-  // order of a row's sum is the same whether or not another row is computed with it, so results do not depend on how
-  // rows are split.
-  static constexpr int kChains = 4;
+  // Accumulators per row and token hide the latency of the additions; those of all streams and the operands fit the
+  // registers. The order of a row's sum is the same whatever else is computed with it, so results do not depend on how
+  // rows are split, nor on the other tokens.
+  static constexpr int kChains = V::kLanes == 4 ? 4 : 2;
   static constexpr int64_t kStep = kChains * V::kLanes;
+  // Tokens that share a weight in registers. Further ones find the rows in the first-level cache.
+  static constexpr int kTokens = V::kLanes / 4;
 
   template <typename T>
   DUO_ALWAYS_INLINE void PrefetchStep(const T* w) {
@@ -35,53 +37,84 @@ struct GemvLoop {
     for (int64_t b = 0; b < kStep * static_cast<int64_t>(sizeof(T)); b += 64) V::Prefetch(ahead + b);
   }
 
-  // sums[s] = row s . x, row s at w + s * stride.
-  template <typename T, int kN>
-  static void DotRows(const T* w, int64_t stride, const float* x, int64_t n, float* sums) {
+  // sums[s][t] = row s . x[t], row s at w + s * stride.
+  template <typename T, int kN, int kM>
+  static void DotRows(const T* w, int64_t stride, const float* x, int64_t n, float (*sums)[kTokens]) {
     using W = Widened<V>;
-    F acc[kN][kChains];
-    DUO_UNROLL for (int s = 0; s < kN; ++s) { DUO_UNROLL for (int c = 0; c < kChains; ++c) acc[s][c] = V::Zero(); }
+    F acc[kN][kM][kChains];
+    DUO_UNROLL for (int s = 0; s < kN; ++s) {
+      DUO_UNROLL for (int t = 0; t < kM; ++t) { DUO_UNROLL for (int c = 0; c < kChains; ++c) acc[s][t][c] = V::Zero(); }
+    }
     int64_t i = 0;
     for (; i + kStep <= n; i += kStep) {
       DUO_UNROLL for (int s = 0; s < kN; ++s) PrefetchStep(w + s * stride + i);
       DUO_UNROLL for (int c = 0; c < kChains; ++c) {
         const int64_t at = i + c * V::kLanes;
-        const F xi = V::Load(x + at);
-        DUO_UNROLL for (int s = 0; s < kN; ++s) acc[s][c] = V::Fma(W::Load(w + s * stride + at), xi, acc[s][c]);
+        F row[kN];
+        DUO_UNROLL for (int s = 0; s < kN; ++s) row[s] = W::Load(w + s * stride + at);
+        DUO_UNROLL for (int t = 0; t < kM; ++t) {
+          const F xi = V::Load(x + t * n + at);
+          DUO_UNROLL for (int s = 0; s < kN; ++s) acc[s][t][c] = V::Fma(row[s], xi, acc[s][t][c]);
+        }
       }
     }
     DUO_UNROLL for (int c = 0; c < kChains; ++c) {
       const int64_t at = i + c * V::kLanes;
       if (at >= n) break;
-      const F xi = W::LoadUpTo(x + at, n - at);
       DUO_UNROLL for (int s = 0; s < kN; ++s) {
-        acc[s][c] = V::Fma(W::LoadUpTo(w + s * stride + at, n - at), xi, acc[s][c]);
+        const F row = W::LoadUpTo(w + s * stride + at, n - at);
+        DUO_UNROLL for (int t = 0; t < kM; ++t) {
+          acc[s][t][c] = V::Fma(row, W::LoadUpTo(x + t * n + at, n - at), acc[s][t][c]);
+        }
       }
     }
     DUO_UNROLL for (int s = 0; s < kN; ++s) {
-      sums[s] = V::HorizontalSum(V::Add(V::Add(acc[s][0], acc[s][1]), V::Add(acc[s][2], acc[s][3])));
+      DUO_UNROLL for (int t = 0; t < kM; ++t) {
+        F sum = V::Add(acc[s][t][0], acc[s][t][1]);
+        if constexpr (kChains == 4) sum = V::Add(sum, V::Add(acc[s][t][2], acc[s][t][3]));
+        sums[s][t] = V::HorizontalSum(sum);
+      }
     }
   }
 
-  static void Store(const Gemv& p, int64_t row, float sum) {
+  static void Store(const Gemv& p, int64_t token, int64_t row, float sum) {
     if (p.w_scale != nullptr) sum *= p.w_scale[row];
     if (p.bias != nullptr) sum += p.bias[row];
-    p.y[row] = p.accumulate != 0 ? p.y[row] + sum : sum;
+    float* y = p.y + token * p.y_stride + row;
+    *y = p.accumulate != 0 ? *y + sum : sum;
+  }
+
+  // Rows o and, with kN == 2, o + per_stream, for all tokens.
+  template <typename T, int kN>
+  DUO_ALWAYS_INLINE void RowsForTokens(const Gemv& p, int64_t o, int64_t per_stream) {
+    const T* w = static_cast<const T*>(p.w) + o * p.n_in;
+    const int64_t stride = per_stream * p.n_in;
+    float sums[kN][kTokens];
+    for (int64_t t = 0; t < p.n_tokens;) {
+      const float* x = p.x + t * p.n_in;
+      const int64_t left = p.n_tokens - t;
+      int now = 1;
+      if (left >= kTokens) {
+        now = kTokens;
+        DotRows<T, kN, kTokens>(w, stride, x, p.n_in, sums);
+      } else if (kTokens > 2 && left >= 2) {
+        now = 2;
+        DotRows<T, kN, kTokens / 2>(w, stride, x, p.n_in, sums);
+      } else {
+        DotRows<T, kN, 1>(w, stride, x, p.n_in, sums);
+      }
+      for (int s = 0; s < kN; ++s) {
+        for (int m = 0; m < now; ++m) Store(p, t + m, o + s * per_stream, sums[s][m]);
+      }
+      t += now;
+    }
   }
 
   template <typename T>
   static void Rows(const Gemv& p) {
-    const T* w = static_cast<const T*>(p.w);
     const int64_t per_stream = (p.row_end - p.row_begin) / kStreams;
-    float sums[kStreams];
-    for (int64_t o = p.row_begin; o < p.row_begin + per_stream; ++o) {
-      DotRows<T, kStreams>(w + o * p.n_in, per_stream * p.n_in, p.x, p.n_in, sums);
-      for (int s = 0; s < kStreams; ++s) Store(p, o + s * per_stream, sums[s]);
-    }
-    for (int64_t o = p.row_begin + kStreams * per_stream; o < p.row_end; ++o) {
-      DotRows<T, 1>(w + o * p.n_in, 0, p.x, p.n_in, sums);
-      Store(p, o, sums[0]);
-    }
+    for (int64_t o = p.row_begin; o < p.row_begin + per_stream; ++o) RowsForTokens<T, kStreams>(p, o, per_stream);
+    for (int64_t o = p.row_begin + kStreams * per_stream; o < p.row_end; ++o) RowsForTokens<T, 1>(p, o, 0);
   }
 
   static void Run(const Gemv& p) {

@@ -62,6 +62,11 @@ struct VecAvx2 {
   DUO_ALWAYS_INLINE Bits ToInts(F x) { return (Bits)_mm256_cvtps_epi32(x); }
   // The sum of the products of the signed halves of every lane.
   DUO_ALWAYS_INLINE Bits MulPairs(Bits a, Bits b) { return (Bits)_mm256_madd_epi16((__m256i)a, (__m256i)b); }
+  DUO_ALWAYS_INLINE Bits AddPairs(Bits sum, Bits a, Bits b) { return sum + MulPairs(a, b); }
+  // 2 kLanes signed bytes as numbers of 16 bits, two in every lane.
+  DUO_ALWAYS_INLINE Bits WidenI8Pairs(const int8_t* p) {
+    return (Bits)_mm256_cvtepi8_epi16(_mm_loadu_si128(static_cast<const __m128i*>(static_cast<const void*>(p))));
+  }
   // Every four lanes as two: the low halves of lanes 0 and 2, of 1 and 3.
   DUO_ALWAYS_INLINE void StorePairs(void* p, Bits x) {
     const __m256i later = _mm256_shuffle_epi32((__m256i)x, 0x0e);

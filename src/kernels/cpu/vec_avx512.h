@@ -51,6 +51,11 @@ struct VecAvx512 {
   DUO_ALWAYS_INLINE Bits ToInts(F x) { return (Bits)_mm512_cvtps_epi32(x); }
   // The sum of the products of the signed halves of every lane.
   DUO_ALWAYS_INLINE Bits MulPairs(Bits a, Bits b) { return (Bits)_mm512_madd_epi16((__m512i)a, (__m512i)b); }
+  DUO_ALWAYS_INLINE Bits AddPairs(Bits sum, Bits a, Bits b) { return sum + MulPairs(a, b); }
+  // 2 kLanes signed bytes as numbers of 16 bits, two in every lane.
+  DUO_ALWAYS_INLINE Bits WidenI8Pairs(const int8_t* p) {
+    return (Bits)_mm512_cvtepi8_epi16(_mm256_loadu_si256(static_cast<const __m256i*>(static_cast<const void*>(p))));
+  }
   // Every four lanes as two: the low halves of lanes 0 and 2, of 1 and 3.
   DUO_ALWAYS_INLINE void StorePairs(void* p, Bits x) {
     const __m512i later = _mm512_shuffle_epi32((__m512i)x, _MM_PERM_AADC);
