@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "duo/dtype.h"
@@ -79,7 +80,8 @@ class Workspace {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Not thread safe; the model must outlive it.
+/// Not thread safe; the model must outlive it. Sessions that share a workspace may be made, saved and destroyed by one
+/// thread while another runs others of them.
 class Session {
  public:
   /// Without a workspace it has one of its own. kInvalidArgument (the sentence names the option), kResourceExhausted
@@ -135,8 +137,25 @@ class Session {
   /// Forgets logits() and last_hidden() and gives back their memory: for sequences that are only kept.
   void DropLogits();
 
+  /// How many of these tokens, from the first on, the sequence has in the same way: a sequence that was rewound there
+  /// goes on as one that was given them as a prompt. (Generated tokens do not count where prompts see another window.)
+  int64_t CommonPrefix(std::span<const int32_t> ids) const;
+
   /// An independent copy of the sequence, with the same workspace where that is shared. kResourceExhausted.
   Result<Session> Clone() const;
+
+  /// A copy of its first HeldAt(pos) tokens; without logits unless that is all of them. Errors as Clone and Rewind.
+  Result<Session> ClonePrefix(int64_t pos) const;
+
+  /// Writes the sequence to a file that appears when it is whole (docs/formats.md): tokens, K, V, snapshots; not the
+  /// logits. `note`: up to 64 KiB of the caller's own, kept with it. Reads the sequence only. kIo names the reason.
+  Status Save(const std::string& path, const std::string& note = "") const;
+
+  /// A sequence as Save wrote it, for the same model with the same options (those of its cache: heads, windows, types,
+  /// snapshots). kNotFound, kIo; kCorrupt when the file is damaged; kInvalidArgument when it is of another model,
+  /// choice of heads or KV type, and says which; kResourceExhausted.
+  static Result<Session> Load(const Model& model, const SessionOptions& options, const std::string& path,
+                              Workspace* workspace = nullptr);
 
   /// Fails with kResourceExhausted when n_tokens more would not fit; the sentence has bytes needed, available, and the
   /// context that would fit.
@@ -157,5 +176,16 @@ class Session {
   explicit Session(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
+
+/// What a file of Session::Save says about itself.
+struct SessionFileInfo {
+  std::string model_name;
+  int64_t n_tokens = 0;
+  uint64_t file_bytes = 0;
+  std::string note;
+};
+
+/// Reads the beginning of the file only. kNotFound, kIo, kCorrupt.
+Result<SessionFileInfo> ReadSessionFileInfo(const std::string& path);
 
 }  // namespace duo

@@ -118,6 +118,7 @@ Status DuoAttention::Prefill(const AttentionInput& input, int layer, SplitKvCach
   const Window window = WindowFor(layout, pos, n, mask_window);
   FullCache& full = cache->full(layer);
   const bool any_streaming = cache->streaming(layer).n_heads() != 0;
+  if (any_streaming) DUO_RETURN_IF_ERROR(Fit(layout));
   if (any_streaming) GatherWindow(layer, cache, window);
   stores_.clear();
   prefill_heads_.clear();

@@ -40,7 +40,7 @@ class DuoAttention {
   /// One that fits the layout. kResourceExhausted.
   static Result<DuoAttention> Create(Backend* backend, const KvLayout& layout, int64_t max_chunk);
 
-  /// Scratch for caches of this layout; before the first Run over one. kResourceExhausted.
+  /// Scratch for caches of this layout, now instead of in the first Run over one. kResourceExhausted.
   Status Fit(const KvLayout& layout);
 
   /// Stores k and v of the tokens behind cache->len() in `layer`'s caches and attends to everything the mask shows.

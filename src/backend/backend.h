@@ -1,7 +1,8 @@
 // The dozen operations a transformer needs, and memory. The model is written once over this interface.
 //
 // Every pointer is to this backend's memory unless the parameter says host. Activations are float; matrix inputs are
-// rounded to bf16 inside Linear when the compute type asks for it. One thread at a time.
+// rounded to bf16 inside Linear when the compute type asks for it. One thread at a time, except for memory: Allocate,
+// Reserve, ToHost, FromHost and MaxScratchBytes may be called beside anything else.
 #pragma once
 
 #include <cstddef>

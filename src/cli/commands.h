@@ -28,6 +28,7 @@ using VerbFunction = std::function<Status()>;
 void AddDemo(CLI::App* app, VerbFunction* run);
 void AddGenerate(CLI::App* app, VerbFunction* run);
 void AddChat(CLI::App* app, VerbFunction* run);
+void AddServe(CLI::App* app, VerbFunction* run);
 void AddEval(CLI::App* app, VerbFunction* run);
 void AddIdentify(CLI::App* app, VerbFunction* run);
 void AddLogits(CLI::App* app, VerbFunction* run);

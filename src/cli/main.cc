@@ -32,6 +32,7 @@ void AddVerbs(CLI::App* app, VerbFunction* run) {
   AddDemo(app, run);
   AddGenerate(app, run);
   AddChat(app, run);
+  AddServe(app, run);
   AddLogits(app, run);
   AddPattern(app, run);
   AddIdentify(app, run);

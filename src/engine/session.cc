@@ -10,26 +10,10 @@
 #include "base/clock.h"
 #include "base/memory_info.h"
 #include "base/rng.h"
+#include "engine/session_impl.h"
 #include "engine/session_layout.h"
-#include "model/transformer.h"
 
 namespace duo {
-
-class Workspace::Impl {
- public:
-  Impl(const Model::Weights& weights, int64_t max_chunk, ComputeType compute_type, Activations act)
-      : chunk(max_chunk),
-        compute(compute_type),
-        attention(weights.backend, max_chunk),
-        activations(std::move(act)),
-        transformer(weights, compute_type) {}
-
-  const int64_t chunk;
-  const ComputeType compute;
-  DuoAttention attention;
-  Activations activations;
-  Transformer transformer;
-};
 
 Workspace::Workspace(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Workspace::Workspace(Workspace&&) noexcept = default;
@@ -42,43 +26,6 @@ Result<Workspace> Workspace::Create(const Model& model, const SessionOptions& op
   DUO_ASSIGN_OR_RETURN(Activations act, Activations::Create(model.backend(), config, resolved.chunk));
   return Workspace(std::make_unique<Impl>(model.weights(), resolved.chunk, resolved.compute, std::move(act)));
 }
-
-class Session::Impl {
- public:
-  Impl(const Model::Weights& model_weights, SessionOptions resolved, MemoryPlan memory_plan, SplitKvCache kv,
-       std::unique_ptr<Workspace> own_work, Workspace::Impl* shared_work)
-      : weights(model_weights),
-        options(std::move(resolved)),
-        plan(memory_plan),
-        cache(std::move(kv)),
-        own(std::move(own_work)),
-        work(shared_work) {}
-
-  SequenceState state() { return {&cache, &work->attention, &work->activations}; }
-  Status CheckIds(std::span<const int32_t> ids) const;
-  Status CheckFits(int64_t n_tokens) const;
-  Status CheckPosition(int64_t pos) const;
-  /// Called with the rows of each chunk after it went through the layers: position of the first row, rows.
-  using ChunkDone = std::function<Status(int64_t pos, int64_t n)>;
-  Status RunChunks(std::span<const int32_t> ids, TokenKind kind, const ProgressCallback& progress,
-                   const ChunkDone& chunk_done);
-  /// Logits and hidden state behind the last token of the last Forward.
-  Status KeepLast() { return KeepRow(work->activations.n_tokens - 1); }
-  /// Those behind row `row` of it.
-  Status KeepRow(int64_t row);
-  void ForgetLast();
-
-  const Model::Weights& weights;  // stays where it is when the Model is moved
-  SessionOptions options;
-  MemoryPlan plan;
-  SplitKvCache cache;
-  std::unique_ptr<Workspace> own;  // null where it is shared
-  Workspace::Impl* work;
-  std::vector<int32_t> tokens;
-  std::vector<TokenKind> kinds;    // of each token: prompt and generated ones have different windows
-  std::vector<float> logits;       // behind the last token; empty when there are none
-  std::vector<float> last_hidden;  // final norm of the last token; empty with logits
-};
 
 Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Session::Session(Session&&) noexcept = default;
@@ -277,15 +224,29 @@ void Session::DropLogits() {
   impl_->last_hidden = {};
 }
 
-Result<Session> Session::Clone() const {
+int64_t Session::CommonPrefix(std::span<const int32_t> ids) const {
+  const std::vector<int32_t>& own = impl_->tokens;
+  auto n = static_cast<std::ptrdiff_t>(std::min(own.size(), ids.size()));
+  if (impl_->options.prefill_recent != impl_->options.recent) {
+    const auto generated = std::find(impl_->kinds.begin(), impl_->kinds.end(), TokenKind::kGenerated);
+    n = std::min(n, generated - impl_->kinds.begin());
+  }
+  return std::mismatch(own.begin(), own.begin() + n, ids.begin()).first - own.begin();
+}
+
+Result<Session> Session::Clone() const { return ClonePrefix(len()); }
+
+Result<Session> Session::ClonePrefix(int64_t pos) const {
+  DUO_RETURN_IF_ERROR(impl_->CheckPosition(pos));
   const bool shared = impl_->own == nullptr;
-  const uint64_t needed = impl_->plan.KvBytes(len()) + (shared ? 0 : impl_->plan.activation_bytes);
+  const int64_t held = HeldAt(pos);
+  const uint64_t needed = impl_->plan.KvBytes(held) + (shared ? 0 : impl_->plan.activation_bytes);
   const uint64_t available = AvailableMemoryBytes();
   if (needed > available) {
     return Status(StatusCode::kResourceExhausted, "a copy of the sequence needs " + FormatBytes(needed) + ", " +
                                                       FormatBytes(available) + " are available");
   }
-  DUO_ASSIGN_OR_RETURN(SplitKvCache cache, impl_->cache.Clone());
+  DUO_ASSIGN_OR_RETURN(SplitKvCache cache, impl_->cache.ClonePrefix(pos));
   std::unique_ptr<Workspace> own;
   Workspace::Impl* work = impl_->work;
   if (!shared) {
@@ -298,10 +259,12 @@ Result<Session> Session::Clone() const {
   }
   auto copy =
       std::make_unique<Impl>(impl_->weights, impl_->options, impl_->plan, std::move(cache), std::move(own), work);
-  copy->tokens = impl_->tokens;
-  copy->kinds = impl_->kinds;
-  copy->logits = impl_->logits;
-  copy->last_hidden = impl_->last_hidden;
+  copy->tokens.assign(impl_->tokens.begin(), impl_->tokens.begin() + held);
+  copy->kinds.assign(impl_->kinds.begin(), impl_->kinds.begin() + held);
+  if (held == len()) {
+    copy->logits = impl_->logits;
+    copy->last_hidden = impl_->last_hidden;
+  }
   return Session(std::move(copy));
 }
 

@@ -250,7 +250,7 @@ TEST(SplitKvCache, ClonesAreIndependent) {
     auto cache = SplitKvCache::Create(backend.get(), TestLayout(2, 8, 8, 10, type));
     CacheModel model(backend.get(), std::move(*cache));
     model.Add(57);
-    auto copy = model.cache().Clone();
+    auto copy = model.cache().ClonePrefix(model.cache().len());
     ASSERT_TRUE(copy.ok());
     EXPECT_EQ(copy->bytes(), model.cache().bytes());
     CacheModel clone(backend.get(), std::move(*copy));

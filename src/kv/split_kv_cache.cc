@@ -1,6 +1,7 @@
 #include "kv/split_kv_cache.h"
 
 #include <algorithm>
+#include <functional>
 #include <iterator>
 #include <string>
 
@@ -153,44 +154,105 @@ int64_t SplitKvCache::Rewind(int64_t pos) {
     lowest_held_ = std::min(lowest_held_, pos);
     return len_;
   }
-  lowest_held_ = std::max<int64_t>(0, held - layout_.ring());
-  if (held == 0) return len_;
-  const uint8_t* src = snapshots_.at(held)->data();
+  LoadSnapshot(held);
+  return len_;
+}
+
+void SplitKvCache::LoadSnapshot(int64_t at) {
+  lowest_held_ = std::max<int64_t>(0, at - layout_.ring());
+  if (at == 0) return;
+  const uint8_t* src = snapshots_.at(at)->data();
   for (StreamingCache& streaming : streaming_) {
     if (streaming.n_heads() == 0) continue;
     streaming.LoadRing(backend_, src);
     src += streaming.ring_bytes();
   }
-  return len_;
 }
 
-Result<SplitKvCache> SplitKvCache::Clone() const {
+Result<SplitKvCache> SplitKvCache::ClonePrefix(int64_t pos) const {
+  DUO_CHECK(pos >= 0 && pos <= len_, "a prefix of the cache");
+  const int64_t held = HeldAt(pos);
   DUO_ASSIGN_OR_RETURN(SplitKvCache copy, Create(backend_, layout_));
-  DUO_RETURN_IF_ERROR(copy.EnsureRows(len_));
+  DUO_RETURN_IF_ERROR(copy.EnsureRows(held));
   std::vector<CopyTask> tasks;
   for (size_t layer = 0; layer < full_.size(); ++layer) {
     const FullCache& from = full_[layer];
     const FullCache& to = copy.full_[layer];
-    const size_t bytes = layout_.bytes_of(len_);
+    const size_t bytes = layout_.bytes_of(held);
     for (int head = 0; head < from.n_heads(); ++head) {
       tasks.push_back({from.k(head), to.k(head), bytes});
       tasks.push_back({from.v(head), to.v(head), bytes});
     }
   }
   backend_->Copy(tasks);
+  // With the rings as they are when they hold what pos needs; the sinks are the same either way.
   for (size_t layer = 0; layer < streaming_.size(); ++layer) {
     copy.streaming_[layer].CopyFrom(backend_, streaming_[layer]);
   }
-  for (const auto& entry : snapshots_) {
-    DUO_ASSIGN_OR_RETURN(DeviceMemoryPtr memory, backend_->Allocate(entry.second->bytes()));
-    const CopyTask task{entry.second->data(), memory->data(), memory->bytes()};
+  for (const auto& [at, memory] : snapshots_) {
+    if (at > pos) break;
+    DUO_ASSIGN_OR_RETURN(DeviceMemoryPtr own, backend_->Allocate(memory->bytes()));
+    const CopyTask task{memory->data(), own->data(), own->bytes()};
     backend_->Copy({&task, 1});
-    copy.snapshots_.emplace(entry.first, std::move(memory));
+    copy.snapshots_.emplace(at, std::move(own));
   }
-  copy.len_ = len_;
-  copy.longest_ = len_;
-  copy.lowest_held_ = lowest_held_;
+  copy.len_ = held;
+  copy.longest_ = held;
+  if (RingsHold(pos)) {
+    copy.lowest_held_ = std::min(lowest_held_, pos);
+  } else {
+    copy.LoadSnapshot(held);
+  }
   return copy;
+}
+
+SplitKvCache::Extent SplitKvCache::extent() const {
+  Extent extent{.len = len_, .lowest_held = lowest_held_, .snapshots = {}};
+  for (const auto& entry : snapshots_) extent.snapshots.push_back(entry.first);
+  return extent;
+}
+
+Status SplitKvCache::SetExtent(const Extent& extent) {
+  DUO_CHECK(len_ == 0 && longest_ == 0, "only an empty cache");
+  const bool ordered = std::adjacent_find(extent.snapshots.begin(), extent.snapshots.end(), std::greater_equal<>()) ==
+                       extent.snapshots.end();
+  const bool due = std::all_of(extent.snapshots.begin(), extent.snapshots.end(), [&](int64_t at) {
+    return layout_.snapshot_every > 0 && at > 0 && at <= extent.len && at % layout_.snapshot_every == 0;
+  });
+  if (extent.len < 0 || extent.lowest_held < 0 || extent.lowest_held > extent.len || !ordered || !due ||
+      (SnapshotSize() == 0 && !extent.snapshots.empty())) {
+    return Status(StatusCode::kInvalidArgument, "no cache of this kind has such a length and such snapshots");
+  }
+  DUO_RETURN_IF_ERROR(EnsureRows(extent.len));
+  for (const int64_t at : extent.snapshots) {
+    DUO_ASSIGN_OR_RETURN(snapshots_[at], backend_->Allocate(SnapshotSize()));
+  }
+  len_ = extent.len;
+  longest_ = extent.len;
+  lowest_held_ = extent.lowest_held;
+  return OkStatus();
+}
+
+Status SplitKvCache::VisitBytes(const BytesCallback& visit) const {
+  const size_t rows = layout_.bytes_of(len_);
+  for (size_t layer = 0; layer < full_.size(); ++layer) {
+    for (int head = 0; rows != 0 && head < full_[layer].n_heads(); ++head) {
+      DUO_RETURN_IF_ERROR(visit(full_[layer].k(head), rows));
+      DUO_RETURN_IF_ERROR(visit(full_[layer].v(head), rows));
+    }
+    if (streaming_[layer].n_heads() != 0) {
+      DUO_RETURN_IF_ERROR(visit(streaming_[layer].k(0), streaming_[layer].bytes()));
+    }
+  }
+  for (const auto& entry : snapshots_) DUO_RETURN_IF_ERROR(visit(entry.second->data(), entry.second->bytes()));
+  return OkStatus();
+}
+
+uint64_t SplitKvCache::ExtentBytes(const KvLayout& layout, const Extent& extent) {
+  uint64_t bytes = layout.FixedBytes();
+  const auto full_heads = static_cast<uint64_t>(layout.heads.n_retrieval());
+  bytes += 2 * full_heads * layout.bytes_of(extent.len);
+  return bytes + extent.snapshots.size() * layout.SnapshotBytes(layout.snapshot_every);
 }
 
 uint64_t SplitKvCache::bytes() const {

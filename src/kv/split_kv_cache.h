@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <vector>
 
@@ -54,8 +55,24 @@ class SplitKvCache {
   /// What Rewind(pos) would return.
   int64_t HeldAt(int64_t pos) const;
 
-  /// An independent copy, with its snapshots. kResourceExhausted.
-  Result<SplitKvCache> Clone() const;
+  /// An independent copy of the first HeldAt(pos) tokens, with their snapshots. kResourceExhausted.
+  Result<SplitKvCache> ClonePrefix(int64_t pos) const;
+
+  /// How far the cache is filled, without its bytes.
+  struct Extent {
+    int64_t len = 0;
+    int64_t lowest_held = 0;         // positions from here on are in the rings
+    std::vector<int64_t> snapshots;  // positions, ascending
+  };
+  Extent extent() const;
+  /// Makes an empty cache one of this extent whose bytes are yet to be set by VisitBytes. kInvalidArgument when no
+  /// cache of this layout has such an extent; kResourceExhausted.
+  Status SetExtent(const Extent& extent);
+  /// Everything that an extent's bytes are, in an order that depends on layout and extent alone.
+  using BytesCallback = std::function<Status(uint8_t* data, size_t bytes)>;
+  Status VisitBytes(const BytesCallback& visit) const;
+  /// The sum of what VisitBytes visits.
+  static uint64_t ExtentBytes(const KvLayout& layout, const Extent& extent);
 
   HeadPlace place(int layer, int kv_head) const {
     return places_[static_cast<size_t>(layer * layout_.heads.n_kv_heads + kv_head)];
@@ -78,6 +95,8 @@ class SplitKvCache {
   Status EnsureRows(int64_t n_tokens);
   /// Whether the rings have all rows that a next token at pos needs.
   bool RingsHold(int64_t pos) const;
+  /// The rings as they were at position `at`: 0, or one with a snapshot.
+  void LoadSnapshot(int64_t at);
   /// The lowest position whose row the rings must hold for the next token at pos.
   int64_t LowestNeeded(int64_t pos) const;
 

@@ -14,7 +14,9 @@ Result<StreamingCache> StreamingCache::Create(Backend* backend, const KvLayout& 
   cache.ring_bytes_ = layout.ring_bytes();
   cache.head_bytes_ = layout.bytes_of(layout.sink + cache.ring_);
   if (n_heads == 0) return cache;
-  DUO_ASSIGN_OR_RETURN(cache.memory_, backend->Allocate(cache.head_bytes_ * 2 * static_cast<size_t>(n_heads)));
+  // Pages that read as zero: what was never written may be copied to a file, where nothing foreign belongs.
+  DUO_ASSIGN_OR_RETURN(cache.memory_, backend->Reserve(cache.bytes()));
+  DUO_RETURN_IF_ERROR(cache.memory_->Commit(0, cache.bytes()));
   return cache;
 }
 
@@ -62,7 +64,7 @@ void StreamingCache::LoadRing(Backend* backend, const uint8_t* src) {
 
 void StreamingCache::CopyFrom(Backend* backend, const StreamingCache& other) {
   if (n_heads_ == 0) return;
-  const CopyTask task{other.memory_->data(), memory_->data(), memory_->bytes()};
+  const CopyTask task{other.memory_->data(), memory_->data(), bytes()};
   backend->Copy({&task, 1});
 }
 

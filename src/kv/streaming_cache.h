@@ -17,6 +17,8 @@ class StreamingCache {
   static Result<StreamingCache> Create(Backend* backend, const KvLayout& layout, int n_heads);
 
   int n_heads() const { return n_heads_; }
+  /// Of all heads, from k(0) on.
+  size_t bytes() const { return head_bytes_ * 2 * static_cast<size_t>(n_heads_); }
   int64_t Slot(int64_t pos) const { return pos < sink_ ? pos : sink_ + (pos - sink_) % ring_; }
   uint8_t* k(int head) const { return memory_->data() + static_cast<size_t>(head) * head_bytes_; }
   uint8_t* v(int head) const { return memory_->data() + static_cast<size_t>(n_heads_ + head) * head_bytes_; }

@@ -1,0 +1,172 @@
+// duo serve: the model behind HTTP, for many clients.
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <CLI/App.hpp>
+#include <ctime>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/file.h"
+#include "cli/commands.h"
+#include "cli/common_options.h"
+#include "cli/flags.h"
+#include "cli/signals.h"
+#include "cli/terminal.h"
+#include "duo/tokenizer.h"
+#include "server/server.h"
+
+namespace duo::cli {
+namespace {
+
+// Copies of the streaming windows this often: a request goes on from another's beginning after reading at most so many
+// tokens again.
+constexpr int64_t kSnapshotEvery = 1024;
+
+struct ServeCommand {
+  CommonOptions common;
+  ServerOptions server;
+  std::string api_key_file;
+  std::string port_file;
+  std::string chat_template;
+  std::string max_body = "64MiB";
+  bool no_page = false;
+};
+
+Result<std::string> ReadKey(const std::string& path) {
+  constexpr size_t kMostBytes = 4096;
+  Result<std::string> file = ReadFile(path, kMostBytes);
+  if (!file.ok()) return file.status().Annotate("--api-key-file");
+  std::string key = *std::move(file);
+  while (!key.empty() && (key.back() == '\n' || key.back() == '\r')) key.pop_back();
+  if (key.empty() || key.find_first_of(" \t\r\n") != std::string::npos) {
+    return Status(StatusCode::kInvalidArgument,
+                  "--api-key-file: " + path + ": expected one line, a key without blanks");
+  }
+  return key;
+}
+
+Result<std::optional<ChatTemplate>> Template(const std::string& name, const Tokenizer& tokenizer) {
+  using Style = ChatTemplate::Style;
+  if (name == "none") return std::optional<ChatTemplate>();
+  const std::pair<const char*, Style> styles[] = {
+      {"llama2", Style::kLlama2}, {"llama3", Style::kLlama3}, {"mistral", Style::kMistral}, {"chatml", Style::kChatMl}};
+  for (const auto& [known, style] : styles) {
+    if (name == known) return std::optional<ChatTemplate>(ChatTemplate(style));
+  }
+  if (!name.empty()) {
+    return Status(StatusCode::kInvalidArgument,
+                  "--chat-template: \"" + name + "\", expected llama2, llama3, mistral, chatml or none");
+  }
+  const Result<ChatTemplate> own = ChatTemplate::Recognise(tokenizer);
+  if (own.ok()) return std::optional<ChatTemplate>(*own);
+  Note("no chat: " + own.status().message() + "; --chat-template names one");
+  return std::optional<ChatTemplate>();
+}
+
+/// The last component of a path, however it ends.
+std::string LastName(const std::string& path) {
+  const std::filesystem::path p(path);
+  return (p.has_filename() ? p : p.parent_path()).filename().string();
+}
+
+void LogLine(const std::string& line) {
+  WriteErr(fmt::format("{:%Y-%m-%d %H:%M:%S} {}\n", fmt::localtime(std::time(nullptr)), line));
+}
+
+Status Run(const ServeCommand& command) {
+  ServerOptions options = command.server;
+  if (!command.api_key_file.empty()) {
+    DUO_ASSIGN_OR_RETURN(options.api_key, ReadKey(command.api_key_file));
+  }
+  const Result<uint64_t> body_bytes = ParseBytes(command.max_body);
+  if (!body_bytes.ok()) return body_bytes.status().Annotate("--max-body");
+  options.http.most_body_bytes = *body_bytes;
+  options.page = !command.no_page;
+  options.memory_bytes = command.common.memory_bytes;
+  if (options.autosave && options.session_folder.empty()) {
+    return Status(StatusCode::kInvalidArgument, "--autosave: needs --session-dir");
+  }
+  DUO_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(command.common));
+  NoteCertificate(loaded);
+  NoteMeasuredLoss(loaded);
+  DUO_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Open(loaded.dir));
+  DUO_ASSIGN_OR_RETURN(options.chat, Template(command.chat_template, tokenizer));
+  if (options.model_name.empty()) options.model_name = loaded.model.config().name;
+  const ServedModel served{.model = &loaded.model,
+                           .tokenizer = &tokenizer,
+                           .session = loaded.session,
+                           .pattern = loaded.pattern,
+                           .pattern_name = loaded.pattern ? LastName(command.common.pattern) : ""};
+  DUO_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server, Server::Create(served, options, LogLine));
+  if (options.api_key.empty() && options.host != "127.0.0.1" && options.host != "localhost" && options.host != "::1") {
+    Note("--host " + options.host + " without --api-key-file: everybody who reaches this machine can use the model");
+  }
+  if (!command.port_file.empty()) {
+    DUO_RETURN_IF_ERROR(WriteFileAtomic(command.port_file, std::to_string(server->port()) + "\n"));
+  }
+  LogLine(server->Describe());
+  DUO_RETURN_IF_ERROR(server->Run(Interrupted));
+  LogLine("stopped");
+  return OkStatus();
+}
+
+}  // namespace
+
+void AddServe(CLI::App* app, VerbFunction* run) {
+  auto command = std::make_shared<ServeCommand>();
+  command->common.snapshot_every = kSnapshotEvery;
+  ServerOptions& server = command->server;
+  CLI::App* verb = app->add_subcommand("serve", "an OpenAI-compatible server, with a page for the browser");
+  verb->option_defaults()->group("Server");
+  AddText(verb, "--host", &server.host, "an address",
+          "address to listen on; others than loopback are reached from outside")
+      ->default_str(server.host);
+  AddInt(verb, "--port", {0, 65535}, &server.port, "port to listen on; 0 = any free one")
+      ->default_str(std::to_string(server.port));
+  AddText(verb, "--port-file", &command->port_file, "a file", "file that gets the port once it is bound")
+      ->option_text("FILE");
+  AddText(verb, "--api-key-file", &command->api_key_file, "a file", "file with the key that clients must send")
+      ->option_text("FILE");
+  AddText(verb, "--model-name", &server.model_name, "a name", "the model's name for clients (default: its folder's)")
+      ->option_text("NAME");
+  AddText(verb, "--chat-template", &command->chat_template, "a template",
+          "llama2, llama3, mistral, chatml or none (default: the model's own)")
+      ->option_text("NAME");
+  AddInt(verb, "--parallel", {1, Session::kMostTogether}, &server.scheduler.most_running, "requests worked on at once")
+      ->default_str(std::to_string(server.scheduler.most_running));
+  AddInt(verb, "--queue", {1, 1 << 20}, &server.scheduler.most_waiting,
+         "requests that may wait; further ones are refused")
+      ->default_str(std::to_string(server.scheduler.most_waiting));
+  AddInt(verb, "--max-tokens", {1, int64_t{1} << 36}, &server.default_max_tokens,
+         "most tokens of a chat answer whose request does not say")
+      ->default_str(std::to_string(server.default_max_tokens));
+  AddInt(verb, "--max-prompt-tokens", {0, int64_t{1} << 36}, &server.most_prompt_tokens,
+         "longest prompt; 0 = what the context holds")
+      ->default_str(std::to_string(server.most_prompt_tokens));
+  AddText(verb, "--max-body", &command->max_body, "a size", "largest body of a request")
+      ->default_str(command->max_body);
+  AddInt(verb, "--connections", {1, 4096}, &server.http.most_connections, "connections at once; each has a thread")
+      ->default_str(std::to_string(server.http.most_connections));
+  AddInt(verb, "--idle-timeout", {1, 86400}, &server.http.idle_timeout_s, "seconds a silent connection is kept")
+      ->default_str(std::to_string(server.http.idle_timeout_s));
+  AddReal(verb, "--drain", {0, 86400}, &server.drain_seconds,
+          "seconds that running requests may take when the server stops")
+      ->default_str(fmt::format("{:g}", server.drain_seconds));
+  AddText(verb, "--session-dir", &server.session_folder, "a folder", "folder for saved sessions")->option_text("DIR");
+  verb->add_flag("--autosave", server.autosave, "save all sessions when the server stops");
+  AddText(verb, "--cors", &server.cors_origin, "an origin", "origin whose pages may call from a browser; * = all")
+      ->option_text("ORIGIN");
+  verb->add_flag("--no-page", command->no_page, "do not serve the web page");
+  verb->add_flag("--log-prompts", server.log_prompts, "write the bodies of requests into the log");
+  AddCommonOptions(verb, &command->common);
+  verb->footer(
+      "Stops on Ctrl-C or SIGTERM after running requests are done (--drain); a second signal ends it at once.\n"
+      "Example:\n"
+      "  duo serve --model demo --pattern demo --port 8080");
+  verb->callback([command, run] { *run = [command] { return Run(*command); }; });
+}
+
+}  // namespace duo::cli

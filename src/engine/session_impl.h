@@ -1,0 +1,72 @@
+// What sessions and workspaces hold, for the files of this room.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "attention/duo_attention.h"
+#include "duo/session.h"
+#include "kv/split_kv_cache.h"
+#include "model/activations.h"
+#include "model/transformer.h"
+#include "model/weights.h"
+
+namespace duo {
+
+class Workspace::Impl {
+ public:
+  Impl(const Model::Weights& weights, int64_t max_chunk, ComputeType compute_type, Activations act)
+      : chunk(max_chunk),
+        compute(compute_type),
+        attention(weights.backend, max_chunk),
+        activations(std::move(act)),
+        transformer(weights, compute_type) {}
+
+  const int64_t chunk;
+  const ComputeType compute;
+  DuoAttention attention;
+  Activations activations;
+  Transformer transformer;
+};
+
+class Session::Impl {
+ public:
+  Impl(const Model::Weights& model_weights, SessionOptions resolved, MemoryPlan memory_plan, SplitKvCache kv,
+       std::unique_ptr<Workspace> own_work, Workspace::Impl* shared_work)
+      : weights(model_weights),
+        options(std::move(resolved)),
+        plan(memory_plan),
+        cache(std::move(kv)),
+        own(std::move(own_work)),
+        work(shared_work) {}
+
+  SequenceState state() { return {&cache, &work->attention, &work->activations}; }
+  Status CheckIds(std::span<const int32_t> ids) const;
+  Status CheckFits(int64_t n_tokens) const;
+  Status CheckPosition(int64_t pos) const;
+  /// Called with the rows of each chunk after it went through the layers: position of the first row, rows.
+  using ChunkDone = std::function<Status(int64_t pos, int64_t n)>;
+  Status RunChunks(std::span<const int32_t> ids, TokenKind kind, const ProgressCallback& progress,
+                   const ChunkDone& chunk_done);
+  /// Logits and hidden state behind the last token of the last Forward.
+  Status KeepLast() { return KeepRow(work->activations.n_tokens - 1); }
+  /// Those behind row `row` of it.
+  Status KeepRow(int64_t row);
+  void ForgetLast();
+
+  const Model::Weights& weights;  // stays where it is when the Model is moved
+  SessionOptions options;
+  MemoryPlan plan;
+  SplitKvCache cache;
+  std::unique_ptr<Workspace> own;  // null where it is shared
+  Workspace::Impl* work;
+  std::vector<int32_t> tokens;
+  std::vector<TokenKind> kinds;    // of each token: prompt and generated ones have different windows
+  std::vector<float> logits;       // behind the last token; empty when there are none
+  std::vector<float> last_hidden;  // final norm of the last token; empty with logits
+};
+
+}  // namespace duo

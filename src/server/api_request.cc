@@ -1,0 +1,365 @@
+#include "server/api_request.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <set>
+#include <utility>
+
+#include "base/json.h"
+
+namespace duo {
+namespace {
+
+constexpr size_t kMostMessages = 10000;
+constexpr size_t kMostBiases = 1024;
+
+/// Reads members of one object, remembers the first that is wrong, and knows which were asked for: others are refused.
+class Fields {
+ public:
+  Fields(const Json& object, std::string prefix) : object_(object), prefix_(std::move(prefix)) {
+    if (!object.is_object()) Refuse("", "expected an object, found " + std::string(JsonTypeName(object)));
+  }
+
+  /// The member, null when it is missing or null.
+  const Json* Get(const char* key) {
+    known_.insert(key);
+    if (!object_.is_object()) return nullptr;
+    const auto found = object_.find(key);
+    return found == object_.end() || found->is_null() ? nullptr : &*found;
+  }
+  bool Bool(const char* key, bool fallback) {
+    const Json* value = Get(key);
+    if (value == nullptr) return fallback;
+    if (!value->is_boolean()) Refuse(key, Expected("true or false", *value));
+    return value->is_boolean() ? value->get<bool>() : fallback;
+  }
+  std::optional<int64_t> Int(const char* key, int64_t low, int64_t high) {
+    const Json* value = Get(key);
+    if (value == nullptr) return std::nullopt;
+    const std::string range = "an integer in " + std::to_string(low) + ".." + std::to_string(high);
+    const bool whole = value->is_number_integer() &&
+                       (!value->is_number_unsigned() || value->get<uint64_t>() <= static_cast<uint64_t>(INT64_MAX));
+    if (!whole) {
+      Refuse(key, Expected(range, *value));
+      return std::nullopt;
+    }
+    const auto number = value->get<int64_t>();
+    if (number < low || number > high) {
+      Refuse(key, std::to_string(number) + " is not " + range);
+      return std::nullopt;
+    }
+    return number;
+  }
+  std::optional<double> Real(const char* key, double low, double high) {
+    const Json* value = Get(key);
+    if (value == nullptr) return std::nullopt;
+    const auto text = [](double x) { return Json(x).dump(); };
+    const std::string range = "a number in " + text(low) + ".." + text(high);
+    if (!value->is_number()) {
+      Refuse(key, Expected(range, *value));
+      return std::nullopt;
+    }
+    const auto number = value->get<double>();
+    if (!(number >= low && number <= high)) {
+      Refuse(key, value->dump() + " is not " + range);
+      return std::nullopt;
+    }
+    return number;
+  }
+  std::optional<std::string> Text(const char* key) {
+    const Json* value = Get(key);
+    if (value == nullptr) return std::nullopt;
+    if (!value->is_string()) {
+      Refuse(key, Expected("a string", *value));
+      return std::nullopt;
+    }
+    return value->get<std::string>();
+  }
+  /// A field that OpenAI has and this server has not: only the value that asks for nothing is taken.
+  void Only(const char* key, const Json& neutral, const char* why) {
+    const Json* value = Get(key);
+    if (value != nullptr && *value != neutral) Refuse(key, why);
+  }
+  void Refuse(const std::string& key, const std::string& what) {
+    if (error_) return;
+    std::string param = prefix_;
+    if (!prefix_.empty() && !key.empty()) param += ".";
+    param += key;
+    error_ = BadField(param.empty() ? "body" : param, what);
+  }
+  static std::string Expected(const std::string& what, const Json& found) {
+    return "expected " + what + ", found " + JsonTypeName(found);
+  }
+  /// The first error; a member nobody asked for is one.
+  std::optional<ApiError> Finish() {
+    if (error_ || !object_.is_object()) return error_;
+    for (const auto& item : object_.items()) {
+      if (known_.count(item.key()) == 0) Refuse(item.key(), "this server knows no such field");
+    }
+    return error_;
+  }
+
+ private:
+  const Json& object_;
+  std::string prefix_;
+  std::set<std::string> known_;
+  std::optional<ApiError> error_;
+};
+
+bool ReadTokens(const Json& list, std::vector<int32_t>* tokens) {
+  for (const Json& id : list) {
+    if (!id.is_number_integer()) return false;
+    const bool fits = id.is_number_unsigned() ? id.get<uint64_t>() <= INT32_MAX
+                                              : id.get<int64_t>() >= 0 && id.get<int64_t>() <= INT32_MAX;
+    if (!fits) return false;
+    tokens->push_back(id.get<int32_t>());
+  }
+  return true;
+}
+
+void ReadPrompts(Fields* fields, std::vector<Prompt>* prompts) {
+  const Json* value = fields->Get("prompt");
+  constexpr const char* kExpected = "a text, token ids, or up to 64 of either";
+  if (value == nullptr) return fields->Refuse("prompt", std::string("missing; expected ") + kExpected);
+  if (value->is_string()) return prompts->emplace_back(value->get<std::string>()), void();
+  if (!value->is_array() || value->empty()) return fields->Refuse("prompt", Fields::Expected(kExpected, *value));
+  if (value->front().is_number()) {
+    std::vector<int32_t> tokens;
+    if (!ReadTokens(*value, &tokens)) return fields->Refuse("prompt", "expected token ids, 0 or more");
+    prompts->emplace_back(std::move(tokens));
+    return;
+  }
+  if (value->size() > kMostPrompts) {
+    return fields->Refuse("prompt",
+                          std::to_string(value->size()) + " prompts, at most " + std::to_string(kMostPrompts));
+  }
+  for (const Json& one : *value) {
+    std::vector<int32_t> tokens;
+    if (one.is_string()) {
+      prompts->emplace_back(one.get<std::string>());
+    } else if (one.is_array() && ReadTokens(one, &tokens)) {
+      prompts->emplace_back(std::move(tokens));
+    } else {
+      return fields->Refuse("prompt", Fields::Expected(kExpected, one));
+    }
+  }
+}
+
+/// A text, or an array of {"type":"text","text":...}.
+bool ReadContent(const Json& content, std::string* text) {
+  if (content.is_string()) {
+    *text = content.get<std::string>();
+    return true;
+  }
+  if (!content.is_array()) return false;
+  for (const Json& part : content) {
+    if (!part.is_object()) return false;
+    const auto type = part.find("type"), value = part.find("text");
+    if (type == part.end() || *type != "text" || value == part.end() || !value->is_string()) return false;
+    *text += value->get<std::string>();
+  }
+  return true;
+}
+
+void ReadMessages(Fields* fields, std::vector<ChatMessage>* messages) {
+  const Json* value = fields->Get("messages");
+  if (value == nullptr) return fields->Refuse("messages", "missing; expected an array of messages");
+  if (!value->is_array() || value->empty() || value->size() > kMostMessages) {
+    return fields->Refuse("messages", "expected an array of 1.." + std::to_string(kMostMessages) + " messages");
+  }
+  for (size_t i = 0; i < value->size(); ++i) {
+    const Json& message = (*value)[i];
+    const std::string name = "messages[" + std::to_string(i) + "]";
+    if (!message.is_object()) return fields->Refuse(name, Fields::Expected("an object", message));
+    const auto role = message.find("role"), content = message.find("content");
+    const std::string who = role == message.end() || !role->is_string() ? "" : role->get<std::string>();
+    ChatMessage read;
+    if (who == "system" || who == "developer") {
+      read.role = ChatMessage::Role::kSystem;
+    } else if (who == "user") {
+      read.role = ChatMessage::Role::kUser;
+    } else if (who == "assistant") {
+      read.role = ChatMessage::Role::kAssistant;
+    } else {
+      return fields->Refuse(name, "role: expected system, developer, user or assistant");
+    }
+    if (content == message.end() || !ReadContent(*content, &read.text)) {
+      return fields->Refuse(name, "content: expected a text, or an array of {\"type\": \"text\", \"text\": ...}");
+    }
+    messages->push_back(std::move(read));
+  }
+}
+
+void ReadStops(Fields* fields, std::vector<std::string>* stops) {
+  const Json* value = fields->Get("stop");
+  if (value == nullptr) return;
+  const Json list = value->is_array() ? *value : Json::array({*value});
+  if (list.size() > kMostStops) return fields->Refuse("stop", "at most " + std::to_string(kMostStops) + " texts");
+  for (const Json& stop : list) {
+    if (!stop.is_string() || stop.get<std::string>().empty()) {
+      return fields->Refuse("stop", "expected a text that is not empty, or an array of such");
+    }
+    stops->push_back(stop.get<std::string>());
+  }
+}
+
+void ReadBias(Fields* fields, SamplerOptions* sampler) {
+  const Json* value = fields->Get("logit_bias");
+  if (value == nullptr) return;
+  if (!value->is_object() || value->size() > kMostBiases) {
+    return fields->Refuse("logit_bias", "expected an object of at most " + std::to_string(kMostBiases) + " tokens");
+  }
+  for (const auto& item : value->items()) {
+    int32_t id = -1;
+    const std::string& key = item.key();
+    const auto parsed = std::from_chars(key.data(), key.data() + key.size(), id);
+    const bool whole = parsed.ec == std::errc() && parsed.ptr == key.data() + key.size() && id >= 0;
+    if (!whole || !item.value().is_number() || !(std::fabs(item.value().get<double>()) <= 100)) {
+      return fields->Refuse("logit_bias", "expected {\"token id\": -100..100}");
+    }
+    sampler->bias.emplace_back(id, item.value().get<float>());
+  }
+}
+
+void ReadSampling(Fields* fields, CompletionRequest* request) {
+  SamplerOptions& sampler = request->generate.sampler;
+  sampler.temperature = fields->Real("temperature", 0, 100).value_or(1);
+  sampler.top_p = fields->Real("top_p", 0, 1).value_or(1);
+  if (sampler.top_p == 0) sampler.top_k = 1;  // only the most likely token is left
+  sampler.top_p = std::max(sampler.top_p, 1e-9);
+  sampler.frequency_penalty = fields->Real("frequency_penalty", -2, 2).value_or(0);
+  sampler.presence_penalty = fields->Real("presence_penalty", -2, 2).value_or(0);
+  if (const auto seed = fields->Int("seed", INT64_MIN, INT64_MAX)) {
+    sampler.seed = static_cast<uint64_t>(*seed);
+    request->has_seed = true;
+  }
+  ReadBias(fields, &sampler);
+  ReadStops(fields, &request->generate.stop);
+}
+
+std::optional<ApiError> ReadDuo(Fields* outer, CompletionKind kind, CompletionRequest* request) {
+  const Json* value = outer->Get("duo");
+  if (value == nullptr) return std::nullopt;
+  Fields fields(*value, "duo");
+  SamplerOptions& sampler = request->generate.sampler;
+  request->spec.pattern = fields.Text("pattern").value_or("");
+  request->spec.sparsity = fields.Real("sparsity", 0, 1);
+  request->spec.sink = fields.Int("sink", 0, int64_t{1} << 30);
+  request->spec.recent = fields.Int("recent", 1, int64_t{1} << 30);
+  if (kind == CompletionKind::kChat) request->pin_system_prompt = fields.Bool("pin_system_prompt", false);
+  if (const auto top_k = fields.Int("top_k", 0, INT32_MAX)) sampler.top_k = *top_k;
+  sampler.min_p = fields.Real("min_p", 0, 1).value_or(0);
+  sampler.repetition_penalty = fields.Real("repetition_penalty", 0.01, 100).value_or(1);
+  request->generate.ignore_eos = fields.Bool("ignore_eos", false);
+  if (const auto name = fields.Text("cache")) {
+    request->cache = *name;
+    if (!IsSessionName(*name)) {
+      fields.Refuse("cache", "expected 1..64 letters, digits, '.', '_' or '-', not beginning with a dot");
+    }
+  }
+  return fields.Finish();
+}
+
+void ReadLogProbs(Fields* fields, CompletionKind kind, CompletionRequest* request) {
+  if (kind == CompletionKind::kText) {
+    if (const auto n = fields->Int("logprobs", 0, kMostLogProbs)) request->n_log_probs = static_cast<int>(*n);
+    return;
+  }
+  const bool wanted = fields->Bool("logprobs", false);
+  const auto top = fields->Int("top_logprobs", 0, kMostLogProbs);
+  if (top && !wanted) return fields->Refuse("top_logprobs", "needs \"logprobs\": true");
+  if (wanted) request->n_log_probs = static_cast<int>(top.value_or(0));
+}
+
+void ReadStream(Fields* fields, CompletionRequest* request) {
+  request->stream = fields->Bool("stream", false);
+  const Json* options = fields->Get("stream_options");
+  if (options == nullptr) return;
+  if (!request->stream) return fields->Refuse("stream_options", "needs \"stream\": true");
+  Fields inner(*options, "stream_options");
+  request->include_usage = inner.Bool("include_usage", false);
+  inner.Get("include_obfuscation");  // padding against who listens; nothing to do on one machine
+  if (const auto error = inner.Finish()) fields->Refuse("stream_options", error->message);
+}
+
+Result<Json> ParseBody(std::string_view body) { return ParseJson(body, "body"); }
+
+}  // namespace
+
+bool IsSessionName(std::string_view name) {
+  const auto plain = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
+           c == '-';
+  };
+  return !name.empty() && name.size() <= 64 && name[0] != '.' && std::all_of(name.begin(), name.end(), plain);
+}
+
+std::optional<ApiError> ParseCompletion(std::string_view body, CompletionKind kind, CompletionRequest* request) {
+  const Result<Json> json = ParseBody(body);
+  if (!json.ok()) return BadField("body", json.status().message());
+  Fields fields(*json, "");
+  request->model = fields.Text("model").value_or("");
+  ReadSampling(&fields, request);
+  ReadLogProbs(&fields, kind, request);
+  ReadStream(&fields, request);
+  constexpr int64_t kMostTokens = int64_t{1} << 36;
+  request->max_tokens = fields.Int("max_tokens", 0, kMostTokens);
+  if (kind == CompletionKind::kText) {
+    ReadPrompts(&fields, &request->prompts);
+    request->echo = fields.Bool("echo", false);
+    fields.Only("suffix", "", "this server completes at the end of a text only");
+    fields.Only("best_of", 1, "this server makes one choice per prompt");
+  } else {
+    ReadMessages(&fields, &request->messages);
+    if (const auto n = fields.Int("max_completion_tokens", 1, kMostTokens)) request->max_tokens = n;
+    const Json text = {{"type", "text"}};
+    fields.Only("response_format", text, "this server answers in plain text only");
+    fields.Only("tools", Json::array(), "this server calls no tools");
+    fields.Only("functions", Json::array(), "this server calls no functions");
+    fields.Only("tool_choice", "none", "this server calls no tools");
+    fields.Get("parallel_tool_calls");
+    fields.Only("modalities", Json::array({"text"}), "this server answers in text only");
+    fields.Get("reasoning_effort");
+  }
+  fields.Only("n", 1, "this server makes one choice per prompt");
+  for (const char* ignored : {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}) {
+    fields.Get(ignored);
+  }
+  if (auto error = ReadDuo(&fields, kind, request)) return error;
+  if (auto error = fields.Finish()) return error;
+  if (!request->cache.empty() && request->prompts.size() > 1) {
+    return BadField("duo.cache", "one session takes one prompt");
+  }
+  return std::nullopt;
+}
+
+std::optional<ApiError> ParseTokenize(std::string_view body, TokenizeRequest* request) {
+  const Result<Json> json = ParseBody(body);
+  if (!json.ok()) return BadField("body", json.status().message());
+  Fields fields(*json, "");
+  request->text = fields.Text("content");
+  if (const auto prompt = fields.Text("prompt")) request->text = prompt;
+  request->add_special = fields.Bool("add_special", true);
+  request->count_only = fields.Bool("count_only", false);
+  fields.Get("model");
+  if (fields.Get("messages") != nullptr) ReadMessages(&fields, &request->messages);
+  if (request->text.has_value() == !request->messages.empty()) {
+    fields.Refuse("content", "expected one of content, prompt and messages");
+  }
+  return fields.Finish();
+}
+
+std::optional<ApiError> ParseDetokenize(std::string_view body, std::vector<int32_t>* tokens) {
+  const Result<Json> json = ParseBody(body);
+  if (!json.ok()) return BadField("body", json.status().message());
+  Fields fields(*json, "");
+  fields.Get("model");
+  const Json* list = fields.Get("tokens");
+  if (list == nullptr || !list->is_array() || !ReadTokens(*list, tokens)) {
+    fields.Refuse("tokens", "expected an array of token ids");
+  }
+  return fields.Finish();
+}
+
+}  // namespace duo

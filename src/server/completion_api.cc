@@ -1,0 +1,183 @@
+#include "server/completion_api.h"
+
+#include <algorithm>
+#include <random>
+#include <utility>
+
+#include "server/answer.h"
+
+namespace duo {
+namespace {
+
+/// Tokens that two conversations with these beginnings share when what follows differs.
+size_t SharedTokens(const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
+  const auto n = static_cast<std::ptrdiff_t>(std::min(a.size(), b.size()));
+  return static_cast<size_t>(std::mismatch(a.begin(), a.begin() + n, b.begin()).first - a.begin());
+}
+
+uint64_t FreshSeed() {
+  std::random_device device;
+  return (static_cast<uint64_t>(device()) << 32) | device();
+}
+
+ApiError QueueFull(const std::string& message) {
+  ApiError error;
+  error.http_status = 429;
+  error.type = "rate_limit_error";
+  error.code = "queue_full";
+  error.message = message;
+  error.retry_after_s = 2;
+  return error;
+}
+
+ApiError Stopping() {
+  ApiError error;
+  error.http_status = 503;
+  error.type = "server_error";
+  error.code = "stopping";
+  error.message = "the server is shutting down";
+  return error;
+}
+
+}  // namespace
+
+CompletionApi::CompletionApi(const Model* model, const Tokenizer* tokenizer, std::optional<ChatTemplate> chat,
+                             const CacheDefaults* cache, CompletionDefaults defaults, Scheduler* scheduler,
+                             SessionStore* sessions)
+    : model_(model),
+      tokenizer_(tokenizer),
+      chat_(std::move(chat)),
+      cache_(cache),
+      defaults_(std::move(defaults)),
+      scheduler_(scheduler),
+      sessions_(sessions) {}
+
+std::optional<ApiError> CompletionApi::Render(const std::vector<ChatMessage>& messages,
+                                              std::vector<int32_t>* tokens) const {
+  if (!chat_) {
+    return BadField("messages", "the model \"" + defaults_.model_name +
+                                    "\" has no chat template that duo knows; /v1/completions takes a text, and the "
+                                    "server's --chat-template names a template");
+  }
+  Result<std::vector<int32_t>> rendered = chat_->Render(*tokenizer_, messages);
+  if (!rendered.ok()) return BadField("messages", rendered.status().message());
+  *tokens = *std::move(rendered);
+  return std::nullopt;
+}
+
+std::optional<ApiError> CompletionApi::Tokenize(const TokenizeRequest& request, std::vector<int32_t>* tokens) const {
+  if (!request.messages.empty()) return Render(request.messages, tokens);
+  *tokens = tokenizer_->Encode(*request.text, request.add_special ? SpecialTokens::kAdd : SpecialTokens::kNone);
+  return std::nullopt;
+}
+
+int64_t CompletionApi::SystemTokens(const std::vector<ChatMessage>& messages) const {
+  if (messages.front().role != ChatMessage::Role::kSystem) return 0;
+  const auto a = chat_->Render(*tokenizer_, {messages.front(), {ChatMessage::Role::kUser, "a"}});
+  const auto b = chat_->Render(*tokenizer_, {messages.front(), {ChatMessage::Role::kUser, "1"}});
+  return a.ok() && b.ok() ? static_cast<int64_t>(SharedTokens(*a, *b)) : 0;
+}
+
+std::optional<ApiError> CompletionApi::CheckLength(const CompletionRequest& request, JobRequest* job) const {
+  const auto n_prompt = static_cast<int64_t>(job->prompt.size());
+  const int64_t context = job->session.max_context;
+  if (n_prompt == 0) return BadField("prompt", "the text has no tokens");
+  for (const int32_t id : job->prompt) {
+    if (id >= model_->config().vocab_size) {
+      return BadField("prompt", "token " + std::to_string(id) + " is not in the vocabulary 0.." +
+                                    std::to_string(model_->config().vocab_size - 1));
+    }
+  }
+  ApiError too_long;
+  too_long.code = "context_length_exceeded";
+  if (defaults_.most_prompt_tokens > 0 && n_prompt > defaults_.most_prompt_tokens) {
+    too_long.message = "the prompt has " + std::to_string(n_prompt) + " tokens, this server takes at most " +
+                       std::to_string(defaults_.most_prompt_tokens);
+    return too_long;
+  }
+  // An answer whose length nobody asked for may be as long as there is room.
+  if (!request.max_tokens) job->generate.max_tokens = std::min(job->generate.max_tokens, context - n_prompt);
+  if (job->generate.max_tokens < 0 || n_prompt > context || job->generate.max_tokens > context - n_prompt) {
+    too_long.message = "the context has " + std::to_string(context) + " tokens; the prompt has " +
+                       std::to_string(n_prompt) + " and max_tokens asks for " +
+                       std::to_string(std::max<int64_t>(job->generate.max_tokens, 0)) + " more";
+    return too_long;
+  }
+  return std::nullopt;
+}
+
+std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const CompletionRequest& request,
+                                                const std::string& id, std::vector<JobRequest>* jobs) const {
+  JobRequest base;
+  base.id = id;
+  base.generate = request.generate;
+  if (!request.has_seed) base.generate.sampler.seed = FreshSeed();
+  base.generate.max_tokens = request.max_tokens.value_or(kind == CompletionKind::kText ? 16 : defaults_.max_tokens);
+  base.spec = request.spec;
+  base.name = request.cache;
+  base.n_log_probs = request.n_log_probs;
+  base.prompt_log_probs = request.echo && request.n_log_probs >= 0;
+  std::vector<std::vector<int32_t>> prompts;
+  if (kind == CompletionKind::kChat) {
+    prompts.emplace_back();
+    if (auto error = Render(request.messages, &prompts.back())) return error;
+    if (request.pin_system_prompt) base.spec.pinned_prefix = SystemTokens(request.messages);
+    for (const std::string& end : chat_->stop_tokens()) {
+      const int32_t token = tokenizer_->TokenId(end);
+      if (token >= 0) {
+        base.generate.stop_ids.push_back(token);
+      } else {
+        base.generate.stop.push_back(end);
+      }
+    }
+  }
+  for (const Prompt& prompt : request.prompts) {
+    const auto* text = std::get_if<std::string>(&prompt);
+    prompts.push_back(text != nullptr ? tokenizer_->Encode(*text) : std::get<std::vector<int32_t>>(prompt));
+  }
+  Result<SessionOptions> session = ResolveSpec(base.spec, *cache_, model_->config());
+  if (!session.ok()) {
+    ApiError error = FromStatus(session.status());
+    if (!error.param.empty()) error.param = "duo." + error.param;
+    return error;
+  }
+  base.session = *std::move(session);
+  const Status generate = CheckGenerateOptions(base.generate, tokenizer_);
+  if (!generate.ok()) return FromStatus(generate);
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    JobRequest job = base;
+    job.prompt = std::move(prompts[i]);
+    job.generate.sampler.seed += i;
+    if (auto error = CheckLength(request, &job)) return error;
+    jobs->push_back(std::move(job));
+  }
+  return std::nullopt;
+}
+
+std::optional<ApiError> CompletionApi::Complete(CompletionKind kind, const std::string& body,
+                                                httplib::Response* response) {
+  CompletionRequest request;
+  if (auto error = ParseCompletion(body, kind, &request)) return error;
+  if (!request.model.empty() && request.model != defaults_.model_name) {
+    ApiError error;
+    error.http_status = 404;
+    error.type = "not_found_error";
+    error.code = "model_not_found";
+    error.param = "model";
+    error.message = "\"" + request.model + "\" is not served here; the model is \"" + defaults_.model_name + "\"";
+    return error;
+  }
+  const std::string id = (kind == CompletionKind::kText ? "cmpl-" : "chatcmpl-") + std::to_string(++n_requests_);
+  std::vector<JobRequest> requests;
+  if (auto error = MakeJobs(kind, request, id, &requests)) return error;
+  if (auto error = sessions_->Need(request.cache)) return error;
+  auto answer = std::make_shared<AnswerWriter>(kind, request, id, defaults_.model_name, tokenizer_);
+  auto jobs = scheduler_->SubmitAll(std::move(requests));
+  if (!jobs.ok()) {
+    if (jobs.status().code() != StatusCode::kCancelled) return FromStatus(jobs.status());
+    return scheduler_->stopping() ? Stopping() : QueueFull(jobs.status().message());
+  }
+  return request.stream ? answer->Stream(*std::move(jobs), response) : answer->Wait(*std::move(jobs), response);
+}
+
+}  // namespace duo

@@ -1,0 +1,57 @@
+// /v1/completions and /v1/chat/completions: from a request's body to the answer, whole or streamed.
+#pragma once
+
+#include <httplib.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "duo/tokenizer.h"
+#include "server/api_request.h"
+#include "server/scheduler.h"
+#include "server/session_store.h"
+
+namespace duo {
+
+struct CompletionDefaults {
+  std::string model_name;
+  int64_t max_tokens = 1024;       // of a chat answer whose request does not say
+  int64_t most_prompt_tokens = 0;  // 0 = the context
+};
+
+/// Thread safe; everything it is given must outlive it, and answers that are still streamed.
+class CompletionApi {
+ public:
+  CompletionApi(const Model* model, const Tokenizer* tokenizer, std::optional<ChatTemplate> chat,
+                const CacheDefaults* cache, CompletionDefaults defaults, Scheduler* scheduler, SessionStore* sessions);
+
+  /// The answer, or how it will be streamed, in *response. Returns what went wrong before the first byte.
+  std::optional<ApiError> Complete(CompletionKind kind, const std::string& body, httplib::Response* response);
+
+  /// The tokens of a text or conversation.
+  std::optional<ApiError> Tokenize(const TokenizeRequest& request, std::vector<int32_t>* tokens) const;
+
+  bool has_chat() const { return chat_.has_value(); }
+
+ private:
+  std::optional<ApiError> MakeJobs(CompletionKind kind, const CompletionRequest& request, const std::string& id,
+                                   std::vector<JobRequest>* jobs) const;
+  std::optional<ApiError> Render(const std::vector<ChatMessage>& messages, std::vector<int32_t>* tokens) const;
+  std::optional<ApiError> CheckLength(const CompletionRequest& request, JobRequest* job) const;
+  int64_t SystemTokens(const std::vector<ChatMessage>& messages) const;
+
+  const Model* model_;
+  const Tokenizer* tokenizer_;
+  std::optional<ChatTemplate> chat_;
+  const CacheDefaults* cache_;
+  CompletionDefaults defaults_;
+  Scheduler* scheduler_;
+  SessionStore* sessions_;
+  std::atomic<uint64_t> n_requests_ = 0;
+};
+
+}  // namespace duo

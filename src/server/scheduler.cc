@@ -1,0 +1,401 @@
+#include "server/scheduler.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "base/cancelled.h"
+#include "base/check.h"
+
+namespace duo {
+namespace {
+
+// While texts are being generated, prompts are read in pieces of this many tokens: nobody's text waits longer than for
+// one. Matrix products of fewer tokens lose speed.
+constexpr int64_t kBusyChunk = 128;
+
+}  // namespace
+
+Scheduler::Scheduler(const Model* model, const Tokenizer* tokenizer, Workspace* workspace, Metrics* metrics,
+                     const SchedulerOptions& options, const PoolLimits& limits)
+    : model_(model),
+      tokenizer_(tokenizer),
+      metrics_(metrics),
+      options_(options),
+      pool_(*model, workspace, limits),
+      worker_([this] { Work(); }) {}
+
+Scheduler::~Scheduler() {
+  Stop(0);
+  {
+    const std::lock_guard lock(mutex_);
+    quit_ = true;
+  }
+  wake_.notify_all();
+  worker_.join();
+}
+
+Result<std::shared_ptr<Job>> Scheduler::Submit(JobRequest request) {
+  std::vector<JobRequest> one;
+  one.push_back(std::move(request));
+  DUO_ASSIGN_OR_RETURN(auto jobs, SubmitAll(std::move(one)));
+  return jobs.front();
+}
+
+Result<std::vector<std::shared_ptr<Job>>> Scheduler::SubmitAll(std::vector<JobRequest> requests) {
+  const std::lock_guard lock(mutex_);
+  if (stopping_) return Status(StatusCode::kCancelled, "the server is shutting down");
+  for (const JobRequest& request : requests) {
+    const int64_t n_tokens = static_cast<int64_t>(request.prompt.size()) + request.generate.max_tokens;
+    DUO_RETURN_IF_ERROR(pool_.CheckEverFits(request.session, n_tokens));
+  }
+  if (queue_.size() + requests.size() > static_cast<size_t>(options_.most_waiting)) {
+    return Status(StatusCode::kCancelled, "the queue is full: " + std::to_string(queue_.size()) + " requests wait");
+  }
+  std::vector<std::shared_ptr<Job>> jobs;
+  for (JobRequest& request : requests) {
+    jobs.push_back(std::make_shared<Job>(std::move(request)));
+    queue_.push_back(jobs.back());
+  }
+  wake_.notify_all();
+  return jobs;
+}
+
+void Scheduler::Stop(double seconds) {
+  std::unique_lock lock(mutex_);
+  stopping_ = true;
+  const auto nothing_left = [this] { return queue_.empty() && running_status_.empty(); };
+  const auto until = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+  if (idle_.wait_until(lock, until, nothing_left)) return;
+  quit_ = true;  // the worker cancels what is left
+  wake_.notify_all();
+  idle_.wait(lock, nothing_left);
+}
+
+bool Scheduler::stopping() const {
+  const std::lock_guard lock(mutex_);
+  return stopping_;
+}
+
+int64_t Scheduler::n_waiting() const {
+  const std::lock_guard lock(mutex_);
+  return static_cast<int64_t>(queue_.size());
+}
+
+// ---------------------------------------------------------------- the worker
+
+void Scheduler::Work() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    wake_.wait(lock, [this] { return quit_ || !queue_.empty() || !running_.empty(); });
+    if (quit_) {
+      for (const auto& job : queue_) job->Finish(Cancelled(), {}, "");
+      queue_.clear();
+      for (const auto& running : running_) Fail(running.get(), Cancelled());
+      LetGo();
+      Publish();
+      return;
+    }
+    Admit();
+    if (running_.empty()) {
+      // The first of the queue waits for a session that is being saved or restored.
+      Publish();
+      if (!queue_.empty()) wake_.wait_for(lock, std::chrono::milliseconds(20));
+      continue;
+    }
+    Publish();
+    lock.unlock();
+    FinishCancelled();
+    DecodeAll();
+    PrefillOneChunk();
+    lock.lock();
+    LetGo();
+    Publish();
+  }
+}
+
+void Scheduler::Admit() {
+  while (!queue_.empty() && running_.size() < static_cast<size_t>(options_.most_running)) {
+    if (!AdmitFirst()) return;
+  }
+}
+
+bool Scheduler::AdmitFirst() {
+  const std::shared_ptr<Job> job = queue_.front();
+  const JobRequest& request = job->request;
+  if (job->cancelled()) {
+    queue_.pop_front();
+    metrics_->CountCancelled();
+    job->Finish(Cancelled(), {}, "");
+    return true;
+  }
+  const auto n_prompt = static_cast<int64_t>(request.prompt.size());
+  const auto claim = pool_.Acquire({.prompt = request.prompt,
+                                    .n_tokens = n_prompt + request.generate.max_tokens,
+                                    .spec = &request.spec,
+                                    .options = &request.session,
+                                    .name = request.name,
+                                    .fresh = request.prompt_log_probs});
+  if (!claim.ok() && claim.status().code() == StatusCode::kCancelled) return false;
+  queue_.pop_front();
+  if (!claim.ok()) {
+    job->Finish(claim.status(), {}, "");
+    return true;
+  }
+  auto running = std::make_unique<Running>();
+  running->job = job;
+  running->sequence = claim->sequence;
+  running->n_read = claim->n_held;
+  running->started = Clock::now();
+  running->loop = std::make_unique<TokenLoop>(model_->config(), tokenizer_, request.generate);
+  running->stats.n_prompt = n_prompt;
+  running->stats.n_cached = claim->n_held;
+  running->stats.queue_s = SecondsBetween(job->submitted, running->started);
+  metrics_->AddQueueSeconds(running->stats.queue_s);
+  metrics_->CountPrompt(n_prompt, claim->n_held);
+  running_.push_back(std::move(running));
+  return true;
+}
+
+void Scheduler::FinishCancelled() {
+  for (const auto& running : running_) {
+    if (running->done || !running->job->cancelled()) continue;
+    metrics_->CountCancelled();
+    Fail(running.get(), Cancelled());
+  }
+}
+
+void Scheduler::Fail(Running* running, const Status& status) {
+  running->status = status;
+  running->done = true;
+}
+
+void Scheduler::PrefillOneChunk() {
+  const auto reading =
+      std::find_if(running_.begin(), running_.end(), [](const auto& r) { return !r->done && r->next < 0; });
+  if (reading == running_.end()) return;
+  const bool busy =
+      std::any_of(running_.begin(), running_.end(), [](const auto& r) { return !r->done && r->next >= 0; });
+  Running* running = reading->get();
+  const JobRequest& request = running->job->request;
+  Session* session = running->sequence->session.get();
+  const std::span<const int32_t> prompt(request.prompt);
+  const int64_t chunk = busy ? std::min(kBusyChunk, session->options().chunk) : session->options().chunk;
+  // Pieces end at multiples of their size, so that they do not drift across the snapshots' positions.
+  const int64_t n = std::min(chunk - running->n_read % chunk, running->stats.n_prompt - running->n_read);
+  const auto ids = prompt.subspan(static_cast<size_t>(running->n_read), static_cast<size_t>(n));
+  std::vector<std::optional<LogProbs>> log_probs;
+  Status status;
+  if (request.prompt_log_probs) {
+    if (running->n_read == 0) log_probs.emplace_back();
+    status = session->PrefillWithLogits(ids, running->n_read, running->n_read + n,
+                                        [&](int64_t pos, std::span<const float> logits) {
+                                          if (pos + 1 < running->stats.n_prompt) {
+                                            const int32_t id = prompt[static_cast<size_t>(pos + 1)];
+                                            log_probs.emplace_back(LogProbsOf(logits, id, request.n_log_probs));
+                                          }
+                                          return OkStatus();
+                                        });
+  } else {
+    status = session->Prefill(ids);
+  }
+  if (!status.ok()) return Fail(running, status);
+  running->n_read += n;
+  running->job->ReportPrompt(running->n_read, std::move(log_probs));
+  if (running->n_read < running->stats.n_prompt) return;
+  running->prefilled = running->last_token = Clock::now();
+  running->stats.prefill_s = SecondsBetween(running->started, running->prefilled);
+  if (running->loop->finished()) {
+    running->done = true;
+  } else {
+    TakeToken(running);
+  }
+}
+
+// From logits to the next token, and to the client.
+void Scheduler::TakeToken(Running* running) {
+  const Session& session = *running->sequence->session;
+  const JobRequest& request = running->job->request;
+  const TokenLoop::Step step = running->loop->Next(session.logits(), session.tokens());
+  const auto now = Clock::now();
+  if (running->stats.first_token_s == 0) {
+    running->stats.first_token_s = SecondsBetween(running->job->submitted, now);
+    metrics_->AddFirstTokenSeconds(running->stats.first_token_s);
+  } else {
+    metrics_->AddTokenSeconds(SecondsBetween(running->last_token, now));
+  }
+  running->last_token = now;
+  running->next = step.id;
+  if (step.is_text) {
+    ++running->stats.n_generated;
+    JobToken token{.id = step.id, .piece = step.piece, .log_probs = {}};
+    if (request.n_log_probs >= 0) token.log_probs = LogProbsOf(session.logits(), step.id, request.n_log_probs);
+    running->job->ReportToken(std::move(token));
+  }
+  if (running->loop->finished()) running->done = true;
+}
+
+void Scheduler::DecodeAll() {
+  std::vector<Running*> group;
+  for (const auto& running : running_) {
+    if (!running->done && running->next >= 0) group.push_back(running.get());
+  }
+  if (group.empty()) return;
+  metrics_->AddBatch(static_cast<int64_t>(group.size()));
+  DecodeGroup(group);
+}
+
+void Scheduler::DecodeGroup(const std::vector<Running*>& group) {
+  std::vector<Session*> sessions;
+  std::vector<int32_t> ids;
+  for (const Running* running : group) {
+    sessions.push_back(running->sequence->session.get());
+    ids.push_back(running->next);
+  }
+  const Status status = Session::DecodeTogether(sessions, ids);
+  if (status.ok()) {
+    for (Running* running : group) TakeToken(running);
+    return;
+  }
+  if (group.size() == 1) {
+    if (status.code() == StatusCode::kResourceExhausted && sessions[0]->len() == sessions[0]->options().max_context) {
+      group[0]->loop->Stop(FinishReason::kContextFull);
+      group[0]->done = true;
+      return;
+    }
+    return Fail(group[0], status);
+  }
+  // One of them cannot go on; the others do not suffer.
+  for (Running* running : group) DecodeGroup({running});
+}
+
+void Scheduler::LetGo() {
+  for (const auto& running : running_) {
+    if (!running->done) continue;
+    std::string rest;
+    if (running->status.ok()) rest = running->loop->Flush();
+    running->stats.finish = running->loop->finish();
+    if (running->stats.prefill_s > 0) running->stats.decode_s = SecondsSince(running->prefilled);
+    running->stats.kv_bytes = running->sequence->session->kv_bytes();
+    metrics_->CountGenerated(running->stats.n_generated);
+    // After an error a sequence may hold half a step; a cancelled one is whole.
+    const bool whole = running->status.ok() || running->status.code() == StatusCode::kCancelled;
+    if (whole && running->sequence->session->len() > 0) {
+      pool_.Release(running->sequence);
+    } else {
+      pool_.Drop(running->sequence);
+    }
+    running->job->Finish(running->status, running->stats, std::move(rest));
+  }
+  std::erase_if(running_, [](const auto& running) { return running->done; });
+}
+
+// ---------------------------------------------------------------- what others see
+
+SequenceStatus Scheduler::StatusOf(const Running& running) const {
+  const JobRequest& request = running.job->request;
+  return {.id = request.id,
+          .state = running.next < 0 ? "prefill" : "decode",
+          .name = request.name,
+          .n_tokens = running.sequence->session->len(),
+          .n_prompt = running.stats.n_prompt,
+          .n_cached = running.stats.n_cached,
+          .n_generated = running.stats.n_generated,
+          .kv_bytes = running.sequence->session->kv_bytes(),
+          .sparsity = SparsityOf(request.session.heads),
+          .seconds = SecondsSince(running.job->submitted)};
+}
+
+void Scheduler::Publish() {
+  running_status_.clear();
+  for (const auto& running : running_) running_status_.push_back(StatusOf(*running));
+  if (queue_.empty() && running_status_.empty()) idle_.notify_all();
+}
+
+SchedulerStatus Scheduler::Snapshot() const {
+  const std::lock_guard lock(mutex_);
+  SchedulerStatus status;
+  status.sequences = running_status_;
+  for (const auto& job : queue_) {
+    status.sequences.push_back({.id = job->request.id,
+                                .state = "waiting",
+                                .name = job->request.name,
+                                .n_tokens = 0,
+                                .n_prompt = static_cast<int64_t>(job->request.prompt.size()),
+                                .n_cached = 0,
+                                .n_generated = 0,
+                                .kv_bytes = 0,
+                                .sparsity = SparsityOf(job->request.session.heads),
+                                .seconds = SecondsSince(job->submitted)});
+  }
+  for (const PooledSequence& s : pool_.sequences()) {
+    if (s.busy) continue;
+    status.sequences.push_back({.id = "",
+                                .state = "kept",
+                                .name = s.name,
+                                .n_tokens = s.session->len(),
+                                .n_prompt = 0,
+                                .n_cached = 0,
+                                .n_generated = 0,
+                                .kv_bytes = s.session->kv_bytes(),
+                                .sparsity = SparsityOf(s.options.heads),
+                                .seconds = 0});
+  }
+  status.n_waiting = static_cast<int64_t>(queue_.size());
+  status.promised_bytes = pool_.promised_bytes();
+  status.kept_bytes = pool_.kept_bytes();
+  status.budget_bytes = pool_.budget_bytes();
+  status.n_evicted = pool_.n_evicted();
+  return status;
+}
+
+std::vector<NamedSequence> Scheduler::Named() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<NamedSequence> named;
+  for (const PooledSequence& s : pool_.sequences()) {
+    if (s.name.empty()) continue;
+    // A busy session grows on another thread: what is known of it is what was published.
+    NamedSequence entry{.name = s.name, .n_tokens = s.longest, .kv_bytes = s.bytes, .busy = s.busy};
+    if (!s.busy) {
+      entry.n_tokens = s.session->len();
+      entry.kv_bytes = s.session->kv_bytes();
+    }
+    for (const SequenceStatus& running : running_status_) {
+      if (running.name != s.name) continue;
+      entry.n_tokens = running.n_tokens;
+      entry.kv_bytes = running.kv_bytes;
+    }
+    named.push_back(std::move(entry));
+  }
+  return named;
+}
+
+bool Scheduler::HasNamed(const std::string& name) const {
+  const std::lock_guard lock(mutex_);
+  return pool_.Has(name);
+}
+
+Result<PooledSequence*> Scheduler::CheckOut(const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  return pool_.CheckOut(name);
+}
+
+void Scheduler::CheckIn(PooledSequence* sequence) {
+  const std::lock_guard lock(mutex_);
+  pool_.Release(sequence);
+  wake_.notify_all();
+}
+
+Result<PooledSequence*> Scheduler::Reserve(const std::string& name, const CacheSpec& spec,
+                                           const SessionOptions& options, int64_t n_tokens) {
+  const std::lock_guard lock(mutex_);
+  return pool_.Reserve(name, spec, options, n_tokens);
+}
+
+void Scheduler::Drop(PooledSequence* sequence) {
+  const std::lock_guard lock(mutex_);
+  pool_.Drop(sequence);
+  wake_.notify_all();
+}
+
+}  // namespace duo

@@ -1,0 +1,210 @@
+#include "server/sequence_pool.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "backend/backend.h"
+#include "base/check.h"
+#include "base/memory_info.h"
+
+namespace duo {
+namespace {
+
+// Reusing fewer tokens than this is not worth a copy.
+constexpr int64_t kLeastCopied = 64;
+
+/// Bytes of a session beside its cache: logits and hidden state while it runs, ids and kinds.
+uint64_t HostBytes(const ModelConfig& config, int64_t n_tokens) {
+  return static_cast<uint64_t>(config.vocab_size + config.hidden_size) * sizeof(float) +
+         static_cast<uint64_t>(n_tokens) * (sizeof(int32_t) + 1);
+}
+
+}  // namespace
+
+SequencePool::SequencePool(const Model& model, Workspace* workspace, const PoolLimits& limits)
+    : model_(model), workspace_(workspace), limits_(limits) {}
+
+// What the workspace would have to grow by for windows larger than the server's own is counted with the sequence.
+uint64_t SequencePool::BytesOf(const SessionOptions& options, int64_t n_tokens) const {
+  const auto plan = PlanMemory(model_.config(), 0, options, *model_.backend());
+  DUO_CHECK(plan.ok(), "resolved options have a plan");
+  const uint64_t growth =
+      plan->activation_bytes > limits_.workspace_bytes ? plan->activation_bytes - limits_.workspace_bytes : 0;
+  return plan->KvBytes(n_tokens) + HostBytes(model_.config(), n_tokens) + growth;
+}
+
+Status SequencePool::CheckEverFits(const SessionOptions& options, int64_t n_tokens) const {
+  const uint64_t needed = BytesOf(options, n_tokens);
+  if (needed <= limits_.budget_bytes) return OkStatus();
+  return Status(StatusCode::kResourceExhausted, std::to_string(n_tokens) + " tokens need " + FormatBytes(needed) +
+                                                    ", this server has " + FormatBytes(limits_.budget_bytes) +
+                                                    " for sequences; a higher sparsity or fewer tokens need less");
+}
+
+uint64_t SequencePool::promised_bytes() const {
+  uint64_t bytes = 0;
+  for (const PooledSequence& s : sequences_) bytes += s.busy ? s.bytes : 0;
+  return bytes;
+}
+
+uint64_t SequencePool::kept_bytes() const {
+  uint64_t bytes = 0;
+  for (const PooledSequence& s : sequences_) bytes += s.busy ? 0 : s.bytes;
+  return bytes;
+}
+
+PooledSequence* SequencePool::Named(const std::string& name) {
+  for (PooledSequence& s : sequences_) {
+    if (!name.empty() && s.name == name) return &s;
+  }
+  return nullptr;
+}
+
+bool SequencePool::Has(const std::string& name) const {
+  return std::any_of(sequences_.begin(), sequences_.end(), [&](const PooledSequence& s) { return s.name == name; });
+}
+
+bool SequencePool::MakeRoom(uint64_t bytes, size_t n_more, const PooledSequence* keep) {
+  const uint64_t fixed = promised_bytes() + (keep != nullptr && !keep->busy ? keep->bytes : 0);
+  const auto n_fixed = static_cast<size_t>(std::count_if(
+      sequences_.begin(), sequences_.end(), [&](const PooledSequence& s) { return s.busy || &s == keep; }));
+  if (fixed + bytes > limits_.budget_bytes || n_fixed + n_more > limits_.max_sequences) return false;
+  while (promised_bytes() + kept_bytes() + bytes > limits_.budget_bytes ||
+         sequences_.size() + n_more > limits_.max_sequences) {
+    auto victim = sequences_.end();
+    for (auto s = sequences_.begin(); s != sequences_.end(); ++s) {
+      if (s->busy || &*s == keep) continue;
+      const auto rank = [](const PooledSequence& x) { return std::make_pair(!x.name.empty(), x.last_use); };
+      if (victim == sequences_.end() || rank(*s) < rank(*victim)) victim = s;
+    }
+    DUO_CHECK(victim != sequences_.end(), "there was something to give up");
+    sequences_.erase(victim);
+    ++n_evicted_;
+  }
+  return true;
+}
+
+SequencePool::Claim SequencePool::BestPrefix(const Wanted& wanted) {
+  Claim best;
+  // At least one token is left to run, for its logits.
+  const auto most = wanted.prompt.first(wanted.prompt.size() - 1);
+  for (PooledSequence& s : sequences_) {
+    if (s.session == nullptr || !SameCache(s.options, *wanted.options)) continue;
+    if (s.busy && s.last_use == 0) continue;  // being saved or restored
+    const int64_t held = s.session->HeldAt(s.session->CommonPrefix(most));
+    const bool better = held > best.n_held || (held == best.n_held && held > 0 && best.sequence->busy && !s.busy);
+    if (better) best = {&s, held};
+  }
+  return best;
+}
+
+PooledSequence* SequencePool::Add(const Wanted& wanted, std::unique_ptr<Session> session, uint64_t bytes) {
+  sequences_.push_back({.session = std::move(session),
+                        .spec = *wanted.spec,
+                        .options = *wanted.options,
+                        .name = wanted.name,
+                        .busy = true,
+                        .bytes = bytes,
+                        .longest = 0,
+                        .last_use = ++clock_});
+  return &sequences_.back();
+}
+
+Result<SequencePool::Claim> SequencePool::TakeOver(PooledSequence* sequence, const Wanted& wanted, int64_t pos) {
+  const uint64_t bytes = BytesOf(*wanted.options, std::max(wanted.n_tokens, sequence->longest));
+  const uint64_t more = bytes > sequence->bytes ? bytes - sequence->bytes : 0;
+  if (!MakeRoom(more, 0, sequence)) return Status(StatusCode::kCancelled, "no room now");
+  DUO_ASSIGN_OR_RETURN(const int64_t held, sequence->session->RewindToHeld(pos));
+  sequence->busy = true;
+  sequence->bytes = bytes;
+  sequence->last_use = ++clock_;
+  return Claim{sequence, held};
+}
+
+Result<SequencePool::Claim> SequencePool::Copy(const PooledSequence& from, const Wanted& wanted, int64_t pos) {
+  const uint64_t bytes = BytesOf(*wanted.options, wanted.n_tokens);
+  if (!MakeRoom(bytes, 1, &from)) return Status(StatusCode::kCancelled, "no room now");
+  DUO_ASSIGN_OR_RETURN(Session copy, from.session->ClonePrefix(pos));
+  const int64_t held = copy.len();
+  return Claim{Add(wanted, std::make_unique<Session>(std::move(copy)), bytes), held};
+}
+
+Result<SequencePool::Claim> SequencePool::Make(const Wanted& wanted) {
+  const uint64_t bytes = BytesOf(*wanted.options, wanted.n_tokens);
+  if (!MakeRoom(bytes, 1, nullptr)) return Status(StatusCode::kCancelled, "no room now");
+  DUO_ASSIGN_OR_RETURN(Session session, Session::Create(model_, *wanted.options, workspace_));
+  return Claim{Add(wanted, std::make_unique<Session>(std::move(session)), bytes), 0};
+}
+
+// A sequence whose own text would mostly be lost by going back to the common prefix is copied instead, when there is
+// room; so is one that runs, or that has a name of its own.
+Result<SequencePool::Claim> SequencePool::Acquire(const Wanted& wanted) {
+  const auto most = wanted.prompt.first(wanted.prompt.size() - 1);
+  if (PooledSequence* named = Named(wanted.name); named != nullptr) {
+    if (named->busy) return Status(StatusCode::kCancelled, "the session is in use");
+    if (!SameCache(named->options, *wanted.options)) {
+      return Status(StatusCode::kInvalidArgument,
+                    "cache: the session \"" + wanted.name +
+                        "\" has another pattern, sparsity, sink or recent; ask as it was begun, or delete it");
+    }
+    return TakeOver(named, wanted, wanted.fresh ? 0 : named->session->CommonPrefix(most));
+  }
+  const Claim best = wanted.fresh ? Claim() : BestPrefix(wanted);
+  if (best.sequence != nullptr && best.n_held > 0) {
+    PooledSequence* s = best.sequence;
+    const int64_t pos = s->session->CommonPrefix(most);
+    const bool mostly_shared = 2 * best.n_held >= s->session->len();
+    const bool free = !s->busy && s->name.empty();
+    if (free && mostly_shared) {
+      Result<Claim> taken = TakeOver(s, wanted, pos);
+      if (taken.ok()) s->name = wanted.name, s->spec = *wanted.spec;
+      return taken;
+    }
+    if (best.n_held >= kLeastCopied) {
+      Result<Claim> copy = Copy(*s, wanted, pos);
+      if (copy.ok()) return copy;
+    }
+  }
+  return Make(wanted);
+}
+
+void SequencePool::Release(PooledSequence* sequence) {
+  sequence->session->DropLogits();
+  sequence->longest = std::max(sequence->longest, sequence->session->len());
+  sequence->busy = false;
+  sequence->bytes = BytesOf(sequence->options, sequence->longest);
+  sequence->last_use = ++clock_;
+}
+
+void SequencePool::Drop(PooledSequence* sequence) {
+  sequences_.remove_if([&](const PooledSequence& s) { return &s == sequence; });
+}
+
+Result<PooledSequence*> SequencePool::CheckOut(const std::string& name) {
+  PooledSequence* sequence = Named(name);
+  if (sequence == nullptr) return Status(StatusCode::kNotFound, "there is no session \"" + name + "\" in memory");
+  if (sequence->busy) return Status(StatusCode::kCancelled, "the session \"" + name + "\" is in use");
+  sequence->busy = true;
+  sequence->last_use = 0;
+  return sequence;
+}
+
+Result<PooledSequence*> SequencePool::Reserve(const std::string& name, const CacheSpec& spec,
+                                              const SessionOptions& options, int64_t n_tokens) {
+  if (Named(name) != nullptr) {
+    return Status(StatusCode::kInvalidArgument, "there is a session \"" + name + "\" in memory already");
+  }
+  DUO_RETURN_IF_ERROR(CheckEverFits(options, n_tokens));
+  const uint64_t bytes = BytesOf(options, n_tokens);
+  if (!MakeRoom(bytes, 1, nullptr)) {
+    return Status(StatusCode::kCancelled,
+                  "what runs holds the memory that the session needs (" + FormatBytes(bytes) + ")");
+  }
+  PooledSequence* sequence =
+      Add({.prompt = {}, .n_tokens = n_tokens, .spec = &spec, .options = &options, .name = name, .fresh = false},
+          nullptr, bytes);
+  sequence->last_use = 0;
+  return sequence;
+}
+
+}  // namespace duo

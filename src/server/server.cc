@@ -1,0 +1,544 @@
+#include "server/server.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <ctime>
+#include <thread>
+#include <utility>
+
+#include "backend/backend.h"
+#include "base/memory_info.h"
+#include "engine/session_layout.h"
+#include "server/completion_api.h"
+#include "server/http_server.h"
+#include "server/session_store.h"
+#include "server/web_files.h"
+
+namespace duo {
+namespace {
+
+using httplib::Request;
+using httplib::Response;
+
+constexpr const char* kJson = "application/json";
+constexpr const char* kPagePolicy =
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+// Of memory that the system says it has: the rest is for requests' texts, threads, and what the estimate misses.
+constexpr double kShareOfAvailable = 0.9;
+// The fewest tokens a server must have room for.
+constexpr int64_t kLeastTokens = 64;
+// Pieces of address space that the system gives a process (vm.max_map_count is 65530), less what others take.
+constexpr int64_t kMostMappings = 50000;
+
+/// In time that depends on the lengths alone.
+bool SameSecret(const std::string& a, const std::string& b) {
+  unsigned difference = a.size() == b.size() ? 0 : 1;
+  for (size_t i = 0; i < a.size(); ++i) {
+    difference |=
+        static_cast<unsigned>(static_cast<uint8_t>(a[i]) ^ static_cast<uint8_t>(b.empty() ? 0 : b[i % b.size()]));
+  }
+  return difference == 0;
+}
+
+void SetError(const ApiError& error, Response* response) {
+  response->status = error.http_status;
+  if (error.retry_after_s > 0) response->set_header("Retry-After", std::to_string(error.retry_after_s));
+  if (error.http_status == 401) response->set_header("WWW-Authenticate", "Bearer");
+  response->set_content(JsonText(ToJson(error)), kJson);
+}
+
+ApiError PlainError(int status, const std::string& message) {
+  ApiError error;
+  error.http_status = status;
+  if (status >= 500) error.type = "server_error";
+  if (status == 404) error.type = "not_found_error";
+  error.message = message;
+  return error;
+}
+
+const char* TypeOf(std::string_view name) {
+  const auto ends = [&](std::string_view suffix) {
+    return name.size() >= suffix.size() && name.substr(name.size() - suffix.size()) == suffix;
+  };
+  return ends(".html")  ? "text/html; charset=utf-8"
+         : ends(".css") ? "text/css; charset=utf-8"
+         : ends(".js")  ? "text/javascript; charset=utf-8"
+         : ends(".svg") ? "image/svg+xml"
+                        : "application/octet-stream";
+}
+
+const char* ChatName(const std::optional<ChatTemplate>& chat) {
+  if (!chat) return nullptr;
+  switch (chat->style()) {
+    case ChatTemplate::Style::kLlama2: return "Llama 2";
+    case ChatTemplate::Style::kLlama3: return "Llama 3";
+    case ChatTemplate::Style::kMistral: return "Mistral";
+    case ChatTemplate::Style::kChatMl: return "ChatML";
+  }
+  return nullptr;
+}
+
+/// What a Host header names, without its port.
+std::string HostOnly(const std::string& host) {
+  if (!host.empty() && host[0] == '[') return host.substr(0, host.find(']') + 1);
+  return host.substr(0, host.find(':'));
+}
+
+bool IsLoopback(const std::string& host) {
+  return host == "localhost" || host == "::1" || host == "[::1]" || host.rfind("127.", 0) == 0;
+}
+
+}  // namespace
+
+class Server::Impl {
+ public:
+  Impl(const ServedModel& served, const ServerOptions& options, Log log, CacheDefaults defaults, Workspace workspace,
+       const PoolLimits& limits, const MemoryPlan& plan, const MemoryPlan& full_plan, uint64_t budget_bytes)
+      : model_(*served.model),
+        tokenizer_(*served.tokenizer),
+        options_(options),
+        log_(std::move(log)),
+        cache_(std::move(defaults)),
+        workspace_(std::move(workspace)),
+        plan_(plan),
+        full_plan_(full_plan),
+        budget_bytes_(budget_bytes),
+        http_(options.http),
+        scheduler_(&model_, &tokenizer_, &workspace_, &metrics_, options.scheduler, limits) {}
+
+  Status Open();
+  Status Run(const std::function<bool()>& stop);
+
+  int port() const { return port_; }
+  std::string Describe() const;
+
+ private:
+  using Handler = std::optional<ApiError> (Impl::*)(const Request&, Response*);
+  void AddRoutes();
+  void Route(const char* method, const std::string& pattern, const std::string& name, Handler handler);
+  void AddPage();
+  /// What every request must have; an error ends it.
+  std::optional<ApiError> Check(const Request& request) const;
+  void LogRequest(const Request& request, const Response& response);
+
+  std::optional<ApiError> Health(const Request& request, Response* response);
+  std::optional<ApiError> Models(const Request& request, Response* response);
+  std::optional<ApiError> OneModel(const Request& request, Response* response);
+  std::optional<ApiError> Completions(const Request& request, Response* response);
+  std::optional<ApiError> Chat(const Request& request, Response* response);
+  std::optional<ApiError> Tokenize(const Request& request, Response* response);
+  std::optional<ApiError> Detokenize(const Request& request, Response* response);
+  std::optional<ApiError> Status_(const Request& request, Response* response);
+  std::optional<ApiError> MetricsPage(const Request& request, Response* response);
+  std::optional<ApiError> Sessions(const Request& request, Response* response);
+  std::optional<ApiError> SaveSession(const Request& request, Response* response);
+  std::optional<ApiError> RestoreSession(const Request& request, Response* response);
+  std::optional<ApiError> DeleteSession(const Request& request, Response* response);
+  std::optional<ApiError> SessionName(const Request& request, std::string* name) const;
+
+  Json ModelJson() const;
+  Json PatternJson() const;
+  Json MemoryJson(const SchedulerStatus& status) const;
+
+  const Model& model_;
+  const Tokenizer& tokenizer_;
+  const ServerOptions options_;
+  const Log log_;
+  const CacheDefaults cache_;
+  Workspace workspace_;
+  const MemoryPlan plan_, full_plan_;
+  const uint64_t budget_bytes_;
+  const Clock::time_point started_ = Clock::now();
+  const int64_t created_ = static_cast<int64_t>(std::time(nullptr));
+  int port_ = 0;
+  Metrics metrics_;
+  // Connections end before the scheduler does, and that before its sequences' workspace.
+  HttpServer http_;
+  Scheduler scheduler_;
+  std::unique_ptr<SessionStore> sessions_;
+  std::unique_ptr<CompletionApi> completions_;
+};
+
+Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Server::~Server() = default;
+int Server::port() const { return impl_->port(); }
+std::string Server::Describe() const { return impl_->Describe(); }
+Status Server::Run(const std::function<bool()>& stop) { return impl_->Run(stop); }
+
+Result<std::unique_ptr<Server>> Server::Create(const ServedModel& served, const ServerOptions& options, Log log) {
+  const Model& model = *served.model;
+  const ModelConfig& config = model.config();
+  const uint64_t budget =
+      options.memory_bytes != 0
+          ? options.memory_bytes
+          : model.weights_bytes() - model.mapped_bytes() +
+                static_cast<uint64_t>(kShareOfAvailable * static_cast<double>(AvailableMemoryBytes()));
+  CacheDefaults defaults{.session = served.session, .pattern = served.pattern, .pattern_name = served.pattern_name};
+  defaults.session.memory_limit = budget;
+  DUO_ASSIGN_OR_RETURN(defaults.session, ResolveOptions(config, defaults.session));
+  if (defaults.session.chunk < options.scheduler.most_running) {
+    return Status(StatusCode::kInvalidArgument, "chunk: " + std::to_string(defaults.session.chunk) +
+                                                    " tokens are fewer than the sequences that may run at once");
+  }
+  DUO_ASSIGN_OR_RETURN(const MemoryPlan plan,
+                       PlanMemory(config, model.weights_bytes(), defaults.session, *model.backend()));
+  SessionOptions full = defaults.session;
+  full.heads = AllRetrieval(config.n_layers, config.n_kv_heads);
+  DUO_ASSIGN_OR_RETURN(const MemoryPlan full_plan, PlanMemory(config, model.weights_bytes(), full, *model.backend()));
+  const uint64_t fixed = plan.weights_bytes + plan.activation_bytes;
+  const uint64_t least = plan.TotalBytes(kLeastTokens);
+  if (budget < least) {
+    return Status(StatusCode::kResourceExhausted, "serving this model needs " + FormatBytes(least) + ", " +
+                                                      FormatBytes(budget) +
+                                                      " are given; --memory, a smaller --chunk or --weights int8 help");
+  }
+  PoolLimits limits{.budget_bytes = budget - fixed, .workspace_bytes = plan.activation_bytes, .max_sequences = 0};
+  const int64_t mappings = int64_t{2} * config.n_layers * (2 * config.n_kv_heads + 1);
+  limits.max_sequences =
+      static_cast<size_t>(std::clamp<int64_t>(kMostMappings / mappings, options.scheduler.most_running, 1024));
+  DUO_ASSIGN_OR_RETURN(Workspace workspace, Workspace::Create(model, defaults.session));
+  auto impl = std::make_unique<Impl>(served, options, std::move(log), std::move(defaults), std::move(workspace), limits,
+                                     plan, full_plan, budget);
+  DUO_RETURN_IF_ERROR(impl->Open());
+  return std::unique_ptr<Server>(new Server(std::move(impl)));
+}
+
+Status Server::Impl::Open() {
+  DUO_ASSIGN_OR_RETURN(sessions_,
+                       SessionStore::Open(options_.session_folder, &model_, &cache_, &workspace_, &scheduler_));
+  completions_ = std::make_unique<CompletionApi>(&model_, &tokenizer_, options_.chat, &cache_,
+                                                 CompletionDefaults{.model_name = options_.model_name,
+                                                                    .max_tokens = options_.default_max_tokens,
+                                                                    .most_prompt_tokens = options_.most_prompt_tokens},
+                                                 &scheduler_, sessions_.get());
+  AddRoutes();
+  DUO_ASSIGN_OR_RETURN(port_, http_.Bind(options_.host, options_.port));
+  return OkStatus();
+}
+
+std::string Server::Impl::Describe() const {
+  const uint64_t for_sequences = budget_bytes_ - plan_.weights_bytes - plan_.activation_bytes;
+  const auto fits = static_cast<uint64_t>(plan_.MaxContext(budget_bytes_));
+  return fmt::format("{} on http://{}:{}/: {} for sequences, about {} tokens, beside {} of weights and {} of workspace",
+                     options_.model_name, options_.host, port_, FormatBytes(for_sequences), fits,
+                     FormatBytes(plan_.weights_bytes), FormatBytes(plan_.activation_bytes));
+}
+
+Status Server::Impl::Run(const std::function<bool()>& stop) {
+  std::atomic<bool> failed = false;
+  std::thread listener([&] { failed = !http_.listen_after_bind(); });
+  while (!stop() && !failed) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  log_(fmt::format("stopping: {} requests may take {:g} s more", scheduler_.Snapshot().sequences.size(),
+                   options_.drain_seconds));
+  scheduler_.Stop(options_.drain_seconds);
+  Status status;
+  if (options_.autosave && sessions_->has_folder()) status = sessions_->SaveAll();
+  http_.stop();
+  listener.join();
+  if (failed && status.ok()) status = Status(StatusCode::kIo, "the port takes no more connections");
+  return status;
+}
+
+// ---------------------------------------------------------------- routes
+
+void Server::Impl::Route(const char* method, const std::string& pattern, const std::string& name, Handler handler) {
+  const auto handle = [this, name, handler](const Request& request, Response& response) {
+    const std::optional<ApiError> error = (this->*handler)(request, &response);
+    if (error) SetError(*error, &response);
+    metrics_.CountResponse(name, response.status == -1 ? 200 : response.status);
+  };
+  if (std::string_view(method) == "GET") {
+    http_.Get(pattern, handle);
+  } else if (std::string_view(method) == "POST") {
+    http_.Post(pattern, handle);
+  } else {
+    http_.Delete(pattern, handle);
+  }
+}
+
+void Server::Impl::AddRoutes() {
+  http_.set_pre_routing_handler([this](const Request& request, Response& response) {
+    if (!options_.cors_origin.empty()) {
+      response.set_header("Access-Control-Allow-Origin", options_.cors_origin);
+      response.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type");
+      response.set_header("Access-Control-Allow-Methods", "GET, POST, DELETE");
+      response.set_header("Vary", "Origin");
+      if (request.method == "OPTIONS") {
+        response.status = 204;
+        return HttpServer::HandlerResponse::Handled;
+      }
+    }
+    const auto error = Check(request);
+    if (!error) return HttpServer::HandlerResponse::Unhandled;
+    SetError(*error, &response);
+    return HttpServer::HandlerResponse::Handled;
+  });
+  http_.set_error_handler([](const Request& request, Response& response) {
+    if (!response.body.empty()) return;
+    const std::string what = response.status == 404   ? "there is nothing at " + request.method + " " + request.path
+                             : response.status == 413 ? "the body is too large"
+                                                      : "the request could not be understood";
+    SetError(PlainError(response.status, what), &response);
+  });
+  http_.set_exception_handler([](const Request&, Response& response, std::exception_ptr) {
+    SetError(PlainError(500, "something went wrong in the server"), &response);
+  });
+  http_.set_logger([this](const Request& request, const Response& response) { LogRequest(request, response); });
+
+  Route("GET", "/health", "/health", &Impl::Health);
+  Route("GET", "/metrics", "/metrics", &Impl::MetricsPage);
+  Route("GET", "/v1/models", "/v1/models", &Impl::Models);
+  Route("GET", "/v1/models/(.+)", "/v1/models/{id}", &Impl::OneModel);
+  Route("GET", "/v1/status", "/v1/status", &Impl::Status_);
+  Route("POST", "/v1/completions", "/v1/completions", &Impl::Completions);
+  Route("POST", "/v1/chat/completions", "/v1/chat/completions", &Impl::Chat);
+  Route("POST", "/tokenize", "/tokenize", &Impl::Tokenize);
+  Route("POST", "/detokenize", "/detokenize", &Impl::Detokenize);
+  Route("GET", "/v1/sessions", "/v1/sessions", &Impl::Sessions);
+  Route("POST", "/v1/sessions/([^/]+)/save", "/v1/sessions/{name}/save", &Impl::SaveSession);
+  Route("POST", "/v1/sessions/([^/]+)/restore", "/v1/sessions/{name}/restore", &Impl::RestoreSession);
+  Route("DELETE", "/v1/sessions/([^/]+)", "/v1/sessions/{name}", &Impl::DeleteSession);
+  if (options_.page) AddPage();
+}
+
+void Server::Impl::AddPage() {
+  for (const WebFile& file : WebFiles()) {
+    const auto serve = [file](const Request&, Response& response) {
+      response.set_header("Content-Security-Policy", kPagePolicy);
+      response.set_header("X-Content-Type-Options", "nosniff");
+      response.set_header("Referrer-Policy", "no-referrer");
+      response.set_header("Cache-Control", "no-cache");
+      response.set_content(file.bytes.data(), file.bytes.size(), TypeOf(file.name));
+    };
+    std::string pattern = "/";
+    for (const char c : file.name) pattern += c == '.' ? std::string("\\.") : std::string(1, c);
+    http_.Get(pattern, serve);
+    if (file.name == "index.html") http_.Get("/", serve);
+  }
+}
+
+// A page of another site must not reach a server on this machine through the user's browser: its requests would carry
+// that site's name as host, or be of a kind that needs no permission, which JSON bodies are not.
+std::optional<ApiError> Server::Impl::Check(const Request& request) const {
+  const std::string host = HostOnly(request.get_header_value("Host"));
+  if (IsLoopback(options_.host) && !host.empty() && !IsLoopback(host) && host != options_.host) {
+    return PlainError(403, "this server answers to names of its own machine only, not to \"" + host + "\"");
+  }
+  const bool has_body = request.method == "POST" && request.path.find("/v1/sessions/") != 0;
+  if (has_body && request.get_header_value("Content-Type").rfind(kJson, 0) != 0) {
+    return PlainError(415, "Content-Type: expected application/json");
+  }
+  const bool open =
+      request.path == "/health" ||
+      (options_.page && request.method == "GET" &&
+       (request.path == "/" || request.path.find('/', 1) == std::string::npos) && request.path != "/metrics");
+  if (options_.api_key.empty() || open) return std::nullopt;
+  if (SameSecret("Bearer " + options_.api_key, request.get_header_value("Authorization"))) return std::nullopt;
+  ApiError error = PlainError(401, "a valid API key is missing: expected \"Authorization: Bearer KEY\"");
+  error.type = "authentication_error";
+  error.code = "invalid_api_key";
+  return error;
+}
+
+void Server::Impl::LogRequest(const Request& request, const Response& response) {
+  std::string line = fmt::format("{} {} {} {}", request.remote_addr, request.method, request.path, response.status);
+  if (options_.log_prompts && !request.body.empty()) line += " " + JsonText(Json(request.body));
+  for (char& c : line) c = static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
+  log_(line);
+}
+
+std::optional<ApiError> Server::Impl::Health(const Request&, Response* response) {
+  const bool stopping = scheduler_.stopping();
+  if (stopping) response->status = 503;
+  response->set_content(JsonText({{"status", stopping ? "stopping" : "ok"}}), kJson);
+  return std::nullopt;
+}
+
+Json Server::Impl::ModelJson() const {
+  return {{"id", options_.model_name}, {"object", "model"}, {"created", created_}, {"owned_by", "duo"}};
+}
+
+std::optional<ApiError> Server::Impl::Models(const Request&, Response* response) {
+  response->set_content(JsonText({{"object", "list"}, {"data", Json::array({ModelJson()})}}), kJson);
+  return std::nullopt;
+}
+
+std::optional<ApiError> Server::Impl::OneModel(const Request& request, Response* response) {
+  const std::string id = request.matches[1];
+  if (id != options_.model_name) {
+    ApiError error = PlainError(404, "\"" + id + "\" is not served here; the model is \"" + options_.model_name + "\"");
+    error.code = "model_not_found";
+    return error;
+  }
+  response->set_content(JsonText(ModelJson()), kJson);
+  return std::nullopt;
+}
+
+std::optional<ApiError> Server::Impl::Completions(const Request& request, Response* response) {
+  return completions_->Complete(CompletionKind::kText, request.body, response);
+}
+
+std::optional<ApiError> Server::Impl::Chat(const Request& request, Response* response) {
+  return completions_->Complete(CompletionKind::kChat, request.body, response);
+}
+
+std::optional<ApiError> Server::Impl::Tokenize(const Request& request, Response* response) {
+  TokenizeRequest asked;
+  if (auto error = ParseTokenize(request.body, &asked)) return error;
+  std::vector<int32_t> tokens;
+  if (auto error = completions_->Tokenize(asked, &tokens)) return error;
+  Json json = {{"count", tokens.size()}, {"max_context", cache_.session.max_context}};
+  if (!asked.count_only) json["tokens"] = tokens;
+  response->set_content(JsonText(json), kJson);
+  return std::nullopt;
+}
+
+std::optional<ApiError> Server::Impl::Detokenize(const Request& request, Response* response) {
+  std::vector<int32_t> tokens;
+  if (auto error = ParseDetokenize(request.body, &tokens)) return error;
+  response->set_content(JsonText({{"content", tokenizer_.Decode(tokens)}}), kJson);
+  return std::nullopt;
+}
+
+// ---------------------------------------------------------------- status
+
+Json Server::Impl::PatternJson() const {
+  if (!cache_.pattern) return nullptr;
+  const HeadChoice& heads = cache_.session.heads;
+  Json gates = Json::array(), retrieval = Json::array();
+  for (int layer = 0; layer < heads.n_layers; ++layer) {
+    Json gate_row = Json::array(), retrieval_row = Json::array();
+    for (int head = 0; head < heads.n_kv_heads; ++head) {
+      gate_row.push_back(cache_.pattern->gates[static_cast<size_t>(layer * heads.n_kv_heads + head)]);
+      retrieval_row.push_back(heads.is_retrieval(layer, head) ? 1 : 0);
+    }
+    gates.push_back(std::move(gate_row));
+    retrieval.push_back(std::move(retrieval_row));
+  }
+  return {{"name", cache_.pattern_name},     {"sparsity", SparsityOf(heads)}, {"sink", cache_.session.sink},
+          {"recent", cache_.session.recent}, {"gates", std::move(gates)},     {"retrieval", std::move(retrieval)}};
+}
+
+Json Server::Impl::MemoryJson(const SchedulerStatus& status) const {
+  return {{"budget_bytes", budget_bytes_},
+          {"weights_bytes", plan_.weights_bytes},
+          {"workspace_bytes", plan_.activation_bytes},
+          {"promised_bytes", status.promised_bytes},
+          {"kept_bytes", status.kept_bytes},
+          {"kv_bytes_per_token", {{"duo", plan_.kv_bytes_per_token}, {"full", full_plan_.kv_bytes_per_token}}},
+          {"kv_fixed_bytes", {{"duo", plan_.kv_fixed_bytes}, {"full", full_plan_.kv_fixed_bytes}}}};
+}
+
+std::optional<ApiError> Server::Impl::Status_(const Request&, Response* response) {
+  const SchedulerStatus status = scheduler_.Snapshot();
+  const ModelConfig& c = model_.config();
+  Json sequences = Json::array();
+  for (const SequenceStatus& s : status.sequences) {
+    sequences.push_back({{"id", s.id.empty() ? Json(nullptr) : Json(s.id)},
+                         {"state", s.state},
+                         {"name", s.name.empty() ? Json(nullptr) : Json(s.name)},
+                         {"tokens", s.n_tokens},
+                         {"prompt_tokens", s.n_prompt},
+                         {"cached_tokens", s.n_cached},
+                         {"generated_tokens", s.n_generated},
+                         {"kv_bytes", s.kv_bytes},
+                         {"sparsity", s.sparsity},
+                         {"seconds", s.seconds}});
+  }
+  const char* chat = ChatName(options_.chat);
+  const Json json = {
+      {"model",
+       {{"id", options_.model_name},
+        {"n_layers", c.n_layers},
+        {"n_kv_heads", c.n_kv_heads},
+        {"n_heads", c.n_heads},
+        {"head_dim", c.head_dim},
+        {"weights", c.weights == WeightType::kNative ? DTypeName(c.weights_type) : WeightTypeName(c.weights)},
+        {"kv_type", KvTypeName(cache_.session.kv_type)},
+        {"compute", ComputeTypeName(cache_.session.compute)},
+        {"max_context", cache_.session.max_context},
+        {"chat", chat == nullptr ? Json(nullptr) : Json(chat)}}},
+      {"pattern", PatternJson()},
+      {"memory", MemoryJson(status)},
+      {"queue", {{"waiting", status.n_waiting}, {"limit", options_.scheduler.most_waiting}}},
+      {"sequences", std::move(sequences)},
+      {"uptime_s", SecondsSince(started_)}};
+  response->set_content(JsonText(json), kJson);
+  return std::nullopt;
+}
+
+std::optional<ApiError> Server::Impl::MetricsPage(const Request&, Response* response) {
+  const SchedulerStatus status = scheduler_.Snapshot();
+  Gauges gauges{.waiting = status.n_waiting,
+                .running = 0,
+                .kept = 0,
+                .promised_bytes = status.promised_bytes,
+                .kept_bytes = status.kept_bytes,
+                .budget_bytes = status.budget_bytes,
+                .resident_bytes = CurrentRssBytes(),
+                .evicted = status.n_evicted};
+  for (const SequenceStatus& s : status.sequences) {
+    gauges.kept += s.state == "kept" ? 1 : 0;
+    gauges.running += s.state == "prefill" || s.state == "decode" ? 1 : 0;
+  }
+  response->set_content(metrics_.Text(gauges), "text/plain; version=0.0.4; charset=utf-8");
+  return std::nullopt;
+}
+
+// ---------------------------------------------------------------- sessions
+
+namespace {
+
+Json ToJson(const SessionEntry& entry) {
+  return {
+      {"name", entry.name}, {"tokens", entry.n_tokens}, {"kv_bytes", entry.kv_bytes},    {"in_memory", entry.in_memory},
+      {"busy", entry.busy}, {"on_disk", entry.on_disk}, {"disk_bytes", entry.disk_bytes}};
+}
+
+}  // namespace
+
+std::optional<ApiError> Server::Impl::SessionName(const Request& request, std::string* name) const {
+  *name = request.matches[1];
+  if (IsSessionName(*name)) return std::nullopt;
+  return BadField("name", "expected 1..64 letters, digits, '.', '_' or '-', not beginning with a dot");
+}
+
+std::optional<ApiError> Server::Impl::Sessions(const Request&, Response* response) {
+  const auto entries = sessions_->List();
+  if (!entries.ok()) return FromStatus(entries.status());
+  Json data = Json::array();
+  for (const SessionEntry& entry : *entries) data.push_back(ToJson(entry));
+  response->set_content(JsonText({{"object", "list"}, {"data", std::move(data)}}), kJson);
+  return std::nullopt;
+}
+
+std::optional<ApiError> Server::Impl::SaveSession(const Request& request, Response* response) {
+  std::string name;
+  if (auto error = SessionName(request, &name)) return error;
+  SessionEntry entry;
+  if (auto error = sessions_->Save(name, &entry)) return error;
+  response->set_content(JsonText(ToJson(entry)), kJson);
+  return std::nullopt;
+}
+
+std::optional<ApiError> Server::Impl::RestoreSession(const Request& request, Response* response) {
+  std::string name;
+  if (auto error = SessionName(request, &name)) return error;
+  SessionEntry entry;
+  if (auto error = sessions_->Restore(name, &entry)) return error;
+  response->set_content(JsonText(ToJson(entry)), kJson);
+  return std::nullopt;
+}
+
+std::optional<ApiError> Server::Impl::DeleteSession(const Request& request, Response* response) {
+  std::string name;
+  if (auto error = SessionName(request, &name)) return error;
+  if (auto error = sessions_->Delete(name)) return error;
+  response->set_content(JsonText({{"name", name}, {"deleted", true}}), kJson);
+  return std::nullopt;
+}
+
+}  // namespace duo

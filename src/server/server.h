@@ -1,0 +1,72 @@
+// `duo serve`: one model behind HTTP.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "duo/head_pattern.h"
+#include "duo/model.h"
+#include "duo/session.h"
+#include "duo/tokenizer.h"
+#include "server/http_limits.h"
+#include "server/scheduler.h"
+
+namespace duo {
+
+struct ServerOptions {
+  std::string host = "127.0.0.1";
+  int port = 8080;                    // 0 = any free one
+  std::string model_name;             // as clients see it
+  std::string api_key;                // empty = none is asked for
+  std::string cors_origin;            // allowed to call from a browser; empty = none, "*" = all
+  std::string session_folder;         // empty = sessions live in memory only
+  bool autosave = false;              // sessions are saved when the server stops
+  bool page = true;                   // whether the web page is served
+  bool log_prompts = false;           // whether prompts may stand in the log
+  uint64_t memory_bytes = 0;          // for weights, workspace and sequences together; 0 = what the system has
+  int64_t most_prompt_tokens = 0;     // 0 = the context
+  int64_t default_max_tokens = 1024;  // of chat answers
+  double drain_seconds = 30;          // that what runs may still take when the server stops
+  std::optional<ChatTemplate> chat;   // for the model; empty = none
+  SchedulerOptions scheduler;
+  HttpLimits http;
+};
+
+/// What is served. Must outlive the server.
+struct ServedModel {
+  const Model* model = nullptr;
+  const Tokenizer* tokenizer = nullptr;
+  SessionOptions session;              // of requests that do not say otherwise
+  std::optional<HeadPattern> pattern;  // empty for full attention
+  std::string pattern_name;
+};
+
+class Server {
+ public:
+  /// Takes one line without its newline; may be called by several threads at once.
+  using Log = std::function<void(const std::string& line)>;
+
+  /// Plans the memory and binds the port. kResourceExhausted with numbers when not even one short sequence would fit;
+  /// kIo when the port is taken; kInvalidArgument, kIo for the session folder.
+  static Result<std::unique_ptr<Server>> Create(const ServedModel& served, const ServerOptions& options, Log log);
+  ~Server();
+
+  int port() const;
+  /// For people: address, memory, limits.
+  std::string Describe() const;
+
+  /// Serves until `stop` says so (asked a few times a second); then finishes what runs, saves what autosave asks for,
+  /// and returns.
+  Status Run(const std::function<bool()>& stop);
+
+ private:
+  class Impl;
+  explicit Server(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace duo

@@ -1,0 +1,21 @@
+// Bytes of a file -> text, or a sentence why not.
+
+const MAX_FILE_BYTES = 256 * 1024 * 1024;
+
+/** {text, note}; throws an Error with a sentence for what is no text. */
+export async function readTextFile(file) {
+  if (file.size === 0) throw new Error(`${file.name} is empty.`);
+  if (file.size > MAX_FILE_BYTES) throw new Error(`${file.name} is larger than 256 MiB, more than any context takes.`);
+  const data = new Uint8Array(await file.arrayBuffer());
+  if (data.subarray(0, 4096).includes(0)) throw new Error(`${file.name} is not a text file: it holds zero bytes.`);
+  try {
+    return { text: new TextDecoder("utf-8", { fatal: true }).decode(data), note: "" };
+  } catch {
+    const text = new TextDecoder("windows-1252").decode(data);
+    return { text, note: "The file is not UTF-8; it was read as Western European text (Windows-1252)." };
+  }
+}
+
+export function utf8Bytes(text) {
+  return new TextEncoder().encode(text).length;
+}
