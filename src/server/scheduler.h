@@ -54,7 +54,7 @@ struct NamedSequence {
 /// Owns the thread that runs the model, and all sequences. Thread safe.
 class Scheduler {
  public:
-  /// All must outlive it. `tokenizer` may not be null.
+  /// All must outlive it. Without a tokenizer (null) there is no text, tokens only.
   Scheduler(const Model* model, const Tokenizer* tokenizer, Workspace* workspace, Metrics* metrics,
             const SchedulerOptions& options, const PoolLimits& limits);
   ~Scheduler();

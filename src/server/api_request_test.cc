@@ -1,0 +1,169 @@
+#include "server/api_request.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+namespace duo {
+namespace {
+
+std::string ParamOf(const std::string& body, CompletionKind kind = CompletionKind::kText) {
+  CompletionRequest request;
+  const auto error = ParseCompletion(body, kind, &request);
+  return error ? error->param : "accepted";
+}
+
+std::string With(const std::string& fields) { return R"({"prompt":"a",)" + fields + "}"; }
+
+TEST(ApiRequest, DefaultsAreOpenAis) {
+  CompletionRequest request;
+  ASSERT_FALSE(ParseCompletion(R"({"prompt":"hello"})", CompletionKind::kText, &request));
+  EXPECT_EQ(std::get<std::string>(request.prompts.at(0)), "hello");
+  EXPECT_EQ(request.generate.sampler.temperature, 1);
+  EXPECT_EQ(request.generate.sampler.top_p, 1);
+  EXPECT_FALSE(request.max_tokens.has_value());
+  EXPECT_FALSE(request.stream || request.echo || request.has_seed || request.include_usage);
+  EXPECT_EQ(request.n_log_probs, -1);
+  EXPECT_EQ(request.spec, CacheSpec());
+}
+
+TEST(ApiRequest, EveryFieldIsRead) {
+  CompletionRequest request;
+  const auto error = ParseCompletion(
+      R"({"model":"m","prompt":[[1,2],"b"],"max_tokens":3,"temperature":0.5,"top_p":0.25,"stop":["x","y"],"seed":-1,
+          "logprobs":2,"echo":true,"stream":true,"stream_options":{"include_usage":true},"logit_bias":{"5":-100},
+          "frequency_penalty":1.5,"presence_penalty":-1,"n":1,"best_of":1,"suffix":null,"user":"u",
+          "duo":{"sparsity":0.75,"pattern":"p","sink":1,"recent":2,"top_k":3,"min_p":0.5,"repetition_penalty":1.5,
+                 "ignore_eos":true}})",
+      CompletionKind::kText, &request);
+  ASSERT_FALSE(error) << error->message;
+  EXPECT_EQ(request.model, "m");
+  EXPECT_EQ(std::get<std::vector<int32_t>>(request.prompts.at(0)), (std::vector<int32_t>{1, 2}));
+  EXPECT_EQ(request.max_tokens, 3);
+  const SamplerOptions& s = request.generate.sampler;
+  EXPECT_EQ(s.temperature, 0.5);
+  EXPECT_EQ(s.top_p, 0.25);
+  EXPECT_EQ(s.seed, ~uint64_t{0});
+  EXPECT_TRUE(request.has_seed);
+  EXPECT_EQ(s.top_k, 3);
+  EXPECT_EQ(s.min_p, 0.5);
+  EXPECT_EQ(s.repetition_penalty, 1.5);
+  EXPECT_EQ(s.frequency_penalty, 1.5);
+  EXPECT_EQ(s.presence_penalty, -1);
+  ASSERT_EQ(s.bias.size(), 1u);
+  EXPECT_EQ(s.bias[0], (std::pair<int32_t, float>(5, -100.0f)));
+  EXPECT_EQ(request.generate.stop, (std::vector<std::string>{"x", "y"}));
+  EXPECT_TRUE(request.generate.ignore_eos && request.echo && request.stream && request.include_usage);
+  EXPECT_EQ(request.n_log_probs, 2);
+  EXPECT_EQ(request.spec, (CacheSpec{.pattern = "p", .sparsity = 0.75, .sink = 1, .recent = 2, .pinned_prefix = 0}));
+}
+
+TEST(ApiRequest, WhatIsWrongIsNamed) {
+  EXPECT_EQ(ParamOf("{"), "body");
+  EXPECT_EQ(ParamOf("[]"), "body");
+  EXPECT_EQ(ParamOf(""), "body");
+  EXPECT_EQ(ParamOf("{}"), "prompt");
+  EXPECT_EQ(ParamOf(R"({"prompt":[]})"), "prompt");
+  EXPECT_EQ(ParamOf(R"({"prompt":[-1]})"), "prompt");
+  EXPECT_EQ(ParamOf(R"({"prompt":[1.5]})"), "prompt");
+  EXPECT_EQ(ParamOf(R"({"prompt":[99999999999]})"), "prompt");
+  EXPECT_EQ(ParamOf(R"({"prompt":[{}]})"), "prompt");
+  EXPECT_EQ(ParamOf(With(R"("temperature":"hot")")), "temperature");
+  EXPECT_EQ(ParamOf(With(R"("temperature":101)")), "temperature");
+  EXPECT_EQ(ParamOf(With(R"("top_p":1.5)")), "top_p");
+  EXPECT_EQ(ParamOf(With(R"("max_tokens":-1)")), "max_tokens");
+  EXPECT_EQ(ParamOf(With(R"("max_tokens":1.5)")), "max_tokens");
+  EXPECT_EQ(ParamOf(With(R"("max_tokens":18446744073709551615)")), "max_tokens");
+  EXPECT_EQ(ParamOf(With(R"("stop":"")")), "stop");
+  EXPECT_EQ(ParamOf(With(R"("stop":[1])")), "stop");
+  EXPECT_EQ(ParamOf(With(R"("n":2)")), "n");
+  EXPECT_EQ(ParamOf(With(R"("best_of":3)")), "best_of");
+  EXPECT_EQ(ParamOf(With(R"("suffix":"s")")), "suffix");
+  EXPECT_EQ(ParamOf(With(R"("logprobs":21)")), "logprobs");
+  EXPECT_EQ(ParamOf(With(R"("logprobs":true)")), "logprobs");
+  EXPECT_EQ(ParamOf(With(R"("logit_bias":{"x":1})")), "logit_bias");
+  EXPECT_EQ(ParamOf(With(R"("logit_bias":{"1":101})")), "logit_bias");
+  EXPECT_EQ(ParamOf(With(R"("logit_bias":{"-1":1})")), "logit_bias");
+  EXPECT_EQ(ParamOf(With(R"("stream_options":{})")), "stream_options");
+  EXPECT_EQ(ParamOf(With(R"("stream":true,"stream_options":{"x":1})")), "stream_options");
+  EXPECT_EQ(ParamOf(With(R"("messages":[])")), "messages") << "of a chat";
+  EXPECT_EQ(ParamOf(With(R"("top_k":5)")), "top_k") << "lives under duo";
+  EXPECT_EQ(ParamOf(With(R"("duo":5)")), "duo");
+  EXPECT_EQ(ParamOf(With(R"("duo":{"sparsity":2})")), "duo.sparsity");
+  EXPECT_EQ(ParamOf(With(R"("duo":{"recent":0})")), "duo.recent");
+  EXPECT_EQ(ParamOf(With(R"("duo":{"cache":"../x"})")), "duo.cache");
+  EXPECT_EQ(ParamOf(With(R"("duo":{"cache":""})")), "duo.cache");
+  EXPECT_EQ(ParamOf(With(R"("duo":{"pin_system_prompt":true})")), "duo.pin_system_prompt") << "of a chat";
+  EXPECT_EQ(ParamOf(R"({"prompt":["a","b"],"duo":{"cache":"x"}})"), "duo.cache");
+  EXPECT_EQ(ParamOf(std::string("{\"prompt\":\"\xff\"}")), "body");
+  EXPECT_EQ(ParamOf(std::string(100000, '[')), "body");
+}
+
+TEST(ApiRequest, Chats) {
+  const auto param = [](const std::string& body) { return ParamOf(body, CompletionKind::kChat); };
+  EXPECT_EQ(param("{}"), "messages");
+  EXPECT_EQ(param(R"({"messages":[]})"), "messages");
+  EXPECT_EQ(param(R"({"messages":[1]})"), "messages[0]");
+  EXPECT_EQ(param(R"({"messages":[{"role":"user","content":"a"},{"role":"cat","content":"b"}]})"), "messages[1]");
+  EXPECT_EQ(param(R"({"messages":[{"role":"user"}]})"), "messages[0]");
+  EXPECT_EQ(param(R"({"messages":[{"role":"user","content":[{"type":"image_url"}]}]})"), "messages[0]");
+  const std::string one = R"("messages":[{"role":"user","content":"a"}])";
+  EXPECT_EQ(param("{" + one + R"(,"tools":[{}]})"), "tools");
+  EXPECT_EQ(param("{" + one + R"(,"top_logprobs":2})"), "top_logprobs");
+  EXPECT_EQ(param("{" + one + R"(,"response_format":{"type":"json_object"}})"), "response_format");
+  EXPECT_EQ(param("{" + one + R"(,"prompt":"a"})"), "prompt");
+  CompletionRequest request;
+  const auto error = ParseCompletion(
+      R"({"messages":[{"role":"developer","content":"s"},{"role":"user","content":[{"type":"text","text":"a"},
+          {"type":"text","text":"b"}]},{"role":"assistant","content":"c"}],"max_completion_tokens":7,"logprobs":true,
+          "response_format":{"type":"text"},"tools":[],"duo":{"pin_system_prompt":true,"cache":"t.1_a-b"}})",
+      CompletionKind::kChat, &request);
+  ASSERT_FALSE(error) << error->message;
+  ASSERT_EQ(request.messages.size(), 3u);
+  EXPECT_EQ(request.messages[0].role, ChatMessage::Role::kSystem);
+  EXPECT_EQ(request.messages[1].text, "ab");
+  EXPECT_EQ(request.messages[2].role, ChatMessage::Role::kAssistant);
+  EXPECT_EQ(request.max_tokens, 7);
+  EXPECT_EQ(request.n_log_probs, 0);
+  EXPECT_TRUE(request.pin_system_prompt);
+  EXPECT_EQ(request.cache, "t.1_a-b");
+}
+
+TEST(ApiRequest, SessionNamesCannotLeaveTheirFolder) {
+  for (const char* good : {"a", "tale", "A.b_c-9", "0"}) EXPECT_TRUE(IsSessionName(good)) << good;
+  EXPECT_TRUE(IsSessionName(std::string(64, 'x')));
+  for (const char* bad : {"", ".", "..", ".hidden", "a/b", "../a", "a\\b", "a b", "a\n", "\xc3\xa4", "a%2e", "~a"}) {
+    EXPECT_FALSE(IsSessionName(bad)) << bad;
+  }
+  EXPECT_FALSE(IsSessionName(std::string(65, 'x')));
+  EXPECT_FALSE(IsSessionName(std::string_view("a\0b", 3)));
+}
+
+TEST(ApiRequest, TokensAndTexts) {
+  TokenizeRequest tokenize;
+  EXPECT_FALSE(ParseTokenize(R"({"prompt":"a","add_special":false,"count_only":true})", &tokenize));
+  EXPECT_EQ(tokenize.text, "a");
+  EXPECT_FALSE(tokenize.add_special);
+  EXPECT_TRUE(tokenize.count_only);
+  TokenizeRequest none, both;
+  EXPECT_TRUE(ParseTokenize("{}", &none));
+  EXPECT_TRUE(ParseTokenize(R"({"content":"a","messages":[{"role":"user","content":"b"}]})", &both));
+  std::vector<int32_t> tokens;
+  EXPECT_FALSE(ParseDetokenize(R"({"tokens":[3,4]})", &tokens));
+  EXPECT_EQ(tokens, (std::vector<int32_t>{3, 4}));
+  EXPECT_TRUE(ParseDetokenize(R"({"tokens":["a"]})", &tokens));
+}
+
+TEST(ApiError, StatusesBecomeWhatClientsKnow) {
+  EXPECT_EQ(FromStatus(Status(StatusCode::kInvalidArgument, "top-p: too much")).param, "top-p");
+  EXPECT_EQ(FromStatus(Status(StatusCode::kInvalidArgument, "no such: thing")).param, "");
+  EXPECT_EQ(FromStatus(Status(StatusCode::kResourceExhausted, "x")).code, "memory_exceeded");
+  EXPECT_EQ(FromStatus(Status(StatusCode::kIo, "x")).http_status, 507);
+  EXPECT_EQ(FromStatus(Status(StatusCode::kCorrupt, "x")).http_status, 409);
+  EXPECT_EQ(FromStatus(Status(StatusCode::kInternal, "x")).http_status, 500);
+  EXPECT_EQ(JsonText(ToJson(BadField("a", "b"))),
+            R"({"error":{"code":null,"message":"a: b","param":"a","type":"invalid_request_error"}})");
+}
+
+}  // namespace
+}  // namespace duo

@@ -1,0 +1,431 @@
+// Sequences over one model: what is shared, promised, reused and given up; and the order of work.
+#include "server/scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/rng.h"
+#include "engine/session_layout.h"
+#include "model/tiny_config_for_test.h"
+
+namespace duo {
+namespace {
+
+/// A tiny random model without a text: requests are made of tokens.
+class ServingTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    backend_ = CreateBackend({.device = Device::kCpu, .n_threads = 1}).value();
+    model_.emplace(Model::Random(TinyConfig(), 0, 5, backend_.get()).value());
+    SessionOptions options;
+    options.heads = {.n_layers = 3, .n_kv_heads = 2, .retrieval = {1, 0, 0, 0, 0, 1}};
+    options.compute = ComputeType::kF32;
+    options.kv_type = KvType::kF32;
+    options.sink = 4;
+    options.recent = 20;
+    options.snapshot_every = 32;
+    options.chunk = 32;
+    options.max_context = int64_t{1} << 30;
+    options_ = ResolveOptions(model_->config(), options).value();
+    workspace_.emplace(Workspace::Create(*model_, options_).value());
+    plan_ = PlanMemory(model_->config(), 0, options_, *backend_).value();
+  }
+
+  static std::vector<int32_t> Prompt(uint64_t seed, int n) {
+    Rng rng(seed);
+    std::vector<int32_t> ids;
+    for (int i = 0; i < n; ++i) ids.push_back(static_cast<int32_t>(rng.Below(97)));
+    return ids;
+  }
+  static std::vector<int32_t> Joined(std::vector<int32_t> a, const std::vector<int32_t>& b) {
+    a.insert(a.end(), b.begin(), b.end());
+    return a;
+  }
+  JobRequest Request(std::vector<int32_t> prompt, int64_t max_tokens) const {
+    JobRequest request;
+    request.prompt = std::move(prompt);
+    request.generate.max_tokens = max_tokens;
+    request.generate.ignore_eos = true;
+    request.session = options_;
+    return request;
+  }
+  /// What one session alone generates.
+  std::vector<int32_t> Alone(const JobRequest& request) {
+    Session session = Session::Create(*model_, request.session).value();
+    GenerateOptions options = request.generate;
+    return Generate(&session, *model_, nullptr, request.prompt, options).value().tokens;
+  }
+  PoolLimits Limits(int64_t n_tokens, size_t n_sequences = 100) const {
+    return {
+        .budget_bytes = BytesFor(n_tokens), .workspace_bytes = plan_.activation_bytes, .max_sequences = n_sequences};
+  }
+  uint64_t BytesFor(int64_t n_tokens) const {
+    return plan_.KvBytes(n_tokens) + 4 * static_cast<uint64_t>(97 + model_->config().hidden_size) +
+           5 * static_cast<uint64_t>(n_tokens);
+  }
+  PoolLimits Roomy() const { return Limits(int64_t{1} << 30); }
+  PoolLimits RoomFor(uint64_t n_sequences, int64_t n_tokens) const {
+    PoolLimits limits = Limits(0);
+    limits.budget_bytes = n_sequences * BytesFor(n_tokens);
+    return limits;
+  }
+
+  BackendPtr backend_;
+  std::optional<Model> model_;
+  SessionOptions options_;
+  std::optional<Workspace> workspace_;
+  MemoryPlan plan_;
+};
+
+struct Outcome {
+  std::vector<int32_t> tokens;
+  Job::News last;
+};
+
+Outcome Finish(const std::shared_ptr<Job>& job) {
+  Outcome outcome;
+  do {
+    outcome.last = job->Take(1);
+    for (const JobToken& token : outcome.last.tokens) outcome.tokens.push_back(token.id);
+  } while (!outcome.last.finished);
+  return outcome;
+}
+
+class PoolTest : public ServingTest {
+ protected:
+  SequencePool Pool(const PoolLimits& limits) { return SequencePool(*model_, &*workspace_, limits); }
+  SequencePool::Wanted Wanted(const std::vector<int32_t>& prompt, int64_t more, const std::string& name = "") const {
+    return {.prompt = prompt,
+            .n_tokens = static_cast<int64_t>(prompt.size()) + more,
+            .spec = &spec_,
+            .options = &options_,
+            .name = name,
+            .fresh = false};
+  }
+  /// Claims, reads the rest of the prompt, and returns how much was there.
+  int64_t RunOne(SequencePool* pool, const std::vector<int32_t>& prompt, const std::string& name = "") {
+    const auto claim = pool->Acquire(Wanted(prompt, 4, name));
+    EXPECT_TRUE(claim.ok()) << claim.status().message();
+    if (!claim.ok()) return -1;
+    EXPECT_EQ(claim->sequence->session->len(), claim->n_held);
+    EXPECT_TRUE(std::equal(prompt.begin(), prompt.begin() + claim->n_held, claim->sequence->session->tokens().begin()));
+    const auto rest = std::span<const int32_t>(prompt).subspan(static_cast<size_t>(claim->n_held));
+    EXPECT_TRUE(claim->sequence->session->Prefill(rest).ok());
+    pool->Release(claim->sequence);
+    return claim->n_held;
+  }
+  CacheSpec spec_;
+};
+
+TEST_F(PoolTest, GoesOnFromTheLongestPrefix) {
+  SequencePool pool = Pool(Roomy());
+  const std::vector<int32_t> text = Prompt(1, 200);
+  EXPECT_EQ(RunOne(&pool, Joined(text, {1, 2, 3})), 0);
+  EXPECT_EQ(RunOne(&pool, Prompt(2, 50)), 0);
+  EXPECT_EQ(RunOne(&pool, Joined(text, {4, 5})), 192) << "the last snapshot before the texts part";
+  EXPECT_EQ(pool.sequences().size(), 2u) << "the first was taken over";
+  EXPECT_EQ(RunOne(&pool, Joined(text, {4, 5})), 201) << "the very same: its last token is run again, for its logits";
+  EXPECT_EQ(RunOne(&pool, {text.begin(), text.begin() + 100}), 96) << "half of a sequence is lost: a copy";
+  EXPECT_EQ(pool.sequences().size(), 3u);
+  EXPECT_EQ(RunOne(&pool, Joined(text, {9})), 192) << "the long one is still there";
+}
+
+TEST_F(PoolTest, OtherWindowsDoNotMix) {
+  SequencePool pool = Pool(Roomy());
+  const std::vector<int32_t> text = Prompt(1, 100);
+  RunOne(&pool, text);
+  SessionOptions other = options_;
+  other.recent = other.prefill_recent = 21;
+  SequencePool::Wanted wanted = Wanted(text, 4);
+  wanted.options = &other;
+  EXPECT_EQ(pool.Acquire(wanted)->n_held, 0);
+  wanted = Wanted(text, 4);
+  wanted.fresh = true;
+  EXPECT_EQ(pool.Acquire(wanted)->n_held, 0);
+}
+
+TEST_F(PoolTest, ARunningSequenceIsCopied) {
+  SequencePool pool = Pool(Roomy());
+  const std::vector<int32_t> text = Prompt(1, 150);
+  const auto first = pool.Acquire(Wanted(text, 4));
+  ASSERT_TRUE(first.ok() && first->sequence->session->Prefill(text).ok());
+  const auto second = pool.Acquire(Wanted(Joined(text, {1}), 4));
+  ASSERT_TRUE(second.ok());
+  EXPECT_NE(second->sequence, first->sequence);
+  EXPECT_EQ(second->n_held, 150) << "its rings are where the texts part";
+  EXPECT_EQ(first->sequence->session->len(), 150);
+}
+
+TEST_F(PoolTest, GivesUpWhatWasUsedLongestAgo) {
+  SequencePool pool = Pool(RoomFor(3, 110));
+  const std::vector<int32_t> a = Prompt(1, 100), b = Prompt(2, 100), c = Prompt(3, 100), d = Prompt(4, 100);
+  RunOne(&pool, a), RunOne(&pool, b), RunOne(&pool, c);
+  const size_t n = pool.sequences().size();
+  EXPECT_GT(RunOne(&pool, a), 0) << "a is used again";
+  RunOne(&pool, d);
+  EXPECT_LE(pool.sequences().size(), n);
+  EXPECT_GT(pool.n_evicted(), 0u);
+  EXPECT_LE(pool.promised_bytes() + pool.kept_bytes(), pool.budget_bytes());
+  EXPECT_GT(RunOne(&pool, a), 0) << "b went, not a";
+}
+
+TEST_F(PoolTest, NamesAreKeptLongest) {
+  SequencePool pool = Pool(RoomFor(2, 110));
+  RunOne(&pool, Prompt(1, 100), "tale");
+  RunOne(&pool, Prompt(2, 100));
+  RunOne(&pool, Prompt(3, 100));
+  EXPECT_TRUE(pool.Has("tale"));
+  EXPECT_GT(RunOne(&pool, Joined(Prompt(1, 100), {1}), "tale"), 0);
+}
+
+TEST_F(PoolTest, MemoryIsPromised) {
+  SequencePool pool = Pool(Limits(250));
+  EXPECT_TRUE(pool.CheckEverFits(options_, 250).ok());
+  const Status never = pool.CheckEverFits(options_, 251);
+  EXPECT_EQ(never.code(), StatusCode::kResourceExhausted);
+  EXPECT_NE(never.message().find("251 tokens need"), std::string::npos) << never.message();
+  const std::vector<int32_t> a = Prompt(1, 100), b = Prompt(2, 100);
+  const auto first = pool.Acquire(Wanted(a, 100));
+  ASSERT_TRUE(first.ok());
+  EXPECT_EQ(pool.Acquire(Wanted(b, 100)).status().code(), StatusCode::kCancelled) << "what runs holds its promise";
+  ASSERT_TRUE(first->sequence->session->Prefill(a).ok());
+  pool.Release(first->sequence);
+  EXPECT_TRUE(pool.Acquire(Wanted(b, 100)).ok()) << "what is kept makes room";
+  EXPECT_EQ(pool.n_evicted(), 1u);
+}
+
+TEST_F(PoolTest, NamedSessionsHaveOneOwnerAtATime) {
+  SequencePool pool = Pool(Roomy());
+  const std::vector<int32_t> text = Prompt(1, 100);
+  RunOne(&pool, text, "tale");
+  const auto claim = pool.Acquire(Wanted(text, 4, "tale"));
+  ASSERT_TRUE(claim.ok());
+  EXPECT_EQ(pool.Acquire(Wanted(text, 4, "tale")).status().code(), StatusCode::kCancelled);
+  EXPECT_EQ(pool.CheckOut("tale").status().code(), StatusCode::kCancelled);
+  EXPECT_EQ(pool.CheckOut("other").status().code(), StatusCode::kNotFound);
+  pool.Release(claim->sequence);
+  SessionOptions other = options_;
+  other.sink = 5;
+  SequencePool::Wanted wanted = Wanted(text, 4, "tale");
+  wanted.options = &other;
+  EXPECT_EQ(pool.Acquire(wanted).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(RunOne(&pool, Prompt(9, 40), "tale"), 0) << "another text under the name: nothing in common";
+  EXPECT_EQ(RunOne(&pool, Joined(text, {1})), 0) << "the old text is gone";
+  EXPECT_EQ(pool.Reserve("tale", spec_, options_, 10).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_TRUE(pool.CheckOut("tale").ok());
+}
+
+class SchedulerTest : public ServingTest {
+ protected:
+  void Start(int most_running = 8, int most_waiting = 64, std::optional<PoolLimits> limits = {}) {
+    scheduler_.emplace(&*model_, nullptr, &*workspace_, &metrics_,
+                       SchedulerOptions{.most_running = most_running, .most_waiting = most_waiting},
+                       limits.value_or(Roomy()));
+  }
+  std::shared_ptr<Job> Submit(JobRequest request) {
+    auto job = scheduler_->Submit(std::move(request));
+    EXPECT_TRUE(job.ok()) << job.status().message();
+    return *job;
+  }
+  Metrics metrics_;
+  std::optional<Scheduler> scheduler_;
+};
+
+TEST_F(SchedulerTest, ManyTogetherGiveWhatEachGivesAlone) {
+  Start(16);
+  std::vector<JobRequest> requests;
+  for (int i = 0; i < 24; ++i) {
+    JobRequest request = Request(Prompt(static_cast<uint64_t>(i % 7), 10 + 13 * i), 5 + 3 * (i % 9));
+    request.generate.sampler = {.temperature = i % 2 == 0 ? 0.0 : 0.8, .seed = static_cast<uint64_t>(i)};
+    if (i % 5 == 4) request.session.heads = AllRetrieval(3, 2);
+    requests.push_back(request);
+  }
+  std::vector<std::vector<int32_t>> expected;  // beforehand: the backend takes one thread at a time
+  for (const JobRequest& request : requests) expected.push_back(Alone(request));
+  std::vector<std::shared_ptr<Job>> jobs;
+  for (const JobRequest& request : requests) jobs.push_back(Submit(request));
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    const Outcome outcome = Finish(jobs[i]);
+    ASSERT_TRUE(outcome.last.status.ok()) << outcome.last.status.message();
+    EXPECT_EQ(outcome.tokens, expected[i]) << i;
+    EXPECT_EQ(outcome.last.stats.n_generated, requests[i].generate.max_tokens);
+    EXPECT_EQ(outcome.last.stats.finish, FinishReason::kMaxTokens);
+  }
+}
+
+TEST_F(SchedulerTest, AReusedPrefixChangesNothing) {
+  Start();
+  const std::vector<int32_t> text = Prompt(1, 300);
+  int64_t cached = 0;
+  for (const std::vector<int32_t>& end : {std::vector<int32_t>{1, 2}, {3}, {4, 5, 6}}) {
+    const JobRequest request = Request(Joined(text, end), 12);
+    const Outcome outcome = Finish(Submit(request));
+    EXPECT_EQ(outcome.tokens, Alone(request));
+    EXPECT_EQ(outcome.last.stats.n_cached, cached);
+    cached = 288;
+  }
+  const JobRequest edited = Request(Joined({text.begin(), text.begin() + 150}, Prompt(5, 60)), 12);
+  const Outcome outcome = Finish(Submit(edited));
+  EXPECT_EQ(outcome.tokens, Alone(edited));
+  EXPECT_EQ(outcome.last.stats.n_cached, 128) << "an edit in the middle of the text";
+}
+
+TEST_F(SchedulerTest, PromptsAreScoredOnRequest) {
+  Start();
+  JobRequest request = Request(Prompt(1, 70), 2);
+  request.n_log_probs = 3;
+  request.prompt_log_probs = true;
+  Finish(Submit(request));
+  const auto job = Submit(request);
+  std::vector<std::optional<LogProbs>> scored;
+  std::vector<JobToken> tokens;
+  Job::News news;
+  do {
+    news = job->Take(1);
+    for (auto& entry : news.prompt_log_probs) scored.push_back(entry);
+    for (auto& token : news.tokens) tokens.push_back(token);
+  } while (!news.finished);
+  EXPECT_EQ(news.stats.n_cached, 0) << "every position is wanted";
+  ASSERT_EQ(scored.size(), 70u);
+  EXPECT_FALSE(scored[0].has_value());
+  Session session = Session::Create(*model_, options_).value();
+  std::vector<std::vector<float>> rows;
+  ASSERT_TRUE(session
+                  .PrefillWithLogits(request.prompt, 0, 70,
+                                     [&](int64_t, std::span<const float> row) {
+                                       rows.emplace_back(row.begin(), row.end());
+                                       return OkStatus();
+                                     })
+                  .ok());
+  for (size_t i = 1; i < 70; ++i) {
+    const LogProbs expected = LogProbsOf(rows[i - 1], request.prompt[i], 3);
+    EXPECT_EQ(scored[i]->chosen.id, request.prompt[i]);
+    EXPECT_NEAR(scored[i]->chosen.log_prob, expected.chosen.log_prob, 1e-4);
+    EXPECT_EQ(scored[i]->top.size(), 3u);
+  }
+  ASSERT_EQ(tokens.size(), 2u);
+  EXPECT_EQ(tokens[0].log_probs->top[0].id, tokens[0].id) << "greedy";
+}
+
+TEST_F(SchedulerTest, NothingIsGeneratedWhereNothingIsAsked) {
+  Start();
+  const Outcome outcome = Finish(Submit(Request(Prompt(1, 40), 0)));
+  EXPECT_TRUE(outcome.tokens.empty());
+  EXPECT_EQ(outcome.last.prompt_done, 40);
+  EXPECT_EQ(outcome.last.stats.finish, FinishReason::kMaxTokens);
+}
+
+TEST_F(SchedulerTest, CancelledRequestsEndAndTheirPrefixStays) {
+  Start();
+  const auto job = Submit(Request(Prompt(1, 64), 100000000));
+  while (job->Take(1).tokens.empty()) {
+  }
+  job->Cancel();
+  const Outcome outcome = Finish(job);
+  EXPECT_EQ(outcome.last.status.code(), StatusCode::kCancelled);
+  EXPECT_LT(outcome.last.stats.n_generated, 100000000);
+  EXPECT_EQ(Finish(Submit(Request(Joined(Prompt(1, 64), {1}), 1))).last.stats.n_cached, 64);
+}
+
+TEST_F(SchedulerTest, TheQueueIsBoundedAndInOrder) {
+  Start(1, 3);
+  const auto running = Submit(Request(Prompt(1, 10), 100000000));
+  while (running->Take(1).tokens.empty()) {
+  }
+  std::vector<std::shared_ptr<Job>> waiting;
+  for (int i = 0; i < 3; ++i) waiting.push_back(Submit(Request(Prompt(2, 10), 1)));
+  const auto refused = scheduler_->Submit(Request(Prompt(3, 10), 1));
+  EXPECT_EQ(refused.status().code(), StatusCode::kCancelled);
+  EXPECT_FALSE(scheduler_->stopping());
+  EXPECT_EQ(scheduler_->n_waiting(), 3);
+  waiting[1]->Cancel();
+  running->Cancel();
+  EXPECT_TRUE(Finish(waiting[0]).last.status.ok());
+  EXPECT_EQ(Finish(waiting[1]).last.status.code(), StatusCode::kCancelled);
+  EXPECT_TRUE(Finish(waiting[2]).last.status.ok());
+  EXPECT_GE(waiting[2]->Take(0).stats.queue_s, waiting[0]->Take(0).stats.queue_s);
+}
+
+TEST_F(SchedulerTest, WhatCanNeverFitIsRefusedAtOnce) {
+  Start(8, 64, Limits(100));
+  const auto refused = scheduler_->Submit(Request(Prompt(1, 50), 51));
+  EXPECT_EQ(refused.status().code(), StatusCode::kResourceExhausted);
+  EXPECT_TRUE(Finish(Submit(Request(Prompt(1, 50), 50))).last.status.ok());
+  // Two that fit one after the other.
+  const auto a = Submit(Request(Prompt(2, 50), 40)), b = Submit(Request(Prompt(3, 50), 40));
+  EXPECT_TRUE(Finish(a).last.status.ok());
+  EXPECT_TRUE(Finish(b).last.status.ok());
+}
+
+TEST_F(SchedulerTest, StoppingFinishesOrCancels) {
+  Start();
+  const auto shorter = Submit(Request(Prompt(1, 10), 20));
+  scheduler_->Stop(600);
+  EXPECT_TRUE(Finish(shorter).last.status.ok());
+  EXPECT_TRUE(scheduler_->stopping());
+  EXPECT_EQ(scheduler_->Submit(Request(Prompt(1, 10), 1)).status().code(), StatusCode::kCancelled);
+  Start();
+  const auto longer = Submit(Request(Prompt(1, 10), 100000000));
+  scheduler_->Stop(0.05);
+  EXPECT_EQ(Finish(longer).last.status.code(), StatusCode::kCancelled);
+}
+
+TEST_F(SchedulerTest, ClientsThatComeAndGo) {
+  Start(4, 1000, RoomFor(6, 120));
+  std::vector<std::thread> clients;
+  std::atomic<int> wrong = 0;
+  std::vector<JobRequest> requests;
+  std::vector<std::vector<int32_t>> expected;
+  for (int i = 0; i < 6; ++i) {
+    requests.push_back(Request(Joined(Prompt(1, 40 * (i % 3)), Prompt(static_cast<uint64_t>(10 + i), 5 + i)), 4 + i));
+    expected.push_back(Alone(requests.back()));
+  }
+  for (int c = 0; c < 4; ++c) {
+    clients.emplace_back([&, c] {
+      Rng rng(static_cast<uint64_t>(c));
+      for (int i = 0; i < 15; ++i) {
+        const size_t which = rng.Below(6);
+        auto job = scheduler_->Submit(requests[which]);
+        if (!job.ok()) continue;
+        const bool leaves = rng.Below(3) == 0;
+        if (leaves) {
+          (*job)->Take(0.001);
+          (*job)->Cancel();
+        }
+        const Outcome outcome = Finish(*job);
+        if (!leaves && (!outcome.last.status.ok() || outcome.tokens != expected[which])) ++wrong;
+        scheduler_->Snapshot();
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_EQ(wrong, 0);
+  const SchedulerStatus status = scheduler_->Snapshot();
+  EXPECT_EQ(status.promised_bytes, 0u);
+  EXPECT_LE(status.kept_bytes, status.budget_bytes);
+}
+
+TEST(MetricsTest, PrometheusText) {
+  Metrics metrics;
+  metrics.CountResponse("/v1/completions", 200);
+  metrics.CountResponse("/v1/completions", 200);
+  metrics.CountPrompt(100, 60);
+  metrics.AddTokenSeconds(0.0015);
+  metrics.AddTokenSeconds(1e9);
+  const std::string text = metrics.Text({});
+  EXPECT_NE(text.find("duo_responses_total{route=\"/v1/completions\",status=\"200\"} 2\n"), std::string::npos);
+  EXPECT_NE(text.find("duo_prompt_tokens_total 100\n"), std::string::npos);
+  EXPECT_NE(text.find("duo_cached_tokens_total 60\n"), std::string::npos);
+  EXPECT_NE(text.find("duo_token_seconds_bucket{le=\"0.001\"} 0\n"), std::string::npos);
+  EXPECT_NE(text.find("duo_token_seconds_bucket{le=\"0.002\"} 1\n"), std::string::npos);
+  EXPECT_NE(text.find("duo_token_seconds_bucket{le=\"+Inf\"} 2\n"), std::string::npos);
+  EXPECT_NE(text.find("duo_token_seconds_count 2\n"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace duo
