@@ -17,6 +17,7 @@
 #include "cli/conversation.h"
 #include "cli/flags.h"
 #include "cli/json_output.h"
+#include "cli/remote_conversation.h"
 #include "cli/sampling_options.h"
 #include "cli/signals.h"
 #include "cli/terminal.h"
@@ -42,6 +43,8 @@ constexpr size_t kMostLineBytes = size_t{64} << 20;
 struct ChatCommand {
   CommonOptions common;
   ConversationOptions conversation;
+  std::string url;  // of a server; empty = a model of this process
+  std::string api_key_file;
 };
 
 void Prompt(const char* text) {
@@ -143,12 +146,45 @@ Status Converse(Conversation* conversation) {
   }
 }
 
+/// What the flags ask of a server, as fields of its requests.
+Result<Json> RemoteRequest(const ChatCommand& command, const ConversationOptions& options) {
+  const CommonOptions& common = command.common;
+  const SamplerOptions& sampler = options.generate.sampler;
+  if (!common.model.empty()) return Status(StatusCode::kInvalidArgument, "--url: the server has the model; no --model");
+  Json duo = {{"top_k", sampler.top_k},
+              {"min_p", sampler.min_p},
+              {"repetition_penalty", sampler.repetition_penalty},
+              {"pin_system_prompt", !options.system.empty()}};
+  if (!common.pattern.empty()) duo["pattern"] = common.pattern;
+  if (common.sparsity) duo["sparsity"] = *common.sparsity;
+  if (common.sink) duo["sink"] = *common.sink;
+  if (common.recent) duo["recent"] = *common.recent;
+  Json request = {{"max_tokens", options.generate.max_tokens},
+                  {"temperature", sampler.temperature},
+                  {"top_p", sampler.top_p},
+                  {"seed", static_cast<int64_t>(sampler.seed)},
+                  {"duo", std::move(duo)}};
+  if (!options.generate.stop.empty()) request["stop"] = options.generate.stop;
+  return request;
+}
+
+Result<std::unique_ptr<Conversation>> Open(const ChatCommand& command, const ConversationOptions& options) {
+  if (command.url.empty()) return LocalConversation::Open(command.common, options);
+  RemoteOptions remote;
+  remote.url = command.url;
+  if (!command.api_key_file.empty()) {
+    DUO_ASSIGN_OR_RETURN(remote.api_key, ReadKeyFile(command.api_key_file));
+  }
+  DUO_ASSIGN_OR_RETURN(remote.request, RemoteRequest(command, options));
+  return ConnectConversation(remote, options);
+}
+
 Status Run(const ChatCommand& command) {
   ConversationOptions options = command.conversation;
   options.generate.sampler.seed = command.common.seed;
   options.show_answers = !command.common.json;
   options.progress = ShowProgress(command.common.progress);
-  DUO_ASSIGN_OR_RETURN(const std::unique_ptr<Conversation> conversation, Conversation::Open(command.common, options));
+  DUO_ASSIGN_OR_RETURN(const std::unique_ptr<Conversation> conversation, Open(command, options));
   if (StdinIsTerminal()) Note(conversation->Describe() + "; /help lists the commands");
   Status status = Converse(conversation.get());
   if (!command.common.json) return status;
@@ -168,11 +204,15 @@ void AddChat(CLI::App* app, VerbFunction* run) {
   AddText(verb, "--system", &command->conversation.system, "a text",
           "system prompt; streaming heads never forget it unless --pinned-prefix says otherwise")
       ->type_name("TEXT");
+  AddText(verb, "--url", &command->url, "an address", "talk to a server (duo serve) instead of opening a model")
+      ->option_text("URL");
+  AddText(verb, "--api-key-file", &command->api_key_file, "a file", "file with the server's key")->option_text("FILE");
   AddGenerateOptions(verb, &command->conversation.generate);
   AddCommonOptions(verb, &command->common);
   verb->footer(std::string("One message per line of standard input; answers on standard output. Commands:\n") + kHelp +
                "Example:\n"
-               "  duo chat --model ~/models/Llama-3.2-1B-Instruct --system \"Answer in one sentence.\"");
+               "  duo chat --model ~/models/Llama-3.2-1B-Instruct --system \"Answer in one sentence.\"\n"
+               "  duo chat --url http://127.0.0.1:8080");
   verb->callback([command, run] { *run = [command] { return Run(*command); }; });
 }
 

@@ -35,19 +35,6 @@ struct ServeCommand {
   bool no_page = false;
 };
 
-Result<std::string> ReadKey(const std::string& path) {
-  constexpr size_t kMostBytes = 4096;
-  Result<std::string> file = ReadFile(path, kMostBytes);
-  if (!file.ok()) return file.status().Annotate("--api-key-file");
-  std::string key = *std::move(file);
-  while (!key.empty() && (key.back() == '\n' || key.back() == '\r')) key.pop_back();
-  if (key.empty() || key.find_first_of(" \t\r\n") != std::string::npos) {
-    return Status(StatusCode::kInvalidArgument,
-                  "--api-key-file: " + path + ": expected one line, a key without blanks");
-  }
-  return key;
-}
-
 Result<std::optional<ChatTemplate>> Template(const std::string& name, const Tokenizer& tokenizer) {
   using Style = ChatTemplate::Style;
   if (name == "none") return std::optional<ChatTemplate>();
@@ -77,9 +64,11 @@ void LogLine(const std::string& line) {
 }
 
 Status Run(const ServeCommand& command) {
+  if (command.common.json) return Status(StatusCode::kInvalidArgument, "--json: a server has no result to print");
   ServerOptions options = command.server;
+  options.seed = command.common.seed;
   if (!command.api_key_file.empty()) {
-    DUO_ASSIGN_OR_RETURN(options.api_key, ReadKey(command.api_key_file));
+    DUO_ASSIGN_OR_RETURN(options.api_key, ReadKeyFile(command.api_key_file));
   }
   const Result<uint64_t> body_bytes = ParseBytes(command.max_body);
   if (!body_bytes.ok()) return body_bytes.status().Annotate("--max-body");

@@ -307,6 +307,19 @@ Result<std::vector<int32_t>> ReadIdsFile(const std::string& path, int64_t vocab_
   return ids;
 }
 
+Result<std::string> ReadKeyFile(const std::string& path) {
+  constexpr size_t kMostBytes = 4096;
+  Result<std::string> file = ReadFile(path, kMostBytes);
+  if (!file.ok()) return file.status().Annotate("--api-key-file");
+  std::string key = *std::move(file);
+  while (!key.empty() && (key.back() == '\n' || key.back() == '\r')) key.pop_back();
+  if (key.empty() || key.find_first_of(" \t\r\n") != std::string::npos) {
+    return Status(StatusCode::kInvalidArgument,
+                  "--api-key-file: " + path + ": expected one line, a key without blanks");
+  }
+  return key;
+}
+
 Result<std::string> ReadTextFile(const std::string& path) {
   return path == "-" ? ReadStandardInput() : ReadFile(path, kMostTextBytes);
 }

@@ -107,6 +107,9 @@ Result<uint64_t> ParseBytes(const std::string& text);
 /// A JSON array of token ids. kNotFound, kIo; kCorrupt names file and index of what is no id in [0, vocab_size).
 Result<std::vector<int32_t>> ReadIdsFile(const std::string& path, int64_t vocab_size);
 
+/// The key of --api-key-file: one line without blanks, at most 4 KiB. Errors name the flag.
+Result<std::string> ReadKeyFile(const std::string& path);
+
 /// The whole file, or standard input for "-". At most 1 GiB.
 Result<std::string> ReadTextFile(const std::string& path);
 

@@ -60,22 +60,23 @@ void AddTurnEnds(const Tokenizer& tokenizer, const ChatTemplate& style, Generate
 
 }  // namespace
 
-Conversation::Conversation(ConversationOptions options, LoadedModel loaded, Tokenizer tokenizer, ChatTemplate style)
+LocalConversation::LocalConversation(ConversationOptions options, LoadedModel loaded, Tokenizer tokenizer,
+                                     ChatTemplate style)
     : options_(std::move(options)),
       loaded_(std::move(loaded)),
       tokenizer_(std::move(tokenizer)),
       style_(std::move(style)) {}
 
-Result<std::unique_ptr<Conversation>> Conversation::Open(const CommonOptions& common,
-                                                         const ConversationOptions& options) {
+Result<std::unique_ptr<Conversation>> LocalConversation::Open(const CommonOptions& common,
+                                                              const ConversationOptions& options) {
   DUO_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(common));
   NoteCertificate(loaded);
   NoteMeasuredLoss(loaded);
   DUO_ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::Open(loaded.dir));
   const Result<ChatTemplate> style = ChatTemplate::Recognise(tokenizer);
   if (!style.ok()) return style.status().Annotate(loaded.dir);
-  std::unique_ptr<Conversation> conversation(
-      new Conversation(options, std::move(loaded), std::move(tokenizer), *style));
+  std::unique_ptr<LocalConversation> conversation(
+      new LocalConversation(options, std::move(loaded), std::move(tokenizer), *style));
   if (!options.system.empty()) {
     conversation->messages_.push_back({ChatMessage::Role::kSystem, options.system});
     DUO_ASSIGN_OR_RETURN(conversation->system_tokens_,
@@ -84,16 +85,16 @@ Result<std::unique_ptr<Conversation>> Conversation::Open(const CommonOptions& co
   }
   AddTurnEnds(conversation->tokenizer_, *style, &conversation->options_.generate);
   DUO_RETURN_IF_ERROR(conversation->Start());
-  return conversation;
+  return std::unique_ptr<Conversation>(std::move(conversation));
 }
 
-Status Conversation::Start() {
+Status LocalConversation::Start() {
   DUO_ASSIGN_OR_RETURN(Session session, Session::Create(loaded_.model, loaded_.session));
   session_ = std::make_unique<Session>(std::move(session));
   return OkStatus();
 }
 
-Status Conversation::Ask(const std::string& question) {
+Status LocalConversation::Ask(const std::string& question) {
   messages_.push_back({ChatMessage::Role::kUser, question});
   Result<Turn> turn = Answer();
   if (!turn.ok()) {
@@ -107,7 +108,7 @@ Status Conversation::Ask(const std::string& question) {
 
 // The tokens of an answer need not be those that encoding its text gives, and templates trim: the session keeps what it
 // has in common with the conversation as rendered anew. At least one token is left to run, for its logits.
-Result<Conversation::Turn> Conversation::Answer() {
+Result<LocalConversation::Turn> LocalConversation::Answer() {
   DUO_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, style_.Render(tokenizer_, messages_));
   if (ids.empty()) return Status(StatusCode::kInvalidArgument, "the conversation has no tokens");
   ProgressBar bar(options_.progress);
@@ -132,7 +133,7 @@ Result<Conversation::Turn> Conversation::Answer() {
   return turn;
 }
 
-Status Conversation::Undo() {
+Status LocalConversation::Undo() {
   if (turns_.empty()) return Status(StatusCode::kInvalidArgument, "/undo: there is no question to forget");
   const int64_t keep = std::min(turns_.back().reused, session_->len());
   turns_.pop_back();
@@ -141,7 +142,7 @@ Status Conversation::Undo() {
   return session_->Rewind(keep, bar.Callback());
 }
 
-Status Conversation::Reset() {
+Status LocalConversation::Reset() {
   turns_.clear();
   const bool has_system = !messages_.empty() && messages_[0].role == ChatMessage::Role::kSystem;
   messages_.resize(has_system ? 1 : 0);
@@ -169,7 +170,7 @@ Status Conversation::Save(const std::string& path) const {
   return WriteFileAtomic(path, text);
 }
 
-Json Conversation::ToJson() const {
+Json LocalConversation::ToJson() const {
   Json turns = Json::array();
   for (const Turn& turn : turns_) {
     turns.push_back({{"finish", FinishReasonName(turn.result.finish)},
@@ -182,7 +183,7 @@ Json Conversation::ToJson() const {
           {"heads", HeadsJson(session_->options())}};
 }
 
-std::string Conversation::Describe() const {
+std::string LocalConversation::Describe() const {
   const SessionOptions& options = session_->options();
   return fmt::format("{}, {} template, {} of {} KV heads streaming, context {} tokens", loaded_.model.config().name,
                      StyleName(style_.style()),

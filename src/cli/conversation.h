@@ -15,6 +15,29 @@
 
 namespace duo::cli {
 
+/// What `duo chat` talks to. Not thread safe.
+class Conversation {
+ public:
+  virtual ~Conversation() = default;
+  /// One question and its answer. After an error (kCancelled: Ctrl-C before the answer began) the question is
+  /// forgotten. Ctrl-C during the answer is no error: the answer so far stands.
+  virtual Status Ask(const std::string& question) = 0;
+  /// Forgets the last question and its answer. kInvalidArgument when there is none.
+  virtual Status Undo() = 0;
+  /// Forgets everything but the system prompt.
+  virtual Status Reset() = 0;
+  /// JSON [{"role","content"}...] when `path` ends in .json, text with a heading per message otherwise. kIo.
+  Status Save(const std::string& path) const;
+  /// {"messages":[...],"turns":[{"finish","reused_tokens","timings"}...]...}
+  virtual Json ToJson() const = 0;
+  /// For people: model, template, heads, context.
+  virtual std::string Describe() const = 0;
+
+ protected:
+  Json MessagesJson() const;
+  std::vector<ChatMessage> messages_;
+};
+
 struct ConversationOptions {
   std::string system;        // empty = none
   GenerateOptions generate;  // of every answer; turn n draws with seed + n
@@ -22,27 +45,19 @@ struct ConversationOptions {
   ProgressBar::Show progress = ProgressBar::Show::kAuto;
 };
 
-/// Not thread safe.
-class Conversation {
+/// With a model of this process.
+class LocalConversation : public Conversation {
  public:
   /// Opens model, tokenizer and template. The system prompt with what the template puts before it is pinned unless
   /// --pinned-prefix says otherwise. kUnsupported when the model has no template that duo knows.
   static Result<std::unique_ptr<Conversation>> Open(const CommonOptions& common, const ConversationOptions& options);
 
-  /// One question and its answer. After an error (kCancelled: Ctrl-C before the answer began) the question is
-  /// forgotten. Ctrl-C during the answer is no error: the answer so far stands.
-  Status Ask(const std::string& question);
-  /// Forgets the last question and its answer. kInvalidArgument when there is none.
-  Status Undo();
-  /// Forgets everything but the system prompt.
-  Status Reset();
-  /// JSON [{"role","content"}...] when `path` ends in .json, text with a heading per message otherwise. kIo.
-  Status Save(const std::string& path) const;
-
-  /// {"messages":[...],"turns":[{"finish","reused_tokens","timings"}...],"memory":{...},"heads":{...}}
-  Json ToJson() const;
-  /// For people: model, template, heads, context.
-  std::string Describe() const;
+  Status Ask(const std::string& question) override;
+  Status Undo() override;
+  Status Reset() override;
+  /// Also "memory" and "heads".
+  Json ToJson() const override;
+  std::string Describe() const override;
 
  private:
   struct Turn {
@@ -51,10 +66,9 @@ class Conversation {
     GenerateResult result;
   };
 
-  Conversation(ConversationOptions options, LoadedModel loaded, Tokenizer tokenizer, ChatTemplate style);
+  LocalConversation(ConversationOptions options, LoadedModel loaded, Tokenizer tokenizer, ChatTemplate style);
   Status Start();
   Result<Turn> Answer();
-  Json MessagesJson() const;
 
   ConversationOptions options_;
   LoadedModel loaded_;
@@ -62,7 +76,6 @@ class Conversation {
   ChatTemplate style_;
   int64_t system_tokens_ = 0;         // what every conversation with this system prompt begins with
   std::unique_ptr<Session> session_;  // borrows loaded_.model
-  std::vector<ChatMessage> messages_;
   std::vector<Turn> turns_;
 };
 

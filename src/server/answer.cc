@@ -13,7 +13,7 @@ namespace {
 // How often a waiting handler looks whether its client is still there.
 constexpr double kLookSeconds = 0.1;
 // A stream without news gets a comment this often, so that neither side takes it for dead.
-constexpr double kSilentSeconds = 5;
+constexpr double kSilentSeconds = 2;
 
 int64_t CountCharacters(const std::string& utf8) {
   return std::count_if(utf8.begin(), utf8.end(), [](char c) { return (static_cast<uint8_t>(c) & 0xc0) != 0x80; });

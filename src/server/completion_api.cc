@@ -20,6 +20,10 @@ uint64_t FreshSeed() {
   return (static_cast<uint64_t>(device()) << 32) | device();
 }
 
+std::string IdOf(CompletionKind kind, uint64_t number) {
+  return (kind == CompletionKind::kText ? "cmpl-" : "chatcmpl-") + std::to_string(number);
+}
+
 ApiError QueueFull(const std::string& message) {
   ApiError error;
   error.http_status = 429;
@@ -106,12 +110,14 @@ std::optional<ApiError> CompletionApi::CheckLength(const CompletionRequest& requ
   return std::nullopt;
 }
 
-std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const CompletionRequest& request,
-                                                const std::string& id, std::vector<JobRequest>* jobs) const {
+std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const CompletionRequest& request, uint64_t number,
+                                                std::vector<JobRequest>* jobs) const {
   JobRequest base;
-  base.id = id;
+  base.id = IdOf(kind, number);
   base.generate = request.generate;
-  if (!request.has_seed) base.generate.sampler.seed = FreshSeed();
+  if (!request.has_seed) {
+    base.generate.sampler.seed = defaults_.seed == 0 ? FreshSeed() : defaults_.seed + (number << 16);
+  }
   base.generate.max_tokens = request.max_tokens.value_or(kind == CompletionKind::kText ? 16 : defaults_.max_tokens);
   base.spec = request.spec;
   base.name = request.cache;
@@ -167,11 +173,11 @@ std::optional<ApiError> CompletionApi::Complete(CompletionKind kind, const std::
     error.message = "\"" + request.model + "\" is not served here; the model is \"" + defaults_.model_name + "\"";
     return error;
   }
-  const std::string id = (kind == CompletionKind::kText ? "cmpl-" : "chatcmpl-") + std::to_string(++n_requests_);
+  const uint64_t number = ++n_requests_;
   std::vector<JobRequest> requests;
-  if (auto error = MakeJobs(kind, request, id, &requests)) return error;
+  if (auto error = MakeJobs(kind, request, number, &requests)) return error;
   if (auto error = sessions_->Need(request.cache)) return error;
-  auto answer = std::make_shared<AnswerWriter>(kind, request, id, defaults_.model_name, tokenizer_);
+  auto answer = std::make_shared<AnswerWriter>(kind, request, IdOf(kind, number), defaults_.model_name, tokenizer_);
   auto jobs = scheduler_->SubmitAll(std::move(requests));
   if (!jobs.ok()) {
     if (jobs.status().code() != StatusCode::kCancelled) return FromStatus(jobs.status());

@@ -21,6 +21,7 @@ struct CompletionDefaults {
   std::string model_name;
   int64_t max_tokens = 1024;       // of a chat answer whose request does not say
   int64_t most_prompt_tokens = 0;  // 0 = the context
+  uint64_t seed = 0;               // of requests without one, by their number; 0 = drawn anew for each
 };
 
 /// Thread safe; everything it is given must outlive it, and answers that are still streamed.
@@ -38,7 +39,7 @@ class CompletionApi {
   bool has_chat() const { return chat_.has_value(); }
 
  private:
-  std::optional<ApiError> MakeJobs(CompletionKind kind, const CompletionRequest& request, const std::string& id,
+  std::optional<ApiError> MakeJobs(CompletionKind kind, const CompletionRequest& request, uint64_t number,
                                    std::vector<JobRequest>* jobs) const;
   std::optional<ApiError> Render(const std::vector<ChatMessage>& messages, std::vector<int32_t>* tokens) const;
   std::optional<ApiError> CheckLength(const CompletionRequest& request, JobRequest* job) const;

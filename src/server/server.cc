@@ -212,7 +212,8 @@ Status Server::Impl::Open() {
   completions_ = std::make_unique<CompletionApi>(&model_, &tokenizer_, options_.chat, &cache_,
                                                  CompletionDefaults{.model_name = options_.model_name,
                                                                     .max_tokens = options_.default_max_tokens,
-                                                                    .most_prompt_tokens = options_.most_prompt_tokens},
+                                                                    .most_prompt_tokens = options_.most_prompt_tokens,
+                                                                    .seed = options_.seed},
                                                  &scheduler_, sessions_.get());
   AddRoutes();
   DUO_ASSIGN_OR_RETURN(port_, http_.Bind(options_.host, options_.port));
