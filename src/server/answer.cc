@@ -43,8 +43,8 @@ Json AnswerWriter::EmptyLogProbs() const {
           {"text_offset", Json::array()}};
 }
 
-void AnswerWriter::AddLogProbs(Choice* choice, const std::string& token_text, const std::optional<LogProbs>& log_probs,
-                               Json* to) {
+void AnswerWriter::AddLogProbs(Choice* choice, int32_t id, const std::optional<LogProbs>& log_probs, Json* to) {
+  const std::string token_text = TokenText(id);
   if (kind_ == CompletionKind::kChat) {
     const auto entry = [&](const std::string& text, double log_prob) -> Json {
       Json bytes = Json::array();
@@ -62,7 +62,7 @@ void AnswerWriter::AddLogProbs(Choice* choice, const std::string& token_text, co
   }
   (*to)["tokens"].push_back(token_text);
   (*to)["text_offset"].push_back(choice->n_characters);
-  choice->n_characters += CountCharacters(token_text);
+  if (!tokenizer_->IsSpecial(id)) choice->n_characters += CountCharacters(token_text);  // others are not in the text
   if (!log_probs) {
     (*to)["token_logprobs"].push_back(nullptr);
     (*to)["top_logprobs"].push_back(nullptr);
@@ -93,11 +93,11 @@ std::string AnswerWriter::Update(Choice* choice, const Job::News& news, Json* ne
     }
   }
   for (const auto& entry : news.prompt_log_probs) {
-    AddLogProbs(choice, TokenText(prompt[static_cast<size_t>(choice->n_prompt_log_probs++)]), entry, new_log_probs);
+    AddLogProbs(choice, prompt[static_cast<size_t>(choice->n_prompt_log_probs++)], entry, new_log_probs);
   }
   for (const JobToken& token : news.tokens) {
     text += token.piece;
-    if (token.log_probs) AddLogProbs(choice, TokenText(token.id), token.log_probs, new_log_probs);
+    if (token.log_probs) AddLogProbs(choice, token.id, token.log_probs, new_log_probs);
   }
   if (news.finished && !choice->done) {
     text += news.rest;

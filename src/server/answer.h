@@ -50,7 +50,7 @@ class AnswerWriter : public std::enable_shared_from_this<AnswerWriter> {
   /// Takes a job's news into its choice. Returns the text that is new; the log probabilities that are new replace
   /// *new_log_probs.
   std::string Update(Choice* choice, const Job::News& news, Json* new_log_probs);
-  void AddLogProbs(Choice* choice, const std::string& token_text, const std::optional<LogProbs>& log_probs, Json* to);
+  void AddLogProbs(Choice* choice, int32_t id, const std::optional<LogProbs>& log_probs, Json* to);
   Json EmptyLogProbs() const;
   std::string TokenText(int32_t id) const;
 

@@ -340,7 +340,7 @@ std::optional<ApiError> ParseTokenize(std::string_view body, TokenizeRequest* re
   Fields fields(*json, "");
   request->text = fields.Text("content");
   if (const auto prompt = fields.Text("prompt")) request->text = prompt;
-  request->add_special = fields.Bool("add_special", true);
+  request->add_special = fields.Bool("add_special_tokens", fields.Bool("add_special", true));
   request->count_only = fields.Bool("count_only", false);
   fields.Get("model");
   if (fields.Get("messages") != nullptr) ReadMessages(&fields, &request->messages);

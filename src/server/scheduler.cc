@@ -49,6 +49,7 @@ Result<std::vector<std::shared_ptr<Job>>> Scheduler::SubmitAll(std::vector<JobRe
     const int64_t n_tokens = static_cast<int64_t>(request.prompt.size()) + request.generate.max_tokens;
     DUO_RETURN_IF_ERROR(pool_.CheckEverFits(request.session, n_tokens));
   }
+  DropCancelledJobs();
   if (queue_.size() + requests.size() > static_cast<size_t>(options_.most_waiting)) {
     return Status(StatusCode::kCancelled, "the queue is full: " + std::to_string(queue_.size()) + " requests wait");
   }
@@ -98,7 +99,7 @@ void Scheduler::Work() {
     }
     Admit();
     if (running_.empty()) {
-      // The first of the queue waits for a session that is being saved or restored.
+      // What waits, waits for a session that is being saved or restored.
       Publish();
       if (!queue_.empty()) wake_.wait_for(lock, std::chrono::milliseconds(20));
       continue;
@@ -114,21 +115,32 @@ void Scheduler::Work() {
   }
 }
 
-void Scheduler::Admit() {
-  while (!queue_.empty() && running_.size() < static_cast<size_t>(options_.most_running)) {
-    if (!AdmitFirst()) return;
-  }
-}
-
-bool Scheduler::AdmitFirst() {
-  const std::shared_ptr<Job> job = queue_.front();
-  const JobRequest& request = job->request;
-  if (job->cancelled()) {
-    queue_.pop_front();
+void Scheduler::DropCancelledJobs() {
+  std::erase_if(queue_, [this](const std::shared_ptr<Job>& job) {
+    if (!job->cancelled()) return false;
     metrics_->CountCancelled();
     job->Finish(Cancelled(), {}, "");
     return true;
+  });
+}
+
+// In the order of arrival: whoever waits for memory is overtaken by nobody. Who waits for a session that is in use
+// keeps only those waiting that want the same one.
+void Scheduler::Admit() {
+  DropCancelledJobs();
+  for (size_t i = 0; i < queue_.size() && running_.size() < static_cast<size_t>(options_.most_running);) {
+    if (pool_.IsBusy(queue_[i]->request.name)) {
+      ++i;
+      continue;
+    }
+    const std::shared_ptr<Job> job = queue_[i];
+    if (!AdmitJob(job)) return;
+    queue_.erase(queue_.begin() + static_cast<std::ptrdiff_t>(i));
   }
+}
+
+bool Scheduler::AdmitJob(const std::shared_ptr<Job>& job) {
+  const JobRequest& request = job->request;
   const auto n_prompt = static_cast<int64_t>(request.prompt.size());
   const auto claim = pool_.Acquire({.prompt = request.prompt,
                                     .n_tokens = n_prompt + request.generate.max_tokens,
@@ -137,7 +149,6 @@ bool Scheduler::AdmitFirst() {
                                     .name = request.name,
                                     .fresh = request.prompt_log_probs});
   if (!claim.ok() && claim.status().code() == StatusCode::kCancelled) return false;
-  queue_.pop_front();
   if (!claim.ok()) {
     job->Finish(claim.status(), {}, "");
     return true;

@@ -97,8 +97,9 @@ class Scheduler {
 
   void Work();
   void Admit();
-  /// Why the first of the queue cannot start is remembered in `status`; true when it left the queue.
-  bool AdmitFirst();
+  /// True when the job left the queue, one way or the other.
+  bool AdmitJob(const std::shared_ptr<Job>& job);
+  void DropCancelledJobs();
   void FinishCancelled();
   void PrefillOneChunk();
   void DecodeAll();

@@ -64,6 +64,11 @@ bool SequencePool::Has(const std::string& name) const {
   return std::any_of(sequences_.begin(), sequences_.end(), [&](const PooledSequence& s) { return s.name == name; });
 }
 
+bool SequencePool::IsBusy(const std::string& name) const {
+  return !name.empty() && std::any_of(sequences_.begin(), sequences_.end(),
+                                      [&](const PooledSequence& s) { return s.name == name && s.busy; });
+}
+
 bool SequencePool::MakeRoom(uint64_t bytes, size_t n_more, const PooledSequence* keep) {
   const uint64_t fixed = promised_bytes() + (keep != nullptr && !keep->busy ? keep->bytes : 0);
   const auto n_fixed = static_cast<size_t>(std::count_if(

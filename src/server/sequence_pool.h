@@ -71,6 +71,7 @@ class SequencePool {
 
   const std::list<PooledSequence>& sequences() const { return sequences_; }
   bool Has(const std::string& name) const;
+  bool IsBusy(const std::string& name) const;
   uint64_t budget_bytes() const { return limits_.budget_bytes; }
   uint64_t promised_bytes() const;  // of busy sequences
   uint64_t kept_bytes() const;      // of the others

@@ -232,8 +232,10 @@ Status Server::Impl::Run(const std::function<bool()>& stop) {
   std::atomic<bool> failed = false;
   std::thread listener([&] { failed = !http_.listen_after_bind(); });
   while (!stop() && !failed) std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  log_(fmt::format("stopping: {} requests may take {:g} s more", scheduler_.Snapshot().sequences.size(),
-                   options_.drain_seconds));
+  const SchedulerStatus left = scheduler_.Snapshot();
+  const auto n_left = std::count_if(left.sequences.begin(), left.sequences.end(),
+                                    [](const SequenceStatus& s) { return s.state != "kept"; });
+  log_(fmt::format("stopping: {} requests may take {:g} s more", n_left, options_.drain_seconds));
   scheduler_.Stop(options_.drain_seconds);
   Status status;
   if (options_.autosave && sessions_->has_folder()) status = sessions_->SaveAll();
