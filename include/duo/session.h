@@ -105,8 +105,9 @@ class Session {
 
   /// Adds ids[i] to sessions[i] for all of them in one pass over the weights: sequences that generate at the same time.
   /// All are different, share one workspace and keep K and V as the same type; at most kMostTogether and as many as a
-  /// chunk has tokens. With ComputeType::kF32 the same numbers as Decode of each alone. Errors as Prefill; then no
-  /// sequence has grown, and no logits() are there.
+  /// chunk has tokens. With ComputeType::kF32 the same numbers as Decode of each alone. Errors as Prefill; of
+  /// kInvalidArgument and kResourceExhausted nothing has changed, unless all have grown and only their logits are
+  /// missing.
   static Status DecodeTogether(std::span<Session* const> sessions, std::span<const int32_t> ids);
 
   /// Logits behind the last token, [vocab]. Valid until the next call that changes the sequence; empty before the

@@ -299,13 +299,15 @@ Status CpuBackend::LinearFewTokens(ComputeType compute, const float* x, int64_t 
     DUO_ASSIGN_OR_RETURN(input, OnInt8Grid(x, n_tokens, n_in));
   }
   const Gemv4Kernels& gemv4 = compute == ComputeType::kF32 ? dense_.gemv4_exact : dense_.gemv4;
-  const DType type = tasks.front().weight.dtype;
-  const bool int4 = type == DType::kU8;
-  const bool pairs = type == DType::kI8 && n_tokens > 1 && compute != ComputeType::kF32 && dense_.gemv8.run != nullptr;
+  const bool can_pair = n_tokens > 1 && compute != ComputeType::kF32 && dense_.gemv8.run != nullptr;
+  const auto any = [&](DType type) {
+    return std::any_of(tasks.begin(), tasks.end(), [&](const LinearTask& t) { return t.weight.dtype == type; });
+  };
+  DUO_CHECK(!(any(DType::kU8) && any(DType::kI8)), "the matrices of a layer are quantised alike");
   const uint8_t* prepared = nullptr;
-  if (int4) {
+  if (any(DType::kU8)) {
     DUO_ASSIGN_OR_RETURN(prepared, Prepare(gemv4.prepare, input, n_tokens, n_in, Gemv4PreparedBytes(n_in)));
-  } else if (pairs) {
+  } else if (can_pair && any(DType::kI8)) {
     DUO_ASSIGN_OR_RETURN(prepared, Prepare(dense_.gemv8.prepare, input, n_tokens, n_in, Gemv8PreparedBytes(n_in)));
   }
   struct Block {
@@ -316,7 +318,8 @@ Status CpuBackend::LinearFewTokens(ComputeType compute, const float* x, int64_t 
   int64_t weights = 0;
   for (size_t i = 0; i < tasks.size(); ++i) {
     const int64_t n_out = tasks[i].weight.n_out;
-    DUO_CHECK(tasks[i].weight.dtype == type, "products that share an input have weights of one type");
+    const DType type = tasks[i].weight.dtype;
+    const bool int4 = type == DType::kU8;
     const auto row_bytes =
         int4 ? static_cast<int64_t>(Int4BlockBytes(n_in)) / kInt4Rows : n_in * static_cast<int64_t>(DTypeBytes(type));
     // At most 2 MiB of weights per block, at least 8 rows (of int4: 16), and enough blocks for every thread.
@@ -329,8 +332,9 @@ Status CpuBackend::LinearFewTokens(ComputeType compute, const float* x, int64_t 
   const auto run_block = [&](const Block& block) {
     const LinearTask& task = tasks[block.task];
     const int accumulate = task.accumulate ? 1 : 0;
+    const DType type = task.weight.dtype;
     const int64_t n_out = task.weight.n_out;
-    if (int4) {
+    if (type == DType::kU8) {
       // Two groups of outputs at a time, which the other tokens find in the cache.
       for (int64_t begin = block.begin; begin < block.end; begin += n_tokens == 1 ? block.end : 2 * kInt4Rows) {
         for (int64_t t = 0; t < n_tokens; ++t) {
@@ -344,7 +348,7 @@ Status CpuBackend::LinearFewTokens(ComputeType compute, const float* x, int64_t 
                      .accumulate = accumulate});
         }
       }
-    } else if (pairs) {
+    } else if (type == DType::kI8 && can_pair) {
       dense_.gemv8.run({.w = static_cast<const int8_t*>(task.weight.data),
                         .w_scale = task.weight.scale,
                         .n_in = n_in,

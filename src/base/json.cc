@@ -57,6 +57,10 @@ Result<Json> ParseJson(std::string_view text, const std::string& where) {
   if (NestsDeeperThan(text, kMaxNesting)) {
     return Status(StatusCode::kCorrupt, where + ": JSON nested deeper than " + std::to_string(kMaxNesting) + " levels");
   }
+  // The library takes a NUL for the end of the text.
+  if (const size_t nul = text.find('\0'); nul != std::string_view::npos) {
+    return Status(StatusCode::kCorrupt, where + ": not valid JSON: a NUL at byte " + std::to_string(nul));
+  }
   try {
     return Json::parse(text);
   } catch (const std::exception& e) {

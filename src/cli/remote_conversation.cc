@@ -65,7 +65,7 @@ class RemoteConversation : public Conversation {
     const auto json = ParseJson(answer->body, remote_.url);
     if (json.ok() && json->is_object() && json->contains("data") && (*json)["data"].is_array() &&
         !(*json)["data"].empty()) {
-      model_ = JsonStringOr((*json)["data"][0], "id", "", remote_.url).value();
+      DUO_ASSIGN_OR_RETURN(model_, JsonStringOr((*json)["data"][0], "id", "", remote_.url));
     }
     if (!model_.empty()) return OkStatus();
     return Status(StatusCode::kIo, remote_.url + ": this is no server of OpenAI's kind");
@@ -134,16 +134,16 @@ class RemoteConversation : public Conversation {
       const Json& choice = (*choices)[0];
       const auto delta = choice.find("delta");
       if (delta != choice.end() && delta->is_object()) {
-        const std::string piece = JsonStringOr(*delta, "content", "", remote_.url).value();
+        DUO_ASSIGN_OR_RETURN(const std::string piece, JsonStringOr(*delta, "content", "", remote_.url));
         if (options_.show_answers) DUO_RETURN_IF_ERROR(WriteOut(piece));
         *text += piece;
       }
-      const std::string finish = JsonStringOr(choice, "finish_reason", "", remote_.url).value();
+      DUO_ASSIGN_OR_RETURN(const std::string finish, JsonStringOr(choice, "finish_reason", "", remote_.url));
       if (!finish.empty()) turn->finish = finish;
     }
     const auto duo = event.find("duo");
     if (duo != event.end() && duo->is_object()) {
-      turn->reused = JsonIntOr(*duo, "cached_tokens", 0, remote_.url).value();
+      DUO_ASSIGN_OR_RETURN(turn->reused, JsonIntOr(*duo, "cached_tokens", 0, remote_.url));
       turn->timings = duo->value("timings", Json());
     }
     return OkStatus();

@@ -55,7 +55,7 @@ Result<Session> Session::Create(const Model& model, const SessionOptions& option
   if (work->chunk != resolved.chunk || work->compute != resolved.compute) {
     return Status(StatusCode::kInvalidArgument, "chunk and compute: not those the shared workspace was made for");
   }
-  DUO_RETURN_IF_ERROR(work->attention.Fit(layout));
+  if (own != nullptr) DUO_RETURN_IF_ERROR(work->attention.Fit(layout));  // a shared one does with the first chunk
   return Session(
       std::make_unique<Impl>(model.weights(), std::move(resolved), plan, std::move(cache), std::move(own), work));
 }

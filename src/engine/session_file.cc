@@ -27,7 +27,8 @@ constexpr uint32_t kVersion = 1;
 constexpr size_t kDataAlign = 4096;
 constexpr size_t kTrailerBytes = 8;  // XXH3 of the data
 constexpr int64_t kMostTokens = int64_t{1} << 36;
-constexpr int kMostHeads = 1 << 20;
+constexpr int kMostHeads = 1 << 16;
+constexpr int kMostHeadDim = 4096;
 constexpr size_t kCopyBytes = size_t{4} << 20;
 
 /// All integers little-endian, as this machine has them.
@@ -67,6 +68,8 @@ std::string ModelHash(const Model::Weights& weights) {
   const int64_t shape[] = {c.n_layers,    c.n_heads,           c.n_kv_heads, c.head_dim,
                            c.hidden_size, c.intermediate_size, c.vocab_size, static_cast<int64_t>(c.weights)};
   hash.Add(shape, sizeof shape);
+  const double numbers[] = {static_cast<double>(c.rms_norm_eps), c.rope_amplitude};
+  hash.Add(numbers, sizeof numbers);
   hash.Add(c.inv_freq.data(), c.inv_freq.size() * sizeof(double));
   const auto add_matrix = [&](const MatrixView& m) { hash.Add(m.data, std::min<size_t>(m.bytes(), 4096)); };
   const auto add_norm = [&](const float* norm, int64_t n) {
@@ -78,6 +81,11 @@ std::string ModelHash(const Model::Weights& weights) {
   for (const LayerWeights& layer : weights.layers) {
     add_norm(layer.attention_norm, c.hidden_size);
     add_norm(layer.mlp_norm, c.hidden_size);
+    add_norm(layer.q_norm, c.head_dim);
+    add_norm(layer.k_norm, c.head_dim);
+    add_norm(layer.q_bias, layer.q.n_out);
+    add_norm(layer.k_bias, layer.k.n_out);
+    add_norm(layer.v_bias, layer.v.n_out);
     for (const MatrixView* m : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
       add_matrix(*m);
     }
@@ -107,7 +115,7 @@ Result<KvLayout> LayoutFrom(const Json& json, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(const int64_t n_kv_heads, JsonInt(json, "n_kv_heads", where));
   DUO_ASSIGN_OR_RETURN(const int64_t head_dim, JsonInt(json, "head_dim", where));
   if (n_layers < 1 || n_kv_heads < 1 || n_layers > kMostHeads || n_kv_heads > kMostHeads ||
-      n_layers * n_kv_heads > kMostHeads || head_dim < 1 || head_dim > 65536) {
+      n_layers * n_kv_heads > kMostHeads || head_dim < 1 || head_dim > kMostHeadDim) {
     return Corrupt(where, "no model has such layers and heads");
   }
   layout.head_dim = static_cast<int>(head_dim);
@@ -275,6 +283,10 @@ std::string Difference(const SessionFileHeader& file, const Model::Weights& weig
   if (file.model_hash != ModelHash(weights)) {
     return "it is of another model or other weights (\"" + file.model_name + "\"), this is \"" + weights.config.name +
            "\"";
+  }
+  if (saved.heads.n_layers != layout.heads.n_layers || saved.heads.n_kv_heads != layout.heads.n_kv_heads ||
+      saved.head_dim != layout.head_dim) {
+    return "it is of a model of another shape";
   }
   const auto number = [](const char* what, int64_t is, int64_t expected) {
     return std::string(what) + " is " + std::to_string(is) + ", here " + std::to_string(expected);

@@ -219,7 +219,8 @@ Status SplitKvCache::SetExtent(const Extent& extent) {
   const bool due = std::all_of(extent.snapshots.begin(), extent.snapshots.end(), [&](int64_t at) {
     return layout_.snapshot_every > 0 && at > 0 && at <= extent.len && at % layout_.snapshot_every == 0;
   });
-  if (extent.len < 0 || extent.lowest_held < 0 || extent.lowest_held > extent.len || !ordered || !due ||
+  if (extent.len < 0 || extent.lowest_held < 0 || extent.lowest_held > extent.len ||
+      extent.lowest_held < extent.len - layout_.ring() || !ordered || !due ||
       (SnapshotSize() == 0 && !extent.snapshots.empty())) {
     return Status(StatusCode::kInvalidArgument, "no cache of this kind has such a length and such snapshots");
   }

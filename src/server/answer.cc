@@ -30,9 +30,20 @@ AnswerWriter::AnswerWriter(CompletionKind kind, CompletionRequest request, std::
       id_(std::move(id)),
       model_(std::move(model)),
       tokenizer_(tokenizer),
-      created_(static_cast<int64_t>(std::time(nullptr))) {}
+      created_(static_cast<int64_t>(std::time(nullptr))) {
+  const std::vector<int32_t> ids = tokenizer->Encode("a", SpecialTokens::kNone);
+  if (ids.empty()) return;
+  before_ = ids.back();
+  before_text_ = tokenizer->Decode({before_}, SpecialTokens::kAdd);
+}
 
-std::string AnswerWriter::TokenText(int32_t id) const { return tokenizer_->Decode({id}, SpecialTokens::kAdd); }
+// As it stands behind other text: some tokenizers drop a blank at the beginning.
+std::string AnswerWriter::TokenText(int32_t id) const {
+  const std::string both = tokenizer_->Decode({before_, id}, SpecialTokens::kAdd);
+  return before_ >= 0 && both.compare(0, before_text_.size(), before_text_) == 0
+             ? both.substr(before_text_.size())
+             : tokenizer_->Decode({id}, SpecialTokens::kAdd);
+}
 
 Json AnswerWriter::EmptyLogProbs() const {
   if (request_.n_log_probs < 0) return nullptr;

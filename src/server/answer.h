@@ -71,6 +71,8 @@ class AnswerWriter : public std::enable_shared_from_this<AnswerWriter> {
   const std::string model_;
   const Tokenizer* tokenizer_;
   const int64_t created_;
+  int32_t before_ = -1;  // a token to stand before others, and its text
+  std::string before_text_;
   std::vector<Choice> choices_;
   Clock::time_point silent_since_ = Clock::now();
 };

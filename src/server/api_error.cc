@@ -42,6 +42,12 @@ ApiError FromStatus(const Status& status) {
       error.http_status = 409;
       error.type = "conflict_error";
       break;
+    case StatusCode::kCancelled:  // by the server: a client that left asks for nothing
+      error.http_status = 503;
+      error.type = "server_error";
+      error.code = "stopping";
+      error.message = "the server is shutting down";
+      break;
     default:
       error.http_status = 500;
       error.type = "server_error";

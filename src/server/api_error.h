@@ -21,8 +21,8 @@ struct ApiError {
 Json ToJson(const ApiError& error);
 
 /// The error of a request whose work failed in this way. kInvalidArgument: 400, its param what stands before the first
-/// ": "; kResourceExhausted: 400, memory_exceeded; kUnsupported: 400; kNotFound: 404; kIo: 507; kCorrupt: 409; others:
-/// 500.
+/// ": "; kResourceExhausted: 400, memory_exceeded; kUnsupported: 400; kNotFound: 404; kIo: 507; kCorrupt: 409;
+/// kCancelled: 503, stopping; others: 500.
 ApiError FromStatus(const Status& status);
 
 ApiError BadField(const std::string& param, const std::string& message);

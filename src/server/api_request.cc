@@ -283,7 +283,7 @@ void ReadStream(Fields* fields, CompletionRequest* request) {
   if (const auto error = inner.Finish()) fields->Refuse("stream_options", error->message);
 }
 
-Result<Json> ParseBody(std::string_view body) { return ParseJson(body, "body"); }
+Result<Json> ParseBody(std::string_view body) { return ParseJson(body, "JSON"); }
 
 }  // namespace
 

@@ -9,6 +9,9 @@
 namespace duo {
 namespace {
 
+// Log probabilities in one answer: each takes about a hundred bytes of JSON.
+constexpr int64_t kMostLogProbEntries = 1 << 20;
+
 /// Tokens that two conversations with these beginnings share when what follows differs.
 size_t SharedTokens(const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
   const auto n = static_cast<std::ptrdiff_t>(std::min(a.size(), b.size()));
@@ -31,15 +34,6 @@ ApiError QueueFull(const std::string& message) {
   error.code = "queue_full";
   error.message = message;
   error.retry_after_s = 2;
-  return error;
-}
-
-ApiError Stopping() {
-  ApiError error;
-  error.http_status = 503;
-  error.type = "server_error";
-  error.code = "stopping";
-  error.message = "the server is shutting down";
   return error;
 }
 
@@ -144,12 +138,27 @@ std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const Compl
   Result<SessionOptions> session = ResolveSpec(base.spec, *cache_, model_->config());
   if (!session.ok()) {
     ApiError error = FromStatus(session.status());
-    if (!error.param.empty()) error.param = "duo." + error.param;
+    if (!error.param.empty()) {
+      error.param = "duo." + error.param;
+      error.message = "duo." + error.message;
+    }
     return error;
   }
   base.session = *std::move(session);
   const Status generate = CheckGenerateOptions(base.generate, tokenizer_);
   if (!generate.ok()) return FromStatus(generate);
+  int64_t n_scored = 0;
+  for (const std::vector<int32_t>& prompt : prompts) n_scored += static_cast<int64_t>(prompt.size());
+  if (base.prompt_log_probs && n_scored * (1 + base.n_log_probs) > kMostLogProbEntries) {
+    return BadField("logprobs", std::to_string(n_scored) + " tokens of prompts with " +
+                                    std::to_string(base.n_log_probs) + " others each are too many for one answer");
+  }
+  for (const auto& entry : base.generate.sampler.bias) {
+    if (entry.first >= model_->config().vocab_size) {
+      return BadField("logit_bias", "token " + std::to_string(entry.first) + " is not in the vocabulary 0.." +
+                                        std::to_string(model_->config().vocab_size - 1));
+    }
+  }
   for (size_t i = 0; i < prompts.size(); ++i) {
     JobRequest job = base;
     job.prompt = std::move(prompts[i]);
@@ -181,7 +190,7 @@ std::optional<ApiError> CompletionApi::Complete(CompletionKind kind, const std::
   auto jobs = scheduler_->SubmitAll(std::move(requests));
   if (!jobs.ok()) {
     if (jobs.status().code() != StatusCode::kCancelled) return FromStatus(jobs.status());
-    return scheduler_->stopping() ? Stopping() : QueueFull(jobs.status().message());
+    return scheduler_->stopping() ? FromStatus(jobs.status()) : QueueFull(jobs.status().message());
   }
   return request.stream ? answer->Stream(*std::move(jobs), response) : answer->Wait(*std::move(jobs), response);
 }

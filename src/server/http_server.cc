@@ -12,10 +12,12 @@
 #include <algorithm>
 #include <cctype>
 #include <cerrno>
+#include <charconv>
 #include <condition_variable>
 #include <cstring>
 #include <list>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -24,24 +26,26 @@
 namespace duo {
 namespace {
 
+constexpr const char* kBadRequest = "invalid_request_error";
+constexpr int kLookEveryMs = 100;
+
 /// Set while the accepting thread answers a connection that there is no thread for.
 thread_local bool refuse_connection = false;
 
 /// Bytes of one connection, counted. When a limit is passed it answers by itself and then fails.
 class Connection : public httplib::Stream {
  public:
-  Connection(socket_t sock, const HttpLimits& limits) : sock_(sock), limits_(limits) {}
+  Connection(socket_t sock, const HttpLimits& limits, const std::atomic<socket_t>& server_socket)
+      : sock_(sock), limits_(limits), server_socket_(server_socket) {}
 
   /// Waits for the first byte of a request; false when none comes in time or the server stops.
-  bool WaitForRequest(const std::atomic<socket_t>& server_socket) {
-    constexpr int kLookEveryMs = 100;
+  bool WaitForRequest() {
     const auto begin = Clock::now();
-    while (server_socket != INVALID_SOCKET && SecondsSince(begin) < limits_.idle_timeout_s) {
+    while (server_socket_ != INVALID_SOCKET && SecondsSince(begin) < limits_.idle_timeout_s) {
       if (begin_ != end_ || Poll(POLLIN, kLookEveryMs) > 0) {
         request_begin_ = Clock::now();
-        n_header_ = n_body_ = 0;
-        n_newlines_ = 0;
-        in_body_ = false;
+        n_header_ = n_body_ = content_length_ = 0;
+        in_body_ = has_body_ = close_after_ = false;
         header_.clear();
         return true;
       }
@@ -57,10 +61,18 @@ class Connection : public httplib::Stream {
   bool is_readable() const override { return begin_ != end_ || Poll(POLLIN, 0) > 0; }
   bool is_writable() const override { return Poll(POLLOUT, 0) > 0 && !Gone(); }
 
+  /// Whether another request may follow. Not behind an answer of our own, nor where bytes of the body may be left that
+  /// nobody read: they would be taken for a request.
+  bool CanGoOn() const { return !broken_ && in_body_ && !close_after_ && n_body_ >= content_length_; }
+
   ssize_t read(char* to, size_t size) override {
+    if (broken_) return -1;
     if (in_body_ && !has_body_) return 0;
     if (begin_ == end_ && !Fill()) return -1;
-    const size_t n = std::min(size, end_ - begin_);
+    size_t n = std::min(size, end_ - begin_);
+    // Of a body no more than was announced: what follows is the next request.
+    if (in_body_ && !close_after_) n = std::min(n, content_length_ - std::min(content_length_, n_body_));
+    if (in_body_ && n == 0) return 0;
     if (!Count(buffer_ + begin_, n)) return -1;
     std::memcpy(to, buffer_ + begin_, n);
     begin_ += n;
@@ -68,7 +80,7 @@ class Connection : public httplib::Stream {
   }
 
   ssize_t write(const char* from, size_t size) override {
-    if (Poll(POLLOUT, limits_.idle_timeout_s * 1000) <= 0) return -1;
+    if (broken_ || Poll(POLLOUT, limits_.idle_timeout_s * 1000) <= 0) return -1;
     ssize_t n;
     do {
       n = ::send(sock_, from, size, MSG_NOSIGNAL);
@@ -82,25 +94,25 @@ class Connection : public httplib::Stream {
 
   /// Ends the connection. What the client still sends is read for a moment: closing on unread bytes would reset the
   /// connection, and the client might never see the answer.
-  void Close() {
+  void Close(int most_reads) {
     constexpr int kLingerMs = 200;
-    constexpr int kMostReads = 64;
     ::shutdown(sock_, SHUT_WR);
-    for (int i = 0; i < kMostReads && Poll(POLLIN, kLingerMs) > 0; ++i) {
+    for (int i = 0; i < most_reads && Poll(POLLIN, kLingerMs) > 0; ++i) {
       if (::recv(sock_, buffer_, sizeof buffer_, 0) <= 0) break;
     }
     ::close(sock_);
   }
 
-  /// An answer from outside the library.
-  void Answer(const char* status_line, const char* message) {
-    const std::string body = std::string(R"({"error":{"message":")") + message +
-                             R"(","type":"invalid_request_error","param":null,"code":null}})";
+  /// An answer from outside the library, the connection's last.
+  void Answer(const char* status_line, const char* type, const char* message) {
+    const std::string body =
+        std::string(R"({"error":{"message":")") + message + R"(","type":")" + type + R"(","param":null,"code":null}})";
     const std::string text =
         std::string("HTTP/1.1 ") + status_line +
         "\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: " + std::to_string(body.size()) +
         "\r\n\r\n" + body;
     write(text.data(), text.size());
+    broken_ = true;
   }
 
  private:
@@ -113,11 +125,14 @@ class Connection : public httplib::Stream {
     return n;
   }
 
+  // Looks at the server's own socket meanwhile, so that a silent client does not hold up its end.
   bool Fill() {
     const double left = limits_.request_timeout_s - SecondsSince(request_begin_);
-    if (left <= 0) return false;
     const double wait = std::min<double>(left, limits_.idle_timeout_s);
-    if (Poll(POLLIN, static_cast<int>(wait * 1000)) <= 0) return false;
+    const auto begin = Clock::now();
+    while (Poll(POLLIN, kLookEveryMs) <= 0) {
+      if (SecondsSince(begin) >= wait || server_socket_ == INVALID_SOCKET) return false;
+    }
     ssize_t n;
     do {
       n = ::recv(sock_, buffer_, sizeof buffer_, 0);
@@ -134,30 +149,37 @@ class Connection : public httplib::Stream {
       n_body_ += n;
       // Framing of chunks is no more than the content again.
       if (n_body_ <= 2 * limits_.most_body_bytes + (size_t{1} << 20)) return true;
-      Answer("413 Payload Too Large", "the body is too large");
+      Answer("413 Payload Too Large", kBadRequest, "the body is too large");
       return false;
     }
     n_header_ += n;
     if (n_header_ > limits_.most_header_bytes) {
-      Answer("431 Request Header Fields Too Large", "the header is too large");
+      Answer("431 Request Header Fields Too Large", kBadRequest, "the header is too large");
       return false;
     }
     for (size_t i = 0; i < n && !in_body_; ++i) {
       header_ += static_cast<char>(std::tolower(static_cast<unsigned char>(bytes[i])));
-      if (bytes[i] == '\n') {
-        if (++n_newlines_ == 2) EndHeader();
-      } else if (bytes[i] != '\r') {
-        n_newlines_ = 0;
-      }
+      if (bytes[i] == '\n' && header_.size() > 2 && header_.compare(header_.size() - 3, 3, "\n\r\n") == 0) EndHeader();
     }
     return true;
   }
 
-  // A request that announces no body has none; the library would read until the client closes the connection.
+  // A request that announces no body has none; the library would read until the client closes the connection. How long
+  // a chunked one is only the library knows, and what is no request of HTTP may be anything: nothing follows these.
   void EndHeader() {
     in_body_ = true;
-    has_body_ = header_.find("\ncontent-length:") != std::string::npos ||
-                header_.find("\ntransfer-encoding:") != std::string::npos;
+    const std::string kLength = "\ncontent-length:";
+    const size_t length = header_.find(kLength);
+    const bool chunked = header_.find("\ntransfer-encoding:") != std::string::npos;
+    has_body_ = chunked || length != std::string::npos;
+    close_after_ = chunked || header_.find(" http/1.") > header_.find('\n') ||
+                   (length != std::string::npos && header_.find(kLength, length + 1) != std::string::npos);
+    if (length == std::string::npos) return;
+    size_t at = length + kLength.size();
+    while (header_[at] == ' ' || header_[at] == '\t') ++at;
+    const size_t end = std::min(header_.find_first_not_of("0123456789", at), header_.size());
+    const auto parsed = std::from_chars(header_.data() + at, header_.data() + end, content_length_);
+    if (parsed.ec != std::errc() || (header_[end] != '\r' && header_[end] != '\n')) close_after_ = true;
   }
 
   void Address(int (*get)(int, sockaddr*, socklen_t*), std::string* ip, int* port) const {
@@ -179,14 +201,17 @@ class Connection : public httplib::Stream {
 
   socket_t sock_;
   const HttpLimits& limits_;
+  const std::atomic<socket_t>& server_socket_;
   Clock::time_point request_begin_ = Clock::now();
   char buffer_[16 << 10];
   size_t begin_ = 0, end_ = 0;
   size_t n_header_ = 0, n_body_ = 0;
-  int n_newlines_ = 0;
   bool in_body_ = false;
   bool has_body_ = false;
-  std::string header_;  // of the current request, in lower case
+  size_t content_length_ = 0;  // as announced
+  bool close_after_ = false;   // whatever follows this request
+  bool broken_ = false;        // answered by ourselves
+  std::string header_;         // of the current request, in lower case
 };
 
 thread_local Connection* current_connection = nullptr;
@@ -201,17 +226,21 @@ class ConnectionThreads : public httplib::TaskQueue {
       std::unique_lock lock(mutex_);
       Join(&lock);
       if (running_ < most_) {
-        ++running_;
         threads_.emplace_back();
         auto self = std::prev(threads_.end());
-        *self = std::thread([this, self, task = std::move(task)] {
-          task();
-          const std::lock_guard inner(mutex_);
-          --running_;
-          done_.splice(done_.end(), threads_, self);
-          changed_.notify_all();
-        });
-        return;
+        try {
+          *self = std::thread([this, self, task] {
+            task();
+            const std::lock_guard inner(mutex_);
+            --running_;
+            done_.splice(done_.end(), threads_, self);
+            changed_.notify_all();
+          });
+          ++running_;
+          return;
+        } catch (const std::system_error&) {  // the system gives no further thread: as beyond the limit
+          threads_.erase(self);
+        }
       }
     }
     refuse_connection = true;
@@ -240,6 +269,13 @@ class ConnectionThreads : public httplib::TaskQueue {
   std::list<std::thread> threads_, done_;
   size_t running_ = 0;
 };
+
+}  // namespace
+
+namespace {
+
+/// Parts of answers are for files: nobody asks for some bytes of a completion, or for one byte a thousand times.
+const std::function<void(httplib::Request&)> kWholeAnswers = [](httplib::Request& request) { request.ranges.clear(); };
 
 }  // namespace
 
@@ -272,20 +308,22 @@ Result<int> HttpServer::Bind(const std::string& host, int port) {
 bool HttpServer::ClientGone() { return current_connection != nullptr && current_connection->Gone(); }
 
 bool HttpServer::process_and_close_socket(socket_t sock) {
-  Connection connection(sock, limits_);
+  Connection connection(sock, limits_, svr_sock_);
   if (refuse_connection) {
-    connection.Answer("503 Service Unavailable", "too many connections");
+    // By the thread that accepts connections: nobody waits for this client.
+    connection.Answer("503 Service Unavailable", "server_error", "too many connections");
+    connection.Close(0);
   } else {
     ++n_connections_;
     current_connection = &connection;
-    while (connection.WaitForRequest(svr_sock_)) {
+    while (connection.WaitForRequest()) {
       bool closed = false;
-      if (!process_request(connection, false, closed, nullptr) || closed) break;
+      if (!process_request(connection, false, closed, kWholeAnswers) || closed || !connection.CanGoOn()) break;
     }
     current_connection = nullptr;
     --n_connections_;
+    connection.Close(64);
   }
-  connection.Close();
   return true;
 }
 

@@ -49,6 +49,11 @@ Result<std::vector<std::shared_ptr<Job>>> Scheduler::SubmitAll(std::vector<JobRe
     const int64_t n_tokens = static_cast<int64_t>(request.prompt.size()) + request.generate.max_tokens;
     DUO_RETURN_IF_ERROR(pool_.CheckEverFits(request.session, n_tokens));
   }
+  if (requests.size() > static_cast<size_t>(options_.most_waiting)) {
+    return Status(StatusCode::kInvalidArgument, "prompt: " + std::to_string(requests.size()) +
+                                                    " at once, this server's queue holds " +
+                                                    std::to_string(options_.most_waiting));
+  }
   DropCancelledJobs();
   if (queue_.size() + requests.size() > static_cast<size_t>(options_.most_waiting)) {
     return Status(StatusCode::kCancelled, "the queue is full: " + std::to_string(queue_.size()) + " requests wait");
@@ -71,11 +76,6 @@ void Scheduler::Stop(double seconds) {
   quit_ = true;  // the worker cancels what is left
   wake_.notify_all();
   idle_.wait(lock, nothing_left);
-}
-
-bool Scheduler::stopping() const {
-  const std::lock_guard lock(mutex_);
-  return stopping_;
 }
 
 int64_t Scheduler::n_waiting() const {
@@ -263,7 +263,12 @@ void Scheduler::DecodeGroup(const std::vector<Running*>& group) {
     sessions.push_back(running->sequence->session.get());
     ids.push_back(running->next);
   }
+  const int64_t before = sessions[0]->len();
   const Status status = Session::DecodeTogether(sessions, ids);
+  if (!status.ok() && sessions[0]->len() != before) {  // grown, but without logits: the step cannot be taken again
+    for (Running* running : group) Fail(running, status);
+    return;
+  }
   if (status.ok()) {
     for (Running* running : group) TakeToken(running);
     return;

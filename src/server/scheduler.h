@@ -2,6 +2,7 @@
 // pass over the weights.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -68,7 +69,7 @@ class Scheduler {
   /// Takes no further requests. What runs and waits goes on for at most `seconds`, then is cancelled; returns when
   /// nothing runs any more.
   void Stop(double seconds);
-  bool stopping() const;
+  bool stopping() const { return stopping_; }
 
   SchedulerStatus Snapshot() const;
   int64_t n_waiting() const;
@@ -121,7 +122,7 @@ class Scheduler {
   SequencePool pool_;
   std::deque<std::shared_ptr<Job>> queue_;
   std::vector<SequenceStatus> running_status_;
-  bool stopping_ = false;
+  std::atomic<bool> stopping_ = false;
   bool quit_ = false;
 
   std::vector<std::unique_ptr<Running>> running_;  // of the worker alone, in the order of arrival

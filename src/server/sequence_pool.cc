@@ -24,13 +24,19 @@ uint64_t HostBytes(const ModelConfig& config, int64_t n_tokens) {
 SequencePool::SequencePool(const Model& model, Workspace* workspace, const PoolLimits& limits)
     : model_(model), workspace_(workspace), limits_(limits) {}
 
-// What the workspace would have to grow by for windows larger than the server's own is counted with the sequence.
-uint64_t SequencePool::BytesOf(const SessionOptions& options, int64_t n_tokens) const {
+MemoryPlan SequencePool::PlanOf(const SessionOptions& options) const {
   const auto plan = PlanMemory(model_.config(), 0, options, *model_.backend());
   DUO_CHECK(plan.ok(), "resolved options have a plan");
-  const uint64_t growth =
-      plan->activation_bytes > limits_.workspace_bytes ? plan->activation_bytes - limits_.workspace_bytes : 0;
-  return plan->KvBytes(n_tokens) + HostBytes(model_.config(), n_tokens) + growth;
+  return *plan;
+}
+
+uint64_t SequencePool::Growth(const SessionOptions& options) const {
+  const uint64_t wanted = PlanOf(options).activation_bytes;
+  return wanted > limits_.workspace_bytes ? wanted - limits_.workspace_bytes : 0;
+}
+
+uint64_t SequencePool::BytesOf(const SessionOptions& options, int64_t n_tokens) const {
+  return PlanOf(options).KvBytes(n_tokens) + HostBytes(model_.config(), n_tokens) + Growth(options);
 }
 
 Status SequencePool::CheckEverFits(const SessionOptions& options, int64_t n_tokens) const {
@@ -94,8 +100,8 @@ SequencePool::Claim SequencePool::BestPrefix(const Wanted& wanted) {
   // At least one token is left to run, for its logits.
   const auto most = wanted.prompt.first(wanted.prompt.size() - 1);
   for (PooledSequence& s : sequences_) {
-    if (s.session == nullptr || !SameCache(s.options, *wanted.options)) continue;
-    if (s.busy && s.last_use == 0) continue;  // being saved or restored
+    if (s.busy && s.last_use == 0) continue;  // being saved or restored, by another thread
+    if (!SameCache(s.options, *wanted.options)) continue;
     const int64_t held = s.session->HeldAt(s.session->CommonPrefix(most));
     const bool better = held > best.n_held || (held == best.n_held && held > 0 && best.sequence->busy && !s.busy);
     if (better) best = {&s, held};
@@ -103,7 +109,16 @@ SequencePool::Claim SequencePool::BestPrefix(const Wanted& wanted) {
   return best;
 }
 
+// The workspace does not shrink: what it grows by for this sequence leaves the budget for good.
+void SequencePool::KeepGrowth(const SessionOptions& options) {
+  const uint64_t growth = Growth(options);
+  limits_.workspace_bytes += growth;
+  limits_.budget_bytes -= std::min(growth, limits_.budget_bytes);
+}
+
 PooledSequence* SequencePool::Add(const Wanted& wanted, std::unique_ptr<Session> session, uint64_t bytes) {
+  bytes -= std::min(bytes, Growth(*wanted.options));
+  KeepGrowth(*wanted.options);
   sequences_.push_back({.session = std::move(session),
                         .spec = *wanted.spec,
                         .options = *wanted.options,
@@ -121,8 +136,11 @@ Result<SequencePool::Claim> SequencePool::TakeOver(PooledSequence* sequence, con
   if (!MakeRoom(more, 0, sequence)) return Status(StatusCode::kCancelled, "no room now");
   DUO_ASSIGN_OR_RETURN(const int64_t held, sequence->session->RewindToHeld(pos));
   sequence->busy = true;
+  sequence->name = wanted.name;
+  sequence->spec = *wanted.spec;
   sequence->bytes = bytes;
   sequence->last_use = ++clock_;
+  KeepGrowth(*wanted.options);
   return Claim{sequence, held};
 }
 
@@ -149,7 +167,7 @@ Result<SequencePool::Claim> SequencePool::Acquire(const Wanted& wanted) {
     if (named->busy) return Status(StatusCode::kCancelled, "the session is in use");
     if (!SameCache(named->options, *wanted.options)) {
       return Status(StatusCode::kInvalidArgument,
-                    "cache: the session \"" + wanted.name +
+                    "duo.cache: the session \"" + wanted.name +
                         "\" has another pattern, sparsity, sink or recent; ask as it was begun, or delete it");
     }
     return TakeOver(named, wanted, wanted.fresh ? 0 : named->session->CommonPrefix(most));
@@ -160,14 +178,11 @@ Result<SequencePool::Claim> SequencePool::Acquire(const Wanted& wanted) {
     const int64_t pos = s->session->CommonPrefix(most);
     const bool mostly_shared = 2 * best.n_held >= s->session->len();
     const bool free = !s->busy && s->name.empty();
-    if (free && mostly_shared) {
-      Result<Claim> taken = TakeOver(s, wanted, pos);
-      if (taken.ok()) s->name = wanted.name, s->spec = *wanted.spec;
-      return taken;
-    }
+    if (free && mostly_shared) return TakeOver(s, wanted, pos);
     if (best.n_held >= kLeastCopied) {
       Result<Claim> copy = Copy(*s, wanted, pos);
       if (copy.ok()) return copy;
+      if (free) return TakeOver(s, wanted, pos);  // no room for both: better lose its end than read the beginning again
     }
   }
   return Make(wanted);

@@ -78,6 +78,11 @@ class SequencePool {
   uint64_t n_evicted() const { return n_evicted_; }
 
  private:
+  MemoryPlan PlanOf(const SessionOptions& options) const;
+  /// What the workspace lacks for windows larger than it has served yet.
+  uint64_t Growth(const SessionOptions& options) const;
+  void KeepGrowth(const SessionOptions& options);
+  /// Of a sequence, with that growth.
   uint64_t BytesOf(const SessionOptions& options, int64_t n_tokens) const;
   PooledSequence* Named(const std::string& name);
   /// The sequence that has most of the prompt, and how much a session that goes on from it would hold.

@@ -1,5 +1,6 @@
 #include "server/server.h"
 
+#include <arpa/inet.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -87,8 +88,11 @@ std::string HostOnly(const std::string& host) {
   return host.substr(0, host.find(':'));
 }
 
+/// Numbers and the one name that resolvers keep for this: others may be made to point anywhere.
 bool IsLoopback(const std::string& host) {
-  return host == "localhost" || host == "::1" || host == "[::1]" || host.rfind("127.", 0) == 0;
+  in_addr address;
+  const bool v4 = inet_pton(AF_INET, host.c_str(), &address) == 1;
+  return host == "localhost" || host == "::1" || host == "[::1]" || (v4 && ntohl(address.s_addr) >> 24 == 127);
 }
 
 }  // namespace
@@ -239,6 +243,8 @@ Status Server::Impl::Run(const std::function<bool()>& stop) {
   scheduler_.Stop(options_.drain_seconds);
   Status status;
   if (options_.autosave && sessions_->has_folder()) status = sessions_->SaveAll();
+  // Stopped before it listens it would not hear of it.
+  while (!http_.is_running() && !failed) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   http_.stop();
   listener.join();
   if (failed && status.ok()) status = Status(StatusCode::kIo, "the port takes no more connections");
@@ -249,7 +255,10 @@ Status Server::Impl::Run(const std::function<bool()>& stop) {
 
 void Server::Impl::Route(const char* method, const std::string& pattern, const std::string& name, Handler handler) {
   const auto handle = [this, name, handler](const Request& request, Response& response) {
-    const std::optional<ApiError> error = (this->*handler)(request, &response);
+    // Of a chunked body the library knows the size only now.
+    const bool too_large = request.body.size() > options_.http.most_body_bytes;
+    const std::optional<ApiError> error =
+        too_large ? PlainError(413, "the body is too large") : (this->*handler)(request, &response);
     if (error) SetError(*error, &response);
     metrics_.CountResponse(name, response.status == -1 ? 200 : response.status);
   };
@@ -277,10 +286,12 @@ void Server::Impl::AddRoutes() {
     const auto error = Check(request);
     if (!error) return HttpServer::HandlerResponse::Unhandled;
     SetError(*error, &response);
+    metrics_.CountResponse("refused", response.status);
     return HttpServer::HandlerResponse::Handled;
   });
-  http_.set_error_handler([](const Request& request, Response& response) {
+  http_.set_error_handler([this](const Request& request, Response& response) {
     if (!response.body.empty()) return;
+    metrics_.CountResponse("none", response.status);
     const std::string what = response.status == 404   ? "there is nothing at " + request.method + " " + request.path
                              : response.status == 413 ? "the body is too large"
                                                       : "the request could not be understood";
@@ -329,6 +340,15 @@ std::optional<ApiError> Server::Impl::Check(const Request& request) const {
   const std::string host = HostOnly(request.get_header_value("Host"));
   if (IsLoopback(options_.host) && !host.empty() && !IsLoopback(host) && host != options_.host) {
     return PlainError(403, "this server answers to names of its own machine only, not to \"" + host + "\"");
+  }
+  const std::string origin = request.get_header_value("Origin");
+  const bool own = origin == "http://" + request.get_header_value("Host") || origin == options_.cors_origin;
+  if (!origin.empty() && !own && options_.cors_origin != "*") {
+    return PlainError(403, "pages of \"" + origin + "\" may not use this server; --cors names who may");
+  }
+  const std::string encoding = request.get_header_value("Content-Encoding");
+  if (!encoding.empty() && encoding != "identity") {
+    return PlainError(415, "Content-Encoding: bodies are taken as they are, not packed");
   }
   const bool has_body = request.method == "POST" && request.path.find("/v1/sessions/") != 0;
   if (has_body && request.get_header_value("Content-Type").rfind(kJson, 0) != 0) {

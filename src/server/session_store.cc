@@ -61,25 +61,21 @@ Status CheckDiskSpace(const std::string& folder, uint64_t bytes) {
 class SessionStore::Turn {
  public:
   Turn(SessionStore* store, std::string name) : store_(store), name_(std::move(name)) {
-    const std::lock_guard lock(store_->mutex_);
-    mine_ = store_->in_work_.insert(name_).second;
+    std::unique_lock lock(store_->mutex_);
+    store_->changed_.wait(lock, [this] { return store_->in_work_.count(name_) == 0; });
+    store_->in_work_.insert(name_);
   }
   ~Turn() {
-    if (!mine_) return;
     const std::lock_guard lock(store_->mutex_);
     store_->in_work_.erase(name_);
+    store_->changed_.notify_all();
   }
   Turn(const Turn&) = delete;
   Turn& operator=(const Turn&) = delete;
-  std::optional<ApiError> refused() const {
-    if (mine_) return std::nullopt;
-    return Conflict("the session \"" + name_ + "\" is being saved or restored");
-  }
 
  private:
   SessionStore* store_;
   std::string name_;
-  bool mine_ = false;
 };
 
 SessionStore::SessionStore(std::string folder, std::optional<DirectoryLock> lock, const Model* model,
@@ -160,7 +156,6 @@ Result<std::vector<SessionEntry>> SessionStore::List() const {
 std::optional<ApiError> SessionStore::Save(const std::string& name, SessionEntry* saved) {
   if (folder_.empty()) return NoFolder();
   const Turn turn(this, name);
-  if (auto error = turn.refused()) return error;
   const auto sequence = scheduler_->CheckOut(name);
   if (!sequence.ok()) {
     if (sequence.status().code() == StatusCode::kNotFound) return NoSession(name, "in memory");
@@ -181,7 +176,17 @@ std::optional<ApiError> SessionStore::Save(const std::string& name, SessionEntry
   return std::nullopt;
 }
 
-Status SessionStore::RestoreFile(const std::string& name) {
+std::optional<ApiError> SessionStore::RestoreFile(const std::string& name) {
+  const Status status = LoadFile(name);
+  // What is wrong with a file is a conflict with this server, not with the request.
+  if (status.code() == StatusCode::kInvalidArgument || status.code() == StatusCode::kCancelled) {
+    return Conflict(status.message());
+  }
+  if (!status.ok()) return FromStatus(status);
+  return std::nullopt;
+}
+
+Status SessionStore::LoadFile(const std::string& name) {
   const std::string path = PathOf(name);
   DUO_ASSIGN_OR_RETURN(const SessionFileInfo info, ReadSessionFileInfo(path));
   DUO_ASSIGN_OR_RETURN(const Json note, ParseJson(info.note, path + ": note"));
@@ -203,17 +208,11 @@ Status SessionStore::RestoreFile(const std::string& name) {
 std::optional<ApiError> SessionStore::Restore(const std::string& name, SessionEntry* restored) {
   if (folder_.empty()) return NoFolder();
   const Turn turn(this, name);
-  if (auto error = turn.refused()) return error;
   if (!FileExists(PathOf(name))) return NoSession(name, "on disk");
   if (scheduler_->HasNamed(name)) {
     return Conflict("the session \"" + name + "\" is in memory; delete it or ask it, there is nothing to restore");
   }
-  const Status status = RestoreFile(name);
-  // What is wrong with a file is a conflict with this server, not with the request.
-  if (status.code() == StatusCode::kInvalidArgument || status.code() == StatusCode::kCancelled) {
-    return Conflict(status.message());
-  }
-  if (!status.ok()) return FromStatus(status);
+  if (auto error = RestoreFile(name)) return error;
   for (const NamedSequence& s : scheduler_->Named()) {
     if (s.name == name) {
       *restored = {.name = name,
@@ -228,15 +227,16 @@ std::optional<ApiError> SessionStore::Restore(const std::string& name, SessionEn
   return std::nullopt;
 }
 
+// Of several requests for one session the first restores it, the others find it in memory.
 std::optional<ApiError> SessionStore::Need(const std::string& name) {
-  if (folder_.empty() || name.empty() || scheduler_->HasNamed(name) || !FileExists(PathOf(name))) return std::nullopt;
-  SessionEntry ignored;
-  return Restore(name, &ignored);
+  if (folder_.empty() || name.empty() || scheduler_->HasNamed(name)) return std::nullopt;
+  const Turn turn(this, name);
+  if (scheduler_->HasNamed(name) || !FileExists(PathOf(name))) return std::nullopt;
+  return RestoreFile(name);
 }
 
 std::optional<ApiError> SessionStore::Delete(const std::string& name) {
   const Turn turn(this, name);
-  if (auto error = turn.refused()) return error;
   const auto sequence = scheduler_->CheckOut(name);
   if (!sequence.ok() && sequence.status().code() == StatusCode::kCancelled)
     return Conflict(sequence.status().message());

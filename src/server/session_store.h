@@ -1,7 +1,9 @@
 // Sessions by name: in memory with the scheduler, on disk in one folder.
 #pragma once
 
+#include <condition_variable>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -51,7 +53,8 @@ class SessionStore {
                Workspace* workspace, Scheduler* scheduler);
   std::string PathOf(const std::string& name) const;
   Result<std::vector<std::string>> NamesOnDisk() const;
-  Status RestoreFile(const std::string& name);
+  std::optional<ApiError> RestoreFile(const std::string& name);
+  Status LoadFile(const std::string& name);
 
   /// One thread at a time for a name.
   class Turn;
@@ -63,6 +66,7 @@ class SessionStore {
   Workspace* workspace_;
   Scheduler* scheduler_;
   std::mutex mutex_;
+  std::condition_variable changed_;
   std::set<std::string> in_work_;
 };
 
