@@ -5,7 +5,7 @@ import json
 import socket
 
 from cli_harness import HANG_SECONDS, main
-from serve_harness import (ENDLESS, JSON_HEADER, PROSE, ServeTest, in_threads, read_to_end,
+from serve_harness import (ENDLESS, JSON_HEADER, PROSE, ServeTest, in_threads, is_sanitized, read_to_end,
                            wait_until)  # fmt: skip
 
 TEXT = "/v1/completions"
@@ -161,18 +161,27 @@ class SlowClientTest(ServeTest):
             self.assertNotIn(b"HTTP/1.1 200", read_to_end(sock))
         self.assertEqual(server.get("/health"), {"status": "ok"})
 
+    def read_health(self, sock):
+        """One whole answer; it may come in pieces."""
+        data = b""
+        while b'{"status":"ok"}' not in data:
+            piece = sock.recv(1 << 16)
+            self.assertTrue(piece, data)
+            data += piece
+        self.assertIn(b" 200 OK", data)
+
     def test_too_many_connections(self):
         server = self.serve("--connections", 2)
         request = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
         kept = [self.open(server, request) for _ in range(2)]
         for sock in kept:
-            self.assertIn(b"200 OK", sock.recv(1 << 16))
+            self.read_health(sock)
         data = server.raw(request)
         self.assertTrue(data.startswith(b"HTTP/1.1 503 "), data)
         error = json.loads(data.partition(b"\r\n\r\n")[2])["error"]
         self.assertEqual((error["type"], error["message"]), ("server_error", "too many connections"))
         kept[0].sendall(request)
-        self.assertIn(b"200 OK", kept[0].recv(1 << 16))
+        self.read_health(kept[0])
         kept[1].close()
         wait_until(lambda: b" 200 OK" in server.raw(request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")),
                    "a place for another connection")  # fmt: skip
@@ -334,7 +343,8 @@ class MemoryTest(ServeTest):
         self.assertEqual(len(kept), 3)
         self.assertIn("named", [s["name"] for s in kept], "sequences without a name go first")
         self.assertEqual(server.metric("duo_evicted_sequences_total"), 1 + 8 - 3)
-        self.assertLess(server.metric("duo_resident_bytes"), memory["budget_bytes"] + (48 << 20))
+        if not is_sanitized():
+            self.assertLess(server.metric("duo_resident_bytes"), memory["budget_bytes"] + (48 << 20))
 
     def test_many_at_once_stay_within_the_budget(self):
         server = self.serve(*self.flags, "--snapshot-every", 64)

@@ -1,4 +1,6 @@
 // duo serve: the model behind HTTP, for many clients.
+#include <malloc.h>
+
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
@@ -63,7 +65,18 @@ void LogLine(const std::string& line) {
   WriteErr(fmt::format("{:%Y-%m-%d %H:%M:%S} {}\n", fmt::localtime(std::time(nullptr)), line));
 }
 
+/// Memory of finished requests goes back to the system: few heaps for the many threads, and large blocks (bodies,
+/// answers) mapped for themselves, which the C library by default stops doing once one was freed.
+void KeepHeapSmall() {
+  constexpr int kArenas = 2;
+  constexpr int kMappedBytes = 256 << 10;
+  mallopt(M_ARENA_MAX, kArenas);
+  mallopt(M_MMAP_THRESHOLD, kMappedBytes);
+  mallopt(M_TRIM_THRESHOLD, kMappedBytes);
+}
+
 Status Run(const ServeCommand& command) {
+  KeepHeapSmall();
   if (command.common.json) return Status(StatusCode::kInvalidArgument, "--json: a server has no result to print");
   ServerOptions options = command.server;
   options.seed = command.common.seed;
