@@ -75,7 +75,7 @@ class RemoteConversation : public Conversation {
     messages_.push_back({ChatMessage::Role::kUser, question});
     Turn turn;
     std::string text;
-    const Status status = Answer(&text, &turn);
+    Status status = Answer(&text, &turn);
     if (!status.ok()) {
       messages_.pop_back();
       return status;
@@ -110,6 +110,7 @@ class RemoteConversation : public Conversation {
   std::string Describe() const override { return fmt::format("{} at {}", model_, remote_.url); }
 
  private:
+  // NOLINTNEXTLINE(bugprone-exception-escape): moving a Json throws nothing, its assertions only look like it
   struct Turn {
     std::string finish;
     int64_t reused = 0;

@@ -297,7 +297,7 @@ void Server::Impl::AddRoutes() {
                                                       : "the request could not be understood";
     SetError(PlainError(response.status, what), &response);
   });
-  http_.set_exception_handler([](const Request&, Response& response, std::exception_ptr) {
+  http_.set_exception_handler([](const Request&, Response& response, const std::exception_ptr&) {
     SetError(PlainError(500, "something went wrong in the server"), &response);
   });
   http_.set_logger([this](const Request& request, const Response& response) { LogRequest(request, response); });

@@ -115,7 +115,7 @@ Result<std::vector<std::string>> SessionStore::NamesOnDisk() const {
   std::filesystem::directory_iterator entries(folder_, error);
   if (error) return Status(StatusCode::kIo, folder_ + ": cannot be listed: " + error.message());
   for (const auto& entry : entries) {
-    const std::filesystem::path path = entry.path();
+    const std::filesystem::path& path = entry.path();
     if (path.extension() == kSuffix && IsSessionName(path.stem().string())) names.push_back(path.stem().string());
   }
   std::sort(names.begin(), names.end());
