@@ -12,6 +12,18 @@ TEXT = "/v1/completions"
 KEY = "sesame-and-more"
 
 
+def unread_bytes(port):
+    """Of what this port of this machine has sent over TCP: bytes that are on their way or lie unread."""
+    total = 0
+    with open("/proc/net/tcp") as lines:
+        for line in list(lines)[1:]:
+            _, local, remote, _, queues = line.split()[:5]
+            sent, received = (int(queue, 16) for queue in queues.split(":"))
+            total += sent if int(local.split(":")[1], 16) == port else 0
+            total += received if int(remote.split(":")[1], 16) == port else 0
+    return total
+
+
 class KeyTest(ServeTest):
     def setUp(self):
         super().setUp()
@@ -124,6 +136,28 @@ class SizeTest(ServeTest):
         chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
         data = server.raw(head + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked)
         self.assertTrue(data.startswith(b"HTTP/1.1 200 "), data)
+
+    def test_too_many_large_bodies_at_once(self):
+        server = self.serve("--max-body", "8MiB")
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        body = b'{"prompt":"a","max_tokens":1}' + b" " * ((8 << 20) - 29)
+        begun = []
+        for _ in range(2):  # as much as there is room for
+            sock = socket.create_connection(("127.0.0.1", server.port), timeout=HANG_SECONDS)
+            self.addCleanup(sock.close)
+            sock.sendall(head + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body[:-1])
+            begun.append(sock)
+            wait_until(lambda port=sock.getsockname()[1]: unread_bytes(port) == 0, "the server has read the body")
+        data = server.raw(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        self.assertTrue(data.startswith(b"HTTP/1.1 503 "), data[:400])
+        self.assertIn(b"\r\nRetry-After: ", data)
+        self.assertEqual(json.loads(data.partition(b"\r\n\r\n")[2])["error"]["type"], "server_error")
+        self.assertEqual(server.complete("The cow", 2)[2]["usage"]["completion_tokens"], 2)  # small ones go on
+        for sock in begun:
+            sock.sendall(body[-1:])
+            self.assertTrue(read_to_end(sock).startswith(b"HTTP/1.1 200 "))
+        whole = head + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        wait_until(lambda: server.raw(whole).startswith(b"HTTP/1.1 200 "), "room for a large body")
 
     def test_prompt_too_long(self):
         server = self.serve("--max-context", 2048)

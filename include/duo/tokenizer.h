@@ -92,6 +92,8 @@ class ChatTemplate {
   explicit ChatTemplate(Style style) : style_(style) {}
 
   Style style() const { return style_; }
+  /// "Llama 2", "Llama 3", "Mistral", "ChatML".
+  const char* style_name() const;
   /// The tokens of the whole conversation, ready for the assistant's turn. Text of messages is never read as special
   /// tokens. kInvalidArgument when roles do not alternate user/assistant (a system message may come first).
   Result<std::vector<int32_t>> Render(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages) const;

@@ -14,6 +14,7 @@
 #include "cli/flags.h"
 #include "cli/task_eval.h"
 #include "cli/terminal.h"
+#include "engine/chat_turn.h"
 #include "eval/longbench.h"
 
 namespace duo::cli {
@@ -87,12 +88,7 @@ Status Run(const LongBenchCommand& command) {
                                  .prompt = [ids = std::move(ids)] { return ids; },
                                  .score = [&](const std::string& text) { return LongBenchScore(sample, text); }}};
     prompt.prompt.generate.max_tokens = LongBenchAnswerTokens(sample.task);
-    if (chat && LongBenchUsesChat(sample.task)) {
-      for (const std::string& token : chat->stop_tokens()) {
-        const int32_t id = run.tokenizer.TokenId(token);
-        if (id >= 0) prompt.prompt.generate.stop_ids.push_back(id);
-      }
-    }
+    if (chat && LongBenchUsesChat(sample.task)) AddTurnEnds(run.tokenizer, *chat, &prompt.prompt.generate);
     prompts.push_back(std::move(prompt));
   }
   Json extra = {{"chat", chat.has_value()}, {"max_length", max_tokens}};

@@ -5,18 +5,15 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/common_prefix.h"
 #include "base/file.h"
 #include "base/memory_info.h"
 #include "cli/json_output.h"
 #include "cli/signals.h"
+#include "engine/chat_turn.h"
 
 namespace duo::cli {
 namespace {
-
-size_t CommonPrefix(const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
-  const auto n = static_cast<std::ptrdiff_t>(std::min(a.size(), b.size()));
-  return static_cast<size_t>(std::mismatch(a.begin(), a.begin() + n, b.begin()).first - a.begin());
-}
 
 const char* RoleName(ChatMessage::Role role) {
   switch (role) {
@@ -25,37 +22,6 @@ const char* RoleName(ChatMessage::Role role) {
     case ChatMessage::Role::kAssistant: return "assistant";
   }
   return "";
-}
-
-const char* StyleName(ChatTemplate::Style style) {
-  switch (style) {
-    case ChatTemplate::Style::kLlama2: return "Llama 2";
-    case ChatTemplate::Style::kLlama3: return "Llama 3";
-    case ChatTemplate::Style::kMistral: return "Mistral";
-    case ChatTemplate::Style::kChatMl: return "ChatML";
-  }
-  return "";
-}
-
-/// Tokens that two conversations with this system prompt share when the user's first message differs.
-Result<int64_t> SharedTokens(const Tokenizer& tokenizer, const ChatTemplate& style, const ChatMessage& system) {
-  const ChatMessage a = {ChatMessage::Role::kUser, "a"};
-  const ChatMessage b = {ChatMessage::Role::kUser, "1"};
-  DUO_ASSIGN_OR_RETURN(const std::vector<int32_t> ids_a, style.Render(tokenizer, {system, a}));
-  DUO_ASSIGN_OR_RETURN(const std::vector<int32_t> ids_b, style.Render(tokenizer, {system, b}));
-  return static_cast<int64_t>(CommonPrefix(ids_a, ids_b));
-}
-
-/// Ends of the assistant's turn: as ids where the vocabulary has them, so that they never show, else as text.
-void AddTurnEnds(const Tokenizer& tokenizer, const ChatTemplate& style, GenerateOptions* options) {
-  for (const std::string& end : style.stop_tokens()) {
-    const int32_t id = tokenizer.TokenId(end);
-    if (id >= 0) {
-      options->stop_ids.push_back(id);
-    } else {
-      options->stop.push_back(end);
-    }
-  }
 }
 
 }  // namespace
@@ -80,7 +46,7 @@ Result<std::unique_ptr<Conversation>> LocalConversation::Open(const CommonOption
   if (!options.system.empty()) {
     conversation->messages_.push_back({ChatMessage::Role::kSystem, options.system});
     DUO_ASSIGN_OR_RETURN(conversation->system_tokens_,
-                         SharedTokens(conversation->tokenizer_, *style, conversation->messages_[0]));
+                         SystemPromptTokens(conversation->tokenizer_, *style, conversation->messages_[0]));
     if (!common.pinned_prefix) conversation->loaded_.session.pinned_prefix = conversation->system_tokens_;
   }
   AddTurnEnds(conversation->tokenizer_, *style, &conversation->options_.generate);
@@ -113,7 +79,7 @@ Result<LocalConversation::Turn> LocalConversation::Answer() {
   if (ids.empty()) return Status(StatusCode::kInvalidArgument, "the conversation has no tokens");
   ProgressBar bar(options_.progress);
   Turn turn;
-  turn.reused = static_cast<int64_t>(std::min(CommonPrefix(ids, session_->tokens()), ids.size() - 1));
+  turn.reused = std::min(CommonPrefix(ids, session_->tokens()), static_cast<int64_t>(ids.size()) - 1);
   turn.prefilled = static_cast<int64_t>(ids.size()) - turn.reused;
   DUO_RETURN_IF_ERROR(session_->Rewind(turn.reused, bar.Callback()));
 
@@ -186,7 +152,7 @@ Json LocalConversation::ToJson() const {
 std::string LocalConversation::Describe() const {
   const SessionOptions& options = session_->options();
   return fmt::format("{}, {} template, {} of {} KV heads streaming, context {} tokens", loaded_.model.config().name,
-                     StyleName(style_.style()),
+                     style_.style_name(),
                      static_cast<int>(options.heads.retrieval.size()) - options.heads.n_retrieval(),
                      options.heads.retrieval.size(), FormatCount(options.max_context));
 }

@@ -8,6 +8,7 @@
 #include "base/cancelled.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/common_prefix.h"
 #include "base/memory_info.h"
 #include "base/rng.h"
 #include "engine/session_impl.h"
@@ -225,13 +226,10 @@ void Session::DropLogits() {
 }
 
 int64_t Session::CommonPrefix(std::span<const int32_t> ids) const {
-  const std::vector<int32_t>& own = impl_->tokens;
-  auto n = static_cast<std::ptrdiff_t>(std::min(own.size(), ids.size()));
-  if (impl_->options.prefill_recent != impl_->options.recent) {
-    const auto generated = std::find(impl_->kinds.begin(), impl_->kinds.end(), TokenKind::kGenerated);
-    n = std::min(n, generated - impl_->kinds.begin());
-  }
-  return std::mismatch(own.begin(), own.begin() + n, ids.begin()).first - own.begin();
+  const int64_t n = duo::CommonPrefix(impl_->tokens, ids);
+  if (impl_->options.prefill_recent == impl_->options.recent) return n;
+  const auto generated = std::find(impl_->kinds.begin(), impl_->kinds.end(), TokenKind::kGenerated);
+  return std::min(n, static_cast<int64_t>(generated - impl_->kinds.begin()));
 }
 
 Result<Session> Session::Clone() const { return ClonePrefix(len()); }

@@ -3,7 +3,6 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <cstring>
 #include <memory>
 #include <utility>
@@ -18,6 +17,7 @@
 #include "duo/session.h"
 #include "engine/session_impl.h"
 #include "engine/session_layout.h"
+#include "model/fingerprint.h"
 
 namespace duo {
 namespace {
@@ -54,44 +54,6 @@ class Hash {
   };
   std::unique_ptr<XXH3_state_t, Free> state_;
 };
-
-std::string HexText(uint64_t value) {
-  char text[17];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(value));
-  return text;
-}
-
-/// Tells models apart: shapes, and of every layer the norms and the first weights of each matrix, as they are kept.
-std::string ModelHash(const Model::Weights& weights) {
-  const ModelConfig& c = weights.config;
-  Hash hash;
-  const int64_t shape[] = {c.n_layers,    c.n_heads,           c.n_kv_heads, c.head_dim,
-                           c.hidden_size, c.intermediate_size, c.vocab_size, static_cast<int64_t>(c.weights)};
-  hash.Add(shape, sizeof shape);
-  const double numbers[] = {static_cast<double>(c.rms_norm_eps), c.rope_amplitude};
-  hash.Add(numbers, sizeof numbers);
-  hash.Add(c.inv_freq.data(), c.inv_freq.size() * sizeof(double));
-  const auto add_matrix = [&](const MatrixView& m) { hash.Add(m.data, std::min<size_t>(m.bytes(), 4096)); };
-  const auto add_norm = [&](const float* norm, int64_t n) {
-    if (norm != nullptr) hash.Add(norm, static_cast<size_t>(n) * sizeof(float));
-  };
-  add_matrix(weights.embedding);
-  add_matrix(weights.lm_head);
-  add_norm(weights.final_norm, c.hidden_size);
-  for (const LayerWeights& layer : weights.layers) {
-    add_norm(layer.attention_norm, c.hidden_size);
-    add_norm(layer.mlp_norm, c.hidden_size);
-    add_norm(layer.q_norm, c.head_dim);
-    add_norm(layer.k_norm, c.head_dim);
-    add_norm(layer.q_bias, layer.q.n_out);
-    add_norm(layer.k_bias, layer.k.n_out);
-    add_norm(layer.v_bias, layer.v.n_out);
-    for (const MatrixView* m : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
-      add_matrix(*m);
-    }
-  }
-  return HexText(hash.value());
-}
 
 uint64_t DataBytes(const SessionFileHeader& header) {
   const auto len = static_cast<uint64_t>(header.extent.len);
@@ -243,7 +205,7 @@ Status Session::Save(const std::string& path, const std::string& note) const {
   }
   SessionFileHeader header;
   header.model_name = impl_->weights.config.name;
-  header.model_hash = ModelHash(impl_->weights);
+  header.model_hash = ModelFingerprint(impl_->weights);
   header.layout = impl_->cache.layout();
   header.extent = impl_->cache.extent();
   header.note = note;
@@ -280,7 +242,7 @@ namespace {
 /// Why a file cannot be a session with these options; empty when it can.
 std::string Difference(const SessionFileHeader& file, const Model::Weights& weights, const KvLayout& layout) {
   const KvLayout& saved = file.layout;
-  if (file.model_hash != ModelHash(weights)) {
+  if (file.model_hash != ModelFingerprint(weights)) {
     return "it is of another model or other weights (\"" + file.model_name + "\"), this is \"" + weights.config.name +
            "\"";
   }

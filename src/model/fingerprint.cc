@@ -6,25 +6,49 @@
 #include "model/weights.h"
 
 namespace duo {
+namespace {
 
-std::string ModelFingerprint(const Model& model) {
-  constexpr size_t kBytes = 4096;
+constexpr size_t kBytesOfMatrix = 4096;
+
+void AddVector(const float* values, int64_t n, Fnv1a* hash) {
+  if (values != nullptr) hash->Add(values, static_cast<size_t>(n) * sizeof(float));
+}
+
+void AddMatrix(const MatrixView& matrix, Fnv1a* hash) {
+  const size_t size = matrix.dtype == DType::kU8
+                          ? matrix.bytes()
+                          : static_cast<size_t>(matrix.n_out * matrix.n_in) * DTypeBytes(matrix.dtype);
+  hash->Add(matrix.data, std::min(size, kBytesOfMatrix));
+  AddVector(matrix.scale, matrix.n_out, hash);
+}
+
+}  // namespace
+
+std::string ModelFingerprint(const Model::Weights& weights) {
+  const ModelConfig& c = weights.config;
   Fnv1a hash;
-  const auto add = [&](const MatrixView& matrix) {
-    const size_t size = matrix.dtype == DType::kU8
-                            ? matrix.bytes()
-                            : static_cast<size_t>(matrix.n_out * matrix.n_in) * DTypeBytes(matrix.dtype);
-    hash.Add(matrix.data, std::min(size, kBytes));
-  };
-  const ModelConfig& c = model.config();
+  const int64_t shape[] = {c.n_layers,    c.n_heads,           c.n_kv_heads, c.head_dim,
+                           c.hidden_size, c.intermediate_size, c.vocab_size, static_cast<int64_t>(c.weights)};
+  hash.Add(shape, sizeof shape);
   const double numbers[] = {double{c.rms_norm_eps}, double{c.rope_amplitude}};
   hash.Add(numbers, sizeof numbers);
   hash.Add(c.inv_freq.data(), c.inv_freq.size() * sizeof c.inv_freq[0]);
-  add(model.weights().embedding);
-  for (const LayerWeights& w : model.weights().layers) {
-    for (const MatrixView* matrix : {&w.q, &w.k, &w.v, &w.o, &w.gate, &w.up, &w.down}) add(*matrix);
+  AddMatrix(weights.embedding, &hash);
+  AddMatrix(weights.lm_head, &hash);
+  AddVector(weights.final_norm, c.hidden_size, &hash);
+  for (const LayerWeights& w : weights.layers) {
+    AddVector(w.attention_norm, c.hidden_size, &hash);
+    AddVector(w.mlp_norm, c.hidden_size, &hash);
+    AddVector(w.q_norm, c.head_dim, &hash);
+    AddVector(w.k_norm, c.head_dim, &hash);
+    AddVector(w.q_bias, w.q.n_out, &hash);
+    AddVector(w.k_bias, w.k.n_out, &hash);
+    AddVector(w.v_bias, w.v.n_out, &hash);
+    for (const MatrixView* matrix : {&w.q, &w.k, &w.v, &w.o, &w.gate, &w.up, &w.down}) AddMatrix(*matrix, &hash);
   }
   return hash.Text();
 }
+
+std::string ModelFingerprint(const Model& model) { return ModelFingerprint(model.weights()); }
 
 }  // namespace duo

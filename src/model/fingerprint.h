@@ -1,4 +1,4 @@
-// Which model something was measured on.
+// Which model something was measured on, or saved from.
 #pragma once
 
 #include <string>
@@ -7,8 +7,10 @@
 
 namespace duo {
 
-/// 16 hexadecimal digits over the beginning of every matrix and the positions' frequencies: two checkpoints of one
-/// shape, a model and its fine-tune too, differ there, and so does a model with another RoPE scaling.
+/// 16 hexadecimal digits over the shapes, norms, biases, the positions' frequencies and the beginning of every matrix
+/// as it is kept: two checkpoints of one shape, a model and its fine-tune too, differ there, and so do a model with
+/// another RoPE scaling and one whose weights are quantised.
+std::string ModelFingerprint(const Model::Weights& weights);
 std::string ModelFingerprint(const Model& model);
 
 }  // namespace duo

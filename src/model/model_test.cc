@@ -1,9 +1,13 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "model/activations.h"
+#include "model/fingerprint.h"
 #include "model/rope.h"
 #include "model/tiny_config_for_test.h"
 #include "model/weights.h"
@@ -88,6 +92,31 @@ TEST(RandomModel, HasTheAskedShapeAndBytes) {
   EXPECT_EQ(model->mapped_bytes(), 0u);
   EXPECT_FALSE(Model::Random(config, config.n_layers + 1, 1, backend->get()).ok());
   EXPECT_FALSE(Model::Random(config, -1, 1, backend->get()).ok());
+}
+
+TEST(Fingerprint, TellsModelsApart) {
+  const auto backend = CreateBackend({.device = Device::kCpu, .n_threads = 1}).value();
+  const auto make = [&](const ModelConfig& config, WeightType type) {
+    return Model::Weights::FromRandom(config, 5, backend.get(), {.weights = type, .progress = {}}).value();
+  };
+  const auto model = make(TinyConfig(), WeightType::kNative);
+  const std::string plain = ModelFingerprint(*model);
+  EXPECT_EQ(plain.size(), 16u);
+  EXPECT_EQ(ModelFingerprint(*make(TinyConfig(), WeightType::kNative)), plain);
+
+  std::set<std::string> seen = {plain};
+  EXPECT_TRUE(seen.insert(ModelFingerprint(*make(TinyConfig(), WeightType::kInt8))).second) << "quantised";
+  EXPECT_TRUE(seen.insert(ModelFingerprint(*make(TinyConfig(), WeightType::kInt4))).second) << "quantised";
+  ModelConfig scaled = TinyConfig();
+  scaled.inv_freq.back() /= 8;
+  EXPECT_TRUE(seen.insert(ModelFingerprint(*make(scaled, WeightType::kNative))).second) << "RoPE";
+  const std::vector<float> other(static_cast<size_t>(model->config.hidden_size), 0.5f);
+  for (const float** vector : {&model->final_norm, &model->layers[1].mlp_norm, &model->layers[2].q_bias}) {
+    const float* const own = std::exchange(*vector, other.data());
+    EXPECT_TRUE(seen.insert(ModelFingerprint(*model)).second) << "norms and biases";
+    *vector = own;
+  }
+  EXPECT_EQ(ModelFingerprint(*model), plain);
 }
 
 }  // namespace

@@ -18,6 +18,15 @@ ApiError BadField(const std::string& param, const std::string& message) {
   return error;
 }
 
+ApiError PlainError(int http_status, const std::string& message) {
+  ApiError error;
+  error.http_status = http_status;
+  if (http_status >= 500) error.type = "server_error";
+  if (http_status == 404) error.type = "not_found_error";
+  error.message = message;
+  return error;
+}
+
 ApiError FromStatus(const Status& status) {
   ApiError error;
   error.message = status.message();

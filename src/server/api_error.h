@@ -25,6 +25,9 @@ Json ToJson(const ApiError& error);
 /// kCancelled: 503, stopping; others: 500.
 ApiError FromStatus(const Status& status);
 
+/// A status and a sentence; the type follows from the status.
+ApiError PlainError(int http_status, const std::string& message);
+
 ApiError BadField(const std::string& param, const std::string& message);
 
 }  // namespace duo

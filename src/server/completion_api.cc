@@ -4,6 +4,7 @@
 #include <random>
 #include <utility>
 
+#include "engine/chat_turn.h"
 #include "server/answer.h"
 
 namespace duo {
@@ -11,12 +12,6 @@ namespace {
 
 // Log probabilities in one answer: each takes about a hundred bytes of JSON.
 constexpr int64_t kMostLogProbEntries = 1 << 20;
-
-/// Tokens that two conversations with these beginnings share when what follows differs.
-size_t SharedTokens(const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
-  const auto n = static_cast<std::ptrdiff_t>(std::min(a.size(), b.size()));
-  return static_cast<size_t>(std::mismatch(a.begin(), a.begin() + n, b.begin()).first - a.begin());
-}
 
 uint64_t FreshSeed() {
   std::random_device device;
@@ -69,13 +64,6 @@ std::optional<ApiError> CompletionApi::Tokenize(const TokenizeRequest& request, 
   return std::nullopt;
 }
 
-int64_t CompletionApi::SystemTokens(const std::vector<ChatMessage>& messages) const {
-  if (messages.front().role != ChatMessage::Role::kSystem) return 0;
-  const auto a = chat_->Render(*tokenizer_, {messages.front(), {ChatMessage::Role::kUser, "a"}});
-  const auto b = chat_->Render(*tokenizer_, {messages.front(), {ChatMessage::Role::kUser, "1"}});
-  return a.ok() && b.ok() ? static_cast<int64_t>(SharedTokens(*a, *b)) : 0;
-}
-
 std::optional<ApiError> CompletionApi::CheckLength(const CompletionRequest& request, JobRequest* job) const {
   const auto n_prompt = static_cast<int64_t>(job->prompt.size());
   const int64_t context = job->session.max_context;
@@ -121,15 +109,12 @@ std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const Compl
   if (kind == CompletionKind::kChat) {
     prompts.emplace_back();
     if (auto error = Render(request.messages, &prompts.back())) return error;
-    if (request.pin_system_prompt) base.spec.pinned_prefix = SystemTokens(request.messages);
-    for (const std::string& end : chat_->stop_tokens()) {
-      const int32_t token = tokenizer_->TokenId(end);
-      if (token >= 0) {
-        base.generate.stop_ids.push_back(token);
-      } else {
-        base.generate.stop.push_back(end);
-      }
+    const ChatMessage& first = request.messages.front();
+    if (request.pin_system_prompt && first.role == ChatMessage::Role::kSystem) {
+      const auto shared = SystemPromptTokens(*tokenizer_, *chat_, first);
+      base.spec.pinned_prefix = shared.ok() ? *shared : 0;
     }
+    AddTurnEnds(*tokenizer_, *chat_, &base.generate);
   }
   for (const Prompt& prompt : request.prompts) {
     const auto* text = std::get_if<std::string>(&prompt);

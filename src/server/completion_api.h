@@ -43,7 +43,6 @@ class CompletionApi {
                                    std::vector<JobRequest>* jobs) const;
   std::optional<ApiError> Render(const std::vector<ChatMessage>& messages, std::vector<int32_t>* tokens) const;
   std::optional<ApiError> CheckLength(const CompletionRequest& request, JobRequest* job) const;
-  int64_t SystemTokens(const std::vector<ChatMessage>& messages) const;
 
   const Model* model_;
   const Tokenizer* tokenizer_;

@@ -28,6 +28,9 @@ namespace {
 
 constexpr const char* kBadRequest = "invalid_request_error";
 constexpr int kLookEveryMs = 100;
+// Of every body; what is larger claims room in steps.
+constexpr size_t kFreeBodyBytes = 64 << 10;
+constexpr size_t kBodyStepBytes = size_t{1} << 20;
 
 /// Set while the accepting thread answers a connection that there is no thread for.
 thread_local bool refuse_connection = false;
@@ -35,8 +38,12 @@ thread_local bool refuse_connection = false;
 /// Bytes of one connection, counted. When a limit is passed it answers by itself and then fails.
 class Connection : public httplib::Stream {
  public:
-  Connection(socket_t sock, const HttpLimits& limits, const std::atomic<socket_t>& server_socket)
-      : sock_(sock), limits_(limits), server_socket_(server_socket) {}
+  Connection(socket_t sock, const HttpLimits& limits, const std::atomic<socket_t>& server_socket,
+             std::atomic<size_t>* body_bytes)
+      : sock_(sock), limits_(limits), server_socket_(server_socket), body_bytes_(body_bytes) {}
+  ~Connection() override { ReleaseBody(); }
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
 
   /// Waits for the first byte of a request; false when none comes in time or the server stops.
   bool WaitForRequest() {
@@ -47,6 +54,7 @@ class Connection : public httplib::Stream {
         n_header_ = n_body_ = content_length_ = 0;
         in_body_ = has_body_ = close_after_ = false;
         header_.clear();
+        ReleaseBody();
         return true;
       }
     }
@@ -148,8 +156,12 @@ class Connection : public httplib::Stream {
     if (in_body_) {
       n_body_ += n;
       // Framing of chunks is no more than the content again.
-      if (n_body_ <= 2 * limits_.most_body_bytes + (size_t{1} << 20)) return true;
-      Answer("413 Payload Too Large", kBadRequest, "the body is too large");
+      if (n_body_ > 2 * limits_.most_body_bytes + (size_t{1} << 20)) {
+        Answer("413 Payload Too Large", kBadRequest, "the body is too large");
+        return false;
+      }
+      if (ClaimBody()) return true;
+      Answer("503 Service Unavailable\r\nRetry-After: 2", "server_error", "too many large requests at once");
       return false;
     }
     n_header_ += n;
@@ -162,6 +174,19 @@ class Connection : public httplib::Stream {
       if (bytes[i] == '\n' && header_.size() > 2 && header_.compare(header_.size() - 3, 3, "\n\r\n") == 0) EndHeader();
     }
     return true;
+  }
+
+  bool ClaimBody() {
+    while (n_body_ > kFreeBodyBytes + claimed_) {
+      claimed_ += kBodyStepBytes;
+      if ((*body_bytes_ += kBodyStepBytes) > limits_.most_body_bytes_together()) return false;
+    }
+    return true;
+  }
+
+  void ReleaseBody() {
+    *body_bytes_ -= claimed_;
+    claimed_ = 0;
   }
 
   // A request that announces no body has none; the library would read until the client closes the connection. How long
@@ -202,6 +227,8 @@ class Connection : public httplib::Stream {
   socket_t sock_;
   const HttpLimits& limits_;
   const std::atomic<socket_t>& server_socket_;
+  std::atomic<size_t>* body_bytes_;  // of all connections
+  size_t claimed_ = 0;               // of that, by this one
   Clock::time_point request_begin_ = Clock::now();
   char buffer_[16 << 10];
   size_t begin_ = 0, end_ = 0;
@@ -308,7 +335,7 @@ Result<int> HttpServer::Bind(const std::string& host, int port) {
 bool HttpServer::ClientGone() { return current_connection != nullptr && current_connection->Gone(); }
 
 bool HttpServer::process_and_close_socket(socket_t sock) {
-  Connection connection(sock, limits_, svr_sock_);
+  Connection connection(sock, limits_, svr_sock_, &body_bytes_);
   if (refuse_connection) {
     // By the thread that accepts connections: nobody waits for this client.
     connection.Answer("503 Service Unavailable", "server_error", "too many connections");

@@ -31,6 +31,7 @@ class HttpServer : public httplib::Server {
 
   HttpLimits limits_;
   std::atomic<int> n_connections_ = 0;
+  std::atomic<size_t> body_bytes_ = 0;  // claimed by large bodies
 };
 
 }  // namespace duo

@@ -1,6 +1,5 @@
 #include "server/server.h"
 
-#include <arpa/inet.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -12,9 +11,11 @@
 #include "backend/backend.h"
 #include "base/memory_info.h"
 #include "engine/session_layout.h"
+#include "server/access.h"
 #include "server/completion_api.h"
 #include "server/http_server.h"
 #include "server/session_store.h"
+#include "server/status_page.h"
 #include "server/web_files.h"
 
 namespace duo {
@@ -34,30 +35,11 @@ constexpr int64_t kLeastTokens = 64;
 // Pieces of address space that the system gives a process (vm.max_map_count is 65530), less what others take.
 constexpr int64_t kMostMappings = 50000;
 
-/// In time that depends on the lengths alone.
-bool SameSecret(const std::string& a, const std::string& b) {
-  unsigned difference = a.size() == b.size() ? 0 : 1;
-  for (size_t i = 0; i < a.size(); ++i) {
-    difference |=
-        static_cast<unsigned>(static_cast<uint8_t>(a[i]) ^ static_cast<uint8_t>(b.empty() ? 0 : b[i % b.size()]));
-  }
-  return difference == 0;
-}
-
 void SetError(const ApiError& error, Response* response) {
   response->status = error.http_status;
   if (error.retry_after_s > 0) response->set_header("Retry-After", std::to_string(error.retry_after_s));
   if (error.http_status == 401) response->set_header("WWW-Authenticate", "Bearer");
   response->set_content(JsonText(ToJson(error)), kJson);
-}
-
-ApiError PlainError(int status, const std::string& message) {
-  ApiError error;
-  error.http_status = status;
-  if (status >= 500) error.type = "server_error";
-  if (status == 404) error.type = "not_found_error";
-  error.message = message;
-  return error;
 }
 
 const char* TypeOf(std::string_view name) {
@@ -71,45 +53,21 @@ const char* TypeOf(std::string_view name) {
                         : "application/octet-stream";
 }
 
-const char* ChatName(const std::optional<ChatTemplate>& chat) {
-  if (!chat) return nullptr;
-  switch (chat->style()) {
-    case ChatTemplate::Style::kLlama2: return "Llama 2";
-    case ChatTemplate::Style::kLlama3: return "Llama 3";
-    case ChatTemplate::Style::kMistral: return "Mistral";
-    case ChatTemplate::Style::kChatMl: return "ChatML";
-  }
-  return nullptr;
-}
-
-/// What a Host header names, without its port.
-std::string HostOnly(const std::string& host) {
-  if (!host.empty() && host[0] == '[') return host.substr(0, host.find(']') + 1);
-  return host.substr(0, host.find(':'));
-}
-
-/// Numbers and the one name that resolvers keep for this: others may be made to point anywhere.
-bool IsLoopback(const std::string& host) {
-  in_addr address;
-  const bool v4 = inet_pton(AF_INET, host.c_str(), &address) == 1;
-  return host == "localhost" || host == "::1" || host == "[::1]" || (v4 && ntohl(address.s_addr) >> 24 == 127);
-}
-
 }  // namespace
 
 class Server::Impl {
  public:
   Impl(const ServedModel& served, const ServerOptions& options, Log log, CacheDefaults defaults, Workspace workspace,
-       const PoolLimits& limits, const MemoryPlan& plan, const MemoryPlan& full_plan, uint64_t budget_bytes)
+       const PoolLimits& limits, ServedFacts facts)
       : model_(*served.model),
         tokenizer_(*served.tokenizer),
         options_(options),
         log_(std::move(log)),
         cache_(std::move(defaults)),
         workspace_(std::move(workspace)),
-        plan_(plan),
-        full_plan_(full_plan),
-        budget_bytes_(budget_bytes),
+        facts_(std::move(facts)),
+        access_{
+            .host = options.host, .api_key = options.api_key, .cors_origin = options.cors_origin, .page = options.page},
         http_(options.http),
         scheduler_(&model_, &tokenizer_, &workspace_, &metrics_, options.scheduler, limits) {}
 
@@ -124,8 +82,6 @@ class Server::Impl {
   void AddRoutes();
   void Route(const char* method, const std::string& pattern, const std::string& name, Handler handler);
   void AddPage();
-  /// What every request must have; an error ends it.
-  std::optional<ApiError> Check(const Request& request) const;
   void LogRequest(const Request& request, const Response& response);
 
   std::optional<ApiError> Health(const Request& request, Response* response);
@@ -144,8 +100,6 @@ class Server::Impl {
   std::optional<ApiError> SessionName(const Request& request, std::string* name) const;
 
   Json ModelJson() const;
-  Json PatternJson() const;
-  Json MemoryJson(const SchedulerStatus& status) const;
 
   const Model& model_;
   const Tokenizer& tokenizer_;
@@ -153,8 +107,8 @@ class Server::Impl {
   const Log log_;
   const CacheDefaults cache_;
   Workspace workspace_;
-  const MemoryPlan plan_, full_plan_;
-  const uint64_t budget_bytes_;
+  ServedFacts facts_;
+  const AccessRules access_;
   const Clock::time_point started_ = Clock::now();
   const int64_t created_ = static_cast<int64_t>(std::time(nullptr));
   int port_ = 0;
@@ -205,12 +159,20 @@ Result<std::unique_ptr<Server>> Server::Create(const ServedModel& served, const 
       static_cast<size_t>(std::clamp<int64_t>(kMostMappings / mappings, options.scheduler.most_running, 1024));
   DUO_ASSIGN_OR_RETURN(Workspace workspace, Workspace::Create(model, defaults.session));
   auto impl = std::make_unique<Impl>(served, options, std::move(log), std::move(defaults), std::move(workspace), limits,
-                                     plan, full_plan, budget);
+                                     ServedFacts{.model_name = options.model_name,
+                                                 .config = &config,
+                                                 .cache = nullptr,
+                                                 .chat = options.chat,
+                                                 .plan = plan,
+                                                 .full_plan = full_plan,
+                                                 .budget_bytes = budget,
+                                                 .queue_limit = options.scheduler.most_waiting});
   DUO_RETURN_IF_ERROR(impl->Open());
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
 
 Status Server::Impl::Open() {
+  facts_.cache = &cache_;
   DUO_ASSIGN_OR_RETURN(sessions_,
                        SessionStore::Open(options_.session_folder, &model_, &cache_, &workspace_, &scheduler_));
   completions_ = std::make_unique<CompletionApi>(&model_, &tokenizer_, options_.chat, &cache_,
@@ -225,11 +187,12 @@ Status Server::Impl::Open() {
 }
 
 std::string Server::Impl::Describe() const {
-  const uint64_t for_sequences = budget_bytes_ - plan_.weights_bytes - plan_.activation_bytes;
-  const auto fits = static_cast<uint64_t>(plan_.MaxContext(budget_bytes_));
+  const MemoryPlan& plan = facts_.plan;
+  const uint64_t for_sequences = facts_.budget_bytes - plan.weights_bytes - plan.activation_bytes;
+  const auto fits = static_cast<uint64_t>(plan.MaxContext(facts_.budget_bytes));
   return fmt::format("{} on http://{}:{}/: {} for sequences, about {} tokens, beside {} of weights and {} of workspace",
                      options_.model_name, options_.host, port_, FormatBytes(for_sequences), fits,
-                     FormatBytes(plan_.weights_bytes), FormatBytes(plan_.activation_bytes));
+                     FormatBytes(plan.weights_bytes), FormatBytes(plan.activation_bytes));
 }
 
 Status Server::Impl::Run(const std::function<bool()>& stop) {
@@ -283,7 +246,7 @@ void Server::Impl::AddRoutes() {
         return HttpServer::HandlerResponse::Handled;
       }
     }
-    const auto error = Check(request);
+    const auto error = CheckAccess(access_, request);
     if (!error) return HttpServer::HandlerResponse::Unhandled;
     SetError(*error, &response);
     metrics_.CountResponse("refused", response.status);
@@ -332,38 +295,6 @@ void Server::Impl::AddPage() {
     http_.Get(pattern, serve);
     if (file.name == "index.html") http_.Get("/", serve);
   }
-}
-
-// A page of another site must not reach a server on this machine through the user's browser: its requests would carry
-// that site's name as host, or be of a kind that needs no permission, which JSON bodies are not.
-std::optional<ApiError> Server::Impl::Check(const Request& request) const {
-  const std::string host = HostOnly(request.get_header_value("Host"));
-  if (IsLoopback(options_.host) && !host.empty() && !IsLoopback(host) && host != options_.host) {
-    return PlainError(403, "this server answers to names of its own machine only, not to \"" + host + "\"");
-  }
-  const std::string origin = request.get_header_value("Origin");
-  const bool own = origin == "http://" + request.get_header_value("Host") || origin == options_.cors_origin;
-  if (!origin.empty() && !own && options_.cors_origin != "*") {
-    return PlainError(403, "pages of \"" + origin + "\" may not use this server; --cors names who may");
-  }
-  const std::string encoding = request.get_header_value("Content-Encoding");
-  if (!encoding.empty() && encoding != "identity") {
-    return PlainError(415, "Content-Encoding: bodies are taken as they are, not packed");
-  }
-  const bool has_body = request.method == "POST" && request.path.find("/v1/sessions/") != 0;
-  if (has_body && request.get_header_value("Content-Type").rfind(kJson, 0) != 0) {
-    return PlainError(415, "Content-Type: expected application/json");
-  }
-  const bool open =
-      request.path == "/health" ||
-      (options_.page && request.method == "GET" &&
-       (request.path == "/" || request.path.find('/', 1) == std::string::npos) && request.path != "/metrics");
-  if (options_.api_key.empty() || open) return std::nullopt;
-  if (SameSecret("Bearer " + options_.api_key, request.get_header_value("Authorization"))) return std::nullopt;
-  ApiError error = PlainError(401, "a valid API key is missing: expected \"Authorization: Bearer KEY\"");
-  error.type = "authentication_error";
-  error.code = "invalid_api_key";
-  return error;
 }
 
 void Server::Impl::LogRequest(const Request& request, const Response& response) {
@@ -428,68 +359,8 @@ std::optional<ApiError> Server::Impl::Detokenize(const Request& request, Respons
 
 // ---------------------------------------------------------------- status
 
-Json Server::Impl::PatternJson() const {
-  if (!cache_.pattern) return nullptr;
-  const HeadChoice& heads = cache_.session.heads;
-  Json gates = Json::array(), retrieval = Json::array();
-  for (int layer = 0; layer < heads.n_layers; ++layer) {
-    Json gate_row = Json::array(), retrieval_row = Json::array();
-    for (int head = 0; head < heads.n_kv_heads; ++head) {
-      gate_row.push_back(cache_.pattern->gates[static_cast<size_t>(layer * heads.n_kv_heads + head)]);
-      retrieval_row.push_back(heads.is_retrieval(layer, head) ? 1 : 0);
-    }
-    gates.push_back(std::move(gate_row));
-    retrieval.push_back(std::move(retrieval_row));
-  }
-  return {{"name", cache_.pattern_name},     {"sparsity", SparsityOf(heads)}, {"sink", cache_.session.sink},
-          {"recent", cache_.session.recent}, {"gates", std::move(gates)},     {"retrieval", std::move(retrieval)}};
-}
-
-Json Server::Impl::MemoryJson(const SchedulerStatus& status) const {
-  return {{"budget_bytes", budget_bytes_},
-          {"weights_bytes", plan_.weights_bytes},
-          {"workspace_bytes", plan_.activation_bytes},
-          {"promised_bytes", status.promised_bytes},
-          {"kept_bytes", status.kept_bytes},
-          {"kv_bytes_per_token", {{"duo", plan_.kv_bytes_per_token}, {"full", full_plan_.kv_bytes_per_token}}},
-          {"kv_fixed_bytes", {{"duo", plan_.kv_fixed_bytes}, {"full", full_plan_.kv_fixed_bytes}}}};
-}
-
 std::optional<ApiError> Server::Impl::Status_(const Request&, Response* response) {
-  const SchedulerStatus status = scheduler_.Snapshot();
-  const ModelConfig& c = model_.config();
-  Json sequences = Json::array();
-  for (const SequenceStatus& s : status.sequences) {
-    sequences.push_back({{"id", s.id.empty() ? Json(nullptr) : Json(s.id)},
-                         {"state", s.state},
-                         {"name", s.name.empty() ? Json(nullptr) : Json(s.name)},
-                         {"tokens", s.n_tokens},
-                         {"prompt_tokens", s.n_prompt},
-                         {"cached_tokens", s.n_cached},
-                         {"generated_tokens", s.n_generated},
-                         {"kv_bytes", s.kv_bytes},
-                         {"sparsity", s.sparsity},
-                         {"seconds", s.seconds}});
-  }
-  const char* chat = ChatName(options_.chat);
-  const Json json = {
-      {"model",
-       {{"id", options_.model_name},
-        {"n_layers", c.n_layers},
-        {"n_kv_heads", c.n_kv_heads},
-        {"n_heads", c.n_heads},
-        {"head_dim", c.head_dim},
-        {"weights", c.weights == WeightType::kNative ? DTypeName(c.weights_type) : WeightTypeName(c.weights)},
-        {"kv_type", KvTypeName(cache_.session.kv_type)},
-        {"compute", ComputeTypeName(cache_.session.compute)},
-        {"max_context", cache_.session.max_context},
-        {"chat", chat == nullptr ? Json(nullptr) : Json(chat)}}},
-      {"pattern", PatternJson()},
-      {"memory", MemoryJson(status)},
-      {"queue", {{"waiting", status.n_waiting}, {"limit", options_.scheduler.most_waiting}}},
-      {"sequences", std::move(sequences)},
-      {"uptime_s", SecondsSince(started_)}};
-  response->set_content(JsonText(json), kJson);
+  response->set_content(JsonText(StatusJson(facts_, scheduler_.Snapshot(), SecondsSince(started_))), kJson);
   return std::nullopt;
 }
 

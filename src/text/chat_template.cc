@@ -302,6 +302,16 @@ std::vector<int32_t> ChatTemplate::RenderChatMl(const Tokenizer& tokenizer,
   return out.Take();
 }
 
+const char* ChatTemplate::style_name() const {
+  switch (style_) {
+    case Style::kLlama2: return "Llama 2";
+    case Style::kLlama3: return "Llama 3";
+    case Style::kMistral: return "Mistral";
+    case Style::kChatMl: return "ChatML";
+  }
+  return "";
+}
+
 std::vector<std::string> ChatTemplate::stop_tokens() const {
   switch (style_) {
     case Style::kLlama3: return {"<|eot_id|>"};

@@ -1,0 +1,24 @@
+// Who may ask a server for something: hosts, origins, bodies, the API key.
+#pragma once
+
+#include <httplib.h>
+
+#include <optional>
+#include <string>
+
+#include "server/api_error.h"
+
+namespace duo {
+
+struct AccessRules {
+  std::string host;         // the server's own, as it was bound
+  std::string api_key;      // empty = none is asked for
+  std::string cors_origin;  // allowed to call from a browser; empty = none, "*" = all
+  bool page = true;         // whether the web page may be read without the key
+};
+
+/// What every request must have; an error ends it. 403 for a host or origin of another site, 415 for a body that is
+/// packed or no JSON, 401 without the key.
+std::optional<ApiError> CheckAccess(const AccessRules& rules, const httplib::Request& request);
+
+}  // namespace duo

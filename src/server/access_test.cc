@@ -1,0 +1,87 @@
+#include "server/access.h"
+
+#include <gtest/gtest.h>
+
+namespace duo {
+namespace {
+
+httplib::Request Get(const std::string& path, const std::string& host) {
+  httplib::Request request;
+  request.method = "GET";
+  request.path = path;
+  request.set_header("Host", host);
+  return request;
+}
+
+AccessRules Rules(const std::string& api_key = "", const std::string& cors_origin = "") {
+  return {.host = "127.0.0.1", .api_key = api_key, .cors_origin = cors_origin, .page = true};
+}
+
+int StatusOf(const AccessRules& rules, const httplib::Request& request) {
+  const std::optional<ApiError> error = CheckAccess(rules, request);
+  return error ? error->http_status : 200;
+}
+
+TEST(Access, ServersOfThisMachineAnswerToItsNamesOnly) {
+  const AccessRules rules = Rules();
+  for (const char* host : {"127.0.0.1:8080", "localhost:8080", "[::1]:8080", "127.8.9.10", ""}) {
+    EXPECT_EQ(StatusOf(rules, Get("/v1/models", host)), 200) << host;
+  }
+  for (const char* host : {"example.com", "127.0.0.1.example.com", "localhost.example.com:80", "10.0.0.1", "[::2]"}) {
+    EXPECT_EQ(StatusOf(rules, Get("/v1/models", host)), 403) << host;
+  }
+  AccessRules open = Rules();
+  open.host = "0.0.0.0";
+  EXPECT_EQ(StatusOf(open, Get("/v1/models", "example.com")), 200);
+}
+
+TEST(Access, PagesOfOtherSitesNeedToBeNamed) {
+  httplib::Request request = Get("/v1/models", "127.0.0.1:8080");
+  request.set_header("Origin", "http://127.0.0.1:8080");
+  EXPECT_EQ(StatusOf(Rules(), request), 200);
+  request = Get("/v1/models", "127.0.0.1:8080");
+  request.set_header("Origin", "https://site.example");
+  EXPECT_EQ(StatusOf(Rules(), request), 403);
+  EXPECT_EQ(StatusOf(Rules("", "https://other.example"), request), 403);
+  EXPECT_EQ(StatusOf(Rules("", "https://site.example"), request), 200);
+  EXPECT_EQ(StatusOf(Rules("", "*"), request), 200);
+}
+
+TEST(Access, TheKeyIsAskedForWhereSomethingIsToBeHad) {
+  const AccessRules rules = Rules("secret");
+  for (const char* path : {"/", "/page.js", "/health"}) {
+    EXPECT_EQ(StatusOf(rules, Get(path, "localhost")), 200) << path;
+  }
+  AccessRules no_page = rules;
+  no_page.page = false;
+  EXPECT_EQ(StatusOf(no_page, Get("/", "localhost")), 401);
+  for (const char* path : {"/metrics", "/v1/models", "/v1/status"}) {
+    httplib::Request request = Get(path, "localhost");
+    EXPECT_EQ(StatusOf(rules, request), 401) << path;
+    for (const char* wrong : {"Bearer secre", "Bearer secret2", "Bearer secreT", "secret", "Bearer "}) {
+      request = Get(path, "localhost");
+      request.set_header("Authorization", wrong);
+      EXPECT_EQ(StatusOf(rules, request), 401) << path << " " << wrong;
+    }
+    request = Get(path, "localhost");
+    request.set_header("Authorization", "Bearer secret");
+    EXPECT_EQ(StatusOf(rules, request), 200) << path;
+  }
+}
+
+TEST(Access, BodiesAreJsonAndNotPacked) {
+  const AccessRules rules = Rules();
+  httplib::Request request = Get("/v1/completions", "localhost");
+  request.method = "POST";
+  EXPECT_EQ(StatusOf(rules, request), 415);
+  request.set_header("Content-Type", "application/json; charset=utf-8");
+  EXPECT_EQ(StatusOf(rules, request), 200);
+  request.set_header("Content-Encoding", "gzip");
+  EXPECT_EQ(StatusOf(rules, request), 415);
+  request = Get("/v1/sessions/name/save", "localhost");
+  request.method = "POST";
+  EXPECT_EQ(StatusOf(rules, request), 200) << "saving has no body";
+}
+
+}  // namespace
+}  // namespace duo

@@ -1,0 +1,78 @@
+#include "server/status_page.h"
+
+#include <utility>
+
+namespace duo {
+namespace {
+
+Json TextOrNull(const std::string& text) { return text.empty() ? Json(nullptr) : Json(text); }
+
+Json ModelJson(const ServedFacts& facts) {
+  const ModelConfig& c = *facts.config;
+  const SessionOptions& session = facts.cache->session;
+  return {{"id", facts.model_name},
+          {"n_layers", c.n_layers},
+          {"n_kv_heads", c.n_kv_heads},
+          {"n_heads", c.n_heads},
+          {"head_dim", c.head_dim},
+          {"weights", c.weights == WeightType::kNative ? DTypeName(c.weights_type) : WeightTypeName(c.weights)},
+          {"kv_type", KvTypeName(session.kv_type)},
+          {"compute", ComputeTypeName(session.compute)},
+          {"max_context", session.max_context},
+          {"chat", facts.chat ? Json(facts.chat->style_name()) : Json(nullptr)}};
+}
+
+Json PatternJson(const CacheDefaults& cache) {
+  if (!cache.pattern) return nullptr;
+  const HeadChoice& heads = cache.session.heads;
+  Json gates = Json::array(), retrieval = Json::array();
+  for (int layer = 0; layer < heads.n_layers; ++layer) {
+    Json gate_row = Json::array(), retrieval_row = Json::array();
+    for (int head = 0; head < heads.n_kv_heads; ++head) {
+      gate_row.push_back(cache.pattern->gates[static_cast<size_t>(layer * heads.n_kv_heads + head)]);
+      retrieval_row.push_back(heads.is_retrieval(layer, head) ? 1 : 0);
+    }
+    gates.push_back(std::move(gate_row));
+    retrieval.push_back(std::move(retrieval_row));
+  }
+  return {{"name", cache.pattern_name},     {"sparsity", SparsityOf(heads)}, {"sink", cache.session.sink},
+          {"recent", cache.session.recent}, {"gates", std::move(gates)},     {"retrieval", std::move(retrieval)}};
+}
+
+Json MemoryJson(const ServedFacts& facts, const SchedulerStatus& status) {
+  const MemoryPlan& plan = facts.plan;
+  const MemoryPlan& full = facts.full_plan;
+  return {{"budget_bytes", facts.budget_bytes},
+          {"weights_bytes", plan.weights_bytes},
+          {"workspace_bytes", plan.activation_bytes},
+          {"promised_bytes", status.promised_bytes},
+          {"kept_bytes", status.kept_bytes},
+          {"kv_bytes_per_token", {{"duo", plan.kv_bytes_per_token}, {"full", full.kv_bytes_per_token}}},
+          {"kv_fixed_bytes", {{"duo", plan.kv_fixed_bytes}, {"full", full.kv_fixed_bytes}}}};
+}
+
+Json SequenceJson(const SequenceStatus& s) {
+  return {{"id", TextOrNull(s.id)},
+          {"state", s.state},
+          {"name", TextOrNull(s.name)},
+          {"tokens", s.n_tokens},
+          {"prompt_tokens", s.n_prompt},
+          {"cached_tokens", s.n_cached},
+          {"generated_tokens", s.n_generated},
+          {"kv_bytes", s.kv_bytes},
+          {"sparsity", s.sparsity},
+          {"seconds", s.seconds}};
+}
+
+}  // namespace
+
+Json StatusJson(const ServedFacts& facts, const SchedulerStatus& status, double uptime_s) {
+  Json sequences = Json::array();
+  for (const SequenceStatus& s : status.sequences) sequences.push_back(SequenceJson(s));
+  return {
+      {"model", ModelJson(facts)},           {"pattern", PatternJson(*facts.cache)},
+      {"memory", MemoryJson(facts, status)}, {"queue", {{"waiting", status.n_waiting}, {"limit", facts.queue_limit}}},
+      {"sequences", std::move(sequences)},   {"uptime_s", uptime_s}};
+}
+
+}  // namespace duo

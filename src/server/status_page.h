@@ -1,0 +1,30 @@
+// What a server says of itself: GET /v1/status.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "base/json.h"
+#include "duo/model.h"
+#include "duo/session.h"
+#include "duo/tokenizer.h"
+#include "server/cache_spec.h"
+#include "server/scheduler.h"
+
+namespace duo {
+
+/// What does not change while the server lives. Must outlive the calls it is given to.
+struct ServedFacts {
+  std::string model_name;
+  const ModelConfig* config = nullptr;
+  const CacheDefaults* cache = nullptr;
+  std::optional<ChatTemplate> chat;
+  MemoryPlan plan, full_plan;  // as requests are served by default, and with full attention
+  uint64_t budget_bytes = 0;
+  int64_t queue_limit = 0;
+};
+
+/// Fields: docs/http_api.md.
+Json StatusJson(const ServedFacts& facts, const SchedulerStatus& status, double uptime_s);
+
+}  // namespace duo
