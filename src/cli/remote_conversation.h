@@ -9,9 +9,9 @@
 namespace duo::cli {
 
 struct RemoteOptions {
-  std::string url;      // "http://127.0.0.1:8080", with or without "/v1"
-  std::string api_key;  // empty = none
-  Json request;         // fields of every request beside messages and stream
+  std::string url;                // "http://127.0.0.1:8080", with or without "/v1"
+  std::string api_key;            // empty = none
+  Json request = Json::object();  // fields of every request beside messages and stream
 };
 
 /// The scheme is http: a server behind TLS is reached through a tunnel. kInvalidArgument for another address; kIo when
