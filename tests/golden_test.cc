@@ -11,10 +11,10 @@
 #include <string>
 #include <vector>
 
+#include "base/data_for_test.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mapped_file.h"
-#include "base/shared_data_for_test.h"
 #include "checkpoint/safetensors.h"
 #include "duo/generate.h"
 #include "duo/head_pattern.h"
@@ -95,7 +95,7 @@ Golden LoadGolden(const std::string& dir) {
 
 std::vector<std::string> CaseDirs() {
   std::vector<std::string> dirs;
-  for (const std::string& root : {std::string(DUO_SOURCE_DIR "/tests/data/golden"), SharedData("golden")}) {
+  for (const std::string& root : {SourceDir() + "/tests/data/golden", SharedData("golden")}) {
     if (root.empty()) continue;
     for (const auto& entry : fs::directory_iterator(root)) {
       if (FileExists(entry.path().string() + "/golden.json")) dirs.push_back(entry.path().string());

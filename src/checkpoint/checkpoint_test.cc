@@ -6,7 +6,7 @@
 #include <cstring>
 
 #include "base/bf16.h"
-#include "base/shared_data_for_test.h"
+#include "base/data_for_test.h"
 #include "base/temp_dir_for_test.h"
 #include "checkpoint/safetensors_bytes_for_test.h"
 
@@ -142,7 +142,7 @@ TEST(Checkpoint, SaysWhatItLookedFor) {
 }
 
 TEST(Checkpoint, OpensTheEmbeddedModel) {
-  const Result<Checkpoint> checkpoint = Checkpoint::Open(DUO_SOURCE_DIR "/models/demo");
+  const Result<Checkpoint> checkpoint = Checkpoint::Open(SourceDir() + "/models/demo");
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().message();
   const Result<TensorView> embedding = checkpoint->Get("model.embed_tokens.weight");
   ASSERT_TRUE(embedding.ok()) << embedding.status().message();

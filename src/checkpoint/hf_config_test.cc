@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include "base/shared_data_for_test.h"
+#include "base/data_for_test.h"
 #include "base/temp_dir_for_test.h"
 
 namespace duo {
@@ -261,7 +261,7 @@ TEST(HfConfig, LoadsADirectory) {
 }
 
 TEST(HfConfig, LoadsTheEmbeddedModel) {
-  const Result<HfConfig> hf = LoadHfConfig(DUO_SOURCE_DIR "/models/demo");
+  const Result<HfConfig> hf = LoadHfConfig(SourceDir() + "/models/demo");
   ASSERT_TRUE(hf.ok()) << hf.status().message();
   EXPECT_EQ(hf->n_kv_heads, 4);
   EXPECT_EQ(hf->head_dim, 32);

@@ -5,6 +5,7 @@
 
 #include <map>
 
+#include "base/data_for_test.h"
 #include "eval/text_source.h"
 
 namespace duo {
@@ -60,9 +61,9 @@ class NeedlesTest : public testing::Test {
     return RunNeedles(mode, grid, source, tokenizer, &runner, log);
   }
   BackendPtr backend = CreateBackend({.n_threads = 2}).value();
-  Model model = Model::Open(DUO_SOURCE_DIR "/models/demo", backend.get()).value();
-  Tokenizer tokenizer = Tokenizer::Open(DUO_SOURCE_DIR "/models/demo").value();
-  HeadPattern pattern = LoadHeadPattern(DUO_SOURCE_DIR "/models/demo/pattern").value();
+  Model model = Model::Open(SourceDir() + "/models/demo", backend.get()).value();
+  Tokenizer tokenizer = Tokenizer::Open(SourceDir() + "/models/demo").value();
+  HeadPattern pattern = LoadHeadPattern(SourceDir() + "/models/demo/pattern").value();
   TextSource builtin = TextSource::Open("builtin").value();
 };
 

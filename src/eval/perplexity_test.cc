@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "base/data_for_test.h"
 #include "base/file.h"
 #include "base/temp_dir_for_test.h"
 #include "duo/tokenizer.h"
@@ -78,9 +79,9 @@ class ScoreTextTest : public testing::Test {
     return ScoreText(model, windows, At(0), modes, saved, log != nullptr ? log : &own).value();
   }
   BackendPtr backend = CreateBackend({.n_threads = 2}).value();
-  Model model = Model::Open(DUO_SOURCE_DIR "/models/demo", backend.get()).value();
-  Tokenizer tokenizer = Tokenizer::Open(DUO_SOURCE_DIR "/models/demo").value();
-  HeadPattern pattern = LoadHeadPattern(DUO_SOURCE_DIR "/models/demo/pattern").value();
+  Model model = Model::Open(SourceDir() + "/models/demo", backend.get()).value();
+  Tokenizer tokenizer = Tokenizer::Open(SourceDir() + "/models/demo").value();
+  HeadPattern pattern = LoadHeadPattern(SourceDir() + "/models/demo/pattern").value();
   std::vector<int32_t> ids;
   std::vector<Window> windows;
 };

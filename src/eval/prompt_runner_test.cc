@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/data_for_test.h"
 #include "base/rng.h"
 #include "eval/scored_reply.h"
 
@@ -20,9 +21,9 @@ class PromptRunnerTest : public testing::Test {
     return PromptRunner::Create(model, tokenizer, options).value();
   }
   BackendPtr backend = CreateBackend({.n_threads = 2}).value();
-  Model model = Model::Open(DUO_SOURCE_DIR "/models/demo", backend.get()).value();
-  Tokenizer tokenizer = Tokenizer::Open(DUO_SOURCE_DIR "/models/demo").value();
-  HeadPattern pattern = LoadHeadPattern(DUO_SOURCE_DIR "/models/demo/pattern").value();
+  Model model = Model::Open(SourceDir() + "/models/demo", backend.get()).value();
+  Tokenizer tokenizer = Tokenizer::Open(SourceDir() + "/models/demo").value();
+  HeadPattern pattern = LoadHeadPattern(SourceDir() + "/models/demo/pattern").value();
 };
 
 // Prompts that share beginnings of all lengths, one after another, against a new runner for each: tokens and KV are the

@@ -8,6 +8,7 @@
 #include <set>
 #include <sstream>
 
+#include "base/data_for_test.h"
 #include "base/temp_dir_for_test.h"
 
 namespace duo {
@@ -29,7 +30,7 @@ class RulerTest : public testing::Test {
   RulerSample Make(const std::string& task, int64_t n, uint64_t seed = 3) const {
     return MakeRulerSample(task, n, seed, builtin, tokenizer).value();
   }
-  Tokenizer tokenizer = Tokenizer::Open(DUO_SOURCE_DIR "/models/demo").value();
+  Tokenizer tokenizer = Tokenizer::Open(SourceDir() + "/models/demo").value();
   TextSource builtin = TextSource::Open("builtin").value();
 };
 

@@ -8,9 +8,9 @@
 #include <limits>
 #include <map>
 
+#include "base/data_for_test.h"
 #include "base/file.h"
 #include "base/json.h"
-#include "base/shared_data_for_test.h"
 #include "base/temp_dir_for_test.h"
 #include "heads/pattern_for_test.h"
 #include "heads/pattern_format.h"

@@ -1,5 +1,6 @@
 // Training texts, with the embedded model's tokenizer.
 #include "identify/passkey_data.h"
+#include "base/data_for_test.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -16,7 +17,7 @@ using testing::HasSubstr;
 class TrainingTextsTest : public testing::Test {
  protected:
   std::string Text(const std::vector<int32_t>& ids) const { return tokenizer.Decode(ids, SpecialTokens::kNone); }
-  Tokenizer tokenizer = Tokenizer::Open(DUO_SOURCE_DIR "/models/demo").value();
+  Tokenizer tokenizer = Tokenizer::Open(SourceDir() + "/models/demo").value();
   static std::string Hay(int sentences) {
     std::string text;
     for (int i = 0; i < sentences; ++i) text += "The farmer grows cow number " + std::to_string(i) + ". ";

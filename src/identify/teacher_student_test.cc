@@ -9,9 +9,9 @@
 #include <string>
 #include <vector>
 
+#include "base/data_for_test.h"
 #include "base/file.h"
 #include "base/json.h"
-#include "base/shared_data_for_test.h"
 #include "duo/head_pattern.h"
 
 namespace duo {
@@ -51,7 +51,7 @@ Case Load(const std::string& dir) {
 
 std::vector<std::string> CaseDirs() {
   std::vector<std::string> dirs;
-  for (const std::string& root : {std::string(DUO_SOURCE_DIR) + "/tests/data/golden", SharedData("golden")}) {
+  for (const std::string& root : {SourceDir() + "/tests/data/golden", SharedData("golden")}) {
     if (!IsDirectory(root)) continue;
     for (const auto& entry : std::filesystem::directory_iterator(root)) {
       if (FileExists(entry.path().string() + "/golden.json")) dirs.push_back(entry.path().string());

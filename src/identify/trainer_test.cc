@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/data_for_test.h"
 #include "base/file.h"
 #include "base/temp_dir_for_test.h"
 
@@ -54,8 +55,8 @@ class TrainerTest : public testing::Test {
 
   TempDir dir;
   BackendPtr backend = CreateBackend({.n_threads = 2}).value();
-  Model model = Model::Open(DUO_SOURCE_DIR "/models/demo", backend.get()).value();
-  Tokenizer tokenizer = Tokenizer::Open(DUO_SOURCE_DIR "/models/demo").value();
+  Model model = Model::Open(SourceDir() + "/models/demo", backend.get()).value();
+  Tokenizer tokenizer = Tokenizer::Open(SourceDir() + "/models/demo").value();
   PasskeyOptions data;
   std::unique_ptr<TrainingTexts> texts;
   TrainerOptions options;

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "base/data_for_test.h"
 #include "text/tokenizer_json.h"
 
 namespace duo {
@@ -14,7 +15,7 @@ Tokenizer ParseTokenizer(const Json& json, const TokenizerConfig& config) {
   return Tokenizer::Impl::Wrap(std::move(parsed).value());
 }
 
-std::string StyleDir(const std::string& style) { return DUO_SOURCE_DIR "/tests/data/tokenizers/" + style; }
+std::string StyleDir(const std::string& style) { return SourceDir() + "/tests/data/tokenizers/" + style; }
 
 Tokenizer OpenStyle(const std::string& style) {
   Result<Tokenizer> opened = Tokenizer::Open(StyleDir(style));

@@ -6,6 +6,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/data_for_test.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/temp_dir_for_test.h"
@@ -261,7 +262,7 @@ TEST(TokenizerJson, ANormalizerCannotMakeAnAddedTokenEndless) {
 }
 
 TEST(DemoTokenizer, GivesTheReferencesIds) {
-  Result<Tokenizer> opened = Tokenizer::Open(DUO_SOURCE_DIR "/models/demo");
+  Result<Tokenizer> opened = Tokenizer::Open(SourceDir() + "/models/demo");
   ASSERT_TRUE(opened.ok()) << opened.status().message();
   const std::string first = "The secret code of the lighthouse is 48213.";
   const std::string second = "  Hello,\n\nwörld 😀 <|end_of_text|>x";
