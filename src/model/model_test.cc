@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 #include <string>
@@ -110,7 +111,9 @@ TEST(Fingerprint, TellsModelsApart) {
   ModelConfig scaled = TinyConfig();
   scaled.inv_freq.back() /= 8;
   EXPECT_TRUE(seen.insert(ModelFingerprint(*make(scaled, WeightType::kNative))).second) << "RoPE";
-  const std::vector<float> other(static_cast<size_t>(model->config.hidden_size), 0.5f);
+  // As long as the longest of the vectors that it stands for: a bias of all query heads.
+  const int64_t longest = std::max<int64_t>(model->config.hidden_size, model->layers[2].q.n_out);
+  const std::vector<float> other(static_cast<size_t>(longest), 0.5f);
   for (const float** vector : {&model->final_norm, &model->layers[1].mlp_norm, &model->layers[2].q_bias}) {
     const float* const own = std::exchange(*vector, other.data());
     EXPECT_TRUE(seen.insert(ModelFingerprint(*model)).second) << "norms and biases";
