@@ -16,6 +16,8 @@ OWNED = {
     r"sentencepiece_.*": {"text"},
     r"(immintrin|x86intrin|cpuid)\.h": {"kernels"},
     r"(CLI|spdlog)/.*": {"cli"},
+    r"(cuda|cuda_runtime|cuda_bf16|cuda_fp16)\.h": {"kernels", "backend"},
+    r"cublas.*": {"kernels"},
 }
 
 
@@ -35,7 +37,7 @@ def check_includes(root):
     """Problems of #include lines, and for each room the other rooms that its library (not its tests) includes."""
     problems = []
     used = {}
-    for path in rules.files(root, ["include", "src"], [".h", ".cc"]):
+    for path in rules.files(root, ["include", "src"], [".h", ".cc", ".cu", ".cuh"]):
         parts = path.split(os.sep)
         public = parts[0] == "include"
         room = rules.PUBLIC_HEADER_ROOM.get(parts[-1].removesuffix(".h")) if public else parts[1]
@@ -91,6 +93,7 @@ def self_test():
         "text must not see heads": {"src/text/a.cc": '#include "duo/head_pattern.h"\n'},
         "kernels must not see checkpoint": {"src/kernels/cpu/a.h": '#  include "checkpoint/limits.h"\n'},
         "only kernels may": {"src/model/a.cc": "#include <dnnl.hpp>\n"},
+        "only backend, kernels may": {"src/model/a.cu": "#include <cuda_runtime.h>\n"},
         "a public header includes the internal": {"include/duo/model.h": '#include "base/check.h"\n'},
         "does not say which room": {"src/cli/a.cc": '#include "duo/unheard_of.h"\n'},
         "belongs to no room": {"src/attic/a.cc": "\n"},

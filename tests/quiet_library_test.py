@@ -28,7 +28,7 @@ def strip_comments_and_strings(text):
 
 def check(root):
     problems = []
-    for path in rules.files(root, ["include", "src"], [".h", ".cc"]):
+    for path in rules.files(root, ["include", "src"], [".h", ".cc", ".cu", ".cuh"]):
         parts = path.split(os.sep)
         if parts[1] in ("cli", "server") or "test" in parts[-1]:
             continue

@@ -2,7 +2,8 @@
 //
 // Every pointer is to this backend's memory unless the parameter says host. Activations are float; matrix inputs are
 // rounded to bf16 inside Linear when the compute type asks for it. One thread at a time, except for memory: Allocate,
-// Reserve, ToHost, FromHost and MaxScratchBytes may be called beside anything else.
+// Reserve, ToHost, FromHost and MaxScratchBytes may be called beside anything else. Work may be queued: an operation
+// that returns nothing leaves its error to the next call that returns a Status.
 #pragma once
 
 #include <cstddef>
@@ -139,8 +140,14 @@ class Backend {
   virtual Result<DeviceMemoryPtr> Allocate(size_t bytes) = 0;
   /// Address space that Commit() backs as it is needed. kResourceExhausted.
   virtual Result<DeviceMemoryPtr> Reserve(size_t bytes) = 0;
+  /// Bytes that could still be taken of the memory this backend works in.
+  virtual uint64_t AvailableBytes() const = 0;
+  /// A copy of host bytes in this backend's memory, for weights; null where operations read them in place.
+  /// kResourceExhausted.
+  virtual Result<DeviceMemoryPtr> Upload(const void* host, size_t bytes) = 0;
   virtual void Copy(std::span<const CopyTask> tasks) = 0;
-  virtual void ToHost(const void* src, void* host_dst, size_t bytes) = 0;
+  /// Waits for all work before it. kInternal for what went wrong in that work.
+  virtual Status ToHost(const void* src, void* host_dst, size_t bytes) = 0;
   virtual void FromHost(const void* host_src, void* dst, size_t bytes) = 0;
   /// Scratch the backend itself may hold at most for calls within these bounds, for the memory plan.
   virtual uint64_t MaxScratchBytes(const CallBounds& bounds) const = 0;
@@ -153,9 +160,10 @@ class Backend {
   /// All tasks share x [n_tokens, n_in]; with kInt8 all their weights are int8. kResourceExhausted, kInternal.
   virtual Status Linear(ComputeType compute, const float* x, int64_t n_tokens, int64_t n_in,
                         std::span<const LinearTask> tasks) = 0;
-  /// Rotates [n_tokens, n_heads, head_dim] in place; host_cos, host_sin: [n_tokens, head_dim / 2].
-  virtual void Rope(float* x, int64_t n_tokens, int n_heads, int head_dim, const float* host_cos,
-                    const float* host_sin) = 0;
+  /// By what Rope rotates from now on: host_cos, host_sin [n_tokens, half_dim], which must live as long.
+  virtual void SetRotations(const float* host_cos, const float* host_sin, int64_t n_tokens, int half_dim) = 0;
+  /// Rotates [n_tokens, n_heads, head_dim] in place.
+  virtual void Rope(float* x, int64_t n_tokens, int n_heads, int head_dim) = 0;
   /// No two tasks of a call write the same rows, but they may write rows of one block of codes; likewise CopyRows.
   virtual void StoreRows(std::span<const StoreTask> tasks, int head_dim, KvType type) = 0;
   virtual void CopyRows(std::span<const CopyRowsTask> tasks, int head_dim, KvType type) = 0;

@@ -14,6 +14,7 @@
 #include "base/bf16.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/memory_info.h"
 #include "base/parallel.h"
 #include "kernels/cpu/ceilings.h"
 #include "kernels/cpu/gemm.h"
@@ -86,7 +87,12 @@ class CpuBackend : public Backend {
 
   Result<DeviceMemoryPtr> Allocate(size_t bytes) override { return AllocateHostMemory(bytes); }
   Result<DeviceMemoryPtr> Reserve(size_t bytes) override { return ReserveHostMemory(bytes); }
-  void ToHost(const void* src, void* host_dst, size_t bytes) override { std::memcpy(host_dst, src, bytes); }
+  uint64_t AvailableBytes() const override { return AvailableMemoryBytes(); }
+  Result<DeviceMemoryPtr> Upload(const void*, size_t) override { return DeviceMemoryPtr(); }
+  Status ToHost(const void* src, void* host_dst, size_t bytes) override {
+    std::memcpy(host_dst, src, bytes);
+    return OkStatus();
+  }
   void FromHost(const void* host_src, void* dst, size_t bytes) override { std::memcpy(dst, host_src, bytes); }
 
   void Copy(std::span<const CopyTask> tasks) override {
@@ -105,7 +111,11 @@ class CpuBackend : public Backend {
   void RmsNorm(const float* x, const float* weight, float eps, int64_t n_rows, int64_t dim, float* out) override;
   Status Linear(ComputeType compute, const float* x, int64_t n_tokens, int64_t n_in,
                 std::span<const LinearTask> tasks) override;
-  void Rope(float* x, int64_t n_tokens, int n_heads, int head_dim, const float* cos, const float* sin) override;
+  void SetRotations(const float* host_cos, const float* host_sin, int64_t, int) override {
+    cos_ = host_cos;
+    sin_ = host_sin;
+  }
+  void Rope(float* x, int64_t n_tokens, int n_heads, int head_dim) override;
   void StoreRows(std::span<const StoreTask> tasks, int head_dim, KvType type) override;
   void CopyRows(std::span<const CopyRowsTask> tasks, int head_dim, KvType type) override;
   Status DecodeAttention(const AttentionShape& shape, std::span<const DecodeHead> heads) override;
@@ -153,10 +163,12 @@ class CpuBackend : public Backend {
   const AttentionKernels& attention_;
   GemmRunner gemm_;
   CpuIdentifyOps identify_ops_;
-  Scratch rounded_;   // x of Linear in bf16 or int8
-  Scratch prepared_;  // x of a product of few tokens with int4 or int8 weights
-  Scratch states_;    // partial softmax states of a decode step
-  Scratch tile_;      // prefill scratch of all threads
+  Scratch rounded_;             // x of Linear in bf16 or int8
+  Scratch prepared_;            // x of a product of few tokens with int4 or int8 weights
+  Scratch states_;              // partial softmax states of a decode step
+  Scratch tile_;                // prefill scratch of all threads
+  const float* cos_ = nullptr;  // of SetRotations
+  const float* sin_ = nullptr;
   BackendTimes times_;
   std::optional<ReadBandwidth> read_bandwidth_;
 };
@@ -380,7 +392,7 @@ Status CpuBackend::LinearFewTokens(ComputeType compute, const float* x, int64_t 
   return OkStatus();
 }
 
-void CpuBackend::Rope(float* x, int64_t n_tokens, int n_heads, int head_dim, const float* cos, const float* sin) {
+void CpuBackend::Rope(float* x, int64_t n_tokens, int n_heads, int head_dim) {
   const int64_t stride = static_cast<int64_t>(n_heads) * head_dim;
   const int64_t block = std::max<int64_t>(1, kElementBlock / stride);
   ParallelBlocks(TeamFor(n_tokens * stride), n_tokens, block, [&](int64_t begin, int64_t end) {
@@ -389,8 +401,8 @@ void CpuBackend::Rope(float* x, int64_t n_tokens, int n_heads, int head_dim, con
                  .n_tokens = end - begin,
                  .n_heads = n_heads,
                  .head_dim = head_dim,
-                 .cos = cos + begin * (head_dim / 2),
-                 .sin = sin + begin * (head_dim / 2)});
+                 .cos = cos_ + begin * (head_dim / 2),
+                 .sin = sin_ + begin * (head_dim / 2)});
   });
 }
 

@@ -2,6 +2,10 @@
 #include "backend/cpu_backend.h"
 #include "duo/backend.h"
 
+#ifdef DUO_CUDA
+#include "backend/cuda_backend.h"
+#endif
+
 namespace duo {
 
 const char* ComputeTypeName(ComputeType type) {
@@ -13,7 +17,12 @@ void BackendDeleter::operator()(Backend* backend) const { delete backend; }
 Result<BackendPtr> CreateBackend(const BackendOptions& options) {
   switch (options.device) {
     case Device::kCpu: return CreateCpuBackend(options);
-    case Device::kCuda: break;
+    case Device::kCuda:
+#ifdef DUO_CUDA
+      return CreateCudaBackend(options);
+#else
+      break;
+#endif
   }
   return Status(StatusCode::kUnsupported, "this build of duo has no CUDA backend; use --device cpu");
 }

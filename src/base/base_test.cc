@@ -152,9 +152,9 @@ TEST(MappedFile, WhatIsForgottenIsNotResidentAndCanBeReadAgain) {
 }
 
 TEST(MemoryBudget, IsTheLimitOrWhatIsFreeBesideMappedFiles) {
-  EXPECT_EQ(MemoryBudget(5, 100), 5u);
-  EXPECT_GT(MemoryBudget(0, 0), 0u);
-  EXPECT_EQ(MemoryBudget(0, UINT64_MAX), 0u);
+  EXPECT_EQ(MemoryBudget(5, 1000, 100), 5u);
+  EXPECT_EQ(MemoryBudget(0, 1000, 100), 900u);
+  EXPECT_EQ(MemoryBudget(0, 1000, 2000), 0u);
 }
 
 TEST(DirectoryLock, IsHeldOnce) {

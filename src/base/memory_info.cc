@@ -47,10 +47,9 @@ uint64_t AvailableMemoryBytes() {
   return available;
 }
 
-uint64_t MemoryBudget(uint64_t limit, uint64_t mapped_bytes) {
+uint64_t MemoryBudget(uint64_t limit, uint64_t available_bytes, uint64_t mapped_bytes) {
   if (limit != 0) return limit;
-  const uint64_t free = AvailableMemoryBytes();
-  return free > mapped_bytes ? free - mapped_bytes : 0;
+  return available_bytes > mapped_bytes ? available_bytes - mapped_bytes : 0;
 }
 
 uint64_t PeakRssBytes() { return KilobytesLine("/proc/self/status", "VmHWM"); }

@@ -10,9 +10,9 @@ namespace duo {
 /// is less. Page cache counts as available.
 uint64_t AvailableMemoryBytes();
 
-/// What new memory may be taken from: `limit`, or when that is 0 what the process could still take, less bytes mapped
-/// from files that have to stay resident.
-uint64_t MemoryBudget(uint64_t limit, uint64_t mapped_bytes);
+/// What new memory may be taken from: `limit`, or when that is 0 what is available, less bytes mapped from files that
+/// have to stay resident.
+uint64_t MemoryBudget(uint64_t limit, uint64_t available_bytes, uint64_t mapped_bytes);
 
 /// Largest resident set this process has had, and the present one.
 uint64_t PeakRssBytes();

@@ -94,7 +94,7 @@ Result<BenchShape> LoadShape(const BenchOptions& options, Backend* backend) {
 /// Whether all modes fit at once. kResourceExhausted, with the numbers, when one of them does not even fit alone.
 Result<bool> CheckMemory(const BenchOptions& options, const ModelConfig& runs, uint64_t weights_bytes,
                          const std::vector<BenchMode>& modes, const Backend& backend) {
-  const uint64_t available = options.common.memory_bytes != 0 ? options.common.memory_bytes : AvailableMemoryBytes();
+  const uint64_t available = options.common.memory_bytes != 0 ? options.common.memory_bytes : backend.AvailableBytes();
   bool together = true;
   for (const int64_t depth : options.tests.depths) {
     uint64_t all = weights_bytes;

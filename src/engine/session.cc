@@ -38,7 +38,7 @@ Result<Session> Session::Create(const Model& model, const SessionOptions& option
   DUO_ASSIGN_OR_RETURN(SessionOptions resolved, ResolveOptions(config, options));
   DUO_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(config, model.weights_bytes(), resolved, *model.backend()));
   const uint64_t fixed = (workspace == nullptr ? plan.activation_bytes : 0) + plan.KvBytes(0);
-  const uint64_t available = resolved.memory_limit != 0 ? resolved.memory_limit : AvailableMemoryBytes();
+  const uint64_t available = resolved.memory_limit != 0 ? resolved.memory_limit : model.backend()->AvailableBytes();
   if (fixed > available) {
     return Status(StatusCode::kResourceExhausted, "activations and streaming heads alone need " + FormatBytes(fixed) +
                                                       ", " + FormatBytes(available) +
@@ -82,7 +82,8 @@ Status Session::Impl::CheckFits(int64_t n_tokens) const {
   }
   const int64_t total = len + n_tokens;
   uint64_t taken = weights.total_bytes;  // of plan.TotalBytes, what is not free any more
-  const uint64_t available = MemoryBudget(options.memory_limit, weights.mapped_bytes);
+  const uint64_t available =
+      MemoryBudget(options.memory_limit, weights.backend->AvailableBytes(), weights.mapped_bytes);
   if (options.memory_limit == 0 && cache.longest() > 0) taken = plan.TotalBytes(cache.longest());
   const uint64_t wanted = plan.TotalBytes(total);
   const uint64_t needed = wanted > taken ? wanted - taken : 0;
@@ -123,7 +124,7 @@ Status Session::Impl::KeepRow(int64_t row) {
   std::vector<float> values(static_cast<size_t>(weights.config.vocab_size));
   DUO_RETURN_IF_ERROR(work->transformer.Logits(work->activations, row, 1, values.data()));
   last_hidden.resize(static_cast<size_t>(weights.config.hidden_size));
-  work->transformer.Hidden(work->activations, row, 1, last_hidden.data());
+  DUO_RETURN_IF_ERROR(work->transformer.Hidden(work->activations, row, 1, last_hidden.data()));
   logits = std::move(values);
   return OkStatus();
 }
@@ -239,7 +240,7 @@ Result<Session> Session::ClonePrefix(int64_t pos) const {
   const bool shared = impl_->own == nullptr;
   const int64_t held = HeldAt(pos);
   const uint64_t needed = impl_->plan.KvBytes(held) + (shared ? 0 : impl_->plan.activation_bytes);
-  const uint64_t available = AvailableMemoryBytes();
+  const uint64_t available = impl_->weights.backend->AvailableBytes();
   if (needed > available) {
     return Status(StatusCode::kResourceExhausted, "a copy of the sequence needs " + FormatBytes(needed) + ", " +
                                                       FormatBytes(available) + " are available");
@@ -308,7 +309,8 @@ Status Session::DecodeTogether(std::span<Session* const> sessions, std::span<con
     const auto row = std::span<const float>(rows).subspan(i * vocab, vocab);
     impl->logits.assign(row.begin(), row.end());
     impl->last_hidden.resize(static_cast<size_t>(impl->weights.config.hidden_size));
-    work->transformer.Hidden(work->activations, static_cast<int64_t>(i), 1, impl->last_hidden.data());
+    DUO_RETURN_IF_ERROR(
+        work->transformer.Hidden(work->activations, static_cast<int64_t>(i), 1, impl->last_hidden.data()));
   }
   return OkStatus();
 }

@@ -225,7 +225,7 @@ Status Session::Save(const std::string& path, const std::string& note) const {
   const Status visited = impl_->cache.VisitBytes([&](const uint8_t* data, size_t bytes) -> Status {
     for (size_t at = 0; at < bytes; at += kCopyBytes) {
       const size_t n = std::min(kCopyBytes, bytes - at);
-      backend->ToHost(data + at, block.data(), n);
+      DUO_RETURN_IF_ERROR(backend->ToHost(data + at, block.data(), n));
       DUO_RETURN_IF_ERROR(write(block.data(), n));
     }
     return OkStatus();

@@ -99,7 +99,8 @@ class Scorer {
     };
     if (saved_ == nullptr || !saved_->is_complete()) DUO_RETURN_IF_ERROR(add(full));
     for (const SessionOptions& mode : modes) DUO_RETURN_IF_ERROR(add(mode));
-    const uint64_t available = MemoryBudget(full.memory_limit, model_.mapped_bytes());
+    const uint64_t available =
+        MemoryBudget(full.memory_limit, model_.backend()->AvailableBytes(), model_.mapped_bytes());
     if (needed <= available) return OkStatus();
     return Status(StatusCode::kResourceExhausted,
                   std::to_string(modes.size() + 1) + " choices of heads side by side need " + FormatBytes(needed) +

@@ -196,8 +196,8 @@ Result<std::vector<double>> OutsideMassScores(const Model& model, const std::vec
                                                            .scale = ScaleOf(c)},
                                                           heads));
     std::vector<float> full(static_cast<size_t>(view.n * n_heads));
-    model.backend()->ToHost(view.lse, full.data(), full.size() * sizeof(float));
-    model.backend()->ToHost(kept_memory->data(), kept.data(), full.size() * sizeof(float));
+    DUO_RETURN_IF_ERROR(model.backend()->ToHost(view.lse, full.data(), full.size() * sizeof(float)));
+    DUO_RETURN_IF_ERROR(model.backend()->ToHost(kept_memory->data(), kept.data(), full.size() * sizeof(float)));
     for (size_t i = 0; i < full.size(); ++i) {
       const size_t head = i % static_cast<size_t>(n_heads) / static_cast<size_t>(c.group());
       const double log_share = double{kept[i]} - double{full[i]};  // rounding apart at most 0

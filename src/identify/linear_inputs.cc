@@ -24,7 +24,7 @@ Result<std::vector<LayerInputs>> MeasureLinearInputs(const Model& model, std::sp
     InputMagnitudes& of = layers[static_cast<size_t>(view.layer)].of[static_cast<size_t>(view.input)];
     of.most.resize(static_cast<size_t>(view.dim), 0.0f);
     x.resize(static_cast<size_t>(view.n * view.dim));
-    model.backend()->ToHost(view.x, x.data(), x.size() * sizeof(float));
+    DUO_RETURN_IF_ERROR(model.backend()->ToHost(view.x, x.data(), x.size() * sizeof(float)));
     double squares = 0;
     for (size_t row = 0; row < x.size(); row += of.most.size()) {
       for (size_t i = 0; i < of.most.size(); ++i) {

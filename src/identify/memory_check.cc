@@ -2,12 +2,13 @@
 
 #include <string>
 
+#include "backend/backend.h"
 #include "base/memory_info.h"
 
 namespace duo {
 
 Status CheckFits(const Model& model, int64_t n_tokens, uint64_t needed, uint64_t limit) {
-  const uint64_t available = MemoryBudget(limit, model.mapped_bytes());
+  const uint64_t available = MemoryBudget(limit, model.backend()->AvailableBytes(), model.mapped_bytes());
   if (needed <= available) return OkStatus();
   return Status(StatusCode::kResourceExhausted, "texts of " + std::to_string(n_tokens) + " tokens need " +
                                                     FormatBytes(needed) + ", " + FormatBytes(available) +

@@ -82,7 +82,7 @@ class TeacherStudent::Impl {
   Status Forward(std::span<const int32_t> ids, std::span<const double> gates, const GoOn& go_on);
   Status TeacherLayer(int layer);
   Status StudentLayer(int layer, std::span<const double> gates);
-  double Distill(LabelRange labels);
+  Result<double> Distill(LabelRange labels);
   Status BackwardLayer(int layer, std::span<const double> gates, std::span<double> gradients);
   Status Recompute(int layer, std::span<const double> gates);
   Status MlpBackward(int layer);
@@ -248,7 +248,7 @@ Result<TwoStreamLoss> TeacherStudent::Loss(std::span<const int32_t> ids, LabelRa
   DUO_RETURN_IF_ERROR(impl_->CheckArguments(ids, labels, gates));
   DUO_RETURN_IF_ERROR(impl_->Forward(ids, gates, go_on));
   TwoStreamLoss loss;
-  loss.distill = impl_->Distill(labels);
+  DUO_ASSIGN_OR_RETURN(loss.distill, impl_->Distill(labels));
   if (!std::isfinite(loss.distill)) {
     return Status(StatusCode::kInternal, "the distillation loss is not finite: the model's hidden states overflow");
   }
@@ -311,7 +311,7 @@ Status TeacherStudent::Impl::StudentLayer(int layer, std::span<const double> gat
 }
 
 // distill = 1 / (labels * hidden) sum (t - s)^2 with t, s after the final norm; dx = its gradient in the student's x.
-double TeacherStudent::Impl::Distill(LabelRange labels) {
+Result<double> TeacherStudent::Impl::Distill(LabelRange labels) {
   const int64_t hidden = Hidden(c);
   const double scale = 1.0 / (static_cast<double>(labels.end - labels.begin) * static_cast<double>(hidden));
   std::vector<float> t(static_cast<size_t>(kDistillRows * hidden)), s(t.size());
@@ -325,9 +325,9 @@ double TeacherStudent::Impl::Distill(LabelRange labels) {
     std::fill_n(s.begin(), count, 0.0f);
     if (is_label) {
       act.x = At(teacher_x);
-      transformer.Hidden(act, row, rows, t.data());
+      DUO_RETURN_IF_ERROR(transformer.Hidden(act, row, rows, t.data()));
       act.x = input(c.n_layers);
-      transformer.Hidden(act, row, rows, s.data());
+      DUO_RETURN_IF_ERROR(transformer.Hidden(act, row, rows, s.data()));
       for (size_t i = 0; i < count; ++i) {
         const double difference = double{s[i]} - double{t[i]};
         sum += difference * difference;
@@ -409,8 +409,11 @@ Status TeacherStudent::Impl::AttentionBackward(int layer, std::span<const double
                                       .dk = At(dk),
                                       .dv = At(dv)}));
   // The transpose of a rotation is the rotation back.
-  backend->Rope(dq, n, c.n_heads, c.head_dim, transformer.rope_cos().data(), minus_sin.data());
-  backend->Rope(At(dk), n, c.n_kv_heads, c.head_dim, transformer.rope_cos().data(), minus_sin.data());
+  const float* cos = transformer.rope_cos().data();
+  backend->SetRotations(cos, minus_sin.data(), n, c.head_dim / 2);
+  backend->Rope(dq, n, c.n_heads, c.head_dim);
+  backend->Rope(At(dk), n, c.n_kv_heads, c.head_dim);
+  backend->SetRotations(cos, transformer.rope_sin().data(), n, c.head_dim / 2);
   if (c.qk_norm) {
     ops->RmsNorm(At(raw_q), lw.q_norm, c.rms_norm_eps, n * c.n_heads, c.head_dim, dq);
     ops->RmsNorm(At(raw_k), lw.k_norm, c.rms_norm_eps, n * c.n_kv_heads, c.head_dim, At(dk));

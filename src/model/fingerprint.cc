@@ -25,6 +25,7 @@ void AddMatrix(const MatrixView& matrix, Fnv1a* hash) {
 }  // namespace
 
 std::string ModelFingerprint(const Model::Weights& weights) {
+  if (!weights.fingerprint.empty()) return weights.fingerprint;
   const ModelConfig& c = weights.config;
   Fnv1a hash;
   const int64_t shape[] = {c.n_layers,    c.n_heads,           c.n_kv_heads, c.head_dim,

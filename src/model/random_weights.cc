@@ -127,6 +127,7 @@ Result<std::unique_ptr<Model::Weights>> Model::Weights::FromRandom(const ModelCo
   weights->config.weights = options.weights;
   weights->backend = backend;
   DUO_RETURN_IF_ERROR(RandomFiller(weights.get(), seed, options).Fill());
+  DUO_RETURN_IF_ERROR(weights->Place(options));
   return weights;
 }
 

@@ -85,6 +85,7 @@ void Transformer::EmbedAt(std::span<const int32_t> ids, std::span<const int64_t>
   DUO_CHECK(n >= 1 && n <= act->max_tokens, "a chunk must fit the activations");
   act->n_tokens = n;
   FillRope(positions);
+  w_.backend->SetRotations(cos_.data(), sin_.data(), n, w_.config.head_dim / 2);
   w_.backend->Embed(w_.embedding, ids, act->x);
 }
 
@@ -107,8 +108,8 @@ void Transformer::NormHeads(int layer, int64_t n, Activations* act) {
 
 void Transformer::Rotate(int64_t n, Activations* act) {
   const ModelConfig& c = w_.config;
-  w_.backend->Rope(act->q, n, c.n_heads, c.head_dim, cos_.data(), sin_.data());
-  w_.backend->Rope(act->k, n, c.n_kv_heads, c.head_dim, cos_.data(), sin_.data());
+  w_.backend->Rope(act->q, n, c.n_heads, c.head_dim);
+  w_.backend->Rope(act->k, n, c.n_kv_heads, c.head_dim);
 }
 
 AttentionInput Transformer::InputOfAttention(int64_t n, TokenKind kind, const Activations& act) const {
@@ -152,10 +153,10 @@ Status Transformer::AddMlp(int layer, int64_t n, Activations* act) {
   return w_.backend->Linear(compute_, act->gate, n, w_.config.intermediate_size, tasks);
 }
 
-void Transformer::Hidden(const Activations& act, int64_t begin, int64_t n, float* host_out) {
+Status Transformer::Hidden(const Activations& act, int64_t begin, int64_t n, float* host_out) {
   const int64_t hidden = w_.config.hidden_size;
   w_.backend->RmsNorm(act.x + begin * hidden, w_.final_norm, w_.config.rms_norm_eps, n, hidden, act.normed);
-  w_.backend->ToHost(act.normed, host_out, static_cast<size_t>(n * hidden) * sizeof(float));
+  return w_.backend->ToHost(act.normed, host_out, static_cast<size_t>(n * hidden) * sizeof(float));
 }
 
 Status Transformer::Logits(const Activations& act, int64_t begin, int64_t n, float* host_out) {
@@ -167,8 +168,8 @@ Status Transformer::Logits(const Activations& act, int64_t begin, int64_t n, flo
                         act.normed);
     const LinearTask head[] = {{w_.lm_head, nullptr, act.logits, false}};
     DUO_RETURN_IF_ERROR(w_.backend->Linear(compute_, act.normed, now, c.hidden_size, head));
-    w_.backend->ToHost(act.logits, host_out + done * c.vocab_size,
-                       static_cast<size_t>(now * c.vocab_size) * sizeof(float));
+    DUO_RETURN_IF_ERROR(w_.backend->ToHost(act.logits, host_out + done * c.vocab_size,
+                                           static_cast<size_t>(now * c.vocab_size) * sizeof(float)));
   }
   return OkStatus();
 }

@@ -63,7 +63,7 @@ class Transformer {
   const std::vector<float>& rope_sin() const { return sin_; }
 
   /// Final norm of rows [begin, begin + n) of the last Forward, [n, hidden], to host memory.
-  void Hidden(const Activations& act, int64_t begin, int64_t n, float* host_out);
+  Status Hidden(const Activations& act, int64_t begin, int64_t n, float* host_out);
 
   /// Logits of rows [begin, begin + n) of the last Forward, [n, vocab], to host memory.
   Status Logits(const Activations& act, int64_t begin, int64_t n, float* host_out);

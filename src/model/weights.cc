@@ -215,6 +215,7 @@ Result<std::unique_ptr<Model::Weights>> Model::Weights::FromCheckpoint(const std
     weights->config.weights = options.weights;
   }
   DUO_RETURN_IF_ERROR(CheckpointLoader(weights.get(), options).Load());
+  DUO_RETURN_IF_ERROR(weights->Place(options));
   return weights;
 }
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/backend.h"
 #include "base/buffer.h"
 #include "base/clock.h"
 #include "base/matrix_view.h"
@@ -60,10 +61,13 @@ class Model::Weights {
   std::vector<LayerWeights> layers;
   uint64_t total_bytes = 0;
   uint64_t mapped_bytes = 0;
+  std::string fingerprint;  // of weights that the host cannot read any more (model/fingerprint.h)
 
  private:
   friend class CheckpointLoader;
   friend class RandomFiller;
+  /// Moves everything to the backend's memory where that is not the host's. Progress as Quantize. kResourceExhausted.
+  Status Place(const ModelOptions& options);
   /// A vector of n floats that lives as long as this.
   Result<float*> NewVector(int64_t n);
   /// Makes *matrix, whose shape is set, a quantised one that lives as long as this. kResourceExhausted, kCancelled.
@@ -74,6 +78,7 @@ class Model::Weights {
   std::deque<QuantizedMatrix> quantized_;
   Clock::time_point opened_ = Clock::now();
   std::deque<Buffer> vectors_;  // norms and biases as floats
+  std::deque<DeviceMemoryPtr> placed_;
 };
 
 }  // namespace duo

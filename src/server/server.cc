@@ -133,7 +133,7 @@ Result<std::unique_ptr<Server>> Server::Create(const ServedModel& served, const 
       options.memory_bytes != 0
           ? options.memory_bytes
           : model.weights_bytes() - model.mapped_bytes() +
-                static_cast<uint64_t>(kShareOfAvailable * static_cast<double>(AvailableMemoryBytes()));
+                static_cast<uint64_t>(kShareOfAvailable * static_cast<double>(model.backend()->AvailableBytes()));
   CacheDefaults defaults{.session = served.session, .pattern = served.pattern, .pattern_name = served.pattern_name};
   defaults.session.memory_limit = budget;
   DUO_ASSIGN_OR_RETURN(defaults.session, ResolveOptions(config, defaults.session));

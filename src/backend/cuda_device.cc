@@ -1,0 +1,58 @@
+#include "backend/cuda_device.h"
+
+#include <cuda_runtime.h>
+
+#include "kernels/cuda/launch.h"
+
+namespace duo {
+namespace {
+
+// Tensor cores with bf16 and asynchronous copies to shared memory came with it.
+constexpr int kLeastMajor = 8;
+
+std::string VersionText(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<CudaDevice>> CudaDevice::Open() {
+  int driver = 0, runtime = 0, n_devices = 0;
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&runtime);
+  const cudaError_t counted = cudaGetDeviceCount(&n_devices);
+  if (driver == 0) {
+    return Status(StatusCode::kUnsupported, "device cuda: this machine has no NVIDIA driver; use --device cpu");
+  }
+  if (counted == cudaErrorInsufficientDriver) {
+    return Status(StatusCode::kUnsupported, "device cuda: the driver is for CUDA " + VersionText(driver) +
+                                                ", this build needs " + VersionText(runtime) +
+                                                "; install a newer driver or use --device cpu");
+  }
+  if (counted == cudaErrorNoDevice || (counted == cudaSuccess && n_devices == 0)) {
+    return Status(StatusCode::kUnsupported, "device cuda: no NVIDIA GPU can be used here; use --device cpu");
+  }
+  DUO_RETURN_IF_ERROR(CudaStatus(counted, "looking for devices"));
+  DUO_RETURN_IF_ERROR(CudaStatus(cudaSetDevice(0), "device 0"));
+  cudaDeviceProp prop;
+  DUO_RETURN_IF_ERROR(CudaStatus(cudaGetDeviceProperties(&prop, 0), "device 0"));
+  int major = 0, minor = 0;
+  std::unique_ptr<CudaDevice> device(new CudaDevice);
+  device->name_ = prop.name;
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
+  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0);
+  cudaDeviceGetAttribute(&device->n_processors_, cudaDevAttrMultiProcessorCount, 0);
+  if (major < kLeastMajor) {
+    return Status(StatusCode::kUnsupported, "device cuda: " + device->name_ + " has compute capability " +
+                                                std::to_string(major) + "." + std::to_string(minor) +
+                                                ", at least 8.0 (Ampere) is needed; use --device cpu");
+  }
+  DUO_RETURN_IF_ERROR(CudaStatus(cudaStreamCreateWithFlags(&device->stream_, cudaStreamNonBlocking), "a stream"));
+  return device;
+}
+
+CudaDevice::~CudaDevice() {
+  if (stream_ != nullptr) cudaStreamDestroy(stream_);
+}
+
+}  // namespace duo

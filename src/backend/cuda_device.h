@@ -1,0 +1,34 @@
+// The GPU that work is queued on: found, checked, described.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "duo/result.h"
+
+struct CUstream_st;
+
+namespace duo {
+
+/// Device 0 and a stream of its own.
+class CudaDevice {
+ public:
+  /// kUnsupported: no device, an architecture below 8.0, a driver older than this build's toolkit.
+  static Result<std::unique_ptr<CudaDevice>> Open();
+  ~CudaDevice();
+  CudaDevice(const CudaDevice&) = delete;
+  CudaDevice& operator=(const CudaDevice&) = delete;
+
+  CUstream_st* stream() const { return stream_; }
+  int n_processors() const { return n_processors_; }
+  const std::string& name() const { return name_; }
+
+ private:
+  CudaDevice() = default;
+
+  CUstream_st* stream_ = nullptr;
+  int n_processors_ = 0;
+  std::string name_;
+};
+
+}  // namespace duo

@@ -1,0 +1,56 @@
+// How long the device works on what, by events in its stream; nothing is recorded before somebody asks.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "backend/backend.h"
+
+struct CUstream_st;
+struct CUevent_st;
+
+namespace duo {
+
+class CudaTimes {
+ public:
+  enum Kind : uint8_t { kAttention, kLinear };
+
+  explicit CudaTimes(CUstream_st* stream);
+  ~CudaTimes();
+  CudaTimes(const CudaTimes&) = delete;
+  CudaTimes& operator=(const CudaTimes&) = delete;
+
+  /// Work that is queued while it lives counts as `kind`.
+  class Scope {
+   public:
+    Scope(CudaTimes* times, Kind kind) : times_(times), index_(times->Begin(kind)) {}
+    ~Scope() { times_->End(index_); }
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+
+   private:
+    CudaTimes* times_;
+    size_t index_;
+  };
+
+  /// From now on times are recorded.
+  void Reset();
+  /// Waits for what is queued.
+  BackendTimes Read();
+  /// Of work that `work` queues.
+  Result<double> SecondsOf(const std::function<Status()>& work);
+
+ private:
+  struct Span;
+  size_t Begin(Kind kind);
+  void End(size_t index);
+  void Collect();
+
+  CUstream_st* stream_;
+  bool on_ = false;
+  std::vector<Span> spans_;
+  size_t n_used_ = 0;
+  BackendTimes sums_;
+};
+
+}  // namespace duo

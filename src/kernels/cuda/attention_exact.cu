@@ -1,0 +1,120 @@
+#include <algorithm>
+
+#include "kernels/cuda/attention_exact.cuh"
+#include "kernels/cuda/attention_launch.h"
+#include "kernels/cuda/decode_merge.cuh"
+#include "kernels/cuda/launch.h"
+
+namespace duo {
+namespace {
+
+template <KvType kType>
+__global__ void DecodeExactKernel(const __grid_constant__ DecodeHeads heads, DecodeArgs a) {
+  DUO_SHARED_MEMORY(shared);
+  const CudaDecodeHead& head = heads.head[blockIdx.y];
+  const int n_pieces = heads.n_pieces[blockIdx.y];
+  const int64_t piece = blockIdx.x;
+  if (piece >= n_pieces) return;
+  const int first = static_cast<int>(blockIdx.z) * kExactQueries;
+  const int n = a.group - first < kExactQueries ? a.group - first : kExactQueries;
+  const ExactTile tile = ExactTileAt(shared, a.head_dim);
+  const PieceRows rows = RowsOfPiece(head, piece, a.rows_per_piece);
+  BeginExact(tile, n, a.head_dim, a.scale, [&](int i) { return head.q + (first + i) * a.head_dim; });
+  for (int64_t row = rows.begin / kExactRows * kExactRows; row < rows.end; row += kExactRows) {
+    FoldExact<kType>(tile, n, a.head_dim, head.k, head.v, row, rows.begin, rows.end, [](int, int64_t) { return true; });
+  }
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < n * a.head_dim; i += kExactThreads) {
+    const int query = i / a.head_dim, d = i % a.head_dim;
+    if (n_pieces == 1) {
+      FinishQuery(head, a, first + query, d, {tile.max[query], tile.sum[query], tile.acc[i]});
+      continue;
+    }
+    float* state = StateOf(a, heads.first_piece[blockIdx.y] + piece, first + query);
+    if (d == 0) state[0] = tile.max[query], state[1] = tile.sum[query];
+    state[2 + d] = tile.acc[i];
+  }
+  if (n_pieces == 1) return;
+  if (IsLastPiece(a, n_pieces, reinterpret_cast<int*>(tile.p))) {
+    MergePieces(head, a, heads.first_piece[blockIdx.y], n_pieces, first, n);
+  }
+}
+
+struct PrefillArgs {
+  int group, head_dim, group_step, tokens_step;  // a block has group_step heads of tokens_step tokens
+  int64_t q_stride, lse_stride, q_pos, n_tokens;
+  float scale;
+};
+
+template <KvType kType>
+__global__ void PrefillExactKernel(const __grid_constant__ PrefillHeads heads, PrefillArgs a) {
+  DUO_SHARED_MEMORY(shared);
+  const CudaPrefillHead& head = heads.head[blockIdx.y];
+  const int first_head = static_cast<int>(blockIdx.z) * a.group_step;
+  const int n_heads = a.group - first_head < a.group_step ? a.group - first_head : a.group_step;
+  const int64_t first_token = static_cast<int64_t>(blockIdx.x) * a.tokens_step;
+  const int64_t left = a.n_tokens - first_token;
+  const int n_tokens = static_cast<int>(left < a.tokens_step ? left : a.tokens_step), n = n_tokens * n_heads;
+  const ExactTile tile = ExactTileAt(shared, a.head_dim);
+  const auto offset = [&](int i) {
+    return (first_token + i / n_heads) * a.q_stride + (first_head + i % n_heads) * a.head_dim;
+  };
+  BeginExact(tile, n, a.head_dim, a.scale, [&](int i) { return head.q + offset(i); });
+  const int64_t first_pos = a.q_pos + first_token, last_pos = first_pos + n_tokens - 1;
+  const auto position = [&](int64_t row) {
+    return row < head.n_sink_rows ? row : head.body_pos + (row - head.n_sink_rows);
+  };
+  for (int64_t row = 0; row < head.n_rows && position(row) <= last_pos; row += kExactRows) {
+    const int64_t end = row + kExactRows < head.n_rows ? row + kExactRows : head.n_rows;
+    // Nobody sees a tile that lies behind the sinks and before the window of the first query.
+    if (position(row) >= head.mask.sink && first_pos - position(end - 1) >= head.mask.window) continue;
+    FoldExact<kType>(tile, n, a.head_dim, head.k, head.v, row, 0, head.n_rows,
+                     [&](int i, int64_t r) { return Sees(head.mask, first_pos + i / n_heads, position(r)); });
+  }
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < n * a.head_dim; i += kExactThreads) {
+    const int query = i / a.head_dim, d = i % a.head_dim;
+    const float sum = tile.sum[query];
+    head.out[offset(query) + d] = sum == 0.0f ? 0.0f : tile.acc[i] / sum;
+    if (d == 0 && head.lse != nullptr) {
+      head.lse[(first_token + query / n_heads) * a.lse_stride + first_head + query % n_heads] =
+          tile.max[query] + logf(sum);
+    }
+  }
+}
+
+}  // namespace
+
+Status LaunchDecodeExact(CudaStream stream, const CudaAttentionShape& shape, dim3 grid, const DecodeHeads& heads,
+                         const DecodeArgs& args) {
+  grid.z = GridOf(shape.group, kExactQueries);
+  const LaunchShape launch{grid, kExactThreads, ExactSharedBytes(shape.head_dim)};
+  auto* kernel = shape.kv_type == KvType::kF32    ? DecodeExactKernel<KvType::kF32>
+                 : shape.kv_type == KvType::kBF16 ? DecodeExactKernel<KvType::kBF16>
+                 : shape.kv_type == KvType::kInt8 ? DecodeExactKernel<KvType::kInt8>
+                                                  : DecodeExactKernel<KvType::kInt4>;
+  return Launch(stream, "decode attention", launch, kernel, heads, args);
+}
+
+Status LaunchPrefillExact(CudaStream stream, const CudaAttentionShape& shape, unsigned n_heads,
+                          const PrefillHeads& heads) {
+  PrefillArgs args{.group = shape.group,
+                   .head_dim = shape.head_dim,
+                   .group_step = std::min(shape.group, kExactQueries),
+                   .tokens_step = 0,
+                   .q_stride = shape.q_stride,
+                   .lse_stride = shape.lse_stride,
+                   .q_pos = shape.q_pos,
+                   .n_tokens = shape.n_tokens,
+                   .scale = shape.scale};
+  args.tokens_step = kExactQueries / args.group_step;
+  const dim3 grid(GridOf(shape.n_tokens, args.tokens_step), n_heads, GridOf(shape.group, args.group_step));
+  const LaunchShape launch{grid, kExactThreads, ExactSharedBytes(shape.head_dim)};
+  auto* kernel = shape.kv_type == KvType::kF32    ? PrefillExactKernel<KvType::kF32>
+                 : shape.kv_type == KvType::kBF16 ? PrefillExactKernel<KvType::kBF16>
+                 : shape.kv_type == KvType::kInt8 ? PrefillExactKernel<KvType::kInt8>
+                                                  : PrefillExactKernel<KvType::kInt4>;
+  return Launch(stream, "prefill attention", launch, kernel, heads, args);
+}
+
+}  // namespace duo

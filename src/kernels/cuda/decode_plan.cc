@@ -1,0 +1,45 @@
+#include <algorithm>
+
+#include "kernels/cuda/attention.h"
+
+namespace duo {
+namespace {
+
+// Blocks of threads for every multiprocessor: with fewer some would have nothing to do at the end, more make more
+// states to merge.
+constexpr int64_t kBlocksPerProcessor = 6;
+constexpr int64_t kRowStep = 64;  // of a piece: whole tiles of any kernel
+constexpr int64_t kFewestRows = 128;
+
+int64_t Up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+}  // namespace
+
+CudaDecodePlan PlanCudaDecode(std::span<const CudaDecodeHead> heads, int n_processors) {
+  int64_t total = 0;
+  for (const CudaDecodeHead& head : heads) {
+    for (int i = 0; i < 2; ++i) total += head.end[i] - head.begin[i];
+  }
+  const int64_t blocks = kBlocksPerProcessor * n_processors;
+  CudaDecodePlan plan;
+  plan.rows_per_piece = std::max(kFewestRows, Up((total + blocks - 1) / blocks, kRowStep));
+  for (const CudaDecodeHead& head : heads) {
+    int64_t n = 0;
+    for (int i = 0; i < 2; ++i) n += (head.end[i] - head.begin[i] + plan.rows_per_piece - 1) / plan.rows_per_piece;
+    plan.n_pieces.push_back(n);
+    plan.most_pieces = std::max(plan.most_pieces, n);
+    plan.total_pieces += n;
+  }
+  return plan;
+}
+
+// Each of a head's two ranges may end in a piece that is not full.
+int64_t MostCudaDecodePieces(int64_t n_heads, int n_processors) {
+  return kBlocksPerProcessor * n_processors + 2 * n_heads;
+}
+
+int64_t CudaDecodeStateFloats(int64_t total_pieces, int group, int head_dim) {
+  return total_pieces * group * (head_dim + 2);
+}
+
+}  // namespace duo

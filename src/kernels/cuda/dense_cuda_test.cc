@@ -1,0 +1,307 @@
+// Dense CUDA kernels against the references, with the bounds of docs/numerics.md. On a GPU, or on the CPU through
+// tests/cuda_on_host.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "base/bf16.h"
+#include "base/rng.h"
+#include "kernels/cuda/dense.h"
+#include "kernels/cuda/device_array_for_test.h"
+#include "kernels/cuda/matmul.h"
+#include "kernels/reference/dense_reference.h"
+#include "kernels/weight_codes.h"
+
+namespace duo {
+namespace {
+
+constexpr double kUnit = 0x1p-24;
+
+std::vector<float> Normal(Rng* rng, int64_t n, double deviation = 1.0) {
+  std::vector<float> x(static_cast<size_t>(n));
+  for (float& value : x) value = static_cast<float>(rng->Normal() * deviation);
+  return x;
+}
+
+/// A matrix of any type on the device, and the numbers it stands for.
+struct TestMatrix {
+  TestMatrix(DType type, int64_t n_out, int64_t n_in, Rng* rng) : exact(static_cast<size_t>(n_out * n_in)) {
+    const std::vector<float> w = Normal(rng, n_out * n_in);
+    std::vector<float> scale(static_cast<size_t>(n_out), 1.0f);
+    if (type == DType::kU8) {
+      host.resize(Int4Bytes(n_out, n_in));
+      for (int64_t row = 0; row < n_out; row += kInt4Rows) {
+        QuantizeInt4Block(w.data() + row * n_in, std::min(kInt4Rows, n_out - row), n_in,
+                          host.data() + static_cast<size_t>(row / kInt4Rows) * Int4BlockBytes(n_in));
+      }
+    } else {
+      host.resize(static_cast<size_t>(n_out * n_in) * DTypeBytes(type));
+    }
+    for (int64_t row = 0; row < n_out; ++row) {
+      for (int64_t i = 0; i < n_in; ++i) Put(type, w[static_cast<size_t>(row * n_in + i)], row * n_in + i);
+      if (type == DType::kI8) {
+        QuantizeInt8(w.data() + row * n_in, n_in, reinterpret_cast<int8_t*>(host.data()) + row * n_in,
+                     &scale[static_cast<size_t>(row)]);
+      }
+      for (int64_t i = 0; i < n_in; ++i) {
+        exact[static_cast<size_t>(row * n_in + i)] =
+            type == DType::kU8 ? Int4At(row, i, n_in)
+                               : static_cast<float>(reference::Load(host.data(), type, row * n_in + i)) *
+                                     scale[static_cast<size_t>(row)];
+      }
+    }
+    data.emplace(host);
+    scales.emplace(scale);
+    view = {.data = data->data(),
+            .dtype = type,
+            .scale = type == DType::kI8 ? scales->data() : nullptr,
+            .n_out = n_out,
+            .n_in = n_in};
+  }
+  void Put(DType type, float value, int64_t i) {
+    const bf16 b = ToBf16(value);
+    const f16 h = {static_cast<uint16_t>(value < 0 ? 0xbc00 + i % 512 : 0x3800 + i % 512)};
+    if (type == DType::kF32) std::memcpy(host.data() + 4 * i, &value, 4);
+    if (type == DType::kBF16) std::memcpy(host.data() + 2 * i, &b, 2);
+    if (type == DType::kF16) std::memcpy(host.data() + 2 * i, &h, 2);
+  }
+  // As docs/formats.md places it.
+  float Int4At(int64_t row, int64_t i, int64_t n_in) const {
+    const uint8_t* piece = host.data() + static_cast<size_t>(row / 16) * Int4BlockBytes(n_in) +
+                           static_cast<size_t>(i / 64) * kInt4PieceBytes;
+    const int64_t half = i / 32 % 2, in_group = i % 32;
+    const uint8_t pair = piece[256 * half + 64 * (in_group / 8) + 4 * (row % 16) + in_group % 4];
+    bf16 scale;
+    std::memcpy(&scale, piece + 512 + 32 * half + 2 * (row % 16), sizeof scale);
+    return ToFloat(scale) * static_cast<float>((in_group % 8 < 4 ? pair & 15 : pair >> 4) - 8);
+  }
+
+  std::vector<uint8_t> host;
+  std::vector<float> exact;  // [n_out, n_in]
+  std::optional<DeviceArray<uint8_t>> data;
+  std::optional<DeviceArray<float>> scales;
+  MatrixView view;
+};
+
+const DType kTypes[] = {DType::kF32, DType::kBF16, DType::kF16, DType::kI8, DType::kU8};
+
+TEST(CudaDense, EmbedTakesRows) {
+  Rng rng(1);
+  for (const DType type : kTypes) {
+    if (type == DType::kU8) continue;
+    const TestMatrix table(type, 9, 37, &rng);
+    const std::vector<int32_t> ids = {3, 0, 8, 3};
+    const DeviceArray<int32_t> device_ids(ids);
+    const DeviceArray<float> out(ids.size() * 37);
+    ASSERT_TRUE(CudaEmbed(nullptr, table.view, device_ids.data(), 4, out.data()).ok());
+    const std::vector<float> got = out.ToHost();
+    for (size_t i = 0; i < got.size(); ++i) {
+      ASSERT_EQ(got[i], table.exact[static_cast<size_t>(ids[i / 37]) * 37 + i % 37]) << DTypeName(type);
+    }
+  }
+}
+
+TEST(CudaDense, RmsNormAgreesInPlaceToo) {
+  Rng rng(2);
+  for (const int64_t dim : {1, 31, 64, 257, 1000}) {
+    const std::vector<float> x = Normal(&rng, 3 * dim), weight = Normal(&rng, dim);
+    std::vector<float> want(x.size());
+    reference::RmsNormRows({.x = x.data(),
+                            .x_stride = dim,
+                            .weight = weight.data(),
+                            .eps = 1e-5f,
+                            .n_rows = 3,
+                            .dim = dim,
+                            .out = want.data(),
+                            .out_stride = dim});
+    const DeviceArray<float> in(x), w(weight);
+    ASSERT_TRUE(CudaRmsNorm(nullptr, in.data(), w.data(), 1e-5f, 3, dim, in.data()).ok());
+    const std::vector<float> got = in.ToHost();
+    for (size_t i = 0; i < got.size(); ++i) {
+      ASSERT_NEAR(got[i], want[i], ((static_cast<double>(dim) / 32 + 8) / 2 + 4) * kUnit * std::fabs(want[i]));
+    }
+  }
+}
+
+TEST(CudaDense, RopeAndSwiGluAgree) {
+  Rng rng(3);
+  for (const int head_dim : {2, 10, 64}) {
+    const int64_t n = 5, heads = 3;
+    const std::vector<float> x = Normal(&rng, n * heads * head_dim), cos = Normal(&rng, n * head_dim / 2),
+                             sin = Normal(&rng, n * head_dim / 2);
+    std::vector<float> want = x;
+    reference::RopeTokens({.x = want.data(),
+                           .x_stride = heads * head_dim,
+                           .n_tokens = n,
+                           .n_heads = static_cast<int>(heads),
+                           .head_dim = head_dim,
+                           .cos = cos.data(),
+                           .sin = sin.data()});
+    const DeviceArray<float> in(x), c(cos), s(sin);
+    ASSERT_TRUE(CudaRope(nullptr, in.data(), n, static_cast<int>(heads), head_dim, c.data(), s.data()).ok());
+    const std::vector<float> got = in.ToHost();
+    for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], want[i], 40 * kUnit);
+  }
+  std::vector<float> gate = Normal(&rng, 1000, 3), up = Normal(&rng, 1000), want(1000);
+  gate[0] = -100, gate[1] = 100, gate[2] = 0;
+  reference::SwiGluRange({.gate = gate.data(), .up = up.data(), .n = 1000, .out = want.data()});
+  const DeviceArray<float> g(gate), u(up);
+  ASSERT_TRUE(CudaSwiGlu(nullptr, g.data(), u.data(), 1000).ok());
+  const std::vector<float> got = g.ToHost();
+  for (size_t i = 0; i < got.size(); ++i) {
+    ASSERT_NEAR(got[i], want[i], 8 * kUnit * std::fabs(want[i]) + 0x1p-121 * std::fabs(up[i]));
+  }
+}
+
+TEST(CudaDense, RoundingIsThatOfTheCpu) {
+  Rng rng(4);
+  std::vector<float> x = Normal(&rng, 3 * 100);
+  std::fill(x.begin() + 100, x.begin() + 200, 0.0f);
+  const DeviceArray<float> in(x), scale(3), grid(300);
+  const DeviceArray<uint16_t> rounded(300);
+  const DeviceArray<int8_t> codes(300);
+  ASSERT_TRUE(CudaRoundToBf16(nullptr, in.data(), 300, rounded.data()).ok());
+  ASSERT_TRUE(CudaQuantizeInt8(nullptr, in.data(), 3, 100, codes.data(), scale.data(), grid.data()).ok());
+  const auto got_rounded = rounded.ToHost();
+  const auto got_codes = codes.ToHost();
+  const auto got_scale = scale.ToHost(), got_grid = grid.ToHost();
+  for (size_t row = 0; row < 3; ++row) {
+    std::vector<int8_t> want(100);
+    float want_scale;
+    QuantizeInt8(x.data() + row * 100, 100, want.data(), &want_scale);
+    ASSERT_EQ(got_scale[row], want_scale);
+    for (size_t i = 0; i < 100; ++i) {
+      ASSERT_EQ(got_rounded[row * 100 + i], ToBf16(x[row * 100 + i]).bits);
+      ASSERT_EQ(got_codes[row * 100 + i], want[i]);
+      ASSERT_EQ(got_grid[row * 100 + i], static_cast<float>(want[i]) * want_scale);
+    }
+  }
+  x[7] = NAN;
+  const DeviceArray<float> broken(x);
+  ASSERT_TRUE(CudaQuantizeInt8(nullptr, broken.data(), 3, 100, codes.data(), scale.data(), nullptr).ok());
+  EXPECT_TRUE(std::isnan(scale.ToHost()[0]));
+  EXPECT_FALSE(std::isnan(scale.ToHost()[1]));
+}
+
+TEST(CudaDense, WidenedRowsAreTheNumbersInBf16OrFloat) {
+  Rng rng(5);
+  for (const DType type : kTypes) {
+    const TestMatrix w(type, 40, 100, &rng);
+    const DeviceArray<uint16_t> out(20 * 100);
+    ASSERT_TRUE(CudaWidenRows(nullptr, w.view, 16, 36, out.data()).ok());
+    const std::vector<uint16_t> got = out.ToHost();
+    const DeviceArray<float> floats(20 * 100);
+    ASSERT_TRUE(CudaWidenRows(nullptr, w.view, 16, 36, floats.data()).ok());
+    const std::vector<float> got_floats = floats.ToHost();
+    for (size_t i = 0; i < got.size(); ++i) {
+      ASSERT_EQ(got[i], ToBf16(w.exact[16 * 100 + i]).bits) << DTypeName(type);
+      ASSERT_EQ(got_floats[i], w.exact[16 * 100 + i]) << DTypeName(type);
+    }
+  }
+}
+
+struct GemvCase {
+  int64_t n_out, n_in, n_tokens;
+  bool round_x, bias, accumulate;
+};
+
+void CheckGemv(DType type, const GemvCase& c, Rng* rng) {
+  SCOPED_TRACE(std::string(DTypeName(type)) + " " + std::to_string(c.n_out) + "x" + std::to_string(c.n_in) + ", " +
+               std::to_string(c.n_tokens) + " tokens");
+  const TestMatrix w(type, c.n_out, c.n_in, rng);
+  const std::vector<float> x = Normal(rng, c.n_tokens * c.n_in), bias = Normal(rng, c.n_out),
+                           before = Normal(rng, c.n_tokens * c.n_out);
+  const DeviceArray<float> device_x(x), device_bias(bias), y(before);
+  ASSERT_TRUE(RunCudaGemv(nullptr, {.w = w.view,
+                                    .x = device_x.data(),
+                                    .n_tokens = c.n_tokens,
+                                    .round_x = c.round_x,
+                                    .bias = c.bias ? device_bias.data() : nullptr,
+                                    .y = y.data(),
+                                    .accumulate = c.accumulate})
+                  .ok());
+  const std::vector<float> got = y.ToHost();
+  for (int64_t t = 0; t < c.n_tokens; ++t) {
+    for (int64_t o = 0; o < c.n_out; ++o) {
+      const auto at = static_cast<size_t>(t * c.n_out + o);
+      double sum = 0, magnitude = 0;
+      for (int64_t i = 0; i < c.n_in; ++i) {
+        const float xi = x[static_cast<size_t>(t * c.n_in + i)];
+        const double product =
+            double{c.round_x ? ToFloat(ToBf16(xi)) : xi} * w.exact[static_cast<size_t>(o * c.n_in + i)];
+        sum += product;
+        magnitude += std::fabs(product) + (type == DType::kU8 ? std::fabs(double{xi}) * 8 : 0);
+      }
+      if (c.bias) sum += bias[static_cast<size_t>(o)], magnitude += std::fabs(bias[static_cast<size_t>(o)]);
+      if (c.accumulate) sum += before[at], magnitude += std::fabs(before[at]);
+      ASSERT_NEAR(got[at], sum, (static_cast<double>(c.n_in) / 16 + 16) * kUnit * magnitude)
+          << "token " << t << " row " << o;
+    }
+  }
+}
+
+TEST(CudaDense, GemvAgreesForEveryTypeAndAwkwardShapes) {
+  Rng rng(6);
+  for (const DType type : kTypes) {
+    CheckGemv(type, {.n_out = 1, .n_in = 1, .n_tokens = 1, .round_x = false, .bias = false, .accumulate = false}, &rng);
+    CheckGemv(type, {.n_out = 17, .n_in = 63, .n_tokens = 3, .round_x = true, .bias = true, .accumulate = false}, &rng);
+    CheckGemv(type, {.n_out = 33, .n_in = 264, .n_tokens = 8, .round_x = false, .bias = true, .accumulate = true},
+              &rng);
+    CheckGemv(type, {.n_out = 24, .n_in = 512, .n_tokens = 13, .round_x = true, .bias = false, .accumulate = true},
+              &rng);
+  }
+}
+
+TEST(CudaDense, Int8ProductsAreScaled) {
+  Rng rng(7);
+  const int64_t n = 9, in = 32, out = 12;
+  const TestMatrix w(DType::kI8, out, in, &rng);
+  const std::vector<float> x = Normal(&rng, n * in), bias = Normal(&rng, out), before = Normal(&rng, n * out);
+  const DeviceArray<float> device_x(x), device_bias(bias), y(before), scale(static_cast<size_t>(n)), grid(x.size());
+  const DeviceArray<int8_t> codes(x.size());
+  const DeviceArray<int32_t> sums(static_cast<size_t>(n * out));
+  auto matmul = CreateCudaMatmul(nullptr);
+  ASSERT_TRUE(matmul.ok()) << matmul.status().message();
+  ASSERT_TRUE(CudaQuantizeInt8(nullptr, device_x.data(), n, in, codes.data(), scale.data(), grid.data()).ok());
+  ASSERT_TRUE((*matmul)
+                  ->Run({.type = CudaProductType::kInt8,
+                         .x = codes.data(),
+                         .w = w.view.data,
+                         .n_tokens = n,
+                         .n_in = in,
+                         .n_out = out,
+                         .out = sums.data(),
+                         .out_stride = out,
+                         .accumulate = false})
+                  .ok());
+  ASSERT_TRUE(CudaScaleSums(nullptr, {.sums = sums.data(),
+                                      .x_scale = scale.data(),
+                                      .w_scale = w.view.scale,
+                                      .bias = device_bias.data(),
+                                      .n_tokens = n,
+                                      .n_out = out,
+                                      .out = y.data(),
+                                      .accumulate = 1})
+                  .ok());
+  const std::vector<float> got = y.ToHost(), rounded = grid.ToHost();
+  for (int64_t t = 0; t < n; ++t) {
+    for (int64_t o = 0; o < out; ++o) {
+      const auto at = static_cast<size_t>(t * out + o);
+      double sum = double{before[at]} + bias[static_cast<size_t>(o)], magnitude = std::fabs(sum);
+      for (int64_t i = 0; i < in; ++i) {
+        const double product =
+            double{rounded[static_cast<size_t>(t * in + i)]} * w.exact[static_cast<size_t>(o * in + i)];
+        sum += product;
+        magnitude += std::fabs(product);
+      }
+      ASSERT_NEAR(got[at], sum, (in + 8) * kUnit * magnitude);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace duo

@@ -1,0 +1,110 @@
+// Numbers inside kernels: bf16 and half, reductions over a warp and a block.
+#pragma once
+
+#include "kernels/cuda/launch.h"
+
+#ifdef DUO_CUDA_ON_HOST
+#include "base/bf16.h"
+#else
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#endif
+
+#include "duo/dtype.h"
+
+namespace duo {
+
+__device__ __forceinline__ float FloatOfBf16(uint32_t bits) { return __uint_as_float(bits << 16); }
+
+/// Two bf16 in one word: the lower half first.
+__device__ __forceinline__ float LowFloat(uint32_t word) { return __uint_as_float(word << 16); }
+__device__ __forceinline__ float HighFloat(uint32_t word) { return __uint_as_float(word & 0xffff0000u); }
+
+/// Rounded to nearest even.
+__device__ __forceinline__ uint16_t Bf16OfFloat(float x) {
+#ifdef DUO_CUDA_ON_HOST
+  return ToBf16(x).bits;
+#else
+  return __bfloat16_as_ushort(__float2bfloat16_rn(x));
+#endif
+}
+__device__ __forceinline__ uint32_t PackBf16(float low, float high) {
+#ifdef DUO_CUDA_ON_HOST
+  return Bf16OfFloat(low) | static_cast<uint32_t>(Bf16OfFloat(high)) << 16;
+#else
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+#endif
+}
+
+__device__ __forceinline__ float FloatOfHalf(uint16_t bits) {
+#ifdef DUO_CUDA_ON_HOST
+  return ToFloat(f16{bits});
+#else
+  return __half2float(__ushort_as_half(bits));
+#endif
+}
+
+/// Element i of plain numbers (no int4), without a matrix's scale.
+template <DType kType>
+__device__ __forceinline__ float Element(const void* data, int64_t i) {
+  if constexpr (kType == DType::kF32) return static_cast<const float*>(data)[i];
+  if constexpr (kType == DType::kBF16) return FloatOfBf16(static_cast<const uint16_t*>(data)[i]);
+  if constexpr (kType == DType::kF16) return FloatOfHalf(static_cast<const uint16_t*>(data)[i]);
+  if constexpr (kType == DType::kI8) return static_cast<float>(static_cast<const int8_t*>(data)[i]);
+  return 0;
+}
+
+__device__ __forceinline__ float WarpSum(float x) {
+  for (int step = kWarp / 2; step > 0; step /= 2) x += __shfl_xor_sync(kWholeWarp, x, step);
+  return x;
+}
+__device__ __forceinline__ float WarpMax(float x) {
+  for (int step = kWarp / 2; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(kWholeWarp, x, step));
+  return x;
+}
+__device__ __forceinline__ float WarpMin(float x) {
+  for (int step = kWarp / 2; step > 0; step /= 2) x = fminf(x, __shfl_xor_sync(kWholeWarp, x, step));
+  return x;
+}
+
+/// Over all threads of a block of whole warps, at most 32; every thread gets it. `shared`: [32] floats, free again
+/// after the next barrier.
+template <class Reduce>
+__device__ __forceinline__ float BlockReduce(float x, float* shared, float neutral, const Reduce& reduce) {
+  const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int n_warps = static_cast<int>(blockDim.x) / kWarp;
+  x = reduce(x);
+  if (lane == 0) shared[warp] = x;
+  __syncthreads();
+  x = reduce(lane < n_warps ? shared[lane] : neutral);
+  return x;
+}
+
+/// Runs `body(std::integral_constant...)`-like code for the matrix types that are plain numbers.
+#define DUO_FOR_DTYPE(type, ...)            \
+  switch (type) {                           \
+    case DType::kF32: {                     \
+      constexpr DType kType = DType::kF32;  \
+      __VA_ARGS__;                          \
+      break;                                \
+    }                                       \
+    case DType::kBF16: {                    \
+      constexpr DType kType = DType::kBF16; \
+      __VA_ARGS__;                          \
+      break;                                \
+    }                                       \
+    case DType::kF16: {                     \
+      constexpr DType kType = DType::kF16;  \
+      __VA_ARGS__;                          \
+      break;                                \
+    }                                       \
+    case DType::kI8: {                      \
+      constexpr DType kType = DType::kI8;   \
+      __VA_ARGS__;                          \
+      break;                                \
+    }                                       \
+    case DType::kU8: break;                 \
+  }
+
+}  // namespace duo

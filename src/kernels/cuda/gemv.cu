@@ -1,0 +1,182 @@
+// Products of a few tokens: every weight is read once, and that is what they take.
+#include <algorithm>
+
+#include "kernels/cuda/dense.h"
+#include "kernels/cuda/device_math.cuh"
+#include "kernels/cuda/launch.h"
+
+namespace duo {
+namespace {
+
+constexpr int kWarps = 8;  // of a block
+constexpr int kMostTokens = 8;
+constexpr int kStep = 8;  // inputs of one load
+
+struct GemvArgs {
+  const void* w;
+  const float* w_scale;
+  int64_t n_in, n_out;
+  const float* x;
+  const float* bias;
+  float* y;
+  int32_t round_x, accumulate;  // 0 or 1
+};
+
+/// Eight weights from element i on, which is a multiple of 8 in a row that begins on one.
+template <DType kType>
+__device__ __forceinline__ void Load8(const void* w, int64_t i, float out[kStep]) {
+  if constexpr (kType == DType::kF32) {
+    const auto* from = reinterpret_cast<const float4*>(static_cast<const float*>(w) + i);
+    const float4 a = from[0], b = from[1];
+    out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w;
+    out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
+  } else if constexpr (kType == DType::kI8) {
+    const uint2 bytes = *reinterpret_cast<const uint2*>(static_cast<const int8_t*>(w) + i);
+    const unsigned words[2] = {bytes.x, bytes.y};
+#pragma unroll
+    for (int j = 0; j < kStep; ++j) {
+      out[j] = static_cast<float>(static_cast<int8_t>(words[j / 4] >> (j % 4 * 8) & 0xffu));
+    }
+  } else {
+    const uint4 four = *reinterpret_cast<const uint4*>(static_cast<const uint16_t*>(w) + i);
+    const unsigned words[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+    for (int j = 0; j < kStep; ++j) {
+      const uint16_t bits = static_cast<uint16_t>(words[j / 2] >> (j % 2 * 16) & 0xffffu);
+      out[j] = kType == DType::kBF16 ? FloatOfBf16(bits) : FloatOfHalf(bits);
+    }
+  }
+}
+
+__device__ __forceinline__ float Rounded(float x, int32_t round) {
+  return round != 0 ? FloatOfBf16(Bf16OfFloat(x)) : x;
+}
+
+__device__ __forceinline__ void Finish(const GemvArgs& a, int64_t row, int64_t t, float sum) {
+  if (a.bias != nullptr) sum += a.bias[row];
+  float* y = a.y + t * a.n_out + row;
+  *y = a.accumulate != 0 ? *y + sum : sum;
+}
+
+/// A warp per output.
+template <DType kType, int kTokens, bool kVectors>
+__global__ void GemvKernel(GemvArgs a) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + static_cast<int64_t>(threadIdx.x) / kWarp;
+  if (row >= a.n_out) return;
+  float sums[kTokens] = {};
+  if constexpr (kVectors) {
+    for (int64_t i = lane * kStep; i < a.n_in; i += kWarp * kStep) {
+      float w[kStep];
+      Load8<kType>(a.w, row * a.n_in + i, w);
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) {
+        float x[kStep];
+        Load8<DType::kF32>(a.x, t * a.n_in + i, x);
+#pragma unroll
+        for (int j = 0; j < kStep; ++j) sums[t] += w[j] * Rounded(x[j], a.round_x);
+      }
+    }
+  } else {
+    for (int64_t i = lane; i < a.n_in; i += kWarp) {
+      const float w = Element<kType>(a.w, row * a.n_in + i);
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) sums[t] += w * Rounded(a.x[t * a.n_in + i], a.round_x);
+    }
+  }
+  const float scale = a.w_scale == nullptr ? 1.0f : a.w_scale[row];
+#pragma unroll
+  for (int t = 0; t < kTokens; ++t) {
+    const float sum = WarpSum(sums[t]) * scale;
+    if (lane == 0) Finish(a, row, t, sum);
+  }
+}
+
+/// A block per 16 outputs of int4: its warps take the pieces of 64 inputs in turn; of a warp, each lane has one output
+/// and one of the piece's two groups of 32.
+template <int kTokens>
+__global__ void Gemv4Kernel(GemvArgs a) {
+  DUO_SHARED_MEMORY(shared);
+  auto* partial = reinterpret_cast<float*>(shared);  // [kWarps, kInt4Rows, kTokens]
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int out = lane % static_cast<int>(kInt4Rows), group = lane / static_cast<int>(kInt4Rows);
+  const int64_t n_pieces = (a.n_in + kInt4Inputs - 1) / kInt4Inputs;
+  const auto* block = static_cast<const uint8_t*>(a.w) +
+                      static_cast<int64_t>(blockIdx.x) * n_pieces * static_cast<int64_t>(kInt4PieceBytes);
+  float sums[kTokens] = {};
+  for (int64_t p = warp; p < n_pieces; p += kWarps) {
+    const uint8_t* piece = block + p * static_cast<int64_t>(kInt4PieceBytes);
+    const float scale = FloatOfBf16(*reinterpret_cast<const uint16_t*>(piece + 512 + 32 * group + 2 * out));
+    const int64_t first = p * kInt4Inputs + group * kInt4Group;
+    float part[kTokens] = {};
+#pragma unroll
+    for (int word = 0; word < 4; ++word) {
+      const unsigned codes = *reinterpret_cast<const uint32_t*>(piece + 256 * group + 64 * word + 4 * out);
+#pragma unroll
+      for (int j = 0; j < 8; ++j) {  // inputs 0..3 of a word in the low halves of its bytes, 4..7 in the high ones
+        const int64_t i = first + 8 * word + j;
+        const auto w = static_cast<float>(static_cast<int>(codes >> (8 * (j % 4) + (j < 4 ? 0 : 4)) & 15u) - 8);
+        if (i >= a.n_in) continue;
+#pragma unroll
+        for (int t = 0; t < kTokens; ++t) part[t] += w * Rounded(a.x[t * a.n_in + i], a.round_x);
+      }
+    }
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) sums[t] += scale * part[t];
+  }
+#pragma unroll
+  for (int t = 0; t < kTokens; ++t) {
+    sums[t] += __shfl_xor_sync(kWholeWarp, sums[t], static_cast<int>(kInt4Rows));
+    if (group == 0) partial[(warp * static_cast<int>(kInt4Rows) + out) * kTokens + t] = sums[t];
+  }
+  __syncthreads();
+  const int i = static_cast<int>(threadIdx.x);
+  if (i >= static_cast<int>(kInt4Rows) * kTokens) return;
+  float sum = 0;
+  for (int w = 0; w < kWarps; ++w) sum += partial[w * static_cast<int>(kInt4Rows) * kTokens + i];
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kInt4Rows + i / kTokens;
+  if (row < a.n_out) Finish(a, row, i % kTokens, sum);
+}
+
+template <int kTokens>
+Status RunTokens(CudaStream stream, const MatrixView& w, const GemvArgs& args) {
+  constexpr int kThreads = kWarps * kWarp;
+  if (w.dtype == DType::kU8) {
+    const size_t shared = sizeof(float) * kWarps * static_cast<size_t>(kInt4Rows) * kTokens;
+    return Launch(stream, "product with int4 weights", {GridOf(w.n_out, kInt4Rows), kThreads, shared},
+                  Gemv4Kernel<kTokens>, args);
+  }
+  const LaunchShape shape{GridOf(w.n_out, kWarps), kThreads};
+  const bool vectors = w.n_in % kStep == 0 && reinterpret_cast<uintptr_t>(args.x) % 16 == 0;
+  DUO_FOR_DTYPE(w.dtype,
+                return Launch(stream, "product of few tokens", shape,
+                              vectors ? GemvKernel<kType, kTokens, true> : GemvKernel<kType, kTokens, false>, args));
+  return OkStatus();
+}
+
+}  // namespace
+
+Status RunCudaGemv(CudaStream stream, const CudaGemv& g) {
+  for (int64_t done = 0; done < g.n_tokens;) {
+    const int64_t left = g.n_tokens - done, n = left >= kMostTokens ? kMostTokens : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+    const GemvArgs args{.w = g.w.data,
+                        .w_scale = g.w.scale,
+                        .n_in = g.w.n_in,
+                        .n_out = g.w.n_out,
+                        .x = g.x + done * g.w.n_in,
+                        .bias = g.bias,
+                        .y = g.y + done * g.w.n_out,
+                        .round_x = g.round_x ? 1 : 0,
+                        .accumulate = g.accumulate ? 1 : 0};
+    switch (n) {
+      case 1: DUO_RETURN_IF_ERROR(RunTokens<1>(stream, g.w, args)); break;
+      case 2: DUO_RETURN_IF_ERROR(RunTokens<2>(stream, g.w, args)); break;
+      case 4: DUO_RETURN_IF_ERROR(RunTokens<4>(stream, g.w, args)); break;
+      default: DUO_RETURN_IF_ERROR(RunTokens<kMostTokens>(stream, g.w, args)); break;
+    }
+    done += n;
+  }
+  return OkStatus();
+}
+
+}  // namespace duo

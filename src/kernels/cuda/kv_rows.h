@@ -1,0 +1,40 @@
+// Rows of K and V in caches on a GPU: storing with conversion, copying. As Backend::StoreRows and CopyRows.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "duo/result.h"
+#include "kernels/kv_codes.h"
+
+struct CUstream_st;
+
+namespace duo {
+
+using CudaStream = CUstream_st*;
+
+struct CudaStoreTask {
+  const float* src;    // row r: src + r * src_stride
+  int64_t src_stride;  // floats
+  uint8_t* dst;        // the head's row 0
+  int64_t row;         // rows [row, row + n_rows) are written
+  int64_t n_rows;
+  KvPart part;
+  uint8_t unused[7] = {};  // instead of padding, which may hold anything
+};
+
+struct CudaCopyRowsTask {
+  const uint8_t* src;  // row 0; likewise dst
+  uint8_t* dst;
+  int64_t src_row;
+  int64_t dst_row;
+  int64_t n_rows;
+  KvPart part;
+  uint8_t unused[7] = {};  // instead of padding, which may hold anything
+};
+
+/// Quantising gives the same codes as kernels/kv_codes.cc.
+Status CudaStoreRows(CudaStream stream, std::span<const CudaStoreTask> tasks, int head_dim, KvType type);
+Status CudaCopyRows(CudaStream stream, std::span<const CudaCopyRowsTask> tasks, int head_dim, KvType type);
+
+}  // namespace duo

@@ -1,0 +1,64 @@
+// How kernels are started, and what all of them use.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <string>
+#include <utility>
+
+#include "duo/result.h"
+
+#ifdef DUO_CUDA_ON_HOST
+#define DUO_SHARED_MEMORY(name) uint8_t* const name = ::cuda_on_host::SharedMemory()
+#else
+#define DUO_SHARED_MEMORY(name) extern __shared__ __align__(128) uint8_t name[]
+#endif
+
+namespace duo {
+
+constexpr int kWarp = 32;
+constexpr unsigned kWholeWarp = 0xffffffffu;
+
+/// kResourceExhausted for memory, kInternal for anything else: "decode attention: an illegal memory access...".
+inline Status CudaStatus(cudaError_t error, const std::string& what) {
+  if (error == cudaSuccess) return OkStatus();
+  const StatusCode code = error == cudaErrorMemoryAllocation ? StatusCode::kResourceExhausted : StatusCode::kInternal;
+  return Status(code, "CUDA: " + what + ": " + cudaGetErrorString(error));
+}
+
+struct LaunchShape {
+  dim3 grid;
+  dim3 block;
+  size_t shared_bytes = 0;
+};
+
+/// Starts `kernel`; `name` is for the error. Faults while it runs show at a later call.
+template <class... Params, class... Args>
+Status Launch(cudaStream_t stream, const char* name, const LaunchShape& shape, void (*kernel)(Params...),
+              Args&&... args) {
+  constexpr size_t kSharedWithoutAsking = 48 << 10;
+  if (shape.shared_bytes > kSharedWithoutAsking) {
+    const cudaError_t error =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes));
+    if (error != cudaSuccess) return CudaStatus(error, name);
+  }
+  cudaLaunchConfig_t config = {};
+#ifdef DUO_CUDA_ON_HOST
+  config.gridDim_ = shape.grid;
+  config.blockDim_ = shape.block;
+  config.dynamicSmemBytes = shape.shared_bytes;
+  config.stream = stream;
+  return CudaStatus(CudaOnHostLaunch(config, kernel, std::forward<Args>(args)...), name);
+#else
+  config.gridDim = shape.grid;
+  config.blockDim = shape.block;
+  config.dynamicSmemBytes = shape.shared_bytes;
+  config.stream = stream;
+  return CudaStatus(cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...), name);
+#endif
+}
+
+/// Blocks of `per_block` that cover n, as a grid's dimension.
+inline unsigned GridOf(int64_t n, int64_t per_block) { return static_cast<unsigned>((n + per_block - 1) / per_block); }
+
+}  // namespace duo

@@ -1,0 +1,148 @@
+#include "kernels/cuda/matmul.h"
+
+#include <cublasLt.h>
+
+#include <array>
+#include <map>
+#include <string>
+#include <utility>
+
+#include "kernels/cuda/launch.h"
+
+namespace duo {
+namespace {
+
+constexpr size_t kWorkspaceBytes = size_t{32} << 20;  // what NVIDIA recommends for Hopper
+
+Status LtStatus(cublasStatus_t status, const char* what) {
+  if (status == CUBLAS_STATUS_SUCCESS) return OkStatus();
+  return Status(StatusCode::kInternal, std::string("cuBLASLt: ") + what + ": " + cublasGetStatusString(status));
+}
+
+#define DUO_RETURN_IF_LT_ERROR(call, what) DUO_RETURN_IF_ERROR(LtStatus(call, what))
+
+struct Types {
+  cudaDataType_t in, out, scale;
+  cublasComputeType_t compute;
+};
+
+Types TypesOf(CudaProductType type) {
+  switch (type) {
+    case CudaProductType::kF32: return {CUDA_R_32F, CUDA_R_32F, CUDA_R_32F, CUBLAS_COMPUTE_32F_PEDANTIC};
+    case CudaProductType::kBF16: return {CUDA_R_16BF, CUDA_R_32F, CUDA_R_32F, CUBLAS_COMPUTE_32F};
+    case CudaProductType::kInt8: break;
+  }
+  return {CUDA_R_8I, CUDA_R_32I, CUDA_R_32I, CUBLAS_COMPUTE_32I};
+}
+
+/// A shape, described to the library once, with the algorithm it chose.
+class Plan {
+ public:
+  Plan() = default;
+  Plan(Plan&& other) noexcept { *this = std::move(other); }
+  Plan& operator=(Plan&& other) noexcept {
+    std::swap(operation_, other.operation_);
+    std::swap(layouts_, other.layouts_);
+    std::swap(algorithm_, other.algorithm_);
+    return *this;
+  }
+  ~Plan() {
+    for (cublasLtMatrixLayout_t layout : layouts_) {
+      if (layout != nullptr) cublasLtMatrixLayoutDestroy(layout);
+    }
+    if (operation_ != nullptr) cublasLtMatmulDescDestroy(operation_);
+  }
+
+  // The library counts by columns: a row-major matrix is the transposed one there, so that out^T = (w^T)^T x^T.
+  static Result<Plan> Make(cublasLtHandle_t lt, const CudaProduct& p) {
+    const Types types = TypesOf(p.type);
+    Plan plan;
+    DUO_RETURN_IF_LT_ERROR(cublasLtMatmulDescCreate(&plan.operation_, types.compute, types.scale), "description");
+    const cublasOperation_t transposed = CUBLAS_OP_T;
+    DUO_RETURN_IF_LT_ERROR(
+        cublasLtMatmulDescSetAttribute(plan.operation_, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed),
+        "transposing");
+    const auto in = static_cast<uint64_t>(p.n_in), out = static_cast<uint64_t>(p.n_out);
+    const auto tokens = static_cast<uint64_t>(p.n_tokens);
+    DUO_RETURN_IF_LT_ERROR(cublasLtMatrixLayoutCreate(&plan.layouts_[0], types.in, in, out, p.n_in), "layout");
+    DUO_RETURN_IF_LT_ERROR(cublasLtMatrixLayoutCreate(&plan.layouts_[1], types.in, in, tokens, p.n_in), "layout");
+    DUO_RETURN_IF_LT_ERROR(cublasLtMatrixLayoutCreate(&plan.layouts_[2], types.out, out, tokens, p.out_stride),
+                           "layout");
+    cublasLtMatmulPreference_t preference = nullptr;
+    DUO_RETURN_IF_LT_ERROR(cublasLtMatmulPreferenceCreate(&preference), "preference");
+    cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kWorkspaceBytes,
+                                         sizeof kWorkspaceBytes);
+    cublasLtMatmulHeuristicResult_t found = {};
+    int n_found = 0;
+    const cublasStatus_t status =
+        cublasLtMatmulAlgoGetHeuristic(lt, plan.operation_, plan.layouts_[0], plan.layouts_[1], plan.layouts_[2],
+                                       plan.layouts_[2], preference, 1, &found, &n_found);
+    cublasLtMatmulPreferenceDestroy(preference);
+    DUO_RETURN_IF_LT_ERROR(status, "choosing an algorithm");
+    if (n_found == 0) return Status(StatusCode::kInternal, "cuBLASLt: no algorithm for this shape");
+    plan.algorithm_ = found.algo;
+    return plan;
+  }
+
+  Status Run(cublasLtHandle_t lt, const CudaProduct& p, void* workspace, CudaStream stream) const {
+    const float one = 1, zero = 0;
+    const int32_t int_one = 1, int_zero = 0;
+    const bool ints = p.type == CudaProductType::kInt8;
+    const void* alpha = ints ? static_cast<const void*>(&int_one) : &one;
+    const void* beta = ints ? static_cast<const void*>(p.accumulate ? &int_one : &int_zero)
+                            : static_cast<const void*>(p.accumulate ? &one : &zero);
+    return LtStatus(cublasLtMatmul(lt, operation_, alpha, p.w, layouts_[0], p.x, layouts_[1], beta, p.out, layouts_[2],
+                                   p.out, layouts_[2], &algorithm_, workspace, kWorkspaceBytes, stream),
+                    "matrix product");
+  }
+
+ private:
+  cublasLtMatmulDesc_t operation_ = nullptr;
+  std::array<cublasLtMatrixLayout_t, 3> layouts_ = {};
+  cublasLtMatmulAlgo_t algorithm_ = {};
+};
+
+class LtMatmul : public CudaMatmul {
+ public:
+  explicit LtMatmul(CudaStream stream) : stream_(stream) {}
+  ~LtMatmul() override {
+    plans_.clear();
+    if (workspace_ != nullptr) cudaFree(workspace_);
+    if (lt_ != nullptr) cublasLtDestroy(lt_);
+  }
+
+  Status Open() {
+    DUO_RETURN_IF_LT_ERROR(cublasLtCreate(&lt_), "starting");
+    return CudaStatus(cudaMalloc(&workspace_, kWorkspaceBytes), "workspace of matrix products");
+  }
+
+  Status Run(const CudaProduct& p) override {
+    const std::array<int64_t, 5> shape = {static_cast<int64_t>(p.type), p.n_tokens, p.n_in, p.n_out, p.out_stride};
+    auto plan = plans_.find(shape);
+    if (plan == plans_.end()) {
+      constexpr size_t kMostPlans = 4096;  // prompts end in chunks of any length
+      if (plans_.size() >= kMostPlans) plans_.clear();
+      DUO_ASSIGN_OR_RETURN(Plan made, Plan::Make(lt_, p));
+      plan = plans_.emplace(shape, std::move(made)).first;
+    }
+    return plan->second.Run(lt_, p, workspace_, stream_);
+  }
+
+ private:
+  CudaStream stream_;
+  cublasLtHandle_t lt_ = nullptr;
+  void* workspace_ = nullptr;
+  std::map<std::array<int64_t, 5>, Plan> plans_;
+};
+
+}  // namespace
+
+size_t CudaMatmul::WorkspaceBytes() { return kWorkspaceBytes; }
+
+Result<std::unique_ptr<CudaMatmul>> CreateCudaMatmul(CudaStream stream) {
+  auto matmul = std::make_unique<LtMatmul>(stream);
+  DUO_RETURN_IF_ERROR(matmul->Open());
+  return std::unique_ptr<CudaMatmul>(std::move(matmul));
+}
+
+}  // namespace duo

@@ -1,0 +1,52 @@
+// Large matrix products on a GPU, through cuBLASLt.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "duo/result.h"
+
+struct CUstream_st;
+
+namespace duo {
+
+using CudaStream = CUstream_st*;
+
+enum class CudaProductType : uint8_t {
+  kF32,   // floats, out float
+  kBF16,  // bf16 numbers, summed in float, out float
+  kInt8,  // int8 numbers, out int32
+};
+
+/// out[t][o] = (accumulate ? out : 0) + sum_i x[t][i] w[o][i].
+struct CudaProduct {
+  CudaProductType type = CudaProductType::kBF16;
+  const void* x = nullptr;  // [n_tokens, n_in]
+  const void* w = nullptr;  // [n_out, n_in]
+  int64_t n_tokens = 0;
+  int64_t n_in = 0;
+  int64_t n_out = 0;
+  void* out = nullptr;     // token t: out + t * out_stride
+  int64_t out_stride = 0;  // elements
+  bool accumulate = false;
+};
+
+class CudaMatmul {
+ public:
+  virtual ~CudaMatmul() = default;
+  /// kInternal with the library's reason.
+  virtual Status Run(const CudaProduct& p) = 0;
+  /// Whether the library takes this shape: rows begin at multiples of 16 bytes.
+  static bool Takes(CudaProductType type, int64_t n_in, int64_t out_stride) {
+    const int64_t per_16_bytes = type == CudaProductType::kInt8 ? 16 : type == CudaProductType::kBF16 ? 8 : 4;
+    return n_in % per_16_bytes == 0 && out_stride % 4 == 0;
+  }
+  /// Device memory that one holds.
+  static size_t WorkspaceBytes();
+};
+
+/// kResourceExhausted, kInternal.
+Result<std::unique_ptr<CudaMatmul>> CreateCudaMatmul(CudaStream stream);
+
+}  // namespace duo

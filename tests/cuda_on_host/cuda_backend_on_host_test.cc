@@ -1,0 +1,99 @@
+// What the stand-in for a device can show of the CUDA backend: what becomes of memory, and of faults.
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "backend/backend.h"
+#include "backend/cuda_backend.h"
+#include "cuda_on_host/device.h"
+#include "duo/session.h"
+#include "tests/cuda_small_model.h"
+
+namespace duo {
+namespace {
+
+using namespace cuda_test;
+
+class CudaBackendOnHost : public testing::Test {
+ protected:
+  void TearDown() override {
+    cuda_on_host::Drain();
+    cuda_on_host::SetError(0);
+    cuda_on_host::Facts() = {};
+  }
+};
+
+TEST_F(CudaBackendOnHost, MemoryIsGivenBack) {
+  {
+    const auto cuda = CreateCudaBackend({}).value();
+    const size_t before = cuda_on_host::UsedBytes();
+    {
+      const Model model = Model::Random(Config(), 0, 3, cuda.get()).value();
+      const size_t with_model = cuda_on_host::UsedBytes();
+      {
+        Session session = Session::Create(model, Options(ComputeType::kBF16, KvType::kBF16)).value();
+        ASSERT_TRUE(session.Prefill(Prompt(50)).ok());
+      }
+      // What stays is the backend's own scratch.
+      EXPECT_LE(cuda_on_host::UsedBytes(), with_model + (size_t{1} << 20));
+    }
+    EXPECT_LE(cuda_on_host::UsedBytes(), before + (size_t{1} << 20));
+  }
+  EXPECT_EQ(cuda_on_host::UsedBytes(), 0u);
+}
+
+TEST_F(CudaBackendOnHost, WhatDoesNotFitIsRefusedWithNumbers) {
+  cuda_on_host::Facts().memory_bytes = 100 << 10;
+  const auto cuda = CreateCudaBackend({}).value();
+  const Status weights = Model::Random(Config(), 0, 3, cuda.get()).status();
+  EXPECT_EQ(weights.code(), StatusCode::kResourceExhausted);
+  EXPECT_NE(weights.message().find("of device memory"), std::string::npos) << weights.message();
+  cuda_on_host::Facts().memory_bytes = 22 << 20;
+  const Model model = Model::Random(Config(), 0, 3, cuda.get()).value();
+  SessionOptions options = Options(ComputeType::kBF16, KvType::kF32);
+  options.max_context = 1 << 20;
+  options.snapshot_every = 0;
+  Session session = Session::Create(model, options).value();
+  const Status context = session.CheckFits(1 << 20);
+  EXPECT_EQ(context.code(), StatusCode::kResourceExhausted);
+  EXPECT_NE(context.message().find("would fit"), std::string::npos) << context.message();
+  EXPECT_TRUE(session.CheckFits(1000).ok());
+  // Pages of 2 MiB: the cache takes more than its rows, and what the plan did not see is an error all the same.
+  Status last;
+  for (int i = 0; i < 100 && last.ok(); ++i) last = session.FillSynthetic(1000, 1);
+  EXPECT_EQ(last.code(), StatusCode::kResourceExhausted) << last.message();
+}
+
+TEST_F(CudaBackendOnHost, AFaultOnTheDeviceIsASentence) {
+  const auto cuda = CreateCudaBackend({}).value();
+  const Model model = Model::Random(Config(), 0, 3, cuda.get()).value();
+  Session session = Session::Create(model, Options(ComputeType::kBF16, KvType::kBF16)).value();
+  ASSERT_TRUE(session.Prefill(Prompt(30)).ok());
+  cuda_on_host::FailNextKernel(700);  // cudaErrorIllegalAddress
+  const Status status = session.Decode(3);
+  EXPECT_EQ(status.code(), StatusCode::kInternal);
+  EXPECT_NE(status.message().find("illegal memory access"), std::string::npos) << status.message();
+  EXPECT_FALSE(session.Decode(3).ok()) << "a device with a fault does no more work";
+}
+
+TEST_F(CudaBackendOnHost, DevicesThatCannotBeUsedAreNamed) {
+  struct Case {
+    cuda_on_host::DeviceFacts facts;
+    const char* needle;
+  };
+  cuda_on_host::DeviceFacts none, old_driver, no_driver, old_device;
+  none.n_devices = 0;
+  old_driver.driver_version = 12040;
+  no_driver.driver_version = 0;
+  old_device.major = 7, old_device.minor = 5;
+  for (const Case& c : {Case{none, "no NVIDIA GPU"}, Case{old_driver, "CUDA 12.4"}, Case{no_driver, "no NVIDIA driver"},
+                        Case{old_device, "7.5"}}) {
+    cuda_on_host::Facts() = c.facts;
+    const Status status = CreateCudaBackend({}).status();
+    EXPECT_EQ(status.code(), StatusCode::kUnsupported);
+    EXPECT_NE(status.message().find(c.needle), std::string::npos) << status.message();
+  }
+}
+
+}  // namespace
+}  // namespace duo

@@ -1,0 +1,219 @@
+#include "cuda_on_host/device.h"
+
+#include <sys/mman.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <utility>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define CUDA_ON_HOST_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define CUDA_ON_HOST_SANITIZED 1
+#endif
+#endif
+#ifdef CUDA_ON_HOST_SANITIZED
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
+#define ASAN_UNPOISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
+#endif
+
+namespace cuda_on_host {
+namespace {
+
+constexpr size_t kArenaBytes = size_t{1} << 40;
+constexpr size_t kAlign = 256;
+constexpr size_t kRedZone = 256;
+constexpr size_t kPage = size_t{2} << 20;
+// Far from where this system puts heaps, stacks and libraries.
+const auto kArenaBegin = reinterpret_cast<uint8_t*>(uintptr_t{0x200000000000});
+constexpr size_t kMostQueued = 100000;
+
+struct Device {
+  DeviceFacts facts;
+  std::map<uint8_t*, size_t> allocations;  // of cudaMalloc
+  std::map<uint8_t*, size_t> pinned;
+  std::deque<std::function<void()>> queue;
+  size_t used = 0;
+  uint8_t* next = kArenaBegin;  // addresses are not used twice: a stale pointer shows
+  int n_access = 0;
+  int error = 0;
+  int fail_next = 0;
+  int64_t n_kernels = 0;
+  bool draining = false;
+
+  Device() {
+    void* at = mmap(kArenaBegin, kArenaBytes, PROT_NONE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    if (at != kArenaBegin) Die("no address space for device memory");
+  }
+  void Protect(int protection) {
+    if (next != kArenaBegin) mprotect(kArenaBegin, static_cast<size_t>(next - kArenaBegin), protection);
+  }
+};
+
+Device& TheDevice() {
+  static Device* const device = new Device;
+  return *device;
+}
+
+size_t Up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+uint8_t* NewRange(size_t bytes, size_t align) {
+  Device& d = TheDevice();
+  uint8_t* begin = kArenaBegin + Up(static_cast<size_t>(d.next - kArenaBegin), align);
+  uint8_t* end = begin + Up(bytes, 4096) + 4096;
+  if (end > kArenaBegin + kArenaBytes) Die("device addresses are used up");
+  const bool access = d.n_access > 0;
+  d.next = end;
+  if (access) d.Protect(PROT_READ | PROT_WRITE);
+  ASAN_POISON_MEMORY_REGION(begin, static_cast<size_t>(end - begin));
+  return begin;
+}
+
+void Forget(uint8_t* begin, size_t bytes) {
+  ASAN_POISON_MEMORY_REGION(begin, bytes);
+  madvise(begin, Up(bytes, 4096), MADV_DONTNEED);
+}
+
+bool Within(const std::map<uint8_t*, size_t>& ranges, const void* data) {
+  const auto* at = static_cast<const uint8_t*>(data);
+  auto after = ranges.upper_bound(const_cast<uint8_t*>(at));
+  if (after == ranges.begin()) return false;
+  --after;
+  return at < after->first + after->second;
+}
+
+}  // namespace
+
+DeviceFacts& Facts() { return TheDevice().facts; }
+void FailNextKernel(int error) { TheDevice().fail_next = error; }
+size_t UsedBytes() { return TheDevice().used; }
+int64_t KernelsRun() { return TheDevice().n_kernels; }
+
+void Enqueue(std::function<void()> work) {
+  Device& d = TheDevice();
+  d.queue.push_back(std::move(work));
+  if (d.queue.size() >= kMostQueued) Drain();
+}
+
+void Drain() {
+  Device& d = TheDevice();
+  if (d.draining) return;
+  d.draining = true;
+  while (!d.queue.empty()) {
+    d.queue.front()();
+    d.queue.pop_front();
+  }
+  d.draining = false;
+}
+
+bool TakeBytes(size_t bytes) {
+  Device& d = TheDevice();
+  if (bytes > d.facts.memory_bytes - d.used) return false;
+  d.used += bytes;
+  return true;
+}
+
+void GiveBytes(size_t bytes) { TheDevice().used -= bytes; }
+
+void* AllocateDevice(size_t bytes) {
+  if (!TakeBytes(bytes)) return nullptr;
+  uint8_t* data = NewRange(bytes + kRedZone, kAlign);
+  ASAN_UNPOISON_MEMORY_REGION(data, bytes);
+  {
+    const DeviceAccess access;
+    std::memset(data, 0xff, bytes);  // NaNs, and indices that are out of bounds
+  }
+  TheDevice().allocations[data] = bytes;
+  return data;
+}
+
+void FreeDevice(void* data) {
+  if (data == nullptr) return;
+  Drain();
+  Device& d = TheDevice();
+  const auto at = d.allocations.find(static_cast<uint8_t*>(data));
+  if (at == d.allocations.end()) Die("device memory is freed that was not allocated");
+  Forget(at->first, at->second);
+  d.used -= at->second;
+  d.allocations.erase(at);
+}
+
+void* AllocatePinned(size_t bytes) {
+  void* data = std::aligned_alloc(4096, Up(bytes == 0 ? 1 : bytes, 4096));
+  TheDevice().pinned[static_cast<uint8_t*>(data)] = bytes;
+  return data;
+}
+
+void FreePinned(void* data) {
+  if (data == nullptr) return;
+  Drain();
+  if (TheDevice().pinned.erase(static_cast<uint8_t*>(data)) == 0) Die("pinned memory is freed that was not allocated");
+  std::free(data);
+}
+
+bool IsPinned(const void* data) { return Within(TheDevice().pinned, data); }
+
+bool IsDevice(const void* data, size_t bytes) {
+  const auto* at = static_cast<const uint8_t*>(data);
+  return at >= kArenaBegin && at + bytes <= TheDevice().next;
+}
+
+void* ReserveDevice(size_t bytes) { return NewRange(bytes, kPage); }
+
+void ReleaseDevice(void* data, size_t bytes) {
+  Drain();
+  Forget(static_cast<uint8_t*>(data), bytes);
+}
+
+void MapDevice(void* data, size_t bytes) { ASAN_UNPOISON_MEMORY_REGION(data, bytes); }
+
+void UnmapDevice(void* data, size_t bytes) {
+  Drain();
+  Forget(static_cast<uint8_t*>(data), bytes);
+}
+
+DeviceAccess::DeviceAccess() {
+  Device& d = TheDevice();
+  if (d.n_access++ == 0) d.Protect(PROT_READ | PROT_WRITE);
+}
+
+DeviceAccess::~DeviceAccess() {
+  Device& d = TheDevice();
+  if (--d.n_access == 0) d.Protect(PROT_NONE);
+}
+
+void CheckArgument(const void* bytes, size_t n) {
+  // Heaps and libraries of programs lie at 0x55.. and 0x7..., of sanitized ones at 0x6...; no count or pair of floats
+  // that kernels are given looks like that.
+  for (size_t at = 0; at + 8 <= n; at += 8) {
+    uint64_t word;
+    std::memcpy(&word, static_cast<const uint8_t*>(bytes) + at, 8);
+    const uint64_t top = word >> 40;
+    if ((top >= 0x55 && top <= 0x56) || (top >= 0x60 && top <= 0x7f))
+      Die("a kernel is given the address of host memory");
+  }
+}
+
+void RunKernel(const Dim& grid, const Dim& block, size_t shared_bytes, const std::function<void()>& body) {
+  Device& d = TheDevice();
+  if (d.error != 0) return;
+  ++d.n_kernels;
+  if (d.fail_next != 0) {
+    d.error = std::exchange(d.fail_next, 0);
+    return;
+  }
+  const DeviceAccess access;
+  RunGrid(grid, block, shared_bytes, body);
+}
+
+int TakeError() { return TheDevice().error; }  // faults of kernels stay
+int PeekError() { return TheDevice().error; }
+void SetError(int error) { TheDevice().error = error; }
+
+}  // namespace cuda_on_host

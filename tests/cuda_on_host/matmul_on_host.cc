@@ -1,0 +1,50 @@
+// Matrix products without cuBLASLt, by plain loops, in the order of the queue.
+#include "base/bf16.h"
+#include "cuda_on_host/cuda_runtime.h"
+#include "kernels/cuda/matmul.h"
+
+namespace duo {
+namespace {
+
+template <class In, class Out, class Widen>
+void Product(const CudaProduct& p, const Widen& widen) {
+  const auto* x = static_cast<const In*>(p.x);
+  const auto* w = static_cast<const In*>(p.w);
+  for (int64_t t = 0; t < p.n_tokens; ++t) {
+    for (int64_t o = 0; o < p.n_out; ++o) {
+      Out sum = 0;
+      for (int64_t i = 0; i < p.n_in; ++i) sum += widen(x[t * p.n_in + i]) * widen(w[o * p.n_in + i]);
+      Out* out = static_cast<Out*>(p.out) + t * p.out_stride + o;
+      *out = p.accumulate ? *out + sum : sum;
+    }
+  }
+}
+
+class HostMatmul : public CudaMatmul {
+ public:
+  Status Run(const CudaProduct& p) override {
+    if (!Takes(p.type, p.n_in, p.out_stride)) return Status(StatusCode::kInternal, "a shape cuBLASLt does not take");
+    for (const void* data : {p.x, p.w, static_cast<const void*>(p.out)}) {
+      if (!cuda_on_host::IsDevice(data, 1)) cuda_on_host::Die("a matrix product is given memory of the host");
+    }
+    cuda_on_host::Enqueue([p] {
+      const cuda_on_host::DeviceAccess access;
+      switch (p.type) {
+        case CudaProductType::kF32: Product<float, float>(p, [](float v) { return v; }); break;
+        case CudaProductType::kBF16: Product<bf16, float>(p, [](bf16 v) { return ToFloat(v); }); break;
+        case CudaProductType::kInt8: Product<int8_t, int32_t>(p, [](int8_t v) { return int32_t{v}; }); break;
+      }
+    });
+    return OkStatus();
+  }
+};
+
+}  // namespace
+
+size_t CudaMatmul::WorkspaceBytes() { return 0; }
+
+Result<std::unique_ptr<CudaMatmul>> CreateCudaMatmul(CudaStream) {
+  return std::unique_ptr<CudaMatmul>(std::make_unique<HostMatmul>());
+}
+
+}  // namespace duo
