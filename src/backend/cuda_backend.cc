@@ -9,6 +9,7 @@
 
 #include "backend/backend.h"
 #include "backend/cuda_device.h"
+#include "backend/cuda_identify_ops.h"
 #include "backend/cuda_memory.h"
 #include "backend/cuda_times.h"
 #include "base/align.h"
@@ -91,7 +92,7 @@ class CudaBackend : public Backend {
   Status PrefillAttention(const AttentionShape& shape, std::span<const PrefillHead> heads) override;
   void SwiGlu(float* gate, const float* up, int64_t n) override { Keep(CudaSwiGlu(stream_, gate, up, n)); }
 
-  IdentifyOps* identify_ops() override { return nullptr; }
+  IdentifyOps* identify_ops() override { return &identify_; }
 
   BackendTimes times() const override { return times_.Read(); }
   void ResetTimes() override { times_.Reset(); }
@@ -126,6 +127,7 @@ class CudaBackend : public Backend {
   const float* cos_ = nullptr;
   const float* sin_ = nullptr;
   Status kept_;
+  CudaIdentifyOps identify_{stream_, matmul_.get(), &kept_};
 };
 
 Result<DeviceMemoryPtr> CudaBackend::Upload(const void* host, size_t bytes) {

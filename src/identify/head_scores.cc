@@ -37,19 +37,23 @@ Status CheckTexts(const std::vector<std::vector<int32_t>>& texts, int64_t* longe
 
 /// Means over one text of q and k before RoPE, as sums.
 struct Means {
-  explicit Means(const ModelConfig& c)
-      : q(static_cast<size_t>(c.n_layers * c.n_heads * c.head_dim), 0.0),
+  Means(Backend* b, const ModelConfig& c)
+      : backend(b),
+        q(static_cast<size_t>(c.n_layers * c.n_heads * c.head_dim), 0.0),
         k(static_cast<size_t>(c.n_layers * c.n_kv_heads * c.head_dim), 0.0) {}
-  void Add(const LayerView& view, const ModelConfig& c) {
-    AddRows(view.q, view.n, static_cast<size_t>(c.n_heads * c.head_dim), view.layer, &q);
-    AddRows(view.k, view.n, static_cast<size_t>(c.n_kv_heads * c.head_dim), view.layer, &k);
+  Status Add(const LayerView& view, const ModelConfig& c) {
+    DUO_RETURN_IF_ERROR(AddRows(view.q, view.n, static_cast<size_t>(c.n_heads * c.head_dim), view.layer, &q));
+    return AddRows(view.k, view.n, static_cast<size_t>(c.n_kv_heads * c.head_dim), view.layer, &k);
   }
-  static void AddRows(const float* rows, int64_t n, size_t width, int layer, std::vector<double>* sums) {
+  Status AddRows(const float* rows, int64_t n, size_t width, int layer, std::vector<double>* sums) {
+    host_rows.resize(static_cast<size_t>(n) * width);
+    DUO_RETURN_IF_ERROR(backend->ToHost(rows, host_rows.data(), host_rows.size() * sizeof(float)));
     double* sum = sums->data() + static_cast<size_t>(layer) * width;
-    for (int64_t t = 0; t < n; ++t) {
-      for (size_t i = 0; i < width; ++i) sum[i] += double{rows[static_cast<size_t>(t) * width + i]};
-    }
+    for (size_t i = 0; i < host_rows.size(); ++i) sum[i % width] += double{host_rows[i]};
+    return OkStatus();
   }
+  Backend* backend;
+  std::vector<float> host_rows;
   std::vector<double> q, k;  // [n_layers, n_heads or n_kv_heads, head_dim]
 };
 
@@ -136,12 +140,9 @@ Result<std::vector<double>> ProfileScores(const Model& model, const std::vector<
   WalkCounter counter(progress, "profile", total);
   std::vector<double> scores(HeadCount(c), 0.0);
   for (const std::vector<int32_t>& text : texts) {
-    Means means(c);
+    Means means(model.backend(), c);
     LayerLooks looks;
-    looks.before_rope = [&](const LayerView& view) {
-      means.Add(view, c);
-      return OkStatus();
-    };
+    looks.before_rope = [&](const LayerView& view) { return means.Add(view, c); };
     walk.Rewind(0);
     DUO_RETURN_IF_ERROR(walk.RunInChunks(text, looks, &counter));
     for (double& x : means.q) x /= static_cast<double>(text.size());

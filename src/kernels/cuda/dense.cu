@@ -1,23 +1,11 @@
 #include "kernels/cuda/dense.h"
 
 #include "kernels/cuda/device_math.cuh"
+#include "kernels/cuda/elements.cuh"
 #include "kernels/cuda/launch.h"
 
 namespace duo {
 namespace {
-
-constexpr int kThreads = 256;
-// Grids of element-wise work: enough for every multiprocessor, in strides over the rest.
-constexpr int64_t kMostBlocks = 4096;
-
-unsigned ElementGrid(int64_t n) {
-  return static_cast<unsigned>(std::min<int64_t>((n + kThreads - 1) / kThreads, kMostBlocks));
-}
-
-__device__ __forceinline__ int64_t FirstElement() {
-  return static_cast<int64_t>(blockIdx.x) * kThreads + static_cast<int64_t>(threadIdx.x);
-}
-__device__ __forceinline__ int64_t ElementStride() { return static_cast<int64_t>(gridDim.x) * kThreads; }
 
 template <DType kType>
 __global__ void EmbedKernel(const void* table, const float* scale, const int32_t* ids, int64_t n, int64_t dim,
@@ -34,10 +22,10 @@ __global__ void RmsNormKernel(const float* x, const float* weight, float eps, in
   x += static_cast<int64_t>(blockIdx.x) * dim;
   out += static_cast<int64_t>(blockIdx.x) * dim;
   float squares = 0;
-  for (int64_t i = threadIdx.x; i < dim; i += kThreads) squares += x[i] * x[i];
+  for (int64_t i = threadIdx.x; i < dim; i += kElementThreads) squares += x[i] * x[i];
   squares = BlockReduce(squares, reinterpret_cast<float*>(shared), 0.0f, [](float v) { return WarpSum(v); });
   const float factor = 1.0f / sqrtf(squares / static_cast<float>(dim) + eps);
-  for (int64_t i = threadIdx.x; i < dim; i += kThreads) out[i] = x[i] * factor * weight[i];
+  for (int64_t i = threadIdx.x; i < dim; i += kElementThreads) out[i] = x[i] * factor * weight[i];
 }
 
 __global__ void RopeKernel(float* x, int64_t n_tokens, int n_heads, int half, const float* cos, const float* sin) {
@@ -63,7 +51,7 @@ __global__ void QuantizeInt8Kernel(const float* x, int64_t dim, int8_t* out, flo
   DUO_SHARED_MEMORY(shared);
   const int64_t begin = static_cast<int64_t>(blockIdx.x) * dim;
   float most = 0, poison = 0;
-  for (int64_t i = threadIdx.x; i < dim; i += kThreads) {
+  for (int64_t i = threadIdx.x; i < dim; i += kElementThreads) {
     most = fmaxf(most, fabsf(x[begin + i]));
     poison += x[begin + i] * 0.0f;
   }
@@ -72,7 +60,7 @@ __global__ void QuantizeInt8Kernel(const float* x, int64_t dim, int8_t* out, flo
   const bool some = most > 0x1p-100f && poison == 0.0f;
   const float scale = (some ? most / 127.0f : 0.0f) + poison, inverse = some ? 127.0f / most : 0.0f;
   if (threadIdx.x == 0 && scales != nullptr) scales[blockIdx.x] = scale;
-  for (int64_t i = threadIdx.x; i < dim; i += kThreads) {
+  for (int64_t i = threadIdx.x; i < dim; i += kElementThreads) {
     const int code = some ? __float2int_rn(x[begin + i] * inverse) : 0;
     if (out != nullptr) out[begin + i] = static_cast<int8_t>(code);
     if (grid != nullptr) grid[begin + i] = static_cast<float>(code) * scale;
@@ -132,7 +120,7 @@ __global__ void WidenInt4Kernel(const uint8_t* w, int64_t block_bytes, int64_t r
 }  // namespace
 
 Status CudaEmbed(CudaStream stream, const MatrixView& table, const int32_t* ids, int64_t n, float* out) {
-  const LaunchShape shape{ElementGrid(n * table.n_in), kThreads};
+  const LaunchShape shape{ElementGrid(n * table.n_in), kElementThreads};
   DUO_FOR_DTYPE(table.dtype, return Launch(stream, "embedding", shape, EmbedKernel<kType>, table.data, table.scale, ids,
                                            n, table.n_in, out));
   return Status(StatusCode::kInternal, "the embedding is int4");
@@ -140,38 +128,38 @@ Status CudaEmbed(CudaStream stream, const MatrixView& table, const int32_t* ids,
 
 Status CudaRmsNorm(CudaStream stream, const float* x, const float* weight, float eps, int64_t n_rows, int64_t dim,
                    float* out) {
-  return Launch(stream, "RMSNorm", {GridOf(n_rows, 1), kThreads, kWarp * sizeof(float)}, RmsNormKernel, x, weight, eps,
-                dim, out);
+  return Launch(stream, "RMSNorm", {GridOf(n_rows, 1), kElementThreads, kWarp * sizeof(float)}, RmsNormKernel, x,
+                weight, eps, dim, out);
 }
 
 Status CudaRope(CudaStream stream, float* x, int64_t n_tokens, int n_heads, int head_dim, const float* cos,
                 const float* sin) {
   const int half = head_dim / 2;
-  return Launch(stream, "RoPE", {ElementGrid(n_tokens * n_heads * half), kThreads}, RopeKernel, x, n_tokens, n_heads,
-                half, cos, sin);
+  return Launch(stream, "RoPE", {ElementGrid(n_tokens * n_heads * half), kElementThreads}, RopeKernel, x, n_tokens,
+                n_heads, half, cos, sin);
 }
 
 Status CudaSwiGlu(CudaStream stream, float* gate, const float* up, int64_t n) {
-  return Launch(stream, "SwiGLU", {ElementGrid(n), kThreads}, SwiGluKernel, gate, up, n);
+  return Launch(stream, "SwiGLU", {ElementGrid(n), kElementThreads}, SwiGluKernel, gate, up, n);
 }
 
 Status CudaRoundToBf16(CudaStream stream, const float* x, int64_t n, uint16_t* out) {
-  return Launch(stream, "rounding to bf16", {ElementGrid(n), kThreads}, RoundToBf16Kernel, x, n, out);
+  return Launch(stream, "rounding to bf16", {ElementGrid(n), kElementThreads}, RoundToBf16Kernel, x, n, out);
 }
 
 Status CudaQuantizeInt8(CudaStream stream, const float* x, int64_t n_rows, int64_t dim, int8_t* out, float* scale,
                         float* grid) {
-  return Launch(stream, "rounding to int8", {GridOf(n_rows, 1), kThreads, 2 * kWarp * sizeof(float)},
+  return Launch(stream, "rounding to int8", {GridOf(n_rows, 1), kElementThreads, 2 * kWarp * sizeof(float)},
                 QuantizeInt8Kernel, x, dim, out, scale, grid);
 }
 
 Status CudaScaleSums(CudaStream stream, const CudaScaledSums& s) {
-  return Launch(stream, "scaling sums", {ElementGrid(s.n_tokens * s.n_out), kThreads}, ScaleSumsKernel, s);
+  return Launch(stream, "scaling sums", {ElementGrid(s.n_tokens * s.n_out), kElementThreads}, ScaleSumsKernel, s);
 }
 
 Status CudaAddBias(CudaStream stream, const float* bias, int64_t n_tokens, int64_t n_out, bool accumulate, float* out) {
-  return Launch(stream, "bias", {ElementGrid(n_tokens * n_out), kThreads}, AddBiasKernel, bias, n_tokens * n_out, n_out,
-                accumulate, out);
+  return Launch(stream, "bias", {ElementGrid(n_tokens * n_out), kElementThreads}, AddBiasKernel, bias, n_tokens * n_out,
+                n_out, accumulate, out);
 }
 
 namespace {
@@ -179,7 +167,7 @@ namespace {
 template <class Out>
 Status WidenRows(CudaStream stream, const MatrixView& w, int64_t row_begin, int64_t row_end, Out* out) {
   const int64_t n_rows = row_end - row_begin;
-  const LaunchShape shape{ElementGrid(n_rows * w.n_in), kThreads};
+  const LaunchShape shape{ElementGrid(n_rows * w.n_in), kElementThreads};
   DUO_FOR_DTYPE(w.dtype, return Launch(stream, "widening weights", shape, WidenRowsKernel<kType, Out>, w.data, w.scale,
                                        row_begin, n_rows, w.n_in, out));
   return Launch(stream, "widening weights", shape, WidenInt4Kernel<Out>, static_cast<const uint8_t*>(w.data),

@@ -16,7 +16,7 @@ constexpr size_t kWorkspaceBytes = size_t{32} << 20;  // what NVIDIA recommends 
 
 Status LtStatus(cublasStatus_t status, const char* what) {
   if (status == CUBLAS_STATUS_SUCCESS) return OkStatus();
-  return Status(StatusCode::kInternal, std::string("cuBLASLt: ") + what + ": " + cublasGetStatusString(status));
+  return Status(StatusCode::kInternal, std::string("cuBLASLt: ") + what + ": " + cublasLtGetStatusString(status));
 }
 
 #define DUO_RETURN_IF_LT_ERROR(call, what) DUO_RETURN_IF_ERROR(LtStatus(call, what))
@@ -35,7 +35,31 @@ Types TypesOf(CudaProductType type) {
   return {CUDA_R_8I, CUDA_R_32I, CUDA_R_32I, CUBLAS_COMPUTE_32I};
 }
 
-/// A shape, described to the library once, with the algorithm it chose.
+/// Bytes that an address is a multiple of, at most 256: what an algorithm may count on.
+uint32_t AlignmentOf(const void* data) {
+  const auto address = reinterpret_cast<uintptr_t>(data);
+  uint32_t bytes = 256;
+  while (address % bytes != 0) bytes /= 2;
+  return bytes;
+}
+
+/// What the library is asked about a product once, to choose an algorithm.
+using Shape = std::array<int64_t, 11>;
+Shape ShapeOf(const CudaProduct& p) {
+  return {static_cast<int64_t>(p.type),
+          p.n_tokens,
+          p.n_in,
+          p.n_out,
+          p.RowsOfX(),
+          p.RowsOfW(),
+          p.RowsOfOut(),
+          p.x_transposed,
+          p.w_transposed,
+          AlignmentOf(p.x),
+          AlignmentOf(p.w) << 10 | AlignmentOf(p.out)};
+}
+
+/// A shape with the algorithm that the library chose.
 class Plan {
  public:
   Plan() = default;
@@ -53,25 +77,39 @@ class Plan {
     if (operation_ != nullptr) cublasLtMatmulDescDestroy(operation_);
   }
 
-  // The library counts by columns: a row-major matrix is the transposed one there, so that out^T = (w^T)^T x^T.
+  // The library counts by columns: what is row-major here is transposed there, so that out^T = w x^T.
   static Result<Plan> Make(cublasLtHandle_t lt, const CudaProduct& p) {
     const Types types = TypesOf(p.type);
     Plan plan;
     DUO_RETURN_IF_LT_ERROR(cublasLtMatmulDescCreate(&plan.operation_, types.compute, types.scale), "description");
-    const cublasOperation_t transposed = CUBLAS_OP_T;
+    const cublasOperation_t of_w = p.w_transposed ? CUBLAS_OP_N : CUBLAS_OP_T;
+    const cublasOperation_t of_x = p.x_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
     DUO_RETURN_IF_LT_ERROR(
-        cublasLtMatmulDescSetAttribute(plan.operation_, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed),
+        cublasLtMatmulDescSetAttribute(plan.operation_, CUBLASLT_MATMUL_DESC_TRANSA, &of_w, sizeof of_w),
+        "transposing");
+    DUO_RETURN_IF_LT_ERROR(
+        cublasLtMatmulDescSetAttribute(plan.operation_, CUBLASLT_MATMUL_DESC_TRANSB, &of_x, sizeof of_x),
         "transposing");
     const auto in = static_cast<uint64_t>(p.n_in), out = static_cast<uint64_t>(p.n_out);
     const auto tokens = static_cast<uint64_t>(p.n_tokens);
-    DUO_RETURN_IF_LT_ERROR(cublasLtMatrixLayoutCreate(&plan.layouts_[0], types.in, in, out, p.n_in), "layout");
-    DUO_RETURN_IF_LT_ERROR(cublasLtMatrixLayoutCreate(&plan.layouts_[1], types.in, in, tokens, p.n_in), "layout");
-    DUO_RETURN_IF_LT_ERROR(cublasLtMatrixLayoutCreate(&plan.layouts_[2], types.out, out, tokens, p.out_stride),
+    DUO_RETURN_IF_LT_ERROR(cublasLtMatrixLayoutCreate(&plan.layouts_[0], types.in, p.w_transposed ? out : in,
+                                                      p.w_transposed ? in : out, p.RowsOfW()),
+                           "layout");
+    DUO_RETURN_IF_LT_ERROR(cublasLtMatrixLayoutCreate(&plan.layouts_[1], types.in, p.x_transposed ? tokens : in,
+                                                      p.x_transposed ? in : tokens, p.RowsOfX()),
+                           "layout");
+    DUO_RETURN_IF_LT_ERROR(cublasLtMatrixLayoutCreate(&plan.layouts_[2], types.out, out, tokens, p.RowsOfOut()),
                            "layout");
     cublasLtMatmulPreference_t preference = nullptr;
     DUO_RETURN_IF_LT_ERROR(cublasLtMatmulPreferenceCreate(&preference), "preference");
-    cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kWorkspaceBytes,
-                                         sizeof kWorkspaceBytes);
+    const auto prefer = [preference](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
+      cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value);
+    };
+    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspaceBytes);
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, AlignmentOf(p.w));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, AlignmentOf(p.x));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, AlignmentOf(p.out));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, AlignmentOf(p.out));
     cublasLtMatmulHeuristicResult_t found = {};
     int n_found = 0;
     const cublasStatus_t status =
@@ -85,10 +123,10 @@ class Plan {
   }
 
   Status Run(cublasLtHandle_t lt, const CudaProduct& p, void* workspace, CudaStream stream) const {
-    const float one = 1, zero = 0;
+    const float scale = p.scale, one = 1, zero = 0;
     const int32_t int_one = 1, int_zero = 0;
     const bool ints = p.type == CudaProductType::kInt8;
-    const void* alpha = ints ? static_cast<const void*>(&int_one) : &one;
+    const void* alpha = ints ? static_cast<const void*>(&int_one) : &scale;
     const void* beta = ints ? static_cast<const void*>(p.accumulate ? &int_one : &int_zero)
                             : static_cast<const void*>(p.accumulate ? &one : &zero);
     return LtStatus(cublasLtMatmul(lt, operation_, alpha, p.w, layouts_[0], p.x, layouts_[1], beta, p.out, layouts_[2],
@@ -117,7 +155,7 @@ class LtMatmul : public CudaMatmul {
   }
 
   Status Run(const CudaProduct& p) override {
-    const std::array<int64_t, 5> shape = {static_cast<int64_t>(p.type), p.n_tokens, p.n_in, p.n_out, p.out_stride};
+    const Shape shape = ShapeOf(p);
     auto plan = plans_.find(shape);
     if (plan == plans_.end()) {
       constexpr size_t kMostPlans = 4096;  // prompts end in chunks of any length
@@ -132,7 +170,7 @@ class LtMatmul : public CudaMatmul {
   CudaStream stream_;
   cublasLtHandle_t lt_ = nullptr;
   void* workspace_ = nullptr;
-  std::map<std::array<int64_t, 5>, Plan> plans_;
+  std::map<Shape, Plan> plans_;
 };
 
 }  // namespace

@@ -19,17 +19,26 @@ enum class CudaProductType : uint8_t {
   kInt8,  // int8 numbers, out int32
 };
 
-/// out[t][o] = (accumulate ? out : 0) + sum_i x[t][i] w[o][i].
+/// out[t][o] = (accumulate ? out : 0) + scale * sum_i x[t][i] w[o][i].
 struct CudaProduct {
   CudaProductType type = CudaProductType::kBF16;
-  const void* x = nullptr;  // [n_tokens, n_in]
+  const void* x = nullptr;  // [n_tokens, n_in], or the other way round where x_transposed
+  int64_t x_stride = 0;     // elements between rows as they lie in memory; 0: they touch; likewise w, out
+  bool x_transposed = false;
   const void* w = nullptr;  // [n_out, n_in]
+  int64_t w_stride = 0;
+  bool w_transposed = false;
   int64_t n_tokens = 0;
   int64_t n_in = 0;
   int64_t n_out = 0;
-  void* out = nullptr;     // token t: out + t * out_stride
-  int64_t out_stride = 0;  // elements
+  void* out = nullptr;  // [n_tokens, n_out]
+  int64_t out_stride = 0;
+  float scale = 1;  // of kInt8 always 1
   bool accumulate = false;
+
+  int64_t RowsOfX() const { return x_stride != 0 ? x_stride : x_transposed ? n_tokens : n_in; }
+  int64_t RowsOfW() const { return w_stride != 0 ? w_stride : w_transposed ? n_out : n_in; }
+  int64_t RowsOfOut() const { return out_stride != 0 ? out_stride : n_out; }
 };
 
 class CudaMatmul {
@@ -37,7 +46,7 @@ class CudaMatmul {
   virtual ~CudaMatmul() = default;
   /// kInternal with the library's reason.
   virtual Status Run(const CudaProduct& p) = 0;
-  /// Whether the library takes this shape: rows begin at multiples of 16 bytes.
+  /// Whether the library is the better choice for this shape (of int8: takes it): rows begin at multiples of 16 bytes.
   static bool Takes(CudaProductType type, int64_t n_in, int64_t out_stride) {
     const int64_t per_16_bytes = type == CudaProductType::kInt8 ? 16 : type == CudaProductType::kBF16 ? 8 : 4;
     return n_in % per_16_bytes == 0 && out_stride % 4 == 0;

@@ -4,6 +4,7 @@ set(DUO_CUDA_KERNELS
   attention_decode.cu
   attention_exact.cu
   attention_prefill.cu
+  backward.cu
   decode_plan.cc
   dense.cu
   gemv.cu

@@ -1,0 +1,296 @@
+#include "backend/cuda_identify_ops.h"
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "base/align.h"
+#include "kernels/cuda/backward.h"
+#include "kernels/cuda/dense.h"
+#include "kernels/cuda/launch.h"
+
+namespace duo {
+namespace {
+
+constexpr int64_t kBlockTokens = 512;  // of queries, whose scores are held
+constexpr size_t kPanelBytes = size_t{64} << 20;
+
+/// The keys that queries [begin, end) can see: positions [0, n_sinks) and [body, end).
+struct Keys {
+  int64_t n_sinks, body, end;
+  int64_t count() const { return n_sinks + end - body; }
+};
+
+Keys KeysOf(const LambdaMask& mask, int64_t begin, int64_t end) {
+  const int64_t first = mask.window > begin ? 0 : begin - mask.window + 1;
+  const int64_t n_sinks = std::min({mask.sink, first, end});
+  return {n_sinks, std::max(first, n_sinks), end};
+}
+
+int64_t MostKeys(int64_t n_tokens, const LambdaMask& mask) {
+  if (mask.window >= n_tokens) return n_tokens;
+  return std::min(n_tokens, std::min(mask.sink, n_tokens) + mask.window + kBlockTokens);
+}
+
+}  // namespace
+
+uint64_t CudaIdentifyOps::MaxScratchBytes(const GradientBounds& b) const {
+  const bool floats = b.compute == ComputeType::kF32;
+  const uint64_t rounded = floats ? 0 : static_cast<uint64_t>(b.n_tokens * b.widest_output) * sizeof(uint16_t);
+  const bool same = b.weights == (floats ? DType::kF32 : DType::kBF16);
+  const auto row_bytes = static_cast<uint64_t>(b.widest_output) * (floats ? 4 : 2);
+  const uint64_t panel = same ? 0 : std::max<uint64_t>(kPanelBytes, kInt4Rows * row_bytes);
+  const int64_t rows = std::min(kBlockTokens, b.n_tokens);
+  const uint64_t blocks = static_cast<uint64_t>(2 * rows * MostKeys(b.n_tokens, b.mask)) * sizeof(float);
+  const uint64_t parts = static_cast<uint64_t>(CudaMixBlocks(b.n_tokens)) * sizeof(double) * 1024;
+  return rounded + panel + std::max(blocks, parts) + 4096;
+}
+
+Status CudaIdentifyOps::Linear(ComputeType compute, int64_t n_tokens, std::span<const LinearGradient> tasks,
+                               float* dx) {
+  DUO_RETURN_IF_ERROR(*kept_);
+  if (compute == ComputeType::kF32) return LinearOf<float>(CudaProductType::kF32, n_tokens, tasks, dx);
+  return LinearOf<uint16_t>(CudaProductType::kBF16, n_tokens, tasks, dx);
+}
+
+// A weight of another type than the product's is widened some outputs at a time, which are summed over.
+template <class T>
+Status CudaIdentifyOps::LinearOf(CudaProductType type, int64_t n_tokens, std::span<const LinearGradient> tasks,
+                                 float* dx) {
+  constexpr DType kSame = sizeof(T) == sizeof(float) ? DType::kF32 : DType::kBF16;
+  bool first = true;
+  for (const LinearGradient& task : tasks) {
+    const MatrixView& w = task.weight;
+    const void* dy = task.dy;
+    if constexpr (kSame == DType::kBF16) {
+      const int64_t n = n_tokens * w.n_out;
+      DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(static_cast<size_t>(n) * sizeof(T)));
+      DUO_RETURN_IF_ERROR(CudaRoundToBf16(stream_, task.dy, n, reinterpret_cast<uint16_t*>(memory)));
+      dy = memory;
+    }
+    const auto row_bytes = static_cast<size_t>(w.n_in) * sizeof(T);
+    const int64_t step =
+        w.dtype == kSame
+            ? w.n_out
+            : std::max<int64_t>(kInt4Rows, static_cast<int64_t>(kPanelBytes / row_bytes) / kInt4Rows * kInt4Rows);
+    for (int64_t row = 0; row < w.n_out; row += step) {
+      const int64_t n = std::min(step, w.n_out - row);
+      const void* rows = w.data;
+      if (w.dtype != kSame) {
+        DUO_ASSIGN_OR_RETURN(uint8_t * panel, panel_.Get(static_cast<size_t>(n) * row_bytes));
+        DUO_RETURN_IF_ERROR(CudaWidenRows(stream_, w, row, row + n, reinterpret_cast<T*>(panel)));
+        rows = panel;
+      }
+      DUO_RETURN_IF_ERROR(matmul_->Run({.type = type,
+                                        .x = static_cast<const T*>(dy) + row,
+                                        .x_stride = w.n_out,
+                                        .w = rows,
+                                        .w_stride = w.n_in,
+                                        .w_transposed = true,
+                                        .n_tokens = n_tokens,
+                                        .n_in = n,
+                                        .n_out = w.n_in,
+                                        .out = dx,
+                                        .accumulate = !first}));
+      first = false;
+    }
+  }
+  return OkStatus();
+}
+
+void CudaIdentifyOps::RmsNorm(const float* x, const float* weight, float eps, int64_t n_rows, int64_t dim, float* dy) {
+  Keep(CudaRmsNormBackward(stream_, x, weight, eps, n_rows, dim, dy));
+}
+
+void CudaIdentifyOps::SwiGlu(const float* dh, float* gate, float* up, int64_t n) {
+  Keep(CudaSwiGluBackward(stream_, dh, gate, up, n));
+}
+
+void CudaIdentifyOps::Add(float* x, const float* y, int64_t n) { Keep(CudaAdd(stream_, x, y, n)); }
+
+// Head by head, a block of queries at a time: scores and d_out v^T as whole products over the keys that any of them
+// sees, the softmax's gradient row by row, then the three products with its results. Keys' gradients are added up in
+// the order of the blocks.
+Status CudaIdentifyOps::Attention(const AttentionGradient& a) {
+  DUO_RETURN_IF_ERROR(*kept_);
+  const int64_t dim = a.head_dim, q_stride = int64_t{a.n_kv_heads} * a.group * dim, kv_stride = a.n_kv_heads * dim;
+  const int64_t most = MostKeys(a.n_tokens, a.mask), most_rows = std::min(kBlockTokens, a.n_tokens);
+  DUO_ASSIGN_OR_RETURN(uint8_t * memory, blocks_.Get(static_cast<size_t>(2 * most_rows * most) * sizeof(float)));
+  auto* p = reinterpret_cast<float*>(memory);
+  float* ds = p + most_rows * most;
+  for (float* gradient : {a.dk, a.dv}) {
+    DUO_RETURN_IF_ERROR(
+        CudaStatus(cudaMemsetAsync(gradient, 0, static_cast<size_t>(a.n_tokens * kv_stride) * sizeof(float), stream_),
+                   "clearing"));
+  }
+  for (int64_t begin = 0; begin < a.n_tokens; begin += kBlockTokens) {
+    const int64_t end = std::min(a.n_tokens, begin + kBlockTokens), rows = end - begin;
+    const Keys keys = KeysOf(a.mask, begin, end);
+    const int64_t n = keys.count();
+    // The two ranges of keys, as positions and columns.
+    const struct {
+      int64_t pos, column, n;
+    } ranges[] = {{0, 0, keys.n_sinks}, {keys.body, keys.n_sinks, keys.end - keys.body}};
+    for (int64_t head = 0; head < int64_t{a.n_kv_heads} * a.group; ++head) {
+      const int64_t q_at = begin * q_stride + head * dim, kv_at = head / a.group * dim;
+      for (const auto& range : ranges) {
+        if (range.n == 0) continue;
+        const int64_t at = range.pos * kv_stride + kv_at;
+        CudaProduct product{.type = CudaProductType::kF32,
+                            .x = a.q + q_at,
+                            .x_stride = q_stride,
+                            .w = a.k + at,
+                            .w_stride = kv_stride,
+                            .n_tokens = rows,
+                            .n_in = dim,
+                            .n_out = range.n,
+                            .out = p + range.column,
+                            .out_stride = n,
+                            .scale = a.scale};
+        DUO_RETURN_IF_ERROR(matmul_->Run(product));
+        product.x = a.d_out + q_at;
+        product.w = a.v + at;
+        product.out = ds + range.column;
+        product.scale = 1;
+        DUO_RETURN_IF_ERROR(matmul_->Run(product));
+      }
+      DUO_RETURN_IF_ERROR(RunCudaSoftmaxBackward(stream_, {.scores = p,
+                                                           .dp = ds,
+                                                           .n_rows = rows,
+                                                           .n_columns = n,
+                                                           .first_pos = begin,
+                                                           .n_sinks = keys.n_sinks,
+                                                           .body = keys.body,
+                                                           .sink = a.mask.sink,
+                                                           .window = a.mask.window,
+                                                           .scale = a.scale}));
+      bool first = true;
+      for (const auto& range : ranges) {
+        if (range.n == 0) continue;
+        const int64_t at = range.pos * kv_stride + kv_at;
+        // dq = ds k
+        DUO_RETURN_IF_ERROR(matmul_->Run({.type = CudaProductType::kF32,
+                                          .x = ds + range.column,
+                                          .x_stride = n,
+                                          .w = a.k + at,
+                                          .w_stride = kv_stride,
+                                          .w_transposed = true,
+                                          .n_tokens = rows,
+                                          .n_in = range.n,
+                                          .n_out = dim,
+                                          .out = a.dq + q_at,
+                                          .out_stride = q_stride,
+                                          .accumulate = !first}));
+        first = false;
+        // dk += ds^T q, dv += p^T d_out
+        CudaProduct product{.type = CudaProductType::kF32,
+                            .x = ds + range.column,
+                            .x_stride = n,
+                            .x_transposed = true,
+                            .w = a.q + q_at,
+                            .w_stride = q_stride,
+                            .w_transposed = true,
+                            .n_tokens = range.n,
+                            .n_in = rows,
+                            .n_out = dim,
+                            .out = a.dk + at,
+                            .out_stride = kv_stride,
+                            .accumulate = true};
+        DUO_RETURN_IF_ERROR(matmul_->Run(product));
+        product.x = p + range.column;
+        product.w = a.d_out + q_at;
+        product.out = a.dv + at;
+        DUO_RETURN_IF_ERROR(matmul_->Run(product));
+      }
+    }
+  }
+  return OkStatus();
+}
+
+Result<CudaHeadMix> CudaIdentifyOps::Upload(const HeadMix& mix) {
+  std::vector<float> gates(mix.host_gates.begin(), mix.host_gates.end());
+  DUO_ASSIGN_OR_RETURN(uint8_t * memory, gates_.Get(gates.size() * sizeof(float)));
+  DUO_RETURN_IF_ERROR(CudaStatus(
+      cudaMemcpyAsync(memory, gates.data(), gates.size() * sizeof(float), cudaMemcpyHostToDevice, stream_), "gates"));
+  return CudaHeadMix{.full = mix.full,
+                     .streaming = mix.streaming,
+                     .gates = reinterpret_cast<const float*>(memory),
+                     .n_tokens = mix.n_tokens,
+                     .n_kv_heads = mix.n_kv_heads,
+                     .width = mix.width};
+}
+
+void CudaIdentifyOps::Mix(const HeadMix& mix, float* out) {
+  const Result<CudaHeadMix> there = Upload(mix);
+  Keep(there.ok() ? CudaMix(stream_, *there, out) : there.status());
+}
+
+void CudaIdentifyOps::MixGradient(const HeadMix& mix, float* d_out, std::span<double> host_gate_gradients) {
+  Keep(MixBackward(mix, d_out, host_gate_gradients));
+}
+
+Status CudaIdentifyOps::MixBackward(const HeadMix& mix, float* d_out, std::span<double> host_gate_gradients) {
+  DUO_ASSIGN_OR_RETURN(const CudaHeadMix there, Upload(mix));
+  std::vector<double> parts(static_cast<size_t>(CudaMixBlocks(mix.n_tokens) * mix.n_kv_heads));
+  DUO_ASSIGN_OR_RETURN(uint8_t * memory, blocks_.Get(parts.size() * sizeof(double)));
+  DUO_RETURN_IF_ERROR(CudaMixBackward(stream_, there, d_out, reinterpret_cast<double*>(memory)));
+  DUO_RETURN_IF_ERROR(CudaStatus(
+      cudaMemcpyAsync(parts.data(), memory, parts.size() * sizeof(double), cudaMemcpyDeviceToHost, stream_), "sums"));
+  DUO_RETURN_IF_ERROR(CudaStatus(cudaStreamSynchronize(stream_), "gradient of the mix"));
+  for (size_t i = 0; i < parts.size(); ++i) host_gate_gradients[i % host_gate_gradients.size()] += parts[i];
+  return OkStatus();
+}
+
+Status CudaIdentifyOps::LargestKeyWeights(const KeyWeightTask& t, std::span<double> host_largest) {
+  DUO_RETURN_IF_ERROR(*kept_);
+  const auto n_heads = static_cast<int64_t>(t.host_keys.size());
+  const int64_t dim = t.head_dim, q_stride = n_heads * t.group * dim, rows = std::min(kBlockTokens, t.n_tokens);
+  const auto score_bytes = RoundUp(static_cast<size_t>(rows * t.n_keys) * sizeof(float), 256);
+  const auto n_largest = static_cast<size_t>(n_heads * t.group * t.n_tokens);
+  DUO_ASSIGN_OR_RETURN(uint8_t * memory, blocks_.Get(score_bytes + n_largest * sizeof(float)));
+  auto* scores = reinterpret_cast<float*>(memory);
+  auto* largest = reinterpret_cast<float*>(memory + score_bytes);
+  for (int64_t head = 0; head < n_heads; ++head) {
+    const uint8_t* keys = t.host_keys[static_cast<size_t>(head)];
+    if (t.key_type != DType::kF32) {
+      DUO_ASSIGN_OR_RETURN(uint8_t * floats, rounded_.Get(static_cast<size_t>(t.n_keys * dim) * sizeof(float)));
+      MatrixView view;
+      view.data = keys;
+      view.dtype = t.key_type;
+      view.n_out = t.n_keys;
+      view.n_in = dim;
+      DUO_RETURN_IF_ERROR(CudaWidenRows(stream_, view, 0, t.n_keys, reinterpret_cast<float*>(floats)));
+      keys = floats;
+    }
+    for (int64_t g = 0; g < t.group; ++g) {
+      const int64_t q_head = head * t.group + g;
+      for (int64_t begin = 0; begin < t.n_tokens; begin += rows) {
+        const int64_t n = std::min(rows, t.n_tokens - begin);
+        DUO_RETURN_IF_ERROR(matmul_->Run({.type = CudaProductType::kF32,
+                                          .x = t.q + begin * q_stride + q_head * dim,
+                                          .x_stride = q_stride,
+                                          .w = keys,
+                                          .n_tokens = n,
+                                          .n_in = dim,
+                                          .n_out = t.n_keys,
+                                          .out = scores,
+                                          .scale = t.scale}));
+        DUO_RETURN_IF_ERROR(CudaLargestWeights(stream_, scores, n, t.n_keys, t.lse + begin * n_heads * t.group + q_head,
+                                               n_heads * t.group, largest + q_head * t.n_tokens + begin));
+      }
+    }
+  }
+  std::vector<float> found(n_largest);
+  DUO_RETURN_IF_ERROR(CudaStatus(
+      cudaMemcpyAsync(found.data(), largest, n_largest * sizeof(float), cudaMemcpyDeviceToHost, stream_), "weights"));
+  DUO_RETURN_IF_ERROR(CudaStatus(cudaStreamSynchronize(stream_), "weights of keys"));
+  for (size_t i = 0; i < found.size(); ++i) {
+    double& most = host_largest[i / static_cast<size_t>(t.group * t.n_tokens)];
+    most = std::isnan(most) || double{found[i]} <= most ? most : double{found[i]};  // a NaN stays
+  }
+  return OkStatus();
+}
+
+}  // namespace duo

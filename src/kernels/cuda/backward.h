@@ -1,0 +1,52 @@
+// Gradients of element-wise operations, norms and softmax on a GPU (equations: kernels/dense_backward.h), and what
+// finding heads needs besides. On device memory; everything is queued on `stream`.
+#pragma once
+
+#include <cstdint>
+
+#include "duo/result.h"
+
+struct CUstream_st;
+
+namespace duo {
+
+using CudaStream = CUstream_st*;
+
+/// In place: dy [n_rows, dim] becomes dx.
+Status CudaRmsNormBackward(CudaStream stream, const float* x, const float* weight, float eps, int64_t n_rows,
+                           int64_t dim, float* dy);
+/// gate becomes dgate, up becomes dup.
+Status CudaSwiGluBackward(CudaStream stream, const float* dh, float* gate, float* up, int64_t n);
+/// x += y.
+Status CudaAdd(CudaStream stream, float* x, const float* y, int64_t n);
+
+/// Outputs of full and of streaming attention, [n_tokens, n_kv_heads, width].
+struct CudaHeadMix {
+  const float* full;
+  const float* streaming;
+  const float* gates;  // [n_kv_heads]
+  int64_t n_tokens, n_kv_heads, width;
+};
+/// out = gate * full + (1 - gate) * streaming; out may be mix.streaming.
+Status CudaMix(CudaStream stream, const CudaHeadMix& mix, float* out);
+/// d_out becomes the gradient of streaming. sums [MixBlocks(n_tokens), n_kv_heads]: parts of the gates' gradients.
+Status CudaMixBackward(CudaStream stream, const CudaHeadMix& mix, float* d_out, double* sums);
+int64_t CudaMixBlocks(int64_t n_tokens);
+
+/// Queries of one head at positions first_pos + row; columns are keys [0, n_sinks), then those from `body` on.
+struct CudaSoftmaxBackward {
+  float* scores;  // [n_rows, n_columns]: become weights
+  float* dp;      // as scores: become scale * ds
+  int64_t n_rows, n_columns;
+  int64_t first_pos, n_sinks, body;
+  int64_t sink, window;  // of the mask
+  float scale;
+};
+Status RunCudaSoftmaxBackward(CudaStream stream, const CudaSoftmaxBackward& s);
+
+/// largest[r] = max over columns of exp(scores - lse[r * lse_stride]), NaN when any of it is. scores [n_rows,
+/// n_columns].
+Status CudaLargestWeights(CudaStream stream, const float* scores, int64_t n_rows, int64_t n_columns, const float* lse,
+                          int64_t lse_stride, float* largest);
+
+}  // namespace duo
