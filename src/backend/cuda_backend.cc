@@ -12,6 +12,7 @@
 #include "backend/cuda_identify_ops.h"
 #include "backend/cuda_memory.h"
 #include "backend/cuda_times.h"
+#include "backend/cuda_upload.h"
 #include "base/align.h"
 #include "base/parallel.h"
 #include "kernels/cuda/attention.h"
@@ -27,7 +28,8 @@ namespace {
 constexpr int64_t kFewTokens = 8;
 // Weights of another type than the product's become of it panel by panel before a product of many tokens.
 constexpr size_t kPanelBytes = size_t{64} << 20;
-constexpr size_t kCopyMeasureBytes = size_t{512} << 20;
+constexpr size_t kCopyMeasureBytes = size_t{256} << 20;
+constexpr int kCopyMeasurePasses = 8;
 constexpr int64_t kGemmMeasure = 8192;
 
 CudaProductType TypeOf(ComputeType compute) {
@@ -117,6 +119,7 @@ class CudaBackend : public Backend {
   std::unique_ptr<CudaAddressSpace> space_;
   std::unique_ptr<CudaMatmul> matmul_;
   mutable CudaTimes times_;
+  CudaUploader uploader_{stream_};
   CudaScratch ids_{stream_};
   CudaScratch rotations_{stream_};
   CudaScratch rounded_{stream_};   // x of a product, in bf16, int8 or on int8's grid
@@ -124,6 +127,7 @@ class CudaBackend : public Backend {
   CudaScratch sums_{stream_};      // int32 results of a product
   CudaScratch states_{stream_};    // of a decode step's pieces
   CudaScratch counters_{stream_};  // likewise, zeros between calls
+  CudaScratch measured_{stream_};  // what bandwidth is measured on
   const float* cos_ = nullptr;
   const float* sin_ = nullptr;
   Status kept_;
@@ -132,8 +136,7 @@ class CudaBackend : public Backend {
 
 Result<DeviceMemoryPtr> CudaBackend::Upload(const void* host, size_t bytes) {
   DUO_ASSIGN_OR_RETURN(DeviceMemoryPtr memory, Allocate(bytes));
-  DUO_RETURN_IF_ERROR(
-      CudaStatus(cudaMemcpyAsync(memory->data(), host, bytes, cudaMemcpyHostToDevice, stream_), "uploading weights"));
+  DUO_RETURN_IF_ERROR(uploader_.Copy(host, memory->data(), bytes, n_threads()));
   return memory;
 }
 
@@ -180,16 +183,9 @@ Status CudaBackend::LinearFewTokens(ComputeType compute, const float* x, int64_t
     DUO_RETURN_IF_ERROR(CudaQuantizeInt8(stream_, x, n_tokens, n_in, nullptr, nullptr, grid));
     x = grid;
   }
-  for (const LinearTask& task : tasks) {
-    DUO_RETURN_IF_ERROR(RunCudaGemv(stream_, {.w = task.weight,
-                                              .x = x,
-                                              .n_tokens = n_tokens,
-                                              .round_x = compute == ComputeType::kBF16,
-                                              .bias = task.bias,
-                                              .y = task.out,
-                                              .accumulate = task.accumulate}));
-  }
-  return OkStatus();
+  std::vector<CudaGemvTask> list;
+  for (const LinearTask& task : tasks) list.push_back({task.weight, task.bias, task.out, task.accumulate});
+  return RunCudaGemv(stream_, {.tasks = list, .x = x, .n_tokens = n_tokens, .round_x = compute == ComputeType::kBF16});
 }
 
 Status CudaBackend::LinearInt8(const float* x, int64_t n_tokens, int64_t n_in, std::span<const LinearTask> tasks) {
@@ -338,15 +334,18 @@ uint64_t CudaBackend::MaxScratchBytes(const CallBounds& bounds) const {
 }
 
 Result<double> CudaBackend::MeasureReadBandwidth() {
-  DUO_ASSIGN_OR_RETURN(const DeviceMemoryPtr memory, Allocate(2 * kCopyMeasureBytes));
-  const auto copy = [&] {
-    return CudaStatus(cudaMemcpyAsync(memory->data() + kCopyMeasureBytes, memory->data(), kCopyMeasureBytes,
-                                      cudaMemcpyDeviceToDevice, stream_),
-                      "copying");
+  DUO_ASSIGN_OR_RETURN(uint8_t * memory, measured_.Get(2 * kCopyMeasureBytes));
+  const auto copy = [&]() -> Status {
+    for (int pass = 0; pass < kCopyMeasurePasses; ++pass) {
+      DUO_RETURN_IF_ERROR(CudaStatus(
+          cudaMemcpyAsync(memory + kCopyMeasureBytes, memory, kCopyMeasureBytes, cudaMemcpyDeviceToDevice, stream_),
+          "copying"));
+    }
+    return OkStatus();
   };
   DUO_RETURN_IF_ERROR(copy());
   DUO_ASSIGN_OR_RETURN(const double seconds, times_.SecondsOf(copy));
-  return 2.0 * static_cast<double>(kCopyMeasureBytes) / seconds * 1e-9;
+  return 2.0 * kCopyMeasurePasses * static_cast<double>(kCopyMeasureBytes) / seconds * 1e-9;
 }
 
 Result<double> CudaBackend::MeasureGemm(ComputeType compute) {

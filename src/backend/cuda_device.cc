@@ -22,15 +22,14 @@ Result<std::unique_ptr<CudaDevice>> CudaDevice::Open() {
   cudaRuntimeGetVersion(&runtime);
   const cudaError_t counted = cudaGetDeviceCount(&n_devices);
   if (driver == 0) {
-    return Status(StatusCode::kUnsupported, "device cuda: this machine has no NVIDIA driver; use --device cpu");
+    return Status(StatusCode::kUnsupported, "this machine has no NVIDIA driver; use --device cpu");
   }
   if (counted == cudaErrorInsufficientDriver) {
-    return Status(StatusCode::kUnsupported, "device cuda: the driver is for CUDA " + VersionText(driver) +
-                                                ", this build needs " + VersionText(runtime) +
-                                                "; install a newer driver or use --device cpu");
+    return Status(StatusCode::kUnsupported, "the driver is for CUDA " + VersionText(driver) + ", this build needs " +
+                                                VersionText(runtime) + "; install a newer driver or use --device cpu");
   }
   if (counted == cudaErrorNoDevice || (counted == cudaSuccess && n_devices == 0)) {
-    return Status(StatusCode::kUnsupported, "device cuda: no NVIDIA GPU can be used here; use --device cpu");
+    return Status(StatusCode::kUnsupported, "no NVIDIA GPU can be used here; use --device cpu");
   }
   DUO_RETURN_IF_ERROR(CudaStatus(counted, "looking for devices"));
   DUO_RETURN_IF_ERROR(CudaStatus(cudaSetDevice(0), "device 0"));
@@ -43,8 +42,8 @@ Result<std::unique_ptr<CudaDevice>> CudaDevice::Open() {
   cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0);
   cudaDeviceGetAttribute(&device->n_processors_, cudaDevAttrMultiProcessorCount, 0);
   if (major < kLeastMajor) {
-    return Status(StatusCode::kUnsupported, "device cuda: " + device->name_ + " has compute capability " +
-                                                std::to_string(major) + "." + std::to_string(minor) +
+    return Status(StatusCode::kUnsupported, device->name_ + " has compute capability " + std::to_string(major) + "." +
+                                                std::to_string(minor) +
                                                 ", at least 8.0 (Ampere) is needed; use --device cpu");
   }
   DUO_RETURN_IF_ERROR(CudaStatus(cudaStreamCreateWithFlags(&device->stream_, cudaStreamNonBlocking), "a stream"));

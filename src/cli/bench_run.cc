@@ -306,6 +306,10 @@ Status RunBenchTests(const Model& model, const std::vector<BenchMode>& modes, co
         runs.push_back(std::move(run));
       }
       DUO_RETURN_IF_ERROR(RunTurns(tests, progress, &runs));
+      const uint64_t left = model.backend()->AvailableBytes();
+      if (left < report->available_bytes) {
+        report->device_bytes = std::max(report->device_bytes, report->available_bytes - left);
+      }
       uint64_t planned = model.weights_bytes() + runs[0].scratch_bytes();
       for (const DepthRun& run : runs) {
         for (const char* test : {"decode", "prefill"}) run.AddRow(test, tests, report, &read_gb_s);

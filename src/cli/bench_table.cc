@@ -171,6 +171,7 @@ Json BenchJson(const BenchReport& report) {
           {"ceilings", std::move(ceilings)},
           {"peak_rss_bytes", report.peak_rss_bytes},
           {"base_rss_bytes", report.base_rss_bytes},
+          {"device_bytes", report.on_device ? Json(report.device_bytes) : Json(nullptr)},
           {"plan_bytes", report.plan_bytes},
           {"rows", std::move(rows)}};
 }
@@ -225,8 +226,13 @@ std::string BenchMarkdown(const BenchReport& report) {
   if (synthetic) out += "The cache was filled with synthetic K and V.\n";
   out += fmt::format("Medians; modes {}. Decode steps deepen the cache while they are measured.\n",
                      report.interleaved ? "took turns" : "ran one after the other");
-  out += fmt::format("Peak RSS {}, of which {} before the model; planned {}.\n", FormatBytes(report.peak_rss_bytes),
-                     FormatBytes(report.base_rss_bytes), FormatBytes(report.plan_bytes));
+  if (report.on_device) {
+    out += fmt::format("Device memory taken {}, planned {}.\n", FormatBytes(report.device_bytes),
+                       FormatBytes(report.plan_bytes));
+  } else {
+    out += fmt::format("Peak RSS {}, of which {} before the model; planned {}.\n", FormatBytes(report.peak_rss_bytes),
+                       FormatBytes(report.base_rss_bytes), FormatBytes(report.plan_bytes));
+  }
   return out;
 }
 

@@ -51,7 +51,10 @@ struct BenchReport {
   std::optional<double> gemm_int8_gop_s;   // likewise with --compute int8
   uint64_t peak_rss_bytes = 0;
   uint64_t base_rss_bytes = 0;  // of the process before it had a model
-  uint64_t plan_bytes = 0;      // weights, KV and activations as planned, of the sessions that were alive together
+  bool on_device = false;
+  uint64_t available_bytes = 0;  // of the backend's memory before there was a model
+  uint64_t device_bytes = 0;     // most of it that was taken since, on a device
+  uint64_t plan_bytes = 0;       // weights, KV and activations as planned, of the sessions that were alive together
   std::vector<BenchRow> rows;
 
   double gemm_ceiling() const { return gemm_int8_gop_s.value_or(gemm_f32_gflop_s.value_or(gemm_bf16_gflop_s)); }

@@ -68,7 +68,7 @@ struct BenchShape {
   uint64_t weights_bytes = 0;
 };
 
-Result<BenchShape> LoadShape(const BenchOptions& options, Backend* backend) {
+Result<BenchShape> LoadShape(const BenchOptions& options) {
   BenchShape shape;
   std::string path = options.config;
   if (path.empty()) {
@@ -85,7 +85,8 @@ Result<BenchShape> LoadShape(const BenchOptions& options, Backend* backend) {
   if (options.common.weights != WeightType::kNative) runs.weights = shape.config.weights = options.common.weights;
   shape.weights_bytes = runs.WeightsBytes();
   if (!shape.dir.empty()) {
-    DUO_ASSIGN_OR_RETURN(const Model mapped, Model::Open(shape.dir, backend));  // reads no more than the headers
+    DUO_ASSIGN_OR_RETURN(const BackendPtr host, CreateBackend({}));
+    DUO_ASSIGN_OR_RETURN(const Model mapped, Model::Open(shape.dir, host.get()));  // reads no more than the headers
     if (options.common.weights == WeightType::kNative) shape.weights_bytes = mapped.weights_bytes();
   }
   return shape;
@@ -171,7 +172,7 @@ Status PrintReport(const BenchOptions& options, const BenchReport& report) {
 Status RunBench(const BenchOptions& options) {
   DUO_RETURN_IF_ERROR(CheckFlags(options));
   DUO_ASSIGN_OR_RETURN(const BackendPtr backend, MakeBackend(options.common));
-  DUO_ASSIGN_OR_RETURN(const BenchShape shape, LoadShape(options, backend.get()));
+  DUO_ASSIGN_OR_RETURN(const BenchShape shape, LoadShape(options));
   DUO_ASSIGN_OR_RETURN(const ShapeHeads heads,
                        ChooseShapeHeads(options.common, shape.config, shape.n_layers, kDefaultSparsity));
   DUO_ASSIGN_OR_RETURN(const std::vector<BenchMode> modes, MakeModes(options, heads));
@@ -180,6 +181,8 @@ Status RunBench(const BenchOptions& options) {
   // The ceilings first: the block that bandwidth is measured on stays, and is memory the model cannot have.
   BenchReport report;
   DUO_RETURN_IF_ERROR(MeasureCeilings(options, backend.get(), &report));
+  report.available_bytes = backend->AvailableBytes();
+  report.on_device = options.common.device == Device::kCuda;
   DUO_ASSIGN_OR_RETURN(const bool together, CheckMemory(options, runs, shape.weights_bytes, modes, *backend));
   report.base_rss_bytes = CurrentRssBytes();
   ResetPeakRss();

@@ -29,7 +29,7 @@ struct Shape {
   uint64_t weights_bytes = 0;
 };
 
-Result<Shape> LoadShape(const PlanOptions& options, Backend* backend) {
+Result<Shape> LoadShape(const PlanOptions& options) {
   if (options.config.empty() == options.common.model.empty()) {
     return Status(StatusCode::kInvalidArgument, options.config.empty()
                                                     ? "--model: is missing; plan takes a model, or --config FILE"
@@ -43,7 +43,8 @@ Result<Shape> LoadShape(const PlanOptions& options, Backend* backend) {
     return shape;
   }
   DUO_ASSIGN_OR_RETURN(const std::string dir, ResolveModelDir(options.common.model));
-  DUO_ASSIGN_OR_RETURN(const Model model, Model::Open(dir, backend));
+  DUO_ASSIGN_OR_RETURN(const BackendPtr host, CreateBackend({}));  // only its headers are read
+  DUO_ASSIGN_OR_RETURN(const Model model, Model::Open(dir, host.get()));
   shape.config = model.config();
   shape.weights_bytes = model.weights_bytes();
   if (options.common.weights != WeightType::kNative) {  // nothing is quantised for a plan
@@ -111,7 +112,7 @@ std::string PlanTable(const Shape& shape, const ShapeHeads& heads, const MemoryP
 
 Status RunPlan(const PlanOptions& options) {
   DUO_ASSIGN_OR_RETURN(const BackendPtr backend, MakeBackend(options.common));
-  DUO_ASSIGN_OR_RETURN(const Shape shape, LoadShape(options, backend.get()));
+  DUO_ASSIGN_OR_RETURN(const Shape shape, LoadShape(options));
   DUO_ASSIGN_OR_RETURN(const ShapeHeads heads,
                        ChooseShapeHeads(options.common, shape.config, shape.config.n_layers, 0));
   CommonOptions common = options.common;

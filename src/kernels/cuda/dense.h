@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "base/matrix_view.h"
 #include "duo/result.h"
@@ -56,14 +57,18 @@ Status CudaWidenRows(CudaStream stream, const MatrixView& w, int64_t row_begin, 
 Status CudaWidenRows(CudaStream stream, const MatrixView& w, int64_t row_begin, int64_t row_end, float* out);
 
 /// y[t][o] = (accumulate ? y : 0) + bias[o] + sum_i w[o][i] x[t][i], each weight read once for up to 8 tokens.
-struct CudaGemv {
+struct CudaGemvTask {
   MatrixView w;
-  const float* x = nullptr;  // [n_tokens, n_in]
-  int64_t n_tokens = 1;
-  bool round_x = false;         // to bf16 first
   const float* bias = nullptr;  // [n_out] or null
   float* y = nullptr;           // [n_tokens, n_out]
   bool accumulate = false;
+};
+/// Tasks that share x; of neighbours with weights of one type up to three run in one launch.
+struct CudaGemv {
+  std::span<const CudaGemvTask> tasks;
+  const float* x = nullptr;  // [n_tokens, n_in]
+  int64_t n_tokens = 1;
+  bool round_x = false;  // to bf16 first
 };
 Status RunCudaGemv(CudaStream stream, const CudaGemv& g);
 

@@ -215,16 +215,19 @@ void CheckGemv(DType type, const GemvCase& c, Rng* rng) {
   const TestMatrix w(type, c.n_out, c.n_in, rng);
   const std::vector<float> x = Normal(rng, c.n_tokens * c.n_in), bias = Normal(rng, c.n_out),
                            before = Normal(rng, c.n_tokens * c.n_out);
-  const DeviceArray<float> device_x(x), device_bias(bias), y(before);
-  ASSERT_TRUE(RunCudaGemv(nullptr, {.w = w.view,
-                                    .x = device_x.data(),
-                                    .n_tokens = c.n_tokens,
-                                    .round_x = c.round_x,
-                                    .bias = c.bias ? device_bias.data() : nullptr,
-                                    .y = y.data(),
-                                    .accumulate = c.accumulate})
-                  .ok());
-  const std::vector<float> got = y.ToHost();
+  const DeviceArray<float> device_x(x), device_bias(bias), y(before), plain(before.size());
+  // A second matrix of the same launch, and a third of another.
+  const TestMatrix other(DType::kF32, 3, c.n_in, rng);
+  const DeviceArray<float> y_other(static_cast<size_t>(3 * c.n_tokens));
+  const CudaGemvTask tasks[] = {
+      {w.view, c.bias ? device_bias.data() : nullptr, y.data(), c.accumulate},
+      {w.view, nullptr, plain.data(), false},
+      {other.view, nullptr, y_other.data(), false},
+  };
+  ASSERT_TRUE(
+      RunCudaGemv(nullptr, {.tasks = tasks, .x = device_x.data(), .n_tokens = c.n_tokens, .round_x = c.round_x}).ok());
+  const std::vector<float> got = y.ToHost(), got_plain = plain.ToHost();
+  for (const float value : y_other.ToHost()) ASSERT_TRUE(std::isfinite(value));
   for (int64_t t = 0; t < c.n_tokens; ++t) {
     for (int64_t o = 0; o < c.n_out; ++o) {
       const auto at = static_cast<size_t>(t * c.n_out + o);
@@ -236,6 +239,7 @@ void CheckGemv(DType type, const GemvCase& c, Rng* rng) {
         sum += product;
         magnitude += std::fabs(product) + (type == DType::kU8 ? std::fabs(double{xi}) * 8 : 0);
       }
+      ASSERT_NEAR(got_plain[at], sum, (static_cast<double>(c.n_in) / 16 + 16) * kUnit * magnitude);
       if (c.bias) sum += bias[static_cast<size_t>(o)], magnitude += std::fabs(bias[static_cast<size_t>(o)]);
       if (c.accumulate) sum += before[at], magnitude += std::fabs(before[at]);
       ASSERT_NEAR(got[at], sum, (static_cast<double>(c.n_in) / 16 + 16) * kUnit * magnitude)
@@ -253,6 +257,63 @@ TEST(CudaDense, GemvAgreesForEveryTypeAndAwkwardShapes) {
               &rng);
     CheckGemv(type, {.n_out = 24, .n_in = 512, .n_tokens = 13, .round_x = true, .bias = false, .accumulate = true},
               &rng);
+  }
+}
+
+TEST(CudaDense, LargeProductsOfEveryLayout) {
+  Rng rng(8);
+  const int64_t tokens = 37, in = 40, out = 24, most = 64;
+  const std::vector<float> x = Normal(&rng, most * most), w = Normal(&rng, most * most),
+                           before = Normal(&rng, tokens * most);
+  auto matmul = CreateCudaMatmul(nullptr);
+  ASSERT_TRUE(matmul.ok()) << matmul.status().message();
+  const DeviceArray<float> device_x(x), device_w(w);
+  const DeviceArray<uint16_t> x16(x.size()), w16(w.size());
+  ASSERT_TRUE(CudaRoundToBf16(nullptr, device_x.data(), most * most, x16.data()).ok());
+  ASSERT_TRUE(CudaRoundToBf16(nullptr, device_w.data(), most * most, w16.data()).ok());
+  for (int layout = 0; layout < 16; ++layout) {
+    SCOPED_TRACE(layout);
+    const bool x_transposed = layout % 2 != 0, w_transposed = layout / 2 % 2 != 0, bf16 = layout / 4 % 2 != 0;
+    const bool accumulate = layout / 8 != 0;
+    // Floats may begin anywhere; rows of bf16 numbers begin at 16 bytes.
+    const int64_t x_stride = most, w_stride = bf16 ? most - 8 : most - 3, out_stride = most - 1, skip = bf16 ? 0 : 1;
+    const DeviceArray<float> y(before);
+    const CudaProduct product{.type = bf16 ? CudaProductType::kBF16 : CudaProductType::kF32,
+                              .x = bf16 ? static_cast<const void*>(x16.data()) : device_x.data() + skip,
+                              .x_stride = x_stride,
+                              .x_transposed = x_transposed,
+                              .w = bf16 ? static_cast<const void*>(w16.data()) : device_w.data(),
+                              .w_stride = w_stride,
+                              .w_transposed = w_transposed,
+                              .n_tokens = tokens,
+                              .n_in = in,
+                              .n_out = out,
+                              .out = y.data(),
+                              .out_stride = out_stride,
+                              .scale = 0.5f,
+                              .accumulate = accumulate};
+    const Status status = (*matmul)->Run(product);
+    ASSERT_TRUE(status.ok()) << status.message();
+    const std::vector<float> got = y.ToHost();
+    const auto number = [&](float value) { return double{bf16 ? ToFloat(ToBf16(value)) : value}; };
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int64_t o = 0; o < out_stride; ++o) {
+        const auto at = static_cast<size_t>(t * out_stride + o);
+        if (o >= out) {
+          ASSERT_EQ(got[at], before[at]);
+          continue;
+        }
+        double sum = accumulate ? before[at] : 0, magnitude = std::fabs(sum);
+        for (int64_t i = 0; i < in; ++i) {
+          const double part =
+              0.5 * number(x[static_cast<size_t>(skip + (x_transposed ? i * x_stride + t : t * x_stride + i))]) *
+              number(w[static_cast<size_t>(w_transposed ? i * w_stride + o : o * w_stride + i)]);
+          sum += part;
+          magnitude += std::fabs(part);
+        }
+        ASSERT_NEAR(got[at], sum, (in + 8) * kUnit * magnitude) << t << " " << o;
+      }
+    }
   }
 }
 

@@ -12,15 +12,28 @@ constexpr int kWarps = 8;  // of a block
 constexpr int kMostTokens = 8;
 constexpr int kStep = 8;  // inputs of one load
 
-struct GemvArgs {
+constexpr int kMostParts = 3;  // matrices of a launch: q, k and v
+
+/// A matrix, and which blocks of threads have its rows.
+struct GemvPart {
   const void* w;
   const float* w_scale;
-  int64_t n_in, n_out;
-  const float* x;
   const float* bias;
   float* y;
-  int32_t round_x, accumulate;  // 0 or 1
+  int64_t n_out;
+  int32_t first_block, accumulate;  // 0 or 1
 };
+struct GemvArgs {
+  GemvPart part[kMostParts];
+  int64_t n_in;
+  const float* x;
+  int32_t n_parts, round_x;  // 0 or 1
+};
+__device__ __forceinline__ const GemvPart& PartOfBlock(const GemvArgs& a) {
+  int part = 0;
+  while (part + 1 < a.n_parts && static_cast<int32_t>(blockIdx.x) >= a.part[part + 1].first_block) ++part;
+  return a.part[part];
+}
 
 /// Eight weights from element i on, which is a multiple of 8 in a row that begins on one.
 template <DType kType>
@@ -52,7 +65,7 @@ __device__ __forceinline__ float Rounded(float x, int32_t round) {
   return round != 0 ? FloatOfBf16(Bf16OfFloat(x)) : x;
 }
 
-__device__ __forceinline__ void Finish(const GemvArgs& a, int64_t row, int64_t t, float sum) {
+__device__ __forceinline__ void Finish(const GemvPart& a, int64_t row, int64_t t, float sum) {
   if (a.bias != nullptr) sum += a.bias[row];
   float* y = a.y + t * a.n_out + row;
   *y = a.accumulate != 0 ? *y + sum : sum;
@@ -60,15 +73,17 @@ __device__ __forceinline__ void Finish(const GemvArgs& a, int64_t row, int64_t t
 
 /// A warp per output.
 template <DType kType, int kTokens, bool kVectors>
-__global__ void GemvKernel(GemvArgs a) {
+__global__ void GemvKernel(const __grid_constant__ GemvArgs a) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + static_cast<int64_t>(threadIdx.x) / kWarp;
-  if (row >= a.n_out) return;
+  const GemvPart& part = PartOfBlock(a);
+  const int64_t row = static_cast<int64_t>(static_cast<int32_t>(blockIdx.x) - part.first_block) * kWarps +
+                      static_cast<int64_t>(threadIdx.x) / kWarp;
+  if (row >= part.n_out) return;
   float sums[kTokens] = {};
   if constexpr (kVectors) {
     for (int64_t i = lane * kStep; i < a.n_in; i += kWarp * kStep) {
       float w[kStep];
-      Load8<kType>(a.w, row * a.n_in + i, w);
+      Load8<kType>(part.w, row * a.n_in + i, w);
 #pragma unroll
       for (int t = 0; t < kTokens; ++t) {
         float x[kStep];
@@ -79,30 +94,32 @@ __global__ void GemvKernel(GemvArgs a) {
     }
   } else {
     for (int64_t i = lane; i < a.n_in; i += kWarp) {
-      const float w = Element<kType>(a.w, row * a.n_in + i);
+      const float w = Element<kType>(part.w, row * a.n_in + i);
 #pragma unroll
       for (int t = 0; t < kTokens; ++t) sums[t] += w * Rounded(a.x[t * a.n_in + i], a.round_x);
     }
   }
-  const float scale = a.w_scale == nullptr ? 1.0f : a.w_scale[row];
+  const float scale = part.w_scale == nullptr ? 1.0f : part.w_scale[row];
 #pragma unroll
   for (int t = 0; t < kTokens; ++t) {
     const float sum = WarpSum(sums[t]) * scale;
-    if (lane == 0) Finish(a, row, t, sum);
+    if (lane == 0) Finish(part, row, t, sum);
   }
 }
 
 /// A block per 16 outputs of int4: its warps take the pieces of 64 inputs in turn; of a warp, each lane has one output
 /// and one of the piece's two groups of 32.
 template <int kTokens>
-__global__ void Gemv4Kernel(GemvArgs a) {
+__global__ void Gemv4Kernel(const __grid_constant__ GemvArgs a) {
   DUO_SHARED_MEMORY(shared);
+  const GemvPart& matrix = PartOfBlock(a);
+  const int64_t row_block = static_cast<int32_t>(blockIdx.x) - matrix.first_block;
   auto* partial = reinterpret_cast<float*>(shared);  // [kWarps, kInt4Rows, kTokens]
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
   const int out = lane % static_cast<int>(kInt4Rows), group = lane / static_cast<int>(kInt4Rows);
   const int64_t n_pieces = (a.n_in + kInt4Inputs - 1) / kInt4Inputs;
-  const auto* block = static_cast<const uint8_t*>(a.w) +
-                      static_cast<int64_t>(blockIdx.x) * n_pieces * static_cast<int64_t>(kInt4PieceBytes);
+  const auto* block =
+      static_cast<const uint8_t*>(matrix.w) + row_block * n_pieces * static_cast<int64_t>(kInt4PieceBytes);
   float sums[kTokens] = {};
   for (int64_t p = warp; p < n_pieces; p += kWarps) {
     const uint8_t* piece = block + p * static_cast<int64_t>(kInt4PieceBytes);
@@ -134,47 +151,66 @@ __global__ void Gemv4Kernel(GemvArgs a) {
   if (i >= static_cast<int>(kInt4Rows) * kTokens) return;
   float sum = 0;
   for (int w = 0; w < kWarps; ++w) sum += partial[w * static_cast<int>(kInt4Rows) * kTokens + i];
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * kInt4Rows + i / kTokens;
-  if (row < a.n_out) Finish(a, row, i % kTokens, sum);
+  const int64_t row = row_block * kInt4Rows + i / kTokens;
+  if (row < matrix.n_out) Finish(matrix, row, i % kTokens, sum);
 }
 
 template <int kTokens>
-Status RunTokens(CudaStream stream, const MatrixView& w, const GemvArgs& args) {
+Status RunTokens(CudaStream stream, DType type, unsigned n_blocks, const GemvArgs& args) {
   constexpr int kThreads = kWarps * kWarp;
-  if (w.dtype == DType::kU8) {
+  if (type == DType::kU8) {
     const size_t shared = sizeof(float) * kWarps * static_cast<size_t>(kInt4Rows) * kTokens;
-    return Launch(stream, "product with int4 weights", {GridOf(w.n_out, kInt4Rows), kThreads, shared},
-                  Gemv4Kernel<kTokens>, args);
+    return Launch(stream, "product with int4 weights", {n_blocks, kThreads, shared}, Gemv4Kernel<kTokens>, args);
   }
-  const LaunchShape shape{GridOf(w.n_out, kWarps), kThreads};
-  const bool vectors = w.n_in % kStep == 0 && reinterpret_cast<uintptr_t>(args.x) % 16 == 0;
-  DUO_FOR_DTYPE(w.dtype,
-                return Launch(stream, "product of few tokens", shape,
+  const bool vectors = args.n_in % kStep == 0 && reinterpret_cast<uintptr_t>(args.x) % 16 == 0;
+  DUO_FOR_DTYPE(type,
+                return Launch(stream, "product of few tokens", {n_blocks, kThreads},
                               vectors ? GemvKernel<kType, kTokens, true> : GemvKernel<kType, kTokens, false>, args));
+  return OkStatus();
+}
+
+/// Tasks of one type, at most kMostParts.
+Status RunParts(CudaStream stream, std::span<const CudaGemvTask> tasks, const CudaGemv& g) {
+  const DType type = tasks[0].w.dtype;
+  const int64_t n_in = tasks[0].w.n_in;
+  for (int64_t done = 0; done < g.n_tokens;) {
+    const int64_t left = g.n_tokens - done, n = left >= kMostTokens ? kMostTokens : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+    GemvArgs args{.part = {},
+                  .n_in = n_in,
+                  .x = g.x + done * n_in,
+                  .n_parts = static_cast<int32_t>(tasks.size()),
+                  .round_x = g.round_x ? 1 : 0};
+    unsigned n_blocks = 0;
+    for (size_t i = 0; i < tasks.size(); ++i) {
+      const CudaGemvTask& task = tasks[i];
+      args.part[i] = {.w = task.w.data,
+                      .w_scale = task.w.scale,
+                      .bias = task.bias,
+                      .y = task.y + done * task.w.n_out,
+                      .n_out = task.w.n_out,
+                      .first_block = static_cast<int32_t>(n_blocks),
+                      .accumulate = task.accumulate ? 1 : 0};
+      n_blocks += GridOf(task.w.n_out, type == DType::kU8 ? kInt4Rows : kWarps);
+    }
+    switch (n) {
+      case 1: DUO_RETURN_IF_ERROR(RunTokens<1>(stream, type, n_blocks, args)); break;
+      case 2: DUO_RETURN_IF_ERROR(RunTokens<2>(stream, type, n_blocks, args)); break;
+      case 4: DUO_RETURN_IF_ERROR(RunTokens<4>(stream, type, n_blocks, args)); break;
+      default: DUO_RETURN_IF_ERROR(RunTokens<kMostTokens>(stream, type, n_blocks, args)); break;
+    }
+    done += n;
+  }
   return OkStatus();
 }
 
 }  // namespace
 
 Status RunCudaGemv(CudaStream stream, const CudaGemv& g) {
-  for (int64_t done = 0; done < g.n_tokens;) {
-    const int64_t left = g.n_tokens - done, n = left >= kMostTokens ? kMostTokens : left >= 4 ? 4 : left >= 2 ? 2 : 1;
-    const GemvArgs args{.w = g.w.data,
-                        .w_scale = g.w.scale,
-                        .n_in = g.w.n_in,
-                        .n_out = g.w.n_out,
-                        .x = g.x + done * g.w.n_in,
-                        .bias = g.bias,
-                        .y = g.y + done * g.w.n_out,
-                        .round_x = g.round_x ? 1 : 0,
-                        .accumulate = g.accumulate ? 1 : 0};
-    switch (n) {
-      case 1: DUO_RETURN_IF_ERROR(RunTokens<1>(stream, g.w, args)); break;
-      case 2: DUO_RETURN_IF_ERROR(RunTokens<2>(stream, g.w, args)); break;
-      case 4: DUO_RETURN_IF_ERROR(RunTokens<4>(stream, g.w, args)); break;
-      default: DUO_RETURN_IF_ERROR(RunTokens<kMostTokens>(stream, g.w, args)); break;
-    }
-    done += n;
+  for (size_t begin = 0; begin < g.tasks.size();) {
+    size_t n = 1;
+    while (begin + n < g.tasks.size() && n < kMostParts && g.tasks[begin + n].w.dtype == g.tasks[begin].w.dtype) ++n;
+    DUO_RETURN_IF_ERROR(RunParts(stream, g.tasks.subspan(begin, n), g));
+    begin += n;
   }
   return OkStatus();
 }

@@ -1,0 +1,37 @@
+// Weights on their way to the device: while one block travels the next is read from its file.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "duo/result.h"
+
+struct CUstream_st;
+struct CUevent_st;
+
+namespace duo {
+
+/// Copies through two blocks of pinned memory, which are taken at the first copy and kept.
+class CudaUploader {
+ public:
+  explicit CudaUploader(CUstream_st* stream) : stream_(stream) {}
+  ~CudaUploader();
+  CudaUploader(const CudaUploader&) = delete;
+  CudaUploader& operator=(const CudaUploader&) = delete;
+
+  /// Queued on the stream; `from` may be reused when this returns. kResourceExhausted, kInternal.
+  Status Copy(const void* from, uint8_t* to, size_t bytes, int n_threads);
+
+ private:
+  struct Block {
+    uint8_t* pinned = nullptr;
+    CUevent_st* sent = nullptr;
+  };
+  Status Open();
+
+  CUstream_st* stream_;
+  Block blocks_[2];
+  int next_ = 0;
+};
+
+}  // namespace duo
