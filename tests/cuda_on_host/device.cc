@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -195,8 +196,13 @@ void CheckArgument(const void* bytes, size_t n) {
     uint64_t word;
     std::memcpy(&word, static_cast<const uint8_t*>(bytes) + at, 8);
     const uint64_t top = word >> 40;
-    if ((top >= 0x55 && top <= 0x56) || (top >= 0x60 && top <= 0x7f))
+    const bool like_one = (top >= 0x55 && top <= 0x56) || (top >= 0x60 && top <= 0x7f);
+    // Padding may look like one, but hardly like one with memory behind it.
+    unsigned char resident;
+    if (like_one && mincore(reinterpret_cast<void*>(word / 4096 * 4096), 1, &resident) == 0) {
+      std::fprintf(stderr, "at byte %zu of an argument: %zx\n", at, static_cast<size_t>(word));
       Die("a kernel is given the address of host memory");
+    }
   }
 }
 

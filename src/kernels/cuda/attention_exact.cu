@@ -43,7 +43,7 @@ __global__ void DecodeExactKernel(const __grid_constant__ DecodeHeads heads, Dec
 struct PrefillArgs {
   int group, head_dim, group_step, tokens_step;  // a block has group_step heads of tokens_step tokens
   int64_t q_stride, lse_stride, q_pos, n_tokens;
-  float scale;
+  float scale, unused = 0;
 };
 
 template <KvType kType>

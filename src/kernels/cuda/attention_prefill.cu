@@ -19,8 +19,8 @@ constexpr float kLn2 = 0.693147180559945f, kLog2E = 1.44269504088896f;
 
 struct PrefillArgs {
   int group, group_step, tokens_step;  // a block has group_step heads of tokens_step tokens
-  int64_t q_stride, lse_stride, q_pos, n_tokens;
   float scale;
+  int64_t q_stride, lse_stride, q_pos, n_tokens;
 };
 
 /// A block's shared memory. Rows of kDim bf16 numbers in chunks of 16 bytes, chunk c of row r at c ^ (r % 8): the eight
@@ -468,11 +468,11 @@ Status Start(CudaStream stream, const CudaAttentionShape& shape, unsigned n_head
   PrefillArgs args{.group = shape.group,
                    .group_step = std::min(shape.group, kQueries),
                    .tokens_step = 0,
+                   .scale = shape.scale,
                    .q_stride = shape.q_stride,
                    .lse_stride = shape.lse_stride,
                    .q_pos = shape.q_pos,
-                   .n_tokens = shape.n_tokens,
-                   .scale = shape.scale};
+                   .n_tokens = shape.n_tokens};
   args.tokens_step = kQueries / args.group_step;
   const dim3 grid(GridOf(shape.n_tokens, args.tokens_step), n_heads, GridOf(shape.group, args.group_step));
   return Launch(stream, "prefill attention", {grid, kThreads, sizeof(Shared<kType, kDim>)}, PrefillKernel<kType, kDim>,

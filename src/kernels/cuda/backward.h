@@ -40,7 +40,7 @@ struct CudaSoftmaxBackward {
   int64_t n_rows, n_columns;
   int64_t first_pos, n_sinks, body;
   int64_t sink, window;  // of the mask
-  float scale;
+  float scale, unused = 0;
 };
 Status RunCudaSoftmaxBackward(CudaStream stream, const CudaSoftmaxBackward& s);
 

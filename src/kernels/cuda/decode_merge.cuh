@@ -16,10 +16,11 @@ struct DecodeHeads {
   int32_t first_piece[kMostDecodeHeads];
 };
 
+// Kernels' arguments have no padding, so that all of their bytes are what somebody wrote.
 struct DecodeArgs {
   int group, head_dim;
   int64_t rows_per_piece;
-  float scale;
+  float scale, unused = 0;
   float* states;      // [pieces, group]: max, sum, acc [head_dim]
   int32_t* counters;  // [gridDim.y, gridDim.z]
 };

@@ -11,6 +11,7 @@ namespace {
 constexpr int kWarps = 8;  // of a block
 constexpr int kMostTokens = 8;
 constexpr int kStep = 8;  // inputs of one load
+constexpr int RowsOfWarp(int n_tokens) { return n_tokens <= 2 ? 2 : 1; }
 
 constexpr int kMostParts = 3;  // matrices of a launch: q, k and v
 
@@ -35,6 +36,10 @@ __device__ __forceinline__ const GemvPart& PartOfBlock(const GemvArgs& a) {
   return a.part[part];
 }
 
+/// kSmallBase + n, for n < 2^23: conversions are slow, the last bits of a float of this size count in ones.
+constexpr float kSmallBase = 8388608.0f;
+__device__ __forceinline__ float SmallFloat(unsigned n) { return __uint_as_float(0x4b000000u | n); }
+
 /// Eight weights from element i on, which is a multiple of 8 in a row that begins on one.
 template <DType kType>
 __device__ __forceinline__ void Load8(const void* w, int64_t i, float out[kStep]) {
@@ -45,11 +50,9 @@ __device__ __forceinline__ void Load8(const void* w, int64_t i, float out[kStep]
     out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
   } else if constexpr (kType == DType::kI8) {
     const uint2 bytes = *reinterpret_cast<const uint2*>(static_cast<const int8_t*>(w) + i);
-    const unsigned words[2] = {bytes.x, bytes.y};
+    const unsigned words[2] = {bytes.x ^ 0x80808080u, bytes.y ^ 0x80808080u};
 #pragma unroll
-    for (int j = 0; j < kStep; ++j) {
-      out[j] = static_cast<float>(static_cast<int8_t>(words[j / 4] >> (j % 4 * 8) & 0xffu));
-    }
+    for (int j = 0; j < kStep; ++j) out[j] = SmallFloat(words[j / 4] >> (j % 4 * 8) & 0xffu) - (kSmallBase + 128);
   } else {
     const uint4 four = *reinterpret_cast<const uint4*>(static_cast<const uint16_t*>(w) + i);
     const unsigned words[4] = {four.x, four.y, four.z, four.w};
@@ -71,45 +74,59 @@ __device__ __forceinline__ void Finish(const GemvPart& a, int64_t row, int64_t t
   *y = a.accumulate != 0 ? *y + sum : sum;
 }
 
-/// A warp per output.
+/// A warp per kRows outputs, so that x is read and rounded once for them.
 template <DType kType, int kTokens, bool kVectors>
 __global__ void GemvKernel(const __grid_constant__ GemvArgs a) {
+  constexpr int kRows = RowsOfWarp(kTokens);
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const GemvPart& part = PartOfBlock(a);
-  const int64_t row = static_cast<int64_t>(static_cast<int32_t>(blockIdx.x) - part.first_block) * kWarps +
-                      static_cast<int64_t>(threadIdx.x) / kWarp;
+  const int64_t block = static_cast<int32_t>(blockIdx.x) - part.first_block;
+  const int64_t row = (block * kWarps + static_cast<int64_t>(threadIdx.x) / kWarp) * kRows;
   if (row >= part.n_out) return;
-  float sums[kTokens] = {};
+  // What is behind the last output is computed as the last one, and not stored.
+  const auto row_at = [&](int r) { return row + r < part.n_out ? row + r : part.n_out - 1; };
+  float sums[kRows][kTokens] = {};
   if constexpr (kVectors) {
     for (int64_t i = lane * kStep; i < a.n_in; i += kWarp * kStep) {
-      float w[kStep];
-      Load8<kType>(part.w, row * a.n_in + i, w);
+      float w[kRows][kStep];
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) Load8<kType>(part.w, row_at(r) * a.n_in + i, w[r]);
 #pragma unroll
       for (int t = 0; t < kTokens; ++t) {
         float x[kStep];
         Load8<DType::kF32>(a.x, t * a.n_in + i, x);
 #pragma unroll
-        for (int j = 0; j < kStep; ++j) sums[t] += w[j] * Rounded(x[j], a.round_x);
+        for (int j = 0; j < kStep; ++j) {
+          const float rounded = Rounded(x[j], a.round_x);
+#pragma unroll
+          for (int r = 0; r < kRows; ++r) sums[r][t] += w[r][j] * rounded;
+        }
       }
     }
   } else {
     for (int64_t i = lane; i < a.n_in; i += kWarp) {
-      const float w = Element<kType>(part.w, row * a.n_in + i);
 #pragma unroll
-      for (int t = 0; t < kTokens; ++t) sums[t] += w * Rounded(a.x[t * a.n_in + i], a.round_x);
+      for (int t = 0; t < kTokens; ++t) {
+        const float rounded = Rounded(a.x[t * a.n_in + i], a.round_x);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) sums[r][t] += Element<kType>(part.w, row_at(r) * a.n_in + i) * rounded;
+      }
     }
   }
-  const float scale = part.w_scale == nullptr ? 1.0f : part.w_scale[row];
 #pragma unroll
-  for (int t = 0; t < kTokens; ++t) {
-    const float sum = WarpSum(sums[t]) * scale;
-    if (lane == 0) Finish(part, row, t, sum);
+  for (int r = 0; r < kRows; ++r) {
+    const float scale = part.w_scale == nullptr ? 1.0f : part.w_scale[row_at(r)];
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) {
+      const float sum = WarpSum(sums[r][t]) * scale;
+      if (lane == 0 && row + r < part.n_out) Finish(part, row + r, t, sum);
+    }
   }
 }
 
 /// A block per 16 outputs of int4: its warps take the pieces of 64 inputs in turn; of a warp, each lane has one output
 /// and one of the piece's two groups of 32.
-template <int kTokens>
+template <int kTokens, bool kVectors>
 __global__ void Gemv4Kernel(const __grid_constant__ GemvArgs a) {
   DUO_SHARED_MEMORY(shared);
   const GemvPart& matrix = PartOfBlock(a);
@@ -129,13 +146,23 @@ __global__ void Gemv4Kernel(const __grid_constant__ GemvArgs a) {
 #pragma unroll
     for (int word = 0; word < 4; ++word) {
       const unsigned codes = *reinterpret_cast<const uint32_t*>(piece + 256 * group + 64 * word + 4 * out);
+      const int64_t i = first + 8 * word;
+      if (i >= a.n_in) continue;
+      float w[kStep];
 #pragma unroll
-      for (int j = 0; j < 8; ++j) {  // inputs 0..3 of a word in the low halves of its bytes, 4..7 in the high ones
-        const int64_t i = first + 8 * word + j;
-        const auto w = static_cast<float>(static_cast<int>(codes >> (8 * (j % 4) + (j < 4 ? 0 : 4)) & 15u) - 8);
-        if (i >= a.n_in) continue;
+      for (int j = 0; j < kStep; ++j) {  // inputs 0..3 of a word in the low halves of its bytes, 4..7 in the high ones
+        w[j] = SmallFloat(codes >> (8 * (j % 4) + (j < 4 ? 0 : 4)) & 15u) - (kSmallBase + 8);
+      }
 #pragma unroll
-        for (int t = 0; t < kTokens; ++t) part[t] += w * Rounded(a.x[t * a.n_in + i], a.round_x);
+      for (int t = 0; t < kTokens; ++t) {
+        float x[kStep];
+        if constexpr (kVectors) {
+          Load8<DType::kF32>(a.x, t * a.n_in + i, x);
+        } else {
+          for (int j = 0; j < kStep; ++j) x[j] = i + j < a.n_in ? a.x[t * a.n_in + i + j] : 0.0f;
+        }
+#pragma unroll
+        for (int j = 0; j < kStep; ++j) part[t] += w[j] * Rounded(x[j], a.round_x);
       }
     }
 #pragma unroll
@@ -158,11 +185,12 @@ __global__ void Gemv4Kernel(const __grid_constant__ GemvArgs a) {
 template <int kTokens>
 Status RunTokens(CudaStream stream, DType type, unsigned n_blocks, const GemvArgs& args) {
   constexpr int kThreads = kWarps * kWarp;
+  const bool vectors = args.n_in % kStep == 0 && reinterpret_cast<uintptr_t>(args.x) % 16 == 0;
   if (type == DType::kU8) {
     const size_t shared = sizeof(float) * kWarps * static_cast<size_t>(kInt4Rows) * kTokens;
-    return Launch(stream, "product with int4 weights", {n_blocks, kThreads, shared}, Gemv4Kernel<kTokens>, args);
+    return Launch(stream, "product with int4 weights", {n_blocks, kThreads, shared},
+                  vectors ? Gemv4Kernel<kTokens, true> : Gemv4Kernel<kTokens, false>, args);
   }
-  const bool vectors = args.n_in % kStep == 0 && reinterpret_cast<uintptr_t>(args.x) % 16 == 0;
   DUO_FOR_DTYPE(type,
                 return Launch(stream, "product of few tokens", {n_blocks, kThreads},
                               vectors ? GemvKernel<kType, kTokens, true> : GemvKernel<kType, kTokens, false>, args));
@@ -190,7 +218,7 @@ Status RunParts(CudaStream stream, std::span<const CudaGemvTask> tasks, const Cu
                       .n_out = task.w.n_out,
                       .first_block = static_cast<int32_t>(n_blocks),
                       .accumulate = task.accumulate ? 1 : 0};
-      n_blocks += GridOf(task.w.n_out, type == DType::kU8 ? kInt4Rows : kWarps);
+      n_blocks += GridOf(task.w.n_out, type == DType::kU8 ? kInt4Rows : kWarps * RowsOfWarp(static_cast<int>(n)));
     }
     switch (n) {
       case 1: DUO_RETURN_IF_ERROR(RunTokens<1>(stream, type, n_blocks, args)); break;
