@@ -3,20 +3,23 @@
 # models, then the speeds that docs/performance.md promises, as one table.
 #
 #   tools/device_check.sh [--bin DIR] [--out DIR] [--rehearse]
+#   tools/device_check.sh --pack FILE.tar.xz
 #
-# --bin DIR    programs built elsewhere (duo, cuda_test, cuda_engine_test); else the cuda preset is built here
+# --bin DIR    programs built elsewhere, as unpacked from --pack's file; else the cuda preset is built here
+# --pack FILE  builds, and packs the programs with the libraries they need (but CUDA's), for a machine that cannot build
 # --out DIR    where logs and JSON files go (build/device_check)
 # --rehearse   the same steps on this machine's CPU with the embedded model: whether the script works
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-bin="" out=build/device_check device=cuda
+bin="" out=build/device_check device=cuda pack=""
 while [ $# -gt 0 ]; do
   case "$1" in
     --bin) bin=$2; shift 2 ;;
     --out) out=$2; shift 2 ;;
+    --pack) pack=$2; shift 2 ;;
     --rehearse) device=cpu; shift ;;
-    *) echo "usage: tools/device_check.sh [--bin DIR] [--out DIR] [--rehearse]" >&2; exit 2 ;;
+    *) echo "usage: tools/device_check.sh [--bin DIR] [--out DIR] [--rehearse] | --pack FILE.tar.xz" >&2; exit 2 ;;
   esac
 done
 mkdir -p "$out"
@@ -56,11 +59,24 @@ if [ -z "$bin" ]; then
       { tail -n 20 "$out/build.log"; exit 1; }
     bin=build/cuda/bin
     ln -sf ../src/kernels/cuda_test ../tests/cuda_engine_test "$bin/"
+    if [ -n "$pack" ]; then
+      folder=$(mktemp -d)
+      mkdir "$folder/lib"
+      cp -L "$bin/duo" "$bin/cuda_test" "$bin/cuda_engine_test" "$folder/"
+      strip "$folder"/duo "$folder"/cuda_*
+      ldd "$folder"/duo "$folder"/cuda_* | awk '$3 ~ /^\// {print $3}' | sort -u |
+        grep -vE '/(libc|libm|libdl|librt|libpthread|libgcc_s|libstdc\+\+|libcublas[A-Za-z]*)\.so' | xargs cp -L -t "$folder/lib"
+      tar -C "$folder" -cJf "$pack" . && ls -l "$pack"
+      rm -rf "$folder"
+      exit
+    fi
   else
     bin=build/release/bin
   fi
 fi
 duo=$bin/duo
+export DUO_SOURCE_DIR=$PWD  # where the tests' data are
+[ ! -d "$bin/lib" ] || export LD_LIBRARY_PATH="$PWD/$bin/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 
 if [ "$device" = cpu ]; then
   echo "A rehearsal: the figures are this CPU's, the wanted ones a GPU's."

@@ -1,10 +1,15 @@
 #include "base/data_for_test.h"
 
+#include <cstdlib>
+
 #include "base/file.h"
 
 namespace duo {
 
-std::string SourceDir() { return DUO_SOURCE_DIR; }
+std::string SourceDir() {
+  const char* elsewhere = std::getenv("DUO_SOURCE_DIR");
+  return elsewhere != nullptr ? elsewhere : DUO_SOURCE_DIR;
+}
 
 std::string SharedData(const std::string& folder) {
   const std::string shared = DUO_SHARED_DIR;

@@ -5,7 +5,7 @@
 
 namespace duo {
 
-/// The folder of the sources.
+/// The folder of the sources; DUO_SOURCE_DIR in the environment names another, for tests on another machine.
 std::string SourceDir();
 
 /// The folder of that name inside CMake's DUO_SHARED_DIR (by default ../shared beside the sources), or "" where there

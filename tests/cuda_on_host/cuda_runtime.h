@@ -78,6 +78,10 @@ inline int atomicAdd(int* at, int n) {
   return before;
 }
 inline void __threadfence() {}
+template <class T>
+T __ldcg(const T* at) {
+  return *at;
+}
 
 inline float __uint_as_float(unsigned bits) {
   float value;

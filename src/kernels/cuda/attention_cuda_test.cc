@@ -54,7 +54,8 @@ struct Range {
 };
 
 /// One decode step over heads with these ranges of rows; other rows are NaN.
-void CheckDecode(const Shape& s, const std::vector<std::vector<Range>>& heads, uint64_t seed) {
+void CheckDecode(const Shape& s, const std::vector<std::vector<Range>>& heads, uint64_t seed,
+                 int n_processors = kProcessors) {
   SCOPED_TRACE(Describe(s));
   Rng rng(seed);
   const auto n_heads = static_cast<int64_t>(heads.size());
@@ -92,7 +93,7 @@ void CheckDecode(const Shape& s, const std::vector<std::vector<Range>>& heads, u
     for (size_t i = 0; i < heads[at].size(); ++i) head.begin[i] = heads[at][i].begin, head.end[i] = heads[at][i].end;
     list.push_back(head);
   }
-  const int64_t n_floats = CudaDecodeStateFloats(MostCudaDecodePieces(n_heads, kProcessors), s.group, s.head_dim);
+  const int64_t n_floats = CudaDecodeStateFloats(MostCudaDecodePieces(n_heads, n_processors), s.group, s.head_dim);
   const DeviceArray<float> states(static_cast<size_t>(n_floats));
   const DeviceArray<int32_t> counters(
       std::vector<int32_t>(static_cast<size_t>(CudaDecodeCounters(n_heads, s.group)), 0));
@@ -105,7 +106,7 @@ void CheckDecode(const Shape& s, const std::vector<std::vector<Range>>& heads, u
                                  .kv_type = s.kv_type,
                                  .exact = s.math == AttentionMath::kF32,
                                  .scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim))};
-  const Status status = CudaDecodeAttention(nullptr, shape, list, kProcessors, states.data(), counters.data());
+  const Status status = CudaDecodeAttention(nullptr, shape, list, n_processors, states.data(), counters.data());
   ASSERT_TRUE(status.ok()) << status.message();
   const std::vector<float> got = out.ToHost(), got_lse = lse.ToHost();
   for (const int32_t counter : counters.ToHost()) ASSERT_EQ(counter, 0);
@@ -166,6 +167,16 @@ TEST(CudaDecodeAttention, AgreesForAllRangesInPiecesAndWhole) {
       CheckDecode(s, {{{0, 1}}, {{3, 4}, {31, 33}}, {{15, 17}, {17, 50}}, {{0, 300}}, {{1, 129}, {140, 500}}}, seed++);
       if (HasFatalFailure()) return;
       CheckDecode(s, {{{0, 4000}}}, seed++);
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+TEST(CudaDecodeAttention, MorePiecesThanAreMergedTogether) {
+  for (const int head_dim : {10, 64}) {
+    for (const KvType type : {KvType::kBF16, KvType::kInt4}) {
+      CheckDecode({.head_dim = head_dim, .group = 17, .kv_type = type, .math = AttentionMath::kBF16}, {{{5, 9000}}}, 7,
+                  40);
       if (HasFatalFailure()) return;
     }
   }

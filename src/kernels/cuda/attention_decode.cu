@@ -192,7 +192,7 @@ template <KvType kType, int kDim>
 constexpr size_t SharedBytes() {
   const size_t stages = size_t{kWarps} * kStages * Tile<kType, kDim>::kChunks * kWarp * sizeof(Chunk);
   const size_t merge = size_t{kWarps} * kMergeQueries * (kDim + 2) * sizeof(float);
-  return std::max(stages, merge);
+  return std::max({stages, merge, kMergeFloats * sizeof(float)});
 }
 
 /// kHalves: 2 where a block has more than 8 queries.
@@ -366,11 +366,11 @@ __global__ void __launch_bounds__(kThreads, 2)
     }
     float* to = StateOf(a, heads.first_piece[blockIdx.y] + piece_index, first_query + query);
     if (d == 0) to[0] = merged.max, to[1] = merged.sum;
-    to[2 + d] = merged.acc;
+    to[kStateHeader + d] = merged.acc;
   }
   if (n_pieces == 1) return;
   if (IsLastPiece(a, n_pieces, reinterpret_cast<int*>(shared))) {
-    MergePieces(head, a, heads.first_piece[blockIdx.y], n_pieces, first_query, n_queries);
+    MergePieces(head, a, heads.first_piece[blockIdx.y], n_pieces, first_query, n_queries, merge);
   }
 }
 

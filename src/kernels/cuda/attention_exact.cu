@@ -32,11 +32,11 @@ __global__ void DecodeExactKernel(const __grid_constant__ DecodeHeads heads, Dec
     }
     float* state = StateOf(a, heads.first_piece[blockIdx.y] + piece, first + query);
     if (d == 0) state[0] = tile.max[query], state[1] = tile.sum[query];
-    state[2 + d] = tile.acc[i];
+    state[kStateHeader + d] = tile.acc[i];
   }
   if (n_pieces == 1) return;
   if (IsLastPiece(a, n_pieces, reinterpret_cast<int*>(tile.p))) {
-    MergePieces(head, a, heads.first_piece[blockIdx.y], n_pieces, first, n);
+    MergePieces(head, a, heads.first_piece[blockIdx.y], n_pieces, first, n, reinterpret_cast<float*>(shared));
   }
 }
 
@@ -88,7 +88,8 @@ __global__ void PrefillExactKernel(const __grid_constant__ PrefillHeads heads, P
 Status LaunchDecodeExact(CudaStream stream, const CudaAttentionShape& shape, dim3 grid, const DecodeHeads& heads,
                          const DecodeArgs& args) {
   grid.z = GridOf(shape.group, kExactQueries);
-  const LaunchShape launch{grid, kExactThreads, ExactSharedBytes(shape.head_dim)};
+  const size_t shared_bytes = std::max(ExactSharedBytes(shape.head_dim), kMergeFloats * sizeof(float));
+  const LaunchShape launch{grid, kExactThreads, shared_bytes};
   auto* kernel = shape.kv_type == KvType::kF32    ? DecodeExactKernel<KvType::kF32>
                  : shape.kv_type == KvType::kBF16 ? DecodeExactKernel<KvType::kBF16>
                  : shape.kv_type == KvType::kInt8 ? DecodeExactKernel<KvType::kInt8>

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/decode_state.h"
 #include "kernels/cuda/device_math.cuh"
 
 namespace duo {
@@ -21,7 +22,7 @@ struct DecodeArgs {
   int group, head_dim;
   int64_t rows_per_piece;
   float scale, unused = 0;
-  float* states;      // [pieces, group]: max, sum, acc [head_dim]
+  float* states;      // [pieces, group, StateStride(head_dim)]
   int32_t* counters;  // [gridDim.y, gridDim.z]
 };
 
@@ -38,7 +39,7 @@ __device__ __forceinline__ PieceRows RowsOfPiece(const CudaDecodeHead& head, int
 }
 
 __device__ __forceinline__ float* StateOf(const DecodeArgs& a, int64_t piece, int query) {
-  return a.states + (piece * a.group + query) * (a.head_dim + 2);
+  return a.states + (piece * a.group + query) * StateStride(a.head_dim);
 }
 
 /// Element d of several states' sum.
@@ -80,18 +81,69 @@ __device__ __forceinline__ bool IsLastPiece(const DecodeArgs& a, int n_pieces, i
   }
   __syncthreads();
   __threadfence();
-  return *shared_flag != 0;
+  const bool last = *shared_flag != 0;
+  __syncthreads();  // shared memory is free again
+  return last;
 }
 
-/// Merges the pieces of queries [first, first + n) of the head.
+/// Floats of shared memory that MergePieces takes.
+constexpr int kMergePieces = 64;  // whose weights are held together
+constexpr int kMergeFloats = kMergeQueries * (1 + 2 * kMergePieces);
+
+/// Merges the pieces of queries [first, first + n) of the head. One block does this while the others have ended, so it
+/// is about having many loads on their way: a thread sums four dimensions over all pieces.
 __device__ __forceinline__ void MergePieces(const CudaDecodeHead& head, const DecodeArgs& a, int64_t first_piece,
-                                            int n_pieces, int first, int n) {
-  for (int i = static_cast<int>(threadIdx.x); i < n * a.head_dim; i += static_cast<int>(blockDim.x)) {
-    const int query = first + i / a.head_dim, d = i % a.head_dim;
-    // Volatile: written by other blocks.
-    FinishQuery(head, a, query, d, MergeStates(n_pieces, d, [&](int piece) {
-                  return static_cast<const volatile float*>(StateOf(a, first_piece + piece, query));
-                }));
+                                            int n_pieces, int first, int n, float* shared) {
+  const float kNone = -__uint_as_float(0x7f800000u);
+  const int thread = static_cast<int>(threadIdx.x), n_threads = static_cast<int>(blockDim.x);
+  const int lane = thread % kWarp;
+  float* largest = shared;                  // [query]
+  float* weights = shared + kMergeQueries;  // [query, piece]: of the piece, and times its sum
+  float* sums = weights + kMergeQueries * kMergePieces;
+  // From L2, where other blocks' writes are.
+  const auto load = [&](int piece, int query, int at) {
+    return __ldcg(StateOf(a, first_piece + piece, first + query) + at);
+  };
+  for (int query = thread / kWarp; query < n; query += n_threads / kWarp) {
+    float max = kNone;
+    for (int piece = lane; piece < n_pieces; piece += kWarp) max = fmaxf(max, load(piece, query, 0));
+    max = WarpMax(max);
+    if (lane == 0) largest[query] = max;
+  }
+  const int n_vectors = (a.head_dim + 3) / 4 * n;
+  for (int begin_vector = 0; begin_vector < n_vectors; begin_vector += n_threads) {
+    const int vector = begin_vector + thread;
+    const int query = vector / ((a.head_dim + 3) / 4), d = vector % ((a.head_dim + 3) / 4) * 4;
+    float sum = 0, acc[4] = {};
+    for (int begin = 0; begin < n_pieces; begin += kMergePieces) {
+      const int count = n_pieces - begin < kMergePieces ? n_pieces - begin : kMergePieces;
+      __syncthreads();
+      for (int i = thread; i < n * count; i += n_threads) {
+        const int of = i / count, piece = i % count;
+        const float weight = largest[of] == kNone ? 1.0f : expf(load(begin + piece, of, 0) - largest[of]);
+        weights[of * kMergePieces + piece] = weight;
+        sums[of * kMergePieces + piece] = weight * load(begin + piece, of, 1);
+      }
+      __syncthreads();
+      if (vector >= n_vectors) continue;
+#pragma unroll 8
+      for (int piece = 0; piece < count; ++piece) {
+        const auto* from =
+            reinterpret_cast<const float4*>(StateOf(a, first_piece + begin + piece, first + query) + kStateHeader + d);
+        const float4 part = __ldcg(from);
+        const float weight = weights[query * kMergePieces + piece];
+        sum += sums[query * kMergePieces + piece];
+        acc[0] += weight * part.x;
+        acc[1] += weight * part.y;
+        acc[2] += weight * part.z;
+        acc[3] += weight * part.w;
+      }
+    }
+    if (vector >= n_vectors) continue;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (d + i < a.head_dim) FinishQuery(head, a, first + query, d + i, {largest[query], sum, acc[i]});
+    }
   }
 }
 

@@ -1,13 +1,14 @@
 #include <algorithm>
 
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/decode_state.h"
 
 namespace duo {
 namespace {
 
 // Blocks of threads for every multiprocessor: with fewer some would have nothing to do at the end, more make more
 // states to merge.
-constexpr int64_t kBlocksPerProcessor = 6;
+constexpr int64_t kBlocksPerProcessor = 4;
 constexpr int64_t kRowStep = 64;  // of a piece: whole tiles of any kernel
 constexpr int64_t kFewestRows = 128;
 
@@ -39,7 +40,7 @@ int64_t MostCudaDecodePieces(int64_t n_heads, int n_processors) {
 }
 
 int64_t CudaDecodeStateFloats(int64_t total_pieces, int group, int head_dim) {
-  return total_pieces * group * (head_dim + 2);
+  return total_pieces * group * StateStride(head_dim);
 }
 
 }  // namespace duo
