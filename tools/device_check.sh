@@ -36,6 +36,7 @@ step() {
     result="no time left"
   elif timeout "$most" "$@" >"$out/$name.log" 2>&1; then
     result=passed
+    ! grep -q '\[  SKIPPED \]' "$out/$name.log" || result=SKIPPED
   else
     result="FAILED ($?)"
     tail -n 15 "$out/$name.log"

@@ -10,6 +10,7 @@
 #include "backend/backend.h"
 #include "backend/cuda_device.h"
 #include "backend/cuda_identify_ops.h"
+#include "backend/cuda_kept_status.h"
 #include "backend/cuda_memory.h"
 #include "backend/cuda_times.h"
 #include "backend/cuda_upload.h"
@@ -68,7 +69,7 @@ class CudaBackend : public Backend {
     }
   }
   Status ToHost(const void* src, void* host_dst, size_t bytes) override {
-    DUO_RETURN_IF_ERROR(kept_);
+    DUO_RETURN_IF_ERROR(kept_.Take());
     DUO_RETURN_IF_ERROR(
         CudaStatus(cudaMemcpyAsync(host_dst, src, bytes, cudaMemcpyDeviceToHost, stream_), "copying to the host"));
     return CudaStatus(cudaStreamSynchronize(stream_), "work on the device");
@@ -103,9 +104,7 @@ class CudaBackend : public Backend {
 
  private:
   /// Operations that return nothing leave their first error for the next one that returns a Status.
-  void Keep(const Status& status) {
-    if (kept_.ok() && !status.ok()) kept_ = status;
-  }
+  void Keep(const Status& status) { kept_.Keep(status); }
   Status LinearFewTokens(ComputeType compute, const float* x, int64_t n_tokens, int64_t n_in,
                          std::span<const LinearTask> tasks);
   Status LinearInt8(const float* x, int64_t n_tokens, int64_t n_in, std::span<const LinearTask> tasks);
@@ -130,7 +129,7 @@ class CudaBackend : public Backend {
   CudaScratch measured_{stream_};  // what bandwidth is measured on
   const float* cos_ = nullptr;
   const float* sin_ = nullptr;
-  Status kept_;
+  CudaKeptStatus kept_;
   CudaIdentifyOps identify_{stream_, matmul_.get(), &kept_};
 };
 
@@ -149,6 +148,7 @@ void CudaBackend::Embed(const MatrixView& table, std::span<const int32_t> host_i
 
 void CudaBackend::SetRotations(const float* host_cos, const float* host_sin, int64_t n_tokens, int half_dim) {
   const auto n = static_cast<size_t>(n_tokens * half_dim);
+  cos_ = sin_ = nullptr;
   const auto memory = rotations_.Get(2 * n * sizeof(float));
   if (!memory.ok()) return Keep(memory.status());
   auto* floats = reinterpret_cast<float*>(*memory);
@@ -160,7 +160,7 @@ void CudaBackend::SetRotations(const float* host_cos, const float* host_sin, int
 
 Status CudaBackend::Linear(ComputeType compute, const float* x, int64_t n_tokens, int64_t n_in,
                            std::span<const LinearTask> tasks) {
-  DUO_RETURN_IF_ERROR(kept_);
+  DUO_RETURN_IF_ERROR(kept_.Take());
   const CudaTimes::Scope scope(&times_, CudaTimes::kLinear);
   const CudaProductType type = TypeOf(compute);
   const bool library = n_tokens > kFewTokens && std::all_of(tasks.begin(), tasks.end(), [&](const LinearTask& task) {
@@ -284,7 +284,7 @@ CudaAttentionShape ShapeOf(const AttentionShape& shape) {
 }
 
 Status CudaBackend::DecodeAttention(const AttentionShape& shape, std::span<const DecodeHead> heads) {
-  DUO_RETURN_IF_ERROR(kept_);
+  DUO_RETURN_IF_ERROR(kept_.Take());
   const CudaTimes::Scope scope(&times_, CudaTimes::kAttention);
   std::vector<CudaDecodeHead> list;
   list.reserve(heads.size());
@@ -303,7 +303,7 @@ Status CudaBackend::DecodeAttention(const AttentionShape& shape, std::span<const
 }
 
 Status CudaBackend::PrefillAttention(const AttentionShape& shape, std::span<const PrefillHead> heads) {
-  DUO_RETURN_IF_ERROR(kept_);
+  DUO_RETURN_IF_ERROR(kept_.Take());
   const CudaTimes::Scope scope(&times_, CudaTimes::kAttention);
   std::vector<CudaPrefillHead> list;
   list.reserve(heads.size());

@@ -38,9 +38,12 @@ Result<std::unique_ptr<CudaDevice>> CudaDevice::Open() {
   int major = 0, minor = 0;
   std::unique_ptr<CudaDevice> device(new CudaDevice);
   device->name_ = prop.name;
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
-  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0);
-  cudaDeviceGetAttribute(&device->n_processors_, cudaDevAttrMultiProcessorCount, 0);
+  const auto ask = [](int* value, cudaDeviceAttr attribute) {
+    return CudaStatus(cudaDeviceGetAttribute(value, attribute, 0), "what device 0 is");
+  };
+  DUO_RETURN_IF_ERROR(ask(&major, cudaDevAttrComputeCapabilityMajor));
+  DUO_RETURN_IF_ERROR(ask(&minor, cudaDevAttrComputeCapabilityMinor));
+  DUO_RETURN_IF_ERROR(ask(&device->n_processors_, cudaDevAttrMultiProcessorCount));
   if (major < kLeastMajor) {
     return Status(StatusCode::kUnsupported, device->name_ + " has compute capability " + std::to_string(major) + "." +
                                                 std::to_string(minor) +

@@ -14,7 +14,8 @@
 namespace duo {
 namespace {
 
-constexpr int64_t kBlockTokens = 512;  // of queries, whose scores are held
+constexpr int64_t kBlockTokens = 512;                // of queries, whose scores are held
+constexpr int64_t kScoreFloats = int64_t{16} << 20;  // of queries and keys at a time
 constexpr size_t kPanelBytes = size_t{64} << 20;
 
 /// The keys that queries [begin, end) can see: positions [0, n_sinks) and [body, end).
@@ -50,7 +51,7 @@ uint64_t CudaIdentifyOps::MaxScratchBytes(const GradientBounds& b) const {
 
 Status CudaIdentifyOps::Linear(ComputeType compute, int64_t n_tokens, std::span<const LinearGradient> tasks,
                                float* dx) {
-  DUO_RETURN_IF_ERROR(*kept_);
+  DUO_RETURN_IF_ERROR(kept_->Take());
   if (compute == ComputeType::kF32) return LinearOf<float>(CudaProductType::kF32, n_tokens, tasks, dx);
   return LinearOf<uint16_t>(CudaProductType::kBF16, n_tokens, tasks, dx);
 }
@@ -114,7 +115,7 @@ void CudaIdentifyOps::Add(float* x, const float* y, int64_t n) { Keep(CudaAdd(st
 // sees, the softmax's gradient row by row, then the three products with its results. Keys' gradients are added up in
 // the order of the blocks.
 Status CudaIdentifyOps::Attention(const AttentionGradient& a) {
-  DUO_RETURN_IF_ERROR(*kept_);
+  DUO_RETURN_IF_ERROR(kept_->Take());
   const int64_t dim = a.head_dim, q_stride = int64_t{a.n_kv_heads} * a.group * dim, kv_stride = a.n_kv_heads * dim;
   const int64_t most = MostKeys(a.n_tokens, a.mask), most_rows = std::min(kBlockTokens, a.n_tokens);
   DUO_ASSIGN_OR_RETURN(uint8_t * memory, blocks_.Get(static_cast<size_t>(2 * most_rows * most) * sizeof(float)));
@@ -244,9 +245,10 @@ Status CudaIdentifyOps::MixBackward(const HeadMix& mix, float* d_out, std::span<
 }
 
 Status CudaIdentifyOps::LargestKeyWeights(const KeyWeightTask& t, std::span<double> host_largest) {
-  DUO_RETURN_IF_ERROR(*kept_);
+  DUO_RETURN_IF_ERROR(kept_->Take());
   const auto n_heads = static_cast<int64_t>(t.host_keys.size());
-  const int64_t dim = t.head_dim, q_stride = n_heads * t.group * dim, rows = std::min(kBlockTokens, t.n_tokens);
+  const int64_t dim = t.head_dim, q_stride = n_heads * t.group * dim,
+                rows = std::min(t.n_tokens, std::clamp(kScoreFloats / t.n_keys, int64_t{1}, kBlockTokens));
   const auto score_bytes = RoundUp(static_cast<size_t>(rows * t.n_keys) * sizeof(float), 256);
   const auto n_largest = static_cast<size_t>(n_heads * t.group * t.n_tokens);
   DUO_ASSIGN_OR_RETURN(uint8_t * memory, blocks_.Get(score_bytes + n_largest * sizeof(float)));

@@ -4,16 +4,17 @@
 #include <cstdint>
 #include <span>
 
+#include "backend/cuda_kept_status.h"
 #include "backend/cuda_memory.h"
 #include "backend/identify_ops.h"
 #include "kernels/cuda/matmul.h"
 
 namespace duo {
 
-/// Operations that return nothing leave their first error in *kept.
+/// Operations that return nothing leave their error in *kept.
 class CudaIdentifyOps : public IdentifyOps {
  public:
-  CudaIdentifyOps(CUstream_st* stream, CudaMatmul* matmul, Status* kept)
+  CudaIdentifyOps(CUstream_st* stream, CudaMatmul* matmul, CudaKeptStatus* kept)
       : stream_(stream), matmul_(matmul), kept_(kept) {}
 
   uint64_t MaxScratchBytes(const GradientBounds& bounds) const override;
@@ -31,13 +32,11 @@ class CudaIdentifyOps : public IdentifyOps {
   Status LinearOf(CudaProductType type, int64_t n_tokens, std::span<const LinearGradient> tasks, float* dx);
   Status MixBackward(const HeadMix& mix, float* d_out, std::span<double> host_gate_gradients);
   Result<struct CudaHeadMix> Upload(const HeadMix& mix);
-  void Keep(const Status& status) {
-    if (kept_->ok() && !status.ok()) *kept_ = status;
-  }
+  void Keep(const Status& status) { kept_->Keep(status); }
 
   CUstream_st* stream_;
   CudaMatmul* matmul_;
-  Status* kept_;
+  CudaKeptStatus* kept_;
   CudaScratch gates_{stream_};
   CudaScratch rounded_{stream_};  // dy in bf16; keys as floats
   CudaScratch panel_{stream_};    // weights in the product's type

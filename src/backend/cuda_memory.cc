@@ -136,15 +136,19 @@ class CudaVirtualMemory : public DeviceMemory {
     if (created != CUDA_SUCCESS) return Failed("memory", created);
     const CUresult mapped = driver_->map(address_ + offset, bytes, 0, handle, 0);
     driver_->release(handle);  // goes when it is unmapped
+    if (mapped == CUDA_ERROR_OUT_OF_MEMORY) return NoMemory(bytes);
     if (mapped != CUDA_SUCCESS) return Failed("mapping", mapped);
-    pieces_.push_back({offset, bytes});
-    std::fill(mapped_.begin() + static_cast<std::ptrdiff_t>(begin), mapped_.begin() + static_cast<std::ptrdiff_t>(end),
-              true);
     CUmemAccessDesc access = {};
     access.location = driver_->prop.location;
     access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
     const CUresult set = driver_->set_access(address_ + offset, bytes, &access, 1);
-    if (set != CUDA_SUCCESS) return Failed("access", set);
+    if (set != CUDA_SUCCESS) {
+      driver_->unmap(address_ + offset, bytes);
+      return set == CUDA_ERROR_OUT_OF_MEMORY ? NoMemory(bytes) : Failed("access", set);
+    }
+    pieces_.push_back({offset, bytes});
+    std::fill(mapped_.begin() + static_cast<std::ptrdiff_t>(begin), mapped_.begin() + static_cast<std::ptrdiff_t>(end),
+              true);
     return CudaStatus(cudaMemsetAsync(data() + offset, 0, bytes, driver_->stream), "clearing new memory");
   }
 

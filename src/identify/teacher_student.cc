@@ -192,7 +192,7 @@ double TeacherStudent::Flops(const ModelConfig& c, const TwoStreamOptions& o, in
 
 Result<TeacherStudent> TeacherStudent::Create(const Model& model, const TwoStreamOptions& options) {
   if (model.backend()->identify_ops() == nullptr) {
-    return Status(StatusCode::kUnsupported, "finding heads by optimisation needs the CPU: device cpu");
+    return Status(StatusCode::kUnsupported, "this backend has no gradients; use --device cpu");
   }
   if (model.config().weights != WeightType::kNative) {
     return Status(StatusCode::kUnsupported,

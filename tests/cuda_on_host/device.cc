@@ -9,13 +9,6 @@
 #include <map>
 #include <utility>
 
-#if defined(__SANITIZE_ADDRESS__)
-#define CUDA_ON_HOST_SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define CUDA_ON_HOST_SANITIZED 1
-#endif
-#endif
 #ifdef CUDA_ON_HOST_SANITIZED
 #include <sanitizer/asan_interface.h>
 #else

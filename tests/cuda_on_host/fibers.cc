@@ -13,14 +13,6 @@
 #include <random>
 #include <vector>
 
-#if defined(__SANITIZE_ADDRESS__)
-#define CUDA_ON_HOST_SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define CUDA_ON_HOST_SANITIZED 1
-#endif
-#endif
-
 namespace cuda_on_host {
 namespace {
 
@@ -217,6 +209,10 @@ Thread* Running() {
 void Die(const char* what) {
   std::fprintf(stderr, "CUDA on the host: %s\n", what);
   std::abort();
+}
+
+void CheckAligned(const void* data, size_t bytes) {
+  if (reinterpret_cast<uintptr_t>(data) % bytes != 0) Die("an address is not aligned");
 }
 
 const ThreadView& ThisThread() { return Running()->view; }

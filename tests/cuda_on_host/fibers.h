@@ -7,6 +7,14 @@
 #include <cstdint>
 #include <functional>
 
+#if defined(__SANITIZE_ADDRESS__)
+#define CUDA_ON_HOST_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define CUDA_ON_HOST_SANITIZED 1
+#endif
+#endif
+
 namespace cuda_on_host {
 
 constexpr int kWarpSize = 32;
@@ -52,5 +60,7 @@ void CommitCopies();
 void WaitForCopies(int n_left);
 
 [[noreturn]] void Die(const char* what);
+/// Dies when an address is not a multiple of this.
+void CheckAligned(const void* data, size_t bytes);
 
 }  // namespace cuda_on_host

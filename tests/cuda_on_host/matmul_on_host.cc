@@ -14,11 +14,11 @@ void Product(const CudaProduct& p, const Widen& widen) {
     for (int64_t o = 0; o < p.n_out; ++o) {
       Out sum = 0;
       for (int64_t i = 0; i < p.n_in; ++i) {
-        sum += widen(x[p.x_transposed ? i * p.RowsOfX() + t : t * p.RowsOfX() + i]) *
-               widen(w[p.w_transposed ? i * p.RowsOfW() + o : o * p.RowsOfW() + i]);
+        sum += widen(x[p.x_transposed ? i * p.StrideOfX() + t : t * p.StrideOfX() + i]) *
+               widen(w[p.w_transposed ? i * p.StrideOfW() + o : o * p.StrideOfW() + i]);
       }
       sum *= static_cast<Out>(p.scale);
-      Out* out = static_cast<Out*>(p.out) + t * p.RowsOfOut() + o;
+      Out* out = static_cast<Out*>(p.out) + t * p.StrideOfOut() + o;
       *out = p.accumulate ? *out + sum : sum;
     }
   }
@@ -27,7 +27,7 @@ void Product(const CudaProduct& p, const Widen& widen) {
 class HostMatmul : public CudaMatmul {
  public:
   Status Run(const CudaProduct& p) override {
-    if (p.type == CudaProductType::kInt8 && !Takes(p.type, p.n_in, p.RowsOfOut()))
+    if (p.type == CudaProductType::kInt8 && !Takes(p.type, p.n_in, p.StrideOfOut()))
       return Status(StatusCode::kInternal, "a shape cuBLASLt does not take");
     for (const void* data : {p.x, p.w, static_cast<const void*>(p.out)}) {
       if (!cuda_on_host::IsDevice(data, 1)) cuda_on_host::Die("a matrix product is given memory of the host");

@@ -16,8 +16,6 @@ namespace {
 
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarp;
-constexpr int kStages = 3;
-constexpr float kLn2 = 0.693147180559945f, kLog2E = 1.44269504088896f;
 
 /// Tiles of plain bf16 rows: 16 keys, key 8 j + n is column n of score tile j.
 template <KvType kType, int kDim>
@@ -188,9 +186,14 @@ struct RowState {
   float max, sum, middles;  // middles: sum of weights times the values' middles
 };
 
+/// Tiles that a lane has in shared memory: two or three, so that two blocks fit a multiprocessor of a data centre's
+/// GPU, and one the 99 KiB of others.
+template <KvType kType, int kDim>
+constexpr int kStagesOf = Tile<kType, kDim>::kChunks > 16 ? 2 : 3;
+
 template <KvType kType, int kDim>
 constexpr size_t SharedBytes() {
-  const size_t stages = size_t{kWarps} * kStages * Tile<kType, kDim>::kChunks * kWarp * sizeof(Chunk);
+  const size_t stages = size_t{kWarps} * kStagesOf<kType, kDim> * Tile<kType, kDim>::kChunks * kWarp * sizeof(Chunk);
   const size_t merge = size_t{kWarps} * kMergeQueries * (kDim + 2) * sizeof(float);
   return std::max({stages, merge, kMergeFloats * sizeof(float)});
 }
@@ -201,7 +204,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     DecodeKernel(const __grid_constant__ DecodeHeads heads, const __grid_constant__ DecodeArgs a) {
   using T = Tile<kType, kDim>;
   constexpr bool kCodes = kType != KvType::kBF16;
-  constexpr int kSteps = kDim / 16, kOutTiles = kDim / 8;
+  constexpr int kSteps = kDim / 16, kOutTiles = kDim / 8, kStages = kStagesOf<kType, kDim>;
   DUO_SHARED_MEMORY(shared);
   const CudaDecodeHead& head = heads.head[blockIdx.y];
   const int n_pieces = heads.n_pieces[blockIdx.y];
@@ -212,6 +215,19 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp, lane = thread % kWarp;
   const int g = lane / 4, t = lane % 4;
   const float kNone = -__uint_as_float(0x7f800000u);
+
+  const PieceRows piece = RowsOfPiece(head, piece_index, a.rows_per_piece);
+  const int64_t first_row = T::FirstRow(piece.begin);
+  const int n_tiles = static_cast<int>((piece.end - first_row + T::kRows - 1) / T::kRows);
+  auto* stages = reinterpret_cast<Chunk*>(shared) + warp * kStages * T::kChunks * kWarp + lane;
+  const auto fetch = [&](int n) {
+    const int tile = warp + n * kWarps;
+    if (tile < n_tiles) {
+      T::Fetch(stages + n % kStages * T::kChunks * kWarp, head, first_row + int64_t{tile} * T::kRows, piece, g, t);
+    }
+    CommitCopies();
+  };
+  for (int n = 0; n < kStages - 1; ++n) fetch(n);
 
   uint32_t q[kSteps][4];
   float q_sum[2] = {0, 0};
@@ -238,19 +254,6 @@ __global__ void __launch_bounds__(kThreads, 2)
     q_sum[half] += __shfl_xor_sync(kWholeWarp, q_sum[half], 1);
     q_sum[half] += __shfl_xor_sync(kWholeWarp, q_sum[half], 2);
   }
-
-  const PieceRows piece = RowsOfPiece(head, piece_index, a.rows_per_piece);
-  const int64_t first_row = T::FirstRow(piece.begin);
-  const int n_tiles = static_cast<int>((piece.end - first_row + T::kRows - 1) / T::kRows);
-  auto* stages = reinterpret_cast<Chunk*>(shared) + warp * kStages * T::kChunks * kWarp + lane;
-  const auto fetch = [&](int n) {
-    const int tile = warp + n * kWarps;
-    if (tile < n_tiles) {
-      T::Fetch(stages + n % kStages * T::kChunks * kWarp, head, first_row + int64_t{tile} * T::kRows, piece, g, t);
-    }
-    CommitCopies();
-  };
-  for (int n = 0; n < kStages - 1; ++n) fetch(n);
 
   float acc[kOutTiles][4] = {};
   RowState rows[2] = {{kNone, 0, 0}, {kNone, 0, 0}};
@@ -377,6 +380,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 template <KvType kType, int kDim>
 Status Start(CudaStream stream, const CudaAttentionShape& shape, dim3 grid, const DecodeHeads& heads,
              const DecodeArgs& args) {
+  static_assert(SharedBytes<kType, kDim>() <= size_t{99} << 10, "more than some GPUs have");
   const LaunchShape launch{grid, kThreads, SharedBytes<kType, kDim>()};
   auto* kernel = shape.group > 8 ? DecodeKernel<kType, kDim, 2> : DecodeKernel<kType, kDim, 1>;
   return Launch(stream, "decode attention", launch, kernel, heads, args);

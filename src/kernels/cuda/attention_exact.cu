@@ -40,12 +40,6 @@ __global__ void DecodeExactKernel(const __grid_constant__ DecodeHeads heads, Dec
   }
 }
 
-struct PrefillArgs {
-  int group, head_dim, group_step, tokens_step;  // a block has group_step heads of tokens_step tokens
-  int64_t q_stride, lse_stride, q_pos, n_tokens;
-  float scale, unused = 0;
-};
-
 template <KvType kType>
 __global__ void PrefillExactKernel(const __grid_constant__ PrefillHeads heads, PrefillArgs a) {
   DUO_SHARED_MEMORY(shared);
@@ -61,9 +55,7 @@ __global__ void PrefillExactKernel(const __grid_constant__ PrefillHeads heads, P
   };
   BeginExact(tile, n, a.head_dim, a.scale, [&](int i) { return head.q + offset(i); });
   const int64_t first_pos = a.q_pos + first_token, last_pos = first_pos + n_tokens - 1;
-  const auto position = [&](int64_t row) {
-    return row < head.n_sink_rows ? row : head.body_pos + (row - head.n_sink_rows);
-  };
+  const auto position = [&](int64_t row) { return PositionOf(head, row); };
   for (int64_t row = 0; row < head.n_rows && position(row) <= last_pos; row += kExactRows) {
     const int64_t end = row + kExactRows < head.n_rows ? row + kExactRows : head.n_rows;
     // Nobody sees a tile that lies behind the sinks and before the window of the first query.
@@ -99,18 +91,8 @@ Status LaunchDecodeExact(CudaStream stream, const CudaAttentionShape& shape, dim
 
 Status LaunchPrefillExact(CudaStream stream, const CudaAttentionShape& shape, unsigned n_heads,
                           const PrefillHeads& heads) {
-  PrefillArgs args{.group = shape.group,
-                   .head_dim = shape.head_dim,
-                   .group_step = std::min(shape.group, kExactQueries),
-                   .tokens_step = 0,
-                   .q_stride = shape.q_stride,
-                   .lse_stride = shape.lse_stride,
-                   .q_pos = shape.q_pos,
-                   .n_tokens = shape.n_tokens,
-                   .scale = shape.scale};
-  args.tokens_step = kExactQueries / args.group_step;
-  const dim3 grid(GridOf(shape.n_tokens, args.tokens_step), n_heads, GridOf(shape.group, args.group_step));
-  const LaunchShape launch{grid, kExactThreads, ExactSharedBytes(shape.head_dim)};
+  const PrefillArgs args = PrefillArgsOf(shape, kExactQueries);
+  const LaunchShape launch{PrefillGrid(args, n_heads), kExactThreads, ExactSharedBytes(shape.head_dim)};
   auto* kernel = shape.kv_type == KvType::kF32    ? PrefillExactKernel<KvType::kF32>
                  : shape.kv_type == KvType::kBF16 ? PrefillExactKernel<KvType::kBF16>
                  : shape.kv_type == KvType::kInt8 ? PrefillExactKernel<KvType::kInt8>

@@ -1,6 +1,8 @@
 // Between the functions of attention.h and the kernels that serve them.
 #pragma once
 
+#include <algorithm>
+
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/decode_merge.cuh"
 #include "kernels/cuda/launch.h"
@@ -12,6 +14,32 @@ constexpr int kMostPrefillHeads = 64;  // of a launch
 struct PrefillHeads {
   CudaPrefillHead head[kMostPrefillHeads];
 };
+
+__device__ __forceinline__ int64_t PositionOf(const CudaPrefillHead& head, int64_t row) {
+  return row < head.n_sink_rows ? row : head.body_pos + (row - head.n_sink_rows);
+}
+
+/// What the blocks of a prefill share: each has group_step query heads of tokens_step tokens.
+struct PrefillArgs {
+  int group, head_dim, group_step, tokens_step;
+  int64_t q_stride, lse_stride, q_pos, n_tokens;
+  float scale, unused = 0;
+};
+inline PrefillArgs PrefillArgsOf(const CudaAttentionShape& shape, int queries_of_block) {
+  const int group_step = std::min(shape.group, queries_of_block);
+  return {.group = shape.group,
+          .head_dim = shape.head_dim,
+          .group_step = group_step,
+          .tokens_step = queries_of_block / group_step,
+          .q_stride = shape.q_stride,
+          .lse_stride = shape.lse_stride,
+          .q_pos = shape.q_pos,
+          .n_tokens = shape.n_tokens,
+          .scale = shape.scale};
+}
+inline dim3 PrefillGrid(const PrefillArgs& a, unsigned n_heads) {
+  return dim3(GridOf(a.n_tokens, a.tokens_step), n_heads, GridOf(a.group, a.group_step));
+}
 
 /// Any shape.
 Status LaunchDecodeExact(CudaStream stream, const CudaAttentionShape& shape, dim3 grid, const DecodeHeads& heads,

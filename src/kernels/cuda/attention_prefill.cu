@@ -15,13 +15,6 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int kQueries = 128, kQueriesOfWarp = 32;
 constexpr int kRows = 64;  // of a tile
-constexpr float kLn2 = 0.693147180559945f, kLog2E = 1.44269504088896f;
-
-struct PrefillArgs {
-  int group, group_step, tokens_step;  // a block has group_step heads of tokens_step tokens
-  float scale;
-  int64_t q_stride, lse_stride, q_pos, n_tokens;
-};
 
 /// A block's shared memory. Rows of kDim bf16 numbers in chunks of 16 bytes, chunk c of row r at c ^ (r % 8): the eight
 /// rows that one matrix takes then lie in different banks.
@@ -45,10 +38,6 @@ struct Queries {
   int n, n_heads, first_head;
   __device__ __forceinline__ int64_t Pos(int i) const { return first_pos + i / n_heads; }
 };
-
-__device__ __forceinline__ int64_t PositionOf(const CudaPrefillHead& head, int64_t row) {
-  return row < head.n_sink_rows ? row : head.body_pos + (row - head.n_sink_rows);
-}
 
 /// Whether any query of the block sees this position.
 __device__ __forceinline__ bool AnySees(const LambdaMask& mask, const Queries& queries, int64_t pos) {
@@ -130,7 +119,8 @@ __device__ __forceinline__ void PutHalf(Chunk* chunk, int half, uint32_t low, ui
 /// From codes to bf16 numbers around the middle code, a chunk of four rows by four (int8) or eight dimensions at a
 /// time.
 template <KvType kType, int kDim>
-__device__ __forceinline__ void WidenCodes(Shared<kType, kDim>* s) {
+__device__ __forceinline__ void WidenCodes(Shared<kType, kDim>* s, const CudaPrefillHead& head, const Queries& queries,
+                                           int64_t first_row, bool hide) {
   using S = Shared<kType, kDim>;
   constexpr bool kBytes = kType == KvType::kInt8;
   constexpr int kPerBlock = kCodeRows * S::kCodeBytes / 16, kAll = kRows / kCodeRows * kPerBlock;
@@ -178,7 +168,10 @@ __device__ __forceinline__ void WidenCodes(Shared<kType, kDim>* s) {
     const int which = i / kRows, row = i % kRows;
     const auto* block = reinterpret_cast<const uint8_t*>(s->codes[which]) + row / kCodeRows * kBlockBytes<S>;
     const auto* params = reinterpret_cast<const uint32_t*>(block + kCodeRows * S::kCodeBytes);
-    s->step[which][row] = StepOf<kType>(params[row % kCodeRows]);
+    // What nobody sees may never have been written.
+    const bool seen =
+        !hide || (first_row + row < head.n_rows && AnySees(head.mask, queries, PositionOf(head, first_row + row)));
+    s->step[which][row] = seen ? StepOf<kType>(params[row % kCodeRows]) : StepAndMiddle{0, 0};
   }
 }
 
@@ -304,9 +297,8 @@ class WarpQueries {
     if constexpr (S::kCodes) {
       ForScores([&](int m, int half, int column, float* p) {
         const StepAndMiddle of = s_->step[1][column];
-        // A hidden row's parameters may never have been written.
-        middles_[m][half] += *p == 0.0f ? 0.0f : *p * of.middle;
-        *p = *p == 0.0f ? 0.0f : *p * of.step;
+        middles_[m][half] += *p * of.middle;
+        *p *= of.step;
       });
     }
   }
@@ -441,7 +433,7 @@ __global__ void __launch_bounds__(kThreads)
     WaitForCopies<0>();
     __syncthreads();  // and all warps are done with the tile before
     if constexpr (S::kCodes) {
-      WidenCodes<kType, kDim>(s);
+      WidenCodes<kType, kDim>(s, head, queries, row, hide);
       __syncthreads();
       if (next < head.n_rows) FetchCodes<kType, kDim>(s, head, next);
       CommitCopies();
@@ -465,18 +457,9 @@ __global__ void __launch_bounds__(kThreads)
 
 template <KvType kType, int kDim>
 Status Start(CudaStream stream, const CudaAttentionShape& shape, unsigned n_heads, const PrefillHeads& heads) {
-  PrefillArgs args{.group = shape.group,
-                   .group_step = std::min(shape.group, kQueries),
-                   .tokens_step = 0,
-                   .scale = shape.scale,
-                   .q_stride = shape.q_stride,
-                   .lse_stride = shape.lse_stride,
-                   .q_pos = shape.q_pos,
-                   .n_tokens = shape.n_tokens};
-  args.tokens_step = kQueries / args.group_step;
-  const dim3 grid(GridOf(shape.n_tokens, args.tokens_step), n_heads, GridOf(shape.group, args.group_step));
-  return Launch(stream, "prefill attention", {grid, kThreads, sizeof(Shared<kType, kDim>)}, PrefillKernel<kType, kDim>,
-                heads, args);
+  const PrefillArgs args = PrefillArgsOf(shape, kQueries);
+  return Launch(stream, "prefill attention", {PrefillGrid(args, n_heads), kThreads, sizeof(Shared<kType, kDim>)},
+                PrefillKernel<kType, kDim>, heads, args);
 }
 
 template <int kDim>

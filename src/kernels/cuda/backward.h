@@ -29,7 +29,7 @@ struct CudaHeadMix {
 };
 /// out = gate * full + (1 - gate) * streaming; out may be mix.streaming.
 Status CudaMix(CudaStream stream, const CudaHeadMix& mix, float* out);
-/// d_out becomes the gradient of streaming. sums [MixBlocks(n_tokens), n_kv_heads]: parts of the gates' gradients.
+/// d_out becomes the gradient of streaming. sums [CudaMixBlocks(n_tokens), n_kv_heads]: parts of the gates' gradients.
 Status CudaMixBackward(CudaStream stream, const CudaHeadMix& mix, float* d_out, double* sums);
 int64_t CudaMixBlocks(int64_t n_tokens);
 

@@ -14,6 +14,8 @@
 
 namespace duo {
 
+constexpr float kLn2 = 0.693147180559945f, kLog2E = 1.44269504088896f;
+
 __device__ __forceinline__ float FloatOfBf16(uint32_t bits) { return __uint_as_float(bits << 16); }
 
 /// Two bf16 in one word: the lower half first.
@@ -81,7 +83,7 @@ __device__ __forceinline__ float BlockReduce(float x, float* shared, float neutr
   return x;
 }
 
-/// Runs `body(std::integral_constant...)`-like code for the matrix types that are plain numbers.
+/// The code with kType for the matrix types that are plain numbers; falls through for int4.
 #define DUO_FOR_DTYPE(type, ...)            \
   switch (type) {                           \
     case DType::kF32: {                     \

@@ -22,6 +22,7 @@ constexpr unsigned kWholeWarp = 0xffffffffu;
 /// kResourceExhausted for memory, kInternal for anything else: "decode attention: an illegal memory access...".
 inline Status CudaStatus(cudaError_t error, const std::string& what) {
   if (error == cudaSuccess) return OkStatus();
+  cudaGetLastError();  // or a library takes it for one of its own
   const StatusCode code = error == cudaErrorMemoryAllocation ? StatusCode::kResourceExhausted : StatusCode::kInternal;
   return Status(code, "CUDA: " + what + ": " + cudaGetErrorString(error));
 }
@@ -40,7 +41,10 @@ Status Launch(cudaStream_t stream, const char* name, const LaunchShape& shape, v
   if (shape.shared_bytes > kSharedWithoutAsking) {
     const cudaError_t error =
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes));
-    if (error != cudaSuccess) return CudaStatus(error, name);
+    if (error != cudaSuccess) {
+      return CudaStatus(error, std::string(name) + " with " + std::to_string(shape.shared_bytes >> 10) +
+                                   " KiB of shared memory for a block of threads");
+    }
   }
   cudaLaunchConfig_t config = {};
 #ifdef DUO_CUDA_ON_HOST

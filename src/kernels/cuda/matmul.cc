@@ -50,9 +50,9 @@ Shape ShapeOf(const CudaProduct& p) {
           p.n_tokens,
           p.n_in,
           p.n_out,
-          p.RowsOfX(),
-          p.RowsOfW(),
-          p.RowsOfOut(),
+          p.StrideOfX(),
+          p.StrideOfW(),
+          p.StrideOfOut(),
           p.x_transposed,
           p.w_transposed,
           AlignmentOf(p.x),
@@ -93,12 +93,12 @@ class Plan {
     const auto in = static_cast<uint64_t>(p.n_in), out = static_cast<uint64_t>(p.n_out);
     const auto tokens = static_cast<uint64_t>(p.n_tokens);
     DUO_RETURN_IF_LT_ERROR(cublasLtMatrixLayoutCreate(&plan.layouts_[0], types.in, p.w_transposed ? out : in,
-                                                      p.w_transposed ? in : out, p.RowsOfW()),
+                                                      p.w_transposed ? in : out, p.StrideOfW()),
                            "layout");
     DUO_RETURN_IF_LT_ERROR(cublasLtMatrixLayoutCreate(&plan.layouts_[1], types.in, p.x_transposed ? tokens : in,
-                                                      p.x_transposed ? in : tokens, p.RowsOfX()),
+                                                      p.x_transposed ? in : tokens, p.StrideOfX()),
                            "layout");
-    DUO_RETURN_IF_LT_ERROR(cublasLtMatrixLayoutCreate(&plan.layouts_[2], types.out, out, tokens, p.RowsOfOut()),
+    DUO_RETURN_IF_LT_ERROR(cublasLtMatrixLayoutCreate(&plan.layouts_[2], types.out, out, tokens, p.StrideOfOut()),
                            "layout");
     cublasLtMatmulPreference_t preference = nullptr;
     DUO_RETURN_IF_LT_ERROR(cublasLtMatmulPreferenceCreate(&preference), "preference");
@@ -117,7 +117,8 @@ class Plan {
                                        plan.layouts_[2], preference, 1, &found, &n_found);
     cublasLtMatmulPreferenceDestroy(preference);
     DUO_RETURN_IF_LT_ERROR(status, "choosing an algorithm");
-    if (n_found == 0) return Status(StatusCode::kInternal, "cuBLASLt: no algorithm for this shape");
+    if (n_found == 0 || found.state != CUBLAS_STATUS_SUCCESS)
+      return Status(StatusCode::kInternal, "cuBLASLt: no algorithm for this shape");
     plan.algorithm_ = found.algo;
     return plan;
   }

@@ -36,9 +36,9 @@ struct CudaProduct {
   float scale = 1;  // of kInt8 always 1
   bool accumulate = false;
 
-  int64_t RowsOfX() const { return x_stride != 0 ? x_stride : x_transposed ? n_tokens : n_in; }
-  int64_t RowsOfW() const { return w_stride != 0 ? w_stride : w_transposed ? n_out : n_in; }
-  int64_t RowsOfOut() const { return out_stride != 0 ? out_stride : n_out; }
+  int64_t StrideOfX() const { return x_stride != 0 ? x_stride : x_transposed ? n_tokens : n_in; }
+  int64_t StrideOfW() const { return w_stride != 0 ? w_stride : w_transposed ? n_out : n_in; }
+  int64_t StrideOfOut() const { return out_stride != 0 ? out_stride : n_out; }
 };
 
 class CudaMatmul {

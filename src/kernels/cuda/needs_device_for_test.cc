@@ -1,6 +1,9 @@
-// Linked into programs whose tests need a GPU: without one every test says SKIPPED.
+// Linked into programs whose tests need a GPU: without one every test says SKIPPED. A GPU that cannot be used fails
+// them.
 #include <cuda_runtime.h>
 #include <gtest/gtest.h>
+
+#include <cstdio>
 
 namespace duo {
 namespace {
@@ -8,8 +11,15 @@ namespace {
 class NeedsDevice : public testing::Environment {
  public:
   void SetUp() override {
-    int n_devices = 0;
-    if (cudaGetDeviceCount(&n_devices) != cudaSuccess || n_devices == 0) GTEST_SKIP() << "no NVIDIA GPU here";
+    int driver = 0, n_devices = 0;
+    cudaDriverGetVersion(&driver);
+    const cudaError_t error = cudaGetDeviceCount(&n_devices);
+    if (driver == 0 || error == cudaErrorNoDevice) {
+      std::puts("[  SKIPPED ] no NVIDIA GPU here");  // GoogleTest does not print it for all tests together
+      GTEST_SKIP();
+    }
+    ASSERT_EQ(error, cudaSuccess) << cudaGetErrorString(error);
+    ASSERT_GT(n_devices, 0);
   }
 };
 

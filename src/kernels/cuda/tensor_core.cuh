@@ -39,6 +39,7 @@ inline void Mma(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
 /// columns 2t, 2t+1 of matrix i; transposed: column g, rows 2t, 2t+1.
 template <bool kTransposed>
 inline void LoadMatrices(uint32_t out[4], const void* row) {
+  cuda_on_host::CheckAligned(row, sizeof(Chunk));
   const cuda_on_host::Exchange all = cuda_on_host::ExchangeInWarp(&row, sizeof row);
   const int g = cuda_on_host::Lane() / 4, t = cuda_on_host::Lane() % 4;
   const auto number = [&](int matrix, int r, int column) {
@@ -55,6 +56,8 @@ inline void LoadMatrices(uint32_t out[4], const void* row) {
 /// Copies 16 bytes to shared memory when they are waited for, or writes zeros.
 inline void CopyAsync(void* to, const void* from, bool some = true) {
   static const Chunk kZeros = {};
+  cuda_on_host::CheckAligned(to, sizeof(Chunk));
+  cuda_on_host::CheckAligned(from, sizeof(Chunk));
   cuda_on_host::CopyAsync(to, some ? from : &kZeros, sizeof(Chunk));
 }
 inline void CommitCopies() { cuda_on_host::CommitCopies(); }
@@ -64,7 +67,6 @@ inline void WaitForCopies() {
 }
 
 inline float Exp2(float x) { return std::exp2(x); }
-inline float Log2(float x) { return std::log2(x); }
 
 /// Of both halves, which are bf16.
 inline uint32_t SubtractBf16(uint32_t a, uint32_t b) {
@@ -77,7 +79,8 @@ inline uint32_t HighHalves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xfff
 #else
 
 __device__ __forceinline__ void Mma(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
@@ -115,7 +118,6 @@ __device__ __forceinline__ float Exp2(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
-__device__ __forceinline__ float Log2(float x) { return log2f(x); }
 
 __device__ __forceinline__ uint32_t SubtractBf16(uint32_t a, uint32_t b) {
   // a * 1 - b: one instruction that every architecture from 8.0 on has.
