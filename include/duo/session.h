@@ -48,6 +48,7 @@ struct MemoryPlan {
   uint64_t weights_bytes = 0;
   uint64_t kv_bytes_per_token = 0;   // retrieval heads
   uint64_t kv_fixed_bytes = 0;       // streaming heads
+  uint64_t kv_page_bytes = 0;        // most that whole pages add, where a device gives no less
   uint64_t snapshot_bytes_each = 0;  // one ring snapshot, 0 without snapshots
   int64_t snapshot_every = 0;        // tokens
   uint64_t activation_bytes = 0;     // activations, scratch of attention and of the backend

@@ -140,6 +140,8 @@ class Backend {
   virtual Result<DeviceMemoryPtr> Allocate(size_t bytes) = 0;
   /// Address space that Commit() backs as it is needed. kResourceExhausted.
   virtual Result<DeviceMemoryPtr> Reserve(size_t bytes) = 0;
+  /// What Commit() takes comes in multiples of this; 1 where memory is taken as it is touched.
+  virtual size_t CommitBytes() const = 0;
   /// Bytes that could still be taken of the memory this backend works in.
   virtual uint64_t AvailableBytes() const = 0;
   /// A copy of host bytes in this backend's memory, for weights; null where operations read them in place.

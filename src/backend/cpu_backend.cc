@@ -87,6 +87,7 @@ class CpuBackend : public Backend {
 
   Result<DeviceMemoryPtr> Allocate(size_t bytes) override { return AllocateHostMemory(bytes); }
   Result<DeviceMemoryPtr> Reserve(size_t bytes) override { return ReserveHostMemory(bytes); }
+  size_t CommitBytes() const override { return 1; }
   uint64_t AvailableBytes() const override { return AvailableMemoryBytes(); }
   Result<DeviceMemoryPtr> Upload(const void*, size_t) override { return DeviceMemoryPtr(); }
   Status ToHost(const void* src, void* host_dst, size_t bytes) override {

@@ -29,9 +29,14 @@ namespace {
 constexpr int64_t kFewTokens = 8;
 // Weights of another type than the product's become of it panel by panel before a product of many tokens.
 constexpr size_t kPanelBytes = size_t{64} << 20;
-constexpr size_t kCopyMeasureBytes = size_t{256} << 20;
 constexpr int kCopyMeasurePasses = 8;
+#ifdef DUO_CUDA_ON_HOST
+constexpr size_t kCopyMeasureBytes = size_t{1} << 20;
+constexpr int64_t kGemmMeasure = 64;
+#else
+constexpr size_t kCopyMeasureBytes = size_t{256} << 20;
 constexpr int64_t kGemmMeasure = 8192;
+#endif
 
 CudaProductType TypeOf(ComputeType compute) {
   switch (compute) {
@@ -61,6 +66,7 @@ class CudaBackend : public Backend {
 
   Result<DeviceMemoryPtr> Allocate(size_t bytes) override { return AllocateCudaMemory(bytes, stream_); }
   Result<DeviceMemoryPtr> Reserve(size_t bytes) override { return space_->Reserve(bytes); }
+  size_t CommitBytes() const override { return space_->granularity(); }
   uint64_t AvailableBytes() const override { return FreeCudaBytes(); }
   Result<DeviceMemoryPtr> Upload(const void* host, size_t bytes) override;
   void Copy(std::span<const CopyTask> tasks) override {

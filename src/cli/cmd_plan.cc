@@ -60,11 +60,9 @@ int64_t LargestContext(const MemoryPlan& plan, const ModelConfig& config, uint64
 }
 
 Json PlanJson(const MemoryPlan& plan, int64_t max_context) {
-  return {{"weights_bytes", plan.weights_bytes},
-          {"kv_bytes_per_token", plan.kv_bytes_per_token},
-          {"kv_fixed_bytes", plan.kv_fixed_bytes},
-          {"activation_bytes", plan.activation_bytes},
-          {"max_context_tokens", max_context}};
+  return {{"weights_bytes", plan.weights_bytes},       {"kv_bytes_per_token", plan.kv_bytes_per_token},
+          {"kv_fixed_bytes", plan.kv_fixed_bytes},     {"kv_page_bytes", plan.kv_page_bytes},
+          {"activation_bytes", plan.activation_bytes}, {"max_context_tokens", max_context}};
 }
 
 std::string PlanTable(const Shape& shape, const ShapeHeads& heads, const MemoryPlan& full, const MemoryPlan& duo,
@@ -86,6 +84,7 @@ std::string PlanTable(const Shape& shape, const ShapeHeads& heads, const MemoryP
   bytes_row("weights", full.weights_bytes, duo.weights_bytes);
   bytes_row("activations and scratch", full.activation_bytes, duo.activation_bytes);
   bytes_row("KV, fixed (streaming)", full.kv_fixed_bytes, duo.kv_fixed_bytes);
+  if (full.kv_page_bytes > 0) bytes_row("KV, whole pages", full.kv_page_bytes, duo.kv_page_bytes);
   bytes_row("KV per token (retrieval)", full.kv_bytes_per_token, duo.kv_bytes_per_token);
   if (duo.snapshot_every > 0) {
     bytes_row(fmt::format("snapshot every {} tokens", duo.snapshot_every), full.snapshot_bytes_each,

@@ -4,6 +4,7 @@
 #include "attention/duo_attention.h"
 #include "backend/backend.h"
 #include "engine/session_layout.h"
+#include "kv/split_kv_cache.h"
 #include "model/activations.h"
 #include "model/weights.h"
 
@@ -73,6 +74,7 @@ Result<MemoryPlan> PlanMemory(const ModelConfig& config, uint64_t weights_bytes,
   plan.weights_bytes = weights_bytes;
   plan.kv_bytes_per_token = layout.BytesPerToken();
   plan.kv_fixed_bytes = layout.FixedBytes();
+  plan.kv_page_bytes = SplitKvCache::PageBytes(layout, backend);
   plan.snapshot_every = resolved.snapshot_every;
   plan.snapshot_bytes_each = layout.SnapshotBytes(resolved.snapshot_every);
   const int64_t q_elements = static_cast<int64_t>(config.n_heads) * config.head_dim;
@@ -92,7 +94,7 @@ Result<MemoryPlan> PlanMemory(const ModelConfig& config, uint64_t weights_bytes,
 
 uint64_t MemoryPlan::KvBytes(int64_t n_tokens) const {
   const int64_t snapshots = snapshot_every == 0 ? 0 : n_tokens / snapshot_every;
-  return kv_fixed_bytes + kv_bytes_per_token * static_cast<uint64_t>(n_tokens) +
+  return kv_fixed_bytes + kv_bytes_per_token * static_cast<uint64_t>(n_tokens) + (n_tokens > 0 ? kv_page_bytes : 0) +
          snapshot_bytes_each * static_cast<uint64_t>(snapshots);
 }
 

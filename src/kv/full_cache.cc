@@ -13,16 +13,27 @@ namespace {
 constexpr int64_t kGrowthShare = 32;
 constexpr int64_t kMinGrowthRows = 256;
 
+size_t StrideOf(const KvLayout& layout) {
+  const size_t bytes = layout.bytes_of(layout.capacity);
+  // Heads begin on a huge page where they are long enough to use some.
+  return RoundUp(bytes, bytes >= 4 * kHugePageBytes ? kHugePageBytes : kPageBytes);
+}
+
 }  // namespace
+
+uint64_t FullCache::PageBytes(const KvLayout& layout, int n_heads, uint64_t page) {
+  const auto parts = 2 * static_cast<uint64_t>(n_heads);
+  const size_t stride = StrideOf(layout);
+  // The ends of each K and V, or all pages that they lie in together.
+  return std::min(parts * page * (stride % page == 0 ? 1 : 2), RoundUp(parts * stride, page));
+}
 
 Result<FullCache> FullCache::Create(Backend* backend, const KvLayout& layout, int n_heads) {
   FullCache cache;
   cache.n_heads_ = n_heads;
   cache.layout_ = layout;
   if (n_heads == 0) return cache;
-  const size_t bytes = layout.bytes_of(layout.capacity);
-  // Heads begin on a huge page where they are long enough to use some.
-  cache.head_stride_ = RoundUp(bytes, bytes >= 4 * kHugePageBytes ? kHugePageBytes : kPageBytes);
+  cache.head_stride_ = StrideOf(layout);
   DUO_ASSIGN_OR_RETURN(cache.memory_, backend->Reserve(cache.head_stride_ * 2 * static_cast<size_t>(n_heads)));
   return cache;
 }

@@ -16,6 +16,9 @@ class FullCache {
   /// Reserves address space. kResourceExhausted. `backend` must outlive the cache.
   static Result<FullCache> Create(Backend* backend, const KvLayout& layout, int n_heads);
 
+  /// Most bytes by which whole pages exceed the rows.
+  static uint64_t PageBytes(const KvLayout& layout, int n_heads, uint64_t page);
+
   /// Backs rows [0, n_rows) of every head; grows in steps, so that calling it for every token is cheap.
   Status EnsureRows(int64_t n_rows);
 

@@ -63,6 +63,18 @@ bool SplitKvCache::GrowsWith(int64_t n_tokens) const {
   return false;
 }
 
+uint64_t SplitKvCache::PageBytes(const KvLayout& layout, const Backend& backend) {
+  const auto page = static_cast<uint64_t>(backend.CommitBytes());
+  if (page == 1) return 0;
+  uint64_t bytes = 0;
+  for (int layer = 0; layer < layout.heads.n_layers; ++layer) {
+    int n_retrieval = 0;
+    for (int head = 0; head < layout.heads.n_kv_heads; ++head) n_retrieval += layout.heads.is_retrieval(layer, head);
+    bytes += FullCache::PageBytes(layout, n_retrieval, page) + (n_retrieval < layout.heads.n_kv_heads ? page : 0);
+  }
+  return bytes;
+}
+
 Status SplitKvCache::FillSynthetic(int64_t n_tokens, uint64_t seed) {
   DUO_RETURN_IF_ERROR(EnsureRows(n_tokens));
   // A table of random rows, copied again and again: speed does not depend on the values being independent.

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <deque>
 #include <map>
+#include <mutex>
 #include <utility>
 
 #ifdef CUDA_ON_HOST_SANITIZED
@@ -55,6 +56,13 @@ Device& TheDevice() {
   return *device;
 }
 
+/// Held by every function that somebody outside kernels calls: threads of a program take turns.
+std::recursive_mutex& Turn() {
+  static std::recursive_mutex* const mutex = new std::recursive_mutex;
+  return *mutex;
+}
+using Guard = std::lock_guard<std::recursive_mutex>;
+
 size_t Up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 uint8_t* NewRange(size_t bytes, size_t align) {
@@ -90,12 +98,14 @@ size_t UsedBytes() { return TheDevice().used; }
 int64_t KernelsRun() { return TheDevice().n_kernels; }
 
 void Enqueue(std::function<void()> work) {
+  const Guard guard(Turn());
   Device& d = TheDevice();
   d.queue.push_back(std::move(work));
   if (d.queue.size() >= kMostQueued) Drain();
 }
 
 void Drain() {
+  const Guard guard(Turn());
   Device& d = TheDevice();
   if (d.draining) return;
   d.draining = true;
@@ -107,15 +117,20 @@ void Drain() {
 }
 
 bool TakeBytes(size_t bytes) {
+  const Guard guard(Turn());
   Device& d = TheDevice();
   if (bytes > d.facts.memory_bytes - d.used) return false;
   d.used += bytes;
   return true;
 }
 
-void GiveBytes(size_t bytes) { TheDevice().used -= bytes; }
+void GiveBytes(size_t bytes) {
+  const Guard guard(Turn());
+  TheDevice().used -= bytes;
+}
 
 void* AllocateDevice(size_t bytes) {
+  const Guard guard(Turn());
   if (!TakeBytes(bytes)) return nullptr;
   uint8_t* data = NewRange(bytes + kRedZone, kAlign);
   ASAN_UNPOISON_MEMORY_REGION(data, bytes);
@@ -128,6 +143,7 @@ void* AllocateDevice(size_t bytes) {
 }
 
 void FreeDevice(void* data) {
+  const Guard guard(Turn());
   if (data == nullptr) return;
   Drain();
   Device& d = TheDevice();
@@ -139,28 +155,37 @@ void FreeDevice(void* data) {
 }
 
 void* AllocatePinned(size_t bytes) {
+  const Guard guard(Turn());
   void* data = std::aligned_alloc(4096, Up(bytes == 0 ? 1 : bytes, 4096));
   TheDevice().pinned[static_cast<uint8_t*>(data)] = bytes;
   return data;
 }
 
 void FreePinned(void* data) {
+  const Guard guard(Turn());
   if (data == nullptr) return;
   Drain();
   if (TheDevice().pinned.erase(static_cast<uint8_t*>(data)) == 0) Die("pinned memory is freed that was not allocated");
   std::free(data);
 }
 
-bool IsPinned(const void* data) { return Within(TheDevice().pinned, data); }
+bool IsPinned(const void* data) {
+  const Guard guard(Turn());
+  return Within(TheDevice().pinned, data);
+}
 
 bool IsDevice(const void* data, size_t bytes) {
   const auto* at = static_cast<const uint8_t*>(data);
   return at >= kArenaBegin && at + bytes <= TheDevice().next;
 }
 
-void* ReserveDevice(size_t bytes) { return NewRange(bytes, kPage); }
+void* ReserveDevice(size_t bytes) {
+  const Guard guard(Turn());
+  return NewRange(bytes, kPage);
+}
 
 void ReleaseDevice(void* data, size_t bytes) {
+  const Guard guard(Turn());
   Drain();
   Forget(static_cast<uint8_t*>(data), bytes);
 }
@@ -168,11 +193,13 @@ void ReleaseDevice(void* data, size_t bytes) {
 void MapDevice(void* data, size_t bytes) { ASAN_UNPOISON_MEMORY_REGION(data, bytes); }
 
 void UnmapDevice(void* data, size_t bytes) {
+  const Guard guard(Turn());
   Drain();
   Forget(static_cast<uint8_t*>(data), bytes);
 }
 
 DeviceAccess::DeviceAccess() {
+  Turn().lock();
   Device& d = TheDevice();
   if (d.n_access++ == 0) d.Protect(PROT_READ | PROT_WRITE);
 }
@@ -180,6 +207,7 @@ DeviceAccess::DeviceAccess() {
 DeviceAccess::~DeviceAccess() {
   Device& d = TheDevice();
   if (--d.n_access == 0) d.Protect(PROT_NONE);
+  Turn().unlock();
 }
 
 void CheckArgument(const void* bytes, size_t n) {
