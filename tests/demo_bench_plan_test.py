@@ -23,7 +23,8 @@ ROW_KEYS = {
     "attention_ms", "attention_gb_s", "gemm_gflop_s", "kv_bytes", "bytes_per_token", "read_gb_s",
     "floor_ms", "fill",
 }
-PLAN_KEYS = {"weights_bytes", "kv_bytes_per_token", "kv_fixed_bytes", "activation_bytes", "max_context_tokens"}
+PLAN_KEYS = {"weights_bytes", "kv_bytes_per_token", "kv_fixed_bytes", "kv_page_bytes", "activation_bytes",
+             "max_context_tokens"}
 
 
 def duo(*args):
@@ -123,6 +124,7 @@ class Plan(Case):
         self.assertEqual(full["weights_bytes"], 2 * 8030261248)  # published parameter count
         self.assertEqual(full["kv_bytes_per_token"], 32 * 8 * 2 * 128 * 2)
         self.assertEqual(full["kv_fixed_bytes"], 0)
+        self.assertEqual(plan["kv_page_bytes"], 0)  # of devices alone
         self.assertEqual(plan["kv_bytes_per_token"], full["kv_bytes_per_token"] // 2)
         self.assertEqual(plan["kv_fixed_bytes"], 128 * 2 * (64 + 256) * 128 * 2)
         for p in (plan, full):
