@@ -43,7 +43,7 @@ class CompletionTest(SharedServerTest):
         self.assertTrue(stream.done)
         self.assertEqual(stream.text(), self.generate(QUESTION, 12))
         *chunks, usage = stream.events
-        self.assertGreaterEqual(len(chunks), 12)
+        self.assertGreater(len(chunks), 1)
         self.assertEqual(len({e["id"] for e in stream.events}), 1)
         self.assertEqual({e["object"] for e in stream.events}, {"text_completion"})
         self.assertEqual([c["choices"][0]["finish_reason"] for c in chunks], [None] * (len(chunks) - 1) + ["length"])
@@ -51,6 +51,11 @@ class CompletionTest(SharedServerTest):
         self.assertTrue(all("duo" not in c and c["usage"] is None for c in chunks[:-1]))
         self.assertEqual((usage["choices"], usage["usage"]["completion_tokens"]), ([], 12))
         self.assertNotIn("usage", self.server.stream(body={"prompt": "a", "max_tokens": 1}).read_all().events[-1])
+
+    def test_stream_comes_piece_by_piece(self):
+        # What is generated while nobody gets to write goes out together: on a busy machine a few tokens at a time.
+        body = {"prompt": "The cow", "max_tokens": 300, "temperature": 0, "duo": {"ignore_eos": True}}
+        self.assertGreaterEqual(len(self.server.stream(body=body).read_all().events), 12)
 
     def test_stream_tells_how_far_a_long_prompt_is_read(self):
         prompt = PROSE * 250 + "Which?"
