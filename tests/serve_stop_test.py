@@ -64,7 +64,8 @@ class StartTest(ServeTest):
     def test_port_file(self):
         server = self.serve()
         self.assertEqual(server.port_file.read_text(), "%d\n" % server.port)
-        self.assertIn("demo on http://127.0.0.1:%d/: " % server.port, server.log_text())
+        line = "demo on http://127.0.0.1:%d/: " % server.port
+        wait_until(lambda: line in server.log_text(), "the line that says so")  # it follows the port file
 
     def test_host_beside_loopback_warns(self):
         server = self.serve("--host", "127.0.0.2")

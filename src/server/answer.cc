@@ -293,7 +293,8 @@ bool AnswerWriter::WriteNews(httplib::DataSink* sink) {
   return sink->write(comment.data(), comment.size());
 }
 
-std::optional<ApiError> AnswerWriter::Stream(Jobs jobs, httplib::Response* response) {
+std::optional<ApiError> AnswerWriter::Stream(Jobs jobs, httplib::Response* response,
+                                             std::shared_ptr<void> until_written) {
   Begin(std::move(jobs));
   const auto first = std::make_shared<Job::News>(choices_.front().job->Take(kLookSeconds));
   if (first->finished && !first->status.ok()) {
@@ -310,7 +311,7 @@ std::optional<ApiError> AnswerWriter::Stream(Jobs jobs, httplib::Response* respo
         shown = true;
         return self->WriteNews(&sink);
       },
-      [self](bool) { self->CancelAll(); });
+      [self, until_written = std::move(until_written)](bool) { self->CancelAll(); });
   return std::nullopt;
 }
 

@@ -25,8 +25,9 @@ class AnswerWriter : public std::enable_shared_from_this<AnswerWriter> {
   /// Waits for all jobs; when the client leaves, they are cancelled. An error before any text is the request's error.
   std::optional<ApiError> Wait(Jobs jobs, httplib::Response* response);
   /// Leaves the answer to a provider that *response keeps, which holds this object; hence the shared pointer. A job
-  /// that fails at once is the request's error.
-  std::optional<ApiError> Stream(Jobs jobs, httplib::Response* response);
+  /// that fails at once is the request's error. `until_written` is let go of when all is written or the client has
+  /// gone.
+  std::optional<ApiError> Stream(Jobs jobs, httplib::Response* response, std::shared_ptr<void> until_written);
 
  private:
   /// What has been said of one choice.

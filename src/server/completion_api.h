@@ -37,6 +37,8 @@ class CompletionApi {
   std::optional<ApiError> Tokenize(const TokenizeRequest& request, std::vector<int32_t>* tokens) const;
 
   bool has_chat() const { return chat_.has_value(); }
+  /// Streamed answers that are not written to their end.
+  int64_t n_streams() const { return streams_.use_count() - 1; }
 
  private:
   std::optional<ApiError> MakeJobs(CompletionKind kind, const CompletionRequest& request, uint64_t number,
@@ -52,6 +54,7 @@ class CompletionApi {
   Scheduler* scheduler_;
   SessionStore* sessions_;
   std::atomic<uint64_t> n_requests_ = 0;
+  std::shared_ptr<void> streams_ = std::make_shared<char>();  // a copy for each
 };
 
 }  // namespace duo

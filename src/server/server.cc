@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "backend/backend.h"
+#include "base/clock.h"
 #include "base/memory_info.h"
 #include "engine/session_layout.h"
 #include "server/access.h"
@@ -29,6 +30,7 @@ constexpr const char* kPagePolicy =
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 // Of memory that the system says it has: the rest is for requests' texts, threads, and what the estimate misses.
+constexpr std::chrono::seconds kWriteOut(10);  // most that stopping waits for clients to read what there is
 constexpr double kShareOfAvailable = 0.9;
 // The fewest tokens a server must have room for.
 constexpr int64_t kLeastTokens = 64;
@@ -206,6 +208,11 @@ Status Server::Impl::Run(const std::function<bool()>& stop) {
   scheduler_.Stop(options_.drain_seconds);
   Status status;
   if (options_.autosave && sessions_->has_folder()) status = sessions_->SaveAll();
+  // The library ends a stream between two events when it stops: what is generated is written first.
+  const auto until = Clock::now() + kWriteOut;
+  while (completions_->n_streams() > 0 && Clock::now() < until) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
   // Stopped before it listens it would not hear of it.
   while (!http_.is_running() && !failed) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   http_.stop();
