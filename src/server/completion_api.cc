@@ -177,7 +177,8 @@ std::optional<ApiError> CompletionApi::Complete(CompletionKind kind, const std::
     if (jobs.status().code() != StatusCode::kCancelled) return FromStatus(jobs.status());
     return scheduler_->stopping() ? FromStatus(jobs.status()) : QueueFull(jobs.status().message());
   }
-  return request.stream ? answer->Stream(*std::move(jobs), response, streams_) : answer->Wait(*std::move(jobs), response);
+  return request.stream ? answer->Stream(*std::move(jobs), response, streams_)
+                        : answer->Wait(*std::move(jobs), response);
 }
 
 }  // namespace duo
