@@ -27,8 +27,6 @@ namespace {
 
 // Most tokens whose products read each weight once, row by row, instead of going through cuBLASLt.
 constexpr int64_t kFewTokens = 8;
-// Weights of another type than the product's become of it panel by panel before a product of many tokens.
-constexpr size_t kPanelBytes = size_t{64} << 20;
 constexpr int kCopyMeasurePasses = 8;
 #ifdef DUO_CUDA_ON_HOST
 constexpr size_t kCopyMeasureBytes = size_t{1} << 20;
@@ -247,8 +245,7 @@ Status CudaBackend::LinearFloats(CudaProductType type, const T* x, int64_t n_tok
       continue;
     }
     const auto row_bytes = static_cast<size_t>(n_in) * sizeof(T);
-    const int64_t step =
-        std::max<int64_t>(kInt4Rows, static_cast<int64_t>(kPanelBytes / row_bytes) / kInt4Rows * kInt4Rows);
+    const int64_t step = CudaPanelRows(row_bytes);
     const int64_t most = std::min(step, w.n_out);
     DUO_ASSIGN_OR_RETURN(uint8_t * panel, panel_.Get(static_cast<size_t>(most) * row_bytes));
     for (int64_t row = 0; row < w.n_out; row += step) {
@@ -328,7 +325,7 @@ uint64_t CudaBackend::MaxScratchBytes(const CallBounds& bounds) const {
                                     : tokens * widest * sizeof(uint16_t);
   const uint64_t sums = int8 ? tokens * widest * sizeof(int32_t) : 0;
   const bool same = bounds.weights == (floats ? DType::kF32 : DType::kBF16);
-  const uint64_t panel = same || int8 ? 0 : kPanelBytes + kInt4Rows * widest * (floats ? 4 : 2);
+  const uint64_t panel = same || int8 ? 0 : kCudaPanelBytes + kInt4Rows * widest * (floats ? 4 : 2);
   const int64_t n_heads = static_cast<int64_t>(bounds.n_kv_heads) * bounds.n_sequences;
   const auto states = static_cast<uint64_t>(CudaDecodeStateFloats(
                           MostCudaDecodePieces(n_heads, device_->n_processors()), bounds.group, bounds.head_dim)) *

@@ -16,7 +16,6 @@ namespace {
 
 constexpr int64_t kBlockTokens = 512;                // of queries, whose scores are held
 constexpr int64_t kScoreFloats = int64_t{16} << 20;  // of queries and keys at a time
-constexpr size_t kPanelBytes = size_t{64} << 20;
 
 /// The keys that queries [begin, end) can see: positions [0, n_sinks) and [body, end).
 struct Keys {
@@ -42,7 +41,7 @@ uint64_t CudaIdentifyOps::MaxScratchBytes(const GradientBounds& b) const {
   const uint64_t rounded = floats ? 0 : static_cast<uint64_t>(b.n_tokens * b.widest_output) * sizeof(uint16_t);
   const bool same = b.weights == (floats ? DType::kF32 : DType::kBF16);
   const auto row_bytes = static_cast<uint64_t>(b.widest_output) * (floats ? 4 : 2);
-  const uint64_t panel = same ? 0 : std::max<uint64_t>(kPanelBytes, kInt4Rows * row_bytes);
+  const uint64_t panel = same ? 0 : std::max<uint64_t>(kCudaPanelBytes, kInt4Rows * row_bytes);
   const int64_t rows = std::min(kBlockTokens, b.n_tokens);
   const uint64_t blocks = static_cast<uint64_t>(2 * rows * MostKeys(b.n_tokens, b.mask)) * sizeof(float);
   const uint64_t parts = static_cast<uint64_t>(CudaMixBlocks(b.n_tokens)) * sizeof(double) * 1024;
@@ -72,10 +71,7 @@ Status CudaIdentifyOps::LinearOf(CudaProductType type, int64_t n_tokens, std::sp
       dy = memory;
     }
     const auto row_bytes = static_cast<size_t>(w.n_in) * sizeof(T);
-    const int64_t step =
-        w.dtype == kSame
-            ? w.n_out
-            : std::max<int64_t>(kInt4Rows, static_cast<int64_t>(kPanelBytes / row_bytes) / kInt4Rows * kInt4Rows);
+    const int64_t step = w.dtype == kSame ? w.n_out : CudaPanelRows(row_bytes);
     for (int64_t row = 0; row < w.n_out; row += step) {
       const int64_t n = std::min(step, w.n_out - row);
       const void* rows = w.data;

@@ -2,6 +2,8 @@
 // queued on `stream`; what is returned is whether it could be.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -55,6 +57,13 @@ Status CudaAddBias(CudaStream stream, const float* bias, int64_t n_tokens, int64
 /// Rows [row_begin, row_end) of any matrix as bf16 or floats, contiguous; row_begin of int4 is a multiple of 16.
 Status CudaWidenRows(CudaStream stream, const MatrixView& w, int64_t row_begin, int64_t row_end, uint16_t* out);
 Status CudaWidenRows(CudaStream stream, const MatrixView& w, int64_t row_begin, int64_t row_end, float* out);
+
+/// Matrices of another type than a product's are widened some rows at a time: those of about 64 MiB, whole blocks of
+/// int4.
+constexpr size_t kCudaPanelBytes = size_t{64} << 20;
+inline int64_t CudaPanelRows(size_t row_bytes) {
+  return std::max<int64_t>(kInt4Rows, static_cast<int64_t>(kCudaPanelBytes / row_bytes) / kInt4Rows * kInt4Rows);
+}
 
 /// y[t][o] = (accumulate ? y : 0) + bias[o] + sum_i w[o][i] x[t][i], each weight read once for up to 8 tokens.
 struct CudaGemvTask {
