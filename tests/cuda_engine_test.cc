@@ -10,8 +10,11 @@
 
 #include "backend/backend.h"
 #include "backend/cuda_backend.h"
+#include "base/bf16.h"
+#include "base/rng.h"
 #include "base/temp_dir_for_test.h"
 #include "duo/session.h"
+#include "kernels/weight_codes.h"
 #include "model/fingerprint.h"
 #include "tests/cuda_small_model.h"
 #include "tests/golden_cases.h"
@@ -107,6 +110,96 @@ TEST(CudaEngine, IsTheCpuWithinRounding) {
     const std::vector<float> want = Logits(cpu.get(), c.weights, options), got = Logits(cuda.get(), c.weights, options);
     EXPECT_GT(LargestOf(want), 0);
     EXPECT_LE(WorstOf(got, want), c.bound * LargestOf(want)) << WorstOf(got, want) / LargestOf(want);
+  }
+}
+
+/// Linear over a matrix of random numbers, with what is left in `made`.
+struct ProductCase {
+  ComputeType compute;
+  DType type;
+  int64_t n_tokens, n_in;
+  enum { kPlain, kNorm, kUp } what;
+  bool kept;
+};
+struct ProductResult {
+  std::vector<float> out, made;
+};
+ProductResult RunProduct(Backend* backend, const ProductCase& c) {
+  constexpr int64_t kOut = 36;
+  Rng rng(static_cast<uint64_t>(c.n_tokens * 1000 + c.n_in));
+  std::vector<DeviceMemoryPtr> memory;
+  const auto there = [&](const void* host, size_t bytes) {
+    memory.push_back(backend->Allocate(bytes).value());
+    backend->FromHost(host, memory.back()->data(), bytes);
+    return memory.back()->data();
+  };
+  const auto floats = [&](int64_t n) {
+    std::vector<float> values(static_cast<size_t>(n));
+    for (float& value : values) value = static_cast<float>(rng.Normal());
+    return values;
+  };
+  const auto floats_there = [&](int64_t n) {
+    const std::vector<float> values = floats(n);
+    return reinterpret_cast<float*>(there(values.data(), values.size() * sizeof(float)));
+  };
+  const std::vector<float> w = floats(kOut * c.n_in);
+  std::vector<float> scales(kOut);
+  std::vector<int8_t> codes(w.size());
+  std::vector<bf16> rounded;
+  for (const float value : w) rounded.push_back(ToBf16(value));
+  for (int64_t row = 0; row < kOut; ++row) {
+    QuantizeInt8(w.data() + row * c.n_in, c.n_in, codes.data() + row * c.n_in, &scales[static_cast<size_t>(row)]);
+  }
+  MatrixView view{.dtype = c.type, .n_out = kOut, .n_in = c.n_in};
+  if (c.type == DType::kI8) {
+    view.data = there(codes.data(), codes.size());
+    view.scale = reinterpret_cast<float*>(there(scales.data(), scales.size() * sizeof(float)));
+  } else {
+    view.data = there(rounded.data(), rounded.size() * sizeof(bf16));
+  }
+  const int64_t n = c.n_tokens * c.n_in;
+  float* x = floats_there(n);
+  ProductInput input{.x = x, .n_tokens = c.n_tokens, .n_in = c.n_in, .eps = 1e-5f, .made_is_kept = c.kept};
+  if (c.what == ProductCase::kNorm) input.norm = floats_there(c.n_in), input.made = floats_there(n);
+  if (c.what == ProductCase::kUp) input.up = floats_there(n), input.made = x;
+  float* out = floats_there(c.n_tokens * kOut);
+  const LinearTask tasks[] = {{view, floats_there(kOut), out, true}};
+  const Status status = backend->Linear(c.compute, input, tasks);
+  EXPECT_TRUE(status.ok()) << status.message();
+  ProductResult result{std::vector<float>(static_cast<size_t>(c.n_tokens * kOut)), {}};
+  EXPECT_TRUE(backend->ToHost(out, result.out.data(), result.out.size() * sizeof(float)).ok());
+  if (c.kept && c.what != ProductCase::kPlain) {
+    result.made.resize(static_cast<size_t>(n));
+    EXPECT_TRUE(backend->ToHost(input.made, result.made.data(), result.made.size() * sizeof(float)).ok());
+  }
+  return result;
+}
+
+// Widths that cuBLASLt takes and others; few and many tokens.
+TEST(CudaEngine, ProductsOfEveryInputAreThoseOfTheCpu) {
+  const auto cpu = CreateBackend({.device = Device::kCpu, .n_threads = 1}).value();
+  const auto cuda = CreateCudaBackend({}).value();
+  for (const int64_t n_tokens : {1, 3, 8, 9, 21}) {
+    for (const int64_t n_in : {64, 36, 45}) {
+      for (const auto& [compute, type] : {std::pair{ComputeType::kF32, DType::kBF16},
+                                          {ComputeType::kBF16, DType::kBF16},
+                                          {ComputeType::kBF16, DType::kI8},
+                                          {ComputeType::kInt8, DType::kI8}}) {
+        for (const auto what : {ProductCase::kPlain, ProductCase::kNorm, ProductCase::kUp}) {
+          for (const bool kept : {false, true}) {
+            const ProductCase c{compute, type, n_tokens, n_in, what, kept};
+            SCOPED_TRACE(std::string(ComputeTypeName(compute)) + " " + DTypeName(type) + " tokens " +
+                         std::to_string(n_tokens) + " inputs " + std::to_string(n_in) + " made by " +
+                         std::to_string(what) + (kept ? ", kept" : ""));
+            const ProductResult want = RunProduct(cpu.get(), c), got = RunProduct(cuda.get(), c);
+            // A number between two of bf16 or of int8 may be rounded to either.
+            const double bound = compute == ComputeType::kF32 ? 1e-5 : 0.02;
+            ASSERT_LE(WorstOf(got.out, want.out), bound * LargestOf(want.out));
+            ASSERT_LE(WorstOf(got.made, want.made), 1e-5 * LargestOf(want.made));
+          }
+        }
+      }
+    }
   }
 }
 

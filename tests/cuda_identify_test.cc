@@ -13,6 +13,7 @@
 #include "base/rng.h"
 #include "duo/head_pattern.h"
 #include "identify/head_scores.h"
+#include "identify/linear_inputs.h"
 #include "identify/teacher_student.h"
 #include "tests/cuda_small_model.h"
 #include "tests/golden_cases.h"
@@ -163,6 +164,25 @@ TEST(CudaIdentify, ANanAmongTheKeysShows) {
                                       largest)
                   .ok());
   EXPECT_TRUE(std::isnan(largest[0]));
+}
+
+TEST(CudaIdentify, InputsOfProductsAreThoseOfTheCpu) {
+  const auto cpu = Cpu(), cuda = Cuda();
+  for (const ComputeType compute : {ComputeType::kF32, ComputeType::kBF16}) {
+    SCOPED_TRACE(ComputeTypeName(compute));
+    const auto measure = [&](Backend* backend) {
+      const Model model = Model::Random(Config(), 0, 3, backend).value();
+      return MeasureLinearInputs(model, Prompt(40), {.compute = compute, .chunk = 24}).value();
+    };
+    const std::vector<LayerInputs> want = measure(cpu.get()), got = measure(cuda.get());
+    for (size_t layer = 0; layer < want.size(); ++layer) {
+      for (int input = 0; input < kLinearInputs; ++input) {
+        const double rms = want[layer].of[input].rms;
+        EXPECT_NEAR(got[layer].of[input].rms, rms, (compute == ComputeType::kF32 ? 1e-5 : 0.02) * rms)
+            << "layer " << layer << " input " << input;
+      }
+    }
+  }
 }
 
 }  // namespace

@@ -39,6 +39,18 @@ struct LinearTask {
   bool accumulate = false;      // adds to out: the residual connection
 };
 
+/// The input of a product, x [n_tokens, n_in], and what is made of it first: either of RMSNorm(x) and silu(x) * up.
+struct ProductInput {
+  const float* x = nullptr;
+  int64_t n_tokens = 1;
+  int64_t n_in = 0;
+  const float* norm = nullptr;  // [n_in] weights of an RMSNorm, or null
+  float eps = 0;                // of the norm
+  const float* up = nullptr;    // [n_tokens, n_in], or null
+  float* made = nullptr;        // [n_tokens, n_in] memory for what is made of x; for up it may be x
+  bool made_is_kept = false;    // what is made stands there afterwards; otherwise it is undefined
+};
+
 /// Rows [begin, end) of a cache.
 struct RowRange {
   int64_t begin = 0;
@@ -111,8 +123,10 @@ struct CopyTask {
 /// The largest calls a session will make.
 struct CallBounds {
   int64_t n_tokens = 1;
-  int n_sequences = 1;       // in one DecodeAttention
-  int64_t widest_input = 0;  // elements of a Linear's input per token
+  int n_sequences = 1;         // in one DecodeAttention
+  int64_t widest_input = 0;    // elements of a Linear's input per token
+  int64_t most_outputs = 0;    // elements of a Linear's output, of all its tokens
+  int64_t largest_matrix = 0;  // weights
   int n_kv_heads = 1;
   int group = 1;
   int head_dim = 0;
@@ -159,25 +173,29 @@ class Backend {
   virtual void Embed(const MatrixView& table, std::span<const int32_t> host_ids, float* out) = 0;
   /// Rows of `dim` floats, contiguous; in place allowed.
   virtual void RmsNorm(const float* x, const float* weight, float eps, int64_t n_rows, int64_t dim, float* out) = 0;
-  /// All tasks share x [n_tokens, n_in]; with kInt8 all their weights are int8. kResourceExhausted, kInternal.
-  virtual Status Linear(ComputeType compute, const float* x, int64_t n_tokens, int64_t n_in,
-                        std::span<const LinearTask> tasks) = 0;
+  /// All tasks share the input; with kInt8 all their weights are int8. kResourceExhausted, kInternal.
+  virtual Status Linear(ComputeType compute, const ProductInput& input, std::span<const LinearTask> tasks) = 0;
   /// By what Rope rotates from now on: host_cos, host_sin [n_tokens, half_dim], which must live as long.
   virtual void SetRotations(const float* host_cos, const float* host_sin, int64_t n_tokens, int half_dim) = 0;
-  /// Rotates [n_tokens, n_heads, head_dim] in place.
-  virtual void Rope(float* x, int64_t n_tokens, int n_heads, int head_dim) = 0;
+  /// Rotates q [n_tokens, n_heads, head_dim] and k [n_tokens, n_kv_heads, head_dim] in place.
+  virtual void Rope(float* q, int n_heads, float* k, int n_kv_heads, int64_t n_tokens, int head_dim) = 0;
   /// No two tasks of a call write the same rows, but they may write rows of one block of codes; likewise CopyRows.
   virtual void StoreRows(std::span<const StoreTask> tasks, int head_dim, KvType type) = 0;
   virtual void CopyRows(std::span<const CopyRowsTask> tasks, int head_dim, KvType type) = 0;
   virtual Status DecodeAttention(const AttentionShape& shape, std::span<const DecodeHead> heads) = 0;
   virtual Status PrefillAttention(const AttentionShape& shape, std::span<const PrefillHead> heads) = 0;
-  /// gate = silu(gate) * up, n elements.
-  virtual void SwiGlu(float* gate, const float* up, int64_t n) = 0;
+
+  // ---- steps
+  /// What is queued until EndPart is part 0, 1, ... of a step that comes again and again with other arguments, a layer
+  /// of a forward pass for one: a backend may hold it back and send it off as a whole. Anything may be called between.
+  virtual void BeginPart(int part) = 0;
+  virtual void EndPart() = 0;
 
   /// For finding heads; null where this backend has none. Lives as long as the backend.
   virtual IdentifyOps* identify_ops() = 0;
 
   // ---- measurement
+  /// Of the work between ResetTimes and the first times() behind it: taking them may cost time itself.
   virtual BackendTimes times() const = 0;
   virtual void ResetTimes() = 0;
   /// Read bandwidth of the memory weights and caches live in, GB/s, as it is now: one pass of some milliseconds over a

@@ -101,7 +101,7 @@ TEST(Backend, LinearGroupsAgreeForOneAndManyTokensAndThreads) {
         const MatrixView view{.data = weights[i].data(), .dtype = DType::kBF16, .n_out = outs[i], .n_in = in};
         tasks.push_back({view, i == 0 ? bias[i].data() : nullptr, results[i].data(), i == 1});
       }
-      ASSERT_TRUE((*backend)->Linear(ComputeType::kF32, x.data(), n, in, tasks).ok());
+      ASSERT_TRUE((*backend)->Linear(ComputeType::kF32, {.x = x.data(), .n_tokens = n, .n_in = in}, tasks).ok());
       for (size_t i = 0; i < 2; ++i) {
         const std::vector<double> expected = Product(x, weights[i], n, in, outs[i]);
         for (size_t j = 0; j < expected.size(); ++j) {
@@ -145,10 +145,10 @@ TEST(Backend, LinearOfFewTokensAgreesForAllWeightsAndComputeTypes) {
         for (float& value : x) value = static_cast<float>(rng.Normal());
         std::vector<float> together(static_cast<size_t>(n * out), 1.0f), alone = together;
         const LinearTask task[] = {{view, nullptr, together.data(), true}};
-        ASSERT_TRUE((*backend)->Linear(compute, x.data(), n, in, task).ok());
+        ASSERT_TRUE((*backend)->Linear(compute, {.x = x.data(), .n_tokens = n, .n_in = in}, task).ok());
         for (int64_t t = 0; t < n; ++t) {
           const LinearTask single[] = {{view, nullptr, alone.data() + t * out, true}};
-          ASSERT_TRUE((*backend)->Linear(compute, x.data() + t * in, 1, in, single).ok());
+          ASSERT_TRUE((*backend)->Linear(compute, {.x = x.data() + t * in, .n_in = in}, single).ok());
         }
         for (size_t i = 0; i < alone.size(); ++i) {
           if (compute == ComputeType::kF32 && n <= 16) {

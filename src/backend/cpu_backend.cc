@@ -110,18 +110,23 @@ class CpuBackend : public Backend {
 
   void Embed(const MatrixView& table, std::span<const int32_t> ids, float* out) override;
   void RmsNorm(const float* x, const float* weight, float eps, int64_t n_rows, int64_t dim, float* out) override;
-  Status Linear(ComputeType compute, const float* x, int64_t n_tokens, int64_t n_in,
-                std::span<const LinearTask> tasks) override;
+  Status Linear(ComputeType compute, const ProductInput& input, std::span<const LinearTask> tasks) override;
   void SetRotations(const float* host_cos, const float* host_sin, int64_t, int) override {
     cos_ = host_cos;
     sin_ = host_sin;
   }
-  void Rope(float* x, int64_t n_tokens, int n_heads, int head_dim) override;
+  void Rope(float* q, int n_heads, float* k, int n_kv_heads, int64_t n_tokens, int head_dim) override {
+    Rotate(q, n_tokens, n_heads, head_dim);
+    Rotate(k, n_tokens, n_kv_heads, head_dim);
+  }
   void StoreRows(std::span<const StoreTask> tasks, int head_dim, KvType type) override;
   void CopyRows(std::span<const CopyRowsTask> tasks, int head_dim, KvType type) override;
   Status DecodeAttention(const AttentionShape& shape, std::span<const DecodeHead> heads) override;
   Status PrefillAttention(const AttentionShape& shape, std::span<const PrefillHead> heads) override;
-  void SwiGlu(float* gate, const float* up, int64_t n) override;
+
+  // Work begins when it is called for.
+  void BeginPart(int) override {}
+  void EndPart() override {}
 
   IdentifyOps* identify_ops() override { return &identify_ops_; }
 
@@ -143,6 +148,9 @@ class CpuBackend : public Backend {
  private:
   /// Threads for element-wise work on n elements.
   int TeamFor(int64_t n) const { return n <= kSerialElements ? 1 : n_threads_; }
+  /// What is multiplied: x, or what is made of it.
+  const float* Make(const ProductInput& input);
+  void Rotate(float* x, int64_t n_tokens, int n_heads, int head_dim);
   /// x [n_tokens, n_in] in steps of each token's own, valid until the next call.
   struct Int8Tokens {
     const void* values;
@@ -221,8 +229,20 @@ void CpuBackend::RmsNorm(const float* x, const float* weight, float eps, int64_t
   });
 }
 
-Status CpuBackend::Linear(ComputeType compute, const float* x, int64_t n_tokens, int64_t n_in,
-                          std::span<const LinearTask> tasks) {
+const float* CpuBackend::Make(const ProductInput& input) {
+  if (input.norm != nullptr) RmsNorm(input.x, input.norm, input.eps, input.n_tokens, input.n_in, input.made);
+  if (input.up != nullptr) {
+    const int64_t n = input.n_tokens * input.n_in;
+    ParallelBlocks(TeamFor(n), n, kElementBlock, [&](int64_t begin, int64_t end) {
+      dense_.swiglu({.gate = input.x + begin, .up = input.up + begin, .n = end - begin, .out = input.made + begin});
+    });
+  }
+  return input.norm != nullptr || input.up != nullptr ? input.made : input.x;
+}
+
+Status CpuBackend::Linear(ComputeType compute, const ProductInput& of, std::span<const LinearTask> tasks) {
+  const float* x = Make(of);
+  const int64_t n_tokens = of.n_tokens, n_in = of.n_in;
   const ScopedTime timer(&times_.linear_s);
   if (n_tokens <= MostFewTokens(compute, tasks)) return LinearFewTokens(compute, x, n_tokens, n_in, tasks);
   const void* input = x;
@@ -393,7 +413,7 @@ Status CpuBackend::LinearFewTokens(ComputeType compute, const float* x, int64_t 
   return OkStatus();
 }
 
-void CpuBackend::Rope(float* x, int64_t n_tokens, int n_heads, int head_dim) {
+void CpuBackend::Rotate(float* x, int64_t n_tokens, int n_heads, int head_dim) {
   const int64_t stride = static_cast<int64_t>(n_heads) * head_dim;
   const int64_t block = std::max<int64_t>(1, kElementBlock / stride);
   ParallelBlocks(TeamFor(n_tokens * stride), n_tokens, block, [&](int64_t begin, int64_t end) {
@@ -520,12 +540,6 @@ Status CpuBackend::PrefillAttention(const AttentionShape& shape, std::span<const
                         .scratch = scratch + scratch_bytes * static_cast<size_t>(thread)});
   });
   return OkStatus();
-}
-
-void CpuBackend::SwiGlu(float* gate, const float* up, int64_t n) {
-  ParallelBlocks(TeamFor(n), n, kElementBlock, [&](int64_t begin, int64_t end) {
-    dense_.swiglu({.gate = gate + begin, .up = up + begin, .n = end - begin, .out = gate + begin});
-  });
 }
 
 }  // namespace

@@ -136,12 +136,16 @@ void CpuIdentifyOps::MixGradient(const HeadMix& mix, float* d_out, std::span<dou
   }
 }
 
+uint64_t CpuIdentifyOps::KeyWeightScratchBytes(int64_t, int64_t, int, int head_dim) const {
+  return KeyWeightsScratchFloats(head_dim) * static_cast<size_t>(n_threads_) * sizeof(float);
+}
+
 Status CpuIdentifyOps::LargestKeyWeights(const KeyWeightTask& t, std::span<double> host_largest) {
   constexpr int64_t kTokens = 128;  // of one piece of work: heads alone are too few for many threads
   const auto n_heads = static_cast<int64_t>(t.host_keys.size());
   const int64_t n_blocks = DivideUp(t.n_tokens, kTokens), width = static_cast<int64_t>(t.group) * t.head_dim;
   const size_t floats = KeyWeightsScratchFloats(t.head_dim);
-  DUO_ASSIGN_OR_RETURN(uint8_t * memory, scratch_.Get(floats * static_cast<size_t>(n_threads_) * sizeof(float)));
+  DUO_ASSIGN_OR_RETURN(uint8_t * memory, scratch_.Get(KeyWeightScratchBytes(t.n_tokens, t.n_keys, 1, t.head_dim)));
   auto* scratch = reinterpret_cast<float*>(memory);
   std::vector<double> largest(static_cast<size_t>(n_blocks * n_heads));
   ParallelFor(n_threads_, n_blocks * n_heads, [&](int64_t task, int thread) {

@@ -15,6 +15,7 @@ class CpuIdentifyOps : public IdentifyOps {
       : n_threads_(n_threads), isa_(isa), dense_(DenseKernelsFor(isa)), gemm_(n_threads, isa) {}
 
   uint64_t MaxScratchBytes(const GradientBounds& bounds) const override;
+  uint64_t KeyWeightScratchBytes(int64_t n_tokens, int64_t n_keys, int n_heads, int head_dim) const override;
   Status Linear(ComputeType compute, int64_t n_tokens, std::span<const LinearGradient> tasks, float* dx) override;
   void RmsNorm(const float* x, const float* weight, float eps, int64_t n_rows, int64_t dim, float* dy) override;
   void SwiGlu(const float* dh, float* gate, float* up, int64_t n) override;

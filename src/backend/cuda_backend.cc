@@ -27,6 +27,8 @@ namespace {
 
 // Most tokens whose products read each weight once, row by row, instead of going through cuBLASLt.
 constexpr int64_t kFewTokens = 8;
+// CUDA does not say what its graphs take; one of ten launches has their arguments, some KiB each.
+constexpr uint64_t kGraphBytes = uint64_t{8} << 20;
 constexpr int kCopyMeasurePasses = 8;
 #ifdef DUO_CUDA_ON_HOST
 constexpr size_t kCopyMeasureBytes = size_t{1} << 20;
@@ -54,7 +56,7 @@ class CudaBackend : public Backend {
         space_(std::move(space)),
         matmul_(std::move(matmul)),
         times_(stream_) {}
-  ~CudaBackend() override { cudaStreamSynchronize(stream_); }
+  ~CudaBackend() override { cudaStreamSynchronize(stream_.get()); }
 
   std::string Describe() const override {
     return "cuda, " + device_->name() + ", " + std::to_string(device_->n_processors()) + " multiprocessors";
@@ -69,35 +71,44 @@ class CudaBackend : public Backend {
   Result<DeviceMemoryPtr> Upload(const void* host, size_t bytes) override;
   void Copy(std::span<const CopyTask> tasks) override {
     for (const CopyTask& t : tasks) {
-      Keep(CudaStatus(cudaMemcpyAsync(t.dst, t.src, t.bytes, cudaMemcpyDeviceToDevice, stream_), "copying"));
+      Keep(CudaStatus(cudaMemcpyAsync(t.dst, t.src, t.bytes, cudaMemcpyDeviceToDevice, stream_.get()), "copying"));
     }
   }
   Status ToHost(const void* src, void* host_dst, size_t bytes) override {
     DUO_RETURN_IF_ERROR(kept_.Take());
-    DUO_RETURN_IF_ERROR(
-        CudaStatus(cudaMemcpyAsync(host_dst, src, bytes, cudaMemcpyDeviceToHost, stream_), "copying to the host"));
-    return CudaStatus(cudaStreamSynchronize(stream_), "work on the device");
+    DUO_RETURN_IF_ERROR(CudaStatus(cudaMemcpyAsync(host_dst, src, bytes, cudaMemcpyDeviceToHost, stream_.get()),
+                                   "copying to the host"));
+    return CudaStatus(cudaStreamSynchronize(stream_.get()), "work on the device");
   }
   void FromHost(const void* host_src, void* dst, size_t bytes) override {
-    Keep(CudaStatus(cudaMemcpyAsync(dst, host_src, bytes, cudaMemcpyHostToDevice, stream_), "copying to the device"));
+    Keep(CudaStatus(cudaMemcpyAsync(dst, host_src, bytes, cudaMemcpyHostToDevice, stream_.get()),
+                    "copying to the device"));
   }
   uint64_t MaxScratchBytes(const CallBounds& bounds) const override;
 
   void Embed(const MatrixView& table, std::span<const int32_t> host_ids, float* out) override;
   void RmsNorm(const float* x, const float* weight, float eps, int64_t n_rows, int64_t dim, float* out) override {
-    Keep(CudaRmsNorm(stream_, x, weight, eps, n_rows, dim, out));
+    Keep(CudaMakeRows(stream_, {.x = x, .n_rows = n_rows, .dim = dim, .norm = weight, .eps = eps}, {.floats = out}));
   }
-  Status Linear(ComputeType compute, const float* x, int64_t n_tokens, int64_t n_in,
-                std::span<const LinearTask> tasks) override;
+  Status Linear(ComputeType compute, const ProductInput& input, std::span<const LinearTask> tasks) override;
   void SetRotations(const float* host_cos, const float* host_sin, int64_t n_tokens, int half_dim) override;
-  void Rope(float* x, int64_t n_tokens, int n_heads, int head_dim) override {
-    Keep(CudaRope(stream_, x, n_tokens, n_heads, head_dim, cos_, sin_));
+  void Rope(float* q, int n_heads, float* k, int n_kv_heads, int64_t n_tokens, int head_dim) override {
+    Keep(RunCudaRope(stream_, {.q = q,
+                               .k = k,
+                               .n_tokens = n_tokens,
+                               .n_heads = n_heads,
+                               .n_kv_heads = n_kv_heads,
+                               .head_dim = head_dim,
+                               .cos = cos_,
+                               .sin = sin_}));
   }
   void StoreRows(std::span<const StoreTask> tasks, int head_dim, KvType type) override;
   void CopyRows(std::span<const CopyRowsTask> tasks, int head_dim, KvType type) override;
   Status DecodeAttention(const AttentionShape& shape, std::span<const DecodeHead> heads) override;
   Status PrefillAttention(const AttentionShape& shape, std::span<const PrefillHead> heads) override;
-  void SwiGlu(float* gate, const float* up, int64_t n) override { Keep(CudaSwiGlu(stream_, gate, up, n)); }
+
+  void BeginPart(int part) override { device_->graphs()->Begin(part); }
+  void EndPart() override { Keep(device_->graphs()->End()); }
 
   IdentifyOps* identify_ops() override { return &identify_; }
 
@@ -109,16 +120,15 @@ class CudaBackend : public Backend {
  private:
   /// Operations that return nothing leave their first error for the next one that returns a Status.
   void Keep(const Status& status) { kept_.Keep(status); }
-  Status LinearFewTokens(ComputeType compute, const float* x, int64_t n_tokens, int64_t n_in,
-                         std::span<const LinearTask> tasks);
-  Status LinearInt8(const float* x, int64_t n_tokens, int64_t n_in, std::span<const LinearTask> tasks);
-  /// x and weights as T: bf16 or float.
+  Status LinearFewTokens(ComputeType compute, const ProductInput& input, std::span<const LinearTask> tasks);
+  Status LinearInt8(const ProductInput& input, std::span<const LinearTask> tasks);
+  /// x [n_tokens, n_in] and weights as T: bf16 or float.
   template <class T>
   Status LinearFloats(CudaProductType type, const T* x, int64_t n_tokens, int64_t n_in,
                       std::span<const LinearTask> tasks);
 
   std::unique_ptr<CudaDevice> device_;
-  CUstream_st* stream_;
+  CudaStream stream_;
   std::unique_ptr<CudaAddressSpace> space_;
   std::unique_ptr<CudaMatmul> matmul_;
   mutable CudaTimes times_;
@@ -162,42 +172,73 @@ void CudaBackend::SetRotations(const float* host_cos, const float* host_sin, int
   sin_ = floats + n;
 }
 
-Status CudaBackend::Linear(ComputeType compute, const float* x, int64_t n_tokens, int64_t n_in,
-                           std::span<const LinearTask> tasks) {
+/// Tokens [begin, begin + n).
+CudaRows RowsOf(const ProductInput& input, int64_t begin, int64_t n) {
+  return {.x = input.x + begin * input.n_in,
+          .n_rows = n,
+          .dim = input.n_in,
+          .norm = input.norm,
+          .up = input.up == nullptr ? nullptr : input.up + begin * input.n_in,
+          .eps = input.eps};
+}
+CudaRows RowsOf(const ProductInput& input) { return RowsOf(input, 0, input.n_tokens); }
+bool IsMade(const ProductInput& input) { return input.norm != nullptr || input.up != nullptr; }
+float* KeptOf(const ProductInput& input) { return IsMade(input) && input.made_is_kept ? input.made : nullptr; }
+
+// What is made of the input goes straight to the numbers that are multiplied.
+Status CudaBackend::Linear(ComputeType compute, const ProductInput& input, std::span<const LinearTask> tasks) {
   DUO_RETURN_IF_ERROR(kept_.Take());
   const CudaTimes::Scope scope(&times_, CudaTimes::kLinear);
   const CudaProductType type = TypeOf(compute);
+  const int64_t n_tokens = input.n_tokens, n_in = input.n_in;
   const bool library = n_tokens > kFewTokens && std::all_of(tasks.begin(), tasks.end(), [&](const LinearTask& task) {
                          return CudaMatmul::Takes(type, n_in, task.weight.n_out);
                        });
-  if (!library) return LinearFewTokens(compute, x, n_tokens, n_in, tasks);
-  if (compute == ComputeType::kInt8) return LinearInt8(x, n_tokens, n_in, tasks);
-  if (compute == ComputeType::kF32) return LinearFloats<float>(type, x, n_tokens, n_in, tasks);
+  if (!library) return LinearFewTokens(compute, input, tasks);
+  if (compute == ComputeType::kInt8) return LinearInt8(input, tasks);
+  if (compute == ComputeType::kF32) {
+    if (!IsMade(input)) return LinearFloats<float>(type, input.x, n_tokens, n_in, tasks);
+    DUO_RETURN_IF_ERROR(CudaMakeRows(stream_, RowsOf(input), {.floats = input.made}));
+    return LinearFloats<float>(type, input.made, n_tokens, n_in, tasks);
+  }
   DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(static_cast<size_t>(n_tokens * n_in) * sizeof(uint16_t)));
   auto* rounded = reinterpret_cast<uint16_t*>(memory);
-  DUO_RETURN_IF_ERROR(CudaRoundToBf16(stream_, x, n_tokens * n_in, rounded));
+  DUO_RETURN_IF_ERROR(CudaMakeRows(stream_, RowsOf(input), {.floats = KeptOf(input), .rounded = rounded}));
   return LinearFloats<uint16_t>(type, rounded, n_tokens, n_in, tasks);
 }
 
-Status CudaBackend::LinearFewTokens(ComputeType compute, const float* x, int64_t n_tokens, int64_t n_in,
-                                    std::span<const LinearTask> tasks) {
-  if (compute == ComputeType::kInt8) {
-    DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(static_cast<size_t>(n_tokens * n_in) * sizeof(float)));
-    auto* grid = reinterpret_cast<float*>(memory);
-    DUO_RETURN_IF_ERROR(CudaQuantizeInt8(stream_, x, n_tokens, n_in, nullptr, nullptr, grid));
-    x = grid;
+Status CudaBackend::LinearFewTokens(ComputeType compute, const ProductInput& input, std::span<const LinearTask> tasks) {
+  const auto multiply = [&](const float* x, int64_t begin, int64_t n) {
+    std::vector<CudaGemvTask> list;
+    for (const LinearTask& task : tasks) {
+      list.push_back({task.weight, task.bias, task.out + begin * task.weight.n_out, task.accumulate});
+    }
+    return RunCudaGemv(stream_, {.tasks = list, .x = x, .n_tokens = n, .round_x = compute == ComputeType::kBF16});
+  };
+  if (compute != ComputeType::kInt8) {
+    if (!IsMade(input)) return multiply(input.x, 0, input.n_tokens);
+    DUO_RETURN_IF_ERROR(CudaMakeRows(stream_, RowsOf(input), {.floats = input.made}));
+    return multiply(input.made, 0, input.n_tokens);
   }
-  std::vector<CudaGemvTask> list;
-  for (const LinearTask& task : tasks) list.push_back({task.weight, task.bias, task.out, task.accumulate});
-  return RunCudaGemv(stream_, {.tasks = list, .x = x, .n_tokens = n_tokens, .round_x = compute == ComputeType::kBF16});
+  // Some tokens at a time: there may be many where the library does not take a matrix.
+  for (int64_t begin = 0; begin < input.n_tokens; begin += kFewTokens) {
+    const int64_t n = std::min(kFewTokens, input.n_tokens - begin);
+    DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(static_cast<size_t>(n * input.n_in) * sizeof(float)));
+    auto* grid = reinterpret_cast<float*>(memory);
+    float* kept = KeptOf(input) == nullptr ? nullptr : KeptOf(input) + begin * input.n_in;
+    DUO_RETURN_IF_ERROR(CudaMakeRows(stream_, RowsOf(input, begin, n), {.floats = kept, .grid = grid}));
+    DUO_RETURN_IF_ERROR(multiply(grid, begin, n));
+  }
+  return OkStatus();
 }
 
-Status CudaBackend::LinearInt8(const float* x, int64_t n_tokens, int64_t n_in, std::span<const LinearTask> tasks) {
+Status CudaBackend::LinearInt8(const ProductInput& input, std::span<const LinearTask> tasks) {
+  const int64_t n_tokens = input.n_tokens, n_in = input.n_in;
   const size_t scale_bytes = RoundUp(static_cast<size_t>(n_tokens) * sizeof(float), 256);
   DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(scale_bytes + static_cast<size_t>(n_tokens * n_in)));
   auto* scale = reinterpret_cast<float*>(memory);
   auto* codes = reinterpret_cast<int8_t*>(memory + scale_bytes);
-  DUO_RETURN_IF_ERROR(CudaQuantizeInt8(stream_, x, n_tokens, n_in, codes, scale, nullptr));
+  DUO_RETURN_IF_ERROR(CudaMakeRows(stream_, RowsOf(input), {.floats = KeptOf(input), .codes = codes, .scale = scale}));
   for (const LinearTask& task : tasks) {
     const int64_t n_out = task.weight.n_out;
     DUO_ASSIGN_OR_RETURN(uint8_t * sums, sums_.Get(static_cast<size_t>(n_tokens * n_out) * sizeof(int32_t)));
@@ -323,9 +364,12 @@ uint64_t CudaBackend::MaxScratchBytes(const CallBounds& bounds) const {
   const uint64_t rounded = int8     ? std::max(tokens * (widest + sizeof(float)) + 256, few * widest * sizeof(float))
                            : floats ? 0
                                     : tokens * widest * sizeof(uint16_t);
-  const uint64_t sums = int8 ? tokens * widest * sizeof(int32_t) : 0;
+  const uint64_t sums = int8 ? static_cast<uint64_t>(bounds.most_outputs) * sizeof(int32_t) : 0;
   const bool same = bounds.weights == (floats ? DType::kF32 : DType::kBF16);
-  const uint64_t panel = same || int8 ? 0 : kCudaPanelBytes + kInt4Rows * widest * (floats ? 4 : 2);
+  const uint64_t bytes = floats ? sizeof(float) : sizeof(uint16_t);
+  const uint64_t panel = same || int8 ? 0
+                                      : std::min(kCudaPanelBytes + kInt4Rows * widest * bytes,
+                                                 static_cast<uint64_t>(bounds.largest_matrix) * bytes);
   const int64_t n_heads = static_cast<int64_t>(bounds.n_kv_heads) * bounds.n_sequences;
   const auto states = static_cast<uint64_t>(CudaDecodeStateFloats(
                           MostCudaDecodePieces(n_heads, device_->n_processors()), bounds.group, bounds.head_dim)) *
@@ -333,16 +377,16 @@ uint64_t CudaBackend::MaxScratchBytes(const CallBounds& bounds) const {
   const auto counters = static_cast<uint64_t>(CudaDecodeCounters(n_heads, bounds.group)) * sizeof(int32_t);
   const uint64_t rotations = tokens * static_cast<uint64_t>(bounds.head_dim) * sizeof(float);
   return rounded + sums + panel + states + counters + rotations + tokens * sizeof(int32_t) +
-         CudaMatmul::WorkspaceBytes();
+         CudaMatmul::WorkspaceBytes() + kGraphBytes;
 }
 
 Result<double> CudaBackend::MeasureReadBandwidth() {
   DUO_ASSIGN_OR_RETURN(uint8_t * memory, measured_.Get(2 * kCopyMeasureBytes));
   const auto copy = [&]() -> Status {
     for (int pass = 0; pass < kCopyMeasurePasses; ++pass) {
-      DUO_RETURN_IF_ERROR(CudaStatus(
-          cudaMemcpyAsync(memory + kCopyMeasureBytes, memory, kCopyMeasureBytes, cudaMemcpyDeviceToDevice, stream_),
-          "copying"));
+      DUO_RETURN_IF_ERROR(CudaStatus(cudaMemcpyAsync(memory + kCopyMeasureBytes, memory, kCopyMeasureBytes,
+                                                     cudaMemcpyDeviceToDevice, stream_.get()),
+                                     "copying"));
     }
     return OkStatus();
   };
@@ -354,7 +398,7 @@ Result<double> CudaBackend::MeasureReadBandwidth() {
 Result<double> CudaBackend::MeasureGemm(ComputeType compute) {
   constexpr auto kElements = static_cast<size_t>(kGemmMeasure * kGemmMeasure);
   DUO_ASSIGN_OR_RETURN(const DeviceMemoryPtr memory, Allocate(3 * kElements * sizeof(float)));
-  DUO_RETURN_IF_ERROR(CudaStatus(cudaMemsetAsync(memory->data(), 0, memory->bytes(), stream_), "clearing"));
+  DUO_RETURN_IF_ERROR(CudaStatus(cudaMemsetAsync(memory->data(), 0, memory->bytes(), stream_.get()), "clearing"));
   const CudaProduct product{.type = TypeOf(compute),
                             .x = memory->data(),
                             .w = memory->data() + kElements * sizeof(float),

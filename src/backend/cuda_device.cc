@@ -50,10 +50,12 @@ Result<std::unique_ptr<CudaDevice>> CudaDevice::Open() {
                                                 ", at least 8.0 (Ampere) is needed; use --device cpu");
   }
   DUO_RETURN_IF_ERROR(CudaStatus(cudaStreamCreateWithFlags(&device->stream_, cudaStreamNonBlocking), "a stream"));
+  device->graphs_ = std::make_unique<CudaGraphs>(device->stream_);
   return device;
 }
 
 CudaDevice::~CudaDevice() {
+  graphs_.reset();
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
 }
 

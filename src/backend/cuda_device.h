@@ -5,8 +5,7 @@
 #include <string>
 
 #include "duo/result.h"
-
-struct CUstream_st;
+#include "kernels/cuda/stream.h"
 
 namespace duo {
 
@@ -19,7 +18,8 @@ class CudaDevice {
   CudaDevice(const CudaDevice&) = delete;
   CudaDevice& operator=(const CudaDevice&) = delete;
 
-  CUstream_st* stream() const { return stream_; }
+  CudaStream stream() const { return {stream_, graphs_.get()}; }
+  CudaGraphs* graphs() const { return graphs_.get(); }
   int n_processors() const { return n_processors_; }
   const std::string& name() const { return name_; }
 
@@ -27,6 +27,7 @@ class CudaDevice {
   CudaDevice() = default;
 
   CUstream_st* stream_ = nullptr;
+  std::unique_ptr<CudaGraphs> graphs_;  // of the stream
   int n_processors_ = 0;
   std::string name_;
 };

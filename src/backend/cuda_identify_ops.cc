@@ -67,7 +67,8 @@ Status CudaIdentifyOps::LinearOf(CudaProductType type, int64_t n_tokens, std::sp
     if constexpr (kSame == DType::kBF16) {
       const int64_t n = n_tokens * w.n_out;
       DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(static_cast<size_t>(n) * sizeof(T)));
-      DUO_RETURN_IF_ERROR(CudaRoundToBf16(stream_, task.dy, n, reinterpret_cast<uint16_t*>(memory)));
+      DUO_RETURN_IF_ERROR(CudaMakeRows(stream_, {.x = task.dy, .n_rows = n_tokens, .dim = w.n_out},
+                                       {.rounded = reinterpret_cast<uint16_t*>(memory)}));
       dy = memory;
     }
     const auto row_bytes = static_cast<size_t>(w.n_in) * sizeof(T);
@@ -118,9 +119,9 @@ Status CudaIdentifyOps::Attention(const AttentionGradient& a) {
   auto* p = reinterpret_cast<float*>(memory);
   float* ds = p + most_rows * most;
   for (float* gradient : {a.dk, a.dv}) {
-    DUO_RETURN_IF_ERROR(
-        CudaStatus(cudaMemsetAsync(gradient, 0, static_cast<size_t>(a.n_tokens * kv_stride) * sizeof(float), stream_),
-                   "clearing"));
+    DUO_RETURN_IF_ERROR(CudaStatus(
+        cudaMemsetAsync(gradient, 0, static_cast<size_t>(a.n_tokens * kv_stride) * sizeof(float), stream_.get()),
+        "clearing"));
   }
   for (int64_t begin = 0; begin < a.n_tokens; begin += kBlockTokens) {
     const int64_t end = std::min(a.n_tokens, begin + kBlockTokens), rows = end - begin;
@@ -210,7 +211,8 @@ Result<CudaHeadMix> CudaIdentifyOps::Upload(const HeadMix& mix) {
   std::vector<float> gates(mix.host_gates.begin(), mix.host_gates.end());
   DUO_ASSIGN_OR_RETURN(uint8_t * memory, gates_.Get(gates.size() * sizeof(float)));
   DUO_RETURN_IF_ERROR(CudaStatus(
-      cudaMemcpyAsync(memory, gates.data(), gates.size() * sizeof(float), cudaMemcpyHostToDevice, stream_), "gates"));
+      cudaMemcpyAsync(memory, gates.data(), gates.size() * sizeof(float), cudaMemcpyHostToDevice, stream_.get()),
+      "gates"));
   return CudaHeadMix{.full = mix.full,
                      .streaming = mix.streaming,
                      .gates = reinterpret_cast<const float*>(memory),
@@ -234,18 +236,39 @@ Status CudaIdentifyOps::MixBackward(const HeadMix& mix, float* d_out, std::span<
   DUO_ASSIGN_OR_RETURN(uint8_t * memory, blocks_.Get(parts.size() * sizeof(double)));
   DUO_RETURN_IF_ERROR(CudaMixBackward(stream_, there, d_out, reinterpret_cast<double*>(memory)));
   DUO_RETURN_IF_ERROR(CudaStatus(
-      cudaMemcpyAsync(parts.data(), memory, parts.size() * sizeof(double), cudaMemcpyDeviceToHost, stream_), "sums"));
-  DUO_RETURN_IF_ERROR(CudaStatus(cudaStreamSynchronize(stream_), "gradient of the mix"));
+      cudaMemcpyAsync(parts.data(), memory, parts.size() * sizeof(double), cudaMemcpyDeviceToHost, stream_.get()),
+      "sums"));
+  DUO_RETURN_IF_ERROR(CudaStatus(cudaStreamSynchronize(stream_.get()), "gradient of the mix"));
   for (size_t i = 0; i < parts.size(); ++i) host_gate_gradients[i % host_gate_gradients.size()] += parts[i];
   return OkStatus();
+}
+
+namespace {
+
+/// How LargestKeyWeights' block of scores, [rows, n_keys], begins a block of memory.
+struct ScoreBlock {
+  ScoreBlock(int64_t n_tokens, int64_t n_keys)
+      : rows(std::min(n_tokens, std::clamp(kScoreFloats / n_keys, int64_t{1}, kBlockTokens))),
+        bytes(RoundUp(static_cast<size_t>(rows * n_keys) * sizeof(float), 256)) {}
+  int64_t rows;
+  size_t bytes;
+};
+
+}  // namespace
+
+uint64_t CudaIdentifyOps::KeyWeightScratchBytes(int64_t n_tokens, int64_t n_keys, int n_heads, int head_dim) const {
+  const auto floats = static_cast<uint64_t>(n_heads * n_tokens + n_keys * head_dim);
+  // With few keys a block of scores has most rows, with many most of them.
+  const uint64_t scores = std::max(ScoreBlock(n_tokens, n_keys).bytes,
+                                   static_cast<size_t>(std::min(n_tokens * n_keys, kScoreFloats)) * sizeof(float));
+  return scores + floats * sizeof(float);
 }
 
 Status CudaIdentifyOps::LargestKeyWeights(const KeyWeightTask& t, std::span<double> host_largest) {
   DUO_RETURN_IF_ERROR(kept_->Take());
   const auto n_heads = static_cast<int64_t>(t.host_keys.size());
-  const int64_t dim = t.head_dim, q_stride = n_heads * t.group * dim,
-                rows = std::min(t.n_tokens, std::clamp(kScoreFloats / t.n_keys, int64_t{1}, kBlockTokens));
-  const auto score_bytes = RoundUp(static_cast<size_t>(rows * t.n_keys) * sizeof(float), 256);
+  const int64_t dim = t.head_dim, q_stride = n_heads * t.group * dim;
+  const auto [rows, score_bytes] = ScoreBlock(t.n_tokens, t.n_keys);
   const auto n_largest = static_cast<size_t>(n_heads * t.group * t.n_tokens);
   DUO_ASSIGN_OR_RETURN(uint8_t * memory, blocks_.Get(score_bytes + n_largest * sizeof(float)));
   auto* scores = reinterpret_cast<float*>(memory);
@@ -282,8 +305,9 @@ Status CudaIdentifyOps::LargestKeyWeights(const KeyWeightTask& t, std::span<doub
   }
   std::vector<float> found(n_largest);
   DUO_RETURN_IF_ERROR(CudaStatus(
-      cudaMemcpyAsync(found.data(), largest, n_largest * sizeof(float), cudaMemcpyDeviceToHost, stream_), "weights"));
-  DUO_RETURN_IF_ERROR(CudaStatus(cudaStreamSynchronize(stream_), "weights of keys"));
+      cudaMemcpyAsync(found.data(), largest, n_largest * sizeof(float), cudaMemcpyDeviceToHost, stream_.get()),
+      "weights"));
+  DUO_RETURN_IF_ERROR(CudaStatus(cudaStreamSynchronize(stream_.get()), "weights of keys"));
   for (size_t i = 0; i < found.size(); ++i) {
     double& most = host_largest[i / static_cast<size_t>(t.group * t.n_tokens)];
     most = std::isnan(most) || double{found[i]} <= most ? most : double{found[i]};  // a NaN stays

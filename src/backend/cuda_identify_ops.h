@@ -14,10 +14,11 @@ namespace duo {
 /// Operations that return nothing leave their error in *kept.
 class CudaIdentifyOps : public IdentifyOps {
  public:
-  CudaIdentifyOps(CUstream_st* stream, CudaMatmul* matmul, CudaKeptStatus* kept)
+  CudaIdentifyOps(CudaStream stream, CudaMatmul* matmul, CudaKeptStatus* kept)
       : stream_(stream), matmul_(matmul), kept_(kept) {}
 
   uint64_t MaxScratchBytes(const GradientBounds& bounds) const override;
+  uint64_t KeyWeightScratchBytes(int64_t n_tokens, int64_t n_keys, int n_heads, int head_dim) const override;
   Status Linear(ComputeType compute, int64_t n_tokens, std::span<const LinearGradient> tasks, float* dx) override;
   void RmsNorm(const float* x, const float* weight, float eps, int64_t n_rows, int64_t dim, float* dy) override;
   void SwiGlu(const float* dh, float* gate, float* up, int64_t n) override;
@@ -34,7 +35,7 @@ class CudaIdentifyOps : public IdentifyOps {
   Result<struct CudaHeadMix> Upload(const HeadMix& mix);
   void Keep(const Status& status) { kept_->Keep(status); }
 
-  CUstream_st* stream_;
+  CudaStream stream_;
   CudaMatmul* matmul_;
   CudaKeptStatus* kept_;
   CudaScratch gates_{stream_};

@@ -22,9 +22,9 @@ Status NoMemory(size_t bytes) {
 
 class CudaBlock : public DeviceMemory {
  public:
-  CudaBlock(uint8_t* data, size_t bytes, cudaStream_t stream) : data_(data), bytes_(bytes), stream_(stream) {}
+  CudaBlock(uint8_t* data, size_t bytes, CudaStream stream) : data_(data), bytes_(bytes), stream_(stream) {}
   ~CudaBlock() override {
-    cudaStreamSynchronize(stream_);
+    cudaStreamSynchronize(stream_.get());
     cudaFree(data_);
   }
   CudaBlock(const CudaBlock&) = delete;
@@ -36,7 +36,7 @@ class CudaBlock : public DeviceMemory {
  private:
   uint8_t* data_;
   size_t bytes_;
-  cudaStream_t stream_;
+  CudaStream stream_;
 };
 
 }  // namespace
@@ -46,7 +46,7 @@ uint64_t FreeCudaBytes() {
   return cudaMemGetInfo(&free, &total) == cudaSuccess ? free : 0;
 }
 
-Result<DeviceMemoryPtr> AllocateCudaMemory(size_t bytes, CUstream_st* stream) {
+Result<DeviceMemoryPtr> AllocateCudaMemory(size_t bytes, CudaStream stream) {
   uint8_t* data = nullptr;
   const cudaError_t error = cudaMalloc(&data, std::max<size_t>(bytes, 1));
   if (error == cudaErrorMemoryAllocation) {
@@ -69,7 +69,7 @@ struct CudaAddressSpace::Driver {
   decltype(&cuMemGetAllocationGranularity) granularity = nullptr;
   CUmemAllocationProp prop = {};
   size_t page_bytes = 0;
-  cudaStream_t stream = nullptr;
+  CudaStream stream{nullptr};
 
   template <class Function>
   static Status Find(const char* name, Function* function) {
@@ -97,7 +97,7 @@ class CudaVirtualMemory : public DeviceMemory {
         reserved_bytes_(reserved_bytes),
         mapped_(reserved_bytes / driver->page_bytes) {}
   ~CudaVirtualMemory() override {
-    cudaStreamSynchronize(driver_->stream);
+    cudaStreamSynchronize(driver_->stream.get());
     for (const Piece& piece : pieces_) driver_->unmap(address_ + piece.offset, piece.bytes);
     driver_->free(address_, reserved_bytes_);
   }
@@ -149,7 +149,7 @@ class CudaVirtualMemory : public DeviceMemory {
     pieces_.push_back({offset, bytes});
     std::fill(mapped_.begin() + static_cast<std::ptrdiff_t>(begin), mapped_.begin() + static_cast<std::ptrdiff_t>(end),
               true);
-    return CudaStatus(cudaMemsetAsync(data() + offset, 0, bytes, driver_->stream), "clearing new memory");
+    return CudaStatus(cudaMemsetAsync(data() + offset, 0, bytes, driver_->stream.get()), "clearing new memory");
   }
 
   static Status Failed(const char* what, CUresult result) {
@@ -170,7 +170,7 @@ CudaAddressSpace::CudaAddressSpace(std::unique_ptr<Driver> driver) : driver_(std
 CudaAddressSpace::~CudaAddressSpace() = default;
 size_t CudaAddressSpace::granularity() const { return driver_->page_bytes; }
 
-Result<std::unique_ptr<CudaAddressSpace>> CudaAddressSpace::Open(int device, CUstream_st* stream) {
+Result<std::unique_ptr<CudaAddressSpace>> CudaAddressSpace::Open(int device, CudaStream stream) {
   auto driver = std::make_unique<Driver>();
   DUO_RETURN_IF_ERROR(Driver::Find("cuMemAddressReserve", &driver->reserve));
   DUO_RETURN_IF_ERROR(Driver::Find("cuMemAddressFree", &driver->free));
@@ -208,7 +208,7 @@ Result<uint8_t*> CudaScratch::Get(size_t bytes) {
   if (memory_ == nullptr || memory_->bytes() < bytes) {
     memory_.reset();
     DUO_ASSIGN_OR_RETURN(memory_, AllocateCudaMemory(bytes, stream_));
-    DUO_RETURN_IF_ERROR(CudaStatus(cudaMemsetAsync(memory_->data(), 0, bytes, stream_), "clearing scratch"));
+    DUO_RETURN_IF_ERROR(CudaStatus(cudaMemsetAsync(memory_->data(), 0, bytes, stream_.get()), "clearing scratch"));
   }
   return memory_->data();
 }

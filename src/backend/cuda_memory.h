@@ -6,8 +6,7 @@
 #include <memory>
 
 #include "backend/backend.h"
-
-struct CUstream_st;
+#include "kernels/cuda/stream.h"
 
 namespace duo {
 
@@ -16,13 +15,13 @@ uint64_t FreeCudaBytes();
 
 /// As Backend::Allocate and Backend::Reserve. Work that is queued on `stream` is waited for before memory is given
 /// back. kResourceExhausted with the bytes needed and free.
-Result<DeviceMemoryPtr> AllocateCudaMemory(size_t bytes, CUstream_st* stream);
+Result<DeviceMemoryPtr> AllocateCudaMemory(size_t bytes, CudaStream stream);
 
 /// Reserves through the driver's virtual memory management; what is committed begins as zeros.
 class CudaAddressSpace {
  public:
   /// Looks the driver's functions up. kUnsupported when it has none.
-  static Result<std::unique_ptr<CudaAddressSpace>> Open(int device, CUstream_st* stream);
+  static Result<std::unique_ptr<CudaAddressSpace>> Open(int device, CudaStream stream);
   ~CudaAddressSpace();
   Result<DeviceMemoryPtr> Reserve(size_t bytes);
   /// Committed memory comes in multiples of this.
@@ -38,12 +37,12 @@ class CudaAddressSpace {
 /// A block that only grows, kept between calls.
 class CudaScratch {
  public:
-  explicit CudaScratch(CUstream_st* stream) : stream_(stream) {}
+  explicit CudaScratch(CudaStream stream) : stream_(stream) {}
   /// At least `bytes`; what is new of it begins as zeros, everything else as the last call left it or undefined.
   Result<uint8_t*> Get(size_t bytes);
 
  private:
-  CUstream_st* stream_;
+  CudaStream stream_;
   DeviceMemoryPtr memory_;
 };
 

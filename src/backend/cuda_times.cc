@@ -24,7 +24,7 @@ struct CudaTimes::Span {
   cudaEvent_t begin, end;
 };
 
-CudaTimes::CudaTimes(CUstream_st* stream) : stream_(stream) {}
+CudaTimes::CudaTimes(CudaStream stream) : stream_(stream) {}
 
 CudaTimes::~CudaTimes() {
   for (const Span& span : spans_) {
@@ -47,12 +47,12 @@ size_t CudaTimes::Begin(Kind kind) {
   }
   Span& span = spans_[n_used_];
   span.kind = kind;
-  cudaEventRecord(span.begin, stream_);
+  cudaEventRecord(span.begin, stream_.get());
   return n_used_++;
 }
 
 void CudaTimes::End(size_t index) {
-  if (index != kOff) cudaEventRecord(spans_[index].end, stream_);
+  if (index != kOff) cudaEventRecord(spans_[index].end, stream_.get());
 }
 
 void CudaTimes::Collect() {
@@ -71,6 +71,7 @@ void CudaTimes::Reset() {
 
 BackendTimes CudaTimes::Read() {
   Collect();
+  on_ = false;
   return sums_;
 }
 
@@ -78,9 +79,9 @@ Result<double> CudaTimes::SecondsOf(const std::function<Status()>& work) {
   cudaEvent_t begin = nullptr, end = nullptr;
   DUO_RETURN_IF_ERROR(CudaStatus(cudaEventCreate(&begin), "an event"));
   Status status = CudaStatus(cudaEventCreate(&end), "an event");
-  if (status.ok()) status = CudaStatus(cudaEventRecord(begin, stream_), "an event");
+  if (status.ok()) status = CudaStatus(cudaEventRecord(begin, stream_.get()), "an event");
   if (status.ok()) status = work();
-  if (status.ok()) status = CudaStatus(cudaEventRecord(end, stream_), "an event");
+  if (status.ok()) status = CudaStatus(cudaEventRecord(end, stream_.get()), "an event");
   if (status.ok()) status = CudaStatus(cudaEventSynchronize(end), "work on the device");
   const double seconds = status.ok() ? Seconds(begin, end) : 0;
   cudaEventDestroy(begin);

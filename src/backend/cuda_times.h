@@ -1,12 +1,12 @@
-// How long the device works on what, by events in its stream; nothing is recorded before somebody asks.
+// How long the device works on what, by events in its stream: between Reset and Read, since they take time themselves.
 #pragma once
 
 #include <functional>
 #include <vector>
 
 #include "backend/backend.h"
+#include "kernels/cuda/stream.h"
 
-struct CUstream_st;
 struct CUevent_st;
 
 namespace duo {
@@ -15,7 +15,7 @@ class CudaTimes {
  public:
   enum Kind : uint8_t { kAttention, kLinear };
 
-  explicit CudaTimes(CUstream_st* stream);
+  explicit CudaTimes(CudaStream stream);
   ~CudaTimes();
   CudaTimes(const CudaTimes&) = delete;
   CudaTimes& operator=(const CudaTimes&) = delete;
@@ -35,7 +35,7 @@ class CudaTimes {
 
   /// From now on times are recorded.
   void Reset();
-  /// Waits for what is queued.
+  /// Waits for what is queued; nothing more is recorded.
   BackendTimes Read();
   /// Of work that `work` queues.
   Result<double> SecondsOf(const std::function<Status()>& work);
@@ -46,7 +46,7 @@ class CudaTimes {
   void End(size_t index);
   void Collect();
 
-  CUstream_st* stream_;
+  CudaStream stream_;
   bool on_ = false;
   std::vector<Span> spans_;
   size_t n_used_ = 0;

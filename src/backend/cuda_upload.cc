@@ -47,8 +47,8 @@ Status CudaUploader::Copy(const void* from, uint8_t* to, size_t bytes, int n_thr
       std::memcpy(block.pinned + begin, source + done + begin, static_cast<size_t>(end - begin));
     });
     DUO_RETURN_IF_ERROR(
-        CudaStatus(cudaMemcpyAsync(to + done, block.pinned, n, cudaMemcpyHostToDevice, stream_), "uploading"));
-    DUO_RETURN_IF_ERROR(CudaStatus(cudaEventRecord(block.sent, stream_), "uploading"));
+        CudaStatus(cudaMemcpyAsync(to + done, block.pinned, n, cudaMemcpyHostToDevice, stream_.get()), "uploading"));
+    DUO_RETURN_IF_ERROR(CudaStatus(cudaEventRecord(block.sent, stream_.get()), "uploading"));
     done += n;
   }
   return OkStatus();

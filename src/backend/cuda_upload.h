@@ -5,8 +5,8 @@
 #include <cstdint>
 
 #include "duo/result.h"
+#include "kernels/cuda/stream.h"
 
-struct CUstream_st;
 struct CUevent_st;
 
 namespace duo {
@@ -14,7 +14,7 @@ namespace duo {
 /// Copies through two blocks of pinned memory, which are taken at the first copy and kept.
 class CudaUploader {
  public:
-  explicit CudaUploader(CUstream_st* stream) : stream_(stream) {}
+  explicit CudaUploader(CudaStream stream) : stream_(stream) {}
   ~CudaUploader();
   CudaUploader(const CudaUploader&) = delete;
   CudaUploader& operator=(const CudaUploader&) = delete;
@@ -29,7 +29,7 @@ class CudaUploader {
   };
   Status Open();
 
-  CUstream_st* stream_;
+  CudaStream stream_;
   Block blocks_[2];
   int next_ = 0;
 };

@@ -74,6 +74,9 @@ class IdentifyOps {
   /// Scratch held at most for calls within these bounds, for the memory plan.
   virtual uint64_t MaxScratchBytes(const GradientBounds& bounds) const = 0;
 
+  /// And for LargestKeyWeights with up to so many queries' tokens and keys.
+  virtual uint64_t KeyWeightScratchBytes(int64_t n_tokens, int64_t n_keys, int n_heads, int head_dim) const = 0;
+
   /// dx = sum over the tasks of dy w, [n_tokens, n_in]. Inputs are rounded to bf16 where `compute` asks for it, as in
   /// Backend::Linear. kResourceExhausted, kInternal.
   virtual Status Linear(ComputeType compute, int64_t n_tokens, std::span<const LinearGradient> tasks, float* dx) = 0;

@@ -15,7 +15,7 @@
 namespace duo::cli {
 namespace {
 
-// Modes take turns after this many decode steps; the first step of a turn warms the caches and does not count.
+// Modes take turns after this many decode steps.
 constexpr int64_t kStepsPerTurn = 8;
 // Before each turn and behind it.
 constexpr int kReadPasses = 2;
@@ -113,8 +113,8 @@ struct Samples {
   std::vector<double> total, attention, linear;
   std::vector<double> read_gb_s;  // of the memory, measured beside each turn
 
-  void Add(double ms, const BackendTimes& times, double tokens) {
-    total.push_back(ms / tokens);
+  void AddTotal(double ms, double tokens) { total.push_back(ms / tokens); }
+  void AddParts(const BackendTimes& times, double tokens) {
     attention.push_back(times.attention_s * 1e3 / tokens);
     linear.push_back(times.linear_s * 1e3 / tokens);
   }
@@ -133,13 +133,17 @@ class DepthRun {
     return run;
   }
 
+  /// The first step warms the caches and does not count, another behind the last is taken apart: a GPU's times take
+  /// time themselves.
   Status DecodeTurn(int64_t n_steps) {
     DUO_RETURN_IF_ERROR(MeasureMemory(&decode_));
-    for (int64_t step = 0; step <= n_steps; ++step) {
-      model_->backend()->ResetTimes();
+    for (int64_t step = 0; step <= n_steps + 1; ++step) {
+      const bool apart = step > n_steps;
+      if (apart) model_->backend()->ResetTimes();
       const auto begin = Clock::now();
       DUO_RETURN_IF_ERROR(session_.Decode(RandomIds(1)[0]));
-      if (step > 0) decode_.Add(1e3 * SecondsSince(begin), model_->backend()->times(), 1);
+      if (step > 0 && !apart) decode_.AddTotal(1e3 * SecondsSince(begin), 1);
+      if (apart) decode_.AddParts(model_->backend()->times(), 1);
       if (Interrupted()) return Cancelled();
     }
     return MeasureMemory(&decode_);
@@ -152,7 +156,8 @@ class DepthRun {
     model_->backend()->ResetTimes();
     const auto begin = Clock::now();
     DUO_RETURN_IF_ERROR(session_.Prefill(ids, progress));
-    prefill_.Add(1e3 * SecondsSince(begin), model_->backend()->times(), static_cast<double>(n));
+    prefill_.AddTotal(1e3 * SecondsSince(begin), static_cast<double>(n));
+    prefill_.AddParts(model_->backend()->times(), static_cast<double>(n));
     return MeasureMemory(&prefill_);
   }
 
@@ -270,7 +275,7 @@ Status WarmUpPrefill(const Model& model, const BenchMode& mode, const BenchTests
 
 int64_t BenchTests::Longest(int64_t depth) const {
   const int64_t turns = DivideUp(decode, kStepsPerTurn);
-  return depth + std::max<int64_t>({1, prefill, repeat * (decode + turns)});
+  return depth + std::max<int64_t>({1, prefill, repeat * (decode + 2 * turns)});
 }
 
 bool BenchTests::UsesSnapshot(int64_t depth) const { return prefill > 0 && depth >= 2 * (Longest(depth) - depth); }

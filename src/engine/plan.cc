@@ -77,16 +77,9 @@ Result<MemoryPlan> PlanMemory(const ModelConfig& config, uint64_t weights_bytes,
   plan.kv_page_bytes = SplitKvCache::PageBytes(layout, backend);
   plan.snapshot_every = resolved.snapshot_every;
   plan.snapshot_bytes_each = layout.SnapshotBytes(resolved.snapshot_every);
-  const int64_t q_elements = static_cast<int64_t>(config.n_heads) * config.head_dim;
-  plan.scratch_bytes =
-      backend.MaxScratchBytes({.n_tokens = resolved.chunk,
-                               .n_sequences = Session::kMostTogether,
-                               .widest_input = std::max({config.intermediate_size, config.hidden_size, q_elements}),
-                               .n_kv_heads = config.n_kv_heads,
-                               .group = config.group(),
-                               .head_dim = config.head_dim,
-                               .compute = resolved.compute,
-                               .weights = MatrixType(config)});
+  CallBounds bounds = CallBoundsOf(config, resolved.chunk, resolved.compute);
+  bounds.n_sequences = Session::kMostTogether;
+  plan.scratch_bytes = backend.MaxScratchBytes(bounds);
   plan.activation_bytes = Activations::Bytes(config, resolved.chunk) +
                           DuoAttention::ScratchBytes(layout, resolved.chunk) + plan.scratch_bytes;
   return plan;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 
+#include "backend/identify_ops.h"
 #include "base/cancelled.h"
 #include "identify/memory_check.h"
 #include "model/weights.h"
@@ -23,16 +24,12 @@ KvLayout LayoutOf(const ModelConfig& c, int64_t max_tokens, ComputeType compute)
 
 uint64_t LayerWalk::Bytes(const Model& model, int64_t max_tokens, const WalkOptions& options) {
   const ModelConfig& c = model.config();
-  const int64_t q_width = static_cast<int64_t>(c.n_heads) * c.head_dim;
+  const IdentifyOps* ops = model.backend()->identify_ops();
+  const uint64_t weights_of_keys =
+      ops == nullptr ? 0 : ops->KeyWeightScratchBytes(options.chunk, max_tokens, c.n_heads, c.head_dim);
   return LayoutOf(c, max_tokens, options.compute).TotalBytes(max_tokens) + Activations::Bytes(c, options.chunk) +
          static_cast<uint64_t>(options.chunk * c.n_heads) * sizeof(float) +
-         model.backend()->MaxScratchBytes({.n_tokens = options.chunk,
-                                           .widest_input = std::max({c.hidden_size, q_width, c.intermediate_size}),
-                                           .n_kv_heads = c.n_kv_heads,
-                                           .group = c.group(),
-                                           .head_dim = c.head_dim,
-                                           .compute = options.compute,
-                                           .weights = MatrixType(c)});
+         model.backend()->MaxScratchBytes(CallBoundsOf(c, options.chunk, options.compute)) + weights_of_keys;
 }
 
 Result<LayerWalk> LayerWalk::Create(const Model& model, int64_t max_tokens, const WalkOptions& options) {
@@ -73,6 +70,7 @@ Status LayerWalk::Run(std::span<const int32_t> ids, const LayerLooks& looks) {
   DUO_RETURN_IF_ERROR(cache_.Begin(n));
   transformer_->Embed(ids, cache_.len(), &act_);
   auto* lse = reinterpret_cast<float*>(lse_->data());
+  if (looks.linear_input) transformer_->KeepProductInputs();
   const auto input = [&](int layer, LinearInput which, const float* x, int64_t dim) {
     if (!looks.linear_input) return OkStatus();
     return looks.linear_input({.layer = layer, .input = which, .x = x, .n = n, .dim = dim});

@@ -157,13 +157,7 @@ uint64_t TeacherStudent::Bytes(const Model& model, const TwoStreamOptions& optio
   const KvLayout full = OneLayer(c, options, 1), streaming = OneLayer(c, options, 0);
   const uint64_t caches = full.TotalBytes(n) + streaming.TotalBytes(n) + DuoAttention::ScratchBytes(full, n) +
                           DuoAttention::ScratchBytes(streaming, n);
-  const uint64_t forward = model.backend()->MaxScratchBytes({.n_tokens = n,
-                                                             .widest_input = widest,
-                                                             .n_kv_heads = c.n_kv_heads,
-                                                             .group = c.group(),
-                                                             .head_dim = c.head_dim,
-                                                             .compute = options.compute,
-                                                             .weights = MatrixType(c)});
+  const uint64_t forward = model.backend()->MaxScratchBytes(CallBoundsOf(c, n, options.compute));
   const IdentifyOps* ops = model.backend()->identify_ops();
   const uint64_t backward = ops == nullptr ? 0
                                            : ops->MaxScratchBytes({.n_tokens = n,
@@ -411,8 +405,7 @@ Status TeacherStudent::Impl::AttentionBackward(int layer, std::span<const double
   // The transpose of a rotation is the rotation back.
   const float* cos = transformer.rope_cos().data();
   backend->SetRotations(cos, minus_sin.data(), n, c.head_dim / 2);
-  backend->Rope(dq, n, c.n_heads, c.head_dim);
-  backend->Rope(At(dk), n, c.n_kv_heads, c.head_dim);
+  backend->Rope(dq, c.n_heads, At(dk), c.n_kv_heads, n, c.head_dim);
   backend->SetRotations(cos, transformer.rope_sin().data(), n, c.head_dim / 2);
   if (c.qk_norm) {
     ops->RmsNorm(At(raw_q), lw.q_norm, c.rms_norm_eps, n * c.n_heads, c.head_dim, dq);

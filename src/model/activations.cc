@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/align.h"
+#include "model/weights.h"
 
 namespace duo {
 namespace {
@@ -37,6 +38,21 @@ uint64_t Activations::Bytes(const ModelConfig& config, int64_t max_tokens) {
   uint64_t bytes = 0;
   for (const Part& part : Parts(config, max_tokens)) bytes += PaddedBytes(part.floats);
   return bytes;
+}
+
+CallBounds CallBoundsOf(const ModelConfig& c, int64_t n_tokens, ComputeType compute) {
+  const int64_t q = static_cast<int64_t>(c.n_heads) * c.head_dim;
+  const int64_t widest = std::max({c.hidden_size, q, c.intermediate_size});
+  const int64_t logits = std::min(n_tokens, Activations::kLogitRows) * c.vocab_size;
+  return {.n_tokens = n_tokens,
+          .widest_input = widest,
+          .most_outputs = std::max(n_tokens * widest, logits),
+          .largest_matrix = c.hidden_size * std::max(widest, c.vocab_size),
+          .n_kv_heads = c.n_kv_heads,
+          .group = c.group(),
+          .head_dim = c.head_dim,
+          .compute = compute,
+          .weights = MatrixType(c)};
 }
 
 Result<Activations> Activations::Create(Backend* backend, const ModelConfig& config, int64_t max_tokens) {

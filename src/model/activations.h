@@ -34,4 +34,7 @@ class Activations {
   DeviceMemoryPtr memory_;
 };
 
+/// The largest calls of a forward pass of up to n tokens and of its logits.
+CallBounds CallBoundsOf(const ModelConfig& config, int64_t n_tokens, ComputeType compute);
+
 }  // namespace duo

@@ -33,9 +33,22 @@ void Transformer::FillRope(std::span<const int64_t> positions) {
   }
 }
 
+/// A part of a step, until the end of its scope.
+class StepPart {
+ public:
+  StepPart(Backend* backend, int part) : backend_(backend) { backend_->BeginPart(part); }
+  ~StepPart() { backend_->EndPart(); }
+  StepPart(const StepPart&) = delete;
+  StepPart& operator=(const StepPart&) = delete;
+
+ private:
+  Backend* backend_;
+};
+
 template <class AttendLayer>
 Status Transformer::RunLayers(int64_t n, TokenKind kind, Activations* act, const AttendLayer& attend) {
   for (int layer = 0; layer < w_.config.n_layers; ++layer) {
+    const StepPart part(w_.backend, layer);
     DUO_RETURN_IF_ERROR(Project(layer, n, act));
     NormHeads(layer, n, act);
     Rotate(n, act);
@@ -89,13 +102,21 @@ void Transformer::EmbedAt(std::span<const int32_t> ids, std::span<const int64_t>
   w_.backend->Embed(w_.embedding, ids, act->x);
 }
 
+ProductInput Transformer::Normed(const float* weight, int64_t n, const Activations* act) const {
+  return {.x = act->x,
+          .n_tokens = n,
+          .n_in = w_.config.hidden_size,
+          .norm = weight,
+          .eps = w_.config.rms_norm_eps,
+          .made = act->normed,
+          .made_is_kept = keep_inputs_};
+}
+
 Status Transformer::Project(int layer, int64_t n, Activations* act) {
-  const ModelConfig& c = w_.config;
   const LayerWeights& w = w_.layers[static_cast<size_t>(layer)];
-  w_.backend->RmsNorm(act->x, w.attention_norm, c.rms_norm_eps, n, c.hidden_size, act->normed);
   const LinearTask tasks[] = {
       {w.q, w.q_bias, act->q, false}, {w.k, w.k_bias, act->k, false}, {w.v, w.v_bias, act->v, false}};
-  return w_.backend->Linear(compute_, act->normed, n, c.hidden_size, tasks);
+  return w_.backend->Linear(compute_, Normed(w.attention_norm, n, act), tasks);
 }
 
 void Transformer::NormHeads(int layer, int64_t n, Activations* act) {
@@ -108,8 +129,7 @@ void Transformer::NormHeads(int layer, int64_t n, Activations* act) {
 
 void Transformer::Rotate(int64_t n, Activations* act) {
   const ModelConfig& c = w_.config;
-  w_.backend->Rope(act->q, n, c.n_heads, c.head_dim);
-  w_.backend->Rope(act->k, n, c.n_kv_heads, c.head_dim);
+  w_.backend->Rope(act->q, c.n_heads, act->k, c.n_kv_heads, n, c.head_dim);
 }
 
 AttentionInput Transformer::InputOfAttention(int64_t n, TokenKind kind, const Activations& act) const {
@@ -135,22 +155,26 @@ Status Transformer::Attend(int cache_layer, TokenKind kind, int64_t n, const Seq
 Status Transformer::AddAttended(int layer, int64_t n, Activations* act) {
   const LayerWeights& w = w_.layers[static_cast<size_t>(layer)];
   const LinearTask tasks[] = {{w.o, w.o_bias, act->x, true}};
-  return w_.backend->Linear(compute_, act->attended, n, w.o.n_in, tasks);
+  return w_.backend->Linear(compute_, {.x = act->attended, .n_tokens = n, .n_in = w.o.n_in}, tasks);
 }
 
 Status Transformer::Widen(int layer, int64_t n, Activations* act) {
-  const ModelConfig& c = w_.config;
   const LayerWeights& w = w_.layers[static_cast<size_t>(layer)];
-  w_.backend->RmsNorm(act->x, w.mlp_norm, c.rms_norm_eps, n, c.hidden_size, act->normed);
   const LinearTask tasks[] = {{w.gate, w.gate_bias, act->gate, false}, {w.up, w.up_bias, act->up, false}};
-  return w_.backend->Linear(compute_, act->normed, n, c.hidden_size, tasks);
+  return w_.backend->Linear(compute_, Normed(w.mlp_norm, n, act), tasks);
 }
 
 Status Transformer::AddMlp(int layer, int64_t n, Activations* act) {
   const LayerWeights& w = w_.layers[static_cast<size_t>(layer)];
-  w_.backend->SwiGlu(act->gate, act->up, n * w_.config.intermediate_size);
   const LinearTask tasks[] = {{w.down, w.down_bias, act->x, true}};
-  return w_.backend->Linear(compute_, act->gate, n, w_.config.intermediate_size, tasks);
+  return w_.backend->Linear(compute_,
+                            {.x = act->gate,
+                             .n_tokens = n,
+                             .n_in = w_.config.intermediate_size,
+                             .up = act->up,
+                             .made = act->gate,
+                             .made_is_kept = keep_inputs_},
+                            tasks);
 }
 
 Status Transformer::Hidden(const Activations& act, int64_t begin, int64_t n, float* host_out) {
@@ -164,10 +188,10 @@ Status Transformer::Logits(const Activations& act, int64_t begin, int64_t n, flo
   const int64_t rows = std::min(act.max_tokens, Activations::kLogitRows);
   for (int64_t done = 0; done < n; done += rows) {
     const int64_t now = std::min(rows, n - done);
-    w_.backend->RmsNorm(act.x + (begin + done) * c.hidden_size, w_.final_norm, c.rms_norm_eps, now, c.hidden_size,
-                        act.normed);
     const LinearTask head[] = {{w_.lm_head, nullptr, act.logits, false}};
-    DUO_RETURN_IF_ERROR(w_.backend->Linear(compute_, act.normed, now, c.hidden_size, head));
+    ProductInput input = Normed(w_.final_norm, now, &act);
+    input.x += (begin + done) * c.hidden_size;
+    DUO_RETURN_IF_ERROR(w_.backend->Linear(compute_, input, head));
     DUO_RETURN_IF_ERROR(w_.backend->ToHost(act.logits, host_out + done * c.vocab_size,
                                            static_cast<size_t>(now * c.vocab_size) * sizeof(float)));
   }

@@ -43,7 +43,7 @@ class Transformer {
 
   /// x = embeddings; RoPE angles for positions [pos, pos + n).
   void Embed(std::span<const int32_t> ids, int64_t pos, Activations* act);
-  /// normed = norm(x); q, k, v = its projections, as they are before the norms of q and k.
+  /// q, k, v = projections of norm(x), as they are before the norms of q and k.
   Status Project(int layer, int64_t n, Activations* act);
   /// Norms of q and k, where the model has them.
   void NormHeads(int layer, int64_t n, Activations* act);
@@ -53,10 +53,13 @@ class Transformer {
   Status Attend(int cache_layer, TokenKind kind, int64_t n, const SequenceState& state, float* lse = nullptr);
   /// x += o(attended).
   Status AddAttended(int layer, int64_t n, Activations* act);
-  /// normed = norm(x); gate and up = its projections.
+  /// gate and up = projections of norm(x).
   Status Widen(int layer, int64_t n, Activations* act);
-  /// gate = silu(gate) * up; x += down(gate).
+  /// x += down(silu(gate) * up), which may end up in gate.
   Status AddMlp(int layer, int64_t n, Activations* act);
+
+  /// From now on what products multiply stands in the activations behind Project and Widen (normed) and AddMlp (gate).
+  void KeepProductInputs() { keep_inputs_ = true; }
 
   /// cos and sin of the positions of the last Embed, [n, head_dim / 2].
   const std::vector<float>& rope_cos() const { return cos_; }
@@ -75,10 +78,13 @@ class Transformer {
   /// All layers; `attend(layer, input)` is their attention.
   template <class AttendLayer>
   Status RunLayers(int64_t n, TokenKind kind, Activations* act, const AttendLayer& attend);
+  /// The first n rows of x behind a norm.
+  ProductInput Normed(const float* weight, int64_t n, const Activations* act) const;
   AttentionInput InputOfAttention(int64_t n, TokenKind kind, const Activations& act) const;
 
   const Model::Weights& w_;
   ComputeType compute_;
+  bool keep_inputs_ = false;
   std::vector<int64_t> positions_;  // [n] of the current call
   std::vector<float> cos_, sin_;    // [n, head_dim / 2] of the current call
 };

@@ -67,7 +67,7 @@ TEST_F(CudaBackendOnHost, WhatDoesNotFitIsRefusedWithNumbers) {
   const Status weights = Model::Random(Config(), 0, 3, cuda.get()).status();
   EXPECT_EQ(weights.code(), StatusCode::kResourceExhausted);
   EXPECT_NE(weights.message().find("of device memory"), std::string::npos) << weights.message();
-  cuda_on_host::Facts().memory_bytes = 26 << 20;
+  cuda_on_host::Facts().memory_bytes = 34 << 20;
   const Model model = Model::Random(Config(), 0, 3, cuda.get()).value();
   SessionOptions options = Options(ComputeType::kBF16, KvType::kF32);
   options.max_context = 1 << 20;
@@ -81,6 +81,49 @@ TEST_F(CudaBackendOnHost, WhatDoesNotFitIsRefusedWithNumbers) {
   Status last;
   for (int i = 0; i < 100 && last.ok(); ++i) last = session.FillSynthetic(1000, 1);
   EXPECT_EQ(last.code(), StatusCode::kResourceExhausted) << last.message();
+}
+
+TEST_F(CudaBackendOnHost, ADecodedTokenIsAGraphForEveryLayer) {
+  const auto cuda = CreateCudaBackend({}).value();
+  const auto logits_of = [](const Session& session) {
+    return std::vector<float>(session.logits().begin(), session.logits().end());
+  };
+  for (const ComputeType compute : {ComputeType::kBF16, ComputeType::kInt8}) {
+    SCOPED_TRACE(ComputeTypeName(compute));
+    const WeightType weights = compute == ComputeType::kInt8 ? WeightType::kInt8 : WeightType::kNative;
+    const Model model = Model::Random(Config(64), 0, 3, cuda.get(), {.weights = weights, .progress = {}}).value();
+    const SessionOptions options = Options(compute, KvType::kBF16);
+    Session session = Session::Create(model, options).value();
+    ASSERT_TRUE(session.Prefill(Prompt(30)).ok());
+    ASSERT_TRUE(session.Decode(3).ok());  // takes the scratch that it needs between launches
+    for (const int32_t id : {60, 7}) {
+      const int64_t kernels = cuda_on_host::KernelsRun(), graphs = cuda_on_host::GraphsLaunched();
+      ASSERT_TRUE(session.Decode(id).ok());
+      EXPECT_EQ(cuda_on_host::GraphsLaunched() - graphs, 3);
+      // Of a layer: norm, q k v, RoPE, storing, attention, o, norm, gate up, SwiGLU, down; o's input is rounded to
+      // int8. Besides: embedding, norm, logits.
+      EXPECT_EQ(cuda_on_host::KernelsRun() - kernels, 3 * (compute == ComputeType::kInt8 ? 11 : 10) + 4);
+    }
+    const std::vector<float> want = logits_of(session);
+    // Times are taken between the launches, and some drivers have no graphs.
+    for (const bool timed : {true, false}) {
+      cuda_on_host::Facts().has_graphs = timed;
+      const auto other = CreateCudaBackend({}).value();
+      const Model same = Model::Random(Config(64), 0, 3, other.get(), {.weights = weights, .progress = {}}).value();
+      Session plain = Session::Create(same, options).value();
+      ASSERT_TRUE(plain.Prefill(Prompt(30)).ok());
+      if (timed) other->ResetTimes();
+      const int64_t graphs = cuda_on_host::GraphsLaunched();
+      for (const int32_t id : {3, 60, 7}) ASSERT_TRUE(plain.Decode(id).ok());
+      EXPECT_EQ(cuda_on_host::GraphsLaunched(), graphs);
+      EXPECT_EQ(logits_of(plain), want);
+      if (!timed) continue;
+      EXPECT_GT(other->times().attention_s, 0);
+      ASSERT_TRUE(plain.Decode(9).ok());
+      EXPECT_EQ(cuda_on_host::GraphsLaunched(), graphs + 3) << "times that were read are not taken any more";
+    }
+    cuda_on_host::Facts() = {};
+  }
 }
 
 TEST_F(CudaBackendOnHost, AFaultOnTheDeviceIsASentence) {

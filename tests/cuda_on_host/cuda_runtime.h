@@ -9,8 +9,10 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "cuda_on_host/device.h"
 #include "cuda_on_host/fibers.h"
@@ -275,16 +277,127 @@ struct cudaLaunchConfig_t {
   unsigned numAttrs;
 };
 
-template <class... P, class... A>
-cudaError_t CudaOnHostLaunch(const cudaLaunchConfig_t& config, void (*kernel)(P...), A&&... args) {
-  const dim3 grid = config.gridDim_, block = config.blockDim_;
-  const size_t shared_bytes = config.dynamicSmemBytes;
-  if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 || grid.z > 65535 ||
-      block.x * block.y * block.z > 1024 || shared_bytes > cuda_on_host::Facts().shared_bytes) {
-    return cudaErrorInvalidValue;
+namespace cuda_on_host {
+/// A kernel with its arguments.
+struct Run {
+  dim3 grid, block;
+  size_t shared_bytes;
+  std::function<void()> body;
+
+  bool Valid() const {
+    return grid.x != 0 && grid.y != 0 && grid.z != 0 && grid.y <= 65535 && grid.z <= 65535 &&
+           block.x * block.y * block.z <= 1024 && shared_bytes <= Facts().shared_bytes;
   }
-  std::tuple<P...> kept(std::forward<A>(args)...);
-  std::apply([](const auto&... arg) { (cuda_on_host::CheckArgument(&arg, sizeof arg), ...); }, kept);
-  cuda_on_host::Enqueue([=] { cuda_on_host::RunKernel(grid, block, shared_bytes, [&] { std::apply(kernel, kept); }); });
+  void operator()() const { RunKernel(grid, block, shared_bytes, body); }
+};
+}  // namespace cuda_on_host
+
+/// Must have been called for every kernel that is launched by its address.
+template <class... P>
+void CudaOnHostKnow(void (*kernel)(P...)) {
+  cuda_on_host::KnowKernel(reinterpret_cast<const void*>(kernel), [](const void* address, void** arguments) {
+    const auto copy = [arguments]<size_t... kIndex>(std::index_sequence<kIndex...>) {
+      return std::tuple<P...>(*static_cast<P*>(arguments[kIndex])...);
+    };
+    std::tuple<P...> kept = copy(std::index_sequence_for<P...>());
+    std::apply([](const auto&... arg) { (cuda_on_host::CheckArgument(&arg, sizeof arg), ...); }, kept);
+    auto* function = reinterpret_cast<void (*)(P...)>(const_cast<void*>(address));
+    return std::function<void()>([=] { std::apply(function, kept); });
+  });
+}
+
+inline cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* kernel, void** arguments) {
+  cuda_on_host::Run run{config->gridDim_, config->blockDim_, config->dynamicSmemBytes,
+                        cuda_on_host::Bind(kernel, arguments)};
+  if (!run.Valid()) return cudaErrorInvalidValue;
+  cuda_on_host::Enqueue(std::move(run));
+  return cudaSuccess;
+}
+
+struct cudaKernelNodeParams {
+  void* func;
+  dim3 gridDim_, blockDim_;
+  unsigned sharedMemBytes;
+  void** kernelParams;
+  void** extra;
+};
+struct CUgraphNode_st {
+  cuda_on_host::Run run;
+  std::vector<const CUgraphNode_st*> after;
+};
+struct CUgraph_st {
+  std::vector<std::unique_ptr<CUgraphNode_st>> nodes;
+};
+struct CUgraphExec_st {
+  std::vector<const CUgraphNode_st*> of;  // which node of the graph
+  std::vector<CUgraphNode_st> nodes;
+};
+using cudaGraph_t = CUgraph_st*;
+using cudaGraphNode_t = CUgraphNode_st*;
+using cudaGraphExec_t = CUgraphExec_st*;
+
+inline cudaError_t cudaGraphCreate(cudaGraph_t* graph, unsigned) {
+  *graph = new CUgraph_st;
+  return cuda_on_host::Facts().has_graphs ? cudaSuccess : cudaErrorNotSupported;
+}
+inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* after,
+                                          size_t n_after, const cudaKernelNodeParams* p) {
+  auto added = std::make_unique<CUgraphNode_st>(
+      CUgraphNode_st{{p->gridDim_, p->blockDim_, p->sharedMemBytes, cuda_on_host::Bind(p->func, p->kernelParams)}, {}});
+  if (!added->run.Valid()) return cudaErrorInvalidValue;
+  added->after.assign(after, after + n_after);
+  *node = added.get();
+  graph->nodes.push_back(std::move(added));
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+  *exec = new CUgraphExec_st;
+  for (const auto& node : graph->nodes) {
+    (*exec)->of.push_back(node.get());
+    (*exec)->nodes.push_back(*node);
+  }
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+  delete exec;
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphExecKernelNodeSetParams(cudaGraphExec_t exec, cudaGraphNode_t node,
+                                                    const cudaKernelNodeParams* p) {
+  cuda_on_host::Run run{p->gridDim_, p->blockDim_, p->sharedMemBytes, cuda_on_host::Bind(p->func, p->kernelParams)};
+  if (!run.Valid()) return cudaErrorInvalidValue;
+  for (size_t i = 0; i < exec->of.size(); ++i) {
+    if (exec->of[i] != node) continue;
+    exec->nodes[i].run = std::move(run);
+    return cudaSuccess;
+  }
+  return cudaErrorInvalidValue;
+}
+/// Of the nodes that may run, the one that was added last: what is not said to wait does not.
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
+  ++cuda_on_host::GraphsLaunched();
+  const size_t n = exec->nodes.size();
+  std::vector<bool> done(n);
+  const auto is_done = [&](const CUgraphNode_st* node) {
+    for (size_t i = 0; i < n; ++i) {
+      if (exec->of[i] == node) return bool{done[i]};
+    }
+    return false;
+  };
+  for (size_t left = n; left > 0; --left) {
+    size_t next = n;
+    for (size_t i = 0; i < n; ++i) {
+      bool may = !done[i];
+      for (const CUgraphNode_st* node : exec->nodes[i].after) may = may && is_done(node);
+      if (may) next = i;
+    }
+    if (next == n) return cudaErrorInvalidValue;
+    cuda_on_host::Enqueue(exec->nodes[next].run);
+    done[next] = true;
+  }
   return cudaSuccess;
 }

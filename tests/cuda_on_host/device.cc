@@ -39,6 +39,8 @@ struct Device {
   int error = 0;
   int fail_next = 0;
   int64_t n_kernels = 0;
+  int64_t n_graphs = 0;
+  std::map<const void*, BindArguments> kernels;
   bool draining = false;
 
   Device() {
@@ -96,6 +98,7 @@ DeviceFacts& Facts() { return TheDevice().facts; }
 void FailNextKernel(int error) { TheDevice().fail_next = error; }
 size_t UsedBytes() { return TheDevice().used; }
 int64_t KernelsRun() { return TheDevice().n_kernels; }
+int64_t& GraphsLaunched() { return TheDevice().n_graphs; }
 
 void Enqueue(std::function<void()> work) {
   const Guard guard(Turn());
@@ -208,6 +211,18 @@ DeviceAccess::~DeviceAccess() {
   Device& d = TheDevice();
   if (--d.n_access == 0) d.Protect(PROT_NONE);
   Turn().unlock();
+}
+
+void KnowKernel(const void* kernel, BindArguments bind) {
+  const Guard guard(Turn());
+  TheDevice().kernels[kernel] = bind;
+}
+
+std::function<void()> Bind(const void* kernel, void** arguments) {
+  const Guard guard(Turn());
+  const auto found = TheDevice().kernels.find(kernel);
+  if (found == TheDevice().kernels.end()) Die("an unknown kernel is launched");
+  return found->second(kernel, arguments);
 }
 
 void CheckArgument(const void* bytes, size_t n) {

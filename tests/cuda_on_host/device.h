@@ -17,6 +17,7 @@ struct DeviceFacts {
   size_t memory_bytes = size_t{2} << 30;
   size_t shared_bytes = 227 << 10;  // that a block may use
   int driver_version = 13000;
+  bool has_graphs = true;
 };
 DeviceFacts& Facts();
 
@@ -25,8 +26,9 @@ void FailNextKernel(int error);
 
 /// Bytes of device memory that are taken.
 size_t UsedBytes();
-/// Kernels run since the program began.
+/// Kernels run since the program began, and graphs launched.
 int64_t KernelsRun();
+int64_t& GraphsLaunched();
 
 /// Queues work; runs it at once when it is full.
 void Enqueue(std::function<void()> work);
@@ -57,6 +59,11 @@ class DeviceAccess {
   DeviceAccess(const DeviceAccess&) = delete;
   DeviceAccess& operator=(const DeviceAccess&) = delete;
 };
+
+/// From a kernel's address to how it is run with arguments that are only addresses: their values are kept.
+using BindArguments = std::function<void()> (*)(const void* kernel, void** arguments);
+void KnowKernel(const void* kernel, BindArguments bind);
+std::function<void()> Bind(const void* kernel, void** arguments);  // dies when nobody knows it
 
 /// Dies when a word of the kernel's arguments looks like an address of host memory.
 void CheckArgument(const void* bytes, size_t n);

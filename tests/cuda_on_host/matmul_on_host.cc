@@ -26,12 +26,15 @@ void Product(const CudaProduct& p, const Widen& widen) {
 
 class HostMatmul : public CudaMatmul {
  public:
+  explicit HostMatmul(CudaStream stream) : stream_(stream) {}
+
   Status Run(const CudaProduct& p) override {
     if (p.type == CudaProductType::kInt8 && !Takes(p.type, p.n_in, p.StrideOfOut()))
       return Status(StatusCode::kInternal, "a shape cuBLASLt does not take");
     for (const void* data : {p.x, p.w, static_cast<const void*>(p.out)}) {
       if (!cuda_on_host::IsDevice(data, 1)) cuda_on_host::Die("a matrix product is given memory of the host");
     }
+    stream_.get();  // launches that are held back go first
     cuda_on_host::Enqueue([p] {
       const cuda_on_host::DeviceAccess access;
       switch (p.type) {
@@ -42,14 +45,17 @@ class HostMatmul : public CudaMatmul {
     });
     return OkStatus();
   }
+
+ private:
+  CudaStream stream_;
 };
 
 }  // namespace
 
 size_t CudaMatmul::WorkspaceBytes() { return 0; }
 
-Result<std::unique_ptr<CudaMatmul>> CreateCudaMatmul(CudaStream) {
-  return std::unique_ptr<CudaMatmul>(std::make_unique<HostMatmul>());
+Result<std::unique_ptr<CudaMatmul>> CreateCudaMatmul(CudaStream stream) {
+  return std::unique_ptr<CudaMatmul>(std::make_unique<HostMatmul>(stream));
 }
 
 }  // namespace duo

@@ -7,13 +7,10 @@
 
 #include "duo/dtype.h"
 #include "duo/result.h"
+#include "kernels/cuda/stream.h"
 #include "kernels/mask.h"
 
-struct CUstream_st;
-
 namespace duo {
-
-using CudaStream = CUstream_st*;
 
 /// One KV head of a decode step: rows [begin[i], end[i]) of its cache, i < 2; an empty range is left out.
 struct CudaDecodeHead {

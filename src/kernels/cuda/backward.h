@@ -5,12 +5,9 @@
 #include <cstdint>
 
 #include "duo/result.h"
-
-struct CUstream_st;
+#include "kernels/cuda/stream.h"
 
 namespace duo {
-
-using CudaStream = CUstream_st*;
 
 /// In place: dy [n_rows, dim] becomes dx.
 Status CudaRmsNormBackward(CudaStream stream, const float* x, const float* weight, float eps, int64_t n_rows,

@@ -17,53 +17,72 @@ __global__ void EmbedKernel(const void* table, const float* scale, const int32_t
   }
 }
 
-__global__ void RmsNormKernel(const float* x, const float* weight, float eps, int64_t dim, float* out) {
-  DUO_SHARED_MEMORY(shared);
-  x += static_cast<int64_t>(blockIdx.x) * dim;
-  out += static_cast<int64_t>(blockIdx.x) * dim;
-  float squares = 0;
-  for (int64_t i = threadIdx.x; i < dim; i += kElementThreads) squares += x[i] * x[i];
-  squares = BlockReduce(squares, reinterpret_cast<float*>(shared), 0.0f, [](float v) { return WarpSum(v); });
-  const float factor = 1.0f / sqrtf(squares / static_cast<float>(dim) + eps);
-  for (int64_t i = threadIdx.x; i < dim; i += kElementThreads) out[i] = x[i] * factor * weight[i];
+/// Numbers [from, dim) of a row in steps of `step`. A row with a norm or codes is one block's, which reads it several
+/// times, but from the cache; of any other row gridDim.y blocks have a part each.
+__global__ void MakeRowsKernel(CudaRows r, CudaRowsOut out) {
+  DUO_SHARED_MEMORY(memory);
+  auto* shared = reinterpret_cast<float*>(memory);  // [3, kWarp]
+  const int64_t begin = static_cast<int64_t>(blockIdx.x) * r.dim;
+  const int64_t from = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x;
+  const int64_t step = static_cast<int64_t>(gridDim.y) * blockDim.x;
+  float factor = 1;
+  if (r.norm != nullptr) {
+    float squares = 0;
+    for (int64_t i = from; i < r.dim; i += step) squares += r.x[begin + i] * r.x[begin + i];
+    squares = BlockReduce(squares, shared, 0.0f, [](float v) { return WarpSum(v); });
+    factor = 1.0f / sqrtf(squares / static_cast<float>(r.dim) + r.eps);
+  }
+  const auto made = [&](int64_t i) {
+    const float x = r.x[begin + i];
+    if (r.norm != nullptr) return x * factor * r.norm[i];
+    return r.up != nullptr ? x / (1.0f + expf(-x)) * r.up[begin + i] : x;
+  };
+  float scale = 0, inverse = 0;
+  bool some = false;  // of the row is neither zero nor infinite
+  if (out.codes != nullptr || out.grid != nullptr) {
+    float most = 0, poison = 0;
+    for (int64_t i = from; i < r.dim; i += step) {
+      const float value = made(i);
+      most = fmaxf(most, fabsf(value));
+      poison += value * 0.0f;
+    }
+    most = BlockReduce(most, shared + kWarp, 0.0f, [](float v) { return WarpMax(v); });
+    poison = BlockReduce(poison, shared + 2 * kWarp, 0.0f, [](float v) { return WarpSum(v); });
+    some = most > 0x1p-100f && poison == 0.0f;
+    scale = (some ? most / 127.0f : 0.0f) + poison;
+    inverse = some ? 127.0f / most : 0.0f;
+    if (threadIdx.x == 0 && out.scale != nullptr) out.scale[blockIdx.x] = scale;
+  }
+  constexpr int kTogether = 4;  // on their way from memory
+  for (int64_t first = from; first < r.dim; first += kTogether * step) {
+    float values[kTogether] = {};
+#pragma unroll
+    for (int j = 0; j < kTogether; ++j) {
+      if (first + j * step < r.dim) values[j] = made(first + j * step);
+    }
+#pragma unroll
+    for (int j = 0; j < kTogether; ++j) {
+      const int64_t i = begin + first + j * step;
+      if (first + j * step >= r.dim) continue;
+      const int code = some ? __float2int_rn(values[j] * inverse) : 0;
+      if (out.floats != nullptr) out.floats[i] = values[j];
+      if (out.rounded != nullptr) out.rounded[i] = Bf16OfFloat(values[j]);
+      if (out.codes != nullptr) out.codes[i] = static_cast<int8_t>(code);
+      if (out.grid != nullptr) out.grid[i] = static_cast<float>(code) * scale;
+    }
+  }
 }
 
-__global__ void RopeKernel(float* x, int64_t n_tokens, int n_heads, int half, const float* cos, const float* sin) {
-  const int64_t n = n_tokens * n_heads * half;
-  for (int64_t i = FirstElement(); i < n; i += ElementStride()) {
-    const int64_t d = i % half, head = i / half, angle = head / n_heads * half + d;
-    float* low = x + head * 2 * half + d;
-    const float a = low[0], b = low[half], c = cos[angle], s = sin[angle];
+__global__ void RopeKernel(const __grid_constant__ CudaRope r) {
+  const int64_t half = r.head_dim / 2, n_heads = r.n_heads + r.n_kv_heads;
+  for (int64_t i = FirstElement(); i < r.n_tokens * n_heads * half; i += ElementStride()) {
+    const int64_t d = i % half, token = i / half / n_heads, head = i / half % n_heads, angle = token * half + d;
+    float* of = head < r.n_heads ? r.q + (token * r.n_heads + head) * r.head_dim
+                                 : r.k + (token * r.n_kv_heads + head - r.n_heads) * r.head_dim;
+    float* low = of + d;
+    const float a = low[0], b = low[half], c = r.cos[angle], s = r.sin[angle];
     low[0] = a * c - b * s;
     low[half] = b * c + a * s;
-  }
-}
-
-__global__ void SwiGluKernel(float* gate, const float* up, int64_t n) {
-  for (int64_t i = FirstElement(); i < n; i += ElementStride()) gate[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
-}
-
-__global__ void RoundToBf16Kernel(const float* x, int64_t n, uint16_t* out) {
-  for (int64_t i = FirstElement(); i < n; i += ElementStride()) out[i] = Bf16OfFloat(x[i]);
-}
-
-__global__ void QuantizeInt8Kernel(const float* x, int64_t dim, int8_t* out, float* scales, float* grid) {
-  DUO_SHARED_MEMORY(shared);
-  const int64_t begin = static_cast<int64_t>(blockIdx.x) * dim;
-  float most = 0, poison = 0;
-  for (int64_t i = threadIdx.x; i < dim; i += kElementThreads) {
-    most = fmaxf(most, fabsf(x[begin + i]));
-    poison += x[begin + i] * 0.0f;
-  }
-  most = BlockReduce(most, reinterpret_cast<float*>(shared), 0.0f, [](float v) { return WarpMax(v); });
-  poison = BlockReduce(poison, reinterpret_cast<float*>(shared) + kWarp, 0.0f, [](float v) { return WarpSum(v); });
-  const bool some = most > 0x1p-100f && poison == 0.0f;
-  const float scale = (some ? most / 127.0f : 0.0f) + poison, inverse = some ? 127.0f / most : 0.0f;
-  if (threadIdx.x == 0 && scales != nullptr) scales[blockIdx.x] = scale;
-  for (int64_t i = threadIdx.x; i < dim; i += kElementThreads) {
-    const int code = some ? __float2int_rn(x[begin + i] * inverse) : 0;
-    if (out != nullptr) out[begin + i] = static_cast<int8_t>(code);
-    if (grid != nullptr) grid[begin + i] = static_cast<float>(code) * scale;
   }
 }
 
@@ -126,31 +145,19 @@ Status CudaEmbed(CudaStream stream, const MatrixView& table, const int32_t* ids,
   return Status(StatusCode::kInternal, "the embedding is int4");
 }
 
-Status CudaRmsNorm(CudaStream stream, const float* x, const float* weight, float eps, int64_t n_rows, int64_t dim,
-                   float* out) {
-  return Launch(stream, "RMSNorm", {GridOf(n_rows, 1), kElementThreads, kWarp * sizeof(float)}, RmsNormKernel, x,
-                weight, eps, dim, out);
+Status CudaMakeRows(CudaStream stream, const CudaRows& rows, const CudaRowsOut& out) {
+  const bool whole = rows.norm != nullptr || out.codes != nullptr || out.grid != nullptr;
+  // A block of a whole row has many threads where the row is long: of a decode step's one token it is the only one.
+  constexpr int64_t kLong = 4096, kMostParts = 4096;
+  const unsigned threads = whole && rows.dim >= kLong ? 1024 : kElementThreads;
+  const unsigned parts = whole ? 1 : static_cast<unsigned>(std::min<int64_t>(GridOf(rows.dim, threads), kMostParts));
+  return Launch(stream, "rows of activations",
+                {dim3(GridOf(rows.n_rows, 1), parts), threads, 3 * kWarp * sizeof(float)}, MakeRowsKernel, rows, out);
 }
 
-Status CudaRope(CudaStream stream, float* x, int64_t n_tokens, int n_heads, int head_dim, const float* cos,
-                const float* sin) {
-  const int half = head_dim / 2;
-  return Launch(stream, "RoPE", {ElementGrid(n_tokens * n_heads * half), kElementThreads}, RopeKernel, x, n_tokens,
-                n_heads, half, cos, sin);
-}
-
-Status CudaSwiGlu(CudaStream stream, float* gate, const float* up, int64_t n) {
-  return Launch(stream, "SwiGLU", {ElementGrid(n), kElementThreads}, SwiGluKernel, gate, up, n);
-}
-
-Status CudaRoundToBf16(CudaStream stream, const float* x, int64_t n, uint16_t* out) {
-  return Launch(stream, "rounding to bf16", {ElementGrid(n), kElementThreads}, RoundToBf16Kernel, x, n, out);
-}
-
-Status CudaQuantizeInt8(CudaStream stream, const float* x, int64_t n_rows, int64_t dim, int8_t* out, float* scale,
-                        float* grid) {
-  return Launch(stream, "rounding to int8", {GridOf(n_rows, 1), kElementThreads, 2 * kWarp * sizeof(float)},
-                QuantizeInt8Kernel, x, dim, out, scale, grid);
+Status RunCudaRope(CudaStream stream, const CudaRope& rope) {
+  const int64_t n = rope.n_tokens * (rope.n_heads + rope.n_kv_heads) * (rope.head_dim / 2);
+  return Launch(stream, "RoPE", {ElementGrid(n), kElementThreads}, RopeKernel, rope);
 }
 
 Status CudaScaleSums(CudaStream stream, const CudaScaledSums& s) {

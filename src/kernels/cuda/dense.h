@@ -9,34 +9,46 @@
 
 #include "base/matrix_view.h"
 #include "duo/result.h"
-
-struct CUstream_st;
+#include "kernels/cuda/stream.h"
 
 namespace duo {
-
-using CudaStream = CUstream_st*;
 
 /// out[t] = table[ids[t]] (times its row's scale); not int4. out: [n, table.n_in].
 Status CudaEmbed(CudaStream stream, const MatrixView& table, const int32_t* ids, int64_t n, float* out);
 
-/// Rows of `dim` floats, contiguous; in place allowed.
-Status CudaRmsNorm(CudaStream stream, const float* x, const float* weight, float eps, int64_t n_rows, int64_t dim,
-                   float* out);
+/// Rows of activations, [n_rows, dim], and what is made of them: either of RMSNorm(x) and silu(x) * up, or x itself.
+struct CudaRows {
+  const float* x = nullptr;
+  int64_t n_rows = 0;
+  int64_t dim = 0;
+  const float* norm = nullptr;  // [dim] weights of an RMSNorm, or null
+  const float* up = nullptr;    // [n_rows, dim], or null
+  float eps = 0, unused = 0;
+};
+/// Where it goes, [n_rows, dim] each, or null; one or several.
+struct CudaRowsOut {
+  float* floats = nullptr;      // may be x
+  uint16_t* rounded = nullptr;  // bf16
+  // Nearest to the value / scale, with scale = max |value| / 127 of the row (kernels/weight_codes.h).
+  int8_t* codes = nullptr;
+  float* scale = nullptr;  // [n_rows]
+  float* grid = nullptr;   // codes * scale
+};
+/// Reads x once from memory, whatever is made of it.
+Status CudaMakeRows(CudaStream stream, const CudaRows& rows, const CudaRowsOut& out);
 
-/// x: [n_tokens, n_heads, head_dim], in place; cos, sin: [n_tokens, head_dim / 2].
-Status CudaRope(CudaStream stream, float* x, int64_t n_tokens, int n_heads, int head_dim, const float* cos,
-                const float* sin);
-
-/// gate = silu(gate) * up.
-Status CudaSwiGlu(CudaStream stream, float* gate, const float* up, int64_t n);
-
-/// out: bf16.
-Status CudaRoundToBf16(CudaStream stream, const float* x, int64_t n, uint16_t* out);
-
-/// Of each row: out = nearest to x / scale, scale = max |x| / 127 (kernels/weight_codes.h). grid, if not null:
-/// out * scale as floats, and out may be null.
-Status CudaQuantizeInt8(CudaStream stream, const float* x, int64_t n_rows, int64_t dim, int8_t* out, float* scale,
-                        float* grid);
+/// x: [n_tokens, n_heads, head_dim] of q and of k, in place, in one launch; cos, sin: [n_tokens, head_dim / 2].
+struct CudaRope {
+  float* q = nullptr;
+  float* k = nullptr;
+  int64_t n_tokens = 0;
+  int32_t n_heads = 0;     // of q
+  int32_t n_kv_heads = 0;  // of k
+  int64_t head_dim = 0;
+  const float* cos = nullptr;
+  const float* sin = nullptr;
+};
+Status RunCudaRope(CudaStream stream, const CudaRope& rope);
 
 /// out[t][o] = (accumulate ? out : 0) + bias[o] + sums[t][o] * x_scale[t] * w_scale[o].
 struct CudaScaledSums {

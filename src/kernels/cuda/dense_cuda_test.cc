@@ -119,7 +119,9 @@ TEST(CudaDense, RmsNormAgreesInPlaceToo) {
                             .out = want.data(),
                             .out_stride = dim});
     const DeviceArray<float> in(x), w(weight);
-    ASSERT_TRUE(CudaRmsNorm(nullptr, in.data(), w.data(), 1e-5f, 3, dim, in.data()).ok());
+    ASSERT_TRUE(CudaMakeRows(nullptr, {.x = in.data(), .n_rows = 3, .dim = dim, .norm = w.data(), .eps = 1e-5f},
+                             {.floats = in.data()})
+                    .ok());
     const std::vector<float> got = in.ToHost();
     for (size_t i = 0; i < got.size(); ++i) {
       ASSERT_NEAR(got[i], want[i], ((static_cast<double>(dim) / 32 + 8) / 2 + 4) * kUnit * std::fabs(want[i]));
@@ -130,59 +132,101 @@ TEST(CudaDense, RmsNormAgreesInPlaceToo) {
 TEST(CudaDense, RopeAndSwiGluAgree) {
   Rng rng(3);
   for (const int head_dim : {2, 10, 64}) {
-    const int64_t n = 5, heads = 3;
-    const std::vector<float> x = Normal(&rng, n * heads * head_dim), cos = Normal(&rng, n * head_dim / 2),
-                             sin = Normal(&rng, n * head_dim / 2);
-    std::vector<float> want = x;
-    reference::RopeTokens({.x = want.data(),
-                           .x_stride = heads * head_dim,
-                           .n_tokens = n,
-                           .n_heads = static_cast<int>(heads),
-                           .head_dim = head_dim,
-                           .cos = cos.data(),
-                           .sin = sin.data()});
-    const DeviceArray<float> in(x), c(cos), s(sin);
-    ASSERT_TRUE(CudaRope(nullptr, in.data(), n, static_cast<int>(heads), head_dim, c.data(), s.data()).ok());
-    const std::vector<float> got = in.ToHost();
-    for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], want[i], 40 * kUnit);
+    const int64_t n = 5;
+    const int heads = 3, kv_heads = 2;
+    const std::vector<float> x = Normal(&rng, n * heads * head_dim), y = Normal(&rng, n * kv_heads * head_dim),
+                             cos = Normal(&rng, n * head_dim / 2), sin = Normal(&rng, n * head_dim / 2);
+    const DeviceArray<float> q(x), k(y), c(cos), s(sin);
+    ASSERT_TRUE(RunCudaRope(nullptr, {.q = q.data(),
+                                      .k = k.data(),
+                                      .n_tokens = n,
+                                      .n_heads = heads,
+                                      .n_kv_heads = kv_heads,
+                                      .head_dim = head_dim,
+                                      .cos = c.data(),
+                                      .sin = s.data()})
+                    .ok());
+    const auto check = [&](std::vector<float> want, int n_heads, const std::vector<float>& got) {
+      reference::RopeTokens({.x = want.data(),
+                             .x_stride = n_heads * head_dim,
+                             .n_tokens = n,
+                             .n_heads = n_heads,
+                             .head_dim = head_dim,
+                             .cos = cos.data(),
+                             .sin = sin.data()});
+      for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], want[i], 40 * kUnit);
+    };
+    check(x, heads, q.ToHost());
+    check(y, kv_heads, k.ToHost());
   }
   std::vector<float> gate = Normal(&rng, 1000, 3), up = Normal(&rng, 1000), want(1000);
   gate[0] = -100, gate[1] = 100, gate[2] = 0;
   reference::SwiGluRange({.gate = gate.data(), .up = up.data(), .n = 1000, .out = want.data()});
   const DeviceArray<float> g(gate), u(up);
-  ASSERT_TRUE(CudaSwiGlu(nullptr, g.data(), u.data(), 1000).ok());
+  ASSERT_TRUE(
+      CudaMakeRows(nullptr, {.x = g.data(), .n_rows = 1, .dim = 1000, .up = u.data()}, {.floats = g.data()}).ok());
   const std::vector<float> got = g.ToHost();
   for (size_t i = 0; i < got.size(); ++i) {
     ASSERT_NEAR(got[i], want[i], 8 * kUnit * std::fabs(want[i]) + 0x1p-121 * std::fabs(up[i]));
   }
 }
 
-TEST(CudaDense, RoundingIsThatOfTheCpu) {
+/// Rows of a source, as floats that were checked above, and all that can be made of them at once.
+TEST(CudaDense, RoundingIsThatOfTheCpuWhateverIsRounded) {
   Rng rng(4);
-  std::vector<float> x = Normal(&rng, 3 * 100);
-  std::fill(x.begin() + 100, x.begin() + 200, 0.0f);
-  const DeviceArray<float> in(x), scale(3), grid(300);
-  const DeviceArray<uint16_t> rounded(300);
-  const DeviceArray<int8_t> codes(300);
-  ASSERT_TRUE(CudaRoundToBf16(nullptr, in.data(), 300, rounded.data()).ok());
-  ASSERT_TRUE(CudaQuantizeInt8(nullptr, in.data(), 3, 100, codes.data(), scale.data(), grid.data()).ok());
-  const auto got_rounded = rounded.ToHost();
-  const auto got_codes = codes.ToHost();
-  const auto got_scale = scale.ToHost(), got_grid = grid.ToHost();
-  for (size_t row = 0; row < 3; ++row) {
-    std::vector<int8_t> want(100);
-    float want_scale;
-    QuantizeInt8(x.data() + row * 100, 100, want.data(), &want_scale);
-    ASSERT_EQ(got_scale[row], want_scale);
-    for (size_t i = 0; i < 100; ++i) {
-      ASSERT_EQ(got_rounded[row * 100 + i], ToBf16(x[row * 100 + i]).bits);
-      ASSERT_EQ(got_codes[row * 100 + i], want[i]);
-      ASSERT_EQ(got_grid[row * 100 + i], static_cast<float>(want[i]) * want_scale);
+  for (const int64_t dim : {100, 257, 5000}) {
+    const auto n = static_cast<size_t>(3 * dim), width = static_cast<size_t>(dim);
+    std::vector<float> x = Normal(&rng, 3 * dim);
+    std::fill_n(x.begin() + dim, dim, 0.0f);
+    const DeviceArray<float> in(x), up(Normal(&rng, 3 * dim)), weight(Normal(&rng, dim)), made(n);
+    const DeviceArray<float> floats(n), scale(size_t{3}), grid(n), grid_alone(n);
+    const DeviceArray<uint16_t> rounded(n), rounded_alone(n);
+    const DeviceArray<int8_t> codes(n);
+    const CudaRows plain{.x = in.data(), .n_rows = 3, .dim = dim};
+    CudaRows normed = plain, gated = plain;
+    normed.norm = weight.data(), normed.eps = 1e-5f;
+    gated.up = up.data();
+    for (const CudaRows& rows : {plain, normed, gated}) {
+      ASSERT_TRUE(CudaMakeRows(nullptr, rows, {.floats = made.data()}).ok());
+      ASSERT_TRUE(CudaMakeRows(nullptr, rows,
+                               {.floats = floats.data(),
+                                .rounded = rounded.data(),
+                                .codes = codes.data(),
+                                .scale = scale.data(),
+                                .grid = grid.data()})
+                      .ok());
+      ASSERT_TRUE(CudaMakeRows(nullptr, rows, {.rounded = rounded_alone.data()}).ok());
+      ASSERT_TRUE(CudaMakeRows(nullptr, rows, {.grid = grid_alone.data()}).ok());
+      const std::vector<float> values = made.ToHost();
+      EXPECT_EQ(floats.ToHost(), values);
+      EXPECT_EQ(rounded.ToHost(), rounded_alone.ToHost());
+      EXPECT_EQ(grid.ToHost(), grid_alone.ToHost());
+      const auto got_rounded = rounded.ToHost();
+      const auto got_codes = codes.ToHost();
+      const auto got_scale = scale.ToHost(), got_grid = grid.ToHost();
+      for (size_t row = 0; row < 3; ++row) {
+        std::vector<int8_t> want(width);
+        float want_scale;
+        QuantizeInt8(values.data() + row * width, dim, want.data(), &want_scale);
+        ASSERT_EQ(got_scale[row], want_scale);
+        for (size_t i = 0; i < width; ++i) {
+          ASSERT_EQ(got_rounded[row * width + i], ToBf16(values[row * width + i]).bits);
+          ASSERT_EQ(got_codes[row * width + i], want[i]);
+          ASSERT_EQ(got_grid[row * width + i], static_cast<float>(want[i]) * want_scale);
+        }
+      }
     }
   }
+}
+
+TEST(CudaDense, ANanSpoilsItsRowOfCodesAlone) {
+  std::vector<float> x(300, 1.0f);
   x[7] = NAN;
-  const DeviceArray<float> broken(x);
-  ASSERT_TRUE(CudaQuantizeInt8(nullptr, broken.data(), 3, 100, codes.data(), scale.data(), nullptr).ok());
+  const DeviceArray<float> broken(x), scale(size_t{3});
+  const DeviceArray<int8_t> codes(300);
+  ASSERT_TRUE(CudaMakeRows(nullptr, {.x = broken.data(), .n_rows = 3, .dim = 100},
+                           {.codes = codes.data(), .scale = scale.data()})
+                  .ok());
   EXPECT_TRUE(std::isnan(scale.ToHost()[0]));
   EXPECT_FALSE(std::isnan(scale.ToHost()[1]));
 }
@@ -269,8 +313,8 @@ TEST(CudaDense, LargeProductsOfEveryLayout) {
   ASSERT_TRUE(matmul.ok()) << matmul.status().message();
   const DeviceArray<float> device_x(x), device_w(w);
   const DeviceArray<uint16_t> x16(x.size()), w16(w.size());
-  ASSERT_TRUE(CudaRoundToBf16(nullptr, device_x.data(), most * most, x16.data()).ok());
-  ASSERT_TRUE(CudaRoundToBf16(nullptr, device_w.data(), most * most, w16.data()).ok());
+  ASSERT_TRUE(CudaMakeRows(nullptr, {.x = device_x.data(), .n_rows = most, .dim = most}, {.rounded = x16.data()}).ok());
+  ASSERT_TRUE(CudaMakeRows(nullptr, {.x = device_w.data(), .n_rows = most, .dim = most}, {.rounded = w16.data()}).ok());
   for (int layout = 0; layout < 16; ++layout) {
     SCOPED_TRACE(layout);
     const bool x_transposed = layout % 2 != 0, w_transposed = layout / 2 % 2 != 0, bf16 = layout / 4 % 2 != 0;
@@ -327,7 +371,9 @@ TEST(CudaDense, Int8ProductsAreScaled) {
   const DeviceArray<int32_t> sums(static_cast<size_t>(n * out));
   auto matmul = CreateCudaMatmul(nullptr);
   ASSERT_TRUE(matmul.ok()) << matmul.status().message();
-  ASSERT_TRUE(CudaQuantizeInt8(nullptr, device_x.data(), n, in, codes.data(), scale.data(), grid.data()).ok());
+  ASSERT_TRUE(CudaMakeRows(nullptr, {.x = device_x.data(), .n_rows = n, .dim = in},
+                           {.codes = codes.data(), .scale = scale.data(), .grid = grid.data()})
+                  .ok());
   ASSERT_TRUE((*matmul)
                   ->Run({.type = CudaProductType::kInt8,
                          .x = codes.data(),

@@ -5,13 +5,10 @@
 #include <span>
 
 #include "duo/result.h"
+#include "kernels/cuda/stream.h"
 #include "kernels/kv_codes.h"
 
-struct CUstream_st;
-
 namespace duo {
-
-using CudaStream = CUstream_st*;
 
 struct CudaStoreTask {
   const float* src;    // row r: src + r * src_stride

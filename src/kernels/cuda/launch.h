@@ -3,10 +3,13 @@
 
 #include <cuda_runtime.h>
 
+#include <span>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "duo/result.h"
+#include "kernels/cuda/stream.h"
 
 #ifdef DUO_CUDA_ON_HOST
 #define DUO_SHARED_MEMORY(name) uint8_t* const name = ::cuda_on_host::SharedMemory()
@@ -33,9 +36,18 @@ struct LaunchShape {
   size_t shared_bytes = 0;
 };
 
+/// A kernel and the arguments of one run of it, which are copied by whoever keeps it.
+struct CudaLaunch {
+  const char* name;  // for the error
+  const void* kernel;
+  LaunchShape shape;
+  std::span<void*> arguments;
+  std::span<const size_t> argument_bytes;
+};
+
 /// Starts `kernel`; `name` is for the error. Faults while it runs show at a later call.
 template <class... Params, class... Args>
-Status Launch(cudaStream_t stream, const char* name, const LaunchShape& shape, void (*kernel)(Params...),
+Status Launch(CudaStream stream, const char* name, const LaunchShape& shape, void (*kernel)(Params...),
               Args&&... args) {
   constexpr size_t kSharedWithoutAsking = 48 << 10;
   if (shape.shared_bytes > kSharedWithoutAsking) {
@@ -46,20 +58,17 @@ Status Launch(cudaStream_t stream, const char* name, const LaunchShape& shape, v
                                    " KiB of shared memory for a block of threads");
     }
   }
-  cudaLaunchConfig_t config = {};
 #ifdef DUO_CUDA_ON_HOST
-  config.gridDim_ = shape.grid;
-  config.blockDim_ = shape.block;
-  config.dynamicSmemBytes = shape.shared_bytes;
-  config.stream = stream;
-  return CudaStatus(CudaOnHostLaunch(config, kernel, std::forward<Args>(args)...), name);
-#else
-  config.gridDim = shape.grid;
-  config.blockDim = shape.block;
-  config.dynamicSmemBytes = shape.shared_bytes;
-  config.stream = stream;
-  return CudaStatus(cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...), name);
+  CudaOnHostKnow(kernel);
 #endif
+  std::tuple<Params...> values(std::forward<Args>(args)...);
+  return std::apply(
+      [&](auto&... value) {
+        void* arguments[] = {&value...};
+        const size_t bytes[] = {sizeof value...};
+        return stream.Start({name, reinterpret_cast<const void*>(kernel), shape, arguments, bytes});
+      },
+      values);
 }
 
 /// Blocks of `per_block` that cover n, as a grid's dimension.

@@ -131,7 +131,7 @@ class Plan {
     const void* beta = ints ? static_cast<const void*>(p.accumulate ? &int_one : &int_zero)
                             : static_cast<const void*>(p.accumulate ? &one : &zero);
     return LtStatus(cublasLtMatmul(lt, operation_, alpha, p.w, layouts_[0], p.x, layouts_[1], beta, p.out, layouts_[2],
-                                   p.out, layouts_[2], &algorithm_, workspace, kWorkspaceBytes, stream),
+                                   p.out, layouts_[2], &algorithm_, workspace, kWorkspaceBytes, stream.get()),
                     "matrix product");
   }
 

@@ -6,12 +6,9 @@
 #include <memory>
 
 #include "duo/result.h"
-
-struct CUstream_st;
+#include "kernels/cuda/stream.h"
 
 namespace duo {
-
-using CudaStream = CUstream_st*;
 
 enum class CudaProductType : uint8_t {
   kF32,   // floats, out float

@@ -8,6 +8,7 @@ set(DUO_CUDA_KERNELS
   decode_plan.cc
   dense.cu
   gemv.cu
-  kv_rows.cu)
+  kv_rows.cu
+  stream.cc)
 list(TRANSFORM DUO_CUDA_KERNELS PREPEND ${CMAKE_CURRENT_LIST_DIR}/)
 set(DUO_CUDA_MATMUL ${CMAKE_CURRENT_LIST_DIR}/matmul.cc)
