@@ -10,29 +10,13 @@
 #include "kernels/cuda/backward.h"
 #include "kernels/cuda/dense.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/seen_keys.h"
 
 namespace duo {
 namespace {
 
 constexpr int64_t kBlockTokens = 512;                // of queries, whose scores are held
 constexpr int64_t kScoreFloats = int64_t{16} << 20;  // of queries and keys at a time
-
-/// The keys that queries [begin, end) can see: positions [0, n_sinks) and [body, end).
-struct Keys {
-  int64_t n_sinks, body, end;
-  int64_t count() const { return n_sinks + end - body; }
-};
-
-Keys KeysOf(const LambdaMask& mask, int64_t begin, int64_t end) {
-  const int64_t first = mask.window > begin ? 0 : begin - mask.window + 1;
-  const int64_t n_sinks = std::min({mask.sink, first, end});
-  return {n_sinks, std::max(first, n_sinks), end};
-}
-
-int64_t MostKeys(int64_t n_tokens, const LambdaMask& mask) {
-  if (mask.window >= n_tokens) return n_tokens;
-  return std::min(n_tokens, std::min(mask.sink, n_tokens) + mask.window + kBlockTokens);
-}
 
 }  // namespace
 
@@ -43,7 +27,8 @@ uint64_t CudaIdentifyOps::MaxScratchBytes(const GradientBounds& b) const {
   const auto row_bytes = static_cast<uint64_t>(b.widest_output) * (floats ? 4 : 2);
   const uint64_t panel = same ? 0 : std::max<uint64_t>(kCudaPanelBytes, kInt4Rows * row_bytes);
   const int64_t rows = std::min(kBlockTokens, b.n_tokens);
-  const uint64_t blocks = static_cast<uint64_t>(2 * rows * MostKeys(b.n_tokens, b.mask)) * sizeof(float);
+  const uint64_t blocks =
+      static_cast<uint64_t>(2 * rows * MostSeenKeys(b.mask, b.n_tokens, kBlockTokens)) * sizeof(float);
   const uint64_t parts = static_cast<uint64_t>(CudaMixBlocks(b.n_tokens)) * sizeof(double) * 1024;
   return rounded + panel + std::max(blocks, parts) + 4096;
 }
@@ -114,7 +99,7 @@ void CudaIdentifyOps::Add(float* x, const float* y, int64_t n) { Keep(CudaAdd(st
 Status CudaIdentifyOps::Attention(const AttentionGradient& a) {
   DUO_RETURN_IF_ERROR(kept_->Take());
   const int64_t dim = a.head_dim, q_stride = int64_t{a.n_kv_heads} * a.group * dim, kv_stride = a.n_kv_heads * dim;
-  const int64_t most = MostKeys(a.n_tokens, a.mask), most_rows = std::min(kBlockTokens, a.n_tokens);
+  const int64_t most = MostSeenKeys(a.mask, a.n_tokens, kBlockTokens), most_rows = std::min(kBlockTokens, a.n_tokens);
   DUO_ASSIGN_OR_RETURN(uint8_t * memory, blocks_.Get(static_cast<size_t>(2 * most_rows * most) * sizeof(float)));
   auto* p = reinterpret_cast<float*>(memory);
   float* ds = p + most_rows * most;
@@ -125,7 +110,7 @@ Status CudaIdentifyOps::Attention(const AttentionGradient& a) {
   }
   for (int64_t begin = 0; begin < a.n_tokens; begin += kBlockTokens) {
     const int64_t end = std::min(a.n_tokens, begin + kBlockTokens), rows = end - begin;
-    const Keys keys = KeysOf(a.mask, begin, end);
+    const SeenKeys keys = KeysSeenBy(a.mask, begin, end);
     const int64_t n = keys.count();
     // The two ranges of keys, as positions and columns.
     const struct {
@@ -159,10 +144,8 @@ Status CudaIdentifyOps::Attention(const AttentionGradient& a) {
                                                            .n_rows = rows,
                                                            .n_columns = n,
                                                            .first_pos = begin,
-                                                           .n_sinks = keys.n_sinks,
-                                                           .body = keys.body,
-                                                           .sink = a.mask.sink,
-                                                           .window = a.mask.window,
+                                                           .keys = keys,
+                                                           .mask = a.mask,
                                                            .scale = a.scale}));
       bool first = true;
       for (const auto& range : ranges) {

@@ -17,6 +17,7 @@
 #include "kernels/dense_backward.h"
 #include "kernels/key_weights.h"
 #include "kernels/reference/dense_reference.h"
+#include "kernels/seen_keys.h"
 
 namespace duo {
 namespace {
@@ -265,6 +266,25 @@ TEST(AttentionBackward, ReferenceIsTheDerivative) {
     ExpectGradient([&](const Doubles& at) { return forward(at, k, v); }, data.q, data.d_out, data.dq, "q");
     ExpectGradient([&](const Doubles& at) { return forward(q, at, v); }, data.k, data.d_out, data.dk, "k");
     ExpectGradient([&](const Doubles& at) { return forward(q, k, at); }, data.v, data.d_out, data.dv, "v");
+  }
+}
+
+TEST(SeenKeys, AreAllThatABlockSeesOnce) {
+  for (const LambdaMask mask : {LambdaMask{}, LambdaMask{.sink = 0, .window = 1}, LambdaMask{.sink = 5, .window = 3},
+                                LambdaMask{.sink = 100, .window = 2}, LambdaMask{.sink = 3, .window = 20}}) {
+    for (int64_t begin = 0; begin < 30; ++begin) {
+      const int64_t end = std::min<int64_t>(30, begin + 4);
+      const SeenKeys keys = KeysSeenBy(mask, begin, end);
+      EXPECT_LE(keys.count(), MostSeenKeys(mask, 30, 4));
+      std::vector<int> times(30, 0);
+      for (int64_t row = 0; row < keys.count(); ++row) ++times.at(static_cast<size_t>(keys.pos(row)));
+      for (int64_t key = 0; key < 30; ++key) {
+        EXPECT_LE(times[static_cast<size_t>(key)], 1);
+        for (int64_t i = begin; i < end; ++i) {
+          EXPECT_TRUE(!Sees(mask, i, key) || times[static_cast<size_t>(key)] == 1) << key << " seen by " << i;
+        }
+      }
+    }
   }
 }
 

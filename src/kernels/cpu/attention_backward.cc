@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/cpu/gemm.h"
+#include "kernels/seen_keys.h"
 
 namespace duo {
 namespace {
@@ -16,30 +17,10 @@ constexpr int64_t kBlockRows = 128;
 
 int64_t BlockTokens(int group) { return std::max<int64_t>(1, kBlockRows / group); }
 
-/// The keys that queries [begin, end) can see: positions [0, n_sinks) and [body, end).
-struct Keys {
-  int64_t n_sinks;
-  int64_t body;
-  int64_t end;
-  int64_t count() const { return n_sinks + end - body; }
-  int64_t pos(int64_t row) const { return row < n_sinks ? row : body + row - n_sinks; }
-};
-
-Keys KeysOf(const LambdaMask& mask, int64_t begin, int64_t end) {
-  const int64_t first = mask.window > begin ? 0 : begin - mask.window + 1;
-  const int64_t n_sinks = std::min({mask.sink, first, end});
-  return {n_sinks, std::max(first, n_sinks), end};
-}
-
-int64_t MostKeys(int64_t n_tokens, int64_t block, const LambdaMask& mask) {
-  if (mask.window >= n_tokens) return n_tokens;
-  return std::min(n_tokens, std::min(mask.sink, n_tokens) + mask.window + block);
-}
-
 class Runner {
  public:
   Runner(const AttentionBackward& a, const DenseKernels& kernels)
-      : a_(a), kernels_(kernels), block_(BlockTokens(a.group)), most_(MostKeys(a.n_tokens, block_, a.mask)) {
+      : a_(a), kernels_(kernels), block_(BlockTokens(a.group)), most_(MostSeenKeys(a.mask, a.n_tokens, block_)) {
     const int64_t rows = block_ * a.group, dim = a.head_dim;
     float* at = a.scratch;
     const auto take = [&at](int64_t n) { return std::exchange(at, at + n); };
@@ -58,7 +39,7 @@ class Runner {
 
  private:
   void Block(int64_t begin, int64_t end) {
-    const Keys keys = KeysOf(a_.mask, begin, end);
+    const SeenKeys keys = KeysSeenBy(a_.mask, begin, end);
     const int64_t rows = (end - begin) * a_.group, n = keys.count(), dim = a_.head_dim;
     const size_t query_bytes = static_cast<size_t>(a_.group * dim) * sizeof(float);
     for (int64_t t = begin; t < end; ++t) {
@@ -88,7 +69,7 @@ class Runner {
   }
 
   /// Scores -> weights in p, do . v -> scale * ds in ds.
-  void SoftmaxRow(const Keys& keys, int64_t pos, float* p, float* ds) const {
+  void SoftmaxRow(const SeenKeys& keys, int64_t pos, float* p, float* ds) const {
     const int64_t n = keys.count();
     // Unseen keys lie between sinks and window, and behind the query.
     const int64_t window_begin = a_.mask.window > pos ? 0 : pos - a_.mask.window + 1;
@@ -114,7 +95,7 @@ class Runner {
 void RunAttentionBackward(const AttentionBackward& a, const DenseKernels& kernels) { Runner(a, kernels).Run(); }
 
 size_t AttentionBackwardScratchFloats(int64_t n_tokens, int group, int head_dim, const LambdaMask& mask) {
-  const int64_t block = BlockTokens(group), most = MostKeys(n_tokens, block, mask);
+  const int64_t block = BlockTokens(group), most = MostSeenKeys(mask, n_tokens, block);
   return static_cast<size_t>(3 * block * group * head_dim + 4 * most * head_dim + 2 * block * group * most);
 }
 

@@ -75,14 +75,11 @@ __global__ void MixBackwardKernel(CudaHeadMix mix, float* d_out, double* sums) {
 __global__ void SoftmaxBackwardKernel(CudaSoftmaxBackward a) {
   DUO_SHARED_MEMORY(shared);
   auto* reduced = reinterpret_cast<float*>(shared);  // [3, kWarp]
-  float* p = a.scores + static_cast<int64_t>(blockIdx.x) * a.n_columns;
-  float* dp = a.dp + static_cast<int64_t>(blockIdx.x) * a.n_columns;
-  const int64_t pos = a.first_pos + static_cast<int64_t>(blockIdx.x);
-  const LambdaMask mask{a.sink, a.window};
+  const int64_t row = blockIdx.x;
+  float* p = a.scores + row * a.n_columns;
+  float* dp = a.dp + row * a.n_columns;
   const float kNone = -__uint_as_float(0x7f800000u);
-  const auto seen = [&](int64_t column) {
-    return Sees(mask, pos, column < a.n_sinks ? column : a.body + (column - a.n_sinks));
-  };
+  const auto seen = [&](int64_t column) { return Sees(a.mask, a.first_pos + row, a.keys.pos(column)); };
   float max = kNone;
   for (int64_t i = threadIdx.x; i < a.n_columns; i += kElementThreads) {
     if (seen(i)) max = fmaxf(max, p[i]);

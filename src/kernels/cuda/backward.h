@@ -6,6 +6,8 @@
 
 #include "duo/result.h"
 #include "kernels/cuda/stream.h"
+#include "kernels/mask.h"
+#include "kernels/seen_keys.h"
 
 namespace duo {
 
@@ -30,13 +32,14 @@ Status CudaMix(CudaStream stream, const CudaHeadMix& mix, float* out);
 Status CudaMixBackward(CudaStream stream, const CudaHeadMix& mix, float* d_out, double* sums);
 int64_t CudaMixBlocks(int64_t n_tokens);
 
-/// Queries of one head at positions first_pos + row; columns are keys [0, n_sinks), then those from `body` on.
+/// Queries of one head at positions first_pos + row over the keys that any of them sees.
 struct CudaSoftmaxBackward {
-  float* scores;  // [n_rows, n_columns]: become weights
-  float* dp;      // as scores: become scale * ds
-  int64_t n_rows, n_columns;
-  int64_t first_pos, n_sinks, body;
-  int64_t sink, window;  // of the mask
+  float* scores;              // [n_rows, n_columns]: become weights
+  float* dp;                  // as scores: become scale * ds
+  int64_t n_rows, n_columns;  // n_columns: keys.count()
+  int64_t first_pos;
+  SeenKeys keys;
+  LambdaMask mask;
   float scale, unused = 0;
 };
 Status RunCudaSoftmaxBackward(CudaStream stream, const CudaSoftmaxBackward& s);
