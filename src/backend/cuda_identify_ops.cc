@@ -6,16 +6,16 @@
 #include <cmath>
 #include <vector>
 
+#include "backend/cuda_attention_gradient.h"
 #include "base/align.h"
 #include "kernels/cuda/backward.h"
 #include "kernels/cuda/dense.h"
 #include "kernels/cuda/launch.h"
-#include "kernels/seen_keys.h"
 
 namespace duo {
 namespace {
 
-constexpr int64_t kBlockTokens = 512;                // of queries, whose scores are held
+constexpr int64_t kBlockTokens = 512;                // most queries whose scores are held
 constexpr int64_t kScoreFloats = int64_t{16} << 20;  // of queries and keys at a time
 
 }  // namespace
@@ -26,9 +26,7 @@ uint64_t CudaIdentifyOps::MaxScratchBytes(const GradientBounds& b) const {
   const bool same = b.weights == (floats ? DType::kF32 : DType::kBF16);
   const auto row_bytes = static_cast<uint64_t>(b.widest_output) * (floats ? 4 : 2);
   const uint64_t panel = same ? 0 : std::max<uint64_t>(kCudaPanelBytes, kInt4Rows * row_bytes);
-  const int64_t rows = std::min(kBlockTokens, b.n_tokens);
-  const uint64_t blocks =
-      static_cast<uint64_t>(2 * rows * MostSeenKeys(b.mask, b.n_tokens, kBlockTokens)) * sizeof(float);
+  const uint64_t blocks = CudaAttentionGradientBytes(b.n_tokens, b.mask);
   const uint64_t parts = static_cast<uint64_t>(CudaMixBlocks(b.n_tokens)) * sizeof(double) * 1024;
   return rounded + panel + std::max(blocks, parts) + 4096;
 }
@@ -93,101 +91,10 @@ void CudaIdentifyOps::SwiGlu(const float* dh, float* gate, float* up, int64_t n)
 
 void CudaIdentifyOps::Add(float* x, const float* y, int64_t n) { Keep(CudaAdd(stream_, x, y, n)); }
 
-// Head by head, a block of queries at a time: scores and d_out v^T as whole products over the keys that any of them
-// sees, the softmax's gradient row by row, then the three products with its results. Keys' gradients are added up in
-// the order of the blocks.
 Status CudaIdentifyOps::Attention(const AttentionGradient& a) {
   DUO_RETURN_IF_ERROR(kept_->Take());
-  const int64_t dim = a.head_dim, q_stride = int64_t{a.n_kv_heads} * a.group * dim, kv_stride = a.n_kv_heads * dim;
-  const int64_t most = MostSeenKeys(a.mask, a.n_tokens, kBlockTokens), most_rows = std::min(kBlockTokens, a.n_tokens);
-  DUO_ASSIGN_OR_RETURN(uint8_t * memory, blocks_.Get(static_cast<size_t>(2 * most_rows * most) * sizeof(float)));
-  auto* p = reinterpret_cast<float*>(memory);
-  float* ds = p + most_rows * most;
-  for (float* gradient : {a.dk, a.dv}) {
-    DUO_RETURN_IF_ERROR(CudaStatus(
-        cudaMemsetAsync(gradient, 0, static_cast<size_t>(a.n_tokens * kv_stride) * sizeof(float), stream_.get()),
-        "clearing"));
-  }
-  for (int64_t begin = 0; begin < a.n_tokens; begin += kBlockTokens) {
-    const int64_t end = std::min(a.n_tokens, begin + kBlockTokens), rows = end - begin;
-    const SeenKeys keys = KeysSeenBy(a.mask, begin, end);
-    const int64_t n = keys.count();
-    // The two ranges of keys, as positions and columns.
-    const struct {
-      int64_t pos, column, n;
-    } ranges[] = {{0, 0, keys.n_sinks}, {keys.body, keys.n_sinks, keys.end - keys.body}};
-    for (int64_t head = 0; head < int64_t{a.n_kv_heads} * a.group; ++head) {
-      const int64_t q_at = begin * q_stride + head * dim, kv_at = head / a.group * dim;
-      for (const auto& range : ranges) {
-        if (range.n == 0) continue;
-        const int64_t at = range.pos * kv_stride + kv_at;
-        CudaProduct product{.type = CudaProductType::kF32,
-                            .x = a.q + q_at,
-                            .x_stride = q_stride,
-                            .w = a.k + at,
-                            .w_stride = kv_stride,
-                            .n_tokens = rows,
-                            .n_in = dim,
-                            .n_out = range.n,
-                            .out = p + range.column,
-                            .out_stride = n,
-                            .scale = a.scale};
-        DUO_RETURN_IF_ERROR(matmul_->Run(product));
-        product.x = a.d_out + q_at;
-        product.w = a.v + at;
-        product.out = ds + range.column;
-        product.scale = 1;
-        DUO_RETURN_IF_ERROR(matmul_->Run(product));
-      }
-      DUO_RETURN_IF_ERROR(RunCudaSoftmaxBackward(stream_, {.scores = p,
-                                                           .dp = ds,
-                                                           .n_rows = rows,
-                                                           .n_columns = n,
-                                                           .first_pos = begin,
-                                                           .keys = keys,
-                                                           .mask = a.mask,
-                                                           .scale = a.scale}));
-      bool first = true;
-      for (const auto& range : ranges) {
-        if (range.n == 0) continue;
-        const int64_t at = range.pos * kv_stride + kv_at;
-        // dq = ds k
-        DUO_RETURN_IF_ERROR(matmul_->Run({.type = CudaProductType::kF32,
-                                          .x = ds + range.column,
-                                          .x_stride = n,
-                                          .w = a.k + at,
-                                          .w_stride = kv_stride,
-                                          .w_transposed = true,
-                                          .n_tokens = rows,
-                                          .n_in = range.n,
-                                          .n_out = dim,
-                                          .out = a.dq + q_at,
-                                          .out_stride = q_stride,
-                                          .accumulate = !first}));
-        first = false;
-        // dk += ds^T q, dv += p^T d_out
-        CudaProduct product{.type = CudaProductType::kF32,
-                            .x = ds + range.column,
-                            .x_stride = n,
-                            .x_transposed = true,
-                            .w = a.q + q_at,
-                            .w_stride = q_stride,
-                            .w_transposed = true,
-                            .n_tokens = range.n,
-                            .n_in = rows,
-                            .n_out = dim,
-                            .out = a.dk + at,
-                            .out_stride = kv_stride,
-                            .accumulate = true};
-        DUO_RETURN_IF_ERROR(matmul_->Run(product));
-        product.x = p + range.column;
-        product.w = a.d_out + q_at;
-        product.out = a.dv + at;
-        DUO_RETURN_IF_ERROR(matmul_->Run(product));
-      }
-    }
-  }
-  return OkStatus();
+  DUO_ASSIGN_OR_RETURN(uint8_t * memory, blocks_.Get(CudaAttentionGradientBytes(a.n_tokens, a.mask)));
+  return RunCudaAttentionGradient(stream_, matmul_, a, reinterpret_cast<float*>(memory));
 }
 
 Result<CudaHeadMix> CudaIdentifyOps::Upload(const HeadMix& mix) {

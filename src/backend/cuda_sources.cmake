@@ -1,3 +1,10 @@
 # The CUDA backend, likewise (src/kernels/cuda/sources.cmake).
-set(DUO_CUDA_BACKEND cuda_backend.cc cuda_device.cc cuda_identify_ops.cc cuda_memory.cc cuda_times.cc cuda_upload.cc)
+set(DUO_CUDA_BACKEND
+  cuda_attention_gradient.cc
+  cuda_backend.cc
+  cuda_device.cc
+  cuda_identify_ops.cc
+  cuda_memory.cc
+  cuda_times.cc
+  cuda_upload.cc)
 list(TRANSFORM DUO_CUDA_BACKEND PREPEND ${CMAKE_CURRENT_LIST_DIR}/)
