@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/launch.h"
+#include "kernels/kv_code_layout.h"
 
 namespace duo {
 namespace {
@@ -18,36 +19,12 @@ struct Tasks {
   Task task[kMostTasks];
 };
 
-/// Where the bytes of a quantised row are (kernels/kv_codes.cc): byte i of its codes at
-/// codes + i / 4 * word_step + i % 4 * byte_step.
-struct RowBytes {
-  int64_t codes, params;
-  int word_step, byte_step, n_words;
-};
-
-__device__ __forceinline__ RowBytes BytesOf(KvPart part, KvType type, int head_dim, int64_t row) {
-  const int code_bytes = CodeBytes(type == KvType::kInt8 ? 8 : 4, head_dim);
-  const int64_t block = row / kCodeRows * kCodeRows * (code_bytes + 4);
-  const int lane = static_cast<int>(row % kCodeRows);
-  const bool keys = part == KvPart::kKeys;
-  return {block + (keys ? 4 * lane : lane / 4 * 4 * code_bytes + lane % 4), block + kCodeRows * code_bytes + 4 * lane,
-          keys ? 4 * kCodeRows : 16, keys ? 1 : 4, code_bytes / 4};
-}
-
-/// The nearest bf16 number that is not above x.
-__device__ __forceinline__ uint16_t RoundDown(float x) {
-  const unsigned bits = __float_as_uint(x);
-  const bool up = (bits >> 31) != 0 && (bits & 0xffffu) != 0;
-  return static_cast<uint16_t>((bits >> 16) + (up ? 1u : 0u));
-}
-__device__ __forceinline__ uint16_t RoundUp(float x) { return static_cast<uint16_t>(RoundDown(-x) ^ 0x8000u); }
-
 __device__ __forceinline__ float Clamp(float x, float low, float high) { return fminf(fmaxf(x, low), high); }
 
-__device__ void QuantizeWarpRow(const float* x, const CudaStoreTask& task, int64_t row, int head_dim, KvType type,
-                                uint8_t* codes) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const bool bytes = type == KvType::kInt8;
+/// QuantizeRow (kernels/kv_codes.h) by a warp. codes: [head_dim, padded] in shared memory, of the warp alone.
+__device__ void QuantizeWarpRow(const float* x, const KvFormat& format, uint8_t* to, int64_t row, uint8_t* codes) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, head_dim = format.head_dim;
+  const bool bytes = format.type == KvType::kInt8;
   const int levels = bytes ? 255 : 15;
   float least = __uint_as_float(0x7f800000u), most = -least, poison = 0;
   for (int d = lane; d < head_dim; d += kWarp) {
@@ -58,11 +35,11 @@ __device__ void QuantizeWarpRow(const float* x, const CudaStoreTask& task, int64
   least = Clamp(WarpMin(least), -kMostQuantized, kMostQuantized);
   most = Clamp(WarpMax(most), -kMostQuantized, kMostQuantized);
   const bool finite = WarpSum(poison) == 0.0f;
-  const uint16_t low_bits = finite ? RoundDown(least) : uint16_t{0x7fc0};
+  const uint16_t low_bits = finite ? RoundDownToBf16(least) : uint16_t{0x7fc0};
   const float first = FloatOfBf16(low_bits);
-  const uint16_t step_bits = finite ? RoundUp((most - first) / static_cast<float>(levels)) : uint16_t{0};
+  const uint16_t step_bits = finite ? RoundUpToBf16((most - first) / static_cast<float>(levels)) : uint16_t{0};
   const float width = FloatOfBf16(step_bits);
-  const RowBytes out = BytesOf(task.part, type, head_dim, row);
+  const CodeRow out = CodeRowOf(format, row);
   const int padded = bytes ? 4 * out.n_words : 8 * out.n_words;
   for (int d = lane; d < padded; d += kWarp) {
     const bool some = d < head_dim && width > 0;
@@ -71,14 +48,9 @@ __device__ void QuantizeWarpRow(const float* x, const CudaStoreTask& task, int64
     codes[d] = static_cast<uint8_t>(code < levels ? code : levels);
   }
   __syncwarp();
-  const bool keys = task.part == KvPart::kKeys;
-  for (int i = lane; i < 4 * out.n_words; i += kWarp) {
-    const int word = i / 4, in = i % 4, d = bytes ? i : 8 * word + (keys ? in : 2 * in);
-    const int code = bytes ? codes[d] : codes[d] | codes[d + (keys ? 4 : 1)] << 4;
-    task.dst[out.codes + static_cast<int64_t>(word) * out.word_step + in * out.byte_step] = static_cast<uint8_t>(code);
-  }
+  for (int i = lane; i < 4 * out.n_words; i += kWarp) to[out.At(i / 4, i % 4)] = CodeByte(format, codes, i / 4, i % 4);
   if (lane == 0) {
-    auto* params = reinterpret_cast<uint16_t*>(task.dst + out.params);
+    auto* params = reinterpret_cast<uint16_t*>(to + out.params);
     params[0] = step_bits;
     params[1] = low_bits;
   }
@@ -101,7 +73,7 @@ __global__ void StoreRowsKernel(const __grid_constant__ Tasks<CudaStoreTask> tas
         reinterpret_cast<uint16_t*>(task.dst)[row * head_dim + d] = Bf16OfFloat(x[d]);
       }
     } else {
-      QuantizeWarpRow(x, task, row, head_dim, kType, shared + warp * (kMostDims + 8));
+      QuantizeWarpRow(x, {task.part, kType, head_dim}, task.dst, row, shared + warp * (kMostDims + 8));
     }
   }
 }
@@ -119,12 +91,9 @@ __global__ void CopyRowsKernel(const __grid_constant__ Tasks<CudaCopyRowsTask> t
       auto* to = reinterpret_cast<uint32_t*>(task.dst) + (task.dst_row + r) * n_words;
       for (int i = lane; i < n_words; i += kWarp) to[i] = from[i];
     } else {
-      const RowBytes a = BytesOf(task.part, kType, head_dim, task.src_row + r);
-      const RowBytes b = BytesOf(task.part, kType, head_dim, task.dst_row + r);
-      for (int i = lane; i < 4 * a.n_words; i += kWarp) {
-        task.dst[b.codes + static_cast<int64_t>(i / 4) * b.word_step + i % 4 * b.byte_step] =
-            task.src[a.codes + static_cast<int64_t>(i / 4) * a.word_step + i % 4 * a.byte_step];
-      }
+      const KvFormat format{task.part, kType, head_dim};
+      const CodeRow a = CodeRowOf(format, task.src_row + r), b = CodeRowOf(format, task.dst_row + r);
+      for (int i = lane; i < 4 * a.n_words; i += kWarp) task.dst[b.At(i / 4, i % 4)] = task.src[a.At(i / 4, i % 4)];
       if (lane == 0) {
         *reinterpret_cast<uint32_t*>(task.dst + b.params) = *reinterpret_cast<const uint32_t*>(task.src + a.params);
       }
