@@ -8,36 +8,25 @@
 namespace duo {
 namespace {
 
+static_assert(kMergeQueries <= kExactQueries);
+
 template <KvType kType>
 __global__ void DecodeExactKernel(const __grid_constant__ DecodeHeads heads, DecodeArgs a) {
   DUO_SHARED_MEMORY(shared);
-  const CudaDecodeHead& head = heads.head[blockIdx.y];
-  const int n_pieces = heads.n_pieces[blockIdx.y];
-  const int64_t piece = blockIdx.x;
-  if (piece >= n_pieces) return;
-  const int first = static_cast<int>(blockIdx.z) * kExactQueries;
-  const int n = a.group - first < kExactQueries ? a.group - first : kExactQueries;
+  const DecodeBlock block = ThisDecodeBlock(heads, a);
+  if (block.piece >= block.n_pieces) return;
+  const CudaDecodeHead& head = block.head;
+  const int n = block.n_queries;
   const ExactTile tile = ExactTileAt(shared, a.head_dim);
-  const PieceRows rows = RowsOfPiece(head, piece, a.rows_per_piece);
-  BeginExact(tile, n, a.head_dim, a.scale, [&](int i) { return head.q + (first + i) * a.head_dim; });
+  const PieceRows rows = RowsOfPiece(head, block.piece, a.rows_per_piece);
+  BeginExact(tile, n, a.head_dim, a.scale, [&](int i) { return head.q + (block.first_query + i) * a.head_dim; });
   for (int64_t row = rows.begin / kExactRows * kExactRows; row < rows.end; row += kExactRows) {
     FoldExact<kType>(tile, n, a.head_dim, head.k, head.v, row, rows.begin, rows.end, [](int, int64_t) { return true; });
   }
   __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x); i < n * a.head_dim; i += kExactThreads) {
-    const int query = i / a.head_dim, d = i % a.head_dim;
-    if (n_pieces == 1) {
-      FinishQuery(head, a, first + query, d, {tile.max[query], tile.sum[query], tile.acc[i]});
-      continue;
-    }
-    float* state = StateOf(a, heads.first_piece[blockIdx.y] + piece, first + query);
-    if (d == 0) state[0] = tile.max[query], state[1] = tile.sum[query];
-    state[kStateHeader + d] = tile.acc[i];
-  }
-  if (n_pieces == 1) return;
-  if (IsLastPiece(a, n_pieces, reinterpret_cast<int*>(tile.p))) {
-    MergePieces(head, a, heads.first_piece[blockIdx.y], n_pieces, first, n, reinterpret_cast<float*>(shared));
-  }
+  FinishPiece(block, a, a.head_dim, reinterpret_cast<float*>(shared), [&](int query, int d) {
+    return MergedState{tile.max[query], tile.sum[query], tile.acc[query * a.head_dim + d]};
+  });
 }
 
 template <KvType kType>
@@ -79,7 +68,7 @@ __global__ void PrefillExactKernel(const __grid_constant__ PrefillHeads heads, P
 
 Status LaunchDecodeExact(CudaStream stream, const CudaAttentionShape& shape, dim3 grid, const DecodeHeads& heads,
                          const DecodeArgs& args) {
-  grid.z = GridOf(shape.group, kExactQueries);
+  grid.z = GridOf(shape.group, kMergeQueries);
   const size_t shared_bytes = std::max(ExactSharedBytes(shape.head_dim), kMergeFloats * sizeof(float));
   const LaunchShape launch{grid, kExactThreads, shared_bytes};
   auto* kernel = shape.kv_type == KvType::kF32    ? DecodeExactKernel<KvType::kF32>

@@ -6,6 +6,7 @@
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/kv_element.cuh"
+#include "kernels/softmax_state.h"
 
 namespace duo {
 
@@ -53,7 +54,7 @@ __device__ __forceinline__ void BeginExact(const ExactTile& t, int n_queries, in
     t.acc[i] = 0;
   }
   if (static_cast<int>(threadIdx.x) < n_queries) {
-    t.max[threadIdx.x] = -__uint_as_float(0x7f800000u);
+    t.max[threadIdx.x] = kNegInf;
     t.sum[threadIdx.x] = 0;
   }
 }
@@ -64,7 +65,6 @@ template <KvType kType, class Sees>
 __device__ __forceinline__ void FoldExact(const ExactTile& t, int n_queries, int head_dim, const uint8_t* k,
                                           const uint8_t* v, int64_t row, int64_t first, int64_t last,
                                           const Sees& sees) {
-  const float kNone = -__uint_as_float(0x7f800000u);
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp, lane = thread % kWarp;
   __syncthreads();
   for (int i = thread; i < kExactRows * head_dim; i += kExactThreads) {
@@ -76,7 +76,7 @@ __device__ __forceinline__ void FoldExact(const ExactTile& t, int n_queries, int
   __syncthreads();
   for (int i = thread; i < n_queries * kExactRows; i += kExactThreads) {
     const int r = i % kExactRows, query = i / kExactRows;
-    float score = kNone;
+    float score = kNegInf;
     if (row + r >= first && row + r < last && sees(query, row + r)) {
       score = 0;
       for (int d = 0; d < head_dim; ++d) score += t.q[query * head_dim + d] * t.k[r * (head_dim + 1) + d];
@@ -94,18 +94,18 @@ __device__ __forceinline__ void FoldExact(const ExactTile& t, int n_queries, int
     for (int step = kExactRows / 2; step > 0; step /= 2) most = fmaxf(most, __shfl_xor_sync(kWholeWarp, most, step));
     const float before = t.max[some ? query : n_queries - 1];
     const float max = fmaxf(before, most);
-    const float p = score == kNone ? 0.0f : expf(score - max);
+    const float p = score == kNegInf ? 0.0f : expf(score - max);
     float sum = p;
     for (int step = kExactRows / 2; step > 0; step /= 2) sum += __shfl_xor_sync(kWholeWarp, sum, step);
     __syncwarp();
     if (some) {
       t.p[at] = p;
       if (lane % kExactRows == 0) {
-        const float rescale = before == kNone ? 0.0f : expf(before - max);
+        const float rescale = before == kNegInf ? 0.0f : expf(before - max);
         t.rescale[query] = rescale;
         t.max[query] = max;
         // A sum without a maximum is that of NaN keys, and stays.
-        t.sum[query] = (before == kNone ? t.sum[query] : t.sum[query] * rescale) + sum;
+        t.sum[query] = (before == kNegInf ? t.sum[query] : t.sum[query] * rescale) + sum;
       }
     }
   }

@@ -6,6 +6,7 @@
 #include "kernels/cuda/elements.cuh"
 #include "kernels/cuda/launch.h"
 #include "kernels/mask.h"
+#include "kernels/softmax_state.h"
 
 namespace duo {
 namespace {
@@ -78,13 +79,12 @@ __global__ void SoftmaxBackwardKernel(CudaSoftmaxBackward a) {
   const int64_t row = blockIdx.x;
   float* p = a.scores + row * a.n_columns;
   float* dp = a.dp + row * a.n_columns;
-  const float kNone = -__uint_as_float(0x7f800000u);
   const auto seen = [&](int64_t column) { return Sees(a.mask, a.first_pos + row, a.keys.pos(column)); };
-  float max = kNone;
+  float max = kNegInf;
   for (int64_t i = threadIdx.x; i < a.n_columns; i += kElementThreads) {
     if (seen(i)) max = fmaxf(max, p[i]);
   }
-  max = BlockReduce(max, reduced, kNone, [](float v) { return WarpMax(v); });
+  max = BlockReduce(max, reduced, kNegInf, [](float v) { return WarpMax(v); });
   float sum = 0, along = 0;
   for (int64_t i = threadIdx.x; i < a.n_columns; i += kElementThreads) {
     const float weight = seen(i) ? expf(p[i] - max) : 0.0f;

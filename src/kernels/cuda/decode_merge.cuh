@@ -5,6 +5,7 @@
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/decode_state.h"
 #include "kernels/cuda/device_math.cuh"
+#include "kernels/softmax_state.h"
 
 namespace duo {
 
@@ -38,6 +39,23 @@ __device__ __forceinline__ PieceRows RowsOfPiece(const CudaDecodeHead& head, int
   return {begin, end < head.end[range] ? end : head.end[range]};
 }
 
+/// What a block of threads works on.
+struct DecodeBlock {
+  const CudaDecodeHead& head;
+  int n_pieces, piece;  // of the head; there may be more blocks than pieces
+  int32_t first_piece;  // of the head, among all pieces
+  int first_query, n_queries;
+};
+__device__ __forceinline__ DecodeBlock ThisDecodeBlock(const DecodeHeads& heads, const DecodeArgs& a) {
+  const int first = static_cast<int>(blockIdx.z) * kMergeQueries, left = a.group - first;
+  return {heads.head[blockIdx.y],
+          heads.n_pieces[blockIdx.y],
+          static_cast<int>(blockIdx.x),
+          heads.first_piece[blockIdx.y],
+          first,
+          left < kMergeQueries ? left : kMergeQueries};
+}
+
 __device__ __forceinline__ float* StateOf(const DecodeArgs& a, int64_t piece, int query) {
   return a.states + (piece * a.group + query) * StateStride(a.head_dim);
 }
@@ -49,12 +67,11 @@ struct MergedState {
 /// state(i): max, sum, acc [head_dim] of state i. (kernels/softmax_state.h)
 template <class State>
 __device__ __forceinline__ MergedState MergeStates(int n, int d, const State& state) {
-  const float kNone = -__uint_as_float(0x7f800000u);
-  MergedState merged = {kNone, 0, 0};
+  MergedState merged = {kNegInf, 0, 0};
   for (int i = 0; i < n; ++i) merged.max = fmaxf(merged.max, state(i)[0]);
   for (int i = 0; i < n; ++i) {
     const auto* of = state(i);
-    const float weight = merged.max == kNone ? 1.0f : expf(of[0] - merged.max);
+    const float weight = merged.max == kNegInf ? 1.0f : expf(of[0] - merged.max);
     merged.sum += weight * of[1];
     merged.acc += weight * of[2 + d];
   }
@@ -90,11 +107,9 @@ __device__ __forceinline__ bool IsLastPiece(const DecodeArgs& a, int n_pieces, i
 constexpr int kMergePieces = 64;  // whose weights are held together
 constexpr int kMergeFloats = kMergeQueries * (1 + 2 * kMergePieces);
 
-/// Merges the pieces of queries [first, first + n) of the head. One block does this while the others have ended, so it
-/// is about having many loads on their way: a thread sums four dimensions over all pieces.
-__device__ __forceinline__ void MergePieces(const CudaDecodeHead& head, const DecodeArgs& a, int64_t first_piece,
-                                            int n_pieces, int first, int n, float* shared) {
-  const float kNone = -__uint_as_float(0x7f800000u);
+/// Merges the pieces of the block's queries. One block does this while the others have ended, so it is about having
+/// many loads on their way: a thread sums four dimensions over all pieces.
+__device__ __forceinline__ void MergePieces(const DecodeBlock& block, const DecodeArgs& a, float* shared) {
   const int thread = static_cast<int>(threadIdx.x), n_threads = static_cast<int>(blockDim.x);
   const int lane = thread % kWarp;
   float* largest = shared;                  // [query]
@@ -102,25 +117,25 @@ __device__ __forceinline__ void MergePieces(const CudaDecodeHead& head, const De
   float* sums = weights + kMergeQueries * kMergePieces;
   // From L2, where other blocks' writes are.
   const auto load = [&](int piece, int query, int at) {
-    return __ldcg(StateOf(a, first_piece + piece, first + query) + at);
+    return __ldcg(StateOf(a, block.first_piece + piece, block.first_query + query) + at);
   };
-  for (int query = thread / kWarp; query < n; query += n_threads / kWarp) {
-    float max = kNone;
-    for (int piece = lane; piece < n_pieces; piece += kWarp) max = fmaxf(max, load(piece, query, 0));
+  for (int query = thread / kWarp; query < block.n_queries; query += n_threads / kWarp) {
+    float max = kNegInf;
+    for (int piece = lane; piece < block.n_pieces; piece += kWarp) max = fmaxf(max, load(piece, query, 0));
     max = WarpMax(max);
     if (lane == 0) largest[query] = max;
   }
-  const int n_vectors = (a.head_dim + 3) / 4 * n;
+  const int n_vectors = (a.head_dim + 3) / 4 * block.n_queries;
   for (int begin_vector = 0; begin_vector < n_vectors; begin_vector += n_threads) {
     const int vector = begin_vector + thread;
     const int query = vector / ((a.head_dim + 3) / 4), d = vector % ((a.head_dim + 3) / 4) * 4;
     float sum = 0, acc[4] = {};
-    for (int begin = 0; begin < n_pieces; begin += kMergePieces) {
-      const int count = n_pieces - begin < kMergePieces ? n_pieces - begin : kMergePieces;
+    for (int begin = 0; begin < block.n_pieces; begin += kMergePieces) {
+      const int left = block.n_pieces - begin, count = left < kMergePieces ? left : kMergePieces;
       __syncthreads();
-      for (int i = thread; i < n * count; i += n_threads) {
+      for (int i = thread; i < block.n_queries * count; i += n_threads) {
         const int of = i / count, piece = i % count;
-        const float weight = largest[of] == kNone ? 1.0f : expf(load(begin + piece, of, 0) - largest[of]);
+        const float weight = largest[of] == kNegInf ? 1.0f : expf(load(begin + piece, of, 0) - largest[of]);
         weights[of * kMergePieces + piece] = weight;
         sums[of * kMergePieces + piece] = weight * load(begin + piece, of, 1);
       }
@@ -128,9 +143,8 @@ __device__ __forceinline__ void MergePieces(const CudaDecodeHead& head, const De
       if (vector >= n_vectors) continue;
 #pragma unroll 8
       for (int piece = 0; piece < count; ++piece) {
-        const auto* from =
-            reinterpret_cast<const float4*>(StateOf(a, first_piece + begin + piece, first + query) + kStateHeader + d);
-        const float4 part = __ldcg(from);
+        const float* from = StateOf(a, block.first_piece + begin + piece, block.first_query + query) + kStateHeader + d;
+        const float4 part = __ldcg(reinterpret_cast<const float4*>(from));
         const float weight = weights[query * kMergePieces + piece];
         sum += sums[query * kMergePieces + piece];
         acc[0] += weight * part.x;
@@ -142,9 +156,31 @@ __device__ __forceinline__ void MergePieces(const CudaDecodeHead& head, const De
     if (vector >= n_vectors) continue;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      if (d + i < a.head_dim) FinishQuery(head, a, first + query, d + i, {largest[query], sum, acc[i]});
+      if (d + i >= a.head_dim) break;
+      FinishQuery(block.head, a, block.first_query + query, d + i, {largest[query], sum, acc[i]});
     }
   }
+}
+
+/// Called by all threads of a block when it has its piece: state(i, d) is that of query i and dimension d. A head of
+/// one piece is done then; of others the last piece to end merges all. shared: [kMergeFloats], which state may read
+/// from.
+template <class State>
+__device__ __forceinline__ void FinishPiece(const DecodeBlock& block, const DecodeArgs& a, int head_dim, float* shared,
+                                            const State& state) {
+  for (int i = static_cast<int>(threadIdx.x); i < block.n_queries * head_dim; i += static_cast<int>(blockDim.x)) {
+    const int query = i / head_dim, d = i % head_dim;
+    const MergedState merged = state(query, d);
+    if (block.n_pieces == 1) {
+      FinishQuery(block.head, a, block.first_query + query, d, merged);
+      continue;
+    }
+    float* to = StateOf(a, block.first_piece + block.piece, block.first_query + query);
+    if (d == 0) to[0] = merged.max, to[1] = merged.sum;
+    to[kStateHeader + d] = merged.acc;
+  }
+  if (block.n_pieces == 1) return;
+  if (IsLastPiece(a, block.n_pieces, reinterpret_cast<int*>(shared))) MergePieces(block, a, shared);
 }
 
 }  // namespace duo
