@@ -197,12 +197,14 @@ inline void FillNormal(Guarded* x, double deviation, Rng* rng) {
   for (int64_t i = 0; i < x->size(); ++i) x->Set(i, static_cast<float>(rng->Normal() * deviation));
 }
 
+inline void SetNormalRow(TestRows* x, int64_t row, double deviation, Rng* rng) {
+  std::vector<float> values(x->size() / x->n_rows());
+  for (float& value : values) value = static_cast<float>(rng->Normal() * deviation);
+  x->SetRow(row, values.data());
+}
+
 inline void FillNormal(TestRows* x, double deviation, Rng* rng) {
-  std::vector<float> row(x->size() == 0 ? 0 : x->size() / x->n_rows());
-  for (int64_t r = 0; r < x->n_rows(); ++r) {
-    for (float& value : row) value = static_cast<float>(rng->Normal() * deviation);
-    x->SetRow(r, row.data());
-  }
+  for (int64_t r = 0; r < x->n_rows(); ++r) SetNormalRow(x, r, deviation, rng);
 }
 
 // What the bound needs to know of a call: largest products over queries and keys.

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -12,7 +13,7 @@
 #include "kernels/attention.h"
 #include "kernels/attention_test_util.h"
 #include "kernels/cpu/kernel_table.h"
-#include "kernels/reference/attention_reference.h"
+#include "kernels/prefill_case_for_test.h"
 #include "kernels/softmax_state.h"
 
 namespace duo {
@@ -28,41 +29,6 @@ class PrefillAttentionTest : public testing::TestWithParam<Isa> {
 INSTANTIATE_TEST_SUITE_P(Isa, PrefillAttentionTest, testing::ValuesIn(LevelsOfThisCpu()),
                          [](const testing::TestParamInfo<Isa>& test) { return IsaName(test.param); });
 
-struct PrefillCase {
-  Shape shape;
-  int64_t n_tokens = 1;
-  int64_t q_pos = 0;
-  int64_t n_sink_rows = 0;
-  int64_t body_pos = 0;
-  int64_t n_rows = 0;
-  LambdaMask mask;
-};
-
-std::string Describe(const PrefillCase& c) {
-  return Describe(c.shape) + " tokens " + std::to_string(c.n_tokens) + " at " + std::to_string(c.q_pos) + " rows " +
-         std::to_string(c.n_rows) + " (" + std::to_string(c.n_sink_rows) + " sinks, body at " +
-         std::to_string(c.body_pos) + ") sink " + std::to_string(c.mask.sink) + " window " +
-         std::to_string(c.mask.window);
-}
-
-// A retrieval or streaming head whose cache holds every position up to the last token of the chunk.
-PrefillCase WholeCache(Shape s, int64_t q_pos, int64_t n_tokens, LambdaMask mask) {
-  return {.shape = s, .n_tokens = n_tokens, .q_pos = q_pos, .n_rows = q_pos + n_tokens, .mask = mask};
-}
-
-// A streaming head that kept its sinks and the window before the chunk.
-PrefillCase SplitCache(Shape s, int64_t q_pos, int64_t n_tokens, LambdaMask mask) {
-  const int64_t sinks = std::min(mask.sink, q_pos);
-  const int64_t body_pos = std::max(sinks, q_pos - mask.window + 1);
-  return {.shape = s,
-          .n_tokens = n_tokens,
-          .q_pos = q_pos,
-          .n_sink_rows = sinks,
-          .body_pos = body_pos,
-          .n_rows = sinks + q_pos + n_tokens - body_pos,
-          .mask = mask};
-}
-
 struct PrefillInputs {
   PrefillInputs(const PrefillCase& c, uint64_t seed)
       : q((c.n_tokens * c.shape.group) * c.shape.head_dim, DType::kF32, c.shape.shift),
@@ -73,19 +39,7 @@ struct PrefillInputs {
     v.SetPart(KvPart::kValues);
     Rng rng(seed);
     FillExactQueries(&q, c.shape, 1.0, &rng);
-    std::vector<float> k_row(c.shape.head_dim), v_row(c.shape.head_dim);
-    for (int64_t r = 0; r < c.n_rows; ++r) {
-      const int64_t pos = r < c.n_sink_rows ? r : c.body_pos + r - c.n_sink_rows;
-      bool seen = false;  // rows that no query sees stay NaN: touching them shows
-      for (int64_t t = 0; t < c.n_tokens && !seen; ++t) seen = Sees(c.mask, c.q_pos + t, pos);
-      if (!seen) continue;
-      for (size_t i = 0; i < k_row.size(); ++i) {
-        k_row[i] = static_cast<float>(rng.Normal());
-        v_row[i] = static_cast<float>(rng.Normal());
-      }
-      k.SetRow(r, k_row.data());
-      v.SetRow(r, v_row.data());
-    }
+    FillSeenRows(c, &k, &v, &rng);
   }
   Guarded q;
   TestRows k, v;
@@ -93,24 +47,10 @@ struct PrefillInputs {
 };
 
 PrefillAttention Params(const PrefillCase& c, PrefillInputs* in) {
-  PrefillAttention a;
+  PrefillAttention a = ParamsOf(c, in->k, in->v);
   a.q = in->q.floats();
-  a.q_stride = int64_t{c.shape.group} * c.shape.head_dim;
-  a.q_pos = c.q_pos;
-  a.n_tokens = c.n_tokens;
-  a.group = c.shape.group;
-  a.head_dim = c.shape.head_dim;
-  a.k = in->k.data();
-  a.v = in->v.data();
-  a.n_rows = c.n_rows;
-  a.n_sink_rows = c.n_sink_rows;
-  a.body_pos = c.body_pos;
-  a.kv_type = c.shape.kv_type;
-  a.math = c.shape.math;
-  a.mask = c.mask;
-  a.scale = 1.0f / std::sqrt(static_cast<float>(c.shape.head_dim));
+  a.q_stride = a.out_stride = int64_t{c.shape.group} * c.shape.head_dim;
   a.out = in->out.floats();
-  a.out_stride = a.q_stride;
   a.scratch = in->scratch.data();
   return a;
 }
@@ -119,32 +59,25 @@ void CheckPrefill(const AttentionKernels& kernels, const PrefillCase& c, uint64_
   SCOPED_TRACE(Describe(c));
   ASSERT_LE(c.n_tokens, PrefillBlockTokens(c.shape.group, c.shape.head_dim));
   PrefillInputs in(c, seed);
-  const int64_t stride = c.shape.group + 2;
-  std::vector<float> lse(static_cast<size_t>(c.n_tokens * stride), -7.0f), want_lse = lse;
+  const int64_t group = c.shape.group, stride = group + 2;
+  std::vector<float> lse(static_cast<size_t>(c.n_tokens * stride), -7.0f);
   PrefillAttention fast = Params(c, &in);
   fast.lse = lse.data(), fast.lse_stride = stride;
   kernels.prefill(fast);
   EXPECT_TRUE(in.out.SurroundingsAreNan() && in.scratch.SurroundingsAreNan());
 
-  PrefillAttention reference = Params(c, &in);
-  std::vector<float> want(in.q.size()), weight(in.q.size());
-  reference.out = want.data();
-  reference.lse = want_lse.data(), reference.lse_stride = stride;
-  ReferencePrefillAttention(reference);
-  const TestRows keys = in.k.Floats(), magnitudes = in.v.Floats(true);
-  reference.k = keys.data();
-  reference.v = magnitudes.data();
-  reference.kv_type = KvType::kF32;
-  reference.out = weight.data();
-  ReferencePrefillAttention(reference);
-  const Products products = LargestProducts(c.shape, in.q, in.k, c.n_tokens * c.shape.group, c.n_rows);
+  const PrefillReference want(c, fast.q, fast.q_stride, in.k, in.v);
+  const Products products = LargestProducts(c.shape, in.q, in.k, c.n_tokens * group, c.n_rows);
   const double bound = RelativeBound(c.shape, c.n_rows, products, true) + PrefillBound(c.shape);
   const double absolute_bound = AbsoluteBound(c.shape, in.v, c.n_rows);
-  for (size_t i = 0; i < lse.size(); ++i) ASSERT_NEAR(lse[i], want_lse[i], bound + 1e-5) << i;
+  for (int64_t i = 0; i < std::ssize(lse); ++i) {
+    const bool some = i % stride < group;
+    ASSERT_NEAR(lse[i], some ? want.lse[i / stride * group + i % stride] : -7.0f, some ? bound + 1e-5 : 0.0) << i;
+  }
   for (int64_t i = 0; i < in.q.size(); ++i) {
-    ASSERT_NEAR(in.out.Get(i), want[i], bound * weight[i] + absolute_bound + 1e-30)
-        << "token " << i / (c.shape.group * c.shape.head_dim) << " head " << i / c.shape.head_dim % c.shape.group
-        << " dim " << i % c.shape.head_dim;
+    ASSERT_NEAR(in.out.Get(i), want.out[i], bound * want.magnitude[i] + absolute_bound + 1e-30)
+        << "token " << i / (group * c.shape.head_dim) << " head " << i / c.shape.head_dim % group << " dim "
+        << i % c.shape.head_dim;
   }
 }
 

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,6 +13,7 @@
 #include "kernels/attention_test_util.h"
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/device_array_for_test.h"
+#include "kernels/prefill_case_for_test.h"
 
 namespace duo {
 namespace {
@@ -21,129 +22,134 @@ using namespace attention_test;
 
 constexpr int kProcessors = 4;
 
-/// K or V of one head: rows of NaN until they are set.
-struct Side {
-  Side(KvPart which, KvType type, int head_dim, int64_t n_rows) : rows(n_rows, head_dim, type, 0), part(which) {
-    rows.SetPart(part);
+/// K and V of one head. Rows are NaN until they are set.
+struct Head {
+  Head(const Shape& s, int64_t n_rows)
+      : k(n_rows, s.head_dim, s.kv_type, 0),
+        v(n_rows, s.head_dim, s.kv_type, 0),
+        bytes(KvBytes(s.kv_type, s.head_dim, n_rows)) {
+    v.SetPart(KvPart::kValues);
   }
-  void Upload(KvType type, int head_dim) {
+  void Upload() {
+    device_k = Copy(k);
+    device_v = Copy(v);
+  }
+  std::unique_ptr<DeviceArray<uint8_t>> Copy(const TestRows& rows) const {
     const auto* from = static_cast<const uint8_t*>(rows.data());
-    device = std::make_unique<DeviceArray<uint8_t>>(
-        std::vector<uint8_t>(from, from + KvBytes(type, head_dim, rows.n_rows())));
+    return std::make_unique<DeviceArray<uint8_t>>(std::vector<uint8_t>(from, from + bytes));
   }
-  TestRows rows;
-  KvPart part;
-  std::unique_ptr<DeviceArray<uint8_t>> device;
+  TestRows k, v;
+  size_t bytes;
+  std::unique_ptr<DeviceArray<uint8_t>> device_k, device_v;
 };
+
+CudaAttentionShape ShapeOf(const Shape& s) {
+  CudaAttentionShape shape{};
+  shape.group = s.group;
+  shape.head_dim = s.head_dim;
+  shape.n_tokens = 1;
+  shape.kv_type = s.kv_type;
+  shape.exact = s.math == AttentionMath::kF32;
+  shape.scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
+  return shape;
+}
 
 /// Bounds of docs/numerics.md for products of floats, and for tensor cores, which round queries and weights to bf16.
 struct Bound {
   double relative, absolute;
 };
-Bound BoundOf(const Shape& s, const Guarded& q, const Side& k, const Side& v, int64_t n_queries, int64_t n_keys) {
+Bound BoundOf(const Shape& s, const Guarded& q, const Head& head, int64_t n_keys) {
   const double u = std::ldexp(1.0, -24), u16 = std::ldexp(1.0, -8);
   const bool exact = s.math == AttentionMath::kF32;
-  const double largest = LargestProducts(s, q, k.rows, n_queries, k.rows.n_rows()).largest;
+  const double largest = LargestProducts(s, q, head.k, q.size() / s.head_dim, head.k.n_rows()).largest;
   const double score = largest * ((s.head_dim + 8) * u + (exact ? 0.0 : u16));
   return {2 * score + (static_cast<double>(n_keys) + 64) * u + (exact ? 0.0 : 2 * u16),
-          AbsoluteBound(s, v.rows, n_keys) + 1e-30};
+          AbsoluteBound(s, head.v, n_keys) + 1e-30};
 }
 
 struct Range {
   int64_t begin, end;
 };
+using Ranges = std::vector<Range>;
+
+/// What the reference makes of these rows of k and v, which is in `state` then.
+void FoldReference(const Shape& s, const Guarded& q, const TestRows& k, const TestRows& v, KvType type,
+                   const Ranges& ranges, State* state) {
+  for (const Range& range : ranges) {
+    DecodeAttention a;
+    a.q = q.floats(), a.k = k.data(), a.v = v.data();
+    a.first_row = range.begin, a.n_rows = range.end - range.begin;
+    a.group = s.group, a.head_dim = s.head_dim, a.kv_type = type, a.scale = ShapeOf(s).scale;
+    a.max = state->max.floats(), a.sum = state->sum.floats(), a.acc = state->acc.floats();
+    ReferenceDecodeAttention(a);
+  }
+}
+
+/// out [group, head_dim] and lse [group] of one head.
+void ExpectDecoded(const Shape& s, const Guarded& q, const Head& head, const Ranges& ranges, const float* out,
+                   const float* lse) {
+  State want(s), magnitude(s);
+  FoldReference(s, q, head.k, head.v, s.kv_type, ranges, &want);
+  FoldReference(s, q, head.k.Floats(), head.v.Floats(true), KvType::kF32, ranges, &magnitude);
+  int64_t n_keys = 0;
+  for (const Range& range : ranges) n_keys += range.end - range.begin;
+  const Bound bound = BoundOf(s, q, head, n_keys);
+  for (int g = 0; g < s.group; ++g) {
+    const double sum = want.sum.Get(g);
+    ASSERT_NEAR(lse[g], want.max.Get(g) + std::log(sum), bound.relative + 1e-5);
+    for (int i = g * s.head_dim; i < (g + 1) * s.head_dim; ++i) {
+      ASSERT_NEAR(out[i], want.acc.Get(i) / sum, bound.relative * magnitude.acc.Get(i) / sum + bound.absolute)
+          << "query " << g << " dim " << i % s.head_dim;
+    }
+  }
+}
 
 /// One decode step over heads with these ranges of rows; other rows are NaN.
-void CheckDecode(const Shape& s, const std::vector<std::vector<Range>>& heads, uint64_t seed,
-                 int n_processors = kProcessors) {
+void CheckDecode(const Shape& s, const std::vector<Ranges>& ranges, uint64_t seed, int n_processors = kProcessors) {
   SCOPED_TRACE(Describe(s));
   Rng rng(seed);
-  const auto n_heads = static_cast<int64_t>(heads.size());
-  Guarded q(n_heads * s.group * s.head_dim, DType::kF32, 0);
+  const auto n_heads = std::ssize(ranges);
+  const int64_t width = int64_t{s.group} * s.head_dim;
+  Guarded q(n_heads * width, DType::kF32, 0);
   FillNormal(&q, 1.0, &rng);
-  std::vector<Side> k, v;
-  std::vector<float> row(static_cast<size_t>(s.head_dim));
-  for (const auto& ranges : heads) {
-    const int64_t n_rows = ranges.back().end + 3;
-    k.emplace_back(KvPart::kKeys, s.kv_type, s.head_dim, n_rows);
-    v.emplace_back(KvPart::kValues, s.kv_type, s.head_dim, n_rows);
-    for (const Range& range : ranges) {
-      for (int64_t r = range.begin; r < range.end; ++r) {
-        for (Side* side : {&k.back(), &v.back()}) {
-          for (float& x : row) x = static_cast<float>(rng.Normal());
-          side->rows.SetRow(r, row.data());
-        }
-      }
-    }
-    k.back().Upload(s.kv_type, s.head_dim);
-    v.back().Upload(s.kv_type, s.head_dim);
-  }
   const DeviceArray<float> device_q(std::vector<float>(q.floats(), q.floats() + q.size()));
   const DeviceArray<float> out(static_cast<size_t>(q.size())), lse(static_cast<size_t>(n_heads * s.group));
+  std::vector<Head> heads;
   std::vector<CudaDecodeHead> list;
   for (int64_t h = 0; h < n_heads; ++h) {
-    const auto at = static_cast<size_t>(h);
-    CudaDecodeHead head{.q = device_q.data() + h * s.group * s.head_dim,
-                        .k = k[at].device->data(),
-                        .v = v[at].device->data(),
-                        .out = out.data() + h * s.group * s.head_dim,
-                        .lse = lse.data() + h * s.group,
-                        .begin = {},
-                        .end = {}};
-    for (size_t i = 0; i < heads[at].size(); ++i) head.begin[i] = heads[at][i].begin, head.end[i] = heads[at][i].end;
-    list.push_back(head);
+    const Ranges& of = ranges[static_cast<size_t>(h)];
+    Head& head = heads.emplace_back(s, of.back().end + 3);
+    for (const Range& range : of) {
+      for (int64_t r = range.begin; r < range.end; ++r) {
+        SetNormalRow(&head.k, r, 1.0, &rng);
+        SetNormalRow(&head.v, r, 1.0, &rng);
+      }
+    }
+    head.Upload();
+    list.push_back({.q = device_q.data() + h * width,
+                    .k = head.device_k->data(),
+                    .v = head.device_v->data(),
+                    .out = out.data() + h * width,
+                    .lse = lse.data() + h * s.group,
+                    .begin = {},
+                    .end = {}});
+    for (size_t i = 0; i < of.size(); ++i) list.back().begin[i] = of[i].begin, list.back().end[i] = of[i].end;
   }
   const int64_t n_floats = CudaDecodeStateFloats(MostCudaDecodePieces(n_heads, n_processors), s.group, s.head_dim);
   const DeviceArray<float> states(static_cast<size_t>(n_floats));
   const DeviceArray<int32_t> counters(
       std::vector<int32_t>(static_cast<size_t>(CudaDecodeCounters(n_heads, s.group)), 0));
-  const CudaAttentionShape shape{.group = s.group,
-                                 .head_dim = s.head_dim,
-                                 .q_stride = 0,
-                                 .lse_stride = 0,
-                                 .q_pos = 0,
-                                 .n_tokens = 1,
-                                 .kv_type = s.kv_type,
-                                 .exact = s.math == AttentionMath::kF32,
-                                 .scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim))};
-  const Status status = CudaDecodeAttention(nullptr, shape, list, n_processors, states.data(), counters.data());
+  const Status status = CudaDecodeAttention(nullptr, ShapeOf(s), list, n_processors, states.data(), counters.data());
   ASSERT_TRUE(status.ok()) << status.message();
   const std::vector<float> got = out.ToHost(), got_lse = lse.ToHost();
   for (const int32_t counter : counters.ToHost()) ASSERT_EQ(counter, 0);
   for (int64_t h = 0; h < n_heads; ++h) {
-    const auto at = static_cast<size_t>(h);
-    std::vector<int64_t> rows;
-    for (const Range& range : heads[at]) {
-      for (int64_t r = range.begin; r < range.end; ++r) rows.push_back(r);
-    }
-    Guarded head_q(int64_t{s.group} * s.head_dim, DType::kF32, 0);
-    for (int64_t i = 0; i < head_q.size(); ++i) head_q.Set(i, q.Get(h * head_q.size() + i));
-    const Bound bound = BoundOf(s, head_q, k[at], v[at], s.group, static_cast<int64_t>(rows.size()));
-    for (int g = 0; g < s.group; ++g) {
-      std::vector<double> score;
-      double most = -INFINITY, sum = 0;
-      for (const int64_t r : rows) {
-        double dot = 0;
-        for (int d = 0; d < s.head_dim; ++d) {
-          dot += double{head_q.Get(int64_t{g} * s.head_dim + d)} * k[at].rows.Get(r * s.head_dim + d);
-        }
-        score.push_back(dot * shape.scale);
-        most = std::max(most, score.back());
-      }
-      for (double& p : score) sum += p = std::exp(p - most);
-      ASSERT_NEAR(got_lse[static_cast<size_t>(h * s.group + g)], most + std::log(sum), bound.relative + 1e-5);
-      for (int d = 0; d < s.head_dim; ++d) {
-        double want = 0, weight = 0;
-        for (size_t i = 0; i < rows.size(); ++i) {
-          const double value = v[at].rows.Get(rows[i] * s.head_dim + d);
-          want += score[i] / sum * value;
-          weight += score[i] / sum * std::fabs(value);
-        }
-        ASSERT_NEAR(got[static_cast<size_t>((h * s.group + g) * s.head_dim + d)], want,
-                    bound.relative * weight + bound.absolute)
-            << "head " << h << " query " << g << " dim " << d;
-      }
-    }
+    SCOPED_TRACE("head " + std::to_string(h));
+    Guarded head_q(width, DType::kF32, 0);
+    for (int64_t i = 0; i < width; ++i) head_q.Set(i, q.Get(h * width + i));
+    ExpectDecoded(s, head_q, heads[static_cast<size_t>(h)], ranges[static_cast<size_t>(h)], got.data() + h * width,
+                  got_lse.data() + h * s.group);
+    if (testing::Test::HasFatalFailure()) return;
   }
 }
 
@@ -183,7 +189,7 @@ TEST(CudaDecodeAttention, MorePiecesThanAreMergedTogether) {
 }
 
 TEST(CudaDecodeAttention, MoreHeadsThanALaunchTakes) {
-  std::vector<std::vector<Range>> heads(70, {{0, 20}});
+  std::vector<Ranges> heads(70, {{0, 20}});
   heads[69] = {{0, 700}};
   CheckDecode({.head_dim = 8, .group = 1, .kv_type = KvType::kBF16, .math = AttentionMath::kF32}, heads, 5);
 }
@@ -216,111 +222,53 @@ TEST(CudaDecodePlan, PiecesCoverEveryRangeWithinTheScratch) {
   }
 }
 
-struct PrefillCase {
-  Shape shape;
-  int64_t n_tokens = 1, q_pos = 0, n_sink_rows = 0, body_pos = 0, n_rows = 0;
-  LambdaMask mask;
-};
-
-PrefillCase WholeCache(Shape s, int64_t q_pos, int64_t n_tokens, LambdaMask mask) {
-  return {.shape = s, .n_tokens = n_tokens, .q_pos = q_pos, .n_rows = q_pos + n_tokens, .mask = mask};
-}
-
-PrefillCase SplitCache(Shape s, int64_t q_pos, int64_t n_tokens, LambdaMask mask) {
-  const int64_t sinks = std::min(mask.sink, q_pos), body_pos = std::max(sinks, q_pos - mask.window + 1);
-  return {.shape = s,
-          .n_tokens = n_tokens,
-          .q_pos = q_pos,
-          .n_sink_rows = sinks,
-          .body_pos = body_pos,
-          .n_rows = sinks + q_pos + n_tokens - body_pos,
-          .mask = mask};
-}
-
-/// Two heads with caches of their own, token-major as activations are.
+/// Two heads with caches of their own, token-major as activations are; only the first one's lse is wanted.
 void CheckPrefill(const PrefillCase& c, uint64_t seed) {
   const Shape& s = c.shape;
-  SCOPED_TRACE(Describe(s) + " tokens " + std::to_string(c.n_tokens) + " at " + std::to_string(c.q_pos) + " sink " +
-               std::to_string(c.mask.sink) + " window " + std::to_string(c.mask.window));
+  SCOPED_TRACE(Describe(c));
   Rng rng(seed);
   constexpr int kHeads = 2;
   const int64_t width = int64_t{s.group} * s.head_dim, stride = kHeads * width, lse_stride = kHeads * s.group;
   std::vector<float> q(static_cast<size_t>(c.n_tokens * stride));
   for (float& x : q) x = static_cast<float>(rng.Normal());
-  std::vector<Side> k, v;
-  std::vector<float> row(static_cast<size_t>(s.head_dim));
-  for (int h = 0; h < kHeads; ++h) {
-    k.emplace_back(KvPart::kKeys, s.kv_type, s.head_dim, c.n_rows);
-    v.emplace_back(KvPart::kValues, s.kv_type, s.head_dim, c.n_rows);
-    for (int64_t r = 0; r < c.n_rows; ++r) {
-      const int64_t pos = r < c.n_sink_rows ? r : c.body_pos + r - c.n_sink_rows;
-      bool seen = false;  // rows that no query sees stay NaN
-      for (int64_t t = 0; t < c.n_tokens && !seen; ++t) seen = Sees(c.mask, c.q_pos + t, pos);
-      if (!seen) continue;
-      for (Side* side : {&k.back(), &v.back()}) {
-        for (float& x : row) x = static_cast<float>(rng.Normal());
-        side->rows.SetRow(r, row.data());
-      }
-    }
-    k.back().Upload(s.kv_type, s.head_dim);
-    v.back().Upload(s.kv_type, s.head_dim);
-  }
+  const auto in_all = [&](int64_t i, int h) { return static_cast<size_t>(i / width * stride + h * width + i % width); };
   const DeviceArray<float> device_q(q), out(q.size()), lse(static_cast<size_t>(c.n_tokens * lse_stride));
-  std::vector<CudaPrefillHead> heads;
+  std::vector<Head> heads;
+  std::vector<CudaPrefillHead> list;
   for (int h = 0; h < kHeads; ++h) {
-    heads.push_back({.q = device_q.data() + h * width,
-                     .k = k[static_cast<size_t>(h)].device->data(),
-                     .v = v[static_cast<size_t>(h)].device->data(),
-                     .out = out.data() + h * width,
-                     .lse = h == 0 ? lse.data() : nullptr,
-                     .n_rows = c.n_rows,
-                     .n_sink_rows = c.n_sink_rows,
-                     .body_pos = c.body_pos,
-                     .mask = c.mask});
+    Head& head = heads.emplace_back(s, c.n_rows);
+    FillSeenRows(c, &head.k, &head.v, &rng);
+    head.Upload();
+    list.push_back({.q = device_q.data() + h * width,
+                    .k = head.device_k->data(),
+                    .v = head.device_v->data(),
+                    .out = out.data() + h * width,
+                    .lse = h == 0 ? lse.data() : nullptr,
+                    .n_rows = c.n_rows,
+                    .n_sink_rows = c.n_sink_rows,
+                    .body_pos = c.body_pos,
+                    .mask = c.mask});
   }
-  const CudaAttentionShape shape{.group = s.group,
-                                 .head_dim = s.head_dim,
-                                 .q_stride = stride,
-                                 .lse_stride = lse_stride,
-                                 .q_pos = c.q_pos,
-                                 .n_tokens = c.n_tokens,
-                                 .kv_type = s.kv_type,
-                                 .exact = s.math == AttentionMath::kF32,
-                                 .scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim))};
-  const Status status = CudaPrefillAttention(nullptr, shape, heads);
+  CudaAttentionShape shape = ShapeOf(s);
+  shape.q_stride = stride, shape.lse_stride = lse_stride;
+  shape.q_pos = c.q_pos, shape.n_tokens = c.n_tokens;
+  const Status status = CudaPrefillAttention(nullptr, shape, list);
   ASSERT_TRUE(status.ok()) << status.message();
   const std::vector<float> got = out.ToHost(), got_lse = lse.ToHost();
   for (int h = 0; h < kHeads; ++h) {
-    Side& key = k[static_cast<size_t>(h)];
-    Side& value = v[static_cast<size_t>(h)];
-    std::vector<float> want(q.size()), weight(q.size());
-    std::vector<float> want_lse(static_cast<size_t>(c.n_tokens * lse_stride));
-    PrefillAttention a;
-    a.q = q.data() + h * width, a.q_stride = stride, a.q_pos = c.q_pos, a.n_tokens = c.n_tokens;
-    a.group = s.group, a.head_dim = s.head_dim, a.k = key.rows.data(), a.v = value.rows.data();
-    a.n_rows = c.n_rows, a.n_sink_rows = c.n_sink_rows, a.body_pos = c.body_pos;
-    a.kv_type = s.kv_type, a.math = s.math, a.mask = c.mask, a.scale = shape.scale;
-    a.out = want.data() + h * width, a.out_stride = stride;
-    a.lse = want_lse.data(), a.lse_stride = lse_stride;
-    ReferencePrefillAttention(a);
-    const TestRows keys = key.rows.Floats(), magnitudes = value.rows.Floats(true);
-    a.k = keys.data(), a.v = magnitudes.data(), a.kv_type = KvType::kF32, a.out = weight.data() + h * width;
-    ReferencePrefillAttention(a);
+    const Head& head = heads[static_cast<size_t>(h)];
     Guarded head_q(c.n_tokens * width, DType::kF32, 0);
+    for (int64_t i = 0; i < head_q.size(); ++i) head_q.Set(i, q[in_all(i, h)]);
+    const PrefillReference want(c, head_q.floats(), width, head.k, head.v);
+    const Bound bound = BoundOf(s, head_q, head, c.n_rows);
     for (int64_t i = 0; i < head_q.size(); ++i) {
-      head_q.Set(i, q[static_cast<size_t>(i / width * stride + h * width + i % width)]);
+      const auto at = static_cast<size_t>(i);
+      ASSERT_NEAR(got[in_all(i, h)], want.out[at], bound.relative * want.magnitude[at] + bound.absolute)
+          << "head " << h << " token " << i / width << " element " << i % width;
     }
-    const Bound bound = BoundOf(s, head_q, key, value, c.n_tokens * s.group, c.n_rows);
-    for (int64_t t = 0; t < c.n_tokens; ++t) {
-      for (int64_t i = 0; i < width; ++i) {
-        const auto at = static_cast<size_t>(t * stride + h * width + i);
-        ASSERT_NEAR(got[at], want[at], bound.relative * weight[at] + bound.absolute)
-            << "head " << h << " token " << t << " element " << i;
-      }
-      for (int g = 0; h == 0 && g < s.group; ++g) {
-        const auto at = static_cast<size_t>(t * lse_stride + g);
-        ASSERT_NEAR(got_lse[at], want_lse[at], bound.relative + 1e-5);
-      }
+    for (int64_t i = 0; h == 0 && i < std::ssize(want.lse); ++i) {
+      ASSERT_NEAR(got_lse[static_cast<size_t>(i / s.group * lse_stride + i % s.group)],
+                  want.lse[static_cast<size_t>(i)], bound.relative + 1e-5);
     }
   }
 }

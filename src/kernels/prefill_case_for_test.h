@@ -1,0 +1,103 @@
+// Cases of prefill attention for tests of every implementation, and what the reference makes of them.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/rng.h"
+#include "kernels/attention.h"
+#include "kernels/attention_test_util.h"
+#include "kernels/mask.h"
+#include "kernels/reference/attention_reference.h"
+
+namespace duo::attention_test {
+
+struct PrefillCase {
+  Shape shape;
+  int64_t n_tokens = 1;
+  int64_t q_pos = 0;
+  int64_t n_sink_rows = 0;
+  int64_t body_pos = 0;
+  int64_t n_rows = 0;
+  LambdaMask mask;
+};
+
+inline std::string Describe(const PrefillCase& c) {
+  return Describe(c.shape) + " tokens " + std::to_string(c.n_tokens) + " at " + std::to_string(c.q_pos) + " rows " +
+         std::to_string(c.n_rows) + " (" + std::to_string(c.n_sink_rows) + " sinks, body at " +
+         std::to_string(c.body_pos) + ") sink " + std::to_string(c.mask.sink) + " window " +
+         std::to_string(c.mask.window);
+}
+
+// A retrieval or streaming head whose cache holds every position up to the last token of the chunk.
+inline PrefillCase WholeCache(Shape s, int64_t q_pos, int64_t n_tokens, LambdaMask mask) {
+  return {.shape = s, .n_tokens = n_tokens, .q_pos = q_pos, .n_rows = q_pos + n_tokens, .mask = mask};
+}
+
+// A streaming head that kept its sinks and the window before the chunk.
+inline PrefillCase SplitCache(Shape s, int64_t q_pos, int64_t n_tokens, LambdaMask mask) {
+  const int64_t sinks = std::min(mask.sink, q_pos);
+  const int64_t body_pos = std::max(sinks, q_pos - mask.window + 1);
+  return {.shape = s,
+          .n_tokens = n_tokens,
+          .q_pos = q_pos,
+          .n_sink_rows = sinks,
+          .body_pos = body_pos,
+          .n_rows = sinks + q_pos + n_tokens - body_pos,
+          .mask = mask};
+}
+
+// Rows that no query sees stay NaN: touching them shows.
+inline void FillSeenRows(const PrefillCase& c, TestRows* k, TestRows* v, Rng* rng) {
+  for (int64_t r = 0; r < c.n_rows; ++r) {
+    const int64_t pos = r < c.n_sink_rows ? r : c.body_pos + r - c.n_sink_rows;
+    bool seen = false;
+    for (int64_t t = 0; t < c.n_tokens && !seen; ++t) seen = Sees(c.mask, c.q_pos + t, pos);
+    if (!seen) continue;
+    SetNormalRow(k, r, 1.0, rng);
+    SetNormalRow(v, r, 1.0, rng);
+  }
+}
+
+// Everything but q, out, lse and scratch.
+inline PrefillAttention ParamsOf(const PrefillCase& c, const TestRows& k, const TestRows& v) {
+  PrefillAttention a;
+  a.q_pos = c.q_pos;
+  a.n_tokens = c.n_tokens;
+  a.group = c.shape.group;
+  a.head_dim = c.shape.head_dim;
+  a.k = k.data();
+  a.v = v.data();
+  a.n_rows = c.n_rows;
+  a.n_sink_rows = c.n_sink_rows;
+  a.body_pos = c.body_pos;
+  a.kv_type = c.shape.kv_type;
+  a.math = c.shape.math;
+  a.mask = c.mask;
+  a.scale = 1.0f / std::sqrt(static_cast<float>(c.shape.head_dim));
+  return a;
+}
+
+// What the reference gives for queries q, token t at q + t * q_stride.
+struct PrefillReference {
+  PrefillReference(const PrefillCase& c, const float* q, int64_t q_stride, const TestRows& k, const TestRows& v) {
+    const int64_t width = int64_t{c.shape.group} * c.shape.head_dim;
+    out.resize(c.n_tokens * width), magnitude.resize(c.n_tokens * width), lse.resize(c.n_tokens * c.shape.group);
+    PrefillAttention a = ParamsOf(c, k, v);
+    a.q = q, a.q_stride = q_stride, a.out = out.data(), a.out_stride = width;
+    a.lse = lse.data(), a.lse_stride = c.shape.group;
+    ReferencePrefillAttention(a);
+    const TestRows keys = k.Floats(), magnitudes = v.Floats(true);
+    a.k = keys.data(), a.v = magnitudes.data(), a.kv_type = KvType::kF32;
+    a.out = magnitude.data(), a.lse = nullptr;
+    ReferencePrefillAttention(a);
+  }
+  std::vector<float> out;        // [n_tokens, group, head_dim]
+  std::vector<float> magnitude;  // likewise of |v|: what the error bound is relative to
+  std::vector<float> lse;        // [n_tokens, group]
+};
+
+}  // namespace duo::attention_test
