@@ -15,6 +15,7 @@
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/dense.h"
 #include "kernels/dense_backward.h"
+#include "kernels/dense_test_util.h"
 #include "kernels/key_weights.h"
 #include "kernels/reference/dense_reference.h"
 #include "kernels/seen_keys.h"
@@ -22,16 +23,12 @@
 namespace duo {
 namespace {
 
+using testing_util::Normal;
+
 using Floats = std::vector<float>;
 using Doubles = std::vector<double>;
 
 const DenseKernels& kPlain = DenseKernelsFor(Isa::kPortable);
-
-Floats Normal(Rng* rng, int64_t n) {
-  Floats x(static_cast<size_t>(n));
-  for (float& value : x) value = static_cast<float>(rng->Normal());
-  return x;
-}
 
 double Dot(const Doubles& a, const Floats& b) {
   double sum = 0;

@@ -72,4 +72,10 @@ class Guarded {
 
 inline constexpr double kUnit = 0x1p-24;  // unit roundoff of float
 
+inline std::vector<float> Normal(Rng* rng, int64_t n, double deviation = 1.0) {
+  std::vector<float> x(static_cast<size_t>(n));
+  for (float& value : x) value = static_cast<float>(rng->Normal() * deviation);
+  return x;
+}
+
 }  // namespace duo::testing_util

@@ -14,49 +14,17 @@
 #include "base/rng.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/dense_test_util.h"
+#include "kernels/int4_blocks_for_test.h"
 #include "kernels/reference/dense_reference.h"
 
 // Tolerances: docs/numerics.md, section "Quantised weights".
 namespace duo {
 namespace {
 
-constexpr double kUnit = 0x1p-24;
-
-std::vector<float> Normal(Rng* rng, int64_t n, double deviation = 1.0) {
-  std::vector<float> x(static_cast<size_t>(n));
-  for (float& value : x) value = static_cast<float>(rng->Normal() * deviation);
-  return x;
-}
-
-// Guard bytes behind everything a kernel reads or writes.
-struct Blocks {
-  Blocks(const std::vector<float>& w, int64_t rows, int64_t inputs) : n_out(rows), n_in(inputs) {
-    bytes.resize(Int4Bytes(n_out, n_in));
-    for (int64_t row = 0; row < n_out; row += kInt4Rows) {
-      QuantizeInt4Block(w.data() + row * n_in, std::min(kInt4Rows, n_out - row), n_in,
-                        bytes.data() + static_cast<size_t>(row / kInt4Rows) * Int4BlockBytes(n_in));
-    }
-  }
-  // As docs/formats.md places it.
-  float At(int64_t row, int64_t i) const {
-    const uint8_t* piece = bytes.data() + static_cast<size_t>(row / 16) * Int4BlockBytes(n_in) +
-                           static_cast<size_t>(i / 64) * kInt4PieceBytes;
-    const int64_t half = i / 32 % 2, in_group = i % 32;
-    const uint8_t pair = piece[256 * half + 64 * (in_group / 8) + 4 * (row % 16) + in_group % 4];
-    bf16 scale;
-    std::memcpy(&scale, piece + 512 + 32 * half + 2 * (row % 16), sizeof scale);
-    return ToFloat(scale) * static_cast<float>((in_group % 8 < 4 ? pair & 15 : pair >> 4) - 8);
-  }
-  std::vector<float> Floats() const {
-    std::vector<float> x;
-    for (int64_t r = 0; r < n_out; ++r) {
-      for (int64_t i = 0; i < n_in; ++i) x.push_back(At(r, i));
-    }
-    return x;
-  }
-  int64_t n_out, n_in;
-  std::vector<uint8_t> bytes;
-};
+using testing_util::Int4Blocks;
+using testing_util::kUnit;
+using testing_util::Normal;
 
 TEST(WeightCodes, Int8IsTheNearestOf255Numbers) {
   Rng rng(1);
@@ -88,7 +56,7 @@ TEST(WeightCodes, Int4IsCloseToItsGroup) {
   for (const int64_t n_in : {32, 64, 80, 200}) {
     const int64_t n_out = 37;
     const std::vector<float> w = Normal(&rng, n_out * n_in);
-    const Blocks blocks(w, n_out, n_in);
+    const Int4Blocks blocks(w, n_out, n_in);
     double error = 0, energy = 0;
     for (int64_t r = 0; r < n_out; ++r) {
       for (int64_t g = 0; g < n_in; g += 32) {
@@ -104,7 +72,7 @@ TEST(WeightCodes, Int4IsCloseToItsGroup) {
     }
     EXPECT_LT(std::sqrt(error / energy), 0.085) << n_in << ": normal numbers, 4 bits, groups of 32";
   }
-  const Blocks zeros(std::vector<float>(16 * 64, 0.0f), 16, 64);
+  const Int4Blocks zeros(std::vector<float>(16 * 64, 0.0f), 16, 64);
   for (const float x : zeros.Floats()) EXPECT_EQ(x, 0.0f);
 }
 
@@ -214,7 +182,7 @@ TEST_P(QuantizedProducts, GemvOfInt8ForFewTokensAgreesWithReference) {
 TEST_P(QuantizedProducts, GemvOfInt4AgreesWithReference) {
   for (const int64_t n_in : {8, 32, 33, 64, 100, 320, 4096}) {
     for (const int64_t n_out : {1, 15, 16, 33, 100}) {
-      const Blocks w(Normal(&rng, n_out * n_in), n_out, n_in);
+      const Int4Blocks w(Normal(&rng, n_out * n_in), n_out, n_in);
       const std::vector<float> floats = w.Floats(), x = Normal(&rng, n_in), bias = Normal(&rng, n_out);
       for (const bool exact : {false, true}) {
         const Gemv4Kernels& gemv4 = exact ? kernels().gemv4_exact : kernels().gemv4;
@@ -261,7 +229,7 @@ TEST_P(QuantizedProducts, GemvOfInt4AgreesWithReference) {
 // Bits: inputs that 15 bits hold exactly leave no error but float's.
 TEST_P(QuantizedProducts, GemvOfInt4IsExactForInputsOf15Bits) {
   const int64_t n_in = 320, n_out = 40;
-  const Blocks w(Normal(&rng, n_out * n_in), n_out, n_in);
+  const Int4Blocks w(Normal(&rng, n_out * n_in), n_out, n_in);
   const std::vector<float> floats = w.Floats();
   std::vector<float> x(n_in);
   for (int64_t i = 0; i < n_in; ++i) {
@@ -282,7 +250,7 @@ TEST_P(QuantizedProducts, GemvOfInt4IsExactForInputsOf15Bits) {
 }
 
 TEST_P(QuantizedProducts, ANanInTheInputReachesEveryOutput) {
-  const Blocks w(Normal(&rng, 20 * 64), 20, 64);
+  const Int4Blocks w(Normal(&rng, 20 * 64), 20, 64);
   std::vector<float> x = Normal(&rng, 64), y(20);
   x[40] = NAN;
   alignas(64) static uint8_t prepared[Gemv4PreparedBytes(64)];
@@ -302,7 +270,7 @@ TEST_P(QuantizedProducts, ANanInTheInputReachesEveryOutput) {
 
 TEST_P(QuantizedProducts, UnpackingIsExact) {
   const int64_t n_in = 200, n_out = 20;
-  const Blocks w(Normal(&rng, n_out * n_in), n_out, n_in);
+  const Int4Blocks w(Normal(&rng, n_out * n_in), n_out, n_in);
   for (const int64_t row : {0, 15, 16, 19}) {
     for (const int64_t first : {0, 64, 128}) {
       for (const int64_t n : {1, 31, 32, 33, 72}) {
@@ -325,7 +293,7 @@ TEST_P(QuantizedProducts, GemmAgreesWithReference) {
         for (const auto& [n_out, n_in] : {std::pair<int64_t, int64_t>{5, 9}, {70, 130}, {100, 64}}) {
           const std::vector<float> plain = Normal(&rng, n_out * n_in), x = Normal(&rng, n_tokens * n_in);
           const std::vector<float> bias = Normal(&rng, n_out);
-          const Blocks blocks(plain, n_out, n_in);
+          const Int4Blocks blocks(plain, n_out, n_in);
           std::vector<int8_t> codes(plain.size()), x8(x.size());
           std::vector<float> scale(n_out), x_scale(n_tokens), w_floats = blocks.Floats(), x_floats = x;
           std::vector<bf16> x16(x.size());

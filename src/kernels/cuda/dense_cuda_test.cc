@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,74 +13,49 @@
 #include "kernels/cuda/dense.h"
 #include "kernels/cuda/device_array_for_test.h"
 #include "kernels/cuda/matmul.h"
+#include "kernels/dense_test_util.h"
+#include "kernels/int4_blocks_for_test.h"
 #include "kernels/reference/dense_reference.h"
 #include "kernels/weight_codes.h"
 
 namespace duo {
 namespace {
 
-constexpr double kUnit = 0x1p-24;
-
-std::vector<float> Normal(Rng* rng, int64_t n, double deviation = 1.0) {
-  std::vector<float> x(static_cast<size_t>(n));
-  for (float& value : x) value = static_cast<float>(rng->Normal() * deviation);
-  return x;
-}
+using testing_util::Guarded;
+using testing_util::Int4Blocks;
+using testing_util::kUnit;
+using testing_util::Normal;
 
 /// A matrix of any type on the device, and the numbers it stands for.
 struct TestMatrix {
-  TestMatrix(DType type, int64_t n_out, int64_t n_in, Rng* rng) : exact(static_cast<size_t>(n_out * n_in)) {
+  TestMatrix(DType type, int64_t n_out, int64_t n_in, Rng* rng) {
     const std::vector<float> w = Normal(rng, n_out * n_in);
-    std::vector<float> scale(static_cast<size_t>(n_out), 1.0f);
     if (type == DType::kU8) {
-      host.resize(Int4Bytes(n_out, n_in));
-      for (int64_t row = 0; row < n_out; row += kInt4Rows) {
-        QuantizeInt4Block(w.data() + row * n_in, std::min(kInt4Rows, n_out - row), n_in,
-                          host.data() + static_cast<size_t>(row / kInt4Rows) * Int4BlockBytes(n_in));
-      }
+      const Int4Blocks blocks(w, n_out, n_in);
+      data.emplace(blocks.bytes);
+      exact = blocks.Floats();
     } else {
-      host.resize(static_cast<size_t>(n_out * n_in) * DTypeBytes(type));
-    }
-    for (int64_t row = 0; row < n_out; ++row) {
-      for (int64_t i = 0; i < n_in; ++i) Put(type, w[static_cast<size_t>(row * n_in + i)], row * n_in + i);
-      if (type == DType::kI8) {
-        QuantizeInt8(w.data() + row * n_in, n_in, reinterpret_cast<int8_t*>(host.data()) + row * n_in,
+      Guarded numbers(n_out * n_in, type);
+      std::vector<float> scale(static_cast<size_t>(n_out), 1.0f);
+      for (int64_t i = 0; i < n_out * n_in; ++i) numbers.Set(i, w[static_cast<size_t>(i)]);
+      for (int64_t row = 0; row < n_out && type == DType::kI8; ++row) {
+        QuantizeInt8(w.data() + row * n_in, n_in, static_cast<int8_t*>(numbers.data()) + row * n_in,
                      &scale[static_cast<size_t>(row)]);
       }
-      for (int64_t i = 0; i < n_in; ++i) {
-        exact[static_cast<size_t>(row * n_in + i)] =
-            type == DType::kU8 ? Int4At(row, i, n_in)
-                               : static_cast<float>(reference::Load(host.data(), type, row * n_in + i)) *
-                                     scale[static_cast<size_t>(row)];
+      const auto* from = static_cast<const uint8_t*>(numbers.data());
+      data.emplace(std::vector<uint8_t>(from, from + w.size() * DTypeBytes(type)));
+      if (type == DType::kI8) scales.emplace(scale);
+      for (int64_t i = 0; i < n_out * n_in; ++i) {
+        exact.push_back(static_cast<float>(reference::Load(from, type, i)) * scale[static_cast<size_t>(i / n_in)]);
       }
     }
-    data.emplace(host);
-    scales.emplace(scale);
     view = {.data = data->data(),
             .dtype = type,
-            .scale = type == DType::kI8 ? scales->data() : nullptr,
+            .scale = scales.has_value() ? scales->data() : nullptr,
             .n_out = n_out,
             .n_in = n_in};
   }
-  void Put(DType type, float value, int64_t i) {
-    const bf16 b = ToBf16(value);
-    const f16 h = {static_cast<uint16_t>(value < 0 ? 0xbc00 + i % 512 : 0x3800 + i % 512)};
-    if (type == DType::kF32) std::memcpy(host.data() + 4 * i, &value, 4);
-    if (type == DType::kBF16) std::memcpy(host.data() + 2 * i, &b, 2);
-    if (type == DType::kF16) std::memcpy(host.data() + 2 * i, &h, 2);
-  }
-  // As docs/formats.md places it.
-  float Int4At(int64_t row, int64_t i, int64_t n_in) const {
-    const uint8_t* piece = host.data() + static_cast<size_t>(row / 16) * Int4BlockBytes(n_in) +
-                           static_cast<size_t>(i / 64) * kInt4PieceBytes;
-    const int64_t half = i / 32 % 2, in_group = i % 32;
-    const uint8_t pair = piece[256 * half + 64 * (in_group / 8) + 4 * (row % 16) + in_group % 4];
-    bf16 scale;
-    std::memcpy(&scale, piece + 512 + 32 * half + 2 * (row % 16), sizeof scale);
-    return ToFloat(scale) * static_cast<float>((in_group % 8 < 4 ? pair & 15 : pair >> 4) - 8);
-  }
 
-  std::vector<uint8_t> host;
   std::vector<float> exact;  // [n_out, n_in]
   std::optional<DeviceArray<uint8_t>> data;
   std::optional<DeviceArray<float>> scales;
