@@ -316,6 +316,16 @@ TEST(CudaPrefillAttention, FollowsTheLambdaMask) {
   }
 }
 
+TEST(CudaPrefillAttention, LeavesOutWhatLiesBetweenSinksAndWindow) {
+  uint64_t seed = 400;
+  for (const int head_dim : {64, 128}) {
+    for (const Shape& s : TypesOf({.head_dim = head_dim, .group = 5})) {
+      CheckPrefill(WholeCache(s, 300, 33, {.sink = 3, .window = 40}), seed++);
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
 TEST(CudaPrefillAttention, AtVeryLargePositions) {
   const int64_t q_pos = (int64_t{1} << 33) + 5;
   for (const Shape& s : TypesOf({.head_dim = 64, .group = 4})) {
