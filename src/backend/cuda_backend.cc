@@ -270,7 +270,11 @@ Status CudaBackend::LinearFloats(CudaProductType type, const T* x, int64_t n_tok
   for (const LinearTask& task : tasks) {
     const MatrixView& w = task.weight;
     if (task.bias != nullptr) {
-      DUO_RETURN_IF_ERROR(CudaAddBias(stream_, task.bias, n_tokens, w.n_out, task.accumulate, task.out));
+      DUO_RETURN_IF_ERROR(CudaAddBias(stream_, {.bias = task.bias,
+                                                .n_tokens = n_tokens,
+                                                .n_out = w.n_out,
+                                                .out = task.out,
+                                                .accumulate = task.accumulate ? 1 : 0}));
     }
     CudaProduct product{.type = type,
                         .x = x,

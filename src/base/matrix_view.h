@@ -14,7 +14,19 @@ namespace duo {
 constexpr int64_t kInt4Rows = 16;
 constexpr int64_t kInt4Inputs = 64;
 constexpr int64_t kInt4Group = 32;
-constexpr size_t kInt4PieceBytes = 2 * (256 + 32);
+constexpr int64_t kInt4CodeBytes = kInt4Rows * kInt4Group / 2;  // of a group
+constexpr int64_t kInt4ScaleBytes = kInt4Rows * 2;              // likewise
+constexpr size_t kInt4PieceBytes = 2 * (kInt4CodeBytes + kInt4ScaleBytes);
+
+/// Where a piece has codes 8 word .. 8 word + 7 of one output in a group, four bytes: inputs 0..3 in their low halves,
+/// 4..7 in the high ones.
+constexpr int64_t Int4WordAt(int64_t group, int64_t word, int64_t row) {
+  return kInt4CodeBytes * group + 4 * (kInt4Rows * word + row);
+}
+/// And its scale, bf16.
+constexpr int64_t Int4ScaleAt(int64_t group, int64_t row) {
+  return 2 * kInt4CodeBytes + kInt4ScaleBytes * group + 2 * row;
+}
 
 inline size_t Int4BlockBytes(int64_t n_in) {
   return static_cast<size_t>(DivideUp(n_in, kInt4Inputs)) * kInt4PieceBytes;

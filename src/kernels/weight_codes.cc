@@ -76,14 +76,14 @@ void QuantizeInt4Block(const float* w, int64_t n_rows, int64_t n_in, uint8_t* bl
       uint8_t code[kInt4Group] = {};
       const bf16 scale = ToBf16(ChooseScale(group, code));
       uint8_t* piece = block + static_cast<size_t>(at / kInt4Inputs) * kInt4PieceBytes;
-      const auto half = static_cast<size_t>(at / kInt4Group % 2), lane = static_cast<size_t>(row);
-      for (size_t word = 0; word < 4; ++word) {
-        for (size_t i = 0; i < 4; ++i) {
-          piece[half * 256 + word * 64 + lane * 4 + i] =
+      const int64_t half = at / kInt4Group % 2;
+      for (int64_t word = 0; word < 4; ++word) {
+        for (int64_t i = 0; i < 4; ++i) {
+          piece[Int4WordAt(half, word, row) + i] =
               static_cast<uint8_t>(code[word * 8 + i] | code[word * 8 + 4 + i] << 4);
         }
       }
-      std::memcpy(piece + 512 + half * 32 + lane * 2, &scale, sizeof scale);
+      std::memcpy(piece + Int4ScaleAt(half, row), &scale, sizeof scale);
     }
   }
 }

@@ -17,9 +17,11 @@ __global__ void EmbedKernel(const void* table, const float* scale, const int32_t
   }
 }
 
+constexpr int kMostRowThreads = 1024;
+
 /// Numbers [from, dim) of a row in steps of `step`. A row with a norm or codes is one block's, which reads it several
 /// times, but from the cache; of any other row gridDim.y blocks have a part each.
-__global__ void MakeRowsKernel(CudaRows r, CudaRowsOut out) {
+__global__ void __launch_bounds__(kMostRowThreads) MakeRowsKernel(CudaRows r, CudaRowsOut out) {
   DUO_SHARED_MEMORY(memory);
   auto* shared = reinterpret_cast<float*>(memory);  // [3, kWarp]
   const int64_t begin = static_cast<int64_t>(blockIdx.x) * r.dim;
@@ -95,9 +97,9 @@ __global__ void ScaleSumsKernel(CudaScaledSums s) {
   }
 }
 
-__global__ void AddBiasKernel(const float* bias, int64_t n, int64_t n_out, bool accumulate, float* out) {
-  for (int64_t i = FirstElement(); i < n; i += ElementStride()) {
-    out[i] = accumulate ? out[i] + bias[i % n_out] : bias[i % n_out];
+__global__ void AddBiasKernel(const __grid_constant__ CudaBias b) {
+  for (int64_t i = FirstElement(); i < b.n_tokens * b.n_out; i += ElementStride()) {
+    b.out[i] = b.bias[i % b.n_out] + (b.accumulate != 0 ? b.out[i] : 0.0f);
   }
 }
 
@@ -122,8 +124,7 @@ struct Int4Place {
 __device__ __forceinline__ Int4Place PlaceOfInt4(int64_t row, int64_t i, int64_t block_bytes) {
   const int64_t piece = row / kInt4Rows * block_bytes + i / kInt4Inputs * static_cast<int64_t>(kInt4PieceBytes);
   const int64_t lane = row % kInt4Rows, group = i % kInt4Inputs / kInt4Group, in = i % kInt4Group;
-  return {piece + 256 * group + in / 8 * 64 + lane * 4 + in % 4, piece + 512 + 32 * group + 2 * lane,
-          in % 8 < 4 ? 0 : 4};
+  return {piece + Int4WordAt(group, in / 8, lane) + in % 4, piece + Int4ScaleAt(group, lane), in % 8 < 4 ? 0 : 4};
 }
 
 template <class Out>
@@ -149,7 +150,7 @@ Status CudaMakeRows(CudaStream stream, const CudaRows& rows, const CudaRowsOut& 
   const bool whole = rows.norm != nullptr || out.codes != nullptr || out.grid != nullptr;
   // A block of a whole row has many threads where the row is long: of a decode step's one token it is the only one.
   constexpr int64_t kLong = 4096, kMostParts = 4096;
-  const unsigned threads = whole && rows.dim >= kLong ? 1024 : kElementThreads;
+  const unsigned threads = whole && rows.dim >= kLong ? kMostRowThreads : kElementThreads;
   const unsigned parts = whole ? 1 : static_cast<unsigned>(std::min<int64_t>(GridOf(rows.dim, threads), kMostParts));
   return Launch(stream, "rows of activations",
                 {dim3(GridOf(rows.n_rows, 1), parts), threads, 3 * kWarp * sizeof(float)}, MakeRowsKernel, rows, out);
@@ -164,9 +165,8 @@ Status CudaScaleSums(CudaStream stream, const CudaScaledSums& s) {
   return Launch(stream, "scaling sums", {ElementGrid(s.n_tokens * s.n_out), kElementThreads}, ScaleSumsKernel, s);
 }
 
-Status CudaAddBias(CudaStream stream, const float* bias, int64_t n_tokens, int64_t n_out, bool accumulate, float* out) {
-  return Launch(stream, "bias", {ElementGrid(n_tokens * n_out), kElementThreads}, AddBiasKernel, bias, n_tokens * n_out,
-                n_out, accumulate, out);
+Status CudaAddBias(CudaStream stream, const CudaBias& b) {
+  return Launch(stream, "bias", {ElementGrid(b.n_tokens * b.n_out), kElementThreads}, AddBiasKernel, b);
 }
 
 namespace {

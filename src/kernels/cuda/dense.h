@@ -63,8 +63,15 @@ struct CudaScaledSums {
 };
 Status CudaScaleSums(CudaStream stream, const CudaScaledSums& s);
 
-/// out[t] += bias, or = bias.
-Status CudaAddBias(CudaStream stream, const float* bias, int64_t n_tokens, int64_t n_out, bool accumulate, float* out);
+/// out[t] = (accumulate ? out : 0) + bias.
+struct CudaBias {
+  const float* bias = nullptr;  // [n_out]
+  int64_t n_tokens = 0;
+  int64_t n_out = 0;
+  float* out = nullptr;
+  int64_t accumulate = 0;  // 0 or 1
+};
+Status CudaAddBias(CudaStream stream, const CudaBias& b);
 
 /// Rows [row_begin, row_end) of any matrix as bf16 or floats, contiguous; row_begin of int4 is a multiple of 16.
 Status CudaWidenRows(CudaStream stream, const MatrixView& w, int64_t row_begin, int64_t row_end, uint16_t* out);

@@ -140,12 +140,12 @@ __global__ void Gemv4Kernel(const __grid_constant__ GemvArgs a) {
   float sums[kTokens] = {};
   for (int64_t p = warp; p < n_pieces; p += kWarps) {
     const uint8_t* piece = block + p * static_cast<int64_t>(kInt4PieceBytes);
-    const float scale = FloatOfBf16(*reinterpret_cast<const uint16_t*>(piece + 512 + 32 * group + 2 * out));
+    const float scale = FloatOfBf16(*reinterpret_cast<const uint16_t*>(piece + Int4ScaleAt(group, out)));
     const int64_t first = p * kInt4Inputs + group * kInt4Group;
     float part[kTokens] = {};
 #pragma unroll
     for (int word = 0; word < 4; ++word) {
-      const unsigned codes = *reinterpret_cast<const uint32_t*>(piece + 256 * group + 64 * word + 4 * out);
+      const unsigned codes = *reinterpret_cast<const uint32_t*>(piece + Int4WordAt(group, word, out));
       const int64_t i = first + 8 * word;
       if (i >= a.n_in) continue;
       float w[kStep];

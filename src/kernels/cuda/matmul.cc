@@ -102,8 +102,10 @@ class Plan {
                            "layout");
     cublasLtMatmulPreference_t preference = nullptr;
     DUO_RETURN_IF_LT_ERROR(cublasLtMatmulPreferenceCreate(&preference), "preference");
-    const auto prefer = [preference](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
-      cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value);
+    cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
+    const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
+      if (status != CUBLAS_STATUS_SUCCESS) return;
+      status = cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value);
     };
     prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspaceBytes);
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, AlignmentOf(p.w));
@@ -112,9 +114,10 @@ class Plan {
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, AlignmentOf(p.out));
     cublasLtMatmulHeuristicResult_t found = {};
     int n_found = 0;
-    const cublasStatus_t status =
-        cublasLtMatmulAlgoGetHeuristic(lt, plan.operation_, plan.layouts_[0], plan.layouts_[1], plan.layouts_[2],
-                                       plan.layouts_[2], preference, 1, &found, &n_found);
+    if (status == CUBLAS_STATUS_SUCCESS) {
+      status = cublasLtMatmulAlgoGetHeuristic(lt, plan.operation_, plan.layouts_[0], plan.layouts_[1], plan.layouts_[2],
+                                              plan.layouts_[2], preference, 1, &found, &n_found);
+    }
     cublasLtMatmulPreferenceDestroy(preference);
     DUO_RETURN_IF_LT_ERROR(status, "choosing an algorithm");
     if (n_found == 0 || found.state != CUBLAS_STATUS_SUCCESS)
