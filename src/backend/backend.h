@@ -49,6 +49,8 @@ struct ProductInput {
   const float* up = nullptr;    // [n_tokens, n_in], or null
   float* made = nullptr;        // [n_tokens, n_in] memory for what is made of x; for up it may be x
   bool made_is_kept = false;    // what is made stands there afterwards; otherwise it is undefined
+
+  bool IsMade() const { return norm != nullptr || up != nullptr; }
 };
 
 /// Rows [begin, end) of a cache.
@@ -123,6 +125,7 @@ struct CopyTask {
 /// The largest calls a session will make.
 struct CallBounds {
   int64_t n_tokens = 1;
+  int n_parts = 0;             // of a step (BeginPart)
   int n_sequences = 1;         // in one DecodeAttention
   int64_t widest_input = 0;    // elements of a Linear's input per token
   int64_t most_outputs = 0;    // elements of a Linear's output, of all its tokens
@@ -188,16 +191,19 @@ class Backend {
   // ---- steps
   /// What is queued until EndPart is part 0, 1, ... of a step that comes again and again with other arguments, a layer
   /// of a forward pass for one: a backend may hold it back and send it off as a whole. Anything may be called between.
+  /// Errors of launches inside a part, whatever the operations returned, are EndPart's at the latest.
   virtual void BeginPart(int part) = 0;
-  virtual void EndPart() = 0;
+  virtual Status EndPart() = 0;
 
   /// For finding heads; null where this backend has none. Lives as long as the backend.
   virtual IdentifyOps* identify_ops() = 0;
 
   // ---- measurement
-  /// Of the work between ResetTimes and the first times() behind it: taking them may cost time itself.
+  /// Of the work between ResetTimes and the first times() behind it.
   virtual BackendTimes times() const = 0;
   virtual void ResetTimes() = 0;
+  /// Whether times are taken without slowing the work down.
+  virtual bool TimesAreFree() const = 0;
   /// Read bandwidth of the memory weights and caches live in, GB/s, as it is now: one pass of some milliseconds over a
   /// block of hundreds of MiB, which the first call allocates and the backend keeps. kResourceExhausted.
   virtual Result<double> MeasureReadBandwidth() = 0;

@@ -126,12 +126,13 @@ class CpuBackend : public Backend {
 
   // Work begins when it is called for.
   void BeginPart(int) override {}
-  void EndPart() override {}
+  Status EndPart() override { return OkStatus(); }
 
   IdentifyOps* identify_ops() override { return &identify_ops_; }
 
   BackendTimes times() const override { return times_; }
   void ResetTimes() override { times_ = {}; }
+  bool TimesAreFree() const override { return true; }
   Result<double> MeasureReadBandwidth() override {
     if (!read_bandwidth_) {
       DUO_ASSIGN_OR_RETURN(read_bandwidth_, ReadBandwidth::Create(isa_, n_threads_));
@@ -230,6 +231,7 @@ void CpuBackend::RmsNorm(const float* x, const float* weight, float eps, int64_t
 }
 
 const float* CpuBackend::Make(const ProductInput& input) {
+  DUO_CHECK(input.norm == nullptr || input.up == nullptr, "an input is made in one way");
   if (input.norm != nullptr) RmsNorm(input.x, input.norm, input.eps, input.n_tokens, input.n_in, input.made);
   if (input.up != nullptr) {
     const int64_t n = input.n_tokens * input.n_in;
@@ -237,15 +239,15 @@ const float* CpuBackend::Make(const ProductInput& input) {
       dense_.swiglu({.gate = input.x + begin, .up = input.up + begin, .n = end - begin, .out = input.made + begin});
     });
   }
-  return input.norm != nullptr || input.up != nullptr ? input.made : input.x;
+  return input.IsMade() ? input.made : input.x;
 }
 
-Status CpuBackend::Linear(ComputeType compute, const ProductInput& of, std::span<const LinearTask> tasks) {
-  const float* x = Make(of);
-  const int64_t n_tokens = of.n_tokens, n_in = of.n_in;
+Status CpuBackend::Linear(ComputeType compute, const ProductInput& input, std::span<const LinearTask> tasks) {
+  const float* x = Make(input);
+  const int64_t n_tokens = input.n_tokens, n_in = input.n_in;
   const ScopedTime timer(&times_.linear_s);
   if (n_tokens <= MostFewTokens(compute, tasks)) return LinearFewTokens(compute, x, n_tokens, n_in, tasks);
-  const void* input = x;
+  const void* multiplied = x;
   DType input_type = DType::kF32;
   if (compute == ComputeType::kBF16) {
     const int64_t n = n_tokens * n_in;
@@ -253,19 +255,19 @@ Status CpuBackend::Linear(ComputeType compute, const ProductInput& of, std::span
     auto* rounded = reinterpret_cast<bf16*>(memory);
     ParallelBlocks(TeamFor(n), n, kElementBlock,
                    [&](int64_t begin, int64_t end) { dense_.f32_to_bf16(x + begin, rounded + begin, end - begin); });
-    input = rounded;
+    multiplied = rounded;
     input_type = DType::kBF16;
   }
   const float* scales = nullptr;
   if (compute == ComputeType::kInt8) {
     DUO_ASSIGN_OR_RETURN(const Int8Tokens tokens, RoundToInt8(x, n_tokens, n_in));
-    input = tokens.values;
+    multiplied = tokens.values;
     input_type = tokens.type;
     scales = tokens.scale;
   }
   for (const LinearTask& task : tasks) {
     const int64_t n_out = task.weight.n_out;
-    DUO_RETURN_IF_ERROR(gemm_.Run({.x = input,
+    DUO_RETURN_IF_ERROR(gemm_.Run({.x = multiplied,
                                    .x_type = input_type,
                                    .x_scale = scales,
                                    .n_tokens = n_tokens,

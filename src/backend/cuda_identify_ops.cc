@@ -148,7 +148,7 @@ struct ScoreBlock {
 
 uint64_t CudaIdentifyOps::KeyWeightScratchBytes(int64_t n_tokens, int64_t n_keys, int n_heads, int head_dim) const {
   const auto floats = static_cast<uint64_t>(n_heads * n_tokens + n_keys * head_dim);
-  // With few keys a block of scores has most rows, with many most of them.
+  // Fewer keys than n_keys may make a larger block, of more rows.
   const uint64_t scores = std::max(ScoreBlock(n_tokens, n_keys).bytes,
                                    static_cast<size_t>(std::min(n_tokens * n_keys, kScoreFloats)) * sizeof(float));
   return scores + floats * sizeof(float);

@@ -133,17 +133,18 @@ class DepthRun {
     return run;
   }
 
-  /// The first step warms the caches and does not count, another behind the last is taken apart: a GPU's times take
-  /// time themselves.
+  /// The first step warms the caches and does not count. Where times are not free, what a step's parts take is measured
+  /// on one more step behind the others.
   Status DecodeTurn(int64_t n_steps) {
     DUO_RETURN_IF_ERROR(MeasureMemory(&decode_));
-    for (int64_t step = 0; step <= n_steps + 1; ++step) {
-      const bool apart = step > n_steps;
-      if (apart) model_->backend()->ResetTimes();
+    const bool free = model_->backend()->TimesAreFree();
+    for (int64_t step = 0; step <= n_steps + (free ? 0 : 1); ++step) {
+      const bool counts = step > 0 && step <= n_steps, timed = free || step > n_steps;
+      if (timed) model_->backend()->ResetTimes();
       const auto begin = Clock::now();
       DUO_RETURN_IF_ERROR(session_.Decode(RandomIds(1)[0]));
-      if (step > 0 && !apart) decode_.AddTotal(1e3 * SecondsSince(begin), 1);
-      if (apart) decode_.AddParts(model_->backend()->times(), 1);
+      if (counts) decode_.AddTotal(1e3 * SecondsSince(begin), 1);
+      if (timed && step > 0) decode_.AddParts(model_->backend()->times(), 1);
       if (Interrupted()) return Cancelled();
     }
     return MeasureMemory(&decode_);

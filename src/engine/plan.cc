@@ -6,7 +6,6 @@
 #include "engine/session_layout.h"
 #include "kv/split_kv_cache.h"
 #include "model/activations.h"
-#include "model/weights.h"
 
 namespace duo {
 namespace {
@@ -78,6 +77,7 @@ Result<MemoryPlan> PlanMemory(const ModelConfig& config, uint64_t weights_bytes,
   plan.snapshot_every = resolved.snapshot_every;
   plan.snapshot_bytes_each = layout.SnapshotBytes(resolved.snapshot_every);
   CallBounds bounds = CallBoundsOf(config, resolved.chunk, resolved.compute);
+  bounds.n_parts = config.n_layers;
   bounds.n_sequences = Session::kMostTogether;
   plan.scratch_bytes = backend.MaxScratchBytes(bounds);
   plan.activation_bytes = Activations::Bytes(config, resolved.chunk) +

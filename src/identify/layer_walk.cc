@@ -6,7 +6,6 @@
 #include "backend/identify_ops.h"
 #include "base/cancelled.h"
 #include "identify/memory_check.h"
-#include "model/weights.h"
 
 namespace duo {
 namespace {

@@ -66,7 +66,7 @@ void QuantizeRow(const float* x, const KvFormat& format, uint8_t* to, int64_t ro
     }
   }
   const CodeRow out = CodeRowOf(format, row);
-  const KvFormat own = format;  // which no byte written below can be part of
+  const KvFormat own = format;  // a copy: the compiler need not read it again behind every byte that is stored
   for (int word = 0; word < out.n_words; ++word) {
     for (int i = 0; i < 4; ++i) to[out.At(word, i)] = CodeByte(own, codes, word, i);
   }

@@ -33,29 +33,25 @@ void Transformer::FillRope(std::span<const int64_t> positions) {
   }
 }
 
-/// A part of a step, until the end of its scope.
-class StepPart {
- public:
-  StepPart(Backend* backend, int part) : backend_(backend) { backend_->BeginPart(part); }
-  ~StepPart() { backend_->EndPart(); }
-  StepPart(const StepPart&) = delete;
-  StepPart& operator=(const StepPart&) = delete;
-
- private:
-  Backend* backend_;
-};
+template <class AttendLayer>
+Status Transformer::RunLayer(int layer, int64_t n, TokenKind kind, Activations* act, const AttendLayer& attend) {
+  DUO_RETURN_IF_ERROR(Project(layer, n, act));
+  NormHeads(layer, n, act);
+  Rotate(n, act);
+  DUO_RETURN_IF_ERROR(attend(InputOfAttention(n, kind, *act), layer));
+  DUO_RETURN_IF_ERROR(AddAttended(layer, n, act));
+  DUO_RETURN_IF_ERROR(Widen(layer, n, act));
+  return AddMlp(layer, n, act);
+}
 
 template <class AttendLayer>
 Status Transformer::RunLayers(int64_t n, TokenKind kind, Activations* act, const AttendLayer& attend) {
   for (int layer = 0; layer < w_.config.n_layers; ++layer) {
-    const StepPart part(w_.backend, layer);
-    DUO_RETURN_IF_ERROR(Project(layer, n, act));
-    NormHeads(layer, n, act);
-    Rotate(n, act);
-    DUO_RETURN_IF_ERROR(attend(InputOfAttention(n, kind, *act), layer));
-    DUO_RETURN_IF_ERROR(AddAttended(layer, n, act));
-    DUO_RETURN_IF_ERROR(Widen(layer, n, act));
-    DUO_RETURN_IF_ERROR(AddMlp(layer, n, act));
+    w_.backend->BeginPart(layer);
+    const Status run = RunLayer(layer, n, kind, act, attend);
+    const Status ended = w_.backend->EndPart();
+    DUO_RETURN_IF_ERROR(run);
+    DUO_RETURN_IF_ERROR(ended);
   }
   return OkStatus();
 }

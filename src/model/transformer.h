@@ -75,7 +75,10 @@ class Transformer {
   /// Rows of cos_ and sin_ for tokens at these positions.
   void FillRope(std::span<const int64_t> positions);
   void EmbedAt(std::span<const int32_t> ids, std::span<const int64_t> positions, Activations* act);
-  /// All layers; `attend(layer, input)` is their attention.
+  /// `attend(input, layer)` is the attention of a layer.
+  template <class AttendLayer>
+  Status RunLayer(int layer, int64_t n, TokenKind kind, Activations* act, const AttendLayer& attend);
+  /// All layers, each a part of the backend's step.
   template <class AttendLayer>
   Status RunLayers(int64_t n, TokenKind kind, Activations* act, const AttendLayer& attend);
   /// The first n rows of x behind a norm.

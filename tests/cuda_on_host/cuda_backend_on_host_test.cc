@@ -2,9 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <vector>
 
 #include "backend/backend.h"
 #include "backend/cuda_backend.h"
+#include "backend/identify_ops.h"
 #include "cuda_on_host/device.h"
 #include "duo/session.h"
 #include "tests/cuda_small_model.h"
@@ -43,21 +45,71 @@ TEST_F(CudaBackendOnHost, MemoryIsGivenBack) {
 }
 
 TEST_F(CudaBackendOnHost, WhatASessionTakesIsPlanned) {
-  const auto cuda = CreateCudaBackend({}).value();
-  const Model model = Model::Random(Config(), 0, 3, cuda.get()).value();
-  // Heads that share pages of 2 MiB, and heads that have some of their own.
-  for (const int64_t max_context : {2000, 1 << 20}) {
-    SessionOptions options = Options(ComputeType::kBF16, KvType::kBF16);
+  struct Case {
+    ComputeType compute;
+    WeightType weights;
+    int64_t max_context;  // 2000: heads share pages of 2 MiB; more: they have some of their own
+  };
+  for (const auto& [compute, weights, max_context] : {Case{ComputeType::kBF16, WeightType::kNative, 2000},
+                                                      {ComputeType::kBF16, WeightType::kNative, 1 << 20},
+                                                      {ComputeType::kInt8, WeightType::kInt8, 2000},
+                                                      {ComputeType::kBF16, WeightType::kInt4, 2000},
+                                                      {ComputeType::kF32, WeightType::kInt8, 2000}}) {
+    SCOPED_TRACE(std::string(ComputeTypeName(compute)) + ", weights " + WeightTypeName(weights) + ", context " +
+                 std::to_string(max_context));
+    const auto cuda = CreateCudaBackend({}).value();
+    ModelConfig config = Config();
+    config.vocab_size = 3000;  // more outputs than any layer has
+    const Model model = Model::Random(config, 0, 3, cuda.get(), {.weights = weights, .progress = {}}).value();
+    SessionOptions options = Options(compute, KvType::kBF16);
     options.max_context = max_context;
     options.snapshot_every = 0;
     const size_t before = cuda_on_host::UsedBytes();
     Session session = Session::Create(model, options).value();
     ASSERT_TRUE(session.FillSynthetic(1900, 1).ok());
     ASSERT_TRUE(session.Prefill(Prompt(30)).ok());
-    ASSERT_TRUE(session.Decode(1).ok());
+    for (const int32_t id : {1, 2}) ASSERT_TRUE(session.Decode(id).ok());  // the second as graphs
+    const int64_t at = session.len();
+    ASSERT_TRUE(session.PrefillWithLogits(Prompt(20), at, at + 20, [](int64_t, auto) { return OkStatus(); }).ok());
     const MemoryPlan& plan = session.plan();
     EXPECT_GT(plan.kv_page_bytes, 0u);
     EXPECT_LE(cuda_on_host::UsedBytes() - before, plan.TotalBytes(session.len()) - plan.weights_bytes);
+  }
+}
+
+TEST_F(CudaBackendOnHost, WhatWeightsOfKeysTakeIsPlanned) {
+  struct Case {
+    int64_t n_tokens, n_keys;
+    int n_heads, head_dim;
+  };
+  // One block of scores, some, and one in which fewer queries fit.
+  for (const Case& c : {Case{5, 40, 2, 8}, {700, 50, 1, 8}, {20, 900000, 1, 2}}) {
+    const auto cuda = CreateCudaBackend({}).value();
+    const auto zeros = [&](int64_t n) {
+      DeviceMemoryPtr memory = cuda->Allocate(static_cast<size_t>(n) * sizeof(float)).value();
+      const std::vector<float> values(static_cast<size_t>(n));
+      cuda->FromHost(values.data(), memory->data(), memory->bytes());
+      return memory;
+    };
+    const DeviceMemoryPtr q = zeros(c.n_tokens * c.n_heads * c.head_dim), lse = zeros(c.n_tokens * c.n_heads);
+    const DeviceMemoryPtr key = zeros(c.n_keys * c.head_dim);  // zeros as bf16 too
+    const std::vector<const uint8_t*> keys(static_cast<size_t>(c.n_heads), key->data());
+    std::vector<double> largest(keys.size());
+    const size_t before = cuda_on_host::UsedBytes();
+    const Status status = cuda->identify_ops()->LargestKeyWeights({.q = reinterpret_cast<const float*>(q->data()),
+                                                                   .lse = reinterpret_cast<const float*>(lse->data()),
+                                                                   .host_keys = keys,
+                                                                   .key_type = DType::kBF16,
+                                                                   .n_tokens = c.n_tokens,
+                                                                   .n_keys = c.n_keys,
+                                                                   .group = 1,
+                                                                   .head_dim = c.head_dim,
+                                                                   .scale = 1},
+                                                                  largest);
+    ASSERT_TRUE(status.ok()) << status.message();
+    EXPECT_EQ(largest[0], 1.0);
+    EXPECT_LE(cuda_on_host::UsedBytes() - before,
+              cuda->identify_ops()->KeyWeightScratchBytes(c.n_tokens, c.n_keys, c.n_heads, c.head_dim));
   }
 }
 
@@ -67,7 +119,7 @@ TEST_F(CudaBackendOnHost, WhatDoesNotFitIsRefusedWithNumbers) {
   const Status weights = Model::Random(Config(), 0, 3, cuda.get()).status();
   EXPECT_EQ(weights.code(), StatusCode::kResourceExhausted);
   EXPECT_NE(weights.message().find("of device memory"), std::string::npos) << weights.message();
-  cuda_on_host::Facts().memory_bytes = 34 << 20;
+  cuda_on_host::Facts().memory_bytes = 28 << 20;
   const Model model = Model::Random(Config(), 0, 3, cuda.get()).value();
   SessionOptions options = Options(ComputeType::kBF16, KvType::kF32);
   options.max_context = 1 << 20;
@@ -105,7 +157,7 @@ TEST_F(CudaBackendOnHost, ADecodedTokenIsAGraphForEveryLayer) {
       EXPECT_EQ(cuda_on_host::KernelsRun() - kernels, 3 * (compute == ComputeType::kInt8 ? 11 : 10) + 4);
     }
     const std::vector<float> want = logits_of(session);
-    // Times are taken between the launches, and some drivers have no graphs.
+    // Times are taken between the launches; some drivers have no graphs.
     for (const bool timed : {true, false}) {
       cuda_on_host::Facts().has_graphs = timed;
       const auto other = CreateCudaBackend({}).value();

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <numeric>
+#include <string>
 #include <vector>
 
 #include "cuda_on_host/cuda_runtime.h"
@@ -55,6 +56,7 @@ class CudaOnHost : public testing::Test {
   void TearDown() override {
     cuda_on_host::SetSchedule(cuda_on_host::Schedule::kAscending);
     cuda_on_host::SetError(0);
+    cuda_on_host::Facts() = {};
   }
 };
 
@@ -108,6 +110,40 @@ TEST_F(CudaOnHost, WorkRunsWhenItIsWaitedFor) {
   *pinned = 2;  // too early
   EXPECT_EQ(out.ToHost()[0], 2);
   cudaFreeHost(pinned);
+}
+
+TEST_F(CudaOnHost, LaunchesThatCannotBeInAGraphAreNamedAndTheOthersRun) {
+  CudaGraphs graphs(nullptr);
+  const CudaStream stream(nullptr, &graphs);
+  const DeviceArray<int> out(2);
+  constexpr unsigned kTooManyThreads = 2000;
+  const auto run = [&](unsigned threads, bool part) {
+    graphs.Begin(0);
+    EXPECT_TRUE(Launch(stream, "first", {1, 1}, StoreKernel, out.data(), size_t{0}).ok());
+    if (part) stream.get();  // sends the first alone
+    EXPECT_TRUE(Launch(stream, "second", {1, threads}, StoreKernel, out.data(), size_t{1}).ok());
+    return graphs.End();
+  };
+  for (const bool part : {true, false}) {
+    const Status status = run(kTooManyThreads, part);
+    EXPECT_NE(status.message().find("second"), std::string::npos) << status.message();
+    EXPECT_EQ(out.ToHost()[0], 7);
+    EXPECT_NE(out.ToHost()[1], 7);
+  }
+  EXPECT_EQ(graphs.n_launched(), 0);
+  EXPECT_TRUE(run(1, false).ok()) << "an error is told once, and graphs go on";
+  EXPECT_EQ(graphs.n_launched(), 1);
+  EXPECT_EQ(out.ToHost()[1], 7);
+  // A driver that makes none is not asked for ever.
+  cuda_on_host::Facts().has_graphs = false;
+  CudaGraphs none(nullptr);
+  for (int step = 0; step < 5; ++step) {
+    none.Begin(0);
+    EXPECT_TRUE(Launch(CudaStream(nullptr, &none), "store", {1, 1}, StoreKernel, out.data(), size_t{0}).ok());
+    EXPECT_TRUE(none.End().ok());
+    cuda_on_host::Facts().has_graphs = step >= 2;
+  }
+  EXPECT_EQ(none.n_launched(), 0);
 }
 
 TEST_F(CudaOnHost, FaultsShowLaterAndStay) {

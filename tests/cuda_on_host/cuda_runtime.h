@@ -104,6 +104,7 @@ enum cudaError_t : int {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
+  cudaErrorInvalidConfiguration = 9,
   cudaErrorInsufficientDriver = 35,
   cudaErrorNoDevice = 100,
   cudaErrorNoKernelImageForDevice = 209,
@@ -328,6 +329,7 @@ struct CUgraphNode_st {
 struct CUgraph_st {
   std::vector<std::unique_ptr<CUgraphNode_st>> nodes;
 };
+constexpr size_t kCudaOnHostNodeBytes = 10 << 10;  // of device memory, about what a driver takes
 struct CUgraphExec_st {
   std::vector<const CUgraphNode_st*> of;  // which node of the graph
   std::vector<CUgraphNode_st> nodes;
@@ -355,6 +357,7 @@ inline cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t* node, cudaGraph_t gra
   return cudaSuccess;
 }
 inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+  if (!cuda_on_host::TakeBytes(graph->nodes.size() * kCudaOnHostNodeBytes)) return cudaErrorMemoryAllocation;
   *exec = new CUgraphExec_st;
   for (const auto& node : graph->nodes) {
     (*exec)->of.push_back(node.get());
@@ -363,6 +366,7 @@ inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph
   return cudaSuccess;
 }
 inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+  cuda_on_host::GiveBytes(exec->nodes.size() * kCudaOnHostNodeBytes);
   delete exec;
   return cudaSuccess;
 }

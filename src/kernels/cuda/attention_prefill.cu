@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kPrefillThreads, kPrefillBlocks<kDim>)
       __syncthreads();  // the values are there, and all warps are done with the keys
       FetchTile(s, head, next, by_any);
     }
-    warp.Softmax(head, queries, row, SeenOf(by_all, row) == kWholeTile);
+    warp.Softmax(head, queries, row, SeenOf(by_all, row));
     warp.Values();
     row = next;
   }

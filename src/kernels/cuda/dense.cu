@@ -18,6 +18,7 @@ __global__ void EmbedKernel(const void* table, const float* scale, const int32_t
 }
 
 constexpr int kMostRowThreads = 1024;
+constexpr int kTogether = 4;  // numbers of a thread that are on their way from memory
 
 /// Numbers [from, dim) of a row in steps of `step`. A row with a norm or codes is one block's, which reads it several
 /// times, but from the cache; of any other row gridDim.y blocks have a part each.
@@ -55,7 +56,6 @@ __global__ void __launch_bounds__(kMostRowThreads) MakeRowsKernel(CudaRows r, Cu
     inverse = some ? 127.0f / most : 0.0f;
     if (threadIdx.x == 0 && out.scale != nullptr) out.scale[blockIdx.x] = scale;
   }
-  constexpr int kTogether = 4;  // on their way from memory
   for (int64_t first = from; first < r.dim; first += kTogether * step) {
     float values[kTogether] = {};
 #pragma unroll
@@ -148,10 +148,11 @@ Status CudaEmbed(CudaStream stream, const MatrixView& table, const int32_t* ids,
 
 Status CudaMakeRows(CudaStream stream, const CudaRows& rows, const CudaRowsOut& out) {
   const bool whole = rows.norm != nullptr || out.codes != nullptr || out.grid != nullptr;
-  // A block of a whole row has many threads where the row is long: of a decode step's one token it is the only one.
+  // Of a decode step's one token a block may be the only one: a long row gets all the threads it can have.
   constexpr int64_t kLong = 4096, kMostParts = 4096;
   const unsigned threads = whole && rows.dim >= kLong ? kMostRowThreads : kElementThreads;
-  const unsigned parts = whole ? 1 : static_cast<unsigned>(std::min<int64_t>(GridOf(rows.dim, threads), kMostParts));
+  const int64_t of_block = int64_t{threads} * kTogether;
+  const unsigned parts = whole ? 1 : static_cast<unsigned>(std::min<int64_t>(GridOf(rows.dim, of_block), kMostParts));
   return Launch(stream, "rows of activations",
                 {dim3(GridOf(rows.n_rows, 1), parts), threads, 3 * kWarp * sizeof(float)}, MakeRowsKernel, rows, out);
 }

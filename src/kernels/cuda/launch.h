@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
 #include "duo/result.h"
@@ -49,10 +50,16 @@ struct CudaLaunch {
 template <class... Params, class... Args>
 Status Launch(CudaStream stream, const char* name, const LaunchShape& shape, void (*kernel)(Params...),
               Args&&... args) {
+  static_assert((std::is_trivially_copyable_v<Params> && ...), "arguments are copied as bytes");
   constexpr size_t kSharedWithoutAsking = 48 << 10;
   if (shape.shared_bytes > kSharedWithoutAsking) {
-    const cudaError_t error =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes));
+    // All that there is, always: launches that are held back with other sizes must not meet a lower limit.
+    int most = 0;
+    cudaError_t error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
+    if (error == cudaSuccess) {
+      error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+    }
+    if (error == cudaSuccess && shape.shared_bytes > static_cast<size_t>(most)) error = cudaErrorInvalidValue;
     if (error != cudaSuccess) {
       return CudaStatus(error, std::string(name) + " with " + std::to_string(shape.shared_bytes >> 10) +
                                    " KiB of shared memory for a block of threads");

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/prefill_tiles.cuh"
+#include "kernels/softmax_state.h"
 
 namespace duo {
 
@@ -15,7 +16,7 @@ class PrefillWarp {
  public:
   __device__ __forceinline__ explicit PrefillWarp(S* shared) : s_(shared) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) max_[i / 2][i % 2] = -__uint_as_float(0x7f800000u);
+    for (int i = 0; i < 4; ++i) max_[i / 2][i % 2] = kNegInf;
     if constexpr (S::kCodes) SumQueries();
   }
 
@@ -52,12 +53,12 @@ class PrefillWarp {
 
   /// Scores become weights, and what was summed is rescaled to their largest.
   __device__ __forceinline__ void Softmax(const CudaPrefillHead& head, const PrefillQueries& queries, int row,
-                                          bool all_seen) {
+                                          TileBits seen_by_all) {
     if constexpr (S::kCodes) {
       ForScores(0,
                 [&](int m, int half, StepAndMiddle of, float* x) { *x = of.step * *x + of.middle * q_sum_[m][half]; });
     }
-    if (!all_seen) Hide(head, queries, row);
+    if (seen_by_all != kWholeTile) Hide(head, queries, row);
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
 #pragma unroll
@@ -167,7 +168,7 @@ class PrefillWarp {
         for (int j = 0; j < kScoreTiles; ++j) {
 #pragma unroll
           for (int e = 0; e < 2; ++e) {
-            if ((seen >> (8 * j + e) & 1) == 0) score_[m][j][2 * half + e] = -__uint_as_float(0x7f800000u);
+            if ((seen >> (8 * j + e) & 1) == 0) score_[m][j][2 * half + e] = kNegInf;
           }
         }
       }
@@ -176,7 +177,6 @@ class PrefillWarp {
 
   /// The step of the online softmax for one row of the scores.
   __device__ __forceinline__ void Weigh(int m, int half) {
-    const float kNone = -__uint_as_float(0x7f800000u);
     float max = max_[m][half];
 #pragma unroll
     for (int j = 0; j < kScoreTiles; ++j) {
@@ -184,7 +184,7 @@ class PrefillWarp {
     }
     max = fmaxf(max, __shfl_xor_sync(kWholeWarp, max, 1));
     max = fmaxf(max, __shfl_xor_sync(kWholeWarp, max, 2));
-    const float base = max == kNone ? 0.0f : max, rescale = Exp2(max_[m][half] - base);
+    const float base = max == kNegInf ? 0.0f : max, rescale = Exp2(max_[m][half] - base);
     max_[m][half] = max;
     if constexpr (S::kCodes) middles_[m][half] *= rescale;
 #pragma unroll

@@ -12,6 +12,14 @@ namespace duo {
 namespace {
 
 constexpr size_t kArgumentAlign = 16;
+// Then graphs are given up: a driver that cannot make them.
+constexpr int kMostRefusals = 3;
+
+Status CheckShape(const char* name, const LaunchShape& shape) {
+  const dim3 &g = shape.grid, &b = shape.block;
+  const bool some = g.x > 0 && g.y > 0 && g.z > 0 && b.x > 0 && b.y > 0 && b.z > 0;
+  return some ? OkStatus() : CudaStatus(cudaErrorInvalidConfiguration, name);
+}
 
 Status StartNow(CUstream_st* stream, const char* name, const void* kernel, const LaunchShape& shape, void** arguments) {
   const cudaLaunchConfig_t config = {shape.grid, shape.block, shape.shared_bytes, stream, nullptr, 0};
@@ -141,20 +149,27 @@ class CudaGraphs::Impl {
   Status End() {
     const std::lock_guard lock(mutex_);
     holding_ = false;
-    if (n_held_ > 0 && whole_ && usable_) {
+    if (n_held_ > 0 && whole_ && n_refusals_ < kMostRefusals) {
       if (parts_.size() <= part_) parts_.resize(part_ + 1);
       PartGraph& graph = parts_[part_];
       if (graph.Become(&held_, n_held_).ok()) {
         n_held_ = 0;
-        return graph.Start(stream_);
+        n_refusals_ = 0;
+        ++n_launched_;
+        Keep(graph.Start(stream_));
+      } else {
+        // Nothing has been started yet. If the launches are fine one by one, it is the driver that cannot.
+        graph = PartGraph();
+        SendOneByOne();
+        if (status_.ok()) ++n_refusals_;
       }
-      usable_ = false;  // with this driver: nothing has been started yet, and nothing is lost but speed
     }
     SendOneByOne();
     return std::exchange(status_, OkStatus());
   }
 
   Status Start(const CudaLaunch& launch) {
+    DUO_RETURN_IF_ERROR(CheckShape(launch.name, launch.shape));
     const std::lock_guard lock(mutex_);
     if (!holding_) return StartNow(stream_, launch.name, launch.kernel, launch.shape, launch.arguments.data());
     if (n_held_ == held_.size()) held_.emplace_back();
@@ -168,20 +183,28 @@ class CudaGraphs::Impl {
     SendOneByOne();
   }
 
+  int64_t n_launched() {
+    const std::lock_guard lock(mutex_);
+    return n_launched_;
+  }
+
  private:
   void SendOneByOne() {
     for (size_t i = 0; i < n_held_; ++i) {
-      const Status status = held_[i].Start(stream_);
-      if (status_.ok()) status_ = status;
+      Keep(held_[i].Start(stream_));
     }
     n_held_ = 0;
+  }
+  void Keep(const Status& status) {
+    if (status_.ok()) status_ = status;
   }
 
   CUstream_st* stream_;
   std::mutex mutex_;
   bool holding_ = false;
   bool whole_ = true;   // nothing came between the launches of this part
-  bool usable_ = true;  // graphs
+  int n_refusals_ = 0;  // in a row, of graphs
+  int64_t n_launched_ = 0;
   size_t part_ = 0;
   std::vector<HeldLaunch> held_;  // [0, n_held_); the others keep their memory for the next
   size_t n_held_ = 0;
@@ -195,6 +218,7 @@ void CudaGraphs::Begin(int part) { impl_->Begin(part); }
 Status CudaGraphs::End() { return impl_->End(); }
 Status CudaGraphs::Start(const CudaLaunch& launch) { return impl_->Start(launch); }
 void CudaGraphs::Flush() { impl_->Flush(); }
+int64_t CudaGraphs::n_launched() const { return impl_->n_launched(); }
 
 Status CudaStream::Start(const CudaLaunch& launch) const {
   if (graphs_ != nullptr) return graphs_->Start(launch);

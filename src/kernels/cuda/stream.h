@@ -1,6 +1,7 @@
 // Where work for a GPU is queued: a stream, and launches that are held back so that they go to it as one graph.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 
 #include "duo/result.h"
@@ -12,9 +13,8 @@ namespace duo {
 struct CudaLaunch;  // kernels/cuda/launch.h
 
 /// Launches between Begin and End are a part of a step that is repeated, a layer for one. They go to the device
-/// together, as a graph that is made once; from one step to the next it is only told which arguments have changed. That
-/// takes the host a fraction of the time of single launches, and the device has shorter pauses between them.
-/// Thread safe, but for Begin and End.
+/// together, as a graph that is made once; from one step to the next it is only told which arguments have changed
+/// (docs/decisions/0012-graphs-of-launches.md). Thread safe; Begin and End are one thread's.
 class CudaGraphs {
  public:
   explicit CudaGraphs(CUstream_st* stream);
@@ -24,13 +24,16 @@ class CudaGraphs {
 
   /// part: 0, 1, ... of the step; each has a graph of its own.
   void Begin(int part);
-  /// Sends what was held back, one by one where something else came between. The error of any of these launches.
+  /// Sends what was held back, one by one where something else came between. The first error of any launch since Begin.
   Status End();
 
   /// Starts or holds back.
   Status Start(const CudaLaunch& launch);
-  /// Sends what is held back so far, one by one.
+  /// Sends what is held back so far, one by one. End returns their errors.
   void Flush();
+
+  /// Graphs launched so far.
+  int64_t n_launched() const;
 
  private:
   class Impl;
@@ -43,7 +46,7 @@ class CudaStream {
   /// Null is the default stream. `graphs`, if any, lives as long as work is queued here.
   CudaStream(CUstream_st* stream, CudaGraphs* graphs = nullptr) : stream_(stream), graphs_(graphs) {}  // NOLINT
 
-  /// For anything but launches, right away: launches that are held back go first.
+  /// For anything but launches, right away: launches that are held back go first. Their errors are CudaGraphs::End's.
   CUstream_st* get() const {
     if (graphs_ != nullptr) graphs_->Flush();
     return stream_;
