@@ -95,7 +95,7 @@ else
   step cuda_engine_test 90 "$bin/cuda_engine_test" --gtest_brief=1
   sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
   if [ -n "$sanitizer" ]; then
-    few='*HeadDims*:*Ranges*:*Gemv*:*Rows*:*LambdaMask*'
+    few='*HeadDims*:*Ranges*:*Gemv*:*Rows*:*LambdaMask*:*Between*:*Rounding*:*Rope*:CudaGraphs*'
     step memcheck 60 "$sanitizer" --tool memcheck --error-exitcode 9 "$bin/cuda_test" --gtest_brief=1 --gtest_filter="$few"
     step racecheck 60 "$sanitizer" --tool racecheck --error-exitcode 9 "$bin/cuda_test" --gtest_brief=1 --gtest_filter="$few"
   else
