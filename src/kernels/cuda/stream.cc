@@ -15,6 +15,7 @@ constexpr size_t kArgumentAlign = 16;
 // Then graphs are given up: a driver that cannot make them.
 constexpr int kMostRefusals = 3;
 
+/// What no device can start, before it is held back: a driver may notice it only when the graph is launched.
 Status CheckShape(const char* name, const LaunchShape& shape) {
   const dim3 &g = shape.grid, &b = shape.block;
   const bool some = g.x > 0 && g.y > 0 && g.z > 0 && b.x > 0 && b.y > 0 && b.z > 0;
@@ -28,8 +29,10 @@ Status StartNow(CUstream_st* stream, const char* name, const void* kernel, const
 
 bool SameDim(const dim3& a, const dim3& b) { return a.x == b.x && a.y == b.y && a.z == b.z; }
 
+}  // namespace
+
 /// A launch with a copy of its arguments.
-class HeldLaunch {
+class CudaGraphs::HeldLaunch {
  public:
   void Set(const CudaLaunch& launch) {
     name_ = launch.name;
@@ -76,7 +79,7 @@ class HeldLaunch {
 };
 
 /// The graph of a part: its launches, one behind the other.
-class PartGraph {
+class CudaGraphs::PartGraph {
  public:
   PartGraph() = default;
   PartGraph(PartGraph&& other) noexcept { *this = std::move(other); }
@@ -132,93 +135,67 @@ class PartGraph {
   std::vector<HeldLaunch> launches_;
 };
 
-}  // namespace
-
-class CudaGraphs::Impl {
- public:
-  explicit Impl(CUstream_st* stream) : stream_(stream) {}
-
-  void Begin(int part) {
-    const std::lock_guard lock(mutex_);
-    SendOneByOne();
-    holding_ = true;
-    whole_ = true;
-    part_ = static_cast<size_t>(part);
-  }
-
-  Status End() {
-    const std::lock_guard lock(mutex_);
-    holding_ = false;
-    if (n_held_ > 0 && whole_ && n_refusals_ < kMostRefusals) {
-      if (parts_.size() <= part_) parts_.resize(part_ + 1);
-      PartGraph& graph = parts_[part_];
-      if (graph.Become(&held_, n_held_).ok()) {
-        n_held_ = 0;
-        n_refusals_ = 0;
-        ++n_launched_;
-        Keep(graph.Start(stream_));
-      } else {
-        // Nothing has been started yet. If the launches are fine one by one, it is the driver that cannot.
-        graph = PartGraph();
-        SendOneByOne();
-        if (status_.ok()) ++n_refusals_;
-      }
-    }
-    SendOneByOne();
-    return std::exchange(status_, OkStatus());
-  }
-
-  Status Start(const CudaLaunch& launch) {
-    DUO_RETURN_IF_ERROR(CheckShape(launch.name, launch.shape));
-    const std::lock_guard lock(mutex_);
-    if (!holding_) return StartNow(stream_, launch.name, launch.kernel, launch.shape, launch.arguments.data());
-    if (n_held_ == held_.size()) held_.emplace_back();
-    held_[n_held_++].Set(launch);
-    return OkStatus();
-  }
-
-  void Flush() {
-    const std::lock_guard lock(mutex_);
-    if (holding_) whole_ = false;
-    SendOneByOne();
-  }
-
-  int64_t n_launched() {
-    const std::lock_guard lock(mutex_);
-    return n_launched_;
-  }
-
- private:
-  void SendOneByOne() {
-    for (size_t i = 0; i < n_held_; ++i) {
-      Keep(held_[i].Start(stream_));
-    }
-    n_held_ = 0;
-  }
-  void Keep(const Status& status) {
-    if (status_.ok()) status_ = status;
-  }
-
-  CUstream_st* stream_;
-  std::mutex mutex_;
-  bool holding_ = false;
-  bool whole_ = true;   // nothing came between the launches of this part
-  int n_refusals_ = 0;  // in a row, of graphs
-  int64_t n_launched_ = 0;
-  size_t part_ = 0;
-  std::vector<HeldLaunch> held_;  // [0, n_held_); the others keep their memory for the next
-  size_t n_held_ = 0;
-  Status status_;  // the first error of launches that were held back
-  std::vector<PartGraph> parts_;
-};
-
-CudaGraphs::CudaGraphs(CUstream_st* stream) : impl_(std::make_unique<Impl>(stream)) {}
+CudaGraphs::CudaGraphs(CUstream_st* stream) : stream_(stream) {}
 CudaGraphs::~CudaGraphs() = default;
-void CudaGraphs::Begin(int part) { impl_->Begin(part); }
-Status CudaGraphs::End() { return impl_->End(); }
-Status CudaGraphs::Start(const CudaLaunch& launch) { return impl_->Start(launch); }
-void CudaGraphs::Flush() { impl_->Flush(); }
-int64_t CudaGraphs::n_launched() const { return impl_->n_launched(); }
+
+void CudaGraphs::Begin(int part) {
+  const std::lock_guard lock(mutex_);
+  SendOneByOne();
+  holding_ = true;
+  whole_ = true;
+  part_ = static_cast<size_t>(part);
+}
+
+Status CudaGraphs::End() {
+  const std::lock_guard lock(mutex_);
+  holding_ = false;
+  if (n_held_ > 0 && whole_ && n_refusals_ < kMostRefusals) {
+    if (parts_.size() <= part_) parts_.resize(part_ + 1);
+    PartGraph& graph = parts_[part_];
+    if (graph.Become(&held_, n_held_).ok()) {
+      n_held_ = 0;
+      n_refusals_ = 0;
+      ++n_launched_;
+      Keep(graph.Start(stream_));
+    } else {
+      // Nothing has been started yet. If the launches are fine one by one, it is the driver that cannot.
+      graph = PartGraph();
+      SendOneByOne();
+      if (status_.ok()) ++n_refusals_;
+    }
+  }
+  SendOneByOne();
+  return std::exchange(status_, OkStatus());
+}
+
+Status CudaGraphs::Start(const CudaLaunch& launch) {
+  DUO_RETURN_IF_ERROR(CheckShape(launch.name, launch.shape));
+  const std::lock_guard lock(mutex_);
+  if (!holding_) return StartNow(stream_, launch.name, launch.kernel, launch.shape, launch.arguments.data());
+  if (n_held_ == held_.size()) held_.emplace_back();
+  held_[n_held_++].Set(launch);
+  return OkStatus();
+}
+
+void CudaGraphs::Flush() {
+  const std::lock_guard lock(mutex_);
+  if (holding_) whole_ = false;
+  SendOneByOne();
+}
+
+int64_t CudaGraphs::n_launched() const {
+  const std::lock_guard lock(mutex_);
+  return n_launched_;
+}
+
+void CudaGraphs::SendOneByOne() {
+  for (size_t i = 0; i < n_held_; ++i) Keep(held_[i].Start(stream_));
+  n_held_ = 0;
+}
+
+void CudaGraphs::Keep(const Status& status) {
+  if (status_.ok()) status_ = status;
+}
 
 Status CudaStream::Start(const CudaLaunch& launch) const {
   if (graphs_ != nullptr) return graphs_->Start(launch);

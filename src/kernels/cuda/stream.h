@@ -1,8 +1,10 @@
 // Where work for a GPU is queued: a stream, and launches that are held back so that they go to it as one graph.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <memory>
+#include <mutex>
+#include <vector>
 
 #include "duo/result.h"
 
@@ -36,8 +38,23 @@ class CudaGraphs {
   int64_t n_launched() const;
 
  private:
-  class Impl;
-  std::unique_ptr<Impl> impl_;
+  class HeldLaunch;
+  class PartGraph;
+
+  void SendOneByOne();
+  void Keep(const Status& status);
+
+  CUstream_st* stream_;
+  mutable std::mutex mutex_;
+  bool holding_ = false;
+  bool whole_ = true;   // nothing came between the launches of this part
+  int n_refusals_ = 0;  // in a row, of graphs
+  int64_t n_launched_ = 0;
+  size_t part_ = 0;
+  std::vector<HeldLaunch> held_;  // [0, n_held_); the others keep their memory for the next
+  size_t n_held_ = 0;
+  Status status_;  // the first error of launches that were held back
+  std::vector<PartGraph> parts_;
 };
 
 /// A stream, by value: what is queued runs in the order of the calls.
