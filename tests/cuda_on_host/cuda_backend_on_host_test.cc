@@ -190,6 +190,23 @@ TEST_F(CudaBackendOnHost, AFaultOnTheDeviceIsASentence) {
   EXPECT_FALSE(session.Decode(3).ok()) << "a device with a fault does no more work";
 }
 
+TEST_F(CudaBackendOnHost, ALayerThatCannotBeLaunchedLeavesTheSessionAsItWas) {
+  const auto cuda = CreateCudaBackend({}).value();
+  ModelConfig config = Config();
+  config.n_layers = 1;  // the last one: nothing behind it in the pass would tell
+  const Model model = Model::Random(config, 0, 3, cuda.get()).value();
+  SessionOptions options = Options(ComputeType::kBF16, KvType::kBF16);
+  options.heads = AllRetrieval(1, 2);
+  Session session = Session::Create(model, options).value();
+  ASSERT_TRUE(session.Prefill(Prompt(30)).ok());
+  ASSERT_TRUE(session.Decode(3).ok());
+  const int64_t len = session.len();
+  cuda_on_host::Facts().shared_bytes = 100;  // less than a norm takes
+  const Status status = session.Decode(3);
+  EXPECT_EQ(status.code(), StatusCode::kInternal);
+  EXPECT_EQ(session.len(), len);
+}
+
 TEST_F(CudaBackendOnHost, DevicesThatCannotBeUsedAreNamed) {
   struct Case {
     cuda_on_host::DeviceFacts facts;

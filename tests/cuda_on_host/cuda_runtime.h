@@ -329,7 +329,7 @@ struct CUgraphNode_st {
 struct CUgraph_st {
   std::vector<std::unique_ptr<CUgraphNode_st>> nodes;
 };
-constexpr size_t kCudaOnHostNodeBytes = 10 << 10;  // of device memory, about what a driver takes
+constexpr size_t kCudaOnHostNodeBytes = 10 << 10;  // of device memory: a guess at what a driver takes
 struct CUgraphExec_st {
   std::vector<const CUgraphNode_st*> of;  // which node of the graph
   std::vector<CUgraphNode_st> nodes;
