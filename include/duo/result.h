@@ -17,13 +17,15 @@ enum class StatusCode {
   kResourceExhausted,  // memory, disk or context length would not suffice; nothing was allocated
   kIo,                 // the operating system refused to read or write
   kCancelled,          // the caller's callback asked to stop
+  kUnavailable,        // not now: something is busy, full or stopping; the same call may succeed later
   kInternal,           // a library below us failed in a way that has no better name
 };
 
 /// The code's name as printed in messages and JSON ("invalid argument").
 const char* StatusCodeName(StatusCode code);
 
-/// A code and one sentence for people: which file, which key, what was found, what was expected.
+/// A code and one sentence for people: which file, which key, what was found, what was expected. Code never reads the
+/// sentence; what it needs to know beside the code is the subject.
 class [[nodiscard]] Status {
  public:
   Status() = default;
@@ -32,13 +34,19 @@ class [[nodiscard]] Status {
   bool ok() const { return code_ == StatusCode::kOk; }
   StatusCode code() const { return code_; }
   const std::string& message() const { return message_; }
+  /// The option or field that the error is about, by its name in the API ("max_tokens", "sink"); empty when the error is
+  /// not about one. A command line puts its dashes before it, a server reports it as the parameter.
+  const std::string& subject() const { return subject_; }
 
+  /// The same error about `subject`; an ok status stays ok.
+  Status About(std::string_view subject) const;
   /// The same error with `prefix` in front of its sentence ("reading pattern P: ..."); an ok status stays ok.
   Status Annotate(std::string_view prefix) const;
 
  private:
   StatusCode code_ = StatusCode::kOk;
   std::string message_;
+  std::string subject_;
 };
 
 inline Status OkStatus() { return {}; }

@@ -35,6 +35,14 @@ TEST(Result, CarriesValueOrSentence) {
   Result<int> bad = Status(StatusCode::kCorrupt, "x.json: broken");
   EXPECT_FALSE(bad.ok());
   EXPECT_EQ(bad.status().Annotate("loading").message(), "loading: x.json: broken");
+  EXPECT_EQ(bad.status().subject(), "");
+  const Status about = bad.status().About("sink").Annotate("pattern");
+  EXPECT_EQ(about.subject(), "sink") << "a prefix changes the sentence alone";
+  EXPECT_EQ(about.message(), "pattern: x.json: broken");
+  EXPECT_EQ(about.code(), bad.status().code());
+  EXPECT_TRUE(OkStatus().About("sink").ok());
+  EXPECT_EQ(OkStatus().About("sink").subject(), "");
+  EXPECT_STREQ(StatusCodeName(StatusCode::kUnavailable), "unavailable");
   EXPECT_DEATH((void)bad.value(), "x.json: broken");
 }
 

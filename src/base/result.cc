@@ -18,14 +18,22 @@ const char* StatusCodeName(StatusCode code) {
     case StatusCode::kResourceExhausted: return "resource exhausted";
     case StatusCode::kIo: return "input/output error";
     case StatusCode::kCancelled: return "cancelled";
+    case StatusCode::kUnavailable: return "unavailable";
     case StatusCode::kInternal: return "internal error";
   }
   return "unknown";
 }
 
+Status Status::About(std::string_view subject) const {
+  Status status = *this;
+  if (!ok()) status.subject_ = subject;
+  return status;
+}
+
 Status Status::Annotate(std::string_view prefix) const {
-  if (ok()) return *this;
-  return Status(code_, std::string(prefix) + ": " + message_);
+  Status status = *this;
+  if (!ok()) status.message_ = std::string(prefix) + ": " + message_;
+  return status;
 }
 
 const char* Version() { return DUO_VERSION; }
