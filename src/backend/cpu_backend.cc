@@ -199,7 +199,9 @@ uint64_t CpuBackend::MaxScratchBytes(const CallBounds& bounds) const {
   const uint64_t tiles =
       static_cast<uint64_t>(n_threads_) * RoundUp(PrefillScratchBytes(bounds.group, bounds.head_dim), kCacheLineBytes);
   const DType x_type = bounds.compute == ComputeType::kF32 || grid ? DType::kF32 : int8 ? DType::kI8 : DType::kBF16;
-  return GemmRunner::MaxScratchBytes(isa_, n_threads_, x_type, bounds.weights) + rounded + states + tiles;
+  return GemmRunner::MaxScratchBytes(isa_, n_threads_, bounds.widest_input, x_type, bounds.weights,
+                                     WeightLayout::kOutIn) +
+         rounded + states + tiles;
 }
 
 void CpuBackend::Embed(const MatrixView& table, std::span<const int32_t> ids, float* out) {
@@ -552,7 +554,7 @@ Result<BackendPtr> CreateCpuBackend(const BackendOptions& options) {
                   "threads: " + std::to_string(options.n_threads) + " is not in 0..1024 (0 = all available cores)");
   }
   DUO_ASSIGN_OR_RETURN(const Isa isa, SelectIsa(std::getenv("DUO_ISA")));
-  const int n_threads = options.n_threads == 0 ? AvailableThreads() : options.n_threads;
+  const int n_threads = StartThreads(options.n_threads == 0 ? AvailableThreads() : options.n_threads);
   return BackendPtr(new CpuBackend(isa, n_threads));
 }
 

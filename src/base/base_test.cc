@@ -1,7 +1,6 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
-#include <atomic>
 #include <cmath>
 #include <csignal>
 #include <cstring>
@@ -20,7 +19,6 @@
 #include "base/json.h"
 #include "base/mapped_file.h"
 #include "base/memory_info.h"
-#include "base/parallel.h"
 #include "base/rng.h"
 #include "base/temp_dir_for_test.h"
 #include "duo/result.h"
@@ -97,19 +95,6 @@ TEST(VirtualBuffer, GrowsInPlace) {
   EXPECT_EQ(reinterpret_cast<uintptr_t>(before) % (size_t{2} << 20), 0u);
 }
 
-TEST(ParallelFor, RunsEveryTaskOnce) {
-  for (int threads : {1, 2, 3, 8}) {
-    std::vector<int> seen(1000, 0);
-    std::atomic<int> bad_thread{0};
-    ParallelFor(threads, 1000, [&](int64_t task, int thread) {
-      seen[static_cast<size_t>(task)] += 1;
-      if (thread < 0 || thread >= threads) bad_thread = 1;
-    });
-    EXPECT_EQ(seen, std::vector<int>(1000, 1));
-    EXPECT_EQ(bad_thread, 0);
-  }
-}
-
 TEST(Rng, IsTheSameEverywhere) {
   Rng rng(42);
   EXPECT_EQ(rng.Next(), 0xbdd732262feb6e95ull);
@@ -176,17 +161,6 @@ TEST(DirectoryLock, IsHeldOnce) {
   EXPECT_TRUE(DirectoryLock::Take(dir.path()).ok());
   EXPECT_EQ(dir.n_entries(), 0);
   EXPECT_EQ(DirectoryLock::Take(dir.path() + "/none").status().code(), StatusCode::kIo);
-}
-
-TEST(ParallelBlocks, CoverTheRangeOnce) {
-  for (const int64_t n : {0, 1, 7, 8, 9, 100}) {
-    std::vector<std::atomic<int>> seen(static_cast<size_t>(n));
-    ParallelBlocks(2, n, 8, [&](int64_t begin, int64_t end) {
-      EXPECT_LE(end - begin, 8);
-      for (int64_t i = begin; i < end; ++i) ++seen[static_cast<size_t>(i)];
-    });
-    for (const std::atomic<int>& times : seen) EXPECT_EQ(times, 1);
-  }
 }
 
 TEST(Json, LinesMembersAndDifferences) {

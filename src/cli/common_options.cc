@@ -16,6 +16,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory_info.h"
+#include "base/parallel.h"
 #include "cli/flags.h"
 #include "cli/signals.h"
 #include "cli/terminal.h"
@@ -184,6 +185,11 @@ void NoteCertificate(const LoadedModel& loaded) {
 Result<BackendPtr> MakeBackend(const CommonOptions& options) {
   Result<BackendPtr> backend = CreateBackend({.device = options.device, .n_threads = options.threads});
   if (!backend.ok() && options.device == Device::kCuda) return backend.status().Annotate("--device cuda");
+  if (const int wanted = options.threads > 0 ? options.threads : AvailableThreads();
+      backend.ok() && BackendThreads(**backend) < wanted) {
+    Note(fmt::format("--threads {}: the system allows {} threads (a limit on processes or memory), so it works with these",
+                     wanted, BackendThreads(**backend)));
+  }
   return backend;
 }
 
