@@ -94,6 +94,15 @@ TEST(FullCache, TakesWhatIsAskedForFirstAndThenGrowsInSteps) {
   std::memset(cache->v(1) + layout.bytes_of(layout.capacity - 1), 1, layout.row_bytes());
 }
 
+TEST(FullCache, GrowsAheadFromTheFirstRowOn) {
+  const BackendPtr backend = TestBackend();
+  auto cache = FullCache::Create(backend.get(), TestLayout(4, 16, 16, 0), 1);
+  ASSERT_TRUE(cache->EnsureRows(1).ok());
+  EXPECT_EQ(cache->committed_rows(), 1);
+  ASSERT_TRUE(cache->EnsureRows(2).ok());
+  EXPECT_EQ(cache->committed_rows(), 1 + 256);
+}
+
 TEST(FullCache, StepsOfManyRowsAreTakenWhole) {
   const BackendPtr backend = TestBackend();
   KvLayout layout = TestLayout(4, 16, 16, 0);
@@ -183,6 +192,20 @@ TEST(SplitKvCache, HeadsOfOneKindNeedNoOther) {
   EXPECT_EQ(streaming.cache().extent().snapshots, (std::vector<int64_t>{10, 20, 30, 40, 50}));
   EXPECT_EQ(streaming.cache().Rewind(33), 30);
   streaming.Check();
+}
+
+TEST(SplitKvCache, ARingNotYetFullHoldsEverythingAfterASnapshotToo) {
+  const BackendPtr backend = TestBackend();
+  CacheModel model(backend.get(), Made(backend.get(), TestLayout(0, 16, 16, 10)));
+  model.Add(57);
+  EXPECT_EQ(model.cache().Rewind(15), 10);
+  model.Check();
+  for (int64_t pos = 10; pos >= 0; --pos) EXPECT_EQ(model.cache().HeldAt(pos), pos) << "no sinks, and a ring of 16";
+  model.Add(30);
+  EXPECT_EQ(model.cache().Rewind(0), 0);
+  model.Add(5);
+  EXPECT_EQ(model.cache().HeldAt(3), 3);
+  model.Check();
 }
 
 TEST(SplitKvCache, RemembersItsLongest) {
