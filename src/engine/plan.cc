@@ -73,7 +73,7 @@ Result<MemoryPlan> PlanMemory(const ModelConfig& config, uint64_t weights_bytes,
   plan.weights_bytes = weights_bytes;
   plan.kv_bytes_per_token = layout.BytesPerToken();
   plan.kv_fixed_bytes = layout.FixedBytes();
-  plan.kv_page_bytes = SplitKvCache::PageBytes(layout, backend);
+  plan.kv_page_bytes = SplitKvCache::PageBytes(layout, backend.CommitBytes());
   plan.snapshot_every = resolved.snapshot_every;
   plan.snapshot_bytes_each = layout.SnapshotBytes(resolved.snapshot_every);
   CallBounds bounds = CallBoundsOf(config, resolved.chunk, resolved.compute);

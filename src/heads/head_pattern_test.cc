@@ -174,6 +174,33 @@ TEST(HeadChoice, TiesGoToTheLowerLayerThenTheLowerHead) {
   EXPECT_EQ(ChooseBySparsity(pattern, 0.6)->n_retrieval_in(0), 2);
 }
 
+// As many as a real model has, most of them tied: a sort that is not stable keeps the order of short lists only.
+TEST(HeadChoice, ManyTiesGoByPositionToo) {
+  const int n_layers = 48, n_heads = 8;
+  Rng rng(4);
+  std::vector<double> gates, of_layers;
+  for (int layer = 0; layer < n_layers; ++layer) {
+    of_layers.push_back(0.5 * static_cast<double>(rng.Below(3)));
+    for (int head = 0; head < n_heads; ++head) gates.push_back(0.5 * static_cast<double>(rng.Below(3)));
+  }
+  const auto check = [](const std::vector<double>& values, const auto& kept) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      for (size_t j = 0; j < values.size(); ++j) {
+        if (!kept(i) || kept(j)) continue;
+        EXPECT_TRUE(values[i] > values[j] || (values[i] == values[j] && i < j)) << i << " and not " << j;
+      }
+    }
+  };
+  std::vector<double> equal_in_layers;
+  for (const double gate : of_layers) equal_in_layers.insert(equal_in_layers.end(), n_heads, gate);
+  for (const double sparsity : {0.2, 0.5, 0.8}) {
+    const HeadChoice heads = ChooseBySparsity(MakePattern(n_layers, n_heads, gates), sparsity).value();
+    check(gates, [&](size_t i) { return heads.retrieval[i] != 0; });
+    const HeadChoice layers = ChooseLayersBySparsity(MakePattern(n_layers, n_heads, equal_in_layers), sparsity).value();
+    check(of_layers, [&](size_t i) { return layers.n_retrieval_in(static_cast<int>(i)) != 0; });
+  }
+}
+
 // All choices of as many layers, one by one: none changes the gates less.
 TEST(HeadChoice, ExclusiveLayersChangeTheGatesLeast) {
   Rng rng(9);

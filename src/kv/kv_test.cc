@@ -9,36 +9,11 @@
 #include "base/rng.h"
 #include "kernels/mask.h"
 #include "kernels/reference/attention_reference.h"
+#include "kv/cache_for_test.h"
 #include "kv/split_kv_cache.h"
 
 namespace duo {
 namespace {
-
-BackendPtr TestBackend(int n_threads = 2) {
-  auto backend = CreateBackend({.device = Device::kCpu, .n_threads = n_threads});
-  EXPECT_TRUE(backend.ok());
-  return std::move(*backend);
-}
-
-constexpr int kDim = 24;
-constexpr KvType kTypes[] = {KvType::kF32, KvType::kBF16, KvType::kInt8, KvType::kInt4};
-
-/// Two layers of three KV heads: retrieval, streaming, streaming / streaming, retrieval, retrieval.
-KvLayout TestLayout(int64_t sink, int64_t recent, int64_t prefill_recent, int64_t snapshot_every,
-                    KvType type = KvType::kF32) {
-  KvLayout layout;
-  layout.heads.n_layers = 2;
-  layout.heads.n_kv_heads = 3;
-  layout.heads.retrieval = {1, 0, 0, 0, 1, 1};
-  layout.head_dim = kDim;
-  layout.type = type;
-  layout.sink = sink;
-  layout.recent = recent;
-  layout.prefill_recent = prefill_recent;
-  layout.capacity = 500;
-  layout.snapshot_every = snapshot_every;
-  return layout;
-}
 
 TEST(KvLayout, CountsBytes) {
   const KvLayout layout = TestLayout(4, 16, 20, 10);
@@ -121,85 +96,6 @@ TEST(FullCache, GrowsWithoutMoving) {
     ASSERT_EQ(value, row);
   }
 }
-
-/// Writes positions as values into every head, as the attention room would, and checks that every position a next
-/// token could see is there.
-class CacheModel {
- public:
-  CacheModel(Backend* backend, SplitKvCache cache) : backend_(backend), cache_(std::move(cache)) {}
-
-  void Add(int64_t n) {
-    while (n > 0) {
-      const int64_t step = std::min(n, cache_.TokensToSnapshot());
-      ASSERT_TRUE(cache_.Begin(step).ok());
-      for (int64_t pos = cache_.len(); pos < cache_.len() + step; ++pos) Write(pos);
-      cache_.Advance(step);
-      n -= step;
-    }
-  }
-
-  void Check() {
-    const KvLayout& layout = cache_.layout();
-    const int64_t next = cache_.len();
-    for (int layer = 0; layer < 2; ++layer) {
-      for (int head = 0; head < 3; ++head) {
-        const HeadPlace place = cache_.place(layer, head);
-        for (int64_t j = 0; j < next; ++j) {
-          if (!place.retrieval && !Sees({.sink = layout.sink, .window = layout.ring()}, next, j)) continue;
-          for (const KvPart part : {KvPart::kKeys, KvPart::kValues}) {
-            ASSERT_EQ(Read(layer, place, j, part), Value(layer, head, j, part))
-                << (part == KvPart::kKeys ? "K" : "V") << " of position " << j << " of " << next;
-          }
-        }
-      }
-    }
-  }
-
-  SplitKvCache& cache() { return cache_; }
-
- private:
-  /// A row of zeros and ones, the bits of a number: every type of cache can tell them apart.
-  static std::vector<float> Value(int layer, int head, int64_t pos, KvPart part) {
-    const int64_t number = layer * 1000000 + head * 100000 + pos;
-    std::vector<float> row;
-    for (int d = 0; d < kDim; ++d)
-      row.push_back(static_cast<float>((number >> d & 1) ^ (part == KvPart::kKeys ? 0 : 1)));
-    return row;
-  }
-  uint8_t* Head(int layer, const HeadPlace& place, KvPart part) {
-    FullCache& full = cache_.full(layer);
-    StreamingCache& streaming = cache_.streaming(layer);
-    if (part == KvPart::kKeys) return place.retrieval ? full.k(place.index) : streaming.k(place.index);
-    return place.retrieval ? full.v(place.index) : streaming.v(place.index);
-  }
-  int64_t Slot(int layer, const HeadPlace& place, int64_t pos) {
-    return place.retrieval ? pos : cache_.streaming(layer).Slot(pos);
-  }
-  void Write(int64_t pos) {
-    for (int layer = 0; layer < 2; ++layer) {
-      for (int head = 0; head < 3; ++head) {
-        const HeadPlace place = cache_.place(layer, head);
-        for (const KvPart part : {KvPart::kKeys, KvPart::kValues}) {
-          const std::vector<float> row = Value(layer, head, pos, part);
-          const StoreTask task{part, row.data(), kDim, Head(layer, place, part), Slot(layer, place, pos), 1};
-          backend_->StoreRows({&task, 1}, kDim, cache_.layout().type);
-        }
-      }
-    }
-  }
-  std::vector<float> Read(int layer, const HeadPlace& place, int64_t pos, KvPart part) {
-    std::vector<float> row;
-    for (int d = 0; d < kDim; ++d) {
-      const double x =
-          KvElement(Head(layer, place, part), part, cache_.layout().type, Slot(layer, place, pos), kDim, d);
-      row.push_back(x > 0.5 ? 1.0f : 0.0f);
-    }
-    return row;
-  }
-
-  Backend* backend_;
-  SplitKvCache cache_;
-};
 
 TEST(SplitKvCache, EveryNeededRowSurvivesRandomRewinds) {
   const BackendPtr backend = TestBackend();

@@ -63,8 +63,7 @@ bool SplitKvCache::GrowsWith(int64_t n_tokens) const {
   return false;
 }
 
-uint64_t SplitKvCache::PageBytes(const KvLayout& layout, const Backend& backend) {
-  const auto page = static_cast<uint64_t>(backend.CommitBytes());
+uint64_t SplitKvCache::PageBytes(const KvLayout& layout, uint64_t page) {
   if (page == 1) return 0;
   uint64_t bytes = 0;
   for (int layer = 0; layer < layout.heads.n_layers; ++layer) {

@@ -27,8 +27,9 @@ class SplitKvCache {
   /// Checks the layout and reserves. kInvalidArgument, kResourceExhausted. `backend` must outlive the cache.
   static Result<SplitKvCache> Create(Backend* backend, const KvLayout& layout);
 
-  /// Most bytes by which whole pages of the backend exceed what the layout counts; 0 on the CPU.
-  static uint64_t PageBytes(const KvLayout& layout, const Backend& backend);
+  /// Most bytes by which whole pages of `page` bytes (Backend::CommitBytes) exceed what the layout counts; 0 when a
+  /// page is one byte, as on the CPU.
+  static uint64_t PageBytes(const KvLayout& layout, uint64_t page);
 
   const KvLayout& layout() const { return layout_; }
   int64_t len() const { return len_; }  // tokens in the cache
