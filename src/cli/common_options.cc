@@ -182,9 +182,7 @@ void NoteCertificate(const LoadedModel& loaded) {
 }
 
 Result<BackendPtr> MakeBackend(const CommonOptions& options) {
-  Result<BackendPtr> backend = CreateBackend({.device = options.device, .n_threads = options.threads});
-  if (!backend.ok() && options.device == Device::kCuda) return backend.status().Annotate("--device cuda");
-  return backend;
+  return CreateBackend({.device = options.device, .n_threads = options.threads});
 }
 
 Result<std::string> ResolveModelDir(const std::string& model) {
