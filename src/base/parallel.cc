@@ -5,7 +5,8 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdio>
+
+#include "base/cgroup.h"
 
 #if defined(__SANITIZE_THREAD__)
 #define DUO_TSAN 1
@@ -58,19 +59,11 @@ void ParallelFor(int n_threads, int64_t n_tasks, const ParallelBody& body) {
   });
 }
 
-int AvailableThreads() {
+int AvailableThreads(const std::string& root) {
   cpu_set_t set;
   CPU_ZERO(&set);
-  int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-  // cgroup v2 quota: "max 100000" or "<quota> <period>" in microseconds.
-  if (std::FILE* f = std::fopen("/sys/fs/cgroup/cpu.max", "re")) {
-    long quota = 0, period = 0;
-    if (std::fscanf(f, "%ld %ld", &quota, &period) == 2 && quota > 0 && period > 0) {
-      n = std::min(n, static_cast<int>((quota + period - 1) / period));
-    }
-    std::fclose(f);
-  }
-  return std::max(n, 1);
+  const int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+  return std::max(1, std::min(n, CgroupCpus(root).value_or(n)));
 }
 
 void SetLibraryThreads(int n_threads) { omp_set_num_threads(n_threads); }
