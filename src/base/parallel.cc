@@ -59,11 +59,11 @@ void ParallelFor(int n_threads, int64_t n_tasks, const ParallelBody& body) {
   });
 }
 
-int AvailableThreads(const std::string& root) {
+int AvailableThreads() {
   cpu_set_t set;
   CPU_ZERO(&set);
   const int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-  return std::max(1, std::min(n, CgroupCpus(root).value_or(n)));
+  return std::max(1, std::min(n, CgroupCpus().value_or(n)));
 }
 
 void SetLibraryThreads(int n_threads) { omp_set_num_threads(n_threads); }

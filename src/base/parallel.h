@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <type_traits>
 #include <utility>
 
@@ -35,9 +34,8 @@ void ParallelBlocks(int n_threads, int64_t n, int64_t block, const Body& body) {
               [&](int64_t b, int) { body(b * block, n - b * block < block ? n : (b + 1) * block); });
 }
 
-/// Cores this process may run on (affinity mask and quotas of control groups respected), at least 1. `root` is that of
-/// base/cgroup.h.
-int AvailableThreads(const std::string& root = "");
+/// Cores this process may run on (affinity mask and cgroup quota respected), at least 1.
+int AvailableThreads();
 
 /// Sets how many threads OpenMP regions of libraries below (oneDNN) use when called from this thread.
 void SetLibraryThreads(int n_threads);
