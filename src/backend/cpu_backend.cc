@@ -11,6 +11,7 @@
 #include "backend/cpu_memory.h"
 #include "backend/decode_split.h"
 #include "base/align.h"
+#include "base/bad_option.h"
 #include "base/bf16.h"
 #include "base/check.h"
 #include "base/clock.h"
@@ -550,8 +551,7 @@ Status CpuBackend::PrefillAttention(const AttentionShape& shape, std::span<const
 
 Result<BackendPtr> CreateCpuBackend(const BackendOptions& options) {
   if (options.n_threads < 0 || options.n_threads > 1024) {
-    return Status(StatusCode::kInvalidArgument,
-                  "threads: " + std::to_string(options.n_threads) + " is not in 0..1024 (0 = all available cores)");
+    return BadOption("n_threads", std::to_string(options.n_threads), "0..1024 (0 = all available cores)");
   }
   DUO_ASSIGN_OR_RETURN(const Isa isa, SelectIsa(std::getenv("DUO_ISA")));
   const int n_threads = StartThreads(options.n_threads == 0 ? AvailableThreads() : options.n_threads);

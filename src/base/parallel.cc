@@ -4,11 +4,11 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <memory>
 #include <mutex>
 #include <vector>
 
+#include "base/cgroup.h"
 #include "base/thread_team.h"
 
 namespace duo {
@@ -93,16 +93,8 @@ int StartThreads(int n_threads) {
 int AvailableThreads() {
   cpu_set_t set;
   CPU_ZERO(&set);
-  int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-  // cgroup v2 quota: "max 100000" or "<quota> <period>" in microseconds.
-  if (std::FILE* f = std::fopen("/sys/fs/cgroup/cpu.max", "re")) {
-    long quota = 0, period = 0;
-    if (std::fscanf(f, "%ld %ld", &quota, &period) == 2 && quota > 0 && period > 0) {
-      n = std::min(n, static_cast<int>((quota + period - 1) / period));
-    }
-    std::fclose(f);
-  }
-  return std::max(n, 1);
+  const int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+  return std::max(1, std::min(n, CgroupCpus().value_or(n)));
 }
 
 LibraryOnOneThread::LibraryOnOneThread() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }

@@ -184,7 +184,6 @@ void NoteCertificate(const LoadedModel& loaded) {
 
 Result<BackendPtr> MakeBackend(const CommonOptions& options) {
   Result<BackendPtr> backend = CreateBackend({.device = options.device, .n_threads = options.threads});
-  if (!backend.ok() && options.device == Device::kCuda) return backend.status().Annotate("--device cuda");
   if (const int wanted = options.threads > 0 ? options.threads : AvailableThreads();
       backend.ok() && BackendThreads(**backend) < wanted) {
     Note(fmt::format("--threads {}: the system allows {} threads (a limit on processes or memory), so it works with these",

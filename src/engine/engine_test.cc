@@ -114,16 +114,24 @@ TEST(Sampler, SameSeedSameDraws) {
 
 TEST(Sampler, OptionsOutOfRangeAreNamed) {
   EXPECT_TRUE(CheckSamplerOptions({}).ok());
-  EXPECT_NE(CheckSamplerOptions({.temperature = -1}).message().find("temperature"), std::string::npos);
-  EXPECT_NE(CheckSamplerOptions({.temperature = NAN}).message().find("temperature"), std::string::npos);
-  EXPECT_NE(CheckSamplerOptions({.top_k = -1}).message().find("top-k"), std::string::npos);
-  EXPECT_NE(CheckSamplerOptions({.top_p = 0}).message().find("top-p"), std::string::npos);
-  EXPECT_NE(CheckSamplerOptions({.min_p = 2}).message().find("min-p"), std::string::npos);
-  EXPECT_NE(CheckSamplerOptions({.frequency_penalty = 2.1}).message().find("frequency"), std::string::npos);
-  EXPECT_NE(CheckSamplerOptions({.presence_penalty = NAN}).message().find("presence"), std::string::npos);
-  EXPECT_NE(CheckSamplerOptions({.bias = {{-1, 0.0f}}}).message().find("bias"), std::string::npos);
-  EXPECT_NE(CheckSamplerOptions({.bias = {{1, 101.0f}}}).message().find("bias"), std::string::npos);
-  EXPECT_NE(CheckSamplerOptions({.repetition_penalty = 0}).message().find("repetition-penalty"), std::string::npos);
+  const std::pair<SamplerOptions, const char*> wrong[] = {
+      {{.temperature = -1}, "temperature"},
+      {{.temperature = NAN}, "temperature"},
+      {{.top_k = -1}, "top_k"},
+      {{.top_p = 0}, "top_p"},
+      {{.min_p = 2}, "min_p"},
+      {{.frequency_penalty = 2.1}, "frequency_penalty"},
+      {{.presence_penalty = NAN}, "presence_penalty"},
+      {{.bias = {{-1, 0.0f}}}, "bias"},
+      {{.bias = {{1, 101.0f}}}, "bias"},
+      {{.repetition_penalty = 0}, "repetition_penalty"},
+  };
+  for (const auto& [options, name] : wrong) {
+    const Status status = CheckSamplerOptions(options);
+    EXPECT_EQ(status.code(), StatusCode::kInvalidArgument) << name;
+    EXPECT_EQ(status.subject(), name);
+    EXPECT_EQ(status.message().rfind(std::string(name) + " is ", 0), 0u) << status.message();
+  }
 }
 
 /// Feeds `text` in pieces of every size and checks what comes out.

@@ -47,11 +47,11 @@ TEST(ResolveOptions, RefusesWhatTheModelCannot) {
   };
   EXPECT_EQ(Resolved({.heads = {}, .chunk = 1}).chunk, 1);
   EXPECT_EQ(Resolved({.heads = {}, .chunk = 65536}).chunk, 65536);
-  EXPECT_EQ(message({.heads = {}, .chunk = 65537}), "chunk: 65537, expected 1..65536 tokens");
-  EXPECT_EQ(message({.heads = {}, .chunk = 0}), "chunk: 0, expected 1..65536 tokens");
-  EXPECT_EQ(message({.heads = {}, .sink = -1}), "sink: -1, expected 0 or more tokens");
-  EXPECT_EQ(message({.heads = {}, .pinned_prefix = -1}), "pinned-prefix: -1, expected 0 or more tokens");
-  EXPECT_EQ(message({.heads = {}, .max_context = -1}), "max-context: -1, expected 0 or more tokens");
+  EXPECT_EQ(message({.heads = {}, .chunk = 65537}), "chunk is 65537; expected 1..65536 tokens");
+  EXPECT_EQ(message({.heads = {}, .chunk = 0}), "chunk is 0; expected 1..65536 tokens");
+  EXPECT_EQ(message({.heads = {}, .sink = -1}), "sink is -1; expected 0 or more tokens");
+  EXPECT_EQ(message({.heads = {}, .pinned_prefix = -1}), "pinned_prefix is -1; expected 0 or more tokens");
+  EXPECT_EQ(message({.heads = {}, .max_context = -1}), "max_context is -1; expected 0 or more tokens");
   EXPECT_NE(message({.heads = AllRetrieval(2, 2)}).find("2 layers x 2"), std::string::npos);
   EXPECT_NE(message({.heads = AllRetrieval(3, 1)}).find("3 layers x 1"), std::string::npos);
   HeadChoice longer = AllRetrieval(3, 2);

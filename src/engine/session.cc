@@ -42,7 +42,8 @@ Result<Session> Session::Create(const Model& model, const SessionOptions& option
   if (fixed > available) {
     return Status(StatusCode::kResourceExhausted, "activations and streaming heads alone need " + FormatBytes(fixed) +
                                                       ", " + FormatBytes(available) +
-                                                      " are available; a smaller chunk, sink or recent needs less");
+                                                      " are available; a smaller chunk, sink or recent needs less")
+        .About("chunk");
   }
   const KvLayout layout = LayoutOf(config, resolved);
   DUO_ASSIGN_OR_RETURN(SplitKvCache cache, SplitKvCache::Create(model.backend(), layout));
@@ -54,7 +55,8 @@ Result<Session> Session::Create(const Model& model, const SessionOptions& option
   }
   Workspace::Impl* work = workspace->impl_.get();
   if (work->chunk != resolved.chunk || work->compute != resolved.compute) {
-    return Status(StatusCode::kInvalidArgument, "chunk and compute: not those the shared workspace was made for");
+    return Status(StatusCode::kInvalidArgument,
+                  "chunk and compute are not those that the shared workspace was made for");
   }
   if (own != nullptr) DUO_RETURN_IF_ERROR(work->attention.Fit(layout));  // a shared one does with the first chunk
   return Session(
@@ -78,7 +80,8 @@ Status Session::Impl::CheckFits(int64_t n_tokens) const {
                   std::to_string(len) + " + " + std::to_string(n_tokens) + " tokens do not fit the context of " +
                       std::to_string(options.max_context) + " tokens" +
                       (options.max_context == weights.config.trained_context ? " this model was trained for" : "") +
-                      "; max-context sets another");
+                      "; a session may be given more with max_context")
+        .About("max_context");
   }
   const int64_t total = len + n_tokens;
   uint64_t taken = weights.total_bytes;  // of plan.TotalBytes, what is not free any more
@@ -91,7 +94,8 @@ Status Session::Impl::CheckFits(int64_t n_tokens) const {
   return Status(StatusCode::kResourceExhausted,
                 std::to_string(total) + " tokens need " + FormatBytes(needed) + ", " + FormatBytes(available) +
                     " are available; " + std::to_string(plan.MaxContext(available + taken)) +
-                    " tokens would fit. More streaming heads (sparsity) or a narrower kv-type need less");
+                    " tokens would fit; more streaming heads or a narrower type of K and V need less")
+      .About("memory_limit");
 }
 
 Status Session::Impl::RunChunks(std::span<const int32_t> ids, TokenKind kind, const ProgressCallback& progress,
@@ -287,7 +291,7 @@ Status Session::DecodeTogether(std::span<Session* const> sessions, std::span<con
       return Status(StatusCode::kInvalidArgument, "one sequence twice");
     }
     if (impl->options.kv_type != sessions.front()->impl_->options.kv_type) {
-      return Status(StatusCode::kInvalidArgument, "sequences that are decoded together have one kv-type");
+      return Status(StatusCode::kInvalidArgument, "sequences that are decoded together have one type of K and V");
     }
     DUO_RETURN_IF_ERROR(impl->CheckIds(ids.subspan(i, 1)));
     if (impl->cache.GrowsWith(1)) DUO_RETURN_IF_ERROR(impl->CheckFits(1));

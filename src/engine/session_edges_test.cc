@@ -259,7 +259,7 @@ TEST_F(SessionEdges, DecodingTogetherTakesUpToItsLimit) {
   Session* const mixed[] = {&sessions[0], &rounded};
   const Status status = Session::DecodeTogether(mixed, std::span<const int32_t>(ids).first(2));
   EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
-  EXPECT_NE(status.message().find("kv-type"), std::string::npos);
+  EXPECT_NE(status.message().find("type of K and V"), std::string::npos);
   EXPECT_EQ(sessions[0].len(), 6);
 }
 

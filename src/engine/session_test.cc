@@ -211,22 +211,24 @@ TEST_F(SessionTest, BadInputIsASentenceAndChangesNothing) {
 }
 
 TEST_F(SessionTest, OptionsAreChecked) {
-  auto message = [&](auto change) {
+  auto status = [&](auto change) {
     SessionOptions options = Exact();
     change(options);
-    return Session::Create(*model_, options).status().message();
+    return Session::Create(*model_, options).status();
   };
-  EXPECT_NE(message([](auto& o) { o.chunk = 0; }).find("chunk"), std::string::npos);
-  EXPECT_NE(message([](auto& o) { o.recent = 0; }).find("recent"), std::string::npos);
-  EXPECT_NE(message([](auto& o) { o.prefill_recent = 3; }).find("prefill-recent"), std::string::npos);
-  EXPECT_NE(message([](auto& o) { o.sink = -1; }).find("sink"), std::string::npos);
-  EXPECT_NE(message([](auto& o) { o.max_context = -1; }).find("max-context"), std::string::npos);
-  EXPECT_NE(message([](auto& o) { o.heads = AllRetrieval(3, 4); }).find("3 x 2"), std::string::npos);
-  EXPECT_NE(message([](auto& o) {
-              o.heads = AllRetrieval(3, 2);
-              o.heads.retrieval.pop_back();
-            }).find("choice of heads"),
-            std::string::npos);
+  EXPECT_EQ(status([](auto& o) { o.chunk = 0; }).message(), "chunk is 0; expected 1..65536 tokens");
+  EXPECT_EQ(status([](auto& o) { o.chunk = 0; }).subject(), "chunk");
+  EXPECT_EQ(status([](auto& o) { o.recent = 0; }).subject(), "recent");
+  EXPECT_EQ(status([](auto& o) { o.prefill_recent = 3; }).subject(), "prefill_recent");
+  EXPECT_EQ(status([](auto& o) { o.sink = -1; }).subject(), "sink");
+  EXPECT_EQ(status([](auto& o) { o.max_context = -1; }).subject(), "max_context");
+  EXPECT_NE(status([](auto& o) { o.heads = AllRetrieval(3, 4); }).message().find("3 x 2"), std::string::npos);
+  const Status heads = status([](auto& o) {
+    o.heads = AllRetrieval(3, 2);
+    o.heads.retrieval.pop_back();
+  });
+  EXPECT_NE(heads.message().find("choice of heads"), std::string::npos);
+  EXPECT_EQ(heads.subject(), "heads");
 }
 
 TEST_F(SessionTest, MemoryIsPromisedBeforeItIsUsed) {
@@ -238,6 +240,7 @@ TEST_F(SessionTest, MemoryIsPromisedBeforeItIsUsed) {
   const Status status = session.Prefill(prompt_);
   EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
   EXPECT_NE(status.message().find("100 tokens would fit"), std::string::npos) << status.message();
+  EXPECT_EQ(status.subject(), "memory_limit");
   EXPECT_EQ(session.len(), 0);
   EXPECT_TRUE(session.Prefill(std::vector<int32_t>(prompt_.begin(), prompt_.begin() + 100)).ok());
   EXPECT_EQ(session.kv_bytes(), plan.KvBytes(100));

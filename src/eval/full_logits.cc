@@ -58,7 +58,8 @@ Result<FullLogits> FullLogits::Open(const std::string& path, const Json& recipe,
   out.vocab_ = vocab;
   if (!FileExists(path)) {
     if (use == FullLogitsUse::kReference) {
-      return Status(StatusCode::kNotFound, path + " does not exist; --full-logits FILE of another run writes one");
+      return Status(StatusCode::kNotFound,
+                    path + " does not exist; a run that keeps its own logits writes such a file");
     }
     DUO_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
     out.writer_ = std::make_unique<AtomicFile>(std::move(file));

@@ -55,6 +55,7 @@ TEST(MakeWindows, ScoreEveryTokenOnce) {
   EXPECT_EQ(MakeWindows(ids, -1, {.context = 9, .stride = 4, .n_windows = 2})->size(), 2u);
   EXPECT_EQ((*MakeWindows(ids, -1, {.context = 9, .stride = 4}))[0].begin, 1);
   EXPECT_THAT(MakeWindows(ids, 7, {.context = 30, .stride = 4}).status().message(), HasSubstr("needs 29"));
+  EXPECT_EQ(MakeWindows(ids, 7, {.context = 30, .stride = 4}).status().subject(), "text");
   EXPECT_FALSE(MakeWindows(ids, 7, {.context = 9, .stride = 9}).ok());
   EXPECT_FALSE(MakeWindows(ids, 7, {.context = 1, .stride = 1}).ok());
 }

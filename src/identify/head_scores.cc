@@ -89,7 +89,9 @@ Result<std::vector<double>> RepeatScores(const Model& model, const RepeatInput& 
                                          const ProgressCallback& progress) {
   const ModelConfig& c = model.config();
   IdentifyOps* ops = model.backend()->identify_ops();
-  if (ops == nullptr) return Status(StatusCode::kUnsupported, "this backend cannot find heads; use --device cpu");
+  if (ops == nullptr) {
+    return Status(StatusCode::kUnsupported, "this backend cannot find heads; the CPU's can").About("device");
+  }
   if (input.sink < 0 || input.repeat_chunk < 1 || static_cast<int64_t>(input.context.size()) <= input.sink) {
     return Status(StatusCode::kInvalidArgument, "a text of " + std::to_string(input.context.size()) +
                                                     " tokens to repeat, expected more than the " +

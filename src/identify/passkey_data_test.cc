@@ -90,7 +90,7 @@ TEST_F(TrainingTextsTest, BuiltinBooksFitTheirLength) {
 TEST_F(TrainingTextsTest, BuiltinBooksHaveRoomForAFact) {
   const auto texts = TrainingTexts::Builtin(tokenizer, {.n_passkeys = 2, .min_tokens = 16, .max_tokens = 400});
   EXPECT_EQ(texts.status().code(), StatusCode::kInvalidArgument);
-  EXPECT_THAT(texts.status().message(), HasSubstr("min-tokens: 16"));
+  EXPECT_THAT(texts.status().message(), HasSubstr("texts of 16 tokens: "));
 }
 
 // Some facts are longer than others: a tight length draws until they fit, and never gives up in the middle of a run.
@@ -107,14 +107,14 @@ TEST_F(TrainingTextsTest, TightBuiltinBooksAreDrawnAgain) {
 TEST_F(TrainingTextsTest, PasskeysThatDoNotFitTheLongestTextAreRefused) {
   const auto texts = TrainingTexts::Builtin(tokenizer, {.n_passkeys = 20, .min_tokens = 100, .max_tokens = 100});
   ASSERT_TRUE(texts.ok());  // with as many as fit: enough for scores
-  EXPECT_THAT(texts->CheckPasskeysFit().message(), HasSubstr("passkeys: 20 in texts of max-tokens 100"));
+  EXPECT_THAT(texts->CheckPasskeysFit().message(), HasSubstr("20 passkeys in texts of up to 100 tokens: "));
 }
 
 TEST_F(TrainingTextsTest, AHaystackThatIsTooShortSaysHowLongItMustBe) {
   const PasskeyOptions options{.n_passkeys = 2, .n_words = 3, .min_tokens = 100, .max_tokens = 5000};
   const auto texts = TrainingTexts::InHaystack(tokenizer, options, "A short text.");
   EXPECT_EQ(texts.status().code(), StatusCode::kInvalidArgument);
-  EXPECT_THAT(texts.status().message(), HasSubstr("text: it has 10 tokens; training texts of up to 5000 tokens"));
+  EXPECT_THAT(texts.status().message(), HasSubstr("the text has 10 tokens; training texts of up to 5000 tokens"));
 }
 
 TEST_F(TrainingTextsTest, BadOptionsAreNamed) {
@@ -123,9 +123,9 @@ TEST_F(TrainingTextsTest, BadOptionsAreNamed) {
   };
   EXPECT_THAT(failure({.n_passkeys = 21}), HasSubstr("passkeys"));
   EXPECT_THAT(failure({.n_words = 0}), HasSubstr("words"));
-  EXPECT_THAT(failure({.min_tokens = 500, .max_tokens = 400}), HasSubstr("min-tokens and max-tokens: 500 to 400"));
+  EXPECT_THAT(failure({.min_tokens = 500, .max_tokens = 400}), HasSubstr("texts of 500 to 400 tokens"));
   EXPECT_THAT(failure({.max_tokens = 2000, .depth_begin = 0.9, .depth_end = 0.2}),
-              HasSubstr("depth-begin and depth-end"));
+              HasSubstr("depths of 0.9"));
   EXPECT_THAT(failure({.max_tokens = 2000, .n_depths = 3}), HasSubstr("depths"));
 }
 

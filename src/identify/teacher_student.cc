@@ -186,7 +186,7 @@ double TeacherStudent::Flops(const ModelConfig& c, const TwoStreamOptions& o, in
 
 Result<TeacherStudent> TeacherStudent::Create(const Model& model, const TwoStreamOptions& options) {
   if (model.backend()->identify_ops() == nullptr) {
-    return Status(StatusCode::kUnsupported, "this backend has no gradients; use --device cpu");
+    return Status(StatusCode::kUnsupported, "this backend has no gradients; the CPU's has").About("device");
   }
   if (model.config().weights != WeightType::kNative) {
     return Status(StatusCode::kUnsupported,

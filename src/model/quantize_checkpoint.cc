@@ -43,9 +43,10 @@ WeightType TypeOf(const std::string& name, WeightType type) {
   return WeightType::kNative;
 }
 
-/// Adds up over the rows of a matrix how far codes are from weights. Rows may come from several threads.
+/// Adds up over the rows of a matrix how far codes are from weights. Rows may come from several threads. Portable code
+/// undoes the codes, so that a report is the same on every machine; the sums below take longer than that.
 MatrixReport Compare(const std::string& name, const QuantizedMatrix& q, const MatrixRows& row_of, int n_threads) {
-  const DenseKernels& kernels = DenseKernelsFor(DetectIsa());
+  const DenseKernels& kernels = DenseKernelsFor(Isa::kPortable);
   const MatrixView view = q.view();
   double error = 0, energy = 0, most = 0;
   std::mutex mutex;

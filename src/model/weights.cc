@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "backend/backend.h"
+#include "base/bad_option.h"
 #include "base/bf16.h"
 #include "base/cancelled.h"
 #include "base/shape_text.h"
@@ -209,8 +210,9 @@ Result<std::unique_ptr<Model::Weights>> Model::Weights::FromCheckpoint(const std
   if (options.weights != WeightType::kNative) {
     if (weights->config.weights != WeightType::kNative) {
       return Status(StatusCode::kInvalidArgument,
-                    std::string("weights: ") + WeightTypeName(options.weights) + ", but those of " + dir + " are " +
-                        WeightTypeName(weights->config.weights) + " already; leave it out");
+                    std::string(WeightTypeName(options.weights)) + " weights are asked for, but those of " + dir +
+                        " are " + WeightTypeName(weights->config.weights) + " already; open it without that")
+          .About("weights");
     }
     weights->config.weights = options.weights;
   }
@@ -235,8 +237,8 @@ Result<Model> Model::Random(const ModelConfig& config, int n_layers, uint64_t se
                             const ModelOptions& options) {
   ModelConfig shape = config;
   if (n_layers < 0 || n_layers > config.n_layers) {
-    return Status(StatusCode::kInvalidArgument, "layers: " + std::to_string(n_layers) + " is not in 1.." +
-                                                    std::to_string(config.n_layers) + ", what " + config.name + " has");
+    return BadOption("n_layers", std::to_string(n_layers),
+                     "1.." + std::to_string(config.n_layers) + ", as many as " + config.name + " has");
   }
   if (n_layers > 0) shape.n_layers = n_layers;
   DUO_ASSIGN_OR_RETURN(auto weights, Weights::FromRandom(shape, seed, backend, options));

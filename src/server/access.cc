@@ -49,7 +49,8 @@ std::optional<ApiError> CheckAccess(const AccessRules& rules, const httplib::Req
   const std::string origin = request.get_header_value("Origin");
   const bool own = origin == "http://" + request.get_header_value("Host") || origin == rules.cors_origin;
   if (!origin.empty() && !own && rules.cors_origin != "*") {
-    return PlainError(403, "pages of \"" + origin + "\" may not use this server; --cors names who may");
+    return PlainError(403,
+                      "pages of \"" + origin + "\" may not use this server: it was started without leave for them");
   }
   const std::string encoding = request.get_header_value("Content-Encoding");
   if (!encoding.empty() && encoding != "identity") {

@@ -22,16 +22,6 @@ std::string IdOf(CompletionKind kind, uint64_t number) {
   return (kind == CompletionKind::kText ? "cmpl-" : "chatcmpl-") + std::to_string(number);
 }
 
-ApiError QueueFull(const std::string& message) {
-  ApiError error;
-  error.http_status = 429;
-  error.type = "rate_limit_error";
-  error.code = "queue_full";
-  error.message = message;
-  error.retry_after_s = 2;
-  return error;
-}
-
 }  // namespace
 
 CompletionApi::CompletionApi(const Model* model, const Tokenizer* tokenizer, std::optional<ChatTemplate> chat,
@@ -49,8 +39,8 @@ std::optional<ApiError> CompletionApi::Render(const std::vector<ChatMessage>& me
                                               std::vector<int32_t>* tokens) const {
   if (!chat_) {
     return BadField("messages", "the model \"" + defaults_.model_name +
-                                    "\" has no chat template that duo knows; /v1/completions takes a text, and the "
-                                    "server's --chat-template names a template");
+                                    "\" has no chat template that duo knows, and the server was started without the "
+                                    "name of one; /v1/completions takes a text");
   }
   Result<std::vector<int32_t>> rendered = chat_->Render(*tokenizer_, messages);
   if (!rendered.ok()) return BadField("messages", rendered.status().message());
@@ -122,12 +112,8 @@ std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const Compl
   }
   Result<SessionOptions> session = ResolveSpec(base.spec, *cache_, model_->config());
   if (!session.ok()) {
-    ApiError error = FromStatus(session.status());
-    if (!error.param.empty()) {
-      error.param = "duo." + error.param;
-      error.message = "duo." + error.message;
-    }
-    return error;
+    const std::string& field = session.status().subject();
+    return FromStatus(field.empty() ? session.status() : session.status().About("duo." + field));
   }
   base.session = *std::move(session);
   const Status generate = CheckGenerateOptions(base.generate, tokenizer_);
@@ -173,10 +159,7 @@ std::optional<ApiError> CompletionApi::Complete(CompletionKind kind, const std::
   if (auto error = sessions_->Need(request.cache)) return error;
   auto answer = std::make_shared<AnswerWriter>(kind, request, IdOf(kind, number), defaults_.model_name, tokenizer_);
   auto jobs = scheduler_->SubmitAll(std::move(requests));
-  if (!jobs.ok()) {
-    if (jobs.status().code() != StatusCode::kCancelled) return FromStatus(jobs.status());
-    return scheduler_->stopping() ? FromStatus(jobs.status()) : QueueFull(jobs.status().message());
-  }
+  if (!jobs.ok()) return FromStatus(jobs.status());
   return request.stream ? answer->Stream(*std::move(jobs), response, streams_)
                         : answer->Wait(*std::move(jobs), response);
 }

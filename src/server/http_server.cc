@@ -326,10 +326,11 @@ Result<int> HttpServer::Bind(const std::string& host, int port) {
   const int bound = port == 0 ? bind_to_any_port(host) : bind_to_port(host, port) ? port : -1;
   if (bound > 0) return bound;
   const int error = errno;
-  std::string why = error == EADDRINUSE ? "something else listens there; --port takes another one, 0 any free one"
-                    : error == 0        ? "no such address on this machine"
-                                        : std::strerror(error);
-  return Status(StatusCode::kIo, host + ":" + std::to_string(port) + ": " + why);
+  const std::string why = error == EADDRINUSE ? "something else listens there; port 0 takes any free one"
+                          : error == 0        ? "no such address on this machine"
+                                              : std::strerror(error);
+  const char* about = error == EADDRINUSE || error == EACCES ? "port" : error == 0 ? "host" : "";
+  return Status(StatusCode::kIo, host + ":" + std::to_string(port) + ": " + why).About(about);
 }
 
 bool HttpServer::ClientGone() { return current_connection != nullptr && current_connection->Gone(); }

@@ -6,6 +6,7 @@
 
 #include "base/cancelled.h"
 #include "base/check.h"
+#include "server/unavailable.h"
 
 namespace duo {
 namespace {
@@ -44,19 +45,20 @@ Result<std::shared_ptr<Job>> Scheduler::Submit(JobRequest request) {
 
 Result<std::vector<std::shared_ptr<Job>>> Scheduler::SubmitAll(std::vector<JobRequest> requests) {
   const std::lock_guard lock(mutex_);
-  if (stopping_) return Status(StatusCode::kCancelled, "the server is shutting down");
+  if (stopping_) return Stopping();
   for (const JobRequest& request : requests) {
     const int64_t n_tokens = static_cast<int64_t>(request.prompt.size()) + request.generate.max_tokens;
     DUO_RETURN_IF_ERROR(pool_.CheckEverFits(request.session, n_tokens));
   }
   if (requests.size() > static_cast<size_t>(options_.most_waiting)) {
-    return Status(StatusCode::kInvalidArgument, "prompt: " + std::to_string(requests.size()) +
-                                                    " at once, this server's queue holds " +
-                                                    std::to_string(options_.most_waiting));
+    return Status(StatusCode::kInvalidArgument, std::to_string(requests.size()) +
+                                                    " prompts at once, this server's queue holds " +
+                                                    std::to_string(options_.most_waiting))
+        .About("prompt");
   }
   DropCancelledJobs();
   if (queue_.size() + requests.size() > static_cast<size_t>(options_.most_waiting)) {
-    return Status(StatusCode::kCancelled, "the queue is full: " + std::to_string(queue_.size()) + " requests wait");
+    return NotNow(Unavailable::kQueueFull, "the queue is full: " + std::to_string(queue_.size()) + " requests wait");
   }
   std::vector<std::shared_ptr<Job>> jobs;
   for (JobRequest& request : requests) {
@@ -90,9 +92,9 @@ void Scheduler::Work() {
   while (true) {
     wake_.wait(lock, [this] { return quit_ || !queue_.empty() || !running_.empty(); });
     if (quit_) {
-      for (const auto& job : queue_) job->Finish(Cancelled(), {}, "");
+      for (const auto& job : queue_) job->Finish(Stopping(), {}, "");
       queue_.clear();
-      for (const auto& running : running_) Fail(running.get(), Cancelled());
+      for (const auto& running : running_) Fail(running.get(), Stopping());
       LetGo();
       Publish();
       return;
@@ -148,7 +150,7 @@ bool Scheduler::AdmitJob(const std::shared_ptr<Job>& job) {
                                     .options = &request.session,
                                     .name = request.name,
                                     .fresh = request.prompt_log_probs});
-  if (!claim.ok() && claim.status().code() == StatusCode::kCancelled) return false;
+  if (!claim.ok() && claim.status().code() == StatusCode::kUnavailable) return false;
   if (!claim.ok()) {
     job->Finish(claim.status(), {}, "");
     return true;
@@ -294,8 +296,9 @@ void Scheduler::LetGo() {
     if (running->stats.prefill_s > 0) running->stats.decode_s = SecondsSince(running->prefilled);
     running->stats.kv_bytes = running->sequence->session->kv_bytes();
     metrics_->CountGenerated(running->stats.n_generated);
-    // After an error a sequence may hold half a step; a cancelled one is whole.
-    const bool whole = running->status.ok() || running->status.code() == StatusCode::kCancelled;
+    // After an error a sequence may hold half a step; one that was ended between two steps is whole.
+    const StatusCode code = running->status.code();
+    const bool whole = code == StatusCode::kOk || code == StatusCode::kCancelled || code == StatusCode::kUnavailable;
     if (whole && running->sequence->session->len() > 0) {
       pool_.Release(running->sequence);
     } else {

@@ -60,8 +60,8 @@ class Scheduler {
             const SchedulerOptions& options, const PoolLimits& limits);
   ~Scheduler();
 
-  /// Queues a request. kResourceExhausted when it could never fit; kCancelled when the queue is full or the server
-  /// stops (stopping() tells which).
+  /// Queues a request. kResourceExhausted when it could never fit; kUnavailable (server/unavailable.h) when the queue
+  /// is full or the server stops.
   Result<std::shared_ptr<Job>> Submit(JobRequest request);
   /// Either all of them or none.
   Result<std::vector<std::shared_ptr<Job>>> SubmitAll(std::vector<JobRequest> requests);

@@ -12,6 +12,7 @@
 #include "base/rng.h"
 #include "engine/session_layout.h"
 #include "model/tiny_config_for_test.h"
+#include "server/unavailable.h"
 
 namespace duo {
 namespace {
@@ -192,7 +193,8 @@ TEST_F(PoolTest, MemoryIsPromised) {
   const std::vector<int32_t> a = Prompt(1, 100), b = Prompt(2, 100);
   const auto first = pool.Acquire(Wanted(a, 100));
   ASSERT_TRUE(first.ok());
-  EXPECT_EQ(pool.Acquire(Wanted(b, 100)).status().code(), StatusCode::kCancelled) << "what runs holds its promise";
+  EXPECT_EQ(WhyUnavailable(pool.Acquire(Wanted(b, 100)).status()), Unavailable::kNoMemory)
+      << "what runs holds its promise";
   ASSERT_TRUE(first->sequence->session->Prefill(a).ok());
   pool.Release(first->sequence);
   EXPECT_TRUE(pool.Acquire(Wanted(b, 100)).ok()) << "what is kept makes room";
@@ -205,8 +207,8 @@ TEST_F(PoolTest, NamedSessionsHaveOneOwnerAtATime) {
   RunOne(&pool, text, "tale");
   const auto claim = pool.Acquire(Wanted(text, 4, "tale"));
   ASSERT_TRUE(claim.ok());
-  EXPECT_EQ(pool.Acquire(Wanted(text, 4, "tale")).status().code(), StatusCode::kCancelled);
-  EXPECT_EQ(pool.CheckOut("tale").status().code(), StatusCode::kCancelled);
+  EXPECT_EQ(WhyUnavailable(pool.Acquire(Wanted(text, 4, "tale")).status()), Unavailable::kSessionBusy);
+  EXPECT_EQ(WhyUnavailable(pool.CheckOut("tale").status()), Unavailable::kSessionBusy);
   EXPECT_EQ(pool.CheckOut("other").status().code(), StatusCode::kNotFound);
   pool.Release(claim->sequence);
   SessionOptions other = options_;
@@ -340,7 +342,7 @@ TEST_F(SchedulerTest, TheQueueIsBoundedAndInOrder) {
   std::vector<std::shared_ptr<Job>> waiting;
   for (int i = 0; i < 3; ++i) waiting.push_back(Submit(Request(Prompt(2, 10), 1)));
   const auto refused = scheduler_->Submit(Request(Prompt(3, 10), 1));
-  EXPECT_EQ(refused.status().code(), StatusCode::kCancelled);
+  EXPECT_EQ(WhyUnavailable(refused.status()), Unavailable::kQueueFull);
   EXPECT_FALSE(scheduler_->stopping());
   EXPECT_EQ(scheduler_->n_waiting(), 3);
   waiting[1]->Cancel();
@@ -368,11 +370,11 @@ TEST_F(SchedulerTest, StoppingFinishesOrCancels) {
   scheduler_->Stop(600);
   EXPECT_TRUE(Finish(shorter).last.status.ok());
   EXPECT_TRUE(scheduler_->stopping());
-  EXPECT_EQ(scheduler_->Submit(Request(Prompt(1, 10), 1)).status().code(), StatusCode::kCancelled);
+  EXPECT_EQ(WhyUnavailable(scheduler_->Submit(Request(Prompt(1, 10), 1)).status()), Unavailable::kStopping);
   Start();
   const auto longer = Submit(Request(Prompt(1, 10), 1000000));
   scheduler_->Stop(0.05);
-  EXPECT_EQ(Finish(longer).last.status.code(), StatusCode::kCancelled);
+  EXPECT_EQ(WhyUnavailable(Finish(longer).last.status), Unavailable::kStopping) << "nobody cancelled it";
 }
 
 TEST_F(SchedulerTest, ClientsThatComeAndGo) {

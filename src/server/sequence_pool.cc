@@ -6,6 +6,7 @@
 #include "backend/backend.h"
 #include "base/check.h"
 #include "base/memory_info.h"
+#include "server/unavailable.h"
 
 namespace duo {
 namespace {
@@ -17,6 +18,15 @@ constexpr int64_t kLeastCopied = 64;
 uint64_t HostBytes(const ModelConfig& config, int64_t n_tokens) {
   return static_cast<uint64_t>(config.vocab_size + config.hidden_size) * sizeof(float) +
          static_cast<uint64_t>(n_tokens) * (sizeof(int32_t) + 1);
+}
+
+Status InUse(const std::string& name) {
+  return NotNow(Unavailable::kSessionBusy, "the session \"" + name + "\" is in use");
+}
+
+Status NoRoomNow(uint64_t bytes) {
+  return NotNow(Unavailable::kNoMemory,
+                "what runs holds the memory that the sequence needs (" + FormatBytes(bytes) + ")");
 }
 
 }  // namespace
@@ -133,7 +143,7 @@ PooledSequence* SequencePool::Add(const Wanted& wanted, std::unique_ptr<Session>
 Result<SequencePool::Claim> SequencePool::TakeOver(PooledSequence* sequence, const Wanted& wanted, int64_t pos) {
   const uint64_t bytes = BytesOf(*wanted.options, std::max(wanted.n_tokens, sequence->longest));
   const uint64_t more = bytes > sequence->bytes ? bytes - sequence->bytes : 0;
-  if (!MakeRoom(more, 0, sequence)) return Status(StatusCode::kCancelled, "no room now");
+  if (!MakeRoom(more, 0, sequence)) return NoRoomNow(more);
   DUO_ASSIGN_OR_RETURN(const int64_t held, sequence->session->RewindToHeld(pos));
   sequence->busy = true;
   sequence->name = wanted.name;
@@ -146,7 +156,7 @@ Result<SequencePool::Claim> SequencePool::TakeOver(PooledSequence* sequence, con
 
 Result<SequencePool::Claim> SequencePool::Copy(const PooledSequence& from, const Wanted& wanted, int64_t pos) {
   const uint64_t bytes = BytesOf(*wanted.options, wanted.n_tokens);
-  if (!MakeRoom(bytes, 1, &from)) return Status(StatusCode::kCancelled, "no room now");
+  if (!MakeRoom(bytes, 1, &from)) return NoRoomNow(bytes);
   DUO_ASSIGN_OR_RETURN(Session copy, from.session->ClonePrefix(pos));
   const int64_t held = copy.len();
   return Claim{Add(wanted, std::make_unique<Session>(std::move(copy)), bytes), held};
@@ -154,7 +164,7 @@ Result<SequencePool::Claim> SequencePool::Copy(const PooledSequence& from, const
 
 Result<SequencePool::Claim> SequencePool::Make(const Wanted& wanted) {
   const uint64_t bytes = BytesOf(*wanted.options, wanted.n_tokens);
-  if (!MakeRoom(bytes, 1, nullptr)) return Status(StatusCode::kCancelled, "no room now");
+  if (!MakeRoom(bytes, 1, nullptr)) return NoRoomNow(bytes);
   DUO_ASSIGN_OR_RETURN(Session session, Session::Create(model_, *wanted.options, workspace_));
   return Claim{Add(wanted, std::make_unique<Session>(std::move(session)), bytes), 0};
 }
@@ -164,11 +174,12 @@ Result<SequencePool::Claim> SequencePool::Make(const Wanted& wanted) {
 Result<SequencePool::Claim> SequencePool::Acquire(const Wanted& wanted) {
   const auto most = wanted.prompt.first(wanted.prompt.size() - 1);
   if (PooledSequence* named = Named(wanted.name); named != nullptr) {
-    if (named->busy) return Status(StatusCode::kCancelled, "the session is in use");
+    if (named->busy) return InUse(wanted.name);
     if (!SameCache(named->options, *wanted.options)) {
       return Status(StatusCode::kInvalidArgument,
-                    "duo.cache: the session \"" + wanted.name +
-                        "\" has another pattern, sparsity, sink or recent; ask as it was begun, or delete it");
+                    "the session \"" + wanted.name +
+                        "\" has another pattern, sparsity, sink or recent; ask as it was begun, or delete it")
+          .About("duo.cache");
     }
     return TakeOver(named, wanted, wanted.fresh ? 0 : named->session->CommonPrefix(most));
   }
@@ -203,7 +214,7 @@ void SequencePool::Drop(PooledSequence* sequence) {
 Result<PooledSequence*> SequencePool::CheckOut(const std::string& name) {
   PooledSequence* sequence = Named(name);
   if (sequence == nullptr) return Status(StatusCode::kNotFound, "there is no session \"" + name + "\" in memory");
-  if (sequence->busy) return Status(StatusCode::kCancelled, "the session \"" + name + "\" is in use");
+  if (sequence->busy) return InUse(name);
   sequence->busy = true;
   sequence->last_use = 0;
   return sequence;
@@ -216,10 +227,7 @@ Result<PooledSequence*> SequencePool::Reserve(const std::string& name, const Cac
   }
   DUO_RETURN_IF_ERROR(CheckEverFits(options, n_tokens));
   const uint64_t bytes = BytesOf(options, n_tokens);
-  if (!MakeRoom(bytes, 1, nullptr)) {
-    return Status(StatusCode::kCancelled,
-                  "what runs holds the memory that the session needs (" + FormatBytes(bytes) + ")");
-  }
+  if (!MakeRoom(bytes, 1, nullptr)) return NoRoomNow(bytes);
   PooledSequence* sequence =
       Add({.prompt = {}, .n_tokens = n_tokens, .spec = &spec, .options = &options, .name = name, .fresh = false},
           nullptr, bytes);

@@ -54,17 +54,18 @@ class SequencePool {
     int64_t n_held = 0;  // tokens of the prompt that it has; fewer than the prompt
   };
   /// A sequence for the request, busy, with room promised for n_tokens: one that shares a prefix, a copy of such a one,
-  /// or an empty one. Kept sequences make room, least recently used first, those with a name last. kCancelled: not now,
-  /// what runs holds the memory or the named session. kInvalidArgument: the named session is of another kind.
+  /// or an empty one. Kept sequences make room, least recently used first, those with a name last. kUnavailable: what
+  /// runs holds the memory or the named session (server/unavailable.h tells which). kInvalidArgument: the named session
+  /// is of another kind.
   Result<Claim> Acquire(const Wanted& wanted);
 
   /// Keeps what was claimed, or forgets it.
   void Release(PooledSequence* sequence);
   void Drop(PooledSequence* sequence);
 
-  /// A named sequence that is not busy, made busy. kNotFound; kCancelled when it is busy.
+  /// A named sequence that is not busy, made busy. kNotFound; kUnavailable when it is busy.
   Result<PooledSequence*> CheckOut(const std::string& name);
-  /// Room for a sequence that is about to be restored; its session is to be set, then Release. kCancelled,
+  /// Room for a sequence that is about to be restored; its session is to be set, then Release. kUnavailable,
   /// kResourceExhausted, kInvalidArgument when the name is taken.
   Result<PooledSequence*> Reserve(const std::string& name, const CacheSpec& spec, const SessionOptions& options,
                                   int64_t n_tokens);

@@ -140,8 +140,10 @@ Result<std::unique_ptr<Server>> Server::Create(const ServedModel& served, const 
   defaults.session.memory_limit = budget;
   DUO_ASSIGN_OR_RETURN(defaults.session, ResolveOptions(config, defaults.session));
   if (defaults.session.chunk < options.scheduler.most_running) {
-    return Status(StatusCode::kInvalidArgument, "chunk: " + std::to_string(defaults.session.chunk) +
-                                                    " tokens are fewer than the sequences that may run at once");
+    return Status(StatusCode::kInvalidArgument,
+                  "a chunk of " + std::to_string(defaults.session.chunk) + " tokens is less than the " +
+                      std::to_string(options.scheduler.most_running) + " sequences that may run at once")
+        .About("chunk");
   }
   DUO_ASSIGN_OR_RETURN(const MemoryPlan plan,
                        PlanMemory(config, model.weights_bytes(), defaults.session, *model.backend()));
@@ -153,7 +155,8 @@ Result<std::unique_ptr<Server>> Server::Create(const ServedModel& served, const 
   if (budget < least) {
     return Status(StatusCode::kResourceExhausted, "serving this model needs " + FormatBytes(least) + ", " +
                                                       FormatBytes(budget) +
-                                                      " are given; --memory, a smaller --chunk or --weights int8 help");
+                                                      " are given; more memory, a smaller chunk or int8 weights help")
+        .About("memory_bytes");
   }
   PoolLimits limits{.budget_bytes = budget - fixed, .workspace_bytes = plan.activation_bytes, .max_sequences = 0};
   const int64_t mappings = int64_t{2} * config.n_layers * (2 * config.n_kv_heads + 1);

@@ -20,7 +20,7 @@ constexpr const char* kSuffix = ".session";
 
 ApiError NoFolder() {
   ApiError error;
-  error.message = "this server keeps no sessions on disk; --session-dir names a folder for them";
+  error.message = "this server keeps no sessions on disk: it was started without a folder for them";
   return error;
 }
 
@@ -159,7 +159,7 @@ std::optional<ApiError> SessionStore::Save(const std::string& name, SessionEntry
   const auto sequence = scheduler_->CheckOut(name);
   if (!sequence.ok()) {
     if (sequence.status().code() == StatusCode::kNotFound) return NoSession(name, "in memory");
-    return Conflict(sequence.status().message());
+    return FromStatus(sequence.status());
   }
   const Session& session = *(*sequence)->session;
   Status status = CheckDiskSpace(folder_, session.kv_bytes());
@@ -179,9 +179,7 @@ std::optional<ApiError> SessionStore::Save(const std::string& name, SessionEntry
 std::optional<ApiError> SessionStore::RestoreFile(const std::string& name) {
   const Status status = LoadFile(name);
   // What is wrong with a file is a conflict with this server, not with the request.
-  if (status.code() == StatusCode::kInvalidArgument || status.code() == StatusCode::kCancelled) {
-    return Conflict(status.message());
-  }
+  if (status.code() == StatusCode::kInvalidArgument) return Conflict(status.message());
   if (!status.ok()) return FromStatus(status);
   return std::nullopt;
 }
@@ -238,8 +236,7 @@ std::optional<ApiError> SessionStore::Need(const std::string& name) {
 std::optional<ApiError> SessionStore::Delete(const std::string& name) {
   const Turn turn(this, name);
   const auto sequence = scheduler_->CheckOut(name);
-  if (!sequence.ok() && sequence.status().code() == StatusCode::kCancelled)
-    return Conflict(sequence.status().message());
+  if (sequence.status().code() == StatusCode::kUnavailable) return FromStatus(sequence.status());
   const bool on_disk = !folder_.empty() && FileExists(PathOf(name));
   if (!sequence.ok() && !on_disk) return NoSession(name, "here");
   if (sequence.ok()) scheduler_->Drop(*sequence);
