@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 
 #include "base/data_for_test.h"
 #include "base/temp_dir_for_test.h"
@@ -98,11 +99,25 @@ TEST(HfConfig, EosIdsOfBothFiles) {
   const HfConfig hf = Good(With(Base(), {{"eos_token_id", 2}}), {{"eos_token_id", {7, 2, 9, 7}}});
   EXPECT_THAT(hf.eos_ids, ElementsAre(2, 7, 9));
   EXPECT_THAT(Good(With(Base(), {{"eos_token_id", {5, 6}}})).eos_ids, ElementsAre(5, 6));
-  ExpectRefused(With(Base(), {{"eos_token_id", 1000}}), StatusCode::kCorrupt,
+  ExpectRefused(With(Base(), {{"eos_token_id", "</s>"}}), StatusCode::kCorrupt,
                 "eos_token_id: expected token ids in 0..999");
-  ExpectRefused(With(Base(), {{"eos_token_id", "</s>"}}), StatusCode::kCorrupt, "eos_token_id");
+  ExpectRefused(With(Base(), {{"eos_token_id", 2.5}}), StatusCode::kCorrupt, "eos_token_id");
   EXPECT_EQ(Good(With(Base(), {{"bos_token_id", nullptr}})).bos_id, -1);
-  EXPECT_EQ(Good(With(Base(), {{"bos_token_id", -1}})).bos_id, -1);
+}
+
+TEST(HfConfig, IdsOutsideTheVocabularyAreIgnoredWithANote) {
+  const std::string rest = " is ignored, because it is not in the vocabulary 0..999";
+  EXPECT_THAT(Good(Base()).notes, IsEmpty());
+  const HfConfig eos = Good(With(Base(), {{"eos_token_id", -1}}), {{"eos_token_id", {7, 1000}}});
+  EXPECT_THAT(eos.eos_ids, ElementsAre(7));
+  EXPECT_THAT(eos.notes, ElementsAre("config.json: eos_token_id: -1" + rest,
+                                     "config.json (generation_config.json): eos_token_id: 1000" + rest));
+  EXPECT_THAT(Good(With(Base(), {{"eos_token_id", UINT64_MAX}})).eos_ids, IsEmpty());
+  for (const int64_t id : {int64_t{-1}, int64_t{1000}, int64_t{1} << 40}) {
+    const HfConfig bos = Good(With(Base(), {{"bos_token_id", id}}));
+    EXPECT_EQ(bos.bos_id, -1);
+    EXPECT_THAT(bos.notes, ElementsAre("config.json: bos_token_id: " + std::to_string(id) + rest));
+  }
 }
 
 TEST(HfConfig, MissingKeysAreNamed) {
@@ -143,23 +158,62 @@ TEST(HfConfig, OtherArchitecturesAreRefusedWithASentence) {
   ExpectRefused(With(Base(), {{"partial_rotary_factor", 0.5}}), StatusCode::kUnsupported, "partial_rotary_factor");
 }
 
-TEST(HfConfig, SlidingWindows) {
-  const Json window = {{"sliding_window", 1024}};
-  ExpectRefused(With(Base("mistral"), window), StatusCode::kUnsupported, "sliding_window 1024");
-  EXPECT_EQ(Good(With(Base("mistral"), {{"sliding_window", nullptr}})).max_context, 0);
-  EXPECT_EQ(Good(With(Base("mistral"), {{"sliding_window", 8192}})).max_context, 8192);
-  for (const char* qwen : {"qwen2", "qwen3"}) {
-    Good(With(Base(qwen), window));
-    Good(With(Base(qwen), {{"sliding_window", 1024}, {"use_sliding_window", false}, {"max_window_layers", 2}}));
-    Good(With(Base(qwen), {{"sliding_window", 1024}, {"use_sliding_window", true}, {"max_window_layers", 4}}));
-    ExpectRefused(With(Base(qwen), {{"sliding_window", 1024}, {"use_sliding_window", true}, {"max_window_layers", 3}}),
-                  StatusCode::kUnsupported, "use_sliding_window");
+void ExpectWindow(const Json& config, int64_t window) {
+  const HfConfig hf = Good(config);
+  EXPECT_EQ(hf.max_context, window) << config.dump();
+  if (window == 0) {
+    EXPECT_THAT(hf.notes, IsEmpty());
+    return;
   }
-  const Json full = "full_attention";
-  Good(With(Base("qwen3"), {{"layer_types", {full, full, full, full}}}));
-  ExpectRefused(With(Base("qwen3"), {{"layer_types", {full, full, "sliding_attention", full}}}),
-                StatusCode::kUnsupported, "layer_types[2] is \"sliding_attention\"");
-  ExpectRefused(With(Base("qwen3"), {{"layer_types", {full}}}), StatusCode::kCorrupt, "layer_types");
+  EXPECT_EQ(hf.max_context_reason, "sliding_window " + std::to_string(window));
+  ASSERT_EQ(hf.notes.size(), window < hf.trained_context ? 1u : 0u) << config.dump();
+  if (window < hf.trained_context) {
+    EXPECT_THAT(hf.notes[0], HasSubstr("sliding_window: the context is limited to its " + std::to_string(window) +
+                                       " tokens, of " + std::to_string(hf.trained_context)));
+  }
+}
+
+// What transformers makes of the keys, absent ones too: the class's default of sliding_window is 4096, null is none.
+TEST(HfConfig, AMistralWindowLimitsTheContext) {
+  Json mistral = With(Base("mistral"), {{"max_position_embeddings", 32768}});
+  ExpectWindow(mistral, 4096);
+  ExpectWindow(With(mistral, {{"sliding_window", nullptr}}), 0);
+  ExpectWindow(With(mistral, {{"sliding_window", 1024}}), 1024);
+  ExpectWindow(With(mistral, {{"sliding_window", 32768}}), 32768);
+  ExpectWindow(With(mistral, {{"sliding_window", 65536}}), 65536);
+  ExpectWindow(With(Base("llama"), {{"sliding_window", 1024}}), 0);  // LlamaConfig has no such key
+  ExpectRefused(With(mistral, {{"sliding_window", 0}}), StatusCode::kCorrupt, "sliding_window: 0, expected 1..");
+  ExpectRefused(With(mistral, {{"sliding_window", "4096"}}), StatusCode::kCorrupt, "sliding_window: expected");
+}
+
+TEST(HfConfig, AQwenWindowLimitsTheContextWhereALayerHasIt) {
+  for (const char* name : {"qwen2", "qwen3"}) {
+    const Json qwen = With(Base(name), {{"max_position_embeddings", 32768}, {"max_window_layers", 3}});
+    ExpectWindow(With(qwen, {{"sliding_window", 1024}}), 0);
+    ExpectWindow(With(qwen, {{"sliding_window", 1024}, {"use_sliding_window", false}}), 0);
+    const Json used = With(qwen, {{"use_sliding_window", true}});
+    ExpectWindow(With(used, {{"sliding_window", 1024}}), 1024);
+    ExpectWindow(used, 4096);
+    ExpectWindow(With(used, {{"sliding_window", nullptr}}), 0);
+    ExpectWindow(With(used, {{"max_window_layers", 4}}), 0);
+    ExpectWindow(With(used, {{"max_window_layers", 0}}), 4096);
+    Json default_layers = used;
+    default_layers.erase("max_window_layers");  // 28, and this model has 4
+    ExpectWindow(default_layers, 0);
+  }
+}
+
+TEST(HfConfig, LayerTypesSayWhichLayersHaveTheWindow) {
+  const Json full = "full_attention", sliding = "sliding_attention";
+  const Json qwen = With(Base("qwen3"), {{"max_position_embeddings", 32768}, {"max_window_layers", 0}});
+  const Json used = With(qwen, {{"use_sliding_window", true}, {"sliding_window", 1024}});
+  ExpectWindow(With(used, {{"layer_types", {full, full, full, full}}}), 0);
+  ExpectWindow(With(used, {{"layer_types", {full, full, sliding, full}}}), 1024);
+  ExpectRefused(With(qwen, {{"layer_types", {full, full, sliding, full}}}), StatusCode::kUnsupported,
+                "layer_types has sliding_attention, but there is no sliding_window");
+  ExpectRefused(With(qwen, {{"layer_types", {full, full, "chunked_attention", full}}}), StatusCode::kUnsupported,
+                "layer_types[2] is \"chunked_attention\"");
+  ExpectRefused(With(qwen, {{"layer_types", {full}}}), StatusCode::kCorrupt, "layer_types");
 }
 
 TEST(HfRope, LinearUnderBothSpellings) {
@@ -232,9 +286,57 @@ TEST(HfRope, YarnFallbacks) {
 }
 
 TEST(HfRope, DynamicLimitsTheContext) {
-  const HfConfig hf = Good(With(Base(), {{"rope_scaling", {{"type", "dynamic"}, {"factor", 2.0}}}}));
+  const Json scaling = {{"rope_scaling", {{"type", "dynamic"}, {"factor", 2.0}}}};
+  const HfConfig hf = Good(With(Base(), scaling));
   EXPECT_EQ(hf.rope.type, RopeType::kDynamic);
   EXPECT_EQ(hf.max_context, 4096);
+  EXPECT_EQ(hf.max_context_reason, "dynamic RoPE");
+  const HfConfig window = Good(With(With(Base("mistral"), scaling), {{"sliding_window", 1024}}));
+  EXPECT_EQ(window.max_context, 1024);
+  EXPECT_EQ(window.max_context_reason, "sliding_window 1024");
+}
+
+// The recipe of Qwen2.5 and Qwen3 for long texts: only rope_scaling is written into config.json.
+TEST(HfRope, YarnStretchesTheTrainedContext) {
+  const auto trained = [](int64_t positions, const Json& yarn) {
+    const Json config = With(Base("qwen2"), {{"max_position_embeddings", positions}, {"rope_scaling", yarn}});
+    const HfConfig hf = Good(config);
+    EXPECT_EQ(hf.max_position_embeddings, positions);
+    EXPECT_EQ(hf.max_context, 0);
+    return hf.trained_context;
+  };
+  const Json yarn = {{"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 32768}};
+  EXPECT_EQ(trained(32768, yarn), 131072);
+  EXPECT_EQ(trained(40960, yarn), 131072);
+  EXPECT_EQ(trained(131072, yarn), 131072);
+  EXPECT_EQ(trained(262144, yarn), 262144);
+  EXPECT_EQ(trained(32768, {{"rope_type", "yarn"}, {"factor", 2.5}}), 81920);
+  EXPECT_EQ(trained(32768, With(yarn, {{"factor", 1e12}})), int64_t{1} << 40);
+  EXPECT_EQ(trained(32768, {{"rope_type", "linear"}, {"factor", 4.0}}), 32768);
+}
+
+TEST(HfRope, UnknownKeysAreRefusedByName) {
+  const auto refused = [](const Json& scaling, const std::string& sentence) {
+    ExpectRefused(With(Base("qwen3"), {{"rope_scaling", scaling}}), StatusCode::kUnsupported, sentence);
+  };
+  const Json yarn = {{"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 1024}};
+  refused(With(yarn, {{"facter", 8.0}}), "rope_scaling: facter 8.0: duo knows no such key for rope type yarn (");
+  refused(With(yarn, {{"attn_factor", 0.8782488562869419}}), "attn_factor 0.8782488562869419: duo knows no such key");
+  refused(With(yarn, {{"low_freq_factor", 1.0}}), "low_freq_factor");
+  refused({{"type", "dynamic"}, {"factor", 1.0}, {"alpha", 1000.0}}, "alpha 1000.0");
+  refused({{"type", "linear"}, {"factor", 4.0}, {"beta_fast", 32}}, "beta_fast");
+  refused({{"rope_type", "default"}, {"factor", 8.0}}, "factor 8.0");
+  ExpectRefused(With(Base(), {{"rope_parameters", {{"full_attention", {{"rope_typ", "yarn"}}}}}}),
+                StatusCode::kUnsupported, "rope_parameters.full_attention: rope_typ");
+}
+
+TEST(HfRope, KeysThatChangeNothingAreAccepted) {
+  const auto accepted = [](const Json& scaling) { Good(With(Base("qwen2"), {{"rope_scaling", scaling}})); };
+  const Json yarn = {{"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 1024}};
+  accepted(With(yarn, {{"type", "yarn"}, {"rope_theta", 1e6}, {"finetuned", true}, {"partial_rotary_factor", 1.0}}));
+  accepted(With(yarn, {{"attn_factor", 1}, {"extrapolation_factor", 1.0}, {"facter", nullptr}}));
+  accepted({{"rope_type", "default"}, {"factor", 1.0}, {"mrope_section", {2, 3, 3}}});
+  accepted({{"type", "linear"}, {"factor", 4.0}, {"original_max_position_embeddings", 4096}});
 }
 
 TEST(HfRope, BadInput) {
@@ -258,6 +360,38 @@ TEST(HfConfig, LoadsADirectory) {
   EXPECT_THAT(LoadHfConfigFile(dir.file("config.json"))->eos_ids, IsEmpty());
   dir.Write("generation_config.json", "{");
   EXPECT_THAT(LoadHfConfig(dir.path()).status().message(), HasSubstr("generation_config.json"));
+}
+
+TEST(HfConfig, AFolderWithALoraAdapterIsSaid) {
+  const TempDir dir;
+  dir.Write("adapter_config.json", R"({"peft_type":"LORA","base_model_name_or_path":"some/base"})");
+  const Status alone = LoadHfConfig(dir.path()).status();
+  EXPECT_EQ(alone.code(), StatusCode::kUnsupported);
+  EXPECT_THAT(alone.message(), HasSubstr(dir.file("adapter_config.json") + ": this folder is a LoRA adapter"));
+  EXPECT_THAT(alone.message(), HasSubstr("merge it into some/base"));
+  dir.Write("adapter_config.json", "{");
+  EXPECT_THAT(LoadHfConfig(dir.path()).status().message(), HasSubstr("merge it into the model that it was made for"));
+  dir.Write("config.json", Base().dump());
+  const Result<HfConfig> beside = LoadHfConfig(dir.path());
+  ASSERT_TRUE(beside.ok()) << beside.status().message();
+  EXPECT_THAT(beside->notes, ElementsAre(HasSubstr("a LoRA adapter lies beside the model and is not used")));
+}
+
+TEST(HfConfig, ALinkToNothingAndAnLfsPointerAreNamed) {
+  const TempDir dir;
+  std::filesystem::create_symlink("../blobs/abc", dir.file("config.json"));
+  const Status link = LoadHfConfig(dir.path()).status();
+  EXPECT_EQ(link.code(), StatusCode::kNotFound);
+  EXPECT_THAT(link.message(), HasSubstr(dir.file("config.json") + ": is a link to ../blobs/abc, which does not exist"));
+  std::filesystem::remove(dir.file("config.json"));
+  dir.Write("config.json", Base().dump());
+  std::filesystem::create_symlink("../blobs/def", dir.file("generation_config.json"));
+  EXPECT_THAT(LoadHfConfig(dir.path()).status().message(), HasSubstr("generation_config.json: is a link to"));
+  std::filesystem::remove(dir.file("generation_config.json"));
+  dir.Write("generation_config.json", kLfsPointerForTest);
+  const Status pointer = LoadHfConfig(dir.path()).status();
+  EXPECT_EQ(pointer.code(), StatusCode::kCorrupt);
+  EXPECT_THAT(pointer.message(), HasSubstr(dir.file("generation_config.json") + ": is a git-lfs pointer"));
 }
 
 TEST(HfConfig, LoadsTheEmbeddedModel) {

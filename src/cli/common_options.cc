@@ -138,6 +138,7 @@ Result<LoadedModel> LoadModel(const CommonOptions& given) {
   }
   DUO_ASSIGN_OR_RETURN(BackendPtr backend, MakeBackend(options));
   DUO_ASSIGN_OR_RETURN(Model model, OpenModel(options, dir, backend.get()));
+  NoteModel(model.config());
   if (options.compute == ComputeType::kInt8 && model.config().weights != WeightType::kInt8) {
     return BadFlag("--compute", "int8 needs int8 weights; --weights int8 makes them while the model is opened");
   }
@@ -151,6 +152,10 @@ Result<LoadedModel> LoadModel(const CommonOptions& given) {
 Result<Model> OpenModel(const CommonOptions& options, const std::string& dir, Backend* backend) {
   ProgressBar bar(ShowProgress(options.progress));
   return Model::Open(dir, backend, {.weights = options.weights, .progress = bar.Callback()});
+}
+
+void NoteModel(const ModelConfig& config) {
+  for (const std::string& note : config.notes) Note(note);
 }
 
 void NoteMeasuredLoss(const LoadedModel& loaded) {
