@@ -16,6 +16,7 @@
 #include "checkpoint/safetensors.h"
 #include "duo/model.h"
 #include "duo/session.h"
+#include "model/key_bias.h"
 
 namespace duo {
 namespace {
@@ -59,6 +60,7 @@ class TinyCheckpoint {
       return data[static_cast<size_t>(std::distance(shapes.begin(), shapes.find(name)))];
     };
     for (const auto& [name, original] : copies) data_of(name) = data_of(original);
+    for (const auto& [name, own] : values) data_of(name) = own;
     for (const auto& entry : shapes) {
       tensors.push_back({entry.first, safetensors::Type::kF32, entry.second, data_of(entry.first).data(), {}});
     }
@@ -69,6 +71,7 @@ class TinyCheckpoint {
   Json config;
   std::map<std::string, std::vector<int64_t>> shapes;
   std::map<std::string, std::string> copies;  // tensors that have the values of others
+  std::map<std::string, std::vector<float>> values;
 
  private:
   TempDir dir_;
@@ -214,6 +217,36 @@ TEST(OpenModel, NamesWithoutThePrefixOpen) {
   for (const auto& [name, shape] : shapes) bare.shapes[name.substr(std::strlen("model."))] = shape;
   ModelConfig config;
   EXPECT_EQ(Logits(&bare, &config), Logits(&plain, &config));
+}
+
+TEST(KeyBias, IsMeasuredByTheOtherChannelsOfItsHead) {
+  TinyCheckpoint checkpoint;
+  checkpoint.config["model_type"] = "qwen2";
+  const std::string attn = "model.layers.0.self_attn.";
+  checkpoint.shapes[attn + "q_proj.bias"] = {16};
+  checkpoint.shapes[attn + "k_proj.bias"] = checkpoint.shapes[attn + "v_proj.bias"] = {8};
+  checkpoint.shapes["model.layers.0.input_layernorm.weight"] = {16};
+  checkpoint.values["model.layers.0.input_layernorm.weight"] = std::vector<float>(16, 2.0f);
+  // Weights are 3/4 and the norm doubles 16 inputs of size 1: keys are of size 6 where there is no bias.
+  std::vector<float> weights(8 * 16, 0.75f);
+  for (size_t i = 0; i < weights.size(); i += 3) weights[i] = -0.75f;
+  checkpoint.values[attn + "k_proj.weight"] = weights;
+  checkpoint.values[attn + "k_proj.bias"] = {300, 0, 0, 0, 0, -600, 0, 1};
+  const BackendPtr backend = TestBackend();
+  for (const WeightType type : {WeightType::kNative, WeightType::kInt8, WeightType::kInt4}) {
+    auto model = Model::Open(checkpoint.Write(), backend.get(), {.weights = type, .progress = {}});
+    ASSERT_TRUE(model.ok()) << model.status().message();
+    const auto largest = LargestKeyBias(*model);
+    ASSERT_TRUE(largest.ok() && *largest) << largest.status().message();
+    EXPECT_EQ((*largest)->layer, 0);
+    EXPECT_EQ((*largest)->kv_head, 1);
+    EXPECT_EQ((*largest)->largest, 600);
+    EXPECT_NEAR((*largest)->others, 6, 2) << "16 random inputs";
+    EXPECT_NEAR((*largest)->ratio(), 100, 40);
+  }
+  TinyCheckpoint without;
+  auto model = Model::Open(without.Write(), backend.get());
+  EXPECT_FALSE((*LargestKeyBias(*model)).has_value());
 }
 
 TEST(OpenModel, AWindowLimitsTheContextOfSessions) {
