@@ -94,7 +94,8 @@ Result<int64_t> ReadHeadDim(const Json& config, const HfConfig& hf, const std::s
                 where + ": head_dim " + std::to_string(head_dim) + ", expected an even number (RoPE rotates pairs)");
 }
 
-int64_t DefaultPositions(ModelType type) {  // of the configuration classes of transformers
+// What the configuration classes of transformers have where the key is absent.
+int64_t DefaultPositions(ModelType type) {
   switch (type) {
     case ModelType::kLlama: return 2048;
     case ModelType::kMistral: return 131072;
@@ -104,13 +105,26 @@ int64_t DefaultPositions(ModelType type) {  // of the configuration classes of t
   return 2048;
 }
 
+// What they have where this key is absent; null means as many as query heads.
+int64_t DefaultKvHeads(const Json& config, const HfConfig& hf) {
+  if (config.contains("num_key_value_heads")) return hf.n_heads;
+  switch (hf.model_type) {
+    case ModelType::kLlama: return hf.n_heads;
+    case ModelType::kMistral: return 8;
+    case ModelType::kQwen2:
+    case ModelType::kQwen3: return 32;
+  }
+  return hf.n_heads;
+}
+
 Status ReadShape(const Json& config, const std::string& where, HfConfig* hf) {
   DUO_ASSIGN_OR_RETURN(hf->vocab_size, Count(config, "vocab_size", limits::kMaxVocabSize, where));
   DUO_ASSIGN_OR_RETURN(hf->hidden_size, Count(config, "hidden_size", limits::kMaxHiddenSize, where));
   DUO_ASSIGN_OR_RETURN(hf->intermediate_size, Count(config, "intermediate_size", limits::kMaxIntermediateSize, where));
   DUO_ASSIGN_OR_RETURN(hf->n_layers, Count(config, "num_hidden_layers", limits::kMaxLayers, where));
   DUO_ASSIGN_OR_RETURN(hf->n_heads, Count(config, "num_attention_heads", limits::kMaxHeads, where));
-  DUO_ASSIGN_OR_RETURN(hf->n_kv_heads, CountOr(config, "num_key_value_heads", hf->n_heads, limits::kMaxHeads, where));
+  DUO_ASSIGN_OR_RETURN(hf->n_kv_heads,
+                       CountOr(config, "num_key_value_heads", DefaultKvHeads(config, *hf), limits::kMaxHeads, where));
   if (hf->n_heads % hf->n_kv_heads != 0) {
     return Status(StatusCode::kCorrupt, where + ": num_attention_heads " + std::to_string(hf->n_heads) +
                                             " is not a multiple of num_key_value_heads " +

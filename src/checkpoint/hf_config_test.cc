@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <utility>
 
 #include "base/data_for_test.h"
 #include "base/temp_dir_for_test.h"
@@ -48,6 +49,12 @@ TEST(HfConfig, DefaultsOfAbsentKeys) {
   EXPECT_EQ(hf.rms_norm_eps, 1e-6);
   EXPECT_EQ(hf.rope.theta, 10000.0);
   EXPECT_FALSE(hf.tie_word_embeddings);
+  for (const auto& [type, n_kv_heads] : {std::pair("llama", 64), {"mistral", 8}, {"qwen2", 32}, {"qwen3", 32}}) {
+    Json absent = With(Base(type), {{"num_attention_heads", 64}});
+    absent.erase("num_key_value_heads");
+    EXPECT_EQ(Good(absent).n_kv_heads, n_kv_heads) << type;
+    EXPECT_EQ(Good(With(absent, {{"num_key_value_heads", nullptr}})).n_kv_heads, 64) << type;
+  }
   EXPECT_EQ(Good(With(Base("qwen3"), {{"head_dim", nullptr}})).head_dim, 128);
   EXPECT_EQ(Good(With(Base("mistral"), {{"head_dim", 64}})).head_dim, 64);
 }
