@@ -111,7 +111,10 @@ Status CheckKeys(const Json& json, RopeType type, const std::string& where) {
       if (!k.only_one) read += (read.empty() ? "" : ", ") + std::string(k.name);
     }
     if (known) continue;
-    const char* hint = key == "attn_factor" ? "; what it asks for is not agreed on, attention_factor is" : "";
+    const char* hint =
+        key == "attn_factor"
+            ? "; programs differ about it: write attention_factor, which is what cos and sin are multiplied by"
+            : "";
     return Status(StatusCode::kUnsupported, where + ": " + key.substr(0, 100) + " " + JsonText(value).substr(0, 60) +
                                                 ": duo knows no such key for rope type " + RopeTypeName(type) + " (" +
                                                 read + ")" + hint);
