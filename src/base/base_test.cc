@@ -127,6 +127,36 @@ TEST(File, WritesAtomicallyAndReadsUnderALimit) {
   EXPECT_FALSE(MappedFile::Open("/tmp").ok());
 }
 
+TEST(File, ALinkToNothingIsThereAndSaysWhereItPoints) {
+  const TempDir dir;
+  const std::string path = dir.file("model.safetensors");
+  std::filesystem::create_symlink("../../blobs/abc", path);
+  EXPECT_TRUE(FileExists(path)) << "a reader must not take another file for it in silence";
+  const std::string sentence = path + ": is a link to ../../blobs/abc, which does not exist; download the file again";
+  for (const Status& status : {ReadFile(path, 100).status(), MappedFile::Open(path).status()}) {
+    EXPECT_EQ(status.code(), StatusCode::kNotFound);
+    EXPECT_EQ(status.message(), sentence);
+  }
+  std::filesystem::create_directory(dir.file("folder"));
+  std::filesystem::create_symlink("folder", dir.file("link"));
+  EXPECT_FALSE(FileExists(dir.file("link")));
+  EXPECT_FALSE(FileExists(dir.file("none")));
+  EXPECT_NE(ReadFile(dir.file("none"), 1).status().message().find("cannot be opened"), std::string::npos);
+}
+
+TEST(File, AnLfsPointerIsNotTheFile) {
+  const TempDir dir;
+  const std::string path = dir.file("weights");
+  dir.Write("weights", kLfsPointerForTest);
+  for (const Status& status : {ReadFile(path, 1000).status(), MappedFile::Open(path).status()}) {
+    EXPECT_EQ(status.code(), StatusCode::kCorrupt);
+    EXPECT_EQ(status.message().rfind(path + ": is a git-lfs pointer", 0), 0u) << status.message();
+  }
+  dir.Write("weights", kLfsPointerForTest + std::string(1024, '\n'));  // longer than a pointer may be
+  EXPECT_TRUE(ReadFile(path, 10000).ok());
+  EXPECT_TRUE(MappedFile::Open(path).ok());
+}
+
 TEST(MappedFile, WhatIsForgottenIsNotResidentAndCanBeReadAgain) {
   const TempDir dir;
   const std::string path = dir.path() + "/large";
@@ -249,6 +279,12 @@ TEST(Json, ErrorsNameFileAndKey) {
   EXPECT_FALSE(JsonInt(*json, "big", "c.json").ok());
   EXPECT_EQ(JsonInt(*json, "s", "c.json").status().message(), "c.json: s: expected a whole number, found string \"x\"");
   EXPECT_EQ(JsonString(*json, "none", "c.json").status().message(), "c.json: none: expected a string, found nothing");
+  // Whatever the library finds wrong, its exception's name is not for people.
+  for (const char* text : {"{\"a\": }", "[1e999]", "\"\\ud800\"", "\"\xff\"", ""}) {
+    const std::string message = ParseJson(text, "f").status().message();
+    EXPECT_EQ(message.rfind("f: not valid JSON: ", 0), 0u) << message;
+    EXPECT_EQ(message.find("json.exception"), std::string::npos) << message;
+  }
   EXPECT_FALSE(ParseJson(std::string(100000, '['), "deep").ok());
 }
 

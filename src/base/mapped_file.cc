@@ -10,15 +10,13 @@
 #include <utility>
 
 #include "base/align.h"
+#include "base/file.h"
 
 namespace duo {
 
 Result<MappedFile> MappedFile::Open(const std::string& path) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) {
-    const StatusCode code = errno == ENOENT ? StatusCode::kNotFound : StatusCode::kIo;
-    return Status(code, path + ": cannot be opened: " + std::strerror(errno));
-  }
+  if (fd < 0) return OpenError(path, errno);
   struct stat info {};
   if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
     close(fd);
@@ -37,6 +35,7 @@ Result<MappedFile> MappedFile::Open(const std::string& path) {
     file.data_ = static_cast<const uint8_t*>(p);
   }
   close(fd);
+  DUO_RETURN_IF_ERROR(RefuseLfsPointer({reinterpret_cast<const char*>(file.data_), file.size_}, path));
   return file;
 }
 

@@ -14,7 +14,8 @@ namespace duo {
 class MappedFile {
  public:
   MappedFile() = default;
-  /// kNotFound, kIo. Directories and other non-files are kInvalidArgument. An empty file maps to size() == 0.
+  /// kIo; OpenError's and RefuseLfsPointer's errors (base/file.h). Directories and other non-files are
+  /// kInvalidArgument. An empty file maps to size() == 0.
   static Result<MappedFile> Open(const std::string& path);
   ~MappedFile();
   MappedFile(MappedFile&& other) noexcept;

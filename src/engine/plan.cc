@@ -49,8 +49,8 @@ Result<SessionOptions> ResolveOptions(const ModelConfig& config, const SessionOp
   options.max_context = config.ContextFor(options.max_context);
   if (config.max_context > 0 && options.max_context > config.max_context) {
     return BadTokens("max_context", options.max_context,
-                     "at most " + std::to_string(config.max_context) +
-                         " for this model: beyond that its config.json asks for dynamic RoPE or sliding windows");
+                     "at most " + std::to_string(config.max_context) + " for this model, whose config.json has " +
+                         config.max_context_reason);
   }
   return options;
 }

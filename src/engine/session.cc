@@ -76,11 +76,15 @@ Status Session::Impl::CheckFits(int64_t n_tokens) const {
     return Status(StatusCode::kInvalidArgument, std::to_string(n_tokens) + " tokens: a negative number");
   const int64_t len = cache.len();
   if (n_tokens > options.max_context - len) {
+    const ModelConfig& c = weights.config;
+    const bool at_limit = c.max_context > 0 && options.max_context == c.max_context;
+    const bool trained = options.max_context == c.trained_context;
     return Status(StatusCode::kResourceExhausted,
                   std::to_string(len) + " + " + std::to_string(n_tokens) + " tokens do not fit the context of " +
                       std::to_string(options.max_context) + " tokens" +
-                      (options.max_context == weights.config.trained_context ? " this model was trained for" : "") +
-                      "; a session may be given more with max_context")
+                      (at_limit  ? ", more than which this model does not allow (" + c.max_context_reason + ")"
+                       : trained ? " this model was trained for; a session may be given more with max_context"
+                                 : "; a session may be given more with max_context"))
         .About("max_context");
   }
   const int64_t total = len + n_tokens;
