@@ -64,6 +64,7 @@ std::vector<std::string> ExpandHelp(std::vector<std::string> args) {
 
 int RunVerb(const VerbFunction& run) {
   CatchInterrupts();
+  CatchBusErrors();
   const Status status = run();
   if (status.ok()) return kExitOk;
   PrintError(status.message());
