@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstdint>
 #include <cstring>
@@ -81,7 +82,11 @@ bool WriteMappedPath(uintptr_t address) {
   return found;
 }
 
+std::atomic_flag bus_error_is_told;
+
 void OnBusError(int, siginfo_t* info, void*) {
+  // Every thread that works on the file comes here: one speaks, the others wait for the end.
+  while (bus_error_is_told.test_and_set()) pause();
   WriteText("duo: error: ");
   const bool named = WriteMappedPath(reinterpret_cast<uintptr_t>(info->si_addr));
   WriteText(named ? ": " : "");
@@ -93,11 +98,11 @@ void OnBusError(int, siginfo_t* info, void*) {
 
 }  // namespace
 
-// SA_RESETHAND: a fault in the handler itself ends the process.
+// A fault in the handler itself ends the process: the signal is blocked then.
 void CatchBusErrors() {
   struct sigaction action = {};
   action.sa_sigaction = OnBusError;
-  action.sa_flags = SA_SIGINFO | SA_RESETHAND;
+  action.sa_flags = SA_SIGINFO;
   sigemptyset(&action.sa_mask);
   sigaction(SIGBUS, &action, nullptr);
 }

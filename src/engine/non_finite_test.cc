@@ -95,7 +95,9 @@ TEST_F(NonFinite, ProductsThatOverflowAreFoundToo) {
 
 TEST_F(NonFinite, RowsBeforeTheBadOneAreGiven) {
   SpoilEmbedding();
-  Session session = Make();
+  SessionOptions options;
+  options.chunk = 2;
+  Session session = Session::Create(*model_, options).value();
   std::vector<int64_t> given;
   const Status status = session.PrefillWithLogits(std::vector<int32_t>{1, 2, kBadToken, 3}, 0, 4,
                                                   [&](int64_t pos, std::span<const float> logits) {
@@ -104,7 +106,7 @@ TEST_F(NonFinite, RowsBeforeTheBadOneAreGiven) {
                                                     return OkStatus();
                                                   });
   EXPECT_EQ(status.code(), StatusCode::kInternal);
-  EXPECT_THAT(status.message(), AllOf(HasSubstr("after 3 tokens"), HasSubstr("from the embedding of the tokens on")));
+  EXPECT_THAT(status.message(), AllOf(HasSubstr("after 4 tokens"), HasSubstr("from the embedding of the tokens on")));
   EXPECT_EQ(given, (std::vector<int64_t>{0, 1}));
 }
 

@@ -179,10 +179,9 @@ Status Session::PrefillWithLogits(std::span<const int32_t> ids, int64_t begin, i
       DUO_RETURN_IF_ERROR(impl_->work->transformer.Logits(impl_->work->activations, at - pos, now, rows.data()));
       for (int64_t r = 0; r < now; ++r) {
         const auto logits = std::span<const float>(rows).subspan(static_cast<size_t>(r) * vocab, vocab);
-        if (!AllFinite(logits)) {
-          const auto seen = std::span<const int32_t>(impl_->tokens).first(static_cast<size_t>(at + r + 1));
-          return impl_->NotFinite(seen);
-        }
+        // In a chunk with a NaN the tokens before it may have NaN too (0 * NaN in a tile): the whole chunk is looked at
+        // for its place.
+        if (!AllFinite(logits)) return impl_->NotFinite(impl_->tokens);
         DUO_RETURN_IF_ERROR(row(at + r, logits));
       }
       at += now;
