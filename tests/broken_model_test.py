@@ -109,6 +109,8 @@ class BrokenModelTest(CliTest):
             self.fails(1, needles, "generate", "--model", model, "--prompt", "a", "--weights", type)
             self.fails(1, needles, "quantize", "--model", model, "--weights", type, "--out", self.dir / type)
             self.assertFalse((self.dir / type / "model.safetensors").exists())
+        self.fails(1, [*NAMED, "layer 3"], "quantize", "--model", model, "--weights", "int8", "--smooth", "builtin",
+                   "--smooth-tokens", 100, "--out", self.dir / "smooth")  # fmt: skip
 
     def test_identify(self):
         model = self.nan_model()
