@@ -88,6 +88,11 @@ class Model {
   /// The part of weights_bytes() that is mapped from files: in no process's own memory, but it must stay cached.
   uint64_t mapped_bytes() const;
 
+  /// kUnavailable, naming the file, when a file whose weights are used where they are mapped was written to or replaced
+  /// since it was opened. After a write the weights are a mixture, and Session's calls fail too (they look every
+  /// second); a replaced file stays as it was for those who have it open. A system call for each file; thread safe.
+  Status CheckFiles() const;
+
   class Weights;
   const Weights& weights() const { return *weights_; }
 

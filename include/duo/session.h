@@ -94,8 +94,10 @@ class Session {
 
   /// Adds prompt tokens, in chunks, and leaves the logits behind the last one in logits(). Callback after each chunk.
   /// kInvalidArgument: ids empty or outside the vocabulary. kResourceExhausted: the context or memory would not
-  /// suffice; says how much would. These two leave the sequence as it was. kCancelled: the callback said stop; this and
-  /// other errors leave the chunks so far in the sequence, and logits() empty.
+  /// suffice; says how much would. These two leave the sequence as it was. kCancelled: the callback said stop.
+  /// kInternal: the logits are NaN or infinite; says in which layer they begin, if it can be found. kUnavailable: a
+  /// file of the model was written to (Model::CheckFiles). These and other errors leave the chunks so far in the
+  /// sequence, and logits() empty.
   Status Prefill(std::span<const int32_t> ids, const ProgressCallback& progress = {});
 
   /// Adds one generated token; logits() then predicts its successor. Errors as Prefill.
@@ -108,11 +110,11 @@ class Session {
   /// All are different, share one workspace and keep K and V as the same type; at most kMostTogether and as many as a
   /// chunk has tokens. With ComputeType::kF32 the same numbers as Decode of each alone. Errors as Prefill; of
   /// kInvalidArgument and kResourceExhausted nothing has changed, unless all have grown and only their logits are
-  /// missing.
+  /// missing. Where some logits are NaN or infinite (kInternal), all have grown, and those with logits() may go on.
   static Status DecodeTogether(std::span<Session* const> sessions, std::span<const int32_t> ids);
 
-  /// Logits behind the last token, [vocab]. Valid until the next call that changes the sequence; empty before the
-  /// first.
+  /// Logits behind the last token, [vocab], all finite. Valid until the next call that changes the sequence; empty
+  /// before the first.
   std::span<const float> logits() const;
 
   /// Prefill that gives the logits of the tokens at positions [begin, end) (absolute) to `row`, in order. `row` gets

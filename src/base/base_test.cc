@@ -3,8 +3,10 @@
 
 #include <cmath>
 #include <csignal>
+#include <cstdio>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -172,6 +174,30 @@ TEST(MappedFile, WhatIsForgottenIsNotResidentAndCanBeReadAgain) {
   EXPECT_EQ(sum(), kBytes * 'x');
   EXPECT_FALSE(mapped->Forget(mapped->data() + 1, kBytes));
   EXPECT_FALSE(mapped->Forget(path.data(), 1));
+}
+
+TEST(MappedFile, TellsWhatBecameOfItsFile) {
+  const TempDir dir;
+  const std::string path = dir.file("mapped");
+  ASSERT_TRUE(WriteFileAtomic(path, "hello").ok());
+  MappedFile opened = MappedFile::Open(path).value();
+  const MappedFile mapped = std::move(opened);
+  EXPECT_EQ(mapped.path(), path);
+  EXPECT_EQ(mapped.Change(), FileChange::kNone);
+  const auto write = [&](const char* mode, const char* text) {
+    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), mode), std::fclose);
+    ASSERT_EQ(std::fputs(text, file.get()) < 0, false);
+  };
+  write("ab", "!");
+  EXPECT_EQ(mapped.Change(), FileChange::kWritten);
+  const MappedFile longer = MappedFile::Open(path).value();
+  EXPECT_EQ(longer.Change(), FileChange::kNone);
+  write("wb", "");
+  EXPECT_EQ(longer.Change(), FileChange::kWritten) << "cut";
+  ASSERT_TRUE(WriteFileAtomic(path, "other").ok());
+  EXPECT_EQ(mapped.Change(), FileChange::kReplaced);
+  ASSERT_EQ(std::remove(path.c_str()), 0);
+  EXPECT_EQ(mapped.Change(), FileChange::kGone);
 }
 
 TEST(MemoryBudget, IsTheLimitOrWhatIsFreeBesideMappedFiles) {

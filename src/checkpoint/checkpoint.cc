@@ -179,6 +179,23 @@ void Checkpoint::Forget(const TensorView& tensor) const {
   }
 }
 
+Status Checkpoint::CheckFiles(Replaced replaced) const {
+  for (const MappedFile& file : files_) {
+    const FileChange change = file.Change();
+    if (change == FileChange::kWritten) {
+      return Status(StatusCode::kUnavailable,
+                    file.path() +
+                        ": was written to while the model is in use, so its weights are a mixture of old and "
+                        "new; start again when the file is complete");
+    }
+    if (change == FileChange::kReplaced && replaced == Replaced::kIsAnError) {
+      return Status(StatusCode::kUnavailable,
+                    file.path() + ": is another file than the one that is in use; start again to use the new one");
+    }
+  }
+  return OkStatus();
+}
+
 bool Checkpoint::Has(std::string_view name) const { return tensors_.find(name) != tensors_.end(); }
 
 std::vector<std::string> Checkpoint::names() const {

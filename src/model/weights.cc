@@ -15,6 +15,11 @@
 #include "base/shape_text.h"
 
 namespace duo {
+namespace {
+
+constexpr int64_t kFileCheckMs = 1000;
+
+}  // namespace
 
 Result<float*> Model::Weights::NewVector(int64_t n) {
   DUO_ASSIGN_OR_RETURN(Buffer buffer, Buffer::Allocate(static_cast<size_t>(n) * sizeof(float)));
@@ -35,6 +40,22 @@ Status Model::Weights::Quantize(WeightType type, const ModelOptions& options, co
       options.progress(
           {.stage = "quantize", .done = done, .total = total, .unit = "matrices", .seconds = SecondsSince(opened_)});
   return go_on ? OkStatus() : Cancelled();
+}
+
+Status Model::Weights::CheckFiles(Checkpoint::Replaced replaced) const {
+  if (!checkpoint_ || mapped_bytes == 0) return OkStatus();
+  const std::lock_guard lock(change_mutex_);
+  // A file that became whole again later does not mend what was computed from it.
+  if (change_.ok()) change_ = checkpoint_->CheckFiles(Checkpoint::Replaced::kIsFine);
+  has_change_ = !change_.ok();
+  return change_.ok() ? checkpoint_->CheckFiles(replaced) : change_;
+}
+
+Status Model::Weights::CheckFilesNowAndThen() const {
+  const auto now = static_cast<int64_t>(SecondsSince(opened_) * 1e3);
+  if (now < next_check_ms_ && !has_change_) return OkStatus();
+  next_check_ms_ = now + kFileCheckMs;
+  return CheckFiles(Checkpoint::Replaced::kIsFine);
 }
 
 /// Takes tensors by their Hugging Face names, checking each against the shape the config promises.
@@ -282,6 +303,7 @@ Result<Model> Model::Random(const ModelConfig& config, int n_layers, uint64_t se
 }
 
 const ModelConfig& Model::config() const { return weights_->config; }
+Status Model::CheckFiles() const { return weights_->CheckFiles(Checkpoint::Replaced::kIsAnError); }
 Backend* Model::backend() const { return weights_->backend; }
 uint64_t Model::weights_bytes() const { return weights_->total_bytes; }
 uint64_t Model::mapped_bytes() const { return weights_->mapped_bytes; }

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "server/http_server.h"
+#include "text/tokenizer_impl.h"
 
 namespace duo {
 namespace {
@@ -54,7 +55,21 @@ Json AnswerWriter::EmptyLogProbs() const {
           {"text_offset", Json::array()}};
 }
 
-void AnswerWriter::AddLogProbs(Choice* choice, int32_t id, const std::optional<LogProbs>& log_probs, Json* to) {
+// A prompt given as a text is echoed as it came: with the special tokens that stand in it, without those that the
+// tokenizer put around it. One given as ids is decoded without special tokens.
+AnswerWriter::Shown AnswerWriter::ShownInEcho(const Choice& choice, size_t index) const {
+  const std::vector<int32_t>& prompt = choice.job->request.prompt;
+  const Prompt& given = request_.prompts[static_cast<size_t>(&choice - choices_.data())];
+  if (!std::holds_alternative<std::string>(given)) {
+    return tokenizer_->IsSpecial(prompt[index]) ? Shown::kNo : Shown::kYes;
+  }
+  const Tokenizer::Impl& impl = Tokenizer::Impl::Of(*tokenizer_);
+  const bool around = index < impl.prefix().size() || index + impl.suffix().size() >= prompt.size();
+  return around ? Shown::kNo : Shown::kYes;
+}
+
+void AnswerWriter::AddLogProbs(Choice* choice, int32_t id, Shown shown, const std::optional<LogProbs>& log_probs,
+                               Json* to) {
   const std::string token_text = TokenText(id);
   if (kind_ == CompletionKind::kChat) {
     const auto entry = [&](const std::string& text, double log_prob) -> Json {
@@ -73,7 +88,7 @@ void AnswerWriter::AddLogProbs(Choice* choice, int32_t id, const std::optional<L
   }
   (*to)["tokens"].push_back(token_text);
   (*to)["text_offset"].push_back(choice->n_characters);
-  if (!tokenizer_->IsSpecial(id)) choice->n_characters += CountCharacters(token_text);  // others are not in the text
+  if (shown == Shown::kYes) choice->n_characters += CountCharacters(token_text);
   if (!log_probs) {
     (*to)["token_logprobs"].push_back(nullptr);
     (*to)["top_logprobs"].push_back(nullptr);
@@ -104,11 +119,13 @@ std::string AnswerWriter::Update(Choice* choice, const Job::News& news, Json* ne
     }
   }
   for (const auto& entry : news.prompt_log_probs) {
-    AddLogProbs(choice, prompt[static_cast<size_t>(choice->n_prompt_log_probs++)], entry, new_log_probs);
+    const auto index = static_cast<size_t>(choice->n_prompt_log_probs++);
+    AddLogProbs(choice, prompt[index], ShownInEcho(*choice, index), entry, new_log_probs);
   }
   for (const JobToken& token : news.tokens) {
     text += token.piece;
-    if (token.log_probs) AddLogProbs(choice, token.id, token.log_probs, new_log_probs);
+    const Shown shown = tokenizer_->IsSpecial(token.id) ? Shown::kNo : Shown::kYes;
+    if (token.log_probs) AddLogProbs(choice, token.id, shown, token.log_probs, new_log_probs);
   }
   if (news.finished && !choice->done) {
     text += news.rest;
@@ -150,7 +167,7 @@ Json AnswerWriter::DuoJson(const Choice& choice) const {
             {"first_token_s", s.first_token_s},
             {"decode_s", s.decode_s},
             {"prefill_tokens_per_s", PerSecond(s.n_prompt - s.n_cached, s.prefill_s)},
-            {"decode_tokens_per_s", PerSecond(s.n_generated - 1, s.decode_s)}}},
+            {"decode_tokens_per_s", PerSecond(std::max<int64_t>(s.n_generated - 1, 0), s.decode_s)}}},
           {"cached_tokens", s.n_cached},
           {"kv_bytes", s.kv_bytes},
           {"sparsity", SparsityOf(choice.job->request.session.heads)},

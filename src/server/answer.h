@@ -52,7 +52,11 @@ class AnswerWriter : public std::enable_shared_from_this<AnswerWriter> {
   /// Takes a job's news into its choice. Returns the text that is new; the log probabilities that are new replace
   /// *new_log_probs.
   std::string Update(Choice* choice, const Job::News& news, Json* new_log_probs);
-  void AddLogProbs(Choice* choice, int32_t id, const std::optional<LogProbs>& log_probs, Json* to);
+  /// Whether a token's text is part of a choice's text.
+  enum class Shown : uint8_t { kYes, kNo };
+  /// That of token `index` of the prompt in an echo of it.
+  Shown ShownInEcho(const Choice& choice, size_t index) const;
+  void AddLogProbs(Choice* choice, int32_t id, Shown shown, const std::optional<LogProbs>& log_probs, Json* to);
   Json EmptyLogProbs() const;
   std::string TokenText(int32_t id) const;
 

@@ -153,6 +153,11 @@ std::optional<ApiError> CompletionApi::Complete(CompletionKind kind, const std::
     error.message = "\"" + request.model + "\" is not served here; the model is \"" + defaults_.model_name + "\"";
     return error;
   }
+  if (const Status files = model_->CheckFiles(); !files.ok()) {
+    ApiError error = PlainError(503, files.message());
+    error.code = "model_changed";
+    return error;
+  }
   const uint64_t number = ++n_requests_;
   std::vector<JobRequest> requests;
   if (auto error = MakeJobs(kind, request, number, &requests)) return error;

@@ -6,6 +6,7 @@
 
 #include "base/cancelled.h"
 #include "base/check.h"
+#include "model/weights.h"
 #include "server/unavailable.h"
 
 namespace duo {
@@ -267,12 +268,14 @@ void Scheduler::DecodeGroup(const std::vector<Running*>& group) {
   }
   const int64_t before = sessions[0]->len();
   const Status status = Session::DecodeTogether(sessions, ids);
-  if (!status.ok() && sessions[0]->len() != before) {  // grown, but without logits: the step cannot be taken again
-    for (Running* running : group) Fail(running, status);
-    return;
-  }
-  if (status.ok()) {
-    for (Running* running : group) TakeToken(running);
+  if (status.ok() || sessions[0]->len() != before) {  // grown: those without logits cannot take the step again
+    for (Running* running : group) {
+      if (running->sequence->session->logits().empty()) {
+        Fail(running, status);
+      } else {
+        TakeToken(running);
+      }
+    }
     return;
   }
   if (group.size() == 1) {
@@ -290,6 +293,7 @@ void Scheduler::DecodeGroup(const std::vector<Running*>& group) {
 void Scheduler::LetGo() {
   for (const auto& running : running_) {
     if (!running->done) continue;
+    if (running->status.ok()) running->status = model_->weights().CheckFiles(Checkpoint::Replaced::kIsFine);
     std::string rest;
     if (running->status.ok()) rest = running->loop->Flush();
     running->stats.finish = running->loop->finish();

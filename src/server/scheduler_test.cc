@@ -4,14 +4,17 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "base/bf16.h"
 #include "base/rng.h"
 #include "engine/session_layout.h"
 #include "model/tiny_config_for_test.h"
+#include "model/weights.h"
 #include "server/unavailable.h"
 
 namespace duo {
@@ -95,6 +98,43 @@ Outcome Finish(const std::shared_ptr<Job>& job) {
     for (const JobToken& token : outcome.last.tokens) outcome.tokens.push_back(token.id);
   } while (!outcome.last.finished);
   return outcome;
+}
+
+/// As ServingTest, but the states of token 7 are no numbers.
+class BrokenTokenTest : public ServingTest {
+ protected:
+  static constexpr int32_t kBadToken = 7;
+  void SetUp() override {
+    ServingTest::SetUp();
+    const MatrixView& embedding = model_->weights().embedding;
+    auto* rows = static_cast<bf16*>(const_cast<void*>(embedding.data));  // of a random model: this process' own memory
+    rows[kBadToken * embedding.n_in] = ToBf16(std::nanf(""));
+  }
+  static std::vector<int32_t> Good(std::vector<int32_t> prompt) {
+    std::replace(prompt.begin(), prompt.end(), kBadToken, 8);
+    return prompt;
+  }
+};
+
+TEST_F(BrokenTokenTest, OnlyTheRequestWithoutLogitsFails) {
+  Metrics metrics;
+  Scheduler scheduler(&*model_, nullptr, &*workspace_, &metrics, {.most_running = 4, .most_waiting = 8}, Roomy());
+  JobRequest bad_answer = Request(Good(Prompt(2, 20)), 30);
+  JobRequest first = Request(Good(Prompt(1, 40)), 30), second = Request(Good(Prompt(3, 33)), 30);
+  // The others must not choose the token themselves; one is made to.
+  for (JobRequest* request : {&first, &second}) request->generate.sampler.bias = {{kBadToken, -100.0f}};
+  bad_answer.generate.sampler.bias = {{kBadToken, 100.0f}};
+  const std::vector<int32_t> expected_first = Alone(first), expected_second = Alone(second);
+  const auto a = scheduler.Submit(first).value();
+  const auto b = scheduler.Submit(bad_answer).value();
+  const auto c = scheduler.Submit(second).value();
+  const auto d = scheduler.Submit(Request({1, kBadToken, 2}, 5)).value();
+  const Outcome bad = Finish(b), bad_prompt = Finish(d);
+  EXPECT_EQ(bad.last.status.code(), StatusCode::kInternal);
+  EXPECT_EQ(bad_prompt.last.status.code(), StatusCode::kInternal);
+  EXPECT_NE(bad.last.status.message().find("NaN or infinite"), std::string::npos) << bad.last.status.message();
+  EXPECT_EQ(Finish(a).tokens, expected_first);
+  EXPECT_EQ(Finish(c).tokens, expected_second);
 }
 
 class PoolTest : public ServingTest {

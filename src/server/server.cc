@@ -315,9 +315,9 @@ void Server::Impl::LogRequest(const Request& request, const Response& response) 
 }
 
 std::optional<ApiError> Server::Impl::Health(const Request&, Response* response) {
-  const bool stopping = scheduler_.stopping();
-  if (stopping) response->status = 503;
-  response->set_content(JsonText({{"status", stopping ? "stopping" : "ok"}}), kJson);
+  const bool stopping = scheduler_.stopping(), changed = !model_.CheckFiles().ok();
+  if (stopping || changed) response->status = 503;
+  response->set_content(JsonText({{"status", stopping ? "stopping" : changed ? "model changed" : "ok"}}), kJson);
   return std::nullopt;
 }
 
