@@ -391,6 +391,39 @@ class MemoryTest(ServeTest):
         self.assertEqual(status["memory"]["promised_bytes"], 0)
         self.assertEqual(texts[5], server.complete(prompts[5], 8)[0])
 
+    def test_windows_beyond_the_context_take_no_memory_for_good(self):
+        server = self.serve("--memory", "512MiB")
+
+        def budgets():
+            memory = server.status()["memory"]
+            return memory["budget_bytes"], memory["workspace_bytes"], server.metric("duo_kv_budget_bytes")
+
+        before = budgets()
+        for window in [{"sink": 2000000}, {"sink": 1 << 30, "recent": 1 << 30}, {"recent": 1 << 30}]:
+            with self.subTest(window=window):
+                body = {"prompt": "hi", "max_tokens": 1, "duo": {"sparsity": 0.0625, **window}}
+                self.assertEqual(server.post("/v1/completions", body)["usage"]["completion_tokens"], 1)
+                self.assertEqual(budgets(), before)
+        largest = {**ENDLESS, "duo": {"ignore_eos": True, "sparsity": 0.0625, "recent": 30000}}
+        running = server.stream(body=largest)
+        running.next()
+        total, workspace, for_sequences = budgets()
+        self.assertGreater(workspace, before[1], "what the workspace has grown by is shown")
+        self.assertEqual(workspace + for_sequences, before[1] + before[2], "and not for sequences meanwhile")
+        self.assertEqual(total, before[0])
+        running.disconnect()
+        server.wait_for_states()
+        self.assertEqual(budgets(), before)
+
+    def test_log_probs_of_one_answer_are_bounded(self):
+        server = self.serve("--max-context", 100000)
+        body = {"prompt": "a", "max_tokens": 60000, "logprobs": 20}
+        answer = server.request("POST", TEXT, body)
+        self.assert_error(answer, 400, "invalid_request_error", None, "logprobs", "60000 tokens with 20 others each")
+        stream = server.stream(body=body)
+        self.assertIn("choices", stream.next())
+        stream.disconnect()
+
     def test_too_little_for_any_sequence(self):
         self.fails(1, "--memory", "serve", "--model", "demo", "--port", 0, "--memory", "4MiB")
 

@@ -68,11 +68,16 @@ Result<MemoryPlan> PlanMemory(const ModelConfig& config, uint64_t weights_bytes,
 /// outlives a call. Not thread safe; must outlive its sessions, and the model must outlive it.
 class Workspace {
  public:
-  /// Of options, `chunk` and `compute` count; sessions that use the workspace have the same. Errors as Session::Create.
+  /// Of options, `chunk` and `compute` count: sessions that use the workspace have the same compute and at most that
+  /// chunk. Errors as Session::Create.
   static Result<Workspace> Create(const Model& model, const SessionOptions& options);
   Workspace(Workspace&&) noexcept;
   Workspace& operator=(Workspace&&) noexcept;
   ~Workspace();
+
+  /// Gives back the memory that grew with the streaming windows of the sessions so far. The next prefill takes what its
+  /// own session needs. Call it between steps.
+  void ReleaseWindows();
 
  private:
   friend class Session;
@@ -144,6 +149,9 @@ class Session {
   /// How many of these tokens, from the first on, the sequence has in the same way: a sequence that was rewound there
   /// goes on as one that was given them as a prompt. (Generated tokens do not count where prompts see another window.)
   int64_t CommonPrefix(std::span<const int32_t> ids) const;
+
+  /// Tokens before the first generated one.
+  int64_t prompt_len() const;
 
   /// An independent copy of the sequence, with the same workspace where that is shared. kResourceExhausted.
   Result<Session> Clone() const;

@@ -66,6 +66,11 @@ size_t StateBytes(int group, int head_dim) {
   return RoundUp(static_cast<size_t>(group) * (static_cast<size_t>(head_dim) + 2) * sizeof(float), kCacheLineBytes);
 }
 
+// With f32 a token's result does not depend on what runs beside it.
+DecodeCut CutOf(ComputeType compute) {
+  return compute == ComputeType::kF32 ? DecodeCut::kByHead : DecodeCut::kBalanced;
+}
+
 AttentionMath MathOf(ComputeType compute) {
   return compute == ComputeType::kF32 ? AttentionMath::kF32 : AttentionMath::kBF16;
 }
@@ -195,7 +200,8 @@ uint64_t CpuBackend::MaxScratchBytes(const CallBounds& bounds) const {
                                         static_cast<uint64_t>(bounds.n_tokens) * sizeof(float),
                                     few_inputs * (int8 ? sizeof(float) + 1 : sizeof(float))) +
                            static_cast<uint64_t>(n_few) * Gemv4PreparedBytes(bounds.widest_input) + 2 * kCacheLineBytes;
-  const auto pieces = static_cast<uint64_t>(MaxDecodePieces(bounds.n_kv_heads * bounds.n_sequences, n_threads_));
+  const auto pieces =
+      static_cast<uint64_t>(MaxDecodePieces(bounds.n_kv_heads, bounds.n_sequences, n_threads_, CutOf(bounds.compute)));
   const uint64_t states = pieces * StateBytes(bounds.group, bounds.head_dim);
   const uint64_t tiles =
       static_cast<uint64_t>(n_threads_) * RoundUp(PrefillScratchBytes(bounds.group, bounds.head_dim), kCacheLineBytes);
@@ -460,7 +466,8 @@ void CpuBackend::CopyRows(std::span<const CopyRowsTask> tasks, int head_dim, KvT
 
 Status CpuBackend::DecodeAttention(const AttentionShape& shape, std::span<const DecodeHead> heads) {
   const ScopedTime timer(&times_.attention_s);
-  const std::vector<DecodePiece> pieces = SplitDecode(heads, n_threads_);
+  const int64_t n_heads_each = shape.q_stride / (static_cast<int64_t>(shape.group) * shape.head_dim);
+  const std::vector<DecodePiece> pieces = SplitDecode(heads, n_heads_each, n_threads_, CutOf(shape.compute));
   const auto group = static_cast<size_t>(shape.group);
   const auto dim = static_cast<size_t>(shape.head_dim);
   const size_t state_bytes = StateBytes(shape.group, shape.head_dim);

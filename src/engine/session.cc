@@ -30,6 +30,8 @@ Result<Workspace> Workspace::Create(const Model& model, const SessionOptions& op
   return Workspace(std::make_unique<Impl>(model.weights(), resolved.chunk, resolved.compute, std::move(act)));
 }
 
+void Workspace::ReleaseWindows() { impl_->attention.ReleaseScratch(); }
+
 Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
@@ -56,9 +58,9 @@ Result<Session> Session::Create(const Model& model, const SessionOptions& option
     workspace = own.get();
   }
   Workspace::Impl* work = workspace->impl_.get();
-  if (work->chunk != resolved.chunk || work->compute != resolved.compute) {
+  if (work->chunk < resolved.chunk || work->compute != resolved.compute) {
     return Status(StatusCode::kInvalidArgument,
-                  "chunk and compute are not those that the shared workspace was made for");
+                  "the shared workspace was made for another compute, or for fewer tokens than chunk has");
   }
   if (own != nullptr) DUO_RETURN_IF_ERROR(work->attention.Fit(layout));  // a shared one does with the first chunk
   return Session(
@@ -251,9 +253,12 @@ void Session::DropLogits() {
 
 int64_t Session::CommonPrefix(std::span<const int32_t> ids) const {
   const int64_t n = duo::CommonPrefix(impl_->tokens, ids);
-  if (impl_->options.prefill_recent == impl_->options.recent) return n;
+  return impl_->options.prefill_recent == impl_->options.recent ? n : std::min(n, prompt_len());
+}
+
+int64_t Session::prompt_len() const {
   const auto generated = std::find(impl_->kinds.begin(), impl_->kinds.end(), TokenKind::kGenerated);
-  return std::min(n, static_cast<int64_t>(generated - impl_->kinds.begin()));
+  return generated - impl_->kinds.begin();
 }
 
 Result<Session> Session::Clone() const { return ClonePrefix(len()); }

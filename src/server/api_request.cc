@@ -305,6 +305,7 @@ std::optional<ApiError> ParseCompletion(std::string_view body, CompletionKind ki
   ReadStream(&fields, request);
   constexpr int64_t kMostTokens = int64_t{1} << 36;
   request->max_tokens = fields.Int("max_tokens", 0, kMostTokens);
+  request->reuse = fields.Bool("cache_prompt", true);
   if (kind == CompletionKind::kText) {
     ReadPrompts(&fields, &request->prompts);
     request->echo = fields.Bool("echo", false);

@@ -25,6 +25,20 @@ TEST(ApiRequest, DefaultsAreOpenAis) {
   EXPECT_FALSE(request.stream || request.echo || request.has_seed || request.include_usage);
   EXPECT_EQ(request.n_log_probs, -1);
   EXPECT_EQ(request.spec, CacheSpec());
+  EXPECT_TRUE(request.reuse);
+}
+
+TEST(ApiRequest, CachePromptMayBeFalse) {
+  for (const CompletionKind kind : {CompletionKind::kText, CompletionKind::kChat}) {
+    CompletionRequest request;
+    const auto error = ParseCompletion(kind == CompletionKind::kText
+                                           ? R"({"prompt":"a","cache_prompt":false})"
+                                           : R"({"messages":[{"role":"user","content":"a"}],"cache_prompt":false})",
+                                       kind, &request);
+    ASSERT_FALSE(error) << error->message;
+    EXPECT_FALSE(request.reuse);
+  }
+  EXPECT_EQ(ParamOf(With(R"("cache_prompt":1)")), "cache_prompt");
 }
 
 TEST(ApiRequest, EveryFieldIsRead) {

@@ -82,6 +82,21 @@ std::optional<ApiError> CompletionApi::CheckLength(const CompletionRequest& requ
   return std::nullopt;
 }
 
+// A stream gives its entries away as they come; an answer holds them all.
+std::optional<ApiError> CompletionApi::CheckLogProbs(const CompletionRequest& request,
+                                                     const std::vector<JobRequest>& jobs) {
+  if (request.n_log_probs < 0) return std::nullopt;
+  int64_t n_scored = 0;
+  for (const JobRequest& job : jobs) {
+    if (job.prompt_log_probs) n_scored += static_cast<int64_t>(job.prompt.size());
+    if (!request.stream) n_scored += job.generate.max_tokens;
+  }
+  if (n_scored <= kMostLogProbEntries / (1 + request.n_log_probs)) return std::nullopt;
+  return BadField("logprobs", "those of " + std::to_string(n_scored) + " tokens with " +
+                                  std::to_string(request.n_log_probs) +
+                                  " others each are too many for one answer; ask for fewer, or with \"stream\": true");
+}
+
 std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const CompletionRequest& request, uint64_t number,
                                                 std::vector<JobRequest>* jobs) const {
   JobRequest base;
@@ -95,6 +110,7 @@ std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const Compl
   base.name = request.cache;
   base.n_log_probs = request.n_log_probs;
   base.prompt_log_probs = request.echo && request.n_log_probs >= 0;
+  base.reuse = request.reuse;
   std::vector<std::vector<int32_t>> prompts;
   if (kind == CompletionKind::kChat) {
     prompts.emplace_back();
@@ -118,12 +134,6 @@ std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const Compl
   base.session = *std::move(session);
   const Status generate = CheckGenerateOptions(base.generate, tokenizer_);
   if (!generate.ok()) return FromStatus(generate);
-  int64_t n_scored = 0;
-  for (const std::vector<int32_t>& prompt : prompts) n_scored += static_cast<int64_t>(prompt.size());
-  if (base.prompt_log_probs && n_scored * (1 + base.n_log_probs) > kMostLogProbEntries) {
-    return BadField("logprobs", std::to_string(n_scored) + " tokens of prompts with " +
-                                    std::to_string(base.n_log_probs) + " others each are too many for one answer");
-  }
   for (const auto& entry : base.generate.sampler.bias) {
     if (entry.first >= model_->config().vocab_size) {
       return BadField("logit_bias", "token " + std::to_string(entry.first) + " is not in the vocabulary 0.." +
@@ -137,7 +147,7 @@ std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const Compl
     if (auto error = CheckLength(request, &job)) return error;
     jobs->push_back(std::move(job));
   }
-  return std::nullopt;
+  return CheckLogProbs(request, *jobs);
 }
 
 std::optional<ApiError> CompletionApi::Complete(CompletionKind kind, const std::string& body,

@@ -45,6 +45,7 @@ class CompletionApi {
                                    std::vector<JobRequest>* jobs) const;
   std::optional<ApiError> Render(const std::vector<ChatMessage>& messages, std::vector<int32_t>* tokens) const;
   std::optional<ApiError> CheckLength(const CompletionRequest& request, JobRequest* job) const;
+  static std::optional<ApiError> CheckLogProbs(const CompletionRequest& request, const std::vector<JobRequest>& jobs);
 
   const Model* model_;
   const Tokenizer* tokenizer_;

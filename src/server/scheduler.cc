@@ -2,21 +2,16 @@
 
 #include <algorithm>
 #include <chrono>
+#include <set>
 #include <utility>
 
 #include "base/cancelled.h"
 #include "base/check.h"
 #include "model/weights.h"
+#include "server/prompt_turns.h"
 #include "server/unavailable.h"
 
 namespace duo {
-namespace {
-
-// While texts are being generated, prompts are read in pieces of this many tokens: nobody's text waits longer than for
-// one. Matrix products of fewer tokens lose speed.
-constexpr int64_t kBusyChunk = 128;
-
-}  // namespace
 
 Scheduler::Scheduler(const Model* model, const Tokenizer* tokenizer, Workspace* workspace, Metrics* metrics,
                      const SchedulerOptions& options, const PoolLimits& limits)
@@ -64,10 +59,15 @@ Result<std::vector<std::shared_ptr<Job>>> Scheduler::SubmitAll(std::vector<JobRe
   std::vector<std::shared_ptr<Job>> jobs;
   for (JobRequest& request : requests) {
     jobs.push_back(std::make_shared<Job>(std::move(request)));
-    queue_.push_back(jobs.back());
+    queue_.push_back({.job = jobs.back()});
   }
   wake_.notify_all();
   return jobs;
+}
+
+void Scheduler::Close() {
+  const std::lock_guard lock(mutex_);
+  stopping_ = true;
 }
 
 void Scheduler::Stop(double seconds) {
@@ -93,7 +93,7 @@ void Scheduler::Work() {
   while (true) {
     wake_.wait(lock, [this] { return quit_ || !queue_.empty() || !running_.empty(); });
     if (quit_) {
-      for (const auto& job : queue_) job->Finish(Stopping(), {}, "");
+      for (const Waiting& waiting : queue_) waiting.job->Finish(Stopping(), {}, "");
       queue_.clear();
       for (const auto& running : running_) Fail(running.get(), Stopping());
       LetGo();
@@ -119,26 +119,35 @@ void Scheduler::Work() {
 }
 
 void Scheduler::DropCancelledJobs() {
-  std::erase_if(queue_, [this](const std::shared_ptr<Job>& job) {
-    if (!job->cancelled()) return false;
+  std::erase_if(queue_, [this](const Waiting& waiting) {
+    if (!waiting.job->cancelled()) return false;
     metrics_->CountCancelled();
-    job->Finish(Cancelled(), {}, "");
+    waiting.job->Finish(Cancelled(), {}, "");
     return true;
   });
 }
 
-// In the order of arrival: whoever waits for memory is overtaken by nobody. Who waits for a session that is in use
-// keeps only those waiting that want the same one.
 void Scheduler::Admit() {
   DropCancelledJobs();
+  std::set<std::string> names;  // of sessions that requests further ahead wait for
   for (size_t i = 0; i < queue_.size() && running_.size() < static_cast<size_t>(options_.most_running);) {
-    if (pool_.IsBusy(queue_[i]->request.name)) {
+    Waiting& waiting = queue_[i];
+    const std::string& name = waiting.job->request.name;
+    if (pool_.IsBusy(name) || names.count(name) != 0) {
       ++i;
       continue;
     }
-    const std::shared_ptr<Job> job = queue_[i];
-    if (!AdmitJob(job)) return;
-    queue_.erase(queue_.begin() + static_cast<std::ptrdiff_t>(i));
+    if (waiting.tried != pool_.n_freed() && AdmitJob(waiting.job)) {
+      queue_.erase(queue_.begin() + static_cast<std::ptrdiff_t>(i));
+      for (size_t ahead = 0; ahead < i; ++ahead) {
+        if (queue_[ahead].tried == pool_.n_freed()) ++queue_[ahead].n_passed;
+      }
+      continue;
+    }
+    waiting.tried = pool_.n_freed();
+    if (waiting.n_passed >= kMaxPassed) return;
+    if (!name.empty()) names.insert(name);
+    ++i;
   }
 }
 
@@ -150,7 +159,7 @@ bool Scheduler::AdmitJob(const std::shared_ptr<Job>& job) {
                                     .spec = &request.spec,
                                     .options = &request.session,
                                     .name = request.name,
-                                    .fresh = request.prompt_log_probs});
+                                    .fresh = request.prompt_log_probs || !request.reuse});
   if (!claim.ok() && claim.status().code() == StatusCode::kUnavailable) return false;
   if (!claim.ok()) {
     job->Finish(claim.status(), {}, "");
@@ -160,6 +169,7 @@ bool Scheduler::AdmitJob(const std::shared_ptr<Job>& job) {
   running->job = job;
   running->sequence = claim->sequence;
   running->n_read = claim->n_held;
+  running->last_turn = turn_;
   running->started = Clock::now();
   running->loop = std::make_unique<TokenLoop>(model_->config(), tokenizer_, request.generate);
   running->stats.n_prompt = n_prompt;
@@ -173,7 +183,7 @@ bool Scheduler::AdmitJob(const std::shared_ptr<Job>& job) {
 
 void Scheduler::FinishCancelled() {
   for (const auto& running : running_) {
-    if (running->done || !running->job->cancelled()) continue;
+    if (running->phase == Phase::kDone || !running->job->cancelled()) continue;
     metrics_->CountCancelled();
     Fail(running.get(), Cancelled());
   }
@@ -181,21 +191,34 @@ void Scheduler::FinishCancelled() {
 
 void Scheduler::Fail(Running* running, const Status& status) {
   running->status = status;
-  running->done = true;
+  running->phase = Phase::kDone;
+}
+
+Scheduler::Running* Scheduler::NextPrompt() {
+  std::vector<Running*> reading;
+  std::vector<UnreadPrompt> unread;
+  for (const auto& running : running_) {
+    if (running->phase != Phase::kPrefill) continue;
+    reading.push_back(running.get());
+    unread.push_back({.n_left = running->stats.n_prompt - running->n_read, .last_turn = running->last_turn});
+  }
+  if (reading.empty()) return nullptr;
+  Running* next = reading[PromptOfTurn(turn_, unread)];
+  for (Running* running : reading) running->stats.n_chunks_waited += running == next ? 0 : 1;
+  next->last_turn = turn_++;
+  return next;
 }
 
 void Scheduler::PrefillOneChunk() {
-  const auto reading =
-      std::find_if(running_.begin(), running_.end(), [](const auto& r) { return !r->done && r->next < 0; });
-  if (reading == running_.end()) return;
-  const bool busy =
-      std::any_of(running_.begin(), running_.end(), [](const auto& r) { return !r->done && r->next >= 0; });
-  Running* running = reading->get();
+  Running* running = NextPrompt();
+  if (running == nullptr) return;
+  const bool alone = std::all_of(running_.begin(), running_.end(),
+                                 [&](const auto& r) { return r.get() == running || r->phase == Phase::kDone; });
   const JobRequest& request = running->job->request;
   Session* session = running->sequence->session.get();
   const std::span<const int32_t> prompt(request.prompt);
-  const int64_t chunk = busy ? std::min(kBusyChunk, session->options().chunk) : session->options().chunk;
-  // Pieces end at multiples of their size, so that they do not drift across the snapshots' positions.
+  const SessionOptions& options = session->options();
+  const int64_t chunk = alone && options.compute != ComputeType::kF32 ? options.chunk : PieceTokens(options);
   const int64_t n = std::min(chunk - running->n_read % chunk, running->stats.n_prompt - running->n_read);
   const auto ids = prompt.subspan(static_cast<size_t>(running->n_read), static_cast<size_t>(n));
   std::vector<std::optional<LogProbs>> log_probs;
@@ -220,8 +243,9 @@ void Scheduler::PrefillOneChunk() {
   running->prefilled = running->last_token = Clock::now();
   running->stats.prefill_s = SecondsBetween(running->started, running->prefilled);
   if (running->loop->finished()) {
-    running->done = true;
+    running->phase = Phase::kDone;
   } else {
+    running->phase = Phase::kDecode;
     TakeToken(running);
   }
 }
@@ -246,13 +270,13 @@ void Scheduler::TakeToken(Running* running) {
     if (request.n_log_probs >= 0) token.log_probs = LogProbsOf(session.logits(), step.id, request.n_log_probs);
     running->job->ReportToken(std::move(token));
   }
-  if (running->loop->finished()) running->done = true;
+  if (running->loop->finished()) running->phase = Phase::kDone;
 }
 
 void Scheduler::DecodeAll() {
   std::vector<Running*> group;
   for (const auto& running : running_) {
-    if (!running->done && running->next >= 0) group.push_back(running.get());
+    if (running->phase == Phase::kDecode) group.push_back(running.get());
   }
   if (group.empty()) return;
   metrics_->AddBatch(static_cast<int64_t>(group.size()));
@@ -281,7 +305,7 @@ void Scheduler::DecodeGroup(const std::vector<Running*>& group) {
   if (group.size() == 1) {
     if (status.code() == StatusCode::kResourceExhausted && sessions[0]->len() == sessions[0]->options().max_context) {
       group[0]->loop->Stop(FinishReason::kContextFull);
-      group[0]->done = true;
+      group[0]->phase = Phase::kDone;
       return;
     }
     return Fail(group[0], status);
@@ -292,7 +316,7 @@ void Scheduler::DecodeGroup(const std::vector<Running*>& group) {
 
 void Scheduler::LetGo() {
   for (const auto& running : running_) {
-    if (!running->done) continue;
+    if (running->phase != Phase::kDone) continue;
     if (running->status.ok()) running->status = model_->weights().CheckFiles(Checkpoint::Replaced::kIsFine);
     std::string rest;
     if (running->status.ok()) rest = running->loop->Flush();
@@ -310,7 +334,7 @@ void Scheduler::LetGo() {
     }
     running->job->Finish(running->status, running->stats, std::move(rest));
   }
-  std::erase_if(running_, [](const auto& running) { return running->done; });
+  std::erase_if(running_, [](const auto& running) { return running->phase == Phase::kDone; });
 }
 
 // ---------------------------------------------------------------- what others see
@@ -318,7 +342,7 @@ void Scheduler::LetGo() {
 SequenceStatus Scheduler::StatusOf(const Running& running) const {
   const JobRequest& request = running.job->request;
   return {.id = request.id,
-          .state = running.next < 0 ? "prefill" : "decode",
+          .state = running.phase == Phase::kPrefill ? "prefill" : "decode",
           .name = request.name,
           .n_tokens = running.sequence->session->len(),
           .n_prompt = running.stats.n_prompt,
@@ -339,7 +363,8 @@ SchedulerStatus Scheduler::Snapshot() const {
   const std::lock_guard lock(mutex_);
   SchedulerStatus status;
   status.sequences = running_status_;
-  for (const auto& job : queue_) {
+  for (const Waiting& waiting : queue_) {
+    const std::shared_ptr<Job>& job = waiting.job;
     status.sequences.push_back({.id = job->request.id,
                                 .state = "waiting",
                                 .name = job->request.name,
@@ -367,7 +392,8 @@ SchedulerStatus Scheduler::Snapshot() const {
   status.n_waiting = static_cast<int64_t>(queue_.size());
   status.promised_bytes = pool_.promised_bytes();
   status.kept_bytes = pool_.kept_bytes();
-  status.budget_bytes = pool_.budget_bytes();
+  status.growth_bytes = pool_.growth_bytes();
+  status.budget_bytes = pool_.budget_bytes() - status.growth_bytes;
   status.n_evicted = pool_.n_evicted();
   return status;
 }

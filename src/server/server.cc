@@ -208,9 +208,13 @@ Status Server::Impl::Run(const std::function<bool()>& stop) {
   const auto n_left = std::count_if(left.sequences.begin(), left.sequences.end(),
                                     [](const SequenceStatus& s) { return s.state != "kept"; });
   log_(fmt::format("stopping: {} requests may take {:g} s more", n_left, options_.drain_seconds));
+  // Whoever sent the signal may not wait for the requests: what nobody uses is saved before them, the rest after. What
+  // could not be saved at first is tried again then, so that its error is not lost.
+  const bool autosave = options_.autosave && sessions_->has_folder();
+  scheduler_.Close();
+  if (autosave) static_cast<void>(sessions_->SaveIdle());
   scheduler_.Stop(options_.drain_seconds);
-  Status status;
-  if (options_.autosave && sessions_->has_folder()) status = sessions_->SaveAll();
+  Status status = autosave ? sessions_->SaveIdle() : OkStatus();
   // The library ends a stream between two events when it stops: what is generated is written first.
   const auto until = Clock::now() + kWriteOut;
   while (completions_->n_streams() > 0 && Clock::now() < until) {

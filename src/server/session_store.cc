@@ -153,6 +153,14 @@ Result<std::vector<SessionEntry>> SessionStore::List() const {
   return entries;
 }
 
+Status SessionStore::WriteFile(PooledSequence* sequence) const {
+  const Session& session = *sequence->session;
+  DUO_RETURN_IF_ERROR(CheckDiskSpace(folder_, session.kv_bytes()));
+  DUO_RETURN_IF_ERROR(session.Save(PathOf(sequence->name), JsonText(ToJson(sequence->spec))));
+  sequence->saved = true;
+  return OkStatus();
+}
+
 std::optional<ApiError> SessionStore::Save(const std::string& name, SessionEntry* saved) {
   if (folder_.empty()) return NoFolder();
   const Turn turn(this, name);
@@ -162,8 +170,7 @@ std::optional<ApiError> SessionStore::Save(const std::string& name, SessionEntry
     return FromStatus(sequence.status());
   }
   const Session& session = *(*sequence)->session;
-  Status status = CheckDiskSpace(folder_, session.kv_bytes());
-  if (status.ok()) status = session.Save(PathOf(name), JsonText(ToJson((*sequence)->spec)));
+  const Status status = WriteFile(*sequence);
   *saved = {.name = name,
             .n_tokens = session.len(),
             .kv_bytes = session.kv_bytes(),
@@ -199,6 +206,7 @@ Status SessionStore::LoadFile(const std::string& name) {
     return session.status();
   }
   sequence->session = std::make_unique<Session>(*std::move(session));
+  sequence->saved = true;
   scheduler_->CheckIn(sequence);
   return OkStatus();
 }
@@ -247,12 +255,16 @@ std::optional<ApiError> SessionStore::Delete(const std::string& name) {
   return std::nullopt;
 }
 
-Status SessionStore::SaveAll() {
+Status SessionStore::SaveIdle() {
   Status first;
   for (const NamedSequence& s : scheduler_->Named()) {
-    SessionEntry ignored;
-    const auto error = Save(s.name, &ignored);
-    if (error && first.ok()) first = Status(StatusCode::kIo, error->message);
+    const Turn turn(this, s.name);
+    const auto sequence = scheduler_->CheckOut(s.name);
+    if (!sequence.ok()) continue;
+    const bool as_on_disk = (*sequence)->saved && FileExists(PathOf(s.name));
+    const Status status = as_on_disk ? OkStatus() : WriteFile(*sequence);
+    if (first.ok()) first = status;
+    scheduler_->CheckIn(*sequence);
   }
   return first;
 }

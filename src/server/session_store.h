@@ -43,8 +43,9 @@ class SessionStore {
   std::optional<ApiError> Delete(const std::string& name);
   /// Restores a session that is on disk but not in memory; nothing to do for others.
   std::optional<ApiError> Need(const std::string& name);
-  /// Saves all sessions in memory; the first error, after trying all.
-  Status SaveAll();
+  /// Saves the sessions in memory that nobody uses now and that have changed since they were saved or restored. The
+  /// first error, after trying all.
+  Status SaveIdle();
 
   bool has_folder() const { return !folder_.empty(); }
 
@@ -53,6 +54,8 @@ class SessionStore {
                Workspace* workspace, Scheduler* scheduler);
   std::string PathOf(const std::string& name) const;
   Result<std::vector<std::string>> NamesOnDisk() const;
+  /// Of one that is checked out.
+  Status WriteFile(PooledSequence* sequence) const;
   std::optional<ApiError> RestoreFile(const std::string& name);
   Status LoadFile(const std::string& name);
 
