@@ -160,7 +160,9 @@ class ExamplesTest(ServeTest):
 
     def setUp(self):
         super().setUp()
-        command = COMMAND.search(PAGE)
+        self.start(COMMAND.search(PAGE))
+
+    def start(self, command):
         self.assertIsNotNone(command, "the page begins with a command")
         flags = shlex.split(command.group(1))
         self.assertEqual(flags[:5], ["serve", "--model", "demo", "--pattern", "demo"])
@@ -187,9 +189,14 @@ class ExamplesTest(ServeTest):
         self.assertGreaterEqual(len(FENCE.findall(PAGE)), 6)
 
     def test_examples_run(self):
-        for block in FENCE.findall(PAGE):
+        matches = [*FENCE.finditer(PAGE), *list(COMMAND.finditer(PAGE))[1:]]
+        for match in sorted(matches, key=lambda match: match.start()):
+            if match.re is COMMAND:
+                self.end(self.server)
+                self.start(match)
+                continue
             # One command each: those of a block follow one another without a line break between their answers.
-            for command in re.split(r"\n(?=curl )", block.strip()):
+            for command in re.split(r"\n(?=curl )", match.group(1).strip()):
                 with self.subTest(command=command):
                     self.check(self.run_commands(command), command)
 

@@ -13,8 +13,10 @@
 
 namespace duo {
 
-Result<MappedFile> MappedFile::Open(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+Result<MappedFile> MappedFile::Open(const std::string& path, Links links) {
+  // A pipe without a writer would hold the opener up for ever.
+  const int no_follow = links == Links::kRefuse ? O_NOFOLLOW : 0;
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | no_follow);
   if (fd < 0) {
     const StatusCode code = errno == ENOENT ? StatusCode::kNotFound : StatusCode::kIo;
     return Status(code, path + ": cannot be opened: " + std::strerror(errno));

@@ -53,7 +53,11 @@ std::optional<ApiError> CompletionApi::Render(const std::vector<ChatMessage>& me
                                     "server's --chat-template names a template");
   }
   Result<std::vector<int32_t>> rendered = chat_->Render(*tokenizer_, messages);
-  if (!rendered.ok()) return BadField("messages", rendered.status().message());
+  if (!rendered.ok()) {
+    ApiError error = FromStatus(rendered.status());
+    error.param = rendered.status().subject();
+    return error;
+  }
   *tokens = *std::move(rendered);
   return std::nullopt;
 }
@@ -92,7 +96,8 @@ std::optional<ApiError> CompletionApi::CheckLength(const CompletionRequest& requ
   return std::nullopt;
 }
 
-std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const CompletionRequest& request, uint64_t number,
+std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const Caller& caller,
+                                                const CompletionRequest& request, uint64_t number,
                                                 std::vector<JobRequest>* jobs) const {
   JobRequest base;
   base.id = IdOf(kind, number);
@@ -102,7 +107,7 @@ std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const Compl
   }
   base.generate.max_tokens = request.max_tokens.value_or(kind == CompletionKind::kText ? 16 : defaults_.max_tokens);
   base.spec = request.spec;
-  base.name = request.cache;
+  base.session_id = {.owner = caller.owner, .name = request.cache};
   base.n_log_probs = request.n_log_probs;
   base.prompt_log_probs = request.echo && request.n_log_probs >= 0;
   std::vector<std::vector<int32_t>> prompts;
@@ -154,7 +159,7 @@ std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const Compl
   return std::nullopt;
 }
 
-std::optional<ApiError> CompletionApi::Complete(CompletionKind kind, const std::string& body,
+std::optional<ApiError> CompletionApi::Complete(CompletionKind kind, const Caller& caller, const std::string& body,
                                                 httplib::Response* response) {
   CompletionRequest request;
   if (auto error = ParseCompletion(body, kind, &request)) return error;
@@ -169,8 +174,8 @@ std::optional<ApiError> CompletionApi::Complete(CompletionKind kind, const std::
   }
   const uint64_t number = ++n_requests_;
   std::vector<JobRequest> requests;
-  if (auto error = MakeJobs(kind, request, number, &requests)) return error;
-  if (auto error = sessions_->Need(request.cache)) return error;
+  if (auto error = MakeJobs(kind, caller, request, number, &requests)) return error;
+  if (auto error = sessions_->Need({.owner = caller.owner, .name = request.cache})) return error;
   auto answer = std::make_shared<AnswerWriter>(kind, request, IdOf(kind, number), defaults_.model_name, tokenizer_);
   auto jobs = scheduler_->SubmitAll(std::move(requests));
   if (!jobs.ok()) {

@@ -47,32 +47,36 @@ Status SequencePool::CheckEverFits(const SessionOptions& options, int64_t n_toke
                                                     " for sequences; a higher sparsity or fewer tokens need less");
 }
 
-uint64_t SequencePool::promised_bytes() const {
+uint64_t SequencePool::promised_bytes() const { return promised_bytes({.owner = "", .sees_all = true}); }
+
+uint64_t SequencePool::kept_bytes() const { return kept_bytes({.owner = "", .sees_all = true}); }
+
+uint64_t SequencePool::promised_bytes(const Caller& caller) const {
   uint64_t bytes = 0;
-  for (const PooledSequence& s : sequences_) bytes += s.busy ? s.bytes : 0;
+  for (const PooledSequence& s : sequences_) bytes += s.busy && caller.Sees(s.id.owner) ? s.bytes : 0;
   return bytes;
 }
 
-uint64_t SequencePool::kept_bytes() const {
+uint64_t SequencePool::kept_bytes(const Caller& caller) const {
   uint64_t bytes = 0;
-  for (const PooledSequence& s : sequences_) bytes += s.busy ? 0 : s.bytes;
+  for (const PooledSequence& s : sequences_) bytes += !s.busy && caller.Sees(s.id.owner) ? s.bytes : 0;
   return bytes;
 }
 
-PooledSequence* SequencePool::Named(const std::string& name) {
+PooledSequence* SequencePool::Named(const SessionId& id) {
   for (PooledSequence& s : sequences_) {
-    if (!name.empty() && s.name == name) return &s;
+    if (!id.name.empty() && s.id == id) return &s;
   }
   return nullptr;
 }
 
-bool SequencePool::Has(const std::string& name) const {
-  return std::any_of(sequences_.begin(), sequences_.end(), [&](const PooledSequence& s) { return s.name == name; });
+bool SequencePool::Has(const SessionId& id) const {
+  return std::any_of(sequences_.begin(), sequences_.end(), [&](const PooledSequence& s) { return s.id == id; });
 }
 
-bool SequencePool::IsBusy(const std::string& name) const {
-  return !name.empty() && std::any_of(sequences_.begin(), sequences_.end(),
-                                      [&](const PooledSequence& s) { return s.name == name && s.busy; });
+bool SequencePool::IsBusy(const SessionId& id) const {
+  return !id.name.empty() && std::any_of(sequences_.begin(), sequences_.end(),
+                                         [&](const PooledSequence& s) { return s.id == id && s.busy; });
 }
 
 bool SequencePool::MakeRoom(uint64_t bytes, size_t n_more, const PooledSequence* keep) {
@@ -85,7 +89,7 @@ bool SequencePool::MakeRoom(uint64_t bytes, size_t n_more, const PooledSequence*
     auto victim = sequences_.end();
     for (auto s = sequences_.begin(); s != sequences_.end(); ++s) {
       if (s->busy || &*s == keep) continue;
-      const auto rank = [](const PooledSequence& x) { return std::make_pair(!x.name.empty(), x.last_use); };
+      const auto rank = [](const PooledSequence& x) { return std::make_pair(!x.id.name.empty(), x.last_use); };
       if (victim == sequences_.end() || rank(*s) < rank(*victim)) victim = s;
     }
     DUO_CHECK(victim != sequences_.end(), "there was something to give up");
@@ -101,6 +105,7 @@ SequencePool::Claim SequencePool::BestPrefix(const Wanted& wanted) {
   const auto most = wanted.prompt.first(wanted.prompt.size() - 1);
   for (PooledSequence& s : sequences_) {
     if (s.busy && s.last_use == 0) continue;  // being saved or restored, by another thread
+    if (s.id.owner != wanted.id.owner || s.spec.salt != wanted.spec->salt) continue;
     if (!SameCache(s.options, *wanted.options)) continue;
     const int64_t held = s.session->HeldAt(s.session->CommonPrefix(most));
     const bool better = held > best.n_held || (held == best.n_held && held > 0 && best.sequence->busy && !s.busy);
@@ -122,7 +127,7 @@ PooledSequence* SequencePool::Add(const Wanted& wanted, std::unique_ptr<Session>
   sequences_.push_back({.session = std::move(session),
                         .spec = *wanted.spec,
                         .options = *wanted.options,
-                        .name = wanted.name,
+                        .id = wanted.id,
                         .busy = true,
                         .bytes = bytes,
                         .longest = 0,
@@ -136,7 +141,7 @@ Result<SequencePool::Claim> SequencePool::TakeOver(PooledSequence* sequence, con
   if (!MakeRoom(more, 0, sequence)) return Status(StatusCode::kCancelled, "no room now");
   DUO_ASSIGN_OR_RETURN(const int64_t held, sequence->session->RewindToHeld(pos));
   sequence->busy = true;
-  sequence->name = wanted.name;
+  sequence->id = wanted.id;
   sequence->spec = *wanted.spec;
   sequence->bytes = bytes;
   sequence->last_use = ++clock_;
@@ -163,11 +168,15 @@ Result<SequencePool::Claim> SequencePool::Make(const Wanted& wanted) {
 // room; so is one that runs, or that has a name of its own.
 Result<SequencePool::Claim> SequencePool::Acquire(const Wanted& wanted) {
   const auto most = wanted.prompt.first(wanted.prompt.size() - 1);
-  if (PooledSequence* named = Named(wanted.name); named != nullptr) {
+  if (PooledSequence* named = Named(wanted.id); named != nullptr) {
     if (named->busy) return Status(StatusCode::kCancelled, "the session is in use");
+    if (named->spec.salt != wanted.spec->salt) {
+      return Status(StatusCode::kInvalidArgument, "duo.cache: the session \"" + wanted.id.name +
+                                                      "\" was begun with another cache_salt; send that, or delete it");
+    }
     if (!SameCache(named->options, *wanted.options)) {
       return Status(StatusCode::kInvalidArgument,
-                    "duo.cache: the session \"" + wanted.name +
+                    "duo.cache: the session \"" + wanted.id.name +
                         "\" has another pattern, sparsity, sink or recent; ask as it was begun, or delete it");
     }
     return TakeOver(named, wanted, wanted.fresh ? 0 : named->session->CommonPrefix(most));
@@ -177,7 +186,7 @@ Result<SequencePool::Claim> SequencePool::Acquire(const Wanted& wanted) {
     PooledSequence* s = best.sequence;
     const int64_t pos = s->session->CommonPrefix(most);
     const bool mostly_shared = 2 * best.n_held >= s->session->len();
-    const bool free = !s->busy && s->name.empty();
+    const bool free = !s->busy && s->id.name.empty();
     if (free && mostly_shared) return TakeOver(s, wanted, pos);
     if (best.n_held >= kLeastCopied) {
       Result<Claim> copy = Copy(*s, wanted, pos);
@@ -200,19 +209,19 @@ void SequencePool::Drop(PooledSequence* sequence) {
   sequences_.remove_if([&](const PooledSequence& s) { return &s == sequence; });
 }
 
-Result<PooledSequence*> SequencePool::CheckOut(const std::string& name) {
-  PooledSequence* sequence = Named(name);
-  if (sequence == nullptr) return Status(StatusCode::kNotFound, "there is no session \"" + name + "\" in memory");
-  if (sequence->busy) return Status(StatusCode::kCancelled, "the session \"" + name + "\" is in use");
+Result<PooledSequence*> SequencePool::CheckOut(const SessionId& id) {
+  PooledSequence* sequence = Named(id);
+  if (sequence == nullptr) return Status(StatusCode::kNotFound, "there is no session \"" + id.name + "\" in memory");
+  if (sequence->busy) return Status(StatusCode::kCancelled, "the session \"" + id.name + "\" is in use");
   sequence->busy = true;
   sequence->last_use = 0;
   return sequence;
 }
 
-Result<PooledSequence*> SequencePool::Reserve(const std::string& name, const CacheSpec& spec,
+Result<PooledSequence*> SequencePool::Reserve(const SessionId& id, const CacheSpec& spec,
                                               const SessionOptions& options, int64_t n_tokens) {
-  if (Named(name) != nullptr) {
-    return Status(StatusCode::kInvalidArgument, "there is a session \"" + name + "\" in memory already");
+  if (Named(id) != nullptr) {
+    return Status(StatusCode::kInvalidArgument, "there is a session \"" + id.name + "\" in memory already");
   }
   DUO_RETURN_IF_ERROR(CheckEverFits(options, n_tokens));
   const uint64_t bytes = BytesOf(options, n_tokens);
@@ -221,7 +230,7 @@ Result<PooledSequence*> SequencePool::Reserve(const std::string& name, const Cac
                   "what runs holds the memory that the session needs (" + FormatBytes(bytes) + ")");
   }
   PooledSequence* sequence =
-      Add({.prompt = {}, .n_tokens = n_tokens, .spec = &spec, .options = &options, .name = name, .fresh = false},
+      Add({.prompt = {}, .n_tokens = n_tokens, .spec = &spec, .options = &options, .id = id, .fresh = false},
           nullptr, bytes);
   sequence->last_use = 0;
   return sequence;

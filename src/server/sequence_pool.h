@@ -11,6 +11,7 @@
 
 #include "duo/session.h"
 #include "server/cache_spec.h"
+#include "server/session_id.h"
 
 namespace duo {
 
@@ -19,7 +20,7 @@ struct PooledSequence {
   std::unique_ptr<Session> session;  // null while it is being restored
   CacheSpec spec;
   SessionOptions options;  // resolved
-  std::string name;        // of a session; empty = none
+  SessionId id;            // whose it is, and of which session
   bool busy = false;
   uint64_t bytes = 0;   // counted against the budget: what it was promised while busy, what it holds otherwise
   int64_t longest = 0;  // tokens whose rows are in memory
@@ -46,7 +47,7 @@ class SequencePool {
     int64_t n_tokens = 0;  // prompt and all that may be generated
     const CacheSpec* spec = nullptr;
     const SessionOptions* options = nullptr;  // resolved
-    std::string name;
+    SessionId id;
     bool fresh = false;  // nothing may be reused
   };
   struct Claim {
@@ -54,7 +55,8 @@ class SequencePool {
     int64_t n_held = 0;  // tokens of the prompt that it has; fewer than the prompt
   };
   /// A sequence for the request, busy, with room promised for n_tokens: one that shares a prefix, a copy of such a one,
-  /// or an empty one. Kept sequences make room, least recently used first, those with a name last. kCancelled: not now,
+  /// or an empty one. Only sequences of the same owner and the same salt are looked at: how long a prompt takes, and how
+  /// much of it was there, tells nothing of what others asked. Kept sequences make room, least recently used first, those with a name last. kCancelled: not now,
   /// what runs holds the memory or the named session. kInvalidArgument: the named session is of another kind.
   Result<Claim> Acquire(const Wanted& wanted);
 
@@ -63,18 +65,21 @@ class SequencePool {
   void Drop(PooledSequence* sequence);
 
   /// A named sequence that is not busy, made busy. kNotFound; kCancelled when it is busy.
-  Result<PooledSequence*> CheckOut(const std::string& name);
+  Result<PooledSequence*> CheckOut(const SessionId& id);
   /// Room for a sequence that is about to be restored; its session is to be set, then Release. kCancelled,
   /// kResourceExhausted, kInvalidArgument when the name is taken.
-  Result<PooledSequence*> Reserve(const std::string& name, const CacheSpec& spec, const SessionOptions& options,
+  Result<PooledSequence*> Reserve(const SessionId& id, const CacheSpec& spec, const SessionOptions& options,
                                   int64_t n_tokens);
 
   const std::list<PooledSequence>& sequences() const { return sequences_; }
-  bool Has(const std::string& name) const;
-  bool IsBusy(const std::string& name) const;
+  bool Has(const SessionId& id) const;
+  bool IsBusy(const SessionId& id) const;
   uint64_t budget_bytes() const { return limits_.budget_bytes; }
   uint64_t promised_bytes() const;  // of busy sequences
   uint64_t kept_bytes() const;      // of the others
+  /// Of those that the caller sees.
+  uint64_t promised_bytes(const Caller& caller) const;
+  uint64_t kept_bytes(const Caller& caller) const;
   uint64_t n_evicted() const { return n_evicted_; }
 
  private:
@@ -84,7 +89,7 @@ class SequencePool {
   void KeepGrowth(const SessionOptions& options);
   /// Of a sequence, with that growth.
   uint64_t BytesOf(const SessionOptions& options, int64_t n_tokens) const;
-  PooledSequence* Named(const std::string& name);
+  PooledSequence* Named(const SessionId& id);
   /// The sequence that has most of the prompt, and how much a session that goes on from it would hold.
   Claim BestPrefix(const Wanted& wanted);
   /// Gives up kept sequences until `bytes` more fit; none of `keep`. False, and nothing is given up, when that cannot
