@@ -119,10 +119,10 @@ class ChatTemplate {
   bool alternates_;                    // user and assistant must take turns
   bool system_first_ = false;          // a system message must be the first
   bool think_in_last_answer_ = false;  // ChatML: reasoning after the last question stays (Qwen3)
-  std::string default_system_;    // ChatML: the system message of a conversation without one
-  bool drop_reasoning_ = false;   // ChatML: <think>...</think> of earlier answers is left out (Qwen3)
-  bool dated_system_ = false;     // Llama-3.1: knowledge and today's date begin the system message
-  bool space_after_open_ = true;  // Mistral: spaces around its markers
+  std::string default_system_;         // ChatML: the system message of a conversation without one
+  bool drop_reasoning_ = false;        // ChatML: <think>...</think> of earlier answers is left out (Qwen3)
+  bool dated_system_ = false;          // Llama-3.1: knowledge and today's date begin the system message
+  bool space_after_open_ = true;       // Mistral: spaces around its markers
   bool space_before_close_ = true;
   bool space_before_answer_ = false;
   bool space_after_eos_ = false;

@@ -17,8 +17,8 @@ enum class Links : uint8_t { kFollow, kRefuse };
 class MappedFile {
  public:
   MappedFile() = default;
-  /// kNotFound, kIo. Directories, pipes and other non-files are kInvalidArgument, without waiting for a writer. An empty
-  /// file maps to size() == 0.
+  /// kNotFound, kIo. Directories, pipes and other non-files are kInvalidArgument, without waiting for a writer. An
+  /// empty file maps to size() == 0.
   static Result<MappedFile> Open(const std::string& path, Links links = Links::kFollow);
   ~MappedFile();
   MappedFile(MappedFile&& other) noexcept;

@@ -140,11 +140,13 @@ void AddServe(CLI::App* app, VerbFunction* run) {
       ->default_str(std::to_string(server.port));
   AddText(verb, "--port-file", &command->port_file, "a file", "file that gets the port once it is bound")
       ->option_text("FILE");
-  AddText(verb, "--api-key-file", &command->api_key_file, "a file", "file with the keys that clients must send, NAME KEY in each line")
+  AddText(verb, "--api-key-file", &command->api_key_file, "a file",
+          "file with the keys that clients must send, NAME KEY in each line")
       ->option_text("FILE");
   AddText(verb, "--admin-key", &server.admin, "a name", "name of the key whose status and metrics show all keys'")
       ->option_text("NAME");
-  verb->add_flag("--share-prefixes", server.share_prefixes, "let all keys share prefixes, sessions, status and metrics");
+  verb->add_flag("--share-prefixes", server.share_prefixes,
+                 "let all keys share prefixes, sessions, status and metrics");
   AddText(verb, "--model-name", &server.model_name, "a name", "the model's name for clients (default: its folder's)")
       ->option_text("NAME");
   AddText(verb, "--chat-template", &command->chat_template, "a template",

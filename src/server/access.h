@@ -14,12 +14,12 @@
 namespace duo {
 
 struct AccessRules {
-  std::string host;         // the server's own, as it was bound
+  std::string host;              // the server's own, as it was bound
   std::vector<ApiKey> api_keys;  // empty = none is asked for
   std::string admin;             // name of the key that sees what all others do; empty = none
   bool share_prefixes = false;   // all keys are one trust domain
-  std::string cors_origin;  // allowed to call from a browser; empty = none, "*" = all
-  bool page = true;         // whether the web page may be read without the key
+  std::string cors_origin;       // allowed to call from a browser; empty = none, "*" = all
+  bool page = true;              // whether the web page may be read without the key
 };
 
 /// What every request must have; an error ends it. 403 for a host or origin of another site, 415 for a body that is

@@ -34,7 +34,8 @@ int StatusOf(const AccessRules& rules, const httplib::Request& request) {
 
 TEST(Access, ServersOfThisMachineAnswerToItsNamesOnly) {
   const AccessRules rules = Rules();
-  for (const char* host : {"127.0.0.1:8080", "localhost:8080", "[::1]:8080", "127.8.9.10", "", "LOCALHOST", "LocalHost:8080"}) {
+  for (const char* host :
+       {"127.0.0.1:8080", "localhost:8080", "[::1]:8080", "127.8.9.10", "", "LOCALHOST", "LocalHost:8080"}) {
     EXPECT_EQ(StatusOf(rules, Get("/v1/models", host)), 200) << host;
   }
   for (const char* host : {"example.com", "127.0.0.1.example.com", "localhost.example.com:80", "10.0.0.1", "[::2]"}) {

@@ -57,7 +57,8 @@ Result<std::vector<ApiKey>> ParseApiKeys(std::string_view text, const std::strin
     if (words.empty() || words[0].starts_with('#')) continue;
     const bool is_bare = words.size() == 1;
     ApiKey key{.name = is_bare ? "" : std::string(words[0]), .key = std::string(words[is_bare ? 0 : 1])};
-    const std::string wrong = words.size() > 2 ? "expected NAME KEY, neither with blanks" : WrongWith(key, keys, is_bare);
+    const std::string wrong =
+        words.size() > 2 ? "expected NAME KEY, neither with blanks" : WrongWith(key, keys, is_bare);
     if (!wrong.empty()) {
       return Status(StatusCode::kInvalidArgument, path + ": line " + std::to_string(n_line) + ": " + wrong);
     }

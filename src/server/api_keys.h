@@ -1,4 +1,4 @@
-// The keys that clients may send, and whose they are.
+// The keys that clients may send, and whose they are. Untrusted bytes; fuzz/api_keys_fuzz.cc.
 #pragma once
 
 #include <string>

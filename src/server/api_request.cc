@@ -171,7 +171,8 @@ std::optional<ApiError> ReadContent(const Json& content, const std::string& wher
   if (!content.is_array()) return BadField(where, Fields::Expected(kExpected, content));
   for (size_t i = 0; i < content.size(); ++i) {
     Fields part(content[i], where + "[" + std::to_string(i) + "]");
-    if (part.Text("type").value_or("") != "text") part.Refuse("type", "this server takes parts of the type \"text\" only");
+    if (part.Text("type").value_or("") != "text")
+      part.Refuse("type", "this server takes parts of the type \"text\" only");
     const std::optional<std::string> piece = part.Text("text");
     if (!piece) part.Refuse("text", "missing; expected a string");
     if (auto error = part.Finish()) return error;
@@ -323,8 +324,8 @@ void ReadSalt(Fields* fields, CacheSpec* spec) {
   const std::optional<std::string> salt = fields->Text("cache_salt");
   if (!salt) return;
   if (salt->empty() || salt->size() > kMaxSaltBytes) {
-    return fields->Refuse("cache_salt", "expected 1.." + std::to_string(kMaxSaltBytes) + " bytes, found " +
-                                            std::to_string(salt->size()));
+    return fields->Refuse(
+        "cache_salt", "expected 1.." + std::to_string(kMaxSaltBytes) + " bytes, found " + std::to_string(salt->size()));
   }
   spec->salt = *salt;
 }

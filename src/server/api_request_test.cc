@@ -136,9 +136,9 @@ TEST(ApiRequest, NothingInsideAMessageIsDroppedInSilence) {
                    CompletionKind::kChat);
   };
   for (const std::string member :
-       {R"("tool_calls":[{"id":"1"}])", R"("name":"anna")", R"("prefix":true)", R"("cache_control":{"type":"ephemeral"})",
-        R"("refusal":"no")", R"("function_call":{"name":"f"})", R"("audio":{"id":"x"})", R"("annotations":[{}])",
-        R"("tool_call_id":"1")", R"("bogus":null)"}) {
+       {R"("tool_calls":[{"id":"1"}])", R"("name":"anna")", R"("prefix":true)",
+        R"("cache_control":{"type":"ephemeral"})", R"("refusal":"no")", R"("function_call":{"name":"f"})",
+        R"("audio":{"id":"x"})", R"("annotations":[{}])", R"("tool_call_id":"1")", R"("bogus":null)"}) {
     const std::string name = member.substr(1, member.find('"', 1) - 1);
     EXPECT_EQ(param(R"("content":"b",)" + member), "messages[1]." + name);
     EXPECT_EQ(param(member + R"(,"content":"b")"), "messages[1]." + name);
@@ -181,7 +181,8 @@ TEST(ApiRequest, SaltsAreShortTexts) {
     const std::string begin =
         kind == CompletionKind::kText ? R"({"prompt":"a",)" : R"({"messages":[{"role":"user","content":"a"}],)";
     CompletionRequest request;
-    EXPECT_FALSE(ParseCompletion(begin + R"("cache_salt":")" + std::string(kMaxSaltBytes, 's') + "\"}", kind, &request));
+    EXPECT_FALSE(
+        ParseCompletion(begin + R"("cache_salt":")" + std::string(kMaxSaltBytes, 's') + "\"}", kind, &request));
     EXPECT_EQ(request.spec.salt, std::string(kMaxSaltBytes, 's'));
     for (const std::string& wrong : {std::string(R"("")"), std::string("5"), '"' + std::string(257, 's') + '"'}) {
       EXPECT_EQ(ParamOf(begin + R"("cache_salt":)" + wrong + "}", kind), "cache_salt") << wrong;

@@ -409,8 +409,8 @@ void Scheduler::CheckIn(PooledSequence* sequence) {
   wake_.notify_all();
 }
 
-Result<PooledSequence*> Scheduler::Reserve(const SessionId& id, const CacheSpec& spec,
-                                           const SessionOptions& options, int64_t n_tokens) {
+Result<PooledSequence*> Scheduler::Reserve(const SessionId& id, const CacheSpec& spec, const SessionOptions& options,
+                                           int64_t n_tokens) {
   const std::lock_guard lock(mutex_);
   return pool_.Reserve(id, spec, options, n_tokens);
 }

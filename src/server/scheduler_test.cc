@@ -218,7 +218,8 @@ TEST_F(PoolTest, NamedSessionsHaveOneOwnerAtATime) {
   EXPECT_EQ(pool.Acquire(wanted).status().code(), StatusCode::kInvalidArgument);
   EXPECT_EQ(RunOne(&pool, Prompt(9, 40), "tale"), 0) << "another text under the name: nothing in common";
   EXPECT_EQ(RunOne(&pool, Joined(text, {1})), 0) << "the old text is gone";
-  EXPECT_EQ(pool.Reserve({.owner = "", .name = "tale"}, spec_, options_, 10).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(pool.Reserve({.owner = "", .name = "tale"}, spec_, options_, 10).status().code(),
+            StatusCode::kInvalidArgument);
   EXPECT_TRUE(pool.CheckOut({.owner = "", .name = "tale"}).ok());
 }
 

@@ -218,8 +218,8 @@ Result<PooledSequence*> SequencePool::CheckOut(const SessionId& id) {
   return sequence;
 }
 
-Result<PooledSequence*> SequencePool::Reserve(const SessionId& id, const CacheSpec& spec,
-                                              const SessionOptions& options, int64_t n_tokens) {
+Result<PooledSequence*> SequencePool::Reserve(const SessionId& id, const CacheSpec& spec, const SessionOptions& options,
+                                              int64_t n_tokens) {
   if (Named(id) != nullptr) {
     return Status(StatusCode::kInvalidArgument, "there is a session \"" + id.name + "\" in memory already");
   }
@@ -230,8 +230,8 @@ Result<PooledSequence*> SequencePool::Reserve(const SessionId& id, const CacheSp
                   "what runs holds the memory that the session needs (" + FormatBytes(bytes) + ")");
   }
   PooledSequence* sequence =
-      Add({.prompt = {}, .n_tokens = n_tokens, .spec = &spec, .options = &options, .id = id, .fresh = false},
-          nullptr, bytes);
+      Add({.prompt = {}, .n_tokens = n_tokens, .spec = &spec, .options = &options, .id = id, .fresh = false}, nullptr,
+          bytes);
   sequence->last_use = 0;
   return sequence;
 }

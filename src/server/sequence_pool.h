@@ -55,9 +55,10 @@ class SequencePool {
     int64_t n_held = 0;  // tokens of the prompt that it has; fewer than the prompt
   };
   /// A sequence for the request, busy, with room promised for n_tokens: one that shares a prefix, a copy of such a one,
-  /// or an empty one. Only sequences of the same owner and the same salt are looked at: how long a prompt takes, and how
-  /// much of it was there, tells nothing of what others asked. Kept sequences make room, least recently used first, those with a name last. kCancelled: not now,
-  /// what runs holds the memory or the named session. kInvalidArgument: the named session is of another kind.
+  /// or an empty one. Only sequences of the same owner and the same salt are looked at: how long a prompt takes, and
+  /// how much of it was there, tells nothing of what others asked. Kept sequences make room, least recently used first,
+  /// those with a name last. kCancelled: not now, what runs holds the memory or the named session. kInvalidArgument:
+  /// the named session is of another kind.
   Result<Claim> Acquire(const Wanted& wanted);
 
   /// Keeps what was claimed, or forgets it.

@@ -68,13 +68,12 @@ class Server::Impl {
         cache_(std::move(defaults)),
         workspace_(std::move(workspace)),
         facts_(std::move(facts)),
-        access_{
-            .host = options.host,
-            .api_keys = options.api_keys,
-            .admin = options.admin,
-            .share_prefixes = options.share_prefixes,
-            .cors_origin = options.cors_origin,
-            .page = options.page},
+        access_{.host = options.host,
+                .api_keys = options.api_keys,
+                .admin = options.admin,
+                .share_prefixes = options.share_prefixes,
+                .cors_origin = options.cors_origin,
+                .page = options.page},
         http_(options.http),
         scheduler_(&model_, &tokenizer_, &workspace_, &metrics_, options.scheduler, limits) {}
 
@@ -181,8 +180,7 @@ Result<std::unique_ptr<Server>> Server::Create(const ServedModel& served, const 
 
 Status Server::Impl::Open() {
   facts_.cache = &cache_;
-  DUO_ASSIGN_OR_RETURN(sessions_,
-                       SessionStore::Open(options_.sessions, &model_, &cache_, &workspace_, &scheduler_));
+  DUO_ASSIGN_OR_RETURN(sessions_, SessionStore::Open(options_.sessions, &model_, &cache_, &workspace_, &scheduler_));
   completions_ = std::make_unique<CompletionApi>(&model_, &tokenizer_, options_.chat, &cache_,
                                                  CompletionDefaults{.model_name = options_.model_name,
                                                                     .max_tokens = options_.default_max_tokens,
@@ -369,9 +367,8 @@ std::optional<ApiError> Server::Impl::Detokenize(const Request& request, Respons
   if (auto error = ParseDetokenize(request.body, &tokens)) return error;
   for (size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] < model_.config().vocab_size) continue;
-    return BadField("tokens[" + std::to_string(i) + "]",
-                    std::to_string(tokens[i]) + " is not in the vocabulary 0.." +
-                        std::to_string(model_.config().vocab_size - 1));
+    return BadField("tokens[" + std::to_string(i) + "]", std::to_string(tokens[i]) + " is not in the vocabulary 0.." +
+                                                             std::to_string(model_.config().vocab_size - 1));
   }
   response->set_content(JsonText({{"content", tokenizer_.Decode(tokens)}}), kJson);
   return std::nullopt;
@@ -380,7 +377,8 @@ std::optional<ApiError> Server::Impl::Detokenize(const Request& request, Respons
 // ---------------------------------------------------------------- status
 
 std::optional<ApiError> Server::Impl::Status_(const Request& request, Response* response) {
-  response->set_content(JsonText(StatusJson(facts_, scheduler_.Snapshot(WhoAsks(request)), SecondsSince(started_))), kJson);
+  response->set_content(JsonText(StatusJson(facts_, scheduler_.Snapshot(WhoAsks(request)), SecondsSince(started_))),
+                        kJson);
   return std::nullopt;
 }
 

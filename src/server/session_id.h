@@ -13,9 +13,7 @@ struct SessionId {
   std::string name;  // empty = no session
 
   bool operator==(const SessionId&) const = default;
-  bool operator<(const SessionId& other) const {
-    return std::tie(owner, name) < std::tie(other.owner, other.name);
-  }
+  bool operator<(const SessionId& other) const { return std::tie(owner, name) < std::tie(other.owner, other.name); }
 };
 
 /// Who asks: what is theirs, and whether status and metrics show them what is others'.

@@ -54,8 +54,8 @@ Status CheckDiskSpace(const std::string& folder, uint64_t bytes) {
   if (statvfs(folder.c_str(), &info) != 0) return OkStatus();
   const uint64_t free_bytes = static_cast<uint64_t>(info.f_bavail) * info.f_frsize;
   if (bytes <= free_bytes) return OkStatus();
-  return Status(StatusCode::kIo, "the session needs " + FormatBytes(bytes) + " on disk, " + FormatBytes(free_bytes) +
-                                     " are free");
+  return Status(StatusCode::kIo,
+                "the session needs " + FormatBytes(bytes) + " on disk, " + FormatBytes(free_bytes) + " are free");
 }
 
 void RemoveUnfinished(const std::string& folder) {
@@ -110,8 +110,9 @@ class SessionStore::Room {
     others.erase(id_.name);
     const SessionFolder& folder = store_->folder_;
     if (others.size() >= static_cast<size_t>(folder.max_sessions)) {
-      return Status(StatusCode::kIo, std::to_string(others.size()) + " sessions are saved, which is as many as may be; "
-                                                                     "delete one, or raise the server's --max-sessions");
+      return Status(StatusCode::kIo, std::to_string(others.size()) +
+                                         " sessions are saved, which is as many as may be; "
+                                         "delete one, or raise the server's --max-sessions");
     }
     uint64_t used = 0;
     for (const auto& other : others) used += other.second;
@@ -163,9 +164,7 @@ std::string SessionStore::FolderOf(const std::string& owner) const {
 
 std::string SessionStore::PathOf(const SessionId& id) const { return FolderOf(id.owner) + "/" + id.name + kSuffix; }
 
-bool SessionStore::OnDisk(const SessionId& id) const {
-  return has_folder() && PlainFileBytes(PathOf(id)).has_value();
-}
+bool SessionStore::OnDisk(const SessionId& id) const { return has_folder() && PlainFileBytes(PathOf(id)).has_value(); }
 
 ApiError SessionStore::ForClient(const Status& status) const {
   ApiError error = FromStatus(status);

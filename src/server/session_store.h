@@ -31,14 +31,14 @@ struct SessionEntry {
 
 /// Where sessions are saved, and how much one owner may save there.
 struct SessionFolder {
-  std::string path;                           // empty = sessions live in memory only
-  uint64_t max_bytes = uint64_t{256} << 30;   // of one owner's files together
-  int64_t max_sessions = 1000;                // of one owner
+  std::string path;                          // empty = sessions live in memory only
+  uint64_t max_bytes = uint64_t{256} << 30;  // of one owner's files together
+  int64_t max_sessions = 1000;               // of one owner
 };
 
 /// Sessions of the owner without a name are FOLDER/NAME.session, those of others FOLDER/owners/OWNER/NAME.session.
-/// Files are readable by this user alone, and so are folders made here. Links, pipes and what else is not a regular file
-/// are as good as not there. Errors for clients name files without the folder.
+/// Files are readable by this user alone, and so are folders made here. Links, pipes and what else is not a regular
+/// file are as good as not there. Errors for clients name files without the folder.
 ///
 /// Thread safe. A session is worked on by one thread at a time. Everything here may take as long as reading or writing
 /// the session's memory does, beside the scheduler's steps.
@@ -63,8 +63,8 @@ class SessionStore {
   bool has_folder() const { return !folder_.path.empty(); }
 
  private:
-  SessionStore(SessionFolder folder, std::optional<DirectoryLock> lock, const Model* model, const CacheDefaults* defaults,
-               Workspace* workspace, Scheduler* scheduler);
+  SessionStore(SessionFolder folder, std::optional<DirectoryLock> lock, const Model* model,
+               const CacheDefaults* defaults, Workspace* workspace, Scheduler* scheduler);
   std::string FolderOf(const std::string& owner) const;
   std::string PathOf(const SessionId& id) const;
   bool OnDisk(const SessionId& id) const;

@@ -133,7 +133,8 @@ std::string_view ReasoningOf(std::string_view text) {
   const size_t end = text.find("</think>");
   if (end == std::string_view::npos) return "";
   text = text.substr(0, end);
-  if (const size_t begin = text.rfind(kBegin); begin != std::string_view::npos) text.remove_prefix(begin + kBegin.size());
+  if (const size_t begin = text.rfind(kBegin); begin != std::string_view::npos)
+    text.remove_prefix(begin + kBegin.size());
   text = WithoutNewlinesInFront(text);
   return text.substr(0, text.find_last_not_of('\n') + 1);
 }
@@ -348,8 +349,8 @@ std::vector<int32_t> ChatTemplate::RenderChatMl(const Tokenizer& tokenizer,
   return out.Take();
 }
 
-// Qwen3 keeps the reasoning of answers after the last question, and gives the last answer a place for it. Reasoning that
-// was broken off goes on where it stopped: the template would close it.
+// Qwen3 keeps the reasoning of answers after the last question, and gives the last answer a place for it. Reasoning
+// that was broken off goes on where it stopped: the template would close it.
 std::string ChatTemplate::ChatMlAnswer(const std::vector<ChatMessage>& messages, size_t i) const {
   const std::string& text = messages[i].text;
   if (!drop_reasoning_) return text;

@@ -39,11 +39,13 @@ TEST(ChatTemplate, RolesComeInTheOrderThatTheTemplateTakes) {
   const ChatMessage user{ChatMessage::Role::kUser, "u"};
   const ChatMessage answer{ChatMessage::Role::kAssistant, "a"};
   using Messages = std::vector<ChatMessage>;
-  const std::pair<Messages, const char*> odd[] = {
-      {{system}, "messages[0].role"},          {{answer}, "messages[0].role"},
-      {{user, user}, "messages[1].role"},      {{user, system, user}, "messages[1].role"},
-      {{system, system}, "messages[1].role"},  {{system, answer, user}, "messages[1].role"},
-      {{user, answer, answer}, "messages[2].role"}};
+  const std::pair<Messages, const char*> odd[] = {{{system}, "messages[0].role"},
+                                                  {{answer}, "messages[0].role"},
+                                                  {{user, user}, "messages[1].role"},
+                                                  {{user, system, user}, "messages[1].role"},
+                                                  {{system, system}, "messages[1].role"},
+                                                  {{system, answer, user}, "messages[1].role"},
+                                                  {{user, answer, answer}, "messages[2].role"}};
   for (const char* style : {"llama3", "qwen2", "llama2", "mistral"}) {
     const Tokenizer tokenizer = OpenStyle(style);
     const ChatTemplate chat = ChatTemplate::Recognise(tokenizer).value();
@@ -99,8 +101,7 @@ TEST(ChatTemplate, ReadsTheFamilyAndItsDetailsOffTheTemplate) {
             "<s>[INST]s\n\nu [/INST]<think>t</think>\n\nx<s>[INST]v [/INST]");
   // An answer to be continued: what stands before it is what stands before every answer, and nothing stands after it.
   const std::vector<ChatMessage> open = {{ChatMessage::Role::kUser, "u"}, {ChatMessage::Role::kAssistant, " x y "}};
-  EXPECT_EQ(rendered("<|im_start|><|im_end|>", open),
-            "<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n x y ");
+  EXPECT_EQ(rendered("<|im_start|><|im_end|>", open), "<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n x y ");
   EXPECT_EQ(rendered("[INST] + <<SYS>>", open), "<s>[INST] u [/INST] x y");
   EXPECT_EQ(rendered("'[INST] ' + content + ' [/INST]' \" \" + message[\"content\"]|trim", open),
             "<s>[INST] u [/INST] x y");
