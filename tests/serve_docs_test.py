@@ -44,7 +44,9 @@ class TokensTest(SharedServerTest):
         self.assertEqual((model["id"], model["object"], model["owned_by"]), ("demo", "model", "duo"))
         self.assertLess(abs(model["created"] - time.time()), 86400)
         self.assertEqual(self.server.get("/health"), {"status": "ok"})
-        self.assertEqual(self.server.request("HEAD", "/health").status, 200)
+        self.assertEqual(self.server.get("/v1/models/"), listed)
+        for path in ["/", "/health", "/app.js", "/v1/models"]:
+            self.assertEqual(self.server.request("HEAD", path).status, 200, path)
 
     def test_page_is_served_with_a_policy(self):
         answer = self.server.request("GET", "/")

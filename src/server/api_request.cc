@@ -52,12 +52,12 @@ class Fields {
     const Json* value = Get(key);
     if (value == nullptr) return std::nullopt;
     const std::string range = "an integer in " + std::to_string(low) + ".." + std::to_string(high);
-    if (!value->is_number()) {
+    const std::optional<int64_t> number = WholeNumber(*value);
+    if (!number) {
       Refuse(key, Expected(range, *value));
       return std::nullopt;
     }
-    const std::optional<int64_t> number = WholeNumber(*value);
-    if (!number || *number < low || *number > high) {
+    if (*number < low || *number > high) {
       Refuse(key, value->dump() + " is not " + range);
       return std::nullopt;
     }
