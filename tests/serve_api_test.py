@@ -290,6 +290,30 @@ class ChatTest(SharedServerTest):
                          self.server.post("/tokenize", {"messages": self.messages}))  # fmt: skip
         self.assertEqual(self.chat(parts)["choices"], self.chat(self.messages)["choices"])
 
+    def test_roles_come_in_any_order(self):
+        user, system, answer = ({"role": role, "content": role} for role in ["user", "system", "assistant"])
+        for messages in [[user, user], [user, system, user], [answer, user], [system], [answer, answer, user]]:
+            ids = self.server.post("/tokenize", {"messages": messages})["tokens"]
+            text = self.server.post("/detokenize", {"tokens": ids})["content"]
+            expected = "".join("<|im_start|>%s\n%s<|im_end|>\n" % (m["role"], m["content"]) for m in messages)
+            self.assertTrue(text.endswith(expected + "<|im_start|>assistant\n"), text)
+            self.assertEqual(self.chat(messages)["choices"][0]["message"]["content"], self.expected(messages, 5))
+
+    def test_a_last_answer_is_continued(self):
+        whole = self.chat(self.messages, max_tokens=9)
+        text = whole["choices"][0]["message"]["content"]
+        for n in [1, len(text) // 2, len(text)]:
+            begun = [*self.messages, {"role": "assistant", "content": text[:n]}]
+            ids = self.server.post("/tokenize", {"messages": begun})["tokens"]
+            self.assertTrue(self.server.post("/detokenize", {"tokens": ids})["content"].endswith(
+                "<|im_start|>assistant\n" + text[:n]))  # fmt: skip
+            self.assertEqual(self.chat(begun)["choices"][0]["message"]["content"], self.expected(begun, 5))
+
+    def test_an_answer_can_be_sent_back_as_it_came(self):
+        message = self.chat(self.messages)["choices"][0]["message"]
+        self.chat([*self.messages, {**message, "tool_calls": None, "function_call": None, "annotations": []},
+                   {"role": "user", "content": "And the horse?", "name": None}])  # fmt: skip
+
     def test_log_probs(self):
         answer = self.chat(self.messages, logprobs=True, top_logprobs=3)
         content = answer["choices"][0]["logprobs"]["content"]

@@ -1,13 +1,18 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <limits>
 #include <memory>
 #include <numeric>
+#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -157,6 +162,53 @@ TEST(File, AnLfsPointerIsNotTheFile) {
   dir.Write("weights", kLfsPointerForTest + std::string(1024, '\n'));  // longer than a pointer may be
   EXPECT_TRUE(ReadFile(path, 10000).ok());
   EXPECT_TRUE(MappedFile::Open(path).ok());
+TEST(AtomicFile, TemporaryNamesCannotBePreparedByOthers) {
+  const TempDir dir;
+  // The name that was used once: a link of it let others choose the file that is overwritten.
+  const std::string victim = dir.file("victim");
+  dir.Write("victim", "untouched");
+  std::filesystem::create_symlink(victim, dir.file("file.tmp" + std::to_string(getpid())));
+  ASSERT_TRUE(WriteFileAtomic(dir.file("file"), "hello").ok());
+  EXPECT_EQ(*ReadFile(victim, 100), "untouched");
+  std::set<std::string> names;
+  for (int i = 0; i < 3; ++i) {
+    const auto file = AtomicFile::Create(dir.file("other"));
+    ASSERT_TRUE(file.ok());
+    for (const auto& entry : std::filesystem::directory_iterator(dir.path())) {
+      const std::string name = entry.path().filename().string();
+      if (name.starts_with("other.tmp")) names.insert(name);
+    }
+  }
+  EXPECT_EQ(names.size(), 3u) << "each has a name of its own, and goes with its owner";
+}
+
+TEST(AtomicFile, PrivateFilesAreTheirOwnersAlone) {
+  const TempDir dir;
+  const auto mode = [&](const std::string& name) {
+    return std::filesystem::status(dir.file(name)).permissions() & std::filesystem::perms::mask;
+  };
+  const mode_t before = umask(0);
+  Result<AtomicFile> file = AtomicFile::Create(dir.file("private"), FileAccess::kOwner);
+  ASSERT_TRUE(file.ok() && file->Commit().ok());
+  ASSERT_TRUE(MakePrivateDirectories(dir.file("a/b/c")).ok());
+  ASSERT_TRUE(MakePrivateDirectories(dir.file("a/b/c/")).ok()) << "it is there already";
+  umask(before);
+  EXPECT_EQ(mode("private"), std::filesystem::perms(0600));
+  for (const char* name : {"a", "a/b", "a/b/c"}) EXPECT_EQ(mode(name), std::filesystem::perms(0700)) << name;
+  EXPECT_EQ(MakePrivateDirectories(dir.file("private/d")).code(), StatusCode::kIo);
+}
+
+TEST(MappedFile, PipesAndUnwantedLinksAreRefused) {
+  const TempDir dir;
+  const std::string pipe = dir.file("pipe");
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  EXPECT_EQ(MappedFile::Open(pipe).status().code(), StatusCode::kInvalidArgument) << "and without waiting for a writer";
+  dir.Write("file", "text");
+  std::filesystem::create_symlink(dir.file("file"), dir.file("link"));
+  EXPECT_TRUE(MappedFile::Open(dir.file("link")).ok());
+  EXPECT_EQ(MappedFile::Open(dir.file("link"), Links::kRefuse).status().code(), StatusCode::kIo);
+  EXPECT_EQ(PlainFileBytes(dir.file("file")), 4u);
+  for (const char* name : {"link", "pipe", "none"}) EXPECT_EQ(PlainFileBytes(dir.file(name)), std::nullopt) << name;
 }
 
 TEST(MappedFile, WhatIsForgottenIsNotResidentAndCanBeReadAgain) {

@@ -80,9 +80,26 @@ bool FileExists(const std::string& path) {
   return stat(path.c_str(), &info) == 0 ? S_ISREG(info.st_mode) : !MissingTarget(path).empty();
 }
 
+std::optional<uint64_t> PlainFileBytes(const std::string& path) {
+  struct stat info {};
+  if (lstat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) return std::nullopt;
+  return static_cast<uint64_t>(info.st_size);
+}
+
 bool IsDirectory(const std::string& path) {
   struct stat info {};
   return stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+Status MakePrivateDirectories(const std::string& path) {
+  for (size_t end = path.find('/', 1); !IsDirectory(path); end = path.find('/', end + 1)) {
+    const std::string part = path.substr(0, end);
+    if (mkdir(part.c_str(), 0700) != 0 && !IsDirectory(part)) {
+      return Status(StatusCode::kIo, part + ": cannot be created as a directory: " + std::strerror(errno));
+    }
+    if (end == std::string::npos) break;
+  }
+  return OkStatus();
 }
 
 Status MakeDirectories(const std::string& path) {

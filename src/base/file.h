@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -25,8 +27,12 @@ Status RefuseLfsPointer(std::string_view bytes, const std::string& path);
 
 /// Whether there is a regular file, or a link to nothing: who opens that one gets OpenError's sentence.
 bool FileExists(const std::string& path);
+/// Its size where `path` is a regular file by itself, not a link to one.
+std::optional<uint64_t> PlainFileBytes(const std::string& path);
 bool IsDirectory(const std::string& path);
 /// Creates the directory and its missing parents; an existing directory is fine. kIo.
 Status MakeDirectories(const std::string& path);
+/// The same for what others must not see: directories that are missing are made with mode 0700.
+Status MakePrivateDirectories(const std::string& path);
 
 }  // namespace duo

@@ -32,8 +32,10 @@ FileChange MappedFile::Change() const {
   return same ? FileChange::kNone : FileChange::kWritten;
 }
 
-Result<MappedFile> MappedFile::Open(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+Result<MappedFile> MappedFile::Open(const std::string& path, Links links) {
+  // A pipe without a writer would hold the opener up for ever.
+  const int no_follow = links == Links::kRefuse ? O_NOFOLLOW : 0;
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | no_follow);
   if (fd < 0) return OpenError(path, errno);
   struct stat info {};
   if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {

@@ -18,15 +18,17 @@ enum class FileChange : uint8_t {
   kReplaced,  // another file has its name; the mapping still shows the old one, whole
   kWritten,   // it was written to, lengthened or cut: the mapping shows a mixture of old and new
 };
+/// What opening does with a symbolic link.
+enum class Links : uint8_t { kFollow, kRefuse };
 
 /// Owner of a read-only mapping. Its bytes live until it is destroyed or moved from, and must not be written to;
 /// a file that is truncated by somebody else while mapped makes reads fail with SIGBUS, as with every mapping.
 class MappedFile {
  public:
   MappedFile() = default;
-  /// kIo; OpenError's and RefuseLfsPointer's errors (base/file.h). Directories and other non-files are
-  /// kInvalidArgument. An empty file maps to size() == 0.
-  static Result<MappedFile> Open(const std::string& path);
+  /// kIo; OpenError's and RefuseLfsPointer's errors (base/file.h). Directories, pipes and other non-files are
+  /// kInvalidArgument, without waiting for a writer. An empty file maps to size() == 0.
+  static Result<MappedFile> Open(const std::string& path, Links links = Links::kFollow);
   ~MappedFile();
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;

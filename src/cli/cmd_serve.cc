@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <CLI/App.hpp>
+#include <algorithm>
 #include <ctime>
 #include <filesystem>
 #include <memory>
@@ -34,6 +35,7 @@ struct ServeCommand {
   std::string port_file;
   std::string chat_template;
   std::string max_body = "64MiB";
+  std::string session_quota = "256GiB";
   bool no_page = false;
 };
 
@@ -81,14 +83,22 @@ Status Run(const ServeCommand& command) {
   ServerOptions options = command.server;
   options.seed = command.common.seed;
   if (!command.api_key_file.empty()) {
-    DUO_ASSIGN_OR_RETURN(options.api_key, ReadKeyFile(command.api_key_file));
+    DUO_ASSIGN_OR_RETURN(options.api_keys, ReadKeyFile(command.api_key_file));
   }
+  const auto is_admin = [&](const ApiKey& key) { return key.name == options.admin; };
+  if (!options.admin.empty() && std::none_of(options.api_keys.begin(), options.api_keys.end(), is_admin)) {
+    return Status(StatusCode::kInvalidArgument,
+                  "--admin-key: \"" + options.admin + "\" is the name of no key in --api-key-file");
+  }
+  const Result<uint64_t> session_bytes = ParseBytes(command.session_quota);
+  if (!session_bytes.ok()) return session_bytes.status().Annotate("--session-quota");
+  options.sessions.max_bytes = *session_bytes;
   const Result<uint64_t> body_bytes = ParseBytes(command.max_body);
   if (!body_bytes.ok()) return body_bytes.status().Annotate("--max-body");
   options.http.most_body_bytes = *body_bytes;
   options.page = !command.no_page;
   options.memory_bytes = command.common.memory_bytes;
-  if (options.autosave && options.session_folder.empty()) {
+  if (options.autosave && options.sessions.path.empty()) {
     return Status(StatusCode::kInvalidArgument, "--autosave: needs --session-dir");
   }
   DUO_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(command.common));
@@ -103,7 +113,7 @@ Status Run(const ServeCommand& command) {
                            .pattern = loaded.pattern,
                            .pattern_name = loaded.pattern ? LastName(command.common.pattern) : ""};
   DUO_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server, Server::Create(served, options, LogLine));
-  if (options.api_key.empty() && options.host != "127.0.0.1" && options.host != "localhost" && options.host != "::1") {
+  if (options.api_keys.empty() && options.host != "127.0.0.1" && options.host != "localhost" && options.host != "::1") {
     Note("--host " + options.host + " without --api-key-file: everybody who reaches this machine can use the model");
   }
   if (!command.port_file.empty()) {
@@ -130,8 +140,13 @@ void AddServe(CLI::App* app, VerbFunction* run) {
       ->default_str(std::to_string(server.port));
   AddText(verb, "--port-file", &command->port_file, "a file", "file that gets the port once it is bound")
       ->option_text("FILE");
-  AddText(verb, "--api-key-file", &command->api_key_file, "a file", "file with the key that clients must send")
+  AddText(verb, "--api-key-file", &command->api_key_file, "a file",
+          "file with the keys that clients must send, NAME KEY in each line")
       ->option_text("FILE");
+  AddText(verb, "--admin-key", &server.admin, "a name", "name of the key whose status and metrics show all keys'")
+      ->option_text("NAME");
+  verb->add_flag("--share-prefixes", server.share_prefixes,
+                 "let all keys share prefixes, sessions, status and metrics");
   AddText(verb, "--model-name", &server.model_name, "a name", "the model's name for clients (default: its folder's)")
       ->option_text("NAME");
   AddText(verb, "--chat-template", &command->chat_template, "a template",
@@ -157,7 +172,11 @@ void AddServe(CLI::App* app, VerbFunction* run) {
   AddReal(verb, "--drain", {0, 86400}, &server.drain_seconds,
           "seconds that running requests may take when the server stops")
       ->default_str(fmt::format("{:g}", server.drain_seconds));
-  AddText(verb, "--session-dir", &server.session_folder, "a folder", "folder for saved sessions")->option_text("DIR");
+  AddText(verb, "--session-dir", &server.sessions.path, "a folder", "folder for saved sessions")->option_text("DIR");
+  AddText(verb, "--session-quota", &command->session_quota, "a size", "bytes of saved sessions that a key may have")
+      ->default_str(command->session_quota);
+  AddInt(verb, "--max-sessions", {1, 1 << 20}, &server.sessions.max_sessions, "saved sessions that a key may have")
+      ->default_str(std::to_string(server.sessions.max_sessions));
   verb->add_flag("--autosave", server.autosave, "save all sessions when the server stops");
   AddText(verb, "--cors", &server.cors_origin, "an origin", "origin whose pages may call from a browser; * = all")
       ->option_text("ORIGIN");

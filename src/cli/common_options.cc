@@ -1,6 +1,7 @@
 #include "cli/common_options.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/App.hpp>
@@ -332,17 +333,17 @@ Result<std::vector<int32_t>> ReadIdsFile(const std::string& path, int64_t vocab_
   return ids;
 }
 
-Result<std::string> ReadKeyFile(const std::string& path) {
-  constexpr size_t kMostBytes = 4096;
-  Result<std::string> file = ReadFile(path, kMostBytes);
+Result<std::vector<ApiKey>> ReadKeyFile(const std::string& path) {
+  constexpr size_t kMaxBytes = size_t{1} << 20;
+  const Result<std::string> file = ReadFile(path, kMaxBytes);
   if (!file.ok()) return file.status().Annotate("--api-key-file");
-  std::string key = *std::move(file);
-  while (!key.empty() && (key.back() == '\n' || key.back() == '\r')) key.pop_back();
-  if (key.empty() || key.find_first_of(" \t\r\n") != std::string::npos) {
-    return Status(StatusCode::kInvalidArgument,
-                  "--api-key-file: " + path + ": expected one line, a key without blanks");
+  Result<std::vector<ApiKey>> keys = ParseApiKeys(*file, path);
+  if (!keys.ok()) return keys.status().Annotate("--api-key-file");
+  struct stat info {};
+  if (stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) && (info.st_mode & S_IROTH) != 0) {
+    Note("--api-key-file " + path + ": everybody on this machine can read the keys; `chmod 600` keeps them to you");
   }
-  return key;
+  return keys;
 }
 
 Result<std::string> ReadTextFile(const std::string& path) {

@@ -2,10 +2,14 @@
 
 #include <arpa/inet.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <string_view>
 
 namespace duo {
 namespace {
+
+char ToLower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 
 /// In time that depends on the lengths alone.
 bool SameSecret(const std::string& a, const std::string& b) {
@@ -17,8 +21,21 @@ bool SameSecret(const std::string& a, const std::string& b) {
   return difference == 0;
 }
 
+/// The key that a request carries, null when it is none of the server's. Takes the same time whichever it is.
+const ApiKey* KeyOf(const AccessRules& rules, const httplib::Request& request) {
+  constexpr std::string_view kScheme = "bearer ";  // of any case (RFC 9110 11.1)
+  std::string given = request.get_header_value("Authorization");
+  for (size_t i = 0; i < std::min(given.size(), kScheme.size()); ++i) given[i] = ToLower(given[i]);
+  const ApiKey* found = nullptr;
+  for (const ApiKey& key : rules.api_keys) {
+    if (SameSecret(std::string(kScheme) + key.key, given)) found = &key;
+  }
+  return found;
+}
+
 /// What a Host header names, without its port.
-std::string HostOnly(const std::string& host) {
+std::string HostOnly(std::string host) {
+  std::transform(host.begin(), host.end(), host.begin(), ToLower);
   if (!host.empty() && host[0] == '[') return host.substr(0, host.find(']') + 1);
   return host.substr(0, host.find(':'));
 }
@@ -34,7 +51,8 @@ bool IsLoopback(const std::string& host) {
 bool IsOpen(const AccessRules& rules, const httplib::Request& request) {
   if (request.path == "/health") return true;
   const bool at_the_root = request.path == "/" || request.path.find('/', 1) == std::string::npos;
-  return rules.page && request.method == "GET" && at_the_root && request.path != "/metrics";
+  const bool reads = request.method == "GET" || request.method == "HEAD";
+  return rules.page && reads && at_the_root && request.path != "/metrics";
 }
 
 }  // namespace
@@ -60,12 +78,20 @@ std::optional<ApiError> CheckAccess(const AccessRules& rules, const httplib::Req
   if (has_body && request.get_header_value("Content-Type").rfind("application/json", 0) != 0) {
     return PlainError(415, "Content-Type: expected application/json");
   }
-  if (rules.api_key.empty() || IsOpen(rules, request)) return std::nullopt;
-  if (SameSecret("Bearer " + rules.api_key, request.get_header_value("Authorization"))) return std::nullopt;
+  if (rules.api_keys.empty() || IsOpen(rules, request) || KeyOf(rules, request) != nullptr) return std::nullopt;
   ApiError error = PlainError(401, "a valid API key is missing: expected \"Authorization: Bearer KEY\"");
   error.type = "authentication_error";
   error.code = "invalid_api_key";
   return error;
+}
+
+Caller CallerOf(const AccessRules& rules, const httplib::Request& request) {
+  if (rules.api_keys.empty()) return {.owner = "", .sees_all = true};
+  const ApiKey* key = KeyOf(rules, request);
+  if (key == nullptr) return {};
+  const bool alone = rules.api_keys.size() == 1 || rules.share_prefixes;
+  return {.owner = rules.share_prefixes ? "" : key->name,
+          .sees_all = alone || (!rules.admin.empty() && key->name == rules.admin)};
 }
 
 }  // namespace duo

@@ -47,6 +47,7 @@ enum class CompletionKind : uint8_t { kText, kChat };
 constexpr size_t kMostPrompts = 64;
 constexpr size_t kMostStops = 16;
 constexpr int kMostLogProbs = 20;
+constexpr size_t kMaxSaltBytes = 256;
 
 /// Every field is known and in range, or the error names it.
 std::optional<ApiError> ParseCompletion(std::string_view body, CompletionKind kind, CompletionRequest* request);

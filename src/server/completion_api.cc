@@ -43,7 +43,11 @@ std::optional<ApiError> CompletionApi::Render(const std::vector<ChatMessage>& me
                                     "name of one; /v1/completions takes a text");
   }
   Result<std::vector<int32_t>> rendered = chat_->Render(*tokenizer_, messages);
-  if (!rendered.ok()) return BadField("messages", rendered.status().message());
+  if (!rendered.ok()) {
+    ApiError error = FromStatus(rendered.status());
+    error.param = rendered.status().subject();
+    return error;
+  }
   *tokens = *std::move(rendered);
   return std::nullopt;
 }
@@ -97,7 +101,8 @@ std::optional<ApiError> CompletionApi::CheckLogProbs(const CompletionRequest& re
                                   " others each are too many for one answer; ask for fewer, or with \"stream\": true");
 }
 
-std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const CompletionRequest& request, uint64_t number,
+std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const Caller& caller,
+                                                const CompletionRequest& request, uint64_t number,
                                                 std::vector<JobRequest>* jobs) const {
   JobRequest base;
   base.id = IdOf(kind, number);
@@ -107,7 +112,7 @@ std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const Compl
   }
   base.generate.max_tokens = request.max_tokens.value_or(kind == CompletionKind::kText ? 16 : defaults_.max_tokens);
   base.spec = request.spec;
-  base.name = request.cache;
+  base.session_id = {.owner = caller.owner, .name = request.cache};
   base.n_log_probs = request.n_log_probs;
   base.prompt_log_probs = request.echo && request.n_log_probs >= 0;
   base.reuse = request.reuse;
@@ -150,7 +155,7 @@ std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const Compl
   return CheckLogProbs(request, *jobs);
 }
 
-std::optional<ApiError> CompletionApi::Complete(CompletionKind kind, const std::string& body,
+std::optional<ApiError> CompletionApi::Complete(CompletionKind kind, const Caller& caller, const std::string& body,
                                                 httplib::Response* response) {
   CompletionRequest request;
   if (auto error = ParseCompletion(body, kind, &request)) return error;
@@ -170,8 +175,8 @@ std::optional<ApiError> CompletionApi::Complete(CompletionKind kind, const std::
   }
   const uint64_t number = ++n_requests_;
   std::vector<JobRequest> requests;
-  if (auto error = MakeJobs(kind, request, number, &requests)) return error;
-  if (auto error = sessions_->Need(request.cache)) return error;
+  if (auto error = MakeJobs(kind, caller, request, number, &requests)) return error;
+  if (auto error = sessions_->Need({.owner = caller.owner, .name = request.cache})) return error;
   auto answer = std::make_shared<AnswerWriter>(kind, request, IdOf(kind, number), defaults_.model_name, tokenizer_);
   auto jobs = scheduler_->SubmitAll(std::move(requests));
   if (!jobs.ok()) return FromStatus(jobs.status());

@@ -31,7 +31,8 @@ class CompletionApi {
                 const CacheDefaults* cache, CompletionDefaults defaults, Scheduler* scheduler, SessionStore* sessions);
 
   /// The answer, or how it will be streamed, in *response. Returns what went wrong before the first byte.
-  std::optional<ApiError> Complete(CompletionKind kind, const std::string& body, httplib::Response* response);
+  std::optional<ApiError> Complete(CompletionKind kind, const Caller& caller, const std::string& body,
+                                   httplib::Response* response);
 
   /// The tokens of a text or conversation.
   std::optional<ApiError> Tokenize(const TokenizeRequest& request, std::vector<int32_t>* tokens) const;
@@ -41,8 +42,8 @@ class CompletionApi {
   int64_t n_streams() const { return streams_.use_count() - 1; }
 
  private:
-  std::optional<ApiError> MakeJobs(CompletionKind kind, const CompletionRequest& request, uint64_t number,
-                                   std::vector<JobRequest>* jobs) const;
+  std::optional<ApiError> MakeJobs(CompletionKind kind, const Caller& caller, const CompletionRequest& request,
+                                   uint64_t number, std::vector<JobRequest>* jobs) const;
   std::optional<ApiError> Render(const std::vector<ChatMessage>& messages, std::vector<int32_t>* tokens) const;
   std::optional<ApiError> CheckLength(const CompletionRequest& request, JobRequest* job) const;
   static std::optional<ApiError> CheckLogProbs(const CompletionRequest& request, const std::vector<JobRequest>& jobs);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <set>
 #include <utility>
 
@@ -121,7 +122,7 @@ void Scheduler::Work() {
 void Scheduler::DropCancelledJobs() {
   std::erase_if(queue_, [this](const Waiting& waiting) {
     if (!waiting.job->cancelled()) return false;
-    metrics_->CountCancelled();
+    metrics_->CountCancelled(waiting.job->request.session_id.owner);
     waiting.job->Finish(Cancelled(), {}, "");
     return true;
   });
@@ -129,11 +130,11 @@ void Scheduler::DropCancelledJobs() {
 
 void Scheduler::Admit() {
   DropCancelledJobs();
-  std::set<std::string> names;  // of sessions that requests further ahead wait for
+  std::set<SessionId> wanted;  // sessions that requests further ahead wait for
   for (size_t i = 0; i < queue_.size() && running_.size() < static_cast<size_t>(options_.most_running);) {
     Waiting& waiting = queue_[i];
-    const std::string& name = waiting.job->request.name;
-    if (pool_.IsBusy(name) || names.count(name) != 0) {
+    const SessionId& id = waiting.job->request.session_id;
+    if (pool_.IsBusy(id) || wanted.count(id) != 0) {
       ++i;
       continue;
     }
@@ -146,7 +147,7 @@ void Scheduler::Admit() {
     }
     waiting.tried = pool_.n_freed();
     if (waiting.n_passed >= kMaxPassed) return;
-    if (!name.empty()) names.insert(name);
+    if (!id.name.empty()) wanted.insert(id);
     ++i;
   }
 }
@@ -158,7 +159,7 @@ bool Scheduler::AdmitJob(const std::shared_ptr<Job>& job) {
                                     .n_tokens = n_prompt + request.generate.max_tokens,
                                     .spec = &request.spec,
                                     .options = &request.session,
-                                    .name = request.name,
+                                    .id = request.session_id,
                                     .fresh = request.prompt_log_probs || !request.reuse});
   if (!claim.ok() && claim.status().code() == StatusCode::kUnavailable) return false;
   if (!claim.ok()) {
@@ -175,8 +176,8 @@ bool Scheduler::AdmitJob(const std::shared_ptr<Job>& job) {
   running->stats.n_prompt = n_prompt;
   running->stats.n_cached = claim->n_held;
   running->stats.queue_s = SecondsBetween(job->submitted, running->started);
-  metrics_->AddQueueSeconds(running->stats.queue_s);
-  metrics_->CountPrompt(n_prompt, claim->n_held);
+  metrics_->AddQueueSeconds(request.session_id.owner, running->stats.queue_s);
+  metrics_->CountPrompt(request.session_id.owner, n_prompt, claim->n_held);
   running_.push_back(std::move(running));
   return true;
 }
@@ -184,7 +185,7 @@ bool Scheduler::AdmitJob(const std::shared_ptr<Job>& job) {
 void Scheduler::FinishCancelled() {
   for (const auto& running : running_) {
     if (running->phase == Phase::kDone || !running->job->cancelled()) continue;
-    metrics_->CountCancelled();
+    metrics_->CountCancelled(running->job->request.session_id.owner);
     Fail(running.get(), Cancelled());
   }
 }
@@ -258,9 +259,9 @@ void Scheduler::TakeToken(Running* running) {
   const auto now = Clock::now();
   if (running->stats.first_token_s == 0) {
     running->stats.first_token_s = SecondsBetween(running->job->submitted, now);
-    metrics_->AddFirstTokenSeconds(running->stats.first_token_s);
+    metrics_->AddFirstTokenSeconds(request.session_id.owner, running->stats.first_token_s);
   } else {
-    metrics_->AddTokenSeconds(SecondsBetween(running->last_token, now));
+    metrics_->AddTokenSeconds(request.session_id.owner, SecondsBetween(running->last_token, now));
   }
   running->last_token = now;
   running->next = step.id;
@@ -275,11 +276,14 @@ void Scheduler::TakeToken(Running* running) {
 
 void Scheduler::DecodeAll() {
   std::vector<Running*> group;
+  std::map<std::string, int64_t> n_of_owner;
   for (const auto& running : running_) {
-    if (running->phase == Phase::kDecode) group.push_back(running.get());
+    if (running->phase != Phase::kDecode) continue;
+    group.push_back(running.get());
+    ++n_of_owner[running->job->request.session_id.owner];
   }
   if (group.empty()) return;
-  metrics_->AddBatch(static_cast<int64_t>(group.size()));
+  metrics_->AddBatch(n_of_owner);
   DecodeGroup(group);
 }
 
@@ -323,7 +327,7 @@ void Scheduler::LetGo() {
     running->stats.finish = running->loop->finish();
     if (running->stats.prefill_s > 0) running->stats.decode_s = SecondsSince(running->prefilled);
     running->stats.kv_bytes = running->sequence->session->kv_bytes();
-    metrics_->CountGenerated(running->stats.n_generated);
+    metrics_->CountGenerated(running->job->request.session_id.owner, running->stats.n_generated);
     // After an error a sequence may hold half a step; one that was ended between two steps is whole.
     const StatusCode code = running->status.code();
     const bool whole = code == StatusCode::kOk || code == StatusCode::kCancelled || code == StatusCode::kUnavailable;
@@ -343,7 +347,7 @@ SequenceStatus Scheduler::StatusOf(const Running& running) const {
   const JobRequest& request = running.job->request;
   return {.id = request.id,
           .state = running.phase == Phase::kPrefill ? "prefill" : "decode",
-          .name = request.name,
+          .session_id = request.session_id,
           .n_tokens = running.sequence->session->len(),
           .n_prompt = running.stats.n_prompt,
           .n_cached = running.stats.n_cached,
@@ -359,15 +363,19 @@ void Scheduler::Publish() {
   if (queue_.empty() && running_status_.empty()) idle_.notify_all();
 }
 
-SchedulerStatus Scheduler::Snapshot() const {
+SchedulerStatus Scheduler::Snapshot(const Caller& caller) const {
   const std::lock_guard lock(mutex_);
   SchedulerStatus status;
-  status.sequences = running_status_;
+  for (const SequenceStatus& running : running_status_) {
+    if (caller.Sees(running.session_id.owner)) status.sequences.push_back(running);
+  }
   for (const Waiting& waiting : queue_) {
     const std::shared_ptr<Job>& job = waiting.job;
+    if (!caller.Sees(job->request.session_id.owner)) continue;
+    ++status.n_waiting;
     status.sequences.push_back({.id = job->request.id,
                                 .state = "waiting",
-                                .name = job->request.name,
+                                .session_id = job->request.session_id,
                                 .n_tokens = 0,
                                 .n_prompt = static_cast<int64_t>(job->request.prompt.size()),
                                 .n_cached = 0,
@@ -377,10 +385,10 @@ SchedulerStatus Scheduler::Snapshot() const {
                                 .seconds = SecondsSince(job->submitted)});
   }
   for (const PooledSequence& s : pool_.sequences()) {
-    if (s.busy) continue;
+    if (s.busy || !caller.Sees(s.id.owner)) continue;
     status.sequences.push_back({.id = "",
                                 .state = "kept",
-                                .name = s.name,
+                                .session_id = s.id,
                                 .n_tokens = s.session->len(),
                                 .n_prompt = 0,
                                 .n_cached = 0,
@@ -389,9 +397,8 @@ SchedulerStatus Scheduler::Snapshot() const {
                                 .sparsity = SparsityOf(s.options.heads),
                                 .seconds = 0});
   }
-  status.n_waiting = static_cast<int64_t>(queue_.size());
-  status.promised_bytes = pool_.promised_bytes();
-  status.kept_bytes = pool_.kept_bytes();
+  status.promised_bytes = pool_.promised_bytes(caller);
+  status.kept_bytes = pool_.kept_bytes(caller);
   status.growth_bytes = pool_.growth_bytes();
   status.budget_bytes = pool_.budget_bytes() - status.growth_bytes;
   status.n_evicted = pool_.n_evicted();
@@ -402,15 +409,15 @@ std::vector<NamedSequence> Scheduler::Named() const {
   const std::lock_guard lock(mutex_);
   std::vector<NamedSequence> named;
   for (const PooledSequence& s : pool_.sequences()) {
-    if (s.name.empty()) continue;
+    if (s.id.name.empty()) continue;
     // A busy session grows on another thread: what is known of it is what was published.
-    NamedSequence entry{.name = s.name, .n_tokens = s.longest, .kv_bytes = s.bytes, .busy = s.busy};
+    NamedSequence entry{.id = s.id, .n_tokens = s.longest, .kv_bytes = s.bytes, .busy = s.busy};
     if (!s.busy) {
       entry.n_tokens = s.session->len();
       entry.kv_bytes = s.session->kv_bytes();
     }
     for (const SequenceStatus& running : running_status_) {
-      if (running.name != s.name) continue;
+      if (running.session_id != s.id) continue;
       entry.n_tokens = running.n_tokens;
       entry.kv_bytes = running.kv_bytes;
     }
@@ -419,14 +426,14 @@ std::vector<NamedSequence> Scheduler::Named() const {
   return named;
 }
 
-bool Scheduler::HasNamed(const std::string& name) const {
+bool Scheduler::HasNamed(const SessionId& id) const {
   const std::lock_guard lock(mutex_);
-  return pool_.Has(name);
+  return pool_.Has(id);
 }
 
-Result<PooledSequence*> Scheduler::CheckOut(const std::string& name) {
+Result<PooledSequence*> Scheduler::CheckOut(const SessionId& id) {
   const std::lock_guard lock(mutex_);
-  return pool_.CheckOut(name);
+  return pool_.CheckOut(id);
 }
 
 void Scheduler::CheckIn(PooledSequence* sequence) {
@@ -435,10 +442,10 @@ void Scheduler::CheckIn(PooledSequence* sequence) {
   wake_.notify_all();
 }
 
-Result<PooledSequence*> Scheduler::Reserve(const std::string& name, const CacheSpec& spec,
-                                           const SessionOptions& options, int64_t n_tokens) {
+Result<PooledSequence*> Scheduler::Reserve(const SessionId& id, const CacheSpec& spec, const SessionOptions& options,
+                                           int64_t n_tokens) {
   const std::lock_guard lock(mutex_);
-  return pool_.Reserve(name, spec, options, n_tokens);
+  return pool_.Reserve(id, spec, options, n_tokens);
 }
 
 void Scheduler::Drop(PooledSequence* sequence) {

@@ -56,7 +56,7 @@ struct SchedulerOptions {
 struct SequenceStatus {
   std::string id;
   std::string state;  // "waiting", "prefill", "decode", "kept"
-  std::string name;
+  SessionId session_id;
   int64_t n_tokens = 0, n_prompt = 0, n_cached = 0, n_generated = 0;
   uint64_t kv_bytes = 0;
   double sparsity = 0;
@@ -74,7 +74,7 @@ struct SchedulerStatus {
 
 /// A named sequence in memory.
 struct NamedSequence {
-  std::string name;
+  SessionId id;
   int64_t n_tokens = 0;
   uint64_t kv_bytes = 0;
   bool busy = false;
@@ -101,15 +101,16 @@ class Scheduler {
   void Stop(double seconds);
   bool stopping() const { return stopping_; }
 
-  SchedulerStatus Snapshot() const;
+  /// What this caller may see: sequences and sums of its own, or all of them.
+  SchedulerStatus Snapshot(const Caller& caller) const;
   int64_t n_waiting() const;
 
   // ---- sessions; see SequencePool
   std::vector<NamedSequence> Named() const;
-  bool HasNamed(const std::string& name) const;
-  Result<PooledSequence*> CheckOut(const std::string& name);
+  bool HasNamed(const SessionId& id) const;
+  Result<PooledSequence*> CheckOut(const SessionId& id);
   void CheckIn(PooledSequence* sequence);
-  Result<PooledSequence*> Reserve(const std::string& name, const CacheSpec& spec, const SessionOptions& options,
+  Result<PooledSequence*> Reserve(const SessionId& id, const CacheSpec& spec, const SessionOptions& options,
                                   int64_t n_tokens);
   void Drop(PooledSequence* sequence);
 

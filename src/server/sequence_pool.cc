@@ -67,15 +67,19 @@ Status SequencePool::CheckEverFits(const SessionOptions& options, int64_t n_toke
                                                     " for sequences; a higher sparsity or fewer tokens need less");
 }
 
-uint64_t SequencePool::promised_bytes() const {
+uint64_t SequencePool::promised_bytes() const { return promised_bytes({.owner = "", .sees_all = true}); }
+
+uint64_t SequencePool::kept_bytes() const { return kept_bytes({.owner = "", .sees_all = true}); }
+
+uint64_t SequencePool::promised_bytes(const Caller& caller) const {
   uint64_t bytes = 0;
-  for (const PooledSequence& s : sequences_) bytes += s.busy ? s.bytes : 0;
+  for (const PooledSequence& s : sequences_) bytes += s.busy && caller.Sees(s.id.owner) ? s.bytes : 0;
   return bytes;
 }
 
-uint64_t SequencePool::kept_bytes() const {
+uint64_t SequencePool::kept_bytes(const Caller& caller) const {
   uint64_t bytes = 0;
-  for (const PooledSequence& s : sequences_) bytes += s.busy ? 0 : s.bytes;
+  for (const PooledSequence& s : sequences_) bytes += !s.busy && caller.Sees(s.id.owner) ? s.bytes : 0;
   return bytes;
 }
 
@@ -85,20 +89,20 @@ uint64_t SequencePool::growth_bytes() const {
   return most;
 }
 
-PooledSequence* SequencePool::Named(const std::string& name) {
+PooledSequence* SequencePool::Named(const SessionId& id) {
   for (PooledSequence& s : sequences_) {
-    if (!name.empty() && s.name == name) return &s;
+    if (!id.name.empty() && s.id == id) return &s;
   }
   return nullptr;
 }
 
-bool SequencePool::Has(const std::string& name) const {
-  return std::any_of(sequences_.begin(), sequences_.end(), [&](const PooledSequence& s) { return s.name == name; });
+bool SequencePool::Has(const SessionId& id) const {
+  return std::any_of(sequences_.begin(), sequences_.end(), [&](const PooledSequence& s) { return s.id == id; });
 }
 
-bool SequencePool::IsBusy(const std::string& name) const {
-  return !name.empty() && std::any_of(sequences_.begin(), sequences_.end(),
-                                      [&](const PooledSequence& s) { return s.name == name && s.busy; });
+bool SequencePool::IsBusy(const SessionId& id) const {
+  return !id.name.empty() && std::any_of(sequences_.begin(), sequences_.end(),
+                                         [&](const PooledSequence& s) { return s.id == id && s.busy; });
 }
 
 bool SequencePool::MakeRoom(uint64_t bytes, uint64_t growth, size_t n_more, const PooledSequence* keep) {
@@ -112,7 +116,7 @@ bool SequencePool::MakeRoom(uint64_t bytes, uint64_t growth, size_t n_more, cons
     auto victim = sequences_.end();
     for (auto s = sequences_.begin(); s != sequences_.end(); ++s) {
       if (s->busy || &*s == keep) continue;
-      const auto rank = [](const PooledSequence& x) { return std::make_pair(!x.name.empty(), x.last_use); };
+      const auto rank = [](const PooledSequence& x) { return std::make_pair(!x.id.name.empty(), x.last_use); };
       if (victim == sequences_.end() || rank(*s) < rank(*victim)) victim = s;
     }
     DUO_CHECK(victim != sequences_.end(), "there was something to give up");
@@ -141,6 +145,7 @@ SequencePool::Claim SequencePool::BestPrefix(const Wanted& wanted) {
   Claim best;
   for (PooledSequence& s : sequences_) {
     if (s.busy && s.last_use == 0) continue;  // being saved or restored, by another thread
+    if (s.id.owner != wanted.id.owner || s.spec.salt != wanted.spec->salt) continue;
     if (!SameCache(s.options, *wanted.options)) continue;
     const int64_t held = Reusable(s, wanted);
     const bool better = held > best.n_held || (held == best.n_held && held > 0 && best.sequence->busy && !s.busy);
@@ -158,7 +163,7 @@ PooledSequence* SequencePool::Add(const Wanted& wanted, std::unique_ptr<Session>
   sequences_.push_back({.session = std::move(session),
                         .spec = *wanted.spec,
                         .options = *wanted.options,
-                        .name = wanted.name,
+                        .id = wanted.id,
                         .busy = true,
                         .saved = false,
                         .bytes = bytes,
@@ -176,7 +181,7 @@ Result<SequencePool::Claim> SequencePool::TakeOver(PooledSequence* sequence, con
   DUO_ASSIGN_OR_RETURN(const int64_t held, sequence->session->RewindToHeld(pos));
   sequence->busy = true;
   sequence->saved = false;
-  sequence->name = wanted.name;
+  sequence->id = wanted.id;
   sequence->spec = *wanted.spec;
   sequence->bytes = bytes;
   sequence->growth = growth;
@@ -204,11 +209,16 @@ Result<SequencePool::Claim> SequencePool::Make(const Wanted& wanted) {
 // A sequence whose own text would mostly be lost by going back to the common prefix is copied instead, when there is
 // room; so is one that runs, or that has a name of its own.
 Result<SequencePool::Claim> SequencePool::Acquire(const Wanted& wanted) {
-  if (PooledSequence* named = Named(wanted.name); named != nullptr) {
-    if (named->busy) return InUse(wanted.name);
+  if (PooledSequence* named = Named(wanted.id); named != nullptr) {
+    if (named->busy) return InUse(wanted.id.name);
+    if (named->spec.salt != wanted.spec->salt) {
+      return Status(StatusCode::kInvalidArgument, "the session \"" + wanted.id.name +
+                                                      "\" was begun with another cache_salt; send that, or delete it")
+          .About("duo.cache");
+    }
     if (!SameCache(named->options, *wanted.options)) {
       return Status(StatusCode::kInvalidArgument,
-                    "the session \"" + wanted.name +
+                    "the session \"" + wanted.id.name +
                         "\" has another pattern, sparsity, sink or recent; ask as it was begun, or delete it")
           .About("duo.cache");
     }
@@ -218,7 +228,7 @@ Result<SequencePool::Claim> SequencePool::Acquire(const Wanted& wanted) {
   if (best.sequence != nullptr && best.n_held > 0) {
     PooledSequence* s = best.sequence;
     const bool mostly_shared = 2 * best.n_held >= s->session->len();
-    const bool free = !s->busy && s->name.empty();
+    const bool free = !s->busy && s->id.name.empty();
     if (free && mostly_shared) return TakeOver(s, wanted, best.n_held);
     if (best.n_held >= kLeastCopied) {
       Result<Claim> copy = Copy(*s, wanted, best.n_held);
@@ -247,26 +257,26 @@ void SequencePool::Drop(PooledSequence* sequence) {
   ShrinkWorkspace(growth);
 }
 
-Result<PooledSequence*> SequencePool::CheckOut(const std::string& name) {
-  PooledSequence* sequence = Named(name);
-  if (sequence == nullptr) return Status(StatusCode::kNotFound, "there is no session \"" + name + "\" in memory");
-  if (sequence->busy) return InUse(name);
+Result<PooledSequence*> SequencePool::CheckOut(const SessionId& id) {
+  PooledSequence* sequence = Named(id);
+  if (sequence == nullptr) return Status(StatusCode::kNotFound, "there is no session \"" + id.name + "\" in memory");
+  if (sequence->busy) return InUse(id.name);
   sequence->busy = true;
   sequence->last_use = 0;
   return sequence;
 }
 
-Result<PooledSequence*> SequencePool::Reserve(const std::string& name, const CacheSpec& spec,
-                                              const SessionOptions& options, int64_t n_tokens) {
-  if (Named(name) != nullptr) {
-    return Status(StatusCode::kInvalidArgument, "there is a session \"" + name + "\" in memory already");
+Result<PooledSequence*> SequencePool::Reserve(const SessionId& id, const CacheSpec& spec, const SessionOptions& options,
+                                              int64_t n_tokens) {
+  if (Named(id) != nullptr) {
+    return Status(StatusCode::kInvalidArgument, "there is a session \"" + id.name + "\" in memory already");
   }
   DUO_RETURN_IF_ERROR(CheckEverFits(options, n_tokens));
   const uint64_t bytes = BytesOf(options, n_tokens);
   if (!MakeRoom(bytes, 0, 1, nullptr)) return NoRoomNow(bytes);
   PooledSequence* sequence =
-      Add({.prompt = {}, .n_tokens = n_tokens, .spec = &spec, .options = &options, .name = name, .fresh = false},
-          nullptr, bytes, 0);
+      Add({.prompt = {}, .n_tokens = n_tokens, .spec = &spec, .options = &options, .id = id, .fresh = false}, nullptr,
+          bytes, 0);
   sequence->last_use = 0;
   return sequence;
 }

@@ -16,6 +16,7 @@
 
 #include "duo/session.h"
 #include "server/cache_spec.h"
+#include "server/session_id.h"
 
 namespace duo {
 
@@ -28,7 +29,7 @@ struct PooledSequence {
   std::unique_ptr<Session> session;  // null while it is being restored
   CacheSpec spec;
   SessionOptions options;  // resolved
-  std::string name;        // of a session; empty = none
+  SessionId id;            // whose it is, and of which session
   bool busy = false;
   bool saved = false;   // whether its file has all of it
   uint64_t bytes = 0;   // counted against the budget: what it was promised while busy, what it holds otherwise
@@ -58,7 +59,7 @@ class SequencePool {
     int64_t n_tokens = 0;  // prompt and all that may be generated
     const CacheSpec* spec = nullptr;
     const SessionOptions* options = nullptr;  // resolved
-    std::string name;
+    SessionId id;
     bool fresh = false;  // nothing may be reused
   };
   struct Claim {
@@ -66,9 +67,10 @@ class SequencePool {
     int64_t n_held = 0;  // tokens of the prompt that it has; fewer than the prompt
   };
   /// A sequence for the request, busy, with room promised for n_tokens: one that shares a prefix, a copy of such a one,
-  /// or an empty one. Kept sequences make room, least recently used first, those with a name last. kUnavailable: what
-  /// runs holds the memory or the named session (server/unavailable.h tells which). kInvalidArgument: the named session
-  /// is of another kind.
+  /// or an empty one. Only sequences of the same owner and the same salt are looked at: how long a prompt takes, and
+  /// how much of it was there, tells nothing of what others asked. Kept sequences make room, least recently used first,
+  /// those with a name last. kUnavailable: what runs holds the memory or the named session (server/unavailable.h tells
+  /// which). kInvalidArgument: the named session is of another kind.
   Result<Claim> Acquire(const Wanted& wanted);
 
   /// Keeps what was claimed, or forgets it.
@@ -76,21 +78,24 @@ class SequencePool {
   void Drop(PooledSequence* sequence);
 
   /// A named sequence that is not busy, made busy. kNotFound; kUnavailable when it is busy.
-  Result<PooledSequence*> CheckOut(const std::string& name);
+  Result<PooledSequence*> CheckOut(const SessionId& id);
   /// Room for a sequence that is about to be restored; its session is to be set, then Release. kUnavailable,
   /// kResourceExhausted, kInvalidArgument when the name is taken.
-  Result<PooledSequence*> Reserve(const std::string& name, const CacheSpec& spec, const SessionOptions& options,
+  Result<PooledSequence*> Reserve(const SessionId& id, const CacheSpec& spec, const SessionOptions& options,
                                   int64_t n_tokens);
 
   const std::list<PooledSequence>& sequences() const { return sequences_; }
-  bool Has(const std::string& name) const;
-  bool IsBusy(const std::string& name) const;
+  bool Has(const SessionId& id) const;
+  bool IsBusy(const SessionId& id) const;
   uint64_t budget_bytes() const { return limits_.budget_bytes; }
   /// Of the budget, what the workspace has now beyond its own: sequences run one after the other, so the most that one
   /// of them needs.
   uint64_t growth_bytes() const;
   uint64_t promised_bytes() const;  // of busy sequences
   uint64_t kept_bytes() const;      // of the others
+  /// Of those that the caller sees.
+  uint64_t promised_bytes(const Caller& caller) const;
+  uint64_t kept_bytes(const Caller& caller) const;
   uint64_t n_evicted() const { return n_evicted_; }
   /// Changes whenever there may be more room than before, 1, 2, ...: what Acquire found no room for, it finds none for
   /// until then.
@@ -102,7 +107,7 @@ class SequencePool {
   uint64_t Growth(const SessionOptions& options) const;
   /// Of a sequence, without that growth.
   uint64_t BytesOf(const SessionOptions& options, int64_t n_tokens) const;
-  PooledSequence* Named(const std::string& name);
+  PooledSequence* Named(const SessionId& id);
   /// How many of the prompt's tokens, all but the last, the sequence can be gone on from with.
   int64_t Reusable(const PooledSequence& sequence, const Wanted& wanted) const;
   /// The sequence that has most of the prompt, and how much a session that goes on from it would hold.

@@ -68,8 +68,12 @@ class Server::Impl {
         cache_(std::move(defaults)),
         workspace_(std::move(workspace)),
         facts_(std::move(facts)),
-        access_{
-            .host = options.host, .api_key = options.api_key, .cors_origin = options.cors_origin, .page = options.page},
+        access_{.host = options.host,
+                .api_keys = options.api_keys,
+                .admin = options.admin,
+                .share_prefixes = options.share_prefixes,
+                .cors_origin = options.cors_origin,
+                .page = options.page},
         http_(options.http),
         scheduler_(&model_, &tokenizer_, &workspace_, &metrics_, options.scheduler, limits) {}
 
@@ -99,7 +103,8 @@ class Server::Impl {
   std::optional<ApiError> SaveSession(const Request& request, Response* response);
   std::optional<ApiError> RestoreSession(const Request& request, Response* response);
   std::optional<ApiError> DeleteSession(const Request& request, Response* response);
-  std::optional<ApiError> SessionName(const Request& request, std::string* name) const;
+  std::optional<ApiError> ReadSessionId(const Request& request, SessionId* id) const;
+  Caller WhoAsks(const Request& request) const { return CallerOf(access_, request); }
 
   Json ModelJson() const;
 
@@ -178,8 +183,7 @@ Result<std::unique_ptr<Server>> Server::Create(const ServedModel& served, const 
 
 Status Server::Impl::Open() {
   facts_.cache = &cache_;
-  DUO_ASSIGN_OR_RETURN(sessions_,
-                       SessionStore::Open(options_.session_folder, &model_, &cache_, &workspace_, &scheduler_));
+  DUO_ASSIGN_OR_RETURN(sessions_, SessionStore::Open(options_.sessions, &model_, &cache_, &workspace_, &scheduler_));
   completions_ = std::make_unique<CompletionApi>(&model_, &tokenizer_, options_.chat, &cache_,
                                                  CompletionDefaults{.model_name = options_.model_name,
                                                                     .max_tokens = options_.default_max_tokens,
@@ -204,7 +208,7 @@ Status Server::Impl::Run(const std::function<bool()>& stop) {
   std::atomic<bool> failed = false;
   std::thread listener([&] { failed = !http_.listen_after_bind(); });
   while (!stop() && !failed) std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  const SchedulerStatus left = scheduler_.Snapshot();
+  const SchedulerStatus left = scheduler_.Snapshot({.owner = "", .sees_all = true});
   const auto n_left = std::count_if(left.sequences.begin(), left.sequences.end(),
                                     [](const SequenceStatus& s) { return s.state != "kept"; });
   log_(fmt::format("stopping: {} requests may take {:g} s more", n_left, options_.drain_seconds));
@@ -237,7 +241,7 @@ void Server::Impl::Route(const char* method, const std::string& pattern, const s
     const std::optional<ApiError> error =
         too_large ? PlainError(413, "the body is too large") : (this->*handler)(request, &response);
     if (error) SetError(*error, &response);
-    metrics_.CountResponse(name, response.status == -1 ? 200 : response.status);
+    metrics_.CountResponse(WhoAsks(request).owner, name, response.status == -1 ? 200 : response.status);
   };
   if (std::string_view(method) == "GET") {
     http_.Get(pattern, handle);
@@ -263,12 +267,12 @@ void Server::Impl::AddRoutes() {
     const auto error = CheckAccess(access_, request);
     if (!error) return HttpServer::HandlerResponse::Unhandled;
     SetError(*error, &response);
-    metrics_.CountResponse("refused", response.status);
+    metrics_.CountResponse("", "refused", response.status);
     return HttpServer::HandlerResponse::Handled;
   });
   http_.set_error_handler([this](const Request& request, Response& response) {
     if (!response.body.empty()) return;
-    metrics_.CountResponse("none", response.status);
+    metrics_.CountResponse(WhoAsks(request).owner, "none", response.status);
     const std::string what = response.status == 404   ? "there is nothing at " + request.method + " " + request.path
                              : response.status == 413 ? "the body is too large"
                                                       : "the request could not be understood";
@@ -281,14 +285,14 @@ void Server::Impl::AddRoutes() {
 
   Route("GET", "/health", "/health", &Impl::Health);
   Route("GET", "/metrics", "/metrics", &Impl::MetricsPage);
-  Route("GET", "/v1/models", "/v1/models", &Impl::Models);
+  Route("GET", "/v1/models/?", "/v1/models", &Impl::Models);
   Route("GET", "/v1/models/(.+)", "/v1/models/{id}", &Impl::OneModel);
   Route("GET", "/v1/status", "/v1/status", &Impl::Status_);
   Route("POST", "/v1/completions", "/v1/completions", &Impl::Completions);
   Route("POST", "/v1/chat/completions", "/v1/chat/completions", &Impl::Chat);
   Route("POST", "/tokenize", "/tokenize", &Impl::Tokenize);
   Route("POST", "/detokenize", "/detokenize", &Impl::Detokenize);
-  Route("GET", "/v1/sessions", "/v1/sessions", &Impl::Sessions);
+  Route("GET", "/v1/sessions/?", "/v1/sessions", &Impl::Sessions);
   Route("POST", "/v1/sessions/([^/]+)/save", "/v1/sessions/{name}/save", &Impl::SaveSession);
   Route("POST", "/v1/sessions/([^/]+)/restore", "/v1/sessions/{name}/restore", &Impl::RestoreSession);
   Route("DELETE", "/v1/sessions/([^/]+)", "/v1/sessions/{name}", &Impl::DeleteSession);
@@ -313,6 +317,7 @@ void Server::Impl::AddPage() {
 
 void Server::Impl::LogRequest(const Request& request, const Response& response) {
   std::string line = fmt::format("{} {} {} {}", request.remote_addr, request.method, request.path, response.status);
+  if (const std::string owner = WhoAsks(request).owner; !owner.empty()) line += " key " + owner;
   if (options_.log_prompts && !request.body.empty()) line += " " + JsonText(Json(request.body));
   for (char& c : line) c = static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
   log_(line);
@@ -346,11 +351,11 @@ std::optional<ApiError> Server::Impl::OneModel(const Request& request, Response*
 }
 
 std::optional<ApiError> Server::Impl::Completions(const Request& request, Response* response) {
-  return completions_->Complete(CompletionKind::kText, request.body, response);
+  return completions_->Complete(CompletionKind::kText, WhoAsks(request), request.body, response);
 }
 
 std::optional<ApiError> Server::Impl::Chat(const Request& request, Response* response) {
-  return completions_->Complete(CompletionKind::kChat, request.body, response);
+  return completions_->Complete(CompletionKind::kChat, WhoAsks(request), request.body, response);
 }
 
 std::optional<ApiError> Server::Impl::Tokenize(const Request& request, Response* response) {
@@ -367,19 +372,26 @@ std::optional<ApiError> Server::Impl::Tokenize(const Request& request, Response*
 std::optional<ApiError> Server::Impl::Detokenize(const Request& request, Response* response) {
   std::vector<int32_t> tokens;
   if (auto error = ParseDetokenize(request.body, &tokens)) return error;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < model_.config().vocab_size) continue;
+    return BadField("tokens[" + std::to_string(i) + "]", std::to_string(tokens[i]) + " is not in the vocabulary 0.." +
+                                                             std::to_string(model_.config().vocab_size - 1));
+  }
   response->set_content(JsonText({{"content", tokenizer_.Decode(tokens)}}), kJson);
   return std::nullopt;
 }
 
 // ---------------------------------------------------------------- status
 
-std::optional<ApiError> Server::Impl::Status_(const Request&, Response* response) {
-  response->set_content(JsonText(StatusJson(facts_, scheduler_.Snapshot(), SecondsSince(started_))), kJson);
+std::optional<ApiError> Server::Impl::Status_(const Request& request, Response* response) {
+  response->set_content(JsonText(StatusJson(facts_, scheduler_.Snapshot(WhoAsks(request)), SecondsSince(started_))),
+                        kJson);
   return std::nullopt;
 }
 
-std::optional<ApiError> Server::Impl::MetricsPage(const Request&, Response* response) {
-  const SchedulerStatus status = scheduler_.Snapshot();
+std::optional<ApiError> Server::Impl::MetricsPage(const Request& request, Response* response) {
+  const Caller caller = WhoAsks(request);
+  const SchedulerStatus status = scheduler_.Snapshot(caller);
   Gauges gauges{.waiting = status.n_waiting,
                 .running = 0,
                 .kept = 0,
@@ -392,7 +404,7 @@ std::optional<ApiError> Server::Impl::MetricsPage(const Request&, Response* resp
     gauges.kept += s.state == "kept" ? 1 : 0;
     gauges.running += s.state == "prefill" || s.state == "decode" ? 1 : 0;
   }
-  response->set_content(metrics_.Text(gauges), "text/plain; version=0.0.4; charset=utf-8");
+  response->set_content(metrics_.Text(caller, gauges), "text/plain; version=0.0.4; charset=utf-8");
   return std::nullopt;
 }
 
@@ -408,14 +420,14 @@ Json ToJson(const SessionEntry& entry) {
 
 }  // namespace
 
-std::optional<ApiError> Server::Impl::SessionName(const Request& request, std::string* name) const {
-  *name = request.matches[1];
-  if (IsSessionName(*name)) return std::nullopt;
+std::optional<ApiError> Server::Impl::ReadSessionId(const Request& request, SessionId* id) const {
+  *id = {.owner = WhoAsks(request).owner, .name = request.matches[1]};
+  if (IsSessionName(id->name)) return std::nullopt;
   return BadField("name", "expected 1..64 letters, digits, '.', '_' or '-', not beginning with a dot");
 }
 
-std::optional<ApiError> Server::Impl::Sessions(const Request&, Response* response) {
-  const auto entries = sessions_->List();
+std::optional<ApiError> Server::Impl::Sessions(const Request& request, Response* response) {
+  const auto entries = sessions_->List(WhoAsks(request).owner);
   if (!entries.ok()) return FromStatus(entries.status());
   Json data = Json::array();
   for (const SessionEntry& entry : *entries) data.push_back(ToJson(entry));
@@ -424,28 +436,28 @@ std::optional<ApiError> Server::Impl::Sessions(const Request&, Response* respons
 }
 
 std::optional<ApiError> Server::Impl::SaveSession(const Request& request, Response* response) {
-  std::string name;
-  if (auto error = SessionName(request, &name)) return error;
+  SessionId id;
+  if (auto error = ReadSessionId(request, &id)) return error;
   SessionEntry entry;
-  if (auto error = sessions_->Save(name, &entry)) return error;
+  if (auto error = sessions_->Save(id, &entry)) return error;
   response->set_content(JsonText(ToJson(entry)), kJson);
   return std::nullopt;
 }
 
 std::optional<ApiError> Server::Impl::RestoreSession(const Request& request, Response* response) {
-  std::string name;
-  if (auto error = SessionName(request, &name)) return error;
+  SessionId id;
+  if (auto error = ReadSessionId(request, &id)) return error;
   SessionEntry entry;
-  if (auto error = sessions_->Restore(name, &entry)) return error;
+  if (auto error = sessions_->Restore(id, &entry)) return error;
   response->set_content(JsonText(ToJson(entry)), kJson);
   return std::nullopt;
 }
 
 std::optional<ApiError> Server::Impl::DeleteSession(const Request& request, Response* response) {
-  std::string name;
-  if (auto error = SessionName(request, &name)) return error;
-  if (auto error = sessions_->Delete(name)) return error;
-  response->set_content(JsonText({{"name", name}, {"deleted", true}}), kJson);
+  SessionId id;
+  if (auto error = ReadSessionId(request, &id)) return error;
+  if (auto error = sessions_->Delete(id)) return error;
+  response->set_content(JsonText({{"name", id.name}, {"deleted", true}}), kJson);
   return std::nullopt;
 }
 

@@ -7,13 +7,16 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "duo/head_pattern.h"
 #include "duo/model.h"
 #include "duo/session.h"
 #include "duo/tokenizer.h"
+#include "server/api_keys.h"
 #include "server/http_limits.h"
 #include "server/scheduler.h"
+#include "server/session_store.h"
 
 namespace duo {
 
@@ -21,9 +24,11 @@ struct ServerOptions {
   std::string host = "127.0.0.1";
   int port = 8080;                    // 0 = any free one
   std::string model_name;             // as clients see it
-  std::string api_key;                // empty = none is asked for
+  std::vector<ApiKey> api_keys;       // that clients may send, each a trust domain; empty = none is asked for
+  std::string admin;                  // name of the key whose status and metrics show everything; empty = none
+  bool share_prefixes = false;        // the keys are one trust domain
   std::string cors_origin;            // allowed to call from a browser; empty = none, "*" = all
-  std::string session_folder;         // empty = sessions live in memory only
+  SessionFolder sessions;             // for saved ones
   bool autosave = false;              // sessions are saved when the server stops
   bool page = true;                   // whether the web page is served
   bool log_prompts = false;           // whether prompts may stand in the log

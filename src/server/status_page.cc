@@ -54,14 +54,15 @@ Json MemoryJson(const ServedFacts& facts, const SchedulerStatus& status) {
 Json SequenceJson(const SequenceStatus& s) {
   return {{"id", TextOrNull(s.id)},
           {"state", s.state},
-          {"name", TextOrNull(s.name)},
+          {"name", TextOrNull(s.session_id.name)},
           {"tokens", s.n_tokens},
           {"prompt_tokens", s.n_prompt},
           {"cached_tokens", s.n_cached},
           {"generated_tokens", s.n_generated},
           {"kv_bytes", s.kv_bytes},
           {"sparsity", s.sparsity},
-          {"seconds", s.seconds}};
+          {"seconds", s.seconds},
+          {"key", TextOrNull(s.session_id.owner)}};
 }
 
 }  // namespace
