@@ -7,17 +7,17 @@
 #include <string>
 
 #include "server/api_error.h"
+#include "server/site_rules.h"
 
 namespace duo {
 
 struct AccessRules {
-  std::string host;         // the server's own, as it was bound
-  std::string api_key;      // empty = none is asked for
-  std::string cors_origin;  // allowed to call from a browser; empty = none, "*" = all
-  bool page = true;         // whether the web page may be read without the key
+  SiteRules site;
+  std::string api_key;  // empty = none is asked for
+  bool page = true;     // whether the web page may be read without the key
 };
 
-/// What every request must have; an error ends it. 403 for a host or origin of another site, 415 for a body that is
+/// What every request must have; an error ends it. 403 as CheckSite, 415 for a body that is
 /// packed or no JSON, 401 without the key.
 std::optional<ApiError> CheckAccess(const AccessRules& rules, const httplib::Request& request);
 

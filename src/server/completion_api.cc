@@ -171,7 +171,8 @@ std::optional<ApiError> CompletionApi::Complete(CompletionKind kind, const std::
   std::vector<JobRequest> requests;
   if (auto error = MakeJobs(kind, request, number, &requests)) return error;
   if (auto error = sessions_->Need(request.cache)) return error;
-  auto answer = std::make_shared<AnswerWriter>(kind, request, IdOf(kind, number), defaults_.model_name, tokenizer_);
+  auto answer = std::make_shared<AnswerWriter>(kind, request, IdOf(kind, number), defaults_.model_name, tokenizer_,
+                                               defaults_.max_seconds);
   auto jobs = scheduler_->SubmitAll(std::move(requests));
   if (!jobs.ok()) {
     if (jobs.status().code() != StatusCode::kCancelled) return FromStatus(jobs.status());
