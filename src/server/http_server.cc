@@ -112,10 +112,11 @@ Result<int> HttpServer::Bind(const std::string& host, int port) {
     return bound;
   }
   const int error = errno;
-  std::string why = error == EADDRINUSE ? "something else listens there; --port takes another one, 0 any free one"
-                    : error == 0        ? "no such address on this machine"
-                                        : std::strerror(error);
-  return Status(StatusCode::kIo, HostAndPort(host, port) + ": " + why);
+  const std::string why = error == EADDRINUSE ? "something else listens there; port 0 takes any free one"
+                          : error == 0        ? "no such address on this machine"
+                                              : std::strerror(error);
+  const char* about = error == EADDRINUSE || error == EACCES ? "port" : error == 0 ? "host" : "";
+  return Status(StatusCode::kIo, HostAndPort(host, port) + ": " + why).About(about);
 }
 
 void HttpServer::Stop() {
