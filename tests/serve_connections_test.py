@@ -11,6 +11,7 @@ from serve_harness import ENDLESS, JSON_HEADER, ServeTest, is_sanitized, read_to
 TEXT = "/v1/completions"
 HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+HEALTH_ONCE = HEALTH.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
 MIB = 1 << 20
 
 
@@ -70,9 +71,8 @@ class BodyMemoryTest(ServeTest):
         body = {"prompt": "a", "max_tokens": 1, "user": "x" * MIB}
         server = self.serve("--max-context", 8192, "--memory", "4GiB")
         self.assertEqual(server.request("POST", TEXT, body).status, 200)
-        server = self.serve("--max-context", 8192, "--memory", "4GiB")
-        answer = server.request("POST", TEXT, {**body, "user": "x" * (MIB + 32 * 8192)})
-        self.assert_error(answer, 413, "invalid_request_error", needle="too large")
+        data = server.raw(posted({**body, "user": "x" * (MIB + 32 * 8192)}))
+        self.assertTrue(data.startswith(b"HTTP/1.1 413 "), data)
 
     def test_bodies_are_in_the_budget(self):
         server = self.serve("--memory", "64MiB")
@@ -107,11 +107,12 @@ class SilentClientTest(ConnectionTest):
 
     def test_idle_connections_give_way(self):
         server = self.serve("--connections", 2)
-        kept = [self.open(server, HEALTH) for _ in range(2)]
-        for sock in kept:
-            self.read_until(sock, b'{"status":"ok"}')
-        third = self.open(server, HEALTH)
-        self.read_until(third, b'{"status":"ok"}')
+        kept = []
+        for _ in range(2):
+            kept.append(self.open(server, HEALTH))
+            self.read_until(kept[-1], b'{"status":"ok"}')
+        # The server's threads take a moment to wait again.
+        wait_until(lambda: b" 200 OK" in server.raw(HEALTH_ONCE), "a place for another client")
         self.assertEqual(read_to_end(kept[0]), b"", "the one that was idle for longest is closed")
         kept[1].sendall(HEALTH)
         self.read_until(kept[1], b'{"status":"ok"}')
@@ -120,10 +121,8 @@ class SilentClientTest(ConnectionTest):
         """Of those that never send a whole request."""
         server = self.serve("--connections", 2, "--header-timeout", 1000, "--idle-timeout", 1000)
         silent = [self.open(server), self.open(server, b"GET /health HTTP/1.1\r\nX")]
-        wait_until(lambda: b" 200 OK" in server.raw(HEALTH.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")),
-                   "a place for an ordinary client")  # fmt: skip
-        for sock in silent[:1]:
-            self.assertEqual(read_to_end(sock), b"")
+        wait_until(lambda: b" 200 OK" in server.raw(HEALTH_ONCE), "a place for an ordinary client")
+        self.assertEqual(read_to_end(silent[0]), b"")
 
     def test_two_hundred_connections(self):
         server = self.serve()
@@ -154,14 +153,14 @@ class SilentClientTest(ConnectionTest):
 class HalfClosedTest(ConnectionTest):
     """A client may end its side once its request is out."""
 
-    body = {"prompt": "The cow", "max_tokens": 2000, "temperature": 0, "duo": {"ignore_eos": True}}
+    body = {"prompt": "The cow", "max_tokens": 600, "temperature": 0, "duo": {"ignore_eos": True}}
 
     def test_it_gets_its_answer(self):
         server = self.serve()
         data = server.raw(posted(self.body), end_of_input=True)
         head, _, body = data.rpartition(b"\r\n\r\n")
         self.assertIn(b"HTTP/1.1 200 OK", head)
-        self.assertEqual(json.loads(body)["usage"]["completion_tokens"], 2000)
+        self.assertEqual(json.loads(body)["usage"]["completion_tokens"], 600)
         self.assertEqual(server.metric("duo_cancelled_requests_total"), 0)
 
     def test_it_gets_its_stream(self):
@@ -212,7 +211,7 @@ class FramingTest(ConnectionTest):
 
 class TimeLimitTest(ConnectionTest):
     def test_an_answer_ends_with_what_there_is(self):
-        server = self.serve("--request-timeout", 0.5)
+        server = self.serve("--request-timeout", 3)
         whole = server.post(TEXT, ENDLESS)
         self.assertEqual((whole["choices"][0]["finish_reason"], whole["duo"]["finish"]), ("length", "time_limit"))
         self.assertGreater(whole["usage"]["completion_tokens"], 0)

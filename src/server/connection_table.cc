@@ -6,9 +6,6 @@
 namespace duo {
 namespace {
 
-// An ordinary client sends its header at once, and may yet be slow by the round trips of a lost packet.
-constexpr double kOrdinaryHeaderSeconds = 1;
-
 bool HasInput(int sock) {
   pollfd look{.fd = sock, .events = POLLIN, .revents = 0};
   return ::poll(&look, 1, 0) > 0;
@@ -40,7 +37,7 @@ std::list<ConnectionTable::Row>::iterator ConnectionTable::Victim() {
     *best = row;
   }
   if (idle != rows_.end()) return idle;
-  return slow != rows_.end() && SecondsSince(slow->since) > kOrdinaryHeaderSeconds ? slow : rows_.end();
+  return slow != rows_.end() && SecondsSince(slow->since) > patience_s_ ? slow : rows_.end();
 }
 
 void ConnectionTable::GiveUp() {

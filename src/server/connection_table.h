@@ -12,11 +12,15 @@ namespace duo {
 /// Thread safe. A connection is admitted, then registered by an Entry for as long as its socket is open.
 class ConnectionTable {
  public:
-  explicit ConnectionTable(int max_connections) : max_connections_(max_connections) {}
+  /// An ordinary client sends its header at once, and may yet be slow by the round trips of a lost packet.
+  static constexpr double kPatienceSeconds = 1;
+
+  explicit ConnectionTable(int max_connections, double patience_s = kPatienceSeconds)
+      : max_connections_(max_connections), patience_s_(patience_s) {}
 
   /// Takes a place for one more connection. When there is none, closes one that is silent and takes its place: the one
-  /// that has waited longest for a further request, else the one that has taken longest, and longer than any ordinary
-  /// client does, to send a header. False when all are at work.
+  /// that has waited longest for a further request, else the one that has taken longest to send a header, if that is
+  /// longer than the table's patience. False when all are at work.
   bool Admit();
   /// Gives back the place of a connection that was admitted and never registered.
   void GiveUp();
@@ -41,6 +45,7 @@ class ConnectionTable {
   std::list<Row>::iterator Victim();
 
   const int max_connections_;
+  const double patience_s_;
   std::mutex mutex_;
   std::list<Row> rows_;
   int n_admitted_ = 0;

@@ -10,6 +10,8 @@
 namespace duo {
 namespace {
 
+constexpr double kPatient = 1e9;  // seconds
+
 /// Two ends that are connected.
 struct Pair {
   Pair() { EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0); }
@@ -30,7 +32,7 @@ struct Pair {
 };
 
 TEST(ConnectionTable, PlacesComeBack) {
-  ConnectionTable table(2);
+  ConnectionTable table(2, kPatient);
   EXPECT_TRUE(table.Admit());
   EXPECT_TRUE(table.Admit());
   EXPECT_FALSE(table.Admit());
@@ -47,7 +49,7 @@ TEST(ConnectionTable, PlacesComeBack) {
 }
 
 TEST(ConnectionTable, TheOneThatIsIdleForLongestGivesWay) {
-  ConnectionTable table(3);
+  ConnectionTable table(3, kPatient);
   const Pair pairs[3];
   std::unique_ptr<ConnectionTable::Entry> entries[3];
   for (int i = 0; i < 3; ++i) {
@@ -73,6 +75,21 @@ TEST(ConnectionTable, TheOneThatIsIdleForLongestGivesWay) {
   EXPECT_FALSE(table.Admit()) << "its place was taken before";
   entries[0].reset();
   EXPECT_TRUE(table.Admit());
+}
+
+TEST(ConnectionTable, AHeaderThatTakesTooLongGivesWayAfterIdleOnes) {
+  ConnectionTable table(2, -1);
+  const Pair slow, idle;
+  ASSERT_TRUE(table.Admit() && table.Admit());
+  ConnectionTable::Entry slow_entry(&table, slow.server()), idle_entry(&table, idle.server());
+  EXPECT_TRUE(idle_entry.Work() && idle_entry.WaitForRequest());
+  EXPECT_TRUE(table.Admit());
+  EXPECT_TRUE(idle.Closed());
+  EXPECT_FALSE(slow.Closed());
+  EXPECT_TRUE(table.Admit());
+  EXPECT_TRUE(slow.Closed());
+  EXPECT_FALSE(slow_entry.Work());
+  EXPECT_FALSE(table.Admit());
 }
 
 TEST(ConnectionTable, StoppingWakesAll) {

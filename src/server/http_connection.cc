@@ -84,10 +84,11 @@ void HttpConnection::Answer(const char* status_line, const char* type, const cha
   broken_ = true;
 }
 
-void HttpConnection::Linger(int max_reads) {
-  constexpr int kLingerMs = 200;
+void HttpConnection::Linger(double max_seconds) {
+  constexpr int kSilentMs = 200;
   ::shutdown(sock_, SHUT_WR);
-  for (int i = 0; i < max_reads && Poll(POLLIN, kLingerMs) > 0; ++i) {
+  const auto begin = Clock::now();
+  while (SecondsSince(begin) < max_seconds && Poll(POLLIN, kSilentMs) > 0) {
     if (::recv(sock_, buffer_, sizeof buffer_, 0) <= 0) break;
   }
 }

@@ -132,13 +132,11 @@ TEST_F(HttpConnectionTest, BytesThatComeEarnTimeForMore) {
 
 TEST_F(HttpConnectionTest, LengthsThatNobodyMeansAreRefused) {
   for (const char* field : {"Content-Length: -1", "Content-Length : 5", "Content-Length: 99999999999999999999999"}) {
-    HttpConnectionTest::Open(SmallLimits());
+    Open(SmallLimits());
     Send("POST / HTTP/1.1\r\nHost: a\r\n" + std::string(field) + "\r\n\r\n12345");
     ASSERT_TRUE(connection_->WaitForRequest(entry_.get()));
     EXPECT_EQ(ReadHeader(), "") << field;
     EXPECT_EQ(StatusLine(), "HTTP/1.1 400 Bad Request") << field;
-    std::string rest(1000, 0);
-    ASSERT_GE(::recv(ends_[0], rest.data(), rest.size(), MSG_DONTWAIT), -1);
     connection_.reset();
     entry_.reset();
   }

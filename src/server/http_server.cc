@@ -21,8 +21,8 @@ namespace {
 // Connections that the system takes before the server has looked at them. The library asks for 5, so that a burst of
 // clients would wait a second and more for their systems to try again.
 constexpr int kBacklog = 512;
-// Of what a client still sends after its last answer.
-constexpr int kLingerReads = 64;
+// For what a client still sends after its last answer.
+constexpr double kLingerSeconds = 3;
 
 /// Set while the accepting thread answers a connection that there is no thread for.
 thread_local bool refuse_connection = false;
@@ -152,7 +152,7 @@ bool HttpServer::process_and_close_socket(socket_t sock) {
     }
     current_connection = nullptr;
     entry.Work();
-    connection.Linger(kLingerReads);
+    connection.Linger(kLingerSeconds);
   }
   connection.Close();
   return true;
