@@ -39,9 +39,9 @@ class HttpConnection : public httplib::Stream {
 
   /// An answer from outside the library, the connection's last. `status_line` may have fields behind a CR LF.
   void Answer(const char* status_line, const char* type, const char* message);
-  /// Ends the own side. What the client still sends is read for a moment, at most so many times: closing on unread
-  /// bytes would reset the connection, and the client might never see the answer.
-  void Linger(int max_reads);
+  /// Ends the own side. What the client still sends is read until it is silent for a moment, at most for so long:
+  /// closing on unread bytes would reset the connection, and the client might never see the answer.
+  void Linger(double max_seconds);
   void Close();
 
   // ---- httplib::Stream
