@@ -37,7 +37,7 @@ class HttpConnection : public httplib::Stream {
   /// an interim answer is: the system of a client that left resets the connection then.
   bool ClientGone();
 
-  /// An answer from outside the library, the connection's last. `status_line` may have fields behind a CR LF.
+  /// An answer from outside the library, the connection's last. `status_line` may have fields after a CR LF.
   void Answer(const char* status_line, const char* type, const char* message);
   /// Ends the own side. What the client still sends is read until it is silent for a moment, at most for so long:
   /// closing on unread bytes would reset the connection, and the client might never see the answer.
