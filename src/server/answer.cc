@@ -1,5 +1,7 @@
 #include "server/answer.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <ctime>
 #include <utility>
@@ -15,6 +17,7 @@ namespace {
 constexpr double kLookSeconds = 0.1;
 // A stream without news gets a comment this often, so that neither side takes it for dead.
 constexpr double kSilentSeconds = 2;
+constexpr int kRetrySeconds = 2;
 
 int64_t CountCharacters(const std::string& utf8) {
   return std::count_if(utf8.begin(), utf8.end(), [](char c) { return (static_cast<uint8_t>(c) & 0xc0) != 0x80; });
@@ -25,13 +28,14 @@ double PerSecond(int64_t n, double seconds) { return seconds > 0 ? static_cast<d
 }  // namespace
 
 AnswerWriter::AnswerWriter(CompletionKind kind, CompletionRequest request, std::string id, std::string model,
-                           const Tokenizer* tokenizer)
+                           const Tokenizer* tokenizer, double max_seconds)
     : kind_(kind),
       request_(std::move(request)),
       id_(std::move(id)),
       model_(std::move(model)),
       tokenizer_(tokenizer),
-      created_(static_cast<int64_t>(std::time(nullptr))) {
+      created_(static_cast<int64_t>(std::time(nullptr))),
+      max_seconds_(max_seconds) {
   const std::vector<int32_t> ids = tokenizer->Encode("a", SpecialTokens::kNone);
   if (ids.empty()) return;
   before_ = ids.back();
@@ -132,12 +136,15 @@ std::string AnswerWriter::Update(Choice* choice, const Job::News& news, Json* ne
     choice->done = true;
     choice->stats = news.stats;
     choice->status = news.status;
+    choice->out_of_time = time_is_over_ && news.status.code() == StatusCode::kCancelled;
+    if (choice->out_of_time && news.stats.n_generated > 0) choice->status = OkStatus();
   }
   choice->text += text;
   return text;
 }
 
 const char* AnswerWriter::FinishName(const Choice& choice) {
+  if (choice.out_of_time) return "length";
   const bool stop = choice.stats.finish == FinishReason::kEos || choice.stats.finish == FinishReason::kStop;
   return stop ? "stop" : "length";
 }
@@ -171,7 +178,7 @@ Json AnswerWriter::DuoJson(const Choice& choice) const {
           {"cached_tokens", s.n_cached},
           {"kv_bytes", s.kv_bytes},
           {"sparsity", SparsityOf(choice.job->request.session.heads)},
-          {"finish", FinishReasonName(s.finish)}};
+          {"finish", choice.out_of_time ? "time_limit" : FinishReasonName(s.finish)}};
 }
 
 Json AnswerWriter::Whole() const {
@@ -213,10 +220,11 @@ std::optional<ApiError> AnswerWriter::Wait(Jobs jobs, httplib::Response* respons
         }
       }
       if (HttpServer::ClientGone()) CancelAll();
+      CheckTime();
     }
     if (!choice.status.ok()) {
       CancelAll();
-      return FromStatus(choice.status);
+      return ErrorOf(choice);
     }
   }
   response->set_content(JsonText(Whole()), "application/json");
@@ -225,6 +233,22 @@ std::optional<ApiError> AnswerWriter::Wait(Jobs jobs, httplib::Response* respons
 
 void AnswerWriter::CancelAll() {
   for (const Choice& choice : choices_) choice.job->Cancel();
+}
+
+void AnswerWriter::CheckTime() {
+  if (time_is_over_ || max_seconds_ <= 0 || SecondsSince(begun_) < max_seconds_) return;
+  time_is_over_ = true;
+  CancelAll();
+}
+
+ApiError AnswerWriter::ErrorOf(const Choice& choice) const {
+  if (!choice.out_of_time) return FromStatus(choice.status);
+  ApiError error = PlainError(503, fmt::format("nothing was generated in the {:g} s that this server gives a request; "
+                                               "what was read of the prompt is kept for the next try",
+                                               max_seconds_));
+  error.code = "time_limit";
+  error.retry_after_s = kRetrySeconds;
+  return error;
 }
 
 Json AnswerWriter::Chunk(size_t index, Json content, const char* finish) const {
@@ -273,7 +297,7 @@ bool AnswerWriter::WriteChoice(size_t index, const Job::News& news, httplib::Dat
   if (!choice.done) return true;
   if (!choice.status.ok()) {
     CancelAll();
-    Send(sink, ToJson(FromStatus(choice.status)));
+    Send(sink, ToJson(ErrorOf(choice)));
     sink->done();
     return false;
   }
@@ -301,6 +325,7 @@ bool AnswerWriter::WriteNews(httplib::DataSink* sink) {
     const Job::News news = choices_[i].job->Take(kLookSeconds / static_cast<double>(choices_.size()));
     if (!WriteChoice(i, news, sink)) return false;
   }
+  CheckTime();
   if (std::all_of(choices_.begin(), choices_.end(), [](const Choice& choice) { return choice.done; })) {
     return WriteEnd(sink);
   }

@@ -177,7 +177,8 @@ std::optional<ApiError> CompletionApi::Complete(CompletionKind kind, const Calle
   std::vector<JobRequest> requests;
   if (auto error = MakeJobs(kind, caller, request, number, &requests)) return error;
   if (auto error = sessions_->Need({.owner = caller.owner, .name = request.cache})) return error;
-  auto answer = std::make_shared<AnswerWriter>(kind, request, IdOf(kind, number), defaults_.model_name, tokenizer_);
+  auto answer = std::make_shared<AnswerWriter>(kind, request, IdOf(kind, number), defaults_.model_name, tokenizer_,
+                                               defaults_.max_seconds);
   auto jobs = scheduler_->SubmitAll(std::move(requests));
   if (!jobs.ok()) return FromStatus(jobs.status());
   return request.stream ? answer->Stream(*std::move(jobs), response, streams_)
