@@ -162,6 +162,8 @@ TEST(File, AnLfsPointerIsNotTheFile) {
   dir.Write("weights", kLfsPointerForTest + std::string(1024, '\n'));  // longer than a pointer may be
   EXPECT_TRUE(ReadFile(path, 10000).ok());
   EXPECT_TRUE(MappedFile::Open(path).ok());
+}
+
 TEST(AtomicFile, TemporaryNamesCannotBePreparedByOthers) {
   const TempDir dir;
   // The name that was used once: a link of it let others choose the file that is overwritten.

@@ -207,8 +207,9 @@ Result<BackendPtr> MakeBackend(const CommonOptions& options) {
   Result<BackendPtr> backend = CreateBackend({.device = options.device, .n_threads = options.threads});
   if (const int wanted = options.threads > 0 ? options.threads : AvailableThreads();
       backend.ok() && BackendThreads(**backend) < wanted) {
-    Note(fmt::format("--threads {}: the system allows {} threads (a limit on processes or memory), so it works with these",
-                     wanted, BackendThreads(**backend)));
+    Note(fmt::format(
+        "--threads {}: the system allows {} threads (a limit on processes or memory), so it works with these", wanted,
+        BackendThreads(**backend)));
   }
   return backend;
 }

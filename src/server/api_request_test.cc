@@ -70,7 +70,8 @@ TEST(ApiRequest, EveryFieldIsRead) {
   EXPECT_EQ(request.generate.stop, (std::vector<std::string>{"x", "y"}));
   EXPECT_TRUE(request.generate.ignore_eos && request.echo && request.stream && request.include_usage);
   EXPECT_EQ(request.n_log_probs, 2);
-  EXPECT_EQ(request.spec, (CacheSpec{.pattern = "p", .sparsity = 0.75, .sink = 1, .recent = 2, .pinned_prefix = 0}));
+  EXPECT_EQ(request.spec,
+            (CacheSpec{.pattern = "p", .sparsity = 0.75, .sink = 1, .recent = 2, .pinned_prefix = 0, .salt = ""}));
 }
 
 TEST(ApiRequest, WhatIsWrongIsNamed) {

@@ -67,7 +67,7 @@ TEST_F(ExactTest, WhenTheAnswerIsAskedAboutAgain) {
   const Answer first = AnswerOf(Submit(Scored(text, 100)));
   for (const std::string name : {"", "tale"}) {
     JobRequest next = Scored(Joined(Joined(text, first.tokens), Prompt(2, 30)), 6);
-    next.name = name;
+    next.session_id.name = name;
     const Answer warm = AnswerOf(Submit(next));
     EXPECT_GE(warm.n_cached, name.empty() ? 192 : 0);
     EXPECT_EQ(AnswerOf(Submit(next)), warm) << "again, with all of it in memory";

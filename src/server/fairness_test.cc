@@ -46,7 +46,7 @@ class OvertakingTest : public SchedulerTest {
     holder_ = Submit(Request(Prompt(1, 10), kEndless));
     AwaitTokens(1);
     JobRequest large = Request(Prompt(2, 10), 600);
-    large.name = name;
+    large.session_id.name = name;
     large_ = Submit(std::move(large));
   }
   /// Until the holder has generated so many more: each is a step of the scheduler.
@@ -67,7 +67,7 @@ class OvertakingTest : public SchedulerTest {
   }
   std::shared_ptr<Job> SubmitSmall(uint64_t seed, const std::string& name = "") {
     JobRequest request = Request(Prompt(100 + seed, 20), 2);
-    request.name = name;
+    request.session_id.name = name;
     return Submit(std::move(request));
   }
   std::shared_ptr<Job> holder_, large_;

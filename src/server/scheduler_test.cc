@@ -58,6 +58,7 @@ TEST_F(BrokenTokenTest, OnlyTheRequestWithoutLogitsFails) {
   EXPECT_EQ(Finish(c).tokens, expected_second);
 }
 
+/// Not with f32, for which a sequence is reused in whole pieces only (exact_answers_test.cc).
 class PoolTest : public ServingTest {
  protected:
   void SetUp() override {

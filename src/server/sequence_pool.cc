@@ -212,8 +212,8 @@ Result<SequencePool::Claim> SequencePool::Acquire(const Wanted& wanted) {
   if (PooledSequence* named = Named(wanted.id); named != nullptr) {
     if (named->busy) return InUse(wanted.id.name);
     if (named->spec.salt != wanted.spec->salt) {
-      return Status(StatusCode::kInvalidArgument, "the session \"" + wanted.id.name +
-                                                      "\" was begun with another cache_salt; send that, or delete it")
+      return Status(StatusCode::kInvalidArgument,
+                    "the session \"" + wanted.id.name + "\" was begun with another cache_salt; send that, or delete it")
           .About("duo.cache");
     }
     if (!SameCache(named->options, *wanted.options)) {
