@@ -108,45 +108,66 @@ class TinyCheckpoint {
   /// What a query of the model may see: layer, KV head, its position, the key's.
   using Sees = std::function<bool(int layer, int kv_head, int64_t i, int64_t j)>;
 
+  /// What goes through one layer, of every token.
+  struct LayerValues {
+    std::vector<std::vector<double>> normed, q, k;            // q and k as they are before RoPE
+    std::vector<std::vector<std::vector<double>>> weights;    // [token][q head][position] of attention
+    std::vector<std::vector<double>> attended, middle, down;  // what o, gate and up, and down multiply
+  };
   /// Hidden states behind the final norm and logits of every token. inv_freq and amplitude: RoPE's.
   struct Output {
+    std::vector<LayerValues> layers;
     std::vector<std::vector<double>> hidden, logits;
   };
   Output Run(const std::vector<int32_t>& ids, const std::vector<double>& inv_freq, double amplitude,
              const Sees& sees) const {
     Output out;
-    // [layer][position][KV heads * head_dim]
-    std::vector<std::vector<std::vector<double>>> keys(kLayers), values(kLayers);
+    out.layers.resize(kLayers);
+    std::vector<std::vector<std::vector<double>>> keys(kLayers), values(kLayers);  // [layer][position]
     for (size_t pos = 0; pos < ids.size(); ++pos) {
       std::vector<double> x(kHidden);
       for (size_t d = 0; d < x.size(); ++d) {
         x[d] = At("model.embed_tokens.weight", static_cast<size_t>(ids[pos]) * x.size() + d);
       }
-      for (int i = 0; i < kLayers; ++i) {
-        const auto layer = static_cast<size_t>(i);
-        const std::string name = "model.layers." + std::to_string(i) + ".";
-        const std::string attn = name + "self_attn.";
-        const std::vector<double> normed = Norm(x, name + "input_layernorm.weight");
-        std::vector<double> q =
-            Rotated(Product(normed, attn + "q_proj"), attn + "q_norm.weight", pos, inv_freq, amplitude);
-        keys[layer].push_back(
-            Rotated(Product(normed, attn + "k_proj"), attn + "k_norm.weight", pos, inv_freq, amplitude));
-        values[layer].push_back(Product(normed, attn + "v_proj"));
-        Add(Product(Attention(q, keys[layer], values[layer],
-                              [&](int kv_head, size_t j) {
-                                return sees(i, kv_head, static_cast<int64_t>(pos), static_cast<int64_t>(j));
-                              }),
-                    attn + "o_proj"),
-            &x);
-        const std::vector<double> middle = Norm(x, name + "post_attention_layernorm.weight");
-        std::vector<double> gate = Product(middle, name + "mlp.gate_proj");
-        const std::vector<double> up = Product(middle, name + "mlp.up_proj");
+      for (size_t layer = 0; layer < kLayers; ++layer) {
+        LayerValues& of = out.layers[layer];
+        const std::string name = "model.layers." + std::to_string(layer) + ".", attn = name + "self_attn.";
+        of.normed.push_back(Norm(x, name + "input_layernorm.weight"));
+        of.q.push_back(NormedHeads(Product(of.normed.back(), attn + "q_proj"), attn + "q_norm.weight"));
+        of.k.push_back(NormedHeads(Product(of.normed.back(), attn + "k_proj"), attn + "k_norm.weight"));
+        keys[layer].push_back(Rotated(of.k.back(), pos, inv_freq, amplitude));
+        values[layer].push_back(Product(of.normed.back(), attn + "v_proj"));
+        of.weights.push_back(
+            Weights(Rotated(of.q.back(), pos, inv_freq, amplitude), keys[layer], [&](int kv_head, size_t j) {
+              return sees(static_cast<int>(layer), kv_head, static_cast<int64_t>(pos), static_cast<int64_t>(j));
+            }));
+        of.attended.push_back(Attended(of.weights.back(), values[layer]));
+        Add(Product(of.attended.back(), attn + "o_proj"), &x);
+        of.middle.push_back(Norm(x, name + "post_attention_layernorm.weight"));
+        std::vector<double> gate = Product(of.middle.back(), name + "mlp.gate_proj");
+        const std::vector<double> up = Product(of.middle.back(), name + "mlp.up_proj");
         for (size_t d = 0; d < gate.size(); ++d) gate[d] = gate[d] / (1 + std::exp(-gate[d])) * up[d];
+        of.down.push_back(gate);
         Add(Product(gate, name + "mlp.down_proj"), &x);
       }
       out.hidden.push_back(Norm(x, "model.norm.weight"));
       out.logits.push_back(
           Product(out.hidden.back(), tensors.contains("lm_head.weight") ? "lm_head" : "model.embed_tokens"));
+    }
+    return out;
+  }
+
+  /// RoPE of one position: element d of a head turns with element d + head_dim / 2.
+  static std::vector<double> Rotated(const std::vector<double>& heads, size_t pos, const std::vector<double>& inv_freq,
+                                     double amplitude) {
+    std::vector<double> out(heads.size());
+    for (size_t at = 0; at < heads.size(); at += kHeadDim) {
+      for (size_t d = at; d < at + kHeadDim / 2; ++d) {
+        const double angle = static_cast<double>(pos) * inv_freq[d - at];
+        const double c = amplitude * std::cos(angle), s = amplitude * std::sin(angle);
+        out[d] = heads[d] * c - heads[d + kHeadDim / 2] * s;
+        out[d + kHeadDim / 2] = heads[d + kHeadDim / 2] * c + heads[d] * s;
+      }
     }
     return out;
   }
@@ -180,41 +201,42 @@ class TinyCheckpoint {
     }
     return y;
   }
-  /// Norm of each head where the model has one, then RoPE: element d turns with element d + head_dim / 2.
-  std::vector<double> Rotated(const std::vector<double>& heads, const std::string& norm, size_t pos,
-                              const std::vector<double>& inv_freq, double amplitude) const {
+  /// The norm of each head, where the model has one.
+  std::vector<double> NormedHeads(const std::vector<double>& heads, const std::string& norm) const {
+    if (!tensors.contains(norm)) return heads;
     std::vector<double> out;
-    for (size_t at = 0; at < heads.size(); at += kHeadDim) {
-      std::vector<double> head(heads.begin() + static_cast<std::ptrdiff_t>(at),
-                               heads.begin() + static_cast<std::ptrdiff_t>(at) + kHeadDim);
-      if (tensors.contains(norm)) head = Norm(head, norm);
-      std::vector<double> turned(kHeadDim);
-      for (size_t d = 0; d < kHeadDim / 2; ++d) {
-        const double angle = static_cast<double>(pos) * inv_freq[d];
-        const double c = amplitude * std::cos(angle), s = amplitude * std::sin(angle);
-        turned[d] = head[d] * c - head[d + kHeadDim / 2] * s;
-        turned[d + kHeadDim / 2] = head[d + kHeadDim / 2] * c + head[d] * s;
-      }
-      out.insert(out.end(), turned.begin(), turned.end());
+    for (auto head = heads.begin(); head != heads.end(); head += kHeadDim) {
+      const std::vector<double> normed = Norm({head, head + kHeadDim}, norm);
+      out.insert(out.end(), normed.begin(), normed.end());
     }
     return out;
   }
+  /// Softmax over the positions that are seen; 0 for the others.
   template <class MaySee>
-  std::vector<double> Attention(const std::vector<double>& q, const std::vector<std::vector<double>>& keys,
-                                const std::vector<std::vector<double>>& values, const MaySee& sees) const {
-    std::vector<double> out(q.size(), 0.0);
+  static std::vector<std::vector<double>> Weights(const std::vector<double>& q,
+                                                  const std::vector<std::vector<double>>& keys, const MaySee& sees) {
+    std::vector<std::vector<double>> weights(kHeads, std::vector<double>(keys.size(), 0.0));
     for (size_t head = 0; head < kHeads; ++head) {
-      const size_t kv = head / kGroup * kHeadDim;
       double sum = 0;
       for (size_t j = 0; j < keys.size(); ++j) {
         if (!sees(static_cast<int>(head) / kGroup, j)) continue;
         double score = 0;
-        for (size_t d = 0; d < kHeadDim; ++d) score += q[head * kHeadDim + d] * keys[j][kv + d];
-        const double weight = std::exp(score / std::sqrt(static_cast<double>(kHeadDim)));
-        sum += weight;
-        for (size_t d = 0; d < kHeadDim; ++d) out[head * kHeadDim + d] += weight * values[j][kv + d];
+        for (size_t d = 0; d < kHeadDim; ++d) score += q[head * kHeadDim + d] * keys[j][head / kGroup * kHeadDim + d];
+        sum += weights[head][j] = std::exp(score / std::sqrt(static_cast<double>(kHeadDim)));
       }
-      for (size_t d = 0; d < kHeadDim; ++d) out[head * kHeadDim + d] /= sum;
+      for (double& weight : weights[head]) weight /= sum;
+    }
+    return weights;
+  }
+  static std::vector<double> Attended(const std::vector<std::vector<double>>& weights,
+                                      const std::vector<std::vector<double>>& values) {
+    std::vector<double> out(kHeads * kHeadDim, 0.0);
+    for (size_t head = 0; head < kHeads; ++head) {
+      for (size_t j = 0; j < values.size(); ++j) {
+        for (size_t d = 0; d < kHeadDim; ++d) {
+          out[head * kHeadDim + d] += weights[head][j] * values[j][head / kGroup * kHeadDim + d];
+        }
+      }
     }
     return out;
   }
