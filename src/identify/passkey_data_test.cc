@@ -150,7 +150,7 @@ TEST_F(TrainingTextsTest, EveryOptionGoesToItsEnds) {
         .message();
   };
   EXPECT_EQ(refused(int64_t{1} << 20), "");
-  EXPECT_THAT(refused((int64_t{1} << 20) + 1), HasSubstr("max-tokens"));
+  EXPECT_THAT(refused((int64_t{1} << 20) + 1), HasSubstr("tokens, expected 16..1048576"));
 }
 
 // A haystack with exactly the longest text's tokens is enough, and gives all of itself.

@@ -256,19 +256,19 @@ TEST_F(TrainerTest, OptionsGoToTheirEnds) {
   EXPECT_EQ(message([](auto& o) { o.schedule.reg_weight = 0; }), "");
   EXPECT_EQ(message([](auto& o) { o.schedule.reg_weight = 1e6; }), "");
   EXPECT_EQ(message([](auto& o) { o.accumulate = 4096, o.save_every = 1; }), "");
-  EXPECT_THAT(message([](auto& o) { o.schedule.n_steps = 0; }), HasSubstr("steps: 0"));
+  EXPECT_THAT(message([](auto& o) { o.schedule.n_steps = 0; }), HasSubstr("n_steps is 0"));
   EXPECT_THAT(message([](auto& o) { o.schedule.lr = 0; }), HasSubstr("lr"));
   EXPECT_THAT(message([](auto& o) { o.schedule.lr = 1.01; }), HasSubstr("lr"));
   EXPECT_THAT(message([](auto& o) { o.schedule.lr = NAN; }), HasSubstr("lr"));
   EXPECT_THAT(message([](auto& o) { o.schedule.reg_weight = -0.01; }), HasSubstr("reg"));
   EXPECT_THAT(message([](auto& o) { o.schedule.reg_weight = 1.01e6; }), HasSubstr("reg"));
-  EXPECT_THAT(message([](auto& o) { o.schedule.target_sparsity = 0; }), HasSubstr("target-sparsity"));
-  EXPECT_THAT(message([](auto& o) { o.schedule.target_sparsity = 1; }), HasSubstr("target-sparsity"));
+  EXPECT_THAT(message([](auto& o) { o.schedule.target_sparsity = 0; }), HasSubstr("target_sparsity is "));
+  EXPECT_THAT(message([](auto& o) { o.schedule.target_sparsity = 1; }), HasSubstr("target_sparsity is "));
   EXPECT_THAT(message([](auto& o) { o.schedule.target_sparsity = 0.5, o.schedule.reg_weight = 0; }),
-              HasSubstr("target-sparsity"));
+              HasSubstr("target_sparsity is "));
   EXPECT_THAT(message([](auto& o) { o.accumulate = 0; }), HasSubstr("accumulate"));
   EXPECT_THAT(message([](auto& o) { o.accumulate = 4097; }), HasSubstr("accumulate"));
-  EXPECT_THAT(message([](auto& o) { o.save_every = 0; }), HasSubstr("save-every"));
+  EXPECT_THAT(message([](auto& o) { o.save_every = 0; }), HasSubstr("save_every is 0"));
   EXPECT_THAT(Create(In("nothing"), Trainer::Start::kResume).status().message(), HasSubstr("no unfinished run"));
 }
 
