@@ -71,5 +71,15 @@ TEST(ApiError, OnlyAStoppingServerSaysThatItStops) {
   EXPECT_EQ(FromStatus(Stopping()).message, "the server is shutting down");
 }
 
+TEST(ApiError, StatusesBecomeWhatClientsKnow) {
+  EXPECT_EQ(FromStatus(Status(StatusCode::kResourceExhausted, "x")).code, "memory_exceeded");
+  EXPECT_EQ(FromStatus(Status(StatusCode::kNotFound, "x")).http_status, 404);
+  EXPECT_EQ(FromStatus(Status(StatusCode::kIo, "x")).http_status, 507);
+  EXPECT_EQ(FromStatus(Status(StatusCode::kCorrupt, "x")).http_status, 409);
+  EXPECT_EQ(FromStatus(Status(StatusCode::kInternal, "x")).http_status, 500);
+  EXPECT_EQ(JsonText(ToJson(BadField("a", "b"))),
+            R"({"error":{"code":null,"message":"a: b","param":"a","type":"invalid_request_error"}})");
+}
+
 }  // namespace
 }  // namespace duo

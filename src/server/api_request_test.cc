@@ -231,16 +231,5 @@ TEST(ApiRequest, TokensAndTexts) {
   EXPECT_TRUE(ParseDetokenize(R"({"tokens":["a"]})", &tokens));
 }
 
-TEST(ApiError, StatusesBecomeWhatClientsKnow) {
-  EXPECT_EQ(FromStatus(Status(StatusCode::kInvalidArgument, "top-p: too much")).param, "top-p");
-  EXPECT_EQ(FromStatus(Status(StatusCode::kInvalidArgument, "no such: thing")).param, "");
-  EXPECT_EQ(FromStatus(Status(StatusCode::kResourceExhausted, "x")).code, "memory_exceeded");
-  EXPECT_EQ(FromStatus(Status(StatusCode::kIo, "x")).http_status, 507);
-  EXPECT_EQ(FromStatus(Status(StatusCode::kCorrupt, "x")).http_status, 409);
-  EXPECT_EQ(FromStatus(Status(StatusCode::kInternal, "x")).http_status, 500);
-  EXPECT_EQ(JsonText(ToJson(BadField("a", "b"))),
-            R"({"error":{"code":null,"message":"a: b","param":"a","type":"invalid_request_error"}})");
-}
-
 }  // namespace
 }  // namespace duo
