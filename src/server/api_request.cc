@@ -219,6 +219,7 @@ std::optional<ApiError> ReadMessage(const Json& message, const std::string& wher
 void ReadMessages(Fields* fields, std::vector<ChatMessage>* messages) {
   const Json* value = fields->Get("messages");
   if (value == nullptr) return fields->Refuse("messages", "missing; expected an array of messages");
+  if (IsPackedIds(*value)) return fields->Refuse("messages[0]", "expected an object, found number");
   if (!value->is_array() || value->empty() || value->size() > kMostMessages) {
     return fields->Refuse("messages", "expected an array of 1.." + std::to_string(kMostMessages) + " messages");
   }

@@ -30,6 +30,7 @@ std::list<ConnectionTable::Row>::iterator ConnectionTable::Victim() {
   auto idle = rows_.end(), slow = rows_.end();
   for (auto row = rows_.begin(); row != rows_.end(); ++row) {
     if (row->closed) continue;
+    if (row->state == State::kEnding) return row;
     auto* best = row->state == State::kIdle ? &idle : row->state == State::kHeader ? &slow : nullptr;
     if (best == nullptr || (*best != rows_.end() && (*best)->since <= row->since)) continue;
     // A request that has just come in is not cut off.

@@ -18,9 +18,9 @@ class ConnectionTable {
   explicit ConnectionTable(int max_connections, double patience_s = kPatienceSeconds)
       : max_connections_(max_connections), patience_s_(patience_s) {}
 
-  /// Takes a place for one more connection. When there is none, closes one that is silent and takes its place: the one
-  /// that has waited longest for a further request, else the one that has taken longest to send a header, if that is
-  /// longer than the table's patience. False when all are at work.
+  /// Takes a place for one more connection. When there is none, closes one that is silent and takes its place: one
+  /// that ends already, else the one that has waited longest for a further request, else the one that has taken longest
+  /// to send a header, if that is longer than the table's patience. False when all are at work.
   bool Admit();
   /// Gives back the place of a connection that was admitted and never registered.
   void GiveUp();
@@ -32,6 +32,7 @@ class ConnectionTable {
 
  private:
   enum class State : uint8_t {
+    kEnding,  // its last answer is out; what the client still sends is not a request
     kIdle,    // answered, and waits for a further request
     kHeader,  // waits for its first request, or for the rest of a header
     kBusy,    // its request is being read or answered
@@ -65,6 +66,7 @@ class ConnectionTable::Entry {
   bool WaitForRequest() { return Set(State::kIdle); }
   bool ReadHeader() { return Set(State::kHeader); }
   bool Work() { return Set(State::kBusy); }
+  bool End() { return Set(State::kEnding); }
 
  private:
   bool Set(State state);

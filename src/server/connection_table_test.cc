@@ -92,6 +92,17 @@ TEST(ConnectionTable, AHeaderThatTakesTooLongGivesWayAfterIdleOnes) {
   EXPECT_FALSE(table.Admit());
 }
 
+TEST(ConnectionTable, OneThatEndsGivesWayFirst) {
+  ConnectionTable table(2, kPatient);
+  const Pair idle, ending;
+  ASSERT_TRUE(table.Admit() && table.Admit());
+  ConnectionTable::Entry idle_entry(&table, idle.server()), ending_entry(&table, ending.server());
+  EXPECT_TRUE(idle_entry.Work() && idle_entry.WaitForRequest() && ending_entry.End());
+  EXPECT_TRUE(table.Admit());
+  EXPECT_TRUE(ending.Closed());
+  EXPECT_FALSE(idle.Closed());
+}
+
 TEST(ConnectionTable, StoppingWakesAll) {
   ConnectionTable table(2);
   const Pair old_pair, new_pair;

@@ -151,7 +151,7 @@ bool HttpServer::process_and_close_socket(socket_t sock) {
       if (!connection.EndRequest() || !answered) break;
     }
     current_connection = nullptr;
-    entry.Work();
+    entry.End();
     connection.Linger(kLingerSeconds);
   }
   connection.Close();

@@ -9,11 +9,16 @@ namespace duo {
 namespace {
 
 constexpr size_t kMaxNesting = 64;
+// About what the JSON library takes: an element of an array that grows, and what values of each kind hold beside it.
+constexpr size_t kValueBytes = 32;
+constexpr size_t kMemberBytes = 72;
+constexpr size_t kStringBytes = 48;
+constexpr size_t kContainerBytes = 64;
 
 /// Takes the parser's events and builds the value; a function that returns false ends the parse.
 class Builder : public nlohmann::json_sax<Json> {
  public:
-  explicit Builder(size_t max_values) : max_values_(max_values) {}
+  explicit Builder(size_t max_bytes) : max_bytes_(max_bytes) {}
 
   bool null() override { return Add(nullptr); }
   bool boolean(bool value) override { return Add(value); }
@@ -31,6 +36,7 @@ class Builder : public nlohmann::json_sax<Json> {
   bool start_array(size_t) override { return Open(Json::array(), true); }
   bool start_object(size_t) override { return Open(Json::object(), false); }
   bool key(string_t& name) override {
+    n_bytes_ += kMemberBytes;
     member_ = &(*open_.back())[std::move(name)];
     return true;
   }
@@ -56,8 +62,9 @@ class Builder : public nlohmann::json_sax<Json> {
 
   /// Puts a value into the open container; null when there are too many.
   Json* Place(Json value) {
-    if (++n_values_ > max_values_) {
-      Refuse("more than " + std::to_string(max_values_) + " values, which no request of this size needs");
+    n_bytes_ += kValueBytes + (value.is_string() ? kStringBytes : value.is_structured() ? kContainerBytes : 0);
+    if (n_bytes_ > max_bytes_) {
+      Refuse("more values than a request of this size needs");
       return nullptr;
     }
     if (open_.empty()) return &(root_ = std::move(value));
@@ -94,8 +101,8 @@ class Builder : public nlohmann::json_sax<Json> {
     return true;
   }
 
-  const size_t max_values_;
-  size_t n_values_ = 0;
+  const size_t max_bytes_;
+  size_t n_bytes_ = 0;  // that the values take
   Json root_;
   std::vector<Json*> open_;  // containers around the next value; only the last one grows, so that these stay in place
   Json* member_ = nullptr;   // of the last one, when it is an object
@@ -111,7 +118,7 @@ Result<Json> ParseRequestJson(std::string_view body) {
   if (const size_t nul = body.find('\0'); nul != std::string_view::npos) {
     return Status(StatusCode::kCorrupt, "not valid JSON: a NUL at byte " + std::to_string(nul));
   }
-  Builder builder(MaxJsonValues(body.size()));
+  Builder builder(MaxJsonMemory(body.size()));
   try {
     if (Json::sax_parse(body, &builder)) return builder.Take();
   } catch (const std::exception& e) {

@@ -11,16 +11,16 @@
 
 namespace duo {
 
-/// Values that a body of so many bytes may hold. A value costs up to a hundred bytes in memory and two in the body, so
-/// a body of nothing but brackets is not taken. Requests for text have far fewer: one value in 8 bytes is a chat of
-/// empty parts. Token ids are not counted: they may fill a body, and are kept in four bytes each.
-constexpr size_t MaxJsonValues(size_t body_bytes) { return 1000 + body_bytes / 8; }
+/// Memory that the values of a body of so many bytes may take. A body of nothing but brackets would take 36 times its
+/// size; chats take less than this factor even where every message is a word. Token ids are not counted: they may fill
+/// a body, and are kept in four bytes each.
+constexpr size_t MaxJsonMemory(size_t body_bytes) { return (256 << 10) + 12 * body_bytes; }
 
 /// Memory that a body being parsed and answered may take, by its size; the test measures it.
 constexpr size_t kMemoryPerBodyByte = 16;
 
-/// Like ParseJson, without a place in its messages; kCorrupt too for more than MaxJsonValues. An array of whole numbers
-/// 0..INT32_MAX, at least one, becomes packed ids, which the text of JSON has no other way to say.
+/// Like ParseJson, without a place in its messages; kCorrupt too for values that take more than MaxJsonMemory. An array
+/// of whole numbers 0..INT32_MAX, at least one, becomes packed ids, which the text of JSON has no other way to say.
 Result<Json> ParseRequestJson(std::string_view body);
 
 /// Whether a value is an array of token ids.

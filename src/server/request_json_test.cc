@@ -9,7 +9,7 @@ namespace {
 
 Json Parsed(const std::string& body) {
   const Result<Json> json = ParseRequestJson(body);
-  EXPECT_TRUE(json.ok()) << body << ": " << json.status().message();
+  EXPECT_TRUE(json.ok()) << body.substr(0, 100) << ": " << json.status().message();
   return json.ok() ? *json : Json();
 }
 
@@ -37,22 +37,24 @@ TEST(RequestJson, TokenIdsArePacked) {
   EXPECT_EQ(json["p"][3], Json::parse("[1,2,null]")) << "something else among ids";
   EXPECT_EQ(UnpackIds(json["q"]), std::vector<int32_t>{7});
   EXPECT_STREQ(RequestTypeName(json["q"]), "array");
-  for (const char* body : {"[1,2147483648]", "[1,-1]", "[1,1.0]", "[1,[2]]", "[1,{}]"}) {
+  for (const char* body : {"[1,2147483648]", "[1,-1]", "[1,1.0]", "[1,[]]", "[1,{}]"}) {
     EXPECT_EQ(Parsed(body), Json::parse(body)) << body;
   }
 }
 
 TEST(RequestJson, ManyValuesAreRefusedWhileTheyAreRead) {
-  EXPECT_NE(ErrorOf("[" + Repeated("{},", 100000) + "{}]").find("more than"), std::string::npos);
-  EXPECT_NE(ErrorOf("[" + Repeated("[],", 100000) + "[]]").find("more than"), std::string::npos);
-  EXPECT_NE(ErrorOf("[" + Repeated("1,", 100000) + "\"\"]").find("more than"), std::string::npos)
+  EXPECT_NE(ErrorOf("[" + Repeated("{},", 100000) + "{}]").find("more values than"), std::string::npos);
+  EXPECT_NE(ErrorOf("[" + Repeated("[],", 100000) + "[]]").find("more values than"), std::string::npos);
+  EXPECT_NE(ErrorOf("[" + Repeated("1,", 100000) + "\"\"]").find("more values than"), std::string::npos)
       << "ids that are none";
   // The rest is not looked at.
-  EXPECT_NE(ErrorOf("[" + Repeated("{},", 100000)).find("more than"), std::string::npos);
+  EXPECT_NE(ErrorOf("[" + Repeated("{},", 100000)).find("more values than"), std::string::npos);
   EXPECT_EQ(UnpackIds(Parsed("[" + Repeated("1,", 100000) + "1]")).size(), 100001u);
-  const std::string part = R"({"type":"text","text":""},)";
-  EXPECT_EQ(Parsed("[" + Repeated(part, 20000) + "{}]").size(), 20001u) << "a chat of empty parts";
-  EXPECT_EQ(Parsed("[" + Repeated("{},", 999 - 500) + "{}]").size(), 500u) << "small bodies may hold anything";
+  const std::string message = R"({"role":"user","content":"hi"},)";
+  EXPECT_EQ(Parsed("[" + Repeated(message, 5000) + "{}]").size(), 5001u) << "a chat of nothing but words";
+  const std::string part = R"({"type":"text","text":"some words"},)";
+  EXPECT_EQ(Parsed("[" + Repeated(part, 50000) + "{}]").size(), 50001u);
+  EXPECT_EQ(Parsed("[" + Repeated("{},", 1999) + "{}]").size(), 2000u) << "small bodies may hold anything";
 }
 
 TEST(RequestJson, NestingIsBounded) {
