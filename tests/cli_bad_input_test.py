@@ -2,12 +2,13 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import unittest
 
 import cli_harness
-from cli_harness import HANG_SECONDS, MODEL, CliTest, main
+from cli_harness import HANG_SECONDS, MODEL, SOURCE, CliTest, duo, main
 
 
 class BadInputTest(CliTest):
@@ -105,6 +106,44 @@ class BadInputTest(CliTest):
         self.fails(1, ["need", "available"], "generate", "--model", "demo", "--ids", long, "--memory", "16MiB",
                    "--chunk", 64)  # fmt: skip
         self.fails(1, ["need", "available"], "generate", "--model", "demo", "--prompt", "The", "--memory", "2.2MiB")
+
+    def test_the_librarys_options_become_flags(self):
+        """The library names its own options; what a user of the program reads are flags of the verb that he used."""
+        few, long = self.ids(200, "few.json"), self.ids(30000, "long.json")
+        text = self.file("short.txt", "The cow jumped over the moon.")
+        empty = self.dir / "empty"
+        empty.mkdir()
+        for code, expected, verb, args in [
+            (1, r".* \(--sparsity, --kv-type\)", ["generate"], ["--ids", long, "--memory", "64MiB"]),
+            (1, r".* \(--chunk, --sink, --recent\)", ["generate"], ["--prompt", "The", "--memory", "2.2MiB"]),
+            (1, r".* \(--max-context\)", ["generate"], ["--ids", few, "--max-context", 100]),
+            (2, "--tasks: .*", ["eval", "longbench"], ["--data", empty, "--tasks", "poem"]),
+            (1, "--data: .*", ["eval", "longbench"], ["--data", self.dir / "is no LongBench task"]),
+            (2, "--text: .*", ["eval", "perplexity"], ["--text", text, "--context", 1024]),
+            (2, "--stride: .*", ["eval", "perplexity"], ["--context", 64, "--stride", 64]),
+            (2, "--needles: .*", ["eval", "niah"], ["--preset", "classic", "--needles", 2]),
+            (2, "--min-tokens: .*", ["identify"], ["--text", "builtin", "--min-tokens", 16, "--max-tokens", 64,
+                                                   "--out", self.dir / "out"]),
+            (1, "--against: .*--full-logits FILE.*", ["eval", "perplexity"], ["--against", empty / "none"]),
+        ]:  # fmt: skip
+            with self.subTest(verb=verb, args=args):
+                sentence = self.fails(code, [], *verb, "--model", "demo", *args).err.strip().splitlines()[-1]
+                self.assertRegex(sentence, f"^duo: error: {expected}$")
+                flags = self.ok(*verb, "--help").out
+                for flag in re.findall(r"--[a-z-]+", sentence):
+                    self.assertRegex(flags, rf"{flag}\b", "a flag that the verb does not have")
+
+    def test_without_cuda_the_cpu_is_named(self):
+        run = duo("generate", "--model", "demo", "--prompt", "The", "--max-tokens", 1, "--device", "cuda")
+        if run.code != 0:
+            self.assertIn("(--device cpu)", run.err)
+
+    def test_the_refusal_in_the_docs_is_real(self):
+        page = (SOURCE / "docs" / "cli.md").read_text(encoding="utf-8")
+        shown = re.search(r"^\$ duo (generate .*--memory .*)\n(duo: error: .*\n)", page, re.MULTILINE)
+        args = [self.ids(30000, "long.json") if word == "long.json" else word for word in shown[1].split()]
+        real = self.fails(1, [], *args).err
+        self.assertEqual(*[re.sub(r"[0-9.]+", "N", text) for text in (shown[2], real)])
 
     def test_a_full_context_ends_the_text(self):
         result = self.ok("generate", "--model", "demo", "--ids", self.ids(50), "--max-context", 60, "--max-tokens", 100,

@@ -3,9 +3,11 @@
 usage: forced_isa_test.py DUO_BINARY TEST_BINARY...
 """
 
+import json
 import os
 import subprocess
 import sys
+import tempfile
 
 import rules
 
@@ -65,13 +67,31 @@ def check_errors(duo, levels):
     return problems
 
 
+def check_quantize(duo, levels):
+    """The codes and the report of a quantised checkpoint are the same at every level, and a wrong DUO_ISA is refused."""
+    problems, reports = [], {}
+    for level in [*NEEDED_FLAGS, "bogus"]:
+        with tempfile.TemporaryDirectory() as out:
+            result = run([duo, "quantize", "--model", os.path.join(rules.ROOT, "models", "demo"), "--weights", "int4",
+                          "--out", os.path.join(out, "model"), "--threads", "1", "--json"], level)
+        expected = 0 if level in levels else 2 if level == "bogus" else 1
+        if result.returncode != expected or (expected != 0 and level not in result.stdout):
+            problems.append(f"DUO_ISA={level} duo quantize: exit {result.returncode}, expected {expected}:\n{result.stdout}")
+        elif expected == 0:
+            reports[level] = json.loads(result.stdout)["matrices"]
+    different = [level for level in reports if reports[level] != reports[levels[0]]]
+    return problems + [f"duo quantize reports other errors with DUO_ISA={level}" for level in different]
+
+
 def self_test():
     assert check_tests(["/bin/false"], ["portable"]), "a failing test binary goes unnoticed"
     assert check_errors("/bin/true", ["portable"]), "a binary that ignores DUO_ISA goes unnoticed"
+    assert check_quantize("/bin/true", []), "a quantize that ignores DUO_ISA goes unnoticed"
 
 
 if __name__ == "__main__":
     self_test()
     here = supported_levels()
     print("this CPU:", ", ".join(here))
-    rules.finish(check_tests(sys.argv[2:], here) + check_errors(sys.argv[1], here), "forced instruction sets")
+    rules.finish(check_tests(sys.argv[2:], here) + check_errors(sys.argv[1], here) + check_quantize(sys.argv[1], here),
+                 "forced instruction sets")

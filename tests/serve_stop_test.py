@@ -139,6 +139,41 @@ class StopTest(ServeTest):
         self.assertNotEqual(server.process.wait(600), None)
         stream.disconnect()
 
+    def test_autosave_of_idle_sessions_before_the_drain(self):
+        """Whoever sends SIGTERM may kill soon after: `docker stop` gives 10 s."""
+        folder = self.dir / "sessions"
+        flags = ["--session-dir", folder, "--autosave"]
+        server = self.serve(*flags, "--drain", 80000)
+        for name in ["book", "tale"]:
+            server.complete("The cow feeds the barn.", 3, duo={"cache": name})
+        stream = server.stream(body={**ENDLESS, "duo": {"ignore_eos": True, "cache": "tale"}})
+        stream.next()
+        server.signal()
+        wait_until((folder / "book.session").exists, "the idle session is saved")
+        self.assertEqual(len(server.in_state("decode")), 1, "the request ended too early for this test")
+        self.assertFalse((folder / "tale.session").exists())
+        server.kill()
+        stream.disconnect()
+        found = self.serve(*flags).get("/v1/sessions")["data"]
+        self.assertEqual([(s["name"], s["on_disk"]) for s in found], [("book", True)])
+
+    def test_autosave_writes_what_changed_after_it_was_saved(self):
+        folder = self.dir / "sessions"
+        flags = ["--session-dir", folder, "--autosave"]
+        server = self.serve(*flags)
+        for name in ["changed", "same", "removed"]:
+            server.complete("The cow feeds the barn.", 3, duo={"cache": name})
+            self.assertEqual(server.request("POST", "/v1/sessions/%s/save" % name).status, 200)
+        before = (folder / "same.session").stat()
+        server.complete("The cow feeds the barn. The muddy horse", 3, duo={"cache": "changed"})
+        (folder / "removed.session").unlink()
+        tokens = {s["name"]: s["tokens"] for s in server.get("/v1/sessions")["data"]}
+        self.assertEqual(server.stop(), 0)
+        after = (folder / "same.session").stat()
+        self.assertEqual((after.st_ino, after.st_mtime_ns), (before.st_ino, before.st_mtime_ns), "as it was")
+        found = {s["name"]: s["tokens"] for s in self.serve(*flags).get("/v1/sessions")["data"]}
+        self.assertEqual(found, tokens)
+
     def test_autosave_after_the_drain(self):
         flags = ["--session-dir", self.dir / "sessions", "--autosave"]
         server = self.serve(*flags, "--drain", 0)

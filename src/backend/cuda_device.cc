@@ -14,6 +14,10 @@ std::string VersionText(int version) {
   return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
 }
 
+Status NoDevice(const std::string& why) {
+  return Status(StatusCode::kUnsupported, why + "; the CPU backend needs none").About("device");
+}
+
 }  // namespace
 
 Result<std::unique_ptr<CudaDevice>> CudaDevice::Open() {
@@ -22,14 +26,14 @@ Result<std::unique_ptr<CudaDevice>> CudaDevice::Open() {
   cudaRuntimeGetVersion(&runtime);
   const cudaError_t counted = cudaGetDeviceCount(&n_devices);
   if (driver == 0) {
-    return Status(StatusCode::kUnsupported, "this machine has no NVIDIA driver; use --device cpu");
+    return NoDevice("this machine has no NVIDIA driver");
   }
   if (counted == cudaErrorInsufficientDriver) {
-    return Status(StatusCode::kUnsupported, "the driver is for CUDA " + VersionText(driver) + ", this build needs " +
-                                                VersionText(runtime) + "; install a newer driver or use --device cpu");
+    return NoDevice("the driver is for CUDA " + VersionText(driver) + ", this build needs " + VersionText(runtime) +
+                    "; install a newer driver");
   }
   if (counted == cudaErrorNoDevice || (counted == cudaSuccess && n_devices == 0)) {
-    return Status(StatusCode::kUnsupported, "no NVIDIA GPU can be used here; use --device cpu");
+    return NoDevice("no NVIDIA GPU can be used here");
   }
   DUO_RETURN_IF_ERROR(CudaStatus(counted, "looking for devices"));
   DUO_RETURN_IF_ERROR(CudaStatus(cudaSetDevice(0), "device 0"));
@@ -45,9 +49,8 @@ Result<std::unique_ptr<CudaDevice>> CudaDevice::Open() {
   DUO_RETURN_IF_ERROR(ask(&minor, cudaDevAttrComputeCapabilityMinor));
   DUO_RETURN_IF_ERROR(ask(&device->n_processors_, cudaDevAttrMultiProcessorCount));
   if (major < kLeastMajor) {
-    return Status(StatusCode::kUnsupported, device->name_ + " has compute capability " + std::to_string(major) + "." +
-                                                std::to_string(minor) +
-                                                ", at least 8.0 (Ampere) is needed; use --device cpu");
+    return NoDevice(device->name_ + " has compute capability " + std::to_string(major) + "." + std::to_string(minor) +
+                    ", at least 8.0 (Ampere) is needed");
   }
   DUO_RETURN_IF_ERROR(CudaStatus(cudaStreamCreateWithFlags(&device->stream_, cudaStreamNonBlocking), "a stream"));
   device->graphs_ = std::make_unique<CudaGraphs>(device->stream_);

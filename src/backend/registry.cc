@@ -24,7 +24,8 @@ Result<BackendPtr> CreateBackend(const BackendOptions& options) {
       break;
 #endif
   }
-  return Status(StatusCode::kUnsupported, "this build of duo has no CUDA backend; use --device cpu");
+  return Status(StatusCode::kUnsupported, "this build of duo has no CUDA backend; every build has the CPU's")
+      .About("device");
 }
 
 std::string DescribeBackend(const Backend& backend) { return backend.Describe(); }

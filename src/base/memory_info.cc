@@ -1,17 +1,17 @@
 #include "base/memory_info.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
 
+#include "base/cgroup.h"
+
 namespace duo {
 namespace {
 
-/// The number behind `key` in a file of "Key:  123 kB" lines, in bytes; 0 when absent.
-uint64_t KilobytesLine(const char* path, const char* key) {
-  std::FILE* file = std::fopen(path, "re");
+/// The number after `key` in a file of "Key:  123 kB" lines, in bytes; 0 when absent.
+uint64_t KilobytesLine(const std::string& path, const char* key) {
+  std::FILE* file = std::fopen(path.c_str(), "re");
   if (file == nullptr) return 0;
   char line[256];
   uint64_t bytes = 0;
@@ -27,24 +27,11 @@ uint64_t KilobytesLine(const char* path, const char* key) {
   return bytes;
 }
 
-/// A cgroup v2 file with one number; UINT64_MAX for "max" or when absent.
-uint64_t CgroupBytes(const char* path) {
-  std::FILE* file = std::fopen(path, "re");
-  if (file == nullptr) return UINT64_MAX;
-  unsigned long long value = 0;
-  const bool number = std::fscanf(file, "%llu", &value) == 1;
-  std::fclose(file);
-  return number ? value : UINT64_MAX;
-}
-
 }  // namespace
 
-uint64_t AvailableMemoryBytes() {
-  uint64_t available = KilobytesLine("/proc/meminfo", "MemAvailable");
-  const uint64_t limit = CgroupBytes("/sys/fs/cgroup/memory.max");
-  const uint64_t used = CgroupBytes("/sys/fs/cgroup/memory.current");
-  if (limit != UINT64_MAX && used != UINT64_MAX) available = std::min(available, limit > used ? limit - used : 0);
-  return available;
+uint64_t AvailableMemoryBytes(const std::string& root) {
+  const uint64_t available = KilobytesLine(root + "/proc/meminfo", "MemAvailable");
+  return std::min(available, CgroupMemoryLeft(root).value_or(available));
 }
 
 uint64_t MemoryBudget(uint64_t limit, uint64_t available_bytes, uint64_t mapped_bytes) {

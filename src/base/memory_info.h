@@ -6,12 +6,14 @@
 
 namespace duo {
 
-/// Bytes this process could still take without swapping: the kernel's MemAvailable, or what its cgroup has left if that
-/// is less. Page cache counts as available.
-uint64_t AvailableMemoryBytes();
+/// Bytes this process could still take without swapping: the kernel's MemAvailable, or what its control groups leave
+/// if that is less (base/cgroup.h). Page cache counts as available, mapped files in it too. `root` stands before /proc
+/// and /sys: tests have trees of their own.
+uint64_t AvailableMemoryBytes(const std::string& root = "");
 
 /// What new memory may be taken from: `limit`, or when that is 0 what is available, less bytes mapped from files that
-/// have to stay resident.
+/// have to stay resident. Those count once, and the same whether they lie in the page cache already, were read by
+/// another group, or are yet to be read: `available_bytes` counts them as available in each case.
 uint64_t MemoryBudget(uint64_t limit, uint64_t available_bytes, uint64_t mapped_bytes);
 
 /// Largest resident set this process has had, and the present one.

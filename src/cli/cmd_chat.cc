@@ -15,6 +15,7 @@
 #include "cli/commands.h"
 #include "cli/common_options.h"
 #include "cli/conversation.h"
+#include "cli/flag_names.h"
 #include "cli/flags.h"
 #include "cli/json_output.h"
 #include "cli/remote_conversation.h"
@@ -128,7 +129,7 @@ Result<Next> Handle(const std::string& message, Conversation* conversation) {
 }
 
 /// Somebody at the keyboard sees an error and goes on; a script ends with it, and with Ctrl-C.
-Status Converse(Conversation* conversation) {
+Status Converse(Conversation* conversation, const CLI::App& verb) {
   while (true) {
     DUO_ASSIGN_OR_RETURN(const std::optional<std::string> message, ReadMessage());
     if (!message) {
@@ -141,7 +142,7 @@ Status Converse(Conversation* conversation) {
       if (!next.ok()) return next.status();
       if (Interrupted()) return OkStatus();
     }
-    if (!next.ok()) PrintError(next.status().message());
+    if (!next.ok()) PrintError(SentenceWithFlags(next.status(), verb));
     if (Interrupted()) ClearInterrupt();
   }
 }
@@ -184,14 +185,14 @@ Result<std::unique_ptr<Conversation>> Open(const ChatCommand& command, const Con
   return ConnectConversation(remote, options);
 }
 
-Status Run(const ChatCommand& command) {
+Status Run(const ChatCommand& command, const CLI::App& verb) {
   ConversationOptions options = command.conversation;
   options.generate.sampler.seed = command.common.seed;
   options.show_answers = !command.common.json;
   options.progress = ShowProgress(command.common.progress);
   DUO_ASSIGN_OR_RETURN(const std::unique_ptr<Conversation> conversation, Open(command, options));
   if (StdinIsTerminal()) Note(conversation->Describe() + "; /help lists the commands");
-  Status status = Converse(conversation.get());
+  Status status = Converse(conversation.get(), verb);
   if (!command.common.json) return status;
   const Status printed = PrintJson(conversation->ToJson());  // also after an error: the turns before it stand
   return status.ok() ? printed : status;
@@ -218,7 +219,7 @@ void AddChat(CLI::App* app, VerbFunction* run) {
                "Example:\n"
                "  duo chat --model ~/models/Llama-3.2-1B-Instruct --system \"Answer in one sentence.\"\n"
                "  duo chat --url http://127.0.0.1:8080");
-  verb->callback([command, run] { *run = [command] { return Run(*command); }; });
+  verb->callback([command, run, verb] { *run = [command, verb] { return Run(*command, *verb); }; });
 }
 
 }  // namespace duo::cli

@@ -48,8 +48,8 @@ Status Run(const LongBenchCommand& command) {
     return Status(StatusCode::kInvalidArgument, "--data: is missing; the folder of the task files");
   Result<std::vector<LongBenchSample>> samples = LoadLongBench(command.data, SplitNames(command.tasks), command.limit);
   if (!samples.ok()) {
-    const bool is_task = samples.status().message().find("is no LongBench task") != std::string::npos;
-    return samples.status().Annotate(is_task ? "--tasks" : "--data");
+    const bool is_about_tasks = !samples.status().subject().empty();
+    return is_about_tasks ? samples.status() : samples.status().About("data");
   }
   int64_t answer = 0;
   Fnv1a fingerprint;

@@ -10,7 +10,6 @@
 
 #include "base/clock.h"
 #include "base/memory_info.h"
-#include "base/parallel.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
 #include "cli/flags.h"
@@ -132,16 +131,16 @@ std::string ToText(const QuantizeCommand& command, const QuantizeReport& report,
 }
 
 /// What the plain model's matrices are given on the text.
-Result<std::vector<LayerInputs>> Calibrate(const QuantizeCommand& command, const std::string& dir, int threads,
+Result<std::vector<LayerInputs>> Calibrate(const QuantizeCommand& command, const std::string& dir, Backend* backend,
                                            const ProgressCallback& progress) {
   Result<TextSource> text = TextSource::Open(command.smooth);
   if (!text.ok()) return text.status().Annotate("--smooth");
-  DUO_ASSIGN_OR_RETURN(const BackendPtr backend, CreateBackend({.n_threads = threads}));
-  DUO_ASSIGN_OR_RETURN(const Model model, Model::Open(dir, backend.get()));
+  DUO_ASSIGN_OR_RETURN(const Model model, Model::Open(dir, backend));
   DUO_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Open(dir));
   if (model.config().weights != WeightType::kNative) return std::vector<LayerInputs>{};  // refused below
   int64_t n = command.n_tokens.value_or(kSmoothTokens);
-  if (model.config().trained_context > 0) n = std::min(n, model.config().trained_context);
+  const int64_t context = model.config().ContextFor(0);
+  if (context > 0) n = std::min(n, context);
   DUO_ASSIGN_OR_RETURN(const std::string sample, text->Take(n, 0, tokenizer));
   std::vector<int32_t> ids = tokenizer.Encode(sample);
   ids.resize(std::min(ids.size(), static_cast<size_t>(n)));
@@ -150,7 +149,10 @@ Result<std::vector<LayerInputs>> Calibrate(const QuantizeCommand& command, const
 
 Status Run(const QuantizeCommand& command) {
   DUO_ASSIGN_OR_RETURN(const std::string dir, ResolveModelDir(command.model));
-  const int threads = command.threads > 0 ? command.threads : AvailableThreads();
+  DUO_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(dir));
+  NoteModel(config);
+  // Asked here also for what needs no model to run: as everywhere, a wrong DUO_ISA is an error.
+  DUO_ASSIGN_OR_RETURN(const BackendPtr backend, CreateBackend({.n_threads = command.threads}));
   const auto begin = Clock::now();
   ProgressBar bar(ShowProgress(command.progress));
   Smoothing smoothing;
@@ -166,7 +168,7 @@ Status Run(const QuantizeCommand& command) {
   DUO_RETURN_IF_ERROR(CheckQuantizeOut(dir, command.out));
   if (!command.smooth.empty()) {
     smoothing.alpha = command.alpha.value_or(smoothing.alpha);
-    DUO_ASSIGN_OR_RETURN(layers, Calibrate(command, dir, threads, bar.Callback()));
+    DUO_ASSIGN_OR_RETURN(layers, Calibrate(command, dir, backend.get(), bar.Callback()));
     for (const LayerInputs& layer : layers) {
       const auto most = [&](LinearInput input) { return layer.of[static_cast<size_t>(input)].most; };
       smoothing.layers.push_back({.attention = most(LinearInput::kAttention),
@@ -176,7 +178,7 @@ Status Run(const QuantizeCommand& command) {
     }
   }
   Result<QuantizeReport> report =
-      QuantizeCheckpoint(dir, command.weights, smoothing, command.out, threads, bar.Callback());
+      QuantizeCheckpoint(dir, command.weights, smoothing, command.out, BackendThreads(*backend), bar.Callback());
   bar.Finish();
   if (!report.ok()) return report.status();
   const double seconds = SecondsSince(begin);

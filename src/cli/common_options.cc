@@ -17,10 +17,12 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory_info.h"
+#include "base/parallel.h"
 #include "cli/flags.h"
 #include "cli/signals.h"
 #include "cli/terminal.h"
 #include "model/fingerprint.h"
+#include "model/key_bias.h"
 
 namespace duo::cli {
 namespace {
@@ -111,6 +113,19 @@ Result<std::string> ReadStandardInput() {
   return Status(StatusCode::kCorrupt, fmt::format("standard input has more than {}", FormatBytes(kMostTextBytes)));
 }
 
+// An error of the check would be one of the first prompt as well, which reports it.
+void NoteLargeKeyBias(const Model& model, KvType type) {
+  const double limit = KeyBiasLimit(type);
+  if (limit == 0) return;
+  const Result<std::optional<KeyBias>> largest = LargestKeyBias(model);
+  if (!largest.ok() || !*largest || (*largest)->ratio() < limit) return;
+  const KeyBias& b = **largest;
+  Note(
+      fmt::format("warning: layer {}, KV head {} has a key bias of {:.0f}, {:.0f} times what its other channels hold: "
+                  "--kv-type {} rounds those away; bf16 does not (docs/quality.md)",
+                  b.layer, b.kv_head, b.largest, b.ratio(), KvTypeName(type)));
+}
+
 }  // namespace
 
 void AddCommonOptions(CLI::App* verb, CommonOptions* options) {
@@ -139,12 +154,14 @@ Result<LoadedModel> LoadModel(const CommonOptions& given) {
   }
   DUO_ASSIGN_OR_RETURN(BackendPtr backend, MakeBackend(options));
   DUO_ASSIGN_OR_RETURN(Model model, OpenModel(options, dir, backend.get()));
+  NoteModel(model.config());
   if (options.compute == ComputeType::kInt8 && model.config().weights != WeightType::kInt8) {
     return BadFlag("--compute", "int8 needs int8 weights; --weights int8 makes them while the model is opened");
   }
   DUO_ASSIGN_OR_RETURN(HeadChoice heads, ChooseHeads(options, pattern, model.config()));
   DUO_ASSIGN_OR_RETURN(SessionOptions session, ResolveSession(options, pattern, model.weights_bytes()));
   session.heads = std::move(heads);
+  NoteLargeKeyBias(model, session.kv_type);
   return LoadedModel{std::move(backend), std::move(model),   std::move(dir),
                      std::move(pattern), std::move(session), std::move(certificate)};
 }
@@ -152,6 +169,10 @@ Result<LoadedModel> LoadModel(const CommonOptions& given) {
 Result<Model> OpenModel(const CommonOptions& options, const std::string& dir, Backend* backend) {
   ProgressBar bar(ShowProgress(options.progress));
   return Model::Open(dir, backend, {.weights = options.weights, .progress = bar.Callback()});
+}
+
+void NoteModel(const ModelConfig& config) {
+  for (const std::string& note : config.notes) Note(note);
 }
 
 void NoteMeasuredLoss(const LoadedModel& loaded) {
@@ -184,7 +205,12 @@ void NoteCertificate(const LoadedModel& loaded) {
 
 Result<BackendPtr> MakeBackend(const CommonOptions& options) {
   Result<BackendPtr> backend = CreateBackend({.device = options.device, .n_threads = options.threads});
-  if (!backend.ok() && options.device == Device::kCuda) return backend.status().Annotate("--device cuda");
+  if (const int wanted = options.threads > 0 ? options.threads : AvailableThreads();
+      backend.ok() && BackendThreads(**backend) < wanted) {
+    Note(fmt::format(
+        "--threads {}: the system allows {} threads (a limit on processes or memory), so it works with these", wanted,
+        BackendThreads(**backend)));
+  }
   return backend;
 }
 

@@ -60,10 +60,13 @@ struct LoadedModel {
   std::optional<Certificate> certificate;  // beside the pattern
 };
 
-/// Opens backend, model and pattern and resolves the session's options. Says on stderr when it chose sparsity 0.5
-/// because a pattern came without --sparsity and --threshold; a pattern with a certificate then has its own choice.
-/// kInvalidArgument names the flag.
+/// Opens backend, model and pattern and resolves the session's options. Says on stderr what NoteModel says, when it
+/// chose sparsity 0.5 because a pattern came without --sparsity and --threshold (a pattern with a certificate then has
+/// its own choice), and when the model's key biases are too large for --kv-type. kInvalidArgument names the flag.
 Result<LoadedModel> LoadModel(const CommonOptions& options);
+
+/// The model's notes, one line on stderr each: what of its files is ignored, what limits the context.
+void NoteModel(const ModelConfig& config);
 
 /// One line on stderr when the loaded types of weights did badly where they were measured (docs/quality.md).
 void NoteMeasuredLoss(const LoadedModel& loaded);

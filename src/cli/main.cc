@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cli/commands.h"
+#include "cli/flag_names.h"
 #include "cli/signals.h"
 #include "cli/terminal.h"
 #include "duo/version.h"
@@ -62,11 +63,12 @@ std::vector<std::string> ExpandHelp(std::vector<std::string> args) {
   return args;
 }
 
-int RunVerb(const VerbFunction& run) {
+int RunVerb(const VerbFunction& run, const CLI::App& app) {
   CatchInterrupts();
+  CatchBusErrors();
   const Status status = run();
   if (status.ok()) return kExitOk;
-  PrintError(status.message());
+  PrintError(SentenceWithFlags(status, app));
   return status.code() == StatusCode::kInvalidArgument ? kExitUsage : kExitFailed;
 }
 
@@ -105,7 +107,7 @@ int Main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return Usage(error.what());
   }
-  return RunVerb(run);
+  return RunVerb(run, app);
 }
 
 }  // namespace

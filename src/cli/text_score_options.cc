@@ -48,16 +48,12 @@ Result<TextScores> MeasureText(EvalRun& run, const TextScoreOptions& options, co
   const int64_t n_builtin = window.context + window.stride * std::max<int64_t>(window.n_windows, 1);
   DUO_ASSIGN_OR_RETURN(const std::string text, run.text.Whole(n_builtin, run.tokenizer));
   const std::vector<int32_t> ids = run.tokenizer.Encode(text, SpecialTokens::kNone);
-  Result<std::vector<Window>> windows = MakeWindows(ids, run.tokenizer.bos_id(), window);
-  if (!windows.ok()) {
-    const bool is_short = windows.status().message().starts_with("a text of");
-    return is_short ? windows.status().Annotate("--text") : windows.status();
-  }
+  DUO_ASSIGN_OR_RETURN(const std::vector<Window> windows, MakeWindows(ids, run.tokenizer.bos_id(), window));
   std::optional<FullLogits> saved;
   const bool is_reference = !options.against.empty();
   if (is_reference || !options.full_logits.empty()) {
     int64_t n_rows = 0;
-    for (const Window& w : *windows) n_rows += static_cast<int64_t>(w.ids.size()) - w.begin;
+    for (const Window& w : windows) n_rows += static_cast<int64_t>(w.ids.size()) - w.begin;
     Json recipe = RecipeOf(options);
     recipe.erase("against");
     recipe["text"] = run.recipe.at("text");
@@ -69,10 +65,14 @@ Result<TextScores> MeasureText(EvalRun& run, const TextScoreOptions& options, co
     Result<FullLogits> opened = FullLogits::Open(is_reference ? options.against : options.full_logits, recipe, n_rows,
                                                  run.loaded.model.config().vocab_size,
                                                  is_reference ? FullLogitsUse::kReference : FullLogitsUse::kOwn);
+    if (is_reference && opened.status().code() == StatusCode::kNotFound) {
+      return Status(StatusCode::kNotFound,
+                    "--against: " + options.against + " does not exist; --full-logits FILE of another run writes one");
+    }
     if (!opened.ok()) return opened.status().Annotate(is_reference ? "--against" : "--full-logits");
     saved = std::move(opened).value();
   }
-  return ScoreText(run.loaded.model, *windows, run.FullSession(), modes, saved ? &*saved : nullptr, &run.log, progress);
+  return ScoreText(run.loaded.model, windows, run.FullSession(), modes, saved ? &*saved : nullptr, &run.log, progress);
 }
 
 }  // namespace duo::cli

@@ -37,6 +37,28 @@ TEST(Sampler, FrequenciesFollowTheSoftmax) {
   }
 }
 
+TEST(Sampler, PenaltiesThatOverflowKeepTheOrder) {
+  // 3e38 / 0.001 would be an infinity, and the weight of every token NaN.
+  SamplerOptions options{.temperature = 1, .repetition_penalty = 0.001};
+  const std::vector<float> logits = {3e38f, 1.0f, -3e38f};
+  for (const double temperature : {0.0, 1.0}) {
+    for (const double top_p : {1.0, 0.5}) {
+      options.temperature = temperature;
+      options.top_p = top_p;
+      EXPECT_EQ(Sampler(options).Sample(logits, std::vector<int32_t>{0, 2}), 0) << temperature << " " << top_p;
+    }
+  }
+}
+
+TEST(Sampler, LogitsAreFinite) {
+  for (const double temperature : {0.0, 1.0}) {
+    Sampler sampler({.temperature = temperature});
+    EXPECT_DEATH(sampler.Sample(std::vector<float>{1.0f, NAN, 2.0f}, {}), "finite");
+    EXPECT_DEATH(sampler.Sample(std::vector<float>{NAN, NAN}, {}), "finite");
+    EXPECT_DEATH(sampler.Sample(std::vector<float>{1.0f, INFINITY}, {}), "finite");
+  }
+}
+
 TEST(Sampler, TemperatureSharpens) {
   auto counts = Draw({.temperature = 0.1, .seed = 4}, 2000);
   EXPECT_EQ(counts[1] + counts[3], 2000);
@@ -114,16 +136,24 @@ TEST(Sampler, SameSeedSameDraws) {
 
 TEST(Sampler, OptionsOutOfRangeAreNamed) {
   EXPECT_TRUE(CheckSamplerOptions({}).ok());
-  EXPECT_NE(CheckSamplerOptions({.temperature = -1}).message().find("temperature"), std::string::npos);
-  EXPECT_NE(CheckSamplerOptions({.temperature = NAN}).message().find("temperature"), std::string::npos);
-  EXPECT_NE(CheckSamplerOptions({.top_k = -1}).message().find("top-k"), std::string::npos);
-  EXPECT_NE(CheckSamplerOptions({.top_p = 0}).message().find("top-p"), std::string::npos);
-  EXPECT_NE(CheckSamplerOptions({.min_p = 2}).message().find("min-p"), std::string::npos);
-  EXPECT_NE(CheckSamplerOptions({.frequency_penalty = 2.1}).message().find("frequency"), std::string::npos);
-  EXPECT_NE(CheckSamplerOptions({.presence_penalty = NAN}).message().find("presence"), std::string::npos);
-  EXPECT_NE(CheckSamplerOptions({.bias = {{-1, 0.0f}}}).message().find("bias"), std::string::npos);
-  EXPECT_NE(CheckSamplerOptions({.bias = {{1, 101.0f}}}).message().find("bias"), std::string::npos);
-  EXPECT_NE(CheckSamplerOptions({.repetition_penalty = 0}).message().find("repetition-penalty"), std::string::npos);
+  const std::pair<SamplerOptions, const char*> wrong[] = {
+      {{.temperature = -1}, "temperature"},
+      {{.temperature = NAN}, "temperature"},
+      {{.top_k = -1}, "top_k"},
+      {{.top_p = 0}, "top_p"},
+      {{.min_p = 2}, "min_p"},
+      {{.frequency_penalty = 2.1}, "frequency_penalty"},
+      {{.presence_penalty = NAN}, "presence_penalty"},
+      {{.bias = {{-1, 0.0f}}}, "bias"},
+      {{.bias = {{1, 101.0f}}}, "bias"},
+      {{.repetition_penalty = 0}, "repetition_penalty"},
+  };
+  for (const auto& [options, name] : wrong) {
+    const Status status = CheckSamplerOptions(options);
+    EXPECT_EQ(status.code(), StatusCode::kInvalidArgument) << name;
+    EXPECT_EQ(status.subject(), name);
+    EXPECT_EQ(status.message().rfind(std::string(name) + " is ", 0), 0u) << status.message();
+  }
 }
 
 /// Feeds `text` in pieces of every size and checks what comes out.

@@ -3,6 +3,7 @@
 
 #include "attention/duo_attention.h"
 #include "backend/backend.h"
+#include "base/bad_option.h"
 #include "engine/session_layout.h"
 #include "kv/split_kv_cache.h"
 #include "model/activations.h"
@@ -13,9 +14,19 @@ namespace {
 constexpr int64_t kMaxChunk = 65536;
 constexpr int64_t kMostTokens = int64_t{1} << 36;
 
-Status BadOption(const char* name, int64_t value, const std::string& expected) {
-  return Status(StatusCode::kInvalidArgument,
-                std::string(name) + ": " + std::to_string(value) + ", expected " + expected);
+Status BadTokens(const char* option, int64_t value, const std::string& expected) {
+  return BadOption(option, std::to_string(value), expected);
+}
+
+// What lies beyond the context means nothing to any token, and would take memory: with `context - sink` tokens a window
+// reaches back to the sinks from the last position.
+void LimitToContext(SessionOptions* options) {
+  const int64_t context = options->max_context;
+  options->chunk = std::min(options->chunk, context);
+  options->sink = std::min(options->sink, context);
+  const int64_t window = std::max<int64_t>(context - options->sink, 1);
+  options->recent = std::min(options->recent, window);
+  options->prefill_recent = std::min(options->prefill_recent, window);
 }
 
 }  // namespace
@@ -23,12 +34,13 @@ Status BadOption(const char* name, int64_t value, const std::string& expected) {
 Result<SessionOptions> ResolveOptions(const ModelConfig& config, const SessionOptions& given) {
   SessionOptions options = given;
   if (options.chunk < 1 || options.chunk > kMaxChunk) {
-    return BadOption("chunk", options.chunk, "1.." + std::to_string(kMaxChunk) + " tokens");
+    return BadTokens("chunk", options.chunk, "1.." + std::to_string(kMaxChunk) + " tokens");
   }
   if (options.compute == ComputeType::kInt8 && config.weights != WeightType::kInt8) {
     return Status(StatusCode::kInvalidArgument,
-                  std::string("compute: int8 needs int8 weights, these are ") +
-                      (config.weights == WeightType::kInt4 ? "int4" : DTypeName(config.weights_type)));
+                  std::string("int8 products need int8 weights, these are ") +
+                      (config.weights == WeightType::kInt4 ? "int4" : DTypeName(config.weights_type)))
+        .About("compute");
   }
   if (options.heads.n_layers == 0) options.heads = AllRetrieval(config.n_layers, config.n_kv_heads);
   const size_t n_heads = static_cast<size_t>(config.n_layers) * static_cast<size_t>(config.n_kv_heads);
@@ -37,19 +49,22 @@ Result<SessionOptions> ResolveOptions(const ModelConfig& config, const SessionOp
     return Status(StatusCode::kInvalidArgument, "the choice of heads is for " + std::to_string(options.heads.n_layers) +
                                                     " layers x " + std::to_string(options.heads.n_kv_heads) +
                                                     " KV heads, the model has " + std::to_string(config.n_layers) +
-                                                    " x " + std::to_string(config.n_kv_heads));
+                                                    " x " + std::to_string(config.n_kv_heads))
+        .About("heads");
   }
-  if (options.sink < 0) return BadOption("sink", options.sink, "0 or more tokens");
-  if (options.pinned_prefix < 0) return BadOption("pinned-prefix", options.pinned_prefix, "0 or more tokens");
+  if (options.sink < 0) return BadTokens("sink", options.sink, "0 or more tokens");
+  if (options.pinned_prefix < 0) return BadTokens("pinned_prefix", options.pinned_prefix, "0 or more tokens");
   if (options.prefill_recent == 0) options.prefill_recent = std::max<int64_t>(options.recent, 1);
   options.sink = std::max(options.sink, options.pinned_prefix);
-  if (options.max_context < 0) return BadOption("max-context", options.max_context, "0 or more tokens");
+  if (options.max_context < 0) return BadTokens("max_context", options.max_context, "0 or more tokens");
   options.max_context = config.ContextFor(options.max_context);
   if (config.max_context > 0 && options.max_context > config.max_context) {
-    return BadOption("max-context", options.max_context,
-                     "at most " + std::to_string(config.max_context) +
-                         " for this model: beyond that its config.json asks for dynamic RoPE or sliding windows");
+    return BadTokens("max_context", options.max_context,
+                     "at most " + std::to_string(config.max_context) + " for this model, whose config.json has " +
+                         config.max_context_reason);
   }
+  DUO_RETURN_IF_ERROR(CheckKvLayout(LayoutOf(config, options)));
+  LimitToContext(&options);
   return options;
 }
 

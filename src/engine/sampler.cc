@@ -2,37 +2,43 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 
+#include "base/bad_option.h"
 #include "base/check.h"
+#include "base/finite.h"
 #include "base/rng.h"
 
 namespace duo {
 namespace {
 
-Status OutOfRange(const char* name, double value, const char* range) {
-  return Status(StatusCode::kInvalidArgument, std::string(name) + ": " + std::to_string(value) + " is not " + range);
+Status OutOfRange(const char* option, double value, const char* range) {
+  return BadOption(option, std::to_string(value), range);
 }
 
 }  // namespace
 
 Status CheckSamplerOptions(const SamplerOptions& o) {
   // Negated comparisons, so that NaN is refused too.
-  if (!(o.temperature >= 0 && o.temperature <= 100)) return OutOfRange("temperature", o.temperature, "in 0..100");
-  if (o.top_k < 0) return OutOfRange("top-k", static_cast<double>(o.top_k), "0 or more");
-  if (!(o.top_p > 0 && o.top_p <= 1)) return OutOfRange("top-p", o.top_p, "in (0, 1]");
-  if (!(o.min_p >= 0 && o.min_p <= 1)) return OutOfRange("min-p", o.min_p, "in [0, 1]");
+  if (!(o.temperature >= 0 && o.temperature <= 100))
+    return OutOfRange("temperature", o.temperature, "a number in 0..100");
+  if (o.top_k < 0) return OutOfRange("top_k", static_cast<double>(o.top_k), "0 or more");
+  if (!(o.top_p > 0 && o.top_p <= 1)) return OutOfRange("top_p", o.top_p, "a number in (0, 1]");
+  if (!(o.min_p >= 0 && o.min_p <= 1)) return OutOfRange("min_p", o.min_p, "a number in [0, 1]");
   if (!(o.repetition_penalty > 0 && o.repetition_penalty <= 100)) {
-    return OutOfRange("repetition-penalty", o.repetition_penalty, "in (0, 100]");
+    return OutOfRange("repetition_penalty", o.repetition_penalty, "a number in (0, 100]");
   }
   if (o.repetition_window < 0) {
-    return OutOfRange("repetition-window", static_cast<double>(o.repetition_window), "0 or more");
+    return OutOfRange("repetition_window", static_cast<double>(o.repetition_window), "0 or more");
   }
-  if (!(std::fabs(o.frequency_penalty) <= 2)) return OutOfRange("frequency-penalty", o.frequency_penalty, "in -2..2");
-  if (!(std::fabs(o.presence_penalty) <= 2)) return OutOfRange("presence-penalty", o.presence_penalty, "in -2..2");
+  if (!(std::fabs(o.frequency_penalty) <= 2))
+    return OutOfRange("frequency_penalty", o.frequency_penalty, "a number in -2..2");
+  if (!(std::fabs(o.presence_penalty) <= 2))
+    return OutOfRange("presence_penalty", o.presence_penalty, "a number in -2..2");
   for (const auto& [id, bias] : o.bias) {
-    if (id < 0) return OutOfRange("bias: token", id, "0 or more");
-    if (!(std::fabs(bias) <= 100)) return OutOfRange("bias", bias, "in -100..100");
+    if (id < 0) return OutOfRange("bias", id, "token ids of 0 or more");
+    if (!(std::fabs(bias) <= 100)) return OutOfRange("bias", bias, "numbers in -100..100");
   }
   return OkStatus();
 }
@@ -55,7 +61,14 @@ std::span<const float> Sampler::Changed(std::span<const float> logits, std::span
     const double taken = options_.presence_penalty + options_.frequency_penalty * static_cast<double>(times);
     penalised_[static_cast<size_t>(id)] -= static_cast<float>(taken);
   }
-  if (options_.repetition_penalty == 1) return penalised_;
+  if (options_.repetition_penalty != 1) Penalise(history);
+  // A penalty may push a large logit over the edge; two infinities have no order.
+  constexpr float kLargest = std::numeric_limits<float>::max();
+  for (float& logit : penalised_) logit = std::clamp(logit, -kLargest, kLargest);
+  return penalised_;
+}
+
+void Sampler::Penalise(std::span<const int32_t> history) {
   const size_t window = options_.repetition_window == 0
                             ? history.size()
                             : std::min(history.size(), static_cast<size_t>(options_.repetition_window));
@@ -64,15 +77,15 @@ std::span<const float> Sampler::Changed(std::span<const float> logits, std::span
   seen.erase(std::unique(seen.begin(), seen.end()), seen.end());
   const auto penalty = static_cast<float>(options_.repetition_penalty);
   for (const int32_t id : seen) {
-    if (!known(id)) continue;
+    if (static_cast<size_t>(id) >= penalised_.size()) continue;
     float& logit = penalised_[static_cast<size_t>(id)];
     logit = logit > 0 ? logit / penalty : logit * penalty;
   }
-  return penalised_;
 }
 
 int32_t Sampler::Sample(std::span<const float> logits, std::span<const int32_t> history) {
-  DUO_CHECK(!logits.empty(), "sampling needs logits");
+  // A NaN would leave no token to draw, and decide by its place which one is greedy decoding's.
+  DUO_CHECK(!logits.empty() && AllFinite(logits), "sampling needs finite logits");
   const int32_t id = Choose(ChangesLogits() ? Changed(logits, history) : logits);
   if (options_.frequency_penalty != 0 || options_.presence_penalty != 0) ++chosen_[id];
   return id;

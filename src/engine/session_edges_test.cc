@@ -223,6 +223,24 @@ TEST_F(SessionEdges, AFreshCopyHasLogitsOnlyOfTheWhole) {
   EXPECT_EQ(part.tokens(), std::vector<int32_t>(prompt_.begin(), prompt_.begin() + 29));
 }
 
+TEST_F(SessionEdges, ACopyOutlivesItsOriginalAndSharesWhatThatShared) {
+  std::optional<Session> original(Make());
+  ASSERT_TRUE(original->Prefill(First(30)).ok());
+  Session copy = original->Clone().value();
+  ASSERT_TRUE(original->Decode(5).ok());
+  const std::vector<float> expected = Copy(original->logits());
+  original.reset();
+  ASSERT_TRUE(copy.Decode(5).ok());
+  EXPECT_EQ(Copy(copy.logits()), expected);
+
+  Workspace workspace = Workspace::Create(*model_, Options()).value();
+  Session shared = Session::Create(*model_, Options(), &workspace).value();
+  ASSERT_TRUE(shared.Prefill(First(30)).ok());
+  Session other = shared.Clone().value();
+  Session* const both[] = {&shared, &other};
+  EXPECT_TRUE(Session::DecodeTogether(both, std::vector<int32_t>{5, 6}).ok()) << "of one workspace";
+}
+
 TEST_F(SessionEdges, DecodingTogetherTakesUpToItsLimit) {
   const SessionOptions options = [] {
     SessionOptions all = Options();
@@ -259,7 +277,7 @@ TEST_F(SessionEdges, DecodingTogetherTakesUpToItsLimit) {
   Session* const mixed[] = {&sessions[0], &rounded};
   const Status status = Session::DecodeTogether(mixed, std::span<const int32_t>(ids).first(2));
   EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
-  EXPECT_NE(status.message().find("kv-type"), std::string::npos);
+  EXPECT_NE(status.message().find("type of K and V"), std::string::npos);
   EXPECT_EQ(sessions[0].len(), 6);
 }
 

@@ -254,7 +254,7 @@ std::string Difference(const SessionFileHeader& file, const Model::Weights& weig
     return std::string(what) + " is " + std::to_string(is) + ", here " + std::to_string(expected);
   };
   if (saved.type != layout.type) {
-    return std::string("its kv-type is ") + KvTypeName(saved.type) + ", here " + KvTypeName(layout.type);
+    return std::string("its type of K and V is ") + KvTypeName(saved.type) + ", here " + KvTypeName(layout.type);
   }
   if (saved.heads.retrieval != layout.heads.retrieval) {
     return "its heads were chosen differently: " + std::to_string(saved.heads.n_retrieval()) +
@@ -263,10 +263,10 @@ std::string Difference(const SessionFileHeader& file, const Model::Weights& weig
   if (saved.sink != layout.sink) return number("its sink", saved.sink, layout.sink);
   if (saved.recent != layout.recent) return number("its recent", saved.recent, layout.recent);
   if (saved.prefill_recent != layout.prefill_recent) {
-    return number("its prefill-recent", saved.prefill_recent, layout.prefill_recent);
+    return number("its prefill_recent", saved.prefill_recent, layout.prefill_recent);
   }
   if (saved.snapshot_every != layout.snapshot_every) {
-    return number("its snapshot-every", saved.snapshot_every, layout.snapshot_every);
+    return number("its snapshot_every", saved.snapshot_every, layout.snapshot_every);
   }
   return "";
 }

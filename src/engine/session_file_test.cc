@@ -135,7 +135,7 @@ TEST_F(SessionFileTest, RefusesWhatIsOfAnotherKind) {
     EXPECT_NE(status.message().find(word), std::string::npos) << status.message();
     EXPECT_NE(status.message().find(path_), std::string::npos) << status.message();
   };
-  refused(Split(KvType::kBF16), "kv-type");
+  refused(Split(KvType::kBF16), "type of K and V is f32, here bf16");
   SessionOptions other = Split();
   other.heads.retrieval = {1, 0, 0, 0, 1, 0};
   refused(other, "heads");

@@ -113,8 +113,8 @@ TEST(SessionHeader, RefusesWhatNoSessionSays) {
   refused([](auto& h) { h.layout.heads.retrieval.push_back(1); }, "each KV head");
   refused([](auto& h) { h.layout.sink = -1; }, "sink");
   refused([](auto& h) { h.layout.recent = 0; }, "recent");
-  refused([](auto& h) { h.layout.prefill_recent = 19; }, "prefill-recent");
-  refused([](auto& h) { h.layout.snapshot_every = -1; }, "snapshot-every");
+  refused([](auto& h) { h.layout.prefill_recent = 19; }, "prefill_recent");
+  refused([](auto& h) { h.layout.snapshot_every = -1; }, "snapshot_every");
   refused([](auto& h) { h.extent = {.len = 0, .lowest_held = -1, .snapshots = {}}; }, "lowest_held");
   refused([](auto& h) { h.extent.lowest_held = 71; }, "lowest_held");
   refused([](auto& h) { h.extent.snapshots = {0, 64}; }, "ascending");

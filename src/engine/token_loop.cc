@@ -1,17 +1,17 @@
 #include "engine/token_loop.h"
 
 #include <algorithm>
+#include <string>
 
+#include "base/bad_option.h"
 #include "base/check.h"
 
 namespace duo {
 
 Status CheckGenerateOptions(const GenerateOptions& options, const Tokenizer* tokenizer) {
-  if (options.max_tokens < 0) {
-    return Status(StatusCode::kInvalidArgument, "max-tokens: " + std::to_string(options.max_tokens) + " is negative");
-  }
+  if (options.max_tokens < 0) return BadOption("max_tokens", std::to_string(options.max_tokens), "0 or more");
   if (!options.stop.empty() && tokenizer == nullptr) {
-    return Status(StatusCode::kInvalidArgument, "stop: a stop text needs a tokenizer");
+    return Status(StatusCode::kInvalidArgument, "a stop text needs a tokenizer").About("stop");
   }
   return CheckSamplerOptions(options.sampler);
 }

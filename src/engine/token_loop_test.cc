@@ -135,7 +135,7 @@ TEST_F(TokenLoopTest, WithoutATokenizerThereAreTokensOnly) {
 
 TEST_F(TokenLoopTest, OptionsAreChecked) {
   EXPECT_TRUE(CheckGenerateOptions(MaxTokens(0), nullptr).ok());
-  EXPECT_NE(CheckGenerateOptions(MaxTokens(-1), nullptr).message().find("max-tokens: -1"), std::string::npos);
+  EXPECT_NE(CheckGenerateOptions(MaxTokens(-1), nullptr).message().find("max_tokens is -1"), std::string::npos);
   GenerateOptions options;
   options.stop = {"x"};
   EXPECT_TRUE(CheckGenerateOptions(options, &*tokenizer_).ok());

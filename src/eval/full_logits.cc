@@ -1,7 +1,6 @@
 #include "eval/full_logits.h"
 
 #include <cstring>
-#include <iterator>
 #include <utility>
 
 #include "base/check.h"
@@ -38,13 +37,13 @@ Status CheckRecipe(const MappedFile& file, const Json& recipe, FullLogitsUse use
   const auto metadata = header.find("__metadata__");
   if (metadata == header.end()) return Status(StatusCode::kCorrupt, path + ": __metadata__: missing");
   DUO_ASSIGN_OR_RETURN(const std::string stored, JsonString(*metadata, "recipe", path + ": __metadata__"));
-  DUO_ASSIGN_OR_RETURN(Json then, ParseJson(stored, path + ": recipe"));
-  if (use == FullLogitsUse::kReference && then.is_object()) {
-    for (auto entry = then.begin(); entry != then.end();) {
-      entry = recipe.contains(entry.key()) ? std::next(entry) : then.erase(entry);
+  DUO_ASSIGN_OR_RETURN(const Json then, ParseJson(stored, path + ": recipe"));
+  std::string difference = JsonDifference(then, recipe);
+  if (difference.empty() && use == FullLogitsUse::kOwn) {
+    for (const auto& [key, value] : then.items()) {
+      if (!recipe.contains(key)) difference = key + " " + JsonText(value) + ", which is not given now";
     }
   }
-  const std::string difference = JsonDifference(then, recipe);
   if (difference.empty()) return OkStatus();
   return Status(StatusCode::kInvalidArgument,
                 path + ": these logits were made with " + difference + "; name another file, or remove this one");
@@ -58,7 +57,8 @@ Result<FullLogits> FullLogits::Open(const std::string& path, const Json& recipe,
   out.vocab_ = vocab;
   if (!FileExists(path)) {
     if (use == FullLogitsUse::kReference) {
-      return Status(StatusCode::kNotFound, path + " does not exist; --full-logits FILE of another run writes one");
+      return Status(StatusCode::kNotFound,
+                    path + " does not exist; a run that keeps its own logits writes such a file");
     }
     DUO_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
     out.writer_ = std::make_unique<AtomicFile>(std::move(file));

@@ -261,11 +261,19 @@ bool IsChineseTask(std::string_view task) {
   return found != nullptr && (found->metric == Metric::kQaF1Zh || found->metric == Metric::kRougeZh);
 }
 
+namespace {
+
+Status NoSuchTask(const std::string& task) {
+  return Status(StatusCode::kInvalidArgument, "\"" + task + "\" is not a task of LongBench");
+}
+
+}  // namespace
+
 Result<std::vector<LongBenchSample>> LoadLongBench(const std::string& path, const std::vector<std::string>& tasks,
                                                    int64_t limit) {
   Loader loader(limit);
   for (const std::string& task : tasks) {
-    if (FindTask(task) == nullptr) return Status(StatusCode::kInvalidArgument, "\"" + task + "\" is no LongBench task");
+    if (FindTask(task) == nullptr) return NoSuchTask(task).About("tasks");
   }
   if (!IsDirectory(path)) {
     const std::filesystem::path file(path);
@@ -301,7 +309,7 @@ Result<std::vector<LongBenchSample>> ParseLongBench(std::string_view text, const
                                                     const std::string& path) {
   Loader loader(0);
   const Task* found = FindTask(task);
-  if (found == nullptr) return Status(StatusCode::kInvalidArgument, "\"" + task + "\" is no LongBench task");
+  if (found == nullptr) return NoSuchTask(task);
   DUO_RETURN_IF_ERROR(found->metric == Metric::kLetter ? loader.AddVersion2(text, path)
                                                        : loader.AddLines(text, path, *found, task));
   return loader.Take();

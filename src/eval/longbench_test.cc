@@ -92,7 +92,10 @@ TEST(LoadLongBench, BadFilesNameTheirLine) {
   EXPECT_THAT(failure("{\"context\":\"c\",\"answers\":[\"City\"]}\n", "trec"), HasSubstr("line 1: all_classes"));
   EXPECT_THAT(failure("{\"context\":\"\xe9\",\"answers\":[\"a\"]}\n"), HasSubstr("line 1"));  // Latin-1
   EXPECT_THAT(failure("\n\n"), HasSubstr("no samples"));
-  EXPECT_THAT(LoadLongBench(dir.path(), {"poem"}, 0).status().message(), HasSubstr("\"poem\" is no LongBench task"));
+  const Status poem = LoadLongBench(dir.path(), {"poem"}, 0).status();
+  EXPECT_THAT(poem.message(), HasSubstr("\"poem\" is not a task of LongBench"));
+  EXPECT_EQ(poem.subject(), "tasks");
+  EXPECT_EQ(LoadLongBench(dir.path() + "/is no LongBench task", {}, 0).status().subject(), "") << "a file, not a task";
   EXPECT_EQ(LoadLongBench(dir.path(), {"musique"}, 0).status().code(), StatusCode::kNotFound);
   const TempDir empty;
   EXPECT_THAT(LoadLongBench(empty.path(), {}, 0).status().message(), HasSubstr("no <task>.jsonl"));

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "base/bad_option.h"
 #include "base/clock.h"
 #include "text/builtin_book.h"
 #include "text/normalizer.h"
@@ -124,7 +125,8 @@ Result<NeedleTask> MakeNeedleTask(NeedlePreset preset, int n_needles, uint64_t s
   NeedleTask task;
   if (preset == NeedlePreset::kClassic) {
     if (n_needles != 1) {
-      return Status(StatusCode::kInvalidArgument, "needles: the classic needle is one; passkey and code can be more");
+      return Status(StatusCode::kInvalidArgument, "the classic needle is one; passkey and code can be more")
+          .About("n_needles");
     }
     task.needles = {"The best thing to do in San Francisco is eat a sandwich and sit in Dolores Park on a sunny day."};
     task.questions = {
@@ -133,8 +135,7 @@ Result<NeedleTask> MakeNeedleTask(NeedlePreset preset, int n_needles, uint64_t s
     return task;
   }
   if (n_needles < 1 || n_needles > kMostPasskeys) {
-    return Status(StatusCode::kInvalidArgument,
-                  "needles: " + std::to_string(n_needles) + ", expected 1.." + std::to_string(kMostPasskeys));
+    return BadOption("n_needles", std::to_string(n_needles), "1.." + std::to_string(kMostPasskeys));
   }
   const FactKind kind = preset == NeedlePreset::kPasskey ? FactKind::kPasskey : FactKind::kCode;
   DUO_ASSIGN_OR_RETURN(const Book book, MakeBook({.n_tokens = 1, .n_facts = n_needles, .seed = seed, .kinds = {kind}},

@@ -121,6 +121,55 @@ TEST_F(NeedlesTest, FinishedPromptsAreNotRunAgain) {
   EXPECT_EQ(log.size(), 2u);
 }
 
+TEST(NeedleTable, IsTheMeanOfEachCell) {
+  const NeedleGrid grid{.lengths = {100, 200}, .depths = {0, 0.5, 1}, .n_seeds = 2};
+  std::vector<NeedleResult> results;
+  const auto add = [&](int64_t length, double depth, double score) {
+    results.push_back({.length = length, .depth = depth, .reply = {.score = score, .answer = {}}});
+  };
+  add(100, 0, 1), add(100, 0, 0.5), add(200, 0.5, 0.25), add(100, 1, 1);
+  add(300, 0, 1), add(100, 0.7, 1);  // of no cell
+  EXPECT_EQ(NeedleTable(grid, results), (std::vector<std::vector<double>>{{0.75, 0}, {0, 0.25}, {1, 0}}));
+}
+
+// A prompt shares its text with the one before up to its own needle: reuse ends where the chunk with the needle begins.
+TEST_F(NeedlesTest, NeedlesGoToTheSentenceEndBeforeTheirDepth) {
+  const NeedleGrid grid{.lengths = {1200}, .depths = {0, 0.3, 0.6, 0.9}, .n_seeds = 1};
+  ResultLog log;
+  const auto results = Run(grid, 0, &log).value();
+  ASSERT_EQ(results.size(), 4u);
+  for (size_t i = 1; i < results.size(); ++i) {
+    ASSERT_GT(results[i - 1].depth, results[i].depth) << "the deepest first";
+    // Of about 1,150 tokens of text.
+    const auto place = static_cast<int64_t>(results[i].depth * 1150);
+    EXPECT_LE(results[i].reply.n_reused, place + 20);
+    EXPECT_GE(results[i].reply.n_reused, place - 128 - 50) << "a chunk and a sentence before";
+    EXPECT_EQ(results[i].reply.n_reused % 128, 0);
+  }
+  EXPECT_EQ(results[3].depth, 0);
+  EXPECT_EQ(results[3].reply.n_reused, 0);
+}
+
+TEST_F(NeedlesTest, TheShortestAndTheLongestLengthAreTaken) {
+  ResultLog log;
+  const auto length_of = [&](int64_t length, const std::string& before) {
+    const std::string message = Run({.lengths = {length}, .depths = {0.5}}, 0, &log).status().message();
+    const size_t at = message.find(before);
+    EXPECT_NE(at, std::string::npos) << message;
+    return std::stoll(message.substr(at + before.size()));
+  };
+  const int64_t least = length_of(1, "alone take "), most = length_of(1 << 20, "the text has only ");
+  EXPECT_GT(most, 3000);
+  EXPECT_EQ(length_of(least - 1, "alone take "), least);
+  EXPECT_EQ(length_of(most + 1, "the text has only "), most);
+  const auto shortest = Run({.lengths = {least}, .depths = {0.5}}, 0, &log);
+  ASSERT_TRUE(shortest.ok()) << shortest.status().message();
+  EXPECT_EQ(shortest->at(0).reply.n_prompt, least);
+  const auto longest = Run({.lengths = {most}, .depths = {1}}, 1, &log);
+  ASSERT_TRUE(longest.ok()) << longest.status().message();
+  EXPECT_EQ(longest->at(0).reply.n_prompt, most);
+}
+
 TEST_F(NeedlesTest, LengthsThatCannotBeAreNamed) {
   ResultLog log;
   EXPECT_THAT(Run({.lengths = {40}, .depths = {0.5}}, 0, &log).status().message(), HasSubstr("length of 40 tokens"));

@@ -7,8 +7,10 @@
 #include <utility>
 
 #include "backend/backend.h"
+#include "base/bad_option.h"
 #include "base/cancelled.h"
 #include "base/clock.h"
+#include "base/finite.h"
 #include "base/memory_info.h"
 #include "base/parallel.h"
 
@@ -175,6 +177,10 @@ class Scorer {
     rows->clear();
     for (int64_t at = begin; at < end; ++at) {
       const std::span<const float> row = saved_->row(next_saved_++);
+      if (!AllFinite(row)) {
+        return Status(StatusCode::kCorrupt, "the saved full logits: row " + std::to_string(next_saved_ - 1) +
+                                                " has a NaN or an infinity; remove the file to have it made anew");
+      }
       rows->insert(rows->end(), row.begin(), row.end());
     }
     return OkStatus();
@@ -210,16 +216,17 @@ class Scorer {
 }  // namespace
 
 Result<std::vector<Window>> MakeWindows(std::span<const int32_t> ids, int32_t bos_id, const WindowOptions& options) {
-  const auto bad = [](const std::string& sentence) { return Status(StatusCode::kInvalidArgument, sentence); };
-  if (options.context < 2) return bad("context: " + std::to_string(options.context) + ", expected 2 or more tokens");
+  if (options.context < 2) return BadOption("context", std::to_string(options.context), "2 or more tokens");
   if (options.stride < 1 || options.stride >= options.context) {
-    return bad("stride: " + std::to_string(options.stride) + ", expected 1.." + std::to_string(options.context - 1));
+    return BadOption("stride", std::to_string(options.stride), "1.." + std::to_string(options.context - 1) + " tokens");
   }
   const int64_t n_bos = bos_id >= 0 ? 1 : 0, n_text = options.context - n_bos;
   const auto n = static_cast<int64_t>(ids.size());
   if (n < n_text) {
-    return bad("a text of " + std::to_string(n) + " tokens, one window of --context " +
-               std::to_string(options.context) + " needs " + std::to_string(n_text));
+    return Status(StatusCode::kInvalidArgument, "the text has " + std::to_string(n) + " tokens, one window of " +
+                                                    std::to_string(options.context) + " needs " +
+                                                    std::to_string(n_text) + " of them")
+        .About("text");
   }
   std::vector<Window> windows;
   for (int64_t at = 0; at + n_text <= n; at += options.stride) {

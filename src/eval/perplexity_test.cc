@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <numeric>
+#include <set>
 
 #include "base/data_for_test.h"
 #include "base/file.h"
@@ -55,8 +56,58 @@ TEST(MakeWindows, ScoreEveryTokenOnce) {
   EXPECT_EQ(MakeWindows(ids, -1, {.context = 9, .stride = 4, .n_windows = 2})->size(), 2u);
   EXPECT_EQ((*MakeWindows(ids, -1, {.context = 9, .stride = 4}))[0].begin, 1);
   EXPECT_THAT(MakeWindows(ids, 7, {.context = 30, .stride = 4}).status().message(), HasSubstr("needs 29"));
+  EXPECT_EQ(MakeWindows(ids, 7, {.context = 30, .stride = 4}).status().subject(), "text");
   EXPECT_FALSE(MakeWindows(ids, 7, {.context = 9, .stride = 9}).ok());
   EXPECT_FALSE(MakeWindows(ids, 7, {.context = 1, .stride = 1}).ok());
+}
+
+TEST(MakeWindows, TakesEveryOptionToItsEnds) {
+  std::vector<int32_t> ids(10);
+  std::iota(ids.begin(), ids.end(), 0);
+  const auto begins = [&](int32_t bos, const WindowOptions& options) {
+    std::vector<int64_t> out;
+    const auto windows = MakeWindows(ids, bos, options);
+    for (const Window& w : *windows) out.push_back(w.begin);
+    return out;
+  };
+  EXPECT_EQ(begins(-1, {.context = 10, .stride = 9}), (std::vector<int64_t>{1})) << "the text is just long enough";
+  EXPECT_FALSE(MakeWindows(ids, -1, {.context = 11, .stride = 9}).ok());
+  EXPECT_EQ(begins(5, {.context = 11, .stride = 1}), (std::vector<int64_t>{1})) << "with a begin-of-text";
+  EXPECT_EQ(begins(0, {.context = 10, .stride = 1}), (std::vector<int64_t>{1, 9})) << "whose id may be 0";
+  EXPECT_EQ(begins(-1, {.context = 2, .stride = 1, .n_windows = 3}), (std::vector<int64_t>{1, 1, 1}));
+  EXPECT_EQ(begins(-1, {.context = 2, .stride = 1}).size(), 9u);
+  EXPECT_EQ(begins(-1, {.context = 4, .stride = 3}), (std::vector<int64_t>{1, 1, 1}));
+  EXPECT_EQ((*MakeWindows(ids, -1, {.context = 4, .stride = 3}))[2].ids, (std::vector<int32_t>{6, 7, 8, 9}));
+  EXPECT_THAT(MakeWindows(ids, -1, {.context = 1, .stride = 1}).status().message(), HasSubstr("context is 1; expected 2"));
+  EXPECT_THAT(MakeWindows(ids, -1, {.context = 4, .stride = 0}).status().message(),
+              HasSubstr("stride is 0; expected 1..3 tokens"));
+}
+
+TEST(BucketsOf, AreMeansOfPositionsThatDouble) {
+  TextScores scores;
+  scores.modes.resize(2);
+  const auto add = [&](int64_t pos, double value) {
+    scores.positions.push_back(pos);
+    scores.full_nll.push_back(value);
+    scores.modes[1].nll.push_back(2 * value);
+    scores.modes[1].kld.push_back(3 * value);
+    scores.modes[1].top1.push_back(pos % 2 == 0 ? 1 : 0);
+  };
+  add(1, 1), add(127, 3), add(128, 5), add(255, 6), add(600, 8);
+  const std::vector<PositionBucket> buckets = BucketsOf(scores, 1);
+  ASSERT_EQ(buckets.size(), 3u) << "256 to 511 are empty";
+  const auto expect = [&](size_t i, int64_t begin, int64_t end, int64_t n, double mean, double top1) {
+    EXPECT_EQ(buckets[i].begin, begin);
+    EXPECT_EQ(buckets[i].end, end);
+    EXPECT_EQ(buckets[i].n, n);
+    EXPECT_DOUBLE_EQ(buckets[i].full_nll, mean);
+    EXPECT_DOUBLE_EQ(buckets[i].nll, 2 * mean);
+    EXPECT_DOUBLE_EQ(buckets[i].kld, 3 * mean);
+    EXPECT_DOUBLE_EQ(buckets[i].top1, top1);
+  };
+  expect(0, 0, 128, 2, 2, 0);
+  expect(1, 128, 256, 2, 5.5, 0.5);
+  expect(2, 512, 1024, 1, 8, 1);
 }
 
 class ScoreTextTest : public testing::Test {
@@ -167,6 +218,105 @@ TEST_F(ScoreTextTest, SavedLogitsGiveTheSameAndAreChecked) {
   EXPECT_THAT(FullLogits::Open(path, recipe, n + 1, vocab).status().message(), HasSubstr("expected the shape"));
   dir.Write("bad.safetensors", "no safetensors at all");
   EXPECT_EQ(FullLogits::Open(dir.file("bad.safetensors"), recipe, n, vocab).status().code(), StatusCode::kCorrupt);
+}
+
+TEST_F(ScoreTextTest, AllSessionsTogetherAreHeldAgainstTheLimit) {
+  SessionOptions full = At(0);
+  const std::vector<SessionOptions> modes = {At(0.5), At(1)};
+  uint64_t needed = PlanMemory(model.config(), 0, full, *backend)->TotalBytes(400);
+  for (const SessionOptions& mode : modes) needed += PlanMemory(model.config(), 0, mode, *backend)->TotalBytes(400);
+  const auto status = [&] {
+    ResultLog log;
+    return ScoreText(model, {windows[0]}, full, modes, nullptr, &log).status();
+  };
+  full.memory_limit = needed;
+  EXPECT_TRUE(status().ok()) << status().message();
+  --full.memory_limit;
+  EXPECT_EQ(status().code(), StatusCode::kResourceExhausted);
+  EXPECT_THAT(status().message(), HasSubstr("3 choices of heads side by side"));
+}
+
+TEST_F(ScoreTextTest, RecordsOfAnotherKindAreRefused) {
+  ResultLog whole;
+  const TextScores scores = Score({At(0.5)}, nullptr, &whole);
+  const auto failure = [&](auto change) {
+    Json record = *whole.Find("window/0");
+    record.erase("key");
+    change(record);
+    ResultLog log;
+    EXPECT_TRUE(log.Append("window/0", record).ok());
+    EXPECT_TRUE(log.Append("window/1", *whole.Find("window/1")).ok());
+    const std::vector<SessionOptions> modes = {At(0.5)};
+    const auto result = ScoreText(model, windows, At(0), modes, nullptr, &log);
+    EXPECT_TRUE(result.ok() || result.status().code() == StatusCode::kCorrupt);
+    return result.status().message();
+  };
+  EXPECT_EQ(failure([](Json&) {}), "");
+  for (const char* key : {"positions", "full_nll", "modes"}) {
+    EXPECT_THAT(failure([&](Json& r) { r.erase(key); }), HasSubstr(std::string("window/0: ") + key));
+    EXPECT_THAT(failure([&](Json& r) { r[key] = "x"; }), HasSubstr(std::string("window/0: ") + key));
+  }
+  EXPECT_THAT(failure([](Json& r) { r["modes"].push_back(r["modes"][0]); }), HasSubstr("modes: expected 1"));
+  EXPECT_THAT(failure([](Json& r) { r["modes"][0] = 5; }), HasSubstr("modes: expected objects"));
+  EXPECT_THAT(failure([](Json& r) { r["full_nll"][0] = "x"; }), HasSubstr("full_nll: expected numbers"));
+  EXPECT_THAT(failure([](Json& r) { r["full_nll"][0] = 1e9; }), HasSubstr("full_nll: expected numbers"));
+  const std::string apart = "do not belong together";
+  EXPECT_THAT(failure([](Json& r) { r["positions"][0] = 0; }), HasSubstr(apart));
+  EXPECT_THAT(failure([](Json& r) { r["positions"][0] = -3; }), HasSubstr(apart));
+  EXPECT_THAT(failure([](Json& r) { r["full_nll"].erase(0); }), HasSubstr(apart));
+  for (const char* key : {"nll", "kld", "top1"}) {
+    EXPECT_THAT(failure([&](Json& r) { r["modes"][0][key].push_back(0); }), HasSubstr(apart)) << key;
+    EXPECT_THAT(failure([&](Json& r) { r["modes"][0].erase(key); }), HasSubstr(key));
+  }
+}
+
+TEST_F(ScoreTextTest, ProgressCountsWindows) {
+  std::set<int64_t> done;
+  ResultLog log;
+  ASSERT_TRUE(ScoreText(model, windows, At(0), {}, nullptr, &log, [&](const Progress& p) {
+                EXPECT_EQ(p.total, 2);
+                done.insert(p.done);
+                return true;
+              }).ok());
+  EXPECT_EQ(done, (std::set<int64_t>{0, 1}));
+  EXPECT_EQ(log.size(), 2u);
+  const TextScores again = ScoreText(model, windows, At(0), {}, nullptr, &log).value();
+  std::vector<int64_t> expected;
+  for (const Window& w : windows) {
+    for (int64_t pos = w.begin; pos < 400; ++pos) expected.push_back(pos);
+  }
+  EXPECT_EQ(again.positions, expected);
+}
+
+TEST(FullLogits, AReferenceMustAgreeInWhatIsAskedOnly) {
+  const TempDir dir;
+  const std::string path = dir.file("full.safetensors");
+  const Json recipe = {{"text", "a"}, {"weights", "bf16"}};
+  FullLogits writer = FullLogits::Open(path, recipe, 3, 5).value();
+  for (int r = 0; r < 3; ++r) {
+    std::vector<float> row;
+    for (int i = 0; i < 5; ++i) row.push_back(static_cast<float>(10 * r + i));
+    ASSERT_TRUE(writer.Append(row).ok());
+  }
+  EXPECT_FALSE(FileExists(path)) << "appears when it is finished";
+  ASSERT_TRUE(writer.Finish().ok());
+  const std::string bytes = ReadFile(path, 1 << 20).value();
+  EXPECT_EQ((bytes.size() - 3 * 5 * 4) % 64, 0u) << "rows are aligned";
+
+  const auto open = [&](const Json& asked, FullLogitsUse use) { return FullLogits::Open(path, asked, 3, 5, use); };
+  const FullLogits reader = open({{"text", "a"}}, FullLogitsUse::kReference).value();
+  for (int64_t r = 0; r < 3; ++r) {
+    for (size_t i = 0; i < 5; ++i) EXPECT_EQ(reader.row(r)[i], static_cast<float>(10 * r) + static_cast<float>(i));
+  }
+  EXPECT_TRUE(open(recipe, FullLogitsUse::kOwn).ok());
+  EXPECT_THAT(open({{"text", "a"}}, FullLogitsUse::kOwn).status().message(),
+              HasSubstr("made with weights \"bf16\", which is not given now"));
+  EXPECT_THAT(open({{"text", "b"}}, FullLogitsUse::kReference).status().message(), HasSubstr("text"));
+  EXPECT_FALSE(open({{"text", "a"}, {"more", 1}}, FullLogitsUse::kReference).ok());
+  EXPECT_EQ(FullLogits::Open(dir.file("none"), recipe, 3, 5, FullLogitsUse::kReference).status().code(),
+            StatusCode::kNotFound);
+  EXPECT_FALSE(FullLogits::Open(path, recipe, 2, 5).ok());
+  EXPECT_FALSE(FullLogits::Open(path, recipe, 3, 4).ok());
 }
 
 TEST_F(ScoreTextTest, AStoppedRunGoesOnToTheSameNumbers) {

@@ -81,6 +81,119 @@ TEST_F(RulerTest, AnswersAreInTheText) {
   }
 }
 
+size_t Count(const std::string& text, const std::string& part) {
+  size_t n = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
+  return n;
+}
+
+TEST_F(RulerTest, NeedlesAreHiddenAnywhere) {
+  double least = 1, most = 0;
+  std::set<std::string> keys;
+  for (uint64_t seed = 0; seed < 12; ++seed) {
+    const RulerSample one = Make("niah_single_1", 2000, seed), four = Make("niah_multikey_1", 2000, seed);
+    EXPECT_EQ(Count(one.input, "One of the special magic numbers for "), 1u);
+    EXPECT_EQ(Count(four.input, "One of the special magic numbers for "), 4u);
+    EXPECT_EQ(one.outputs[0].size(), 7u);
+    EXPECT_NE(one.outputs[0][0], '0');
+    const double place = static_cast<double>(one.input.find("One of the")) / static_cast<double>(one.input.size());
+    least = std::min(least, place), most = std::max(most, place);
+    const size_t key = one.input.find("numbers for ") + 12;
+    keys.insert(one.input.substr(key, one.input.find(' ', key) - key));
+    EXPECT_EQ(Count(one.input, "The grass is green."), Count(one.input, "There and back again.\n"));
+    EXPECT_GT(Count(one.input, "The grass is green."), 20u);
+    EXPECT_EQ(Count(four.input, "The grass is green."), 0u);
+  }
+  EXPECT_LT(least, 0.25);
+  EXPECT_GT(most, 0.7);
+  EXPECT_GT(keys.size(), 8u);
+}
+
+TEST_F(RulerTest, ChainsStandInOrder) {
+  for (uint64_t seed = 0; seed < 5; ++seed) {
+    const RulerSample vt = Make("vt", 2500, seed);
+    size_t before = vt.input.find("VAR " + vt.outputs[0] + " = ");
+    for (size_t i = 0; i < 5; ++i) {
+      EXPECT_EQ(vt.outputs[i].size(), 5u);
+      EXPECT_EQ(vt.outputs[i].find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), std::string::npos);
+      const size_t at = vt.input.find("VAR " + vt.outputs[i] + " = ");
+      ASSERT_NE(at, std::string::npos);
+      EXPECT_GE(at, before) << "a variable is assigned after the one that it takes";
+      before = at;
+    }
+    EXPECT_EQ(Count(vt.input, "VAR "), 4u * 2 + 1);
+    EXPECT_EQ(Count(vt.input, "5 variables are assigned the value"), 1u);
+    const size_t value = vt.input.find("VAR " + vt.outputs[0] + " = ") + 12;
+    EXPECT_EQ(vt.input.substr(value, 5).find_first_not_of("0123456789"), std::string::npos);
+    EXPECT_EQ(Count(vt.input, "the value " + vt.input.substr(value, 5)), 2u);
+  }
+}
+
+// 30 times the ten common words, three times the others.
+TEST_F(RulerTest, CommonWordsAreTenTimesAsCommon) {
+  const RulerSample cwe = Make("cwe", 9000);
+  std::map<std::string, int> counts;
+  std::istringstream words(cwe.input.substr(0, cwe.input.find("\nQuestion")));
+  int numbered = 0;
+  for (std::string number, word; words >> number;) {
+    if (number != std::to_string(numbered + 1) + ".") continue;
+    words >> word;
+    ++numbered;
+    ++counts[word];
+  }
+  ASSERT_EQ(cwe.outputs.size(), 10u);
+  int total = 0;
+  for (const std::string& word : cwe.outputs) {
+    EXPECT_EQ(counts[word], 30) << word;
+    total += 30;
+    counts.erase(word);
+  }
+  EXPECT_GT(counts.size(), 20u);
+  for (const auto& [word, n] : counts) {
+    EXPECT_EQ(n, 3) << word;
+    total += n;
+  }
+  EXPECT_EQ(total, numbered);
+}
+
+// Zipf's law with alpha 2: the first of three is 9/4 as frequent as the second, and 4 times the third.
+TEST_F(RulerTest, FrequentWordsFollowZipf) {
+  const RulerSample fwe = Make("fwe", 30000);
+  ASSERT_EQ(fwe.outputs.size(), 3u);
+  std::vector<double> n;
+  for (const std::string& word : fwe.outputs) {
+    EXPECT_EQ(word.size(), 6u);
+    n.push_back(static_cast<double>(Count(fwe.input, " " + word)));
+  }
+  EXPECT_GT(n[2], 30);
+  EXPECT_NEAR(n[0] / n[1], 9.0 / 4, 0.1);
+  EXPECT_NEAR(n[0] / n[2], 4, 0.2);
+  // A word of rank 2 makes up 1/4 of what the sum of 1/rank^2 from 2 on is; dots are half as many as all words.
+  const double total = n[0] / (0.25 / 0.64), dots = static_cast<double>(Count(fwe.input, " ...."));
+  EXPECT_NEAR(dots / total, 0.5, 0.03);
+}
+
+TEST(RulerTasks, HaveTheirAnswersLength) {
+  for (const auto& [task, n] : std::vector<std::pair<std::string, int64_t>>{
+           {"vt", 30}, {"cwe", 120}, {"fwe", 50}, {"qa_1", 32}, {"qa_2", 32}, {"niah_single_1", 128}, {"other", 128}}) {
+    EXPECT_EQ(RulerAnswerTokens(task), n) << task;
+  }
+}
+
+TEST_F(RulerTest, TheShortestPromptIsTaken) {
+  for (const std::string& task : RulerTasks()) {
+    const std::string message = MakeRulerSample(task, 1, 3, builtin, tokenizer).status().message();
+    const size_t at = message.find("takes ");
+    ASSERT_NE(at, std::string::npos) << message;
+    const int64_t least = std::stoll(message.substr(at + 6));
+    if (task == "niah_multikey_1") continue;  // its text depends on the length
+    EXPECT_FALSE(MakeRulerSample(task, least - 1, 3, builtin, tokenizer).ok()) << task;
+    const auto shortest = MakeRulerSample(task, least, 3, builtin, tokenizer);
+    ASSERT_TRUE(shortest.ok()) << task;
+    EXPECT_EQ(static_cast<int64_t>(tokenizer.Encode(shortest->input).size()), least) << task;
+  }
+}
+
 TEST_F(RulerTest, BadRequestsAreNamed) {
   EXPECT_THAT(MakeRulerSample("poem", 3000, 1, builtin, tokenizer).status().message(), HasSubstr("poem"));
   EXPECT_THAT(MakeRulerSample("cwe", 100, 1, builtin, tokenizer).status().message(), HasSubstr("cwe: the shortest"));

@@ -66,6 +66,52 @@ TEST(GateOptimizer, ReachesTheWantedShareForLossesOfAnyScale) {
   }
 }
 
+// The penalty's controller by hand. After half of the run the mean gate is to be where it was asked to be; until then
+// on the line that leads there from 1.
+TEST(GateOptimizer, ThePenaltyFollowsTheMeanGatesDistanceFromItsLine) {
+  const GateSchedule s{.n_steps = 100, .lr = 0.1, .reg_weight = 0.05, .target_sparsity = 0.4};
+  GateOptimizer optimizer(s, 4);
+  EXPECT_DOUBLE_EQ(optimizer.mean_gate(), 1.0);
+  EXPECT_NEAR(optimizer.penalty(), 0.05 * std::exp(30 * (1 - (1 - 0.4 / 50))), 1e-12);
+  optimizer.Step(std::vector<double>{1, 1, -1, -1});
+  const double mean = optimizer.mean_gate();
+  EXPECT_NEAR(mean, 1 - 0.01 / 2, 1e-6) << "two gates went a step of a tenth of the rate";
+  const double error = mean - (1 - 0.4 * 2 / 50);
+  EXPECT_NEAR(optimizer.state().reg_weight, 0.05 * std::exp(3 * error), 1e-12);
+  EXPECT_NEAR(optimizer.penalty(), optimizer.state().reg_weight * std::exp(30 * error), 1e-12);
+
+  GateState late = optimizer.state();
+  late.step = 70;
+  late.reg_weight = 1;
+  late.gates = {1, 0.6, 0.4, 0.2};
+  EXPECT_NEAR(GateOptimizer(s, late).penalty(), std::exp(30 * (0.55 - 0.6)), 1e-12) << "the line has ended";
+  late.gates = {1, 1, 1, 1};
+  late.reg_weight = 1e6;
+  EXPECT_EQ(GateOptimizer(s, late).penalty(), 1e6) << "at most";
+  late.gates = {0, 0, 0, 0};
+  late.reg_weight = 1e-6;
+  GateOptimizer weakest(s, late);
+  EXPECT_EQ(weakest.penalty(), 1e-6) << "at least";
+  weakest.Step(std::vector<double>{0, 0, 0, 0});
+  EXPECT_EQ(weakest.state().reg_weight, 1e-6);
+  const GateOptimizer fixed({.n_steps = 100, .lr = 0.1, .reg_weight = 0.05}, 4);
+  EXPECT_EQ(fixed.penalty(), 0.05) << "as given, where no share is asked for";
+}
+
+TEST(GateOptimizer, ThePenaltyIsSharedByTheGatesThatAreNotZero) {
+  const GateSchedule s{.n_steps = 5, .lr = 0.1, .reg_weight = 0.8};
+  GateState state = GateOptimizer(s, 2).state();
+  state.gates = {0.5, 0.0};
+  GateOptimizer optimizer(s, state);
+  optimizer.Step(std::vector<double>{-0.1, -0.1});
+  // Gradients -0.1 + 0.8 / 2 and -0.1: a step of the whole rate down and up.
+  EXPECT_NEAR(optimizer.state().gates[0], 0.4, 1e-6);
+  EXPECT_NEAR(optimizer.state().gates[1], 0.1, 1e-6);
+  EXPECT_NEAR(optimizer.state().first[0], 0.1 * 0.3, 1e-12);
+  EXPECT_NEAR(optimizer.state().second[0], 0.001 * 0.09, 1e-12);
+  EXPECT_NEAR(optimizer.state().first[1], 0.1 * -0.1, 1e-12);
+}
+
 TEST(GateOptimizer, AStateGoesOnAsIfItHadNotStopped) {
   const GateSchedule s{.n_steps = 50, .lr = 0.02, .reg_weight = 0.05, .target_sparsity = 0.5};
   const std::vector<double> gradients = {-0.01, 0.02, -0.003};

@@ -15,10 +15,13 @@ size_t HeadCount(const ModelConfig& c) { return static_cast<size_t>(c.n_layers) 
 float ScaleOf(const ModelConfig& c) { return 1.0f / std::sqrt(static_cast<float>(c.head_dim)); }
 
 /// kInternal when a score is not a number.
-Result<std::vector<double>> Checked(std::vector<double> scores) {
-  for (const double score : scores) {
-    if (!std::isfinite(score))
-      return Status(StatusCode::kInternal, "the model's attention is not finite: its states overflow");
+Result<std::vector<double>> Checked(const ModelConfig& c, std::vector<double> scores) {
+  for (size_t i = 0; i < scores.size(); ++i) {
+    if (std::isfinite(scores[i])) continue;
+    return Status(StatusCode::kInternal,
+                  "model " + c.name + ": the attention of layer " +
+                      std::to_string(i / static_cast<size_t>(c.n_kv_heads)) +
+                      " is NaN or infinite; its weights are damaged, or their products overflow");
   }
   return scores;
 }
@@ -89,7 +92,9 @@ Result<std::vector<double>> RepeatScores(const Model& model, const RepeatInput& 
                                          const ProgressCallback& progress) {
   const ModelConfig& c = model.config();
   IdentifyOps* ops = model.backend()->identify_ops();
-  if (ops == nullptr) return Status(StatusCode::kUnsupported, "this backend cannot find heads; use --device cpu");
+  if (ops == nullptr) {
+    return Status(StatusCode::kUnsupported, "this backend cannot find heads; the CPU's can").About("device");
+  }
   if (input.sink < 0 || input.repeat_chunk < 1 || static_cast<int64_t>(input.context.size()) <= input.sink) {
     return Status(StatusCode::kInvalidArgument, "a text of " + std::to_string(input.context.size()) +
                                                     " tokens to repeat, expected more than the " +
@@ -128,7 +133,7 @@ Result<std::vector<double>> RepeatScores(const Model& model, const RepeatInput& 
     DUO_RETURN_IF_ERROR(walk.RunInChunks(piece, looks, &counter));
     walk.Rewind(n_context);
   }
-  return Checked(std::move(scores));
+  return Checked(c, std::move(scores));
 }
 
 Result<std::vector<double>> ProfileScores(const Model& model, const std::vector<std::vector<int32_t>>& texts,
@@ -155,7 +160,7 @@ Result<std::vector<double>> ProfileScores(const Model& model, const std::vector<
       }
     }
   }
-  return Checked(std::move(scores));
+  return Checked(c, std::move(scores));
 }
 
 // log-sum-exp of streaming attention less that of full attention is the logarithm of the share that streaming keeps.
@@ -211,7 +216,7 @@ Result<std::vector<double>> OutsideMassScores(const Model& model, const std::vec
     walk.Rewind(0);
     DUO_RETURN_IF_ERROR(walk.RunInChunks(text, looks, &counter));
   }
-  return Checked(std::move(scores));
+  return Checked(c, std::move(scores));
 }
 
 }  // namespace duo

@@ -5,6 +5,7 @@
 #include <set>
 #include <utility>
 
+#include "base/bad_option.h"
 #include "base/rng.h"
 #include "text/passkey_words.h"
 
@@ -58,19 +59,21 @@ Rng RngFor(uint64_t seed, uint64_t index) {
 Status TrainingTexts::CheckOptions() const {
   const PasskeyOptions& o = options_;
   if (o.n_passkeys < 1 || o.n_passkeys > kMostPasskeys) {
-    return Bad("passkeys: " + std::to_string(o.n_passkeys) + ", expected 1.." + std::to_string(kMostPasskeys));
+    return BadOption("n_passkeys", std::to_string(o.n_passkeys), "1.." + std::to_string(kMostPasskeys));
   }
   if (o.n_words < 1 || o.n_words > kMostWords) {
-    return Bad("words: " + std::to_string(o.n_words) + ", expected 1.." + std::to_string(kMostWords));
+    return BadOption("n_words", std::to_string(o.n_words), "1.." + std::to_string(kMostWords));
   }
   if (o.min_tokens < 16 || o.max_tokens < o.min_tokens || o.max_tokens > kMostTokens) {
-    return Bad("min-tokens and max-tokens: " + std::to_string(o.min_tokens) + " to " + std::to_string(o.max_tokens) +
-               ", expected 16.." + std::to_string(kMostTokens) + " in increasing order");
+    return Bad("texts of " + std::to_string(o.min_tokens) + " to " + std::to_string(o.max_tokens) +
+               " tokens, expected 16.." + std::to_string(kMostTokens) + " in increasing order")
+        .About("max_tokens");
   }
-  if (o.n_lengths < 1) return Bad("lengths: a number of " + std::to_string(o.n_lengths) + ", expected 1 or more");
+  if (o.n_lengths < 1) return BadOption("n_lengths", std::to_string(o.n_lengths), "1 or more");
   if (!(o.depth_begin >= 0 && o.depth_begin < o.depth_end && o.depth_end <= 1)) {
-    return Bad("depth-begin and depth-end: " + std::to_string(o.depth_begin) + " to " + std::to_string(o.depth_end) +
-               ", expected 0..1 in increasing order");
+    return Bad("depths of " + std::to_string(o.depth_begin) + " to " + std::to_string(o.depth_end) +
+               ", expected 0..1 in increasing order")
+        .About("depth_begin");
   }
   return OkStatus();
 }
@@ -80,8 +83,9 @@ Result<TrainingTexts> TrainingTexts::InHaystack(const Tokenizer& tokenizer, cons
   TrainingTexts texts(tokenizer, options);
   DUO_RETURN_IF_ERROR(texts.CheckOptions());
   if (options.n_depths < options.n_passkeys) {
-    return Bad("depths: " + std::to_string(options.n_depths) + " of them for " + std::to_string(options.n_passkeys) +
-               " passkeys; every passkey needs its own");
+    return Bad(std::to_string(options.n_depths) + " depths for " + std::to_string(options.n_passkeys) +
+               " passkeys; every passkey needs its own")
+        .About("n_depths");
   }
   // The whole haystack is counted only when it may be too short: tokens rarely have more than a few dozen bytes.
   size_t probe = std::min(haystack.size(), std::max(kProbeBytes, static_cast<size_t>(options.max_tokens) * 32));
@@ -95,8 +99,9 @@ Result<TrainingTexts> TrainingTexts::InHaystack(const Tokenizer& tokenizer, cons
     n_tokens = count(probe);
   }
   if (n_tokens < options.max_tokens) {
-    return Bad("text: it has " + std::to_string(n_tokens) + " tokens; training texts of up to " +
-               std::to_string(options.max_tokens) + " tokens need at least as many");
+    return Bad("the text has " + std::to_string(n_tokens) + " tokens; training texts of up to " +
+               std::to_string(options.max_tokens) + " tokens need at least as many")
+        .About("text");
   }
   texts.bytes_per_token_ = static_cast<double>(probe) / static_cast<double>(n_tokens);
   texts.haystack_ = std::move(haystack);
@@ -122,7 +127,9 @@ Result<TrainingTexts> TrainingTexts::Builtin(const Tokenizer& tokenizer, const P
   }
   Rng rng = RngFor(options.seed, 0);
   const Result<std::string> shortest = texts.BuiltinText(&rng, options.min_tokens, 1, nullptr);
-  if (!shortest.ok()) return shortest.status().Annotate("min-tokens: " + std::to_string(options.min_tokens));
+  if (!shortest.ok()) {
+    return shortest.status().Annotate("texts of " + std::to_string(options.min_tokens) + " tokens").About("min_tokens");
+  }
   constexpr int64_t kAnswerTokens = 64;  // 8 words or 6 digits
   texts.most_tokens_ = options.max_tokens + kExtraTokens + options.n_passkeys * (question + kAnswerTokens);
   return texts;
@@ -132,9 +139,10 @@ Status TrainingTexts::CheckPasskeysFit() const {
   if (!haystack_.empty()) return OkStatus();  // they come on top of its text
   Rng rng = RngFor(options_.seed, 0);
   const Result<std::string> longest = BuiltinText(&rng, options_.max_tokens, options_.n_passkeys, nullptr);
-  return longest.ok() ? OkStatus()
-                      : longest.status().Annotate("passkeys: " + std::to_string(options_.n_passkeys) +
-                                                  " in texts of max-tokens " + std::to_string(options_.max_tokens));
+  return longest.status()
+      .Annotate(std::to_string(options_.n_passkeys) + " passkeys in texts of up to " +
+                std::to_string(options_.max_tokens) + " tokens")
+      .About("n_passkeys");
 }
 
 Result<TrainingText> TrainingTexts::Make(uint64_t index) const {

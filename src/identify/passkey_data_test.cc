@@ -90,7 +90,7 @@ TEST_F(TrainingTextsTest, BuiltinBooksFitTheirLength) {
 TEST_F(TrainingTextsTest, BuiltinBooksHaveRoomForAFact) {
   const auto texts = TrainingTexts::Builtin(tokenizer, {.n_passkeys = 2, .min_tokens = 16, .max_tokens = 400});
   EXPECT_EQ(texts.status().code(), StatusCode::kInvalidArgument);
-  EXPECT_THAT(texts.status().message(), HasSubstr("min-tokens: 16"));
+  EXPECT_THAT(texts.status().message(), HasSubstr("texts of 16 tokens: "));
 }
 
 // Some facts are longer than others: a tight length draws until they fit, and never gives up in the middle of a run.
@@ -107,14 +107,14 @@ TEST_F(TrainingTextsTest, TightBuiltinBooksAreDrawnAgain) {
 TEST_F(TrainingTextsTest, PasskeysThatDoNotFitTheLongestTextAreRefused) {
   const auto texts = TrainingTexts::Builtin(tokenizer, {.n_passkeys = 20, .min_tokens = 100, .max_tokens = 100});
   ASSERT_TRUE(texts.ok());  // with as many as fit: enough for scores
-  EXPECT_THAT(texts->CheckPasskeysFit().message(), HasSubstr("passkeys: 20 in texts of max-tokens 100"));
+  EXPECT_THAT(texts->CheckPasskeysFit().message(), HasSubstr("20 passkeys in texts of up to 100 tokens: "));
 }
 
 TEST_F(TrainingTextsTest, AHaystackThatIsTooShortSaysHowLongItMustBe) {
   const PasskeyOptions options{.n_passkeys = 2, .n_words = 3, .min_tokens = 100, .max_tokens = 5000};
   const auto texts = TrainingTexts::InHaystack(tokenizer, options, "A short text.");
   EXPECT_EQ(texts.status().code(), StatusCode::kInvalidArgument);
-  EXPECT_THAT(texts.status().message(), HasSubstr("text: it has 10 tokens; training texts of up to 5000 tokens"));
+  EXPECT_THAT(texts.status().message(), HasSubstr("the text has 10 tokens; training texts of up to 5000 tokens"));
 }
 
 TEST_F(TrainingTextsTest, BadOptionsAreNamed) {
@@ -123,10 +123,121 @@ TEST_F(TrainingTextsTest, BadOptionsAreNamed) {
   };
   EXPECT_THAT(failure({.n_passkeys = 21}), HasSubstr("passkeys"));
   EXPECT_THAT(failure({.n_words = 0}), HasSubstr("words"));
-  EXPECT_THAT(failure({.min_tokens = 500, .max_tokens = 400}), HasSubstr("min-tokens and max-tokens: 500 to 400"));
+  EXPECT_THAT(failure({.min_tokens = 500, .max_tokens = 400}), HasSubstr("texts of 500 to 400 tokens"));
   EXPECT_THAT(failure({.max_tokens = 2000, .depth_begin = 0.9, .depth_end = 0.2}),
-              HasSubstr("depth-begin and depth-end"));
+              HasSubstr("depths of 0.9"));
   EXPECT_THAT(failure({.max_tokens = 2000, .n_depths = 3}), HasSubstr("depths"));
+}
+
+TEST_F(TrainingTextsTest, EveryOptionGoesToItsEnds) {
+  const auto ok = [&](const PasskeyOptions& options) {
+    return TrainingTexts::InHaystack(tokenizer, options, Hay(900)).ok();
+  };
+  EXPECT_TRUE(ok({.n_passkeys = 1, .n_words = 1, .min_tokens = 16, .max_tokens = 16, .n_lengths = 1, .n_depths = 1}));
+  EXPECT_TRUE(ok({.n_passkeys = 20, .n_words = 4096, .min_tokens = 16, .max_tokens = 17, .n_depths = 20}));
+  EXPECT_TRUE(ok({.n_passkeys = 1, .min_tokens = 16, .max_tokens = 50, .depth_begin = 0, .depth_end = 1}));
+  EXPECT_FALSE(ok({.n_passkeys = 0, .min_tokens = 16, .max_tokens = 50}));
+  EXPECT_FALSE(ok({.n_passkeys = 1, .n_words = 4097, .min_tokens = 16, .max_tokens = 50}));
+  EXPECT_FALSE(ok({.n_passkeys = 1, .min_tokens = 15, .max_tokens = 50}));
+  EXPECT_FALSE(ok({.n_passkeys = 1, .min_tokens = 16, .max_tokens = 50, .n_lengths = 0}));
+  EXPECT_FALSE(ok({.n_passkeys = 1, .min_tokens = 16, .max_tokens = 50, .depth_begin = -0.01}));
+  EXPECT_FALSE(ok({.n_passkeys = 1, .min_tokens = 16, .max_tokens = 50, .depth_end = 1.01}));
+  EXPECT_FALSE(ok({.n_passkeys = 1, .min_tokens = 16, .max_tokens = 50, .depth_begin = 0.5, .depth_end = 0.5}));
+  EXPECT_FALSE(ok({.n_passkeys = 2, .min_tokens = 16, .max_tokens = 50, .n_depths = 1}));
+  const auto refused = [&](int64_t max_tokens) {
+    return TrainingTexts::Builtin(tokenizer, {.n_passkeys = 1, .min_tokens = 200, .max_tokens = max_tokens})
+        .status()
+        .message();
+  };
+  EXPECT_EQ(refused(int64_t{1} << 20), "");
+  EXPECT_THAT(refused((int64_t{1} << 20) + 1), HasSubstr("tokens, expected 16..1048576"));
+}
+
+// A haystack with exactly the longest text's tokens is enough, and gives all of itself.
+TEST_F(TrainingTextsTest, AHaystackMayBeJustLongEnough) {
+  const std::string hay = Hay(60);
+  const auto n = static_cast<int64_t>(tokenizer.Encode(hay, SpecialTokens::kNone).size());
+  const auto texts = [&](int64_t max_tokens) {
+    return TrainingTexts::InHaystack(
+        tokenizer, {.n_passkeys = 1, .n_words = 2, .min_tokens = 16, .max_tokens = max_tokens, .n_lengths = 1}, hay);
+  };
+  EXPECT_FALSE(texts(n + 1).ok());
+  const auto exact = texts(n);
+  ASSERT_TRUE(exact.ok()) << exact.status().message();
+  const std::string text = Text(exact->Make(0)->ids);
+  EXPECT_NE(text.find("<book> The farmer grows cow number 0."), std::string::npos) << text;
+  EXPECT_NE(text.find("cow number 59."), std::string::npos) << text;
+  EXPECT_EQ(exact->Plain(3, n)->size(), static_cast<size_t>(n));
+}
+
+TEST_F(TrainingTextsTest, NeedlesLieAtTheirDepths) {
+  const auto depths = [&](const PasskeyOptions& options, uint64_t index) {
+    const auto texts = TrainingTexts::InHaystack(tokenizer, options, Hay(1500)).value();
+    const TrainingText made = texts.Make(index).value();
+    std::string context = Text({made.ids.begin(), made.ids.begin() + static_cast<std::ptrdiff_t>(made.labels.begin)});
+    std::vector<double> found;
+    // The share of the haystack's own text before each needle: needles are taken out as they are found.
+    const std::string begin = "\n\nRemember this sequence";
+    for (size_t at; (at = context.find(begin)) != std::string::npos;) {
+      found.push_back(static_cast<double>(at));
+      context.erase(at, context.find("\n\n", at + begin.size()) + 2 - at);
+    }
+    for (double& place : found) place /= static_cast<double>(context.size());
+    return found;
+  };
+  const double close = 0.03;  // the next end of a sentence, and the frame around the text
+  for (uint64_t index = 0; index < 5; ++index) {
+    const PasskeyOptions one = {.n_passkeys = 1,
+                                .n_words = 3,
+                                .min_tokens = 2000,
+                                .max_tokens = 2000,
+                                .n_lengths = 1,
+                                .depth_begin = 0.3,
+                                .depth_end = 0.9,
+                                .n_depths = 1};
+    ASSERT_EQ(depths(one, index).size(), 1u);
+    EXPECT_NEAR(depths(one, index)[0], 0.3, close) << "the only depth is where they begin";
+    PasskeyOptions three = one;
+    three.n_passkeys = three.n_depths = 3;
+    const std::vector<double> all = depths(three, index);
+    ASSERT_EQ(all.size(), 3u);
+    for (size_t i = 0; i < 3; ++i) EXPECT_NEAR(all[i], 0.3 + 0.3 * static_cast<double>(i), close) << i;
+  }
+}
+
+TEST_F(TrainingTextsTest, LengthsAreEvenlySpread) {
+  const auto lengths = [&](int n_lengths) {
+    const PasskeyOptions options = {
+        .n_passkeys = 1, .n_words = 1, .min_tokens = 200, .max_tokens = 800, .n_lengths = n_lengths};
+    const TrainingTexts texts = TrainingTexts::InHaystack(tokenizer, options, Hay(900)).value();
+    std::set<int64_t> found;
+    for (uint64_t index = 0; index < 40; ++index) {
+      const TrainingText text = texts.Make(index).value();
+      EXPECT_LE(static_cast<int64_t>(text.ids.size()), texts.most_tokens());
+      EXPECT_GT(text.labels.begin, 200);
+      found.insert((text.labels.begin - 45 + 50) / 100 * 100);  // without the needle and the frame
+    }
+    return found;
+  };
+  EXPECT_EQ(lengths(1), (std::set<int64_t>{800}));
+  EXPECT_EQ(lengths(2), (std::set<int64_t>{200, 800}));
+  EXPECT_EQ(lengths(4), (std::set<int64_t>{200, 400, 600, 800}));
+}
+
+TEST_F(TrainingTextsTest, PlainTextsAskNothing) {
+  const PasskeyOptions options = {.n_passkeys = 2, .n_words = 3, .min_tokens = 100, .max_tokens = 400};
+  const TrainingTexts hay = TrainingTexts::InHaystack(tokenizer, options, Hay(900)).value();
+  const TrainingTexts book = TrainingTexts::Builtin(tokenizer, options).value();
+  for (uint64_t index = 0; index < 5; ++index) {
+    EXPECT_EQ(hay.Plain(index, 250)->size(), 250u);
+    const auto n = static_cast<int64_t>(book.Plain(index, 250)->size());
+    EXPECT_LE(n, 250);
+    EXPECT_GT(n, 200) << "up to a sentence shorter";
+    for (const TrainingTexts* texts : {&hay, &book}) {
+      EXPECT_EQ(Count(Text(*texts->Plain(index, 250)), "Passkey:"), 0u);
+      EXPECT_NE(*texts->Plain(index, 250), *texts->Plain(index + 1, 250));
+    }
+  }
 }
 
 // Text without spaces or sentences, and of several bytes per character: slices never cut one.

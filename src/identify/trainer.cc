@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/atomic_file.h"
+#include "base/bad_option.h"
 #include "base/cancelled.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -64,24 +65,27 @@ Json Trainer::Facts() const {
 Result<Trainer> Trainer::Create(const Model& model, const TrainingTexts& texts, const TrainerOptions& options,
                                 Start start) {
   const GateSchedule& s = options.schedule;
-  const auto bad = [](const std::string& sentence) { return Status(StatusCode::kInvalidArgument, sentence); };
-  if (s.n_steps < 1) return bad("steps: " + std::to_string(s.n_steps) + ", expected 1 or more");
-  if (!(s.lr > 0 && s.lr <= 1)) return bad("lr: " + std::to_string(s.lr) + ", expected a number in (0, 1]");
-  if (!(s.reg_weight >= 0 && s.reg_weight <= 1e6))
-    return bad("reg: " + std::to_string(s.reg_weight) + ", expected 0..1e6");
+  if (s.n_steps < 1) return BadOption("n_steps", std::to_string(s.n_steps), "1 or more");
+  if (!(s.lr > 0 && s.lr <= 1)) return BadOption("lr", std::to_string(s.lr), "a number in (0, 1]");
+  if (!(s.reg_weight >= 0 && s.reg_weight <= 1e6)) {
+    return BadOption("reg_weight", std::to_string(s.reg_weight), "a number in 0..1e6");
+  }
   if (s.target_sparsity && !(*s.target_sparsity > 0 && *s.target_sparsity < 1 && s.reg_weight > 0)) {
-    return bad("target-sparsity: " + std::to_string(*s.target_sparsity) + " needs a share in (0, 1) and a reg above 0");
+    return BadOption("target_sparsity", std::to_string(*s.target_sparsity),
+                     "a number in (0, 1), beside a reg_weight above 0");
   }
-  if (options.accumulate < 1 || options.accumulate > 4096 || options.save_every < 1) {
-    return bad("accumulate and save-every: expected 1 or more");
+  if (options.accumulate < 1 || options.accumulate > 4096) {
+    return BadOption("accumulate", std::to_string(options.accumulate), "1..4096");
   }
+  if (options.save_every < 1) return BadOption("save_every", std::to_string(options.save_every), "1 or more");
   if (start == Start::kResume && !HasUnfinishedRun(options.dir)) {
-    return bad(options.dir + " holds no unfinished run to resume");
+    return Status(StatusCode::kInvalidArgument, options.dir + " holds no unfinished run to resume");
   }
   DUO_RETURN_IF_ERROR(MakeDirectories(options.dir));
   DUO_ASSIGN_OR_RETURN(DirectoryLock lock, DirectoryLock::Take(options.dir));
   if (start == Start::kFresh && HasUnfinishedRun(options.dir)) {
-    return bad(options.dir + " holds an unfinished run: resume it, or remove " + StatePath(options.dir));
+    return Status(StatusCode::kInvalidArgument,
+                  options.dir + " holds an unfinished run: resume it, or remove " + StatePath(options.dir));
   }
   RemoveHalfWrittenStates(options.dir);
   DUO_ASSIGN_OR_RETURN(TeacherStudent streams, TeacherStudent::Create(model, {.sink = options.sink,

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -241,6 +242,74 @@ TEST_F(TrainerTest, AMemoryLimitIsKept) {
   const Status status = Create(o, Trainer::Start::kFresh).status();
   EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
   EXPECT_THAT(status.message(), HasSubstr("64.0 KiB are available"));
+}
+
+TEST_F(TrainerTest, OptionsGoToTheirEnds) {
+  int n = 0;
+  const auto message = [&](auto change) {
+    TrainerOptions o = In("options" + std::to_string(n++));
+    o.schedule = {.n_steps = 1, .lr = 0.02, .reg_weight = 0.05};
+    change(o);
+    return Create(o, Trainer::Start::kFresh).status().message();
+  };
+  EXPECT_EQ(message([](auto& o) { o.schedule.lr = 1; }), "");
+  EXPECT_EQ(message([](auto& o) { o.schedule.reg_weight = 0; }), "");
+  EXPECT_EQ(message([](auto& o) { o.schedule.reg_weight = 1e6; }), "");
+  EXPECT_EQ(message([](auto& o) { o.accumulate = 4096, o.save_every = 1; }), "");
+  EXPECT_THAT(message([](auto& o) { o.schedule.n_steps = 0; }), HasSubstr("n_steps is 0"));
+  EXPECT_THAT(message([](auto& o) { o.schedule.lr = 0; }), HasSubstr("lr"));
+  EXPECT_THAT(message([](auto& o) { o.schedule.lr = 1.01; }), HasSubstr("lr"));
+  EXPECT_THAT(message([](auto& o) { o.schedule.lr = NAN; }), HasSubstr("lr"));
+  EXPECT_THAT(message([](auto& o) { o.schedule.reg_weight = -0.01; }), HasSubstr("reg"));
+  EXPECT_THAT(message([](auto& o) { o.schedule.reg_weight = 1.01e6; }), HasSubstr("reg"));
+  EXPECT_THAT(message([](auto& o) { o.schedule.target_sparsity = 0; }), HasSubstr("target_sparsity is "));
+  EXPECT_THAT(message([](auto& o) { o.schedule.target_sparsity = 1; }), HasSubstr("target_sparsity is "));
+  EXPECT_THAT(message([](auto& o) { o.schedule.target_sparsity = 0.5, o.schedule.reg_weight = 0; }),
+              HasSubstr("target_sparsity is "));
+  EXPECT_THAT(message([](auto& o) { o.accumulate = 0; }), HasSubstr("accumulate"));
+  EXPECT_THAT(message([](auto& o) { o.accumulate = 4097; }), HasSubstr("accumulate"));
+  EXPECT_THAT(message([](auto& o) { o.save_every = 0; }), HasSubstr("save_every is 0"));
+  EXPECT_THAT(Create(In("nothing"), Trainer::Start::kResume).status().message(), HasSubstr("no unfinished run"));
+}
+
+// The line of a step tells of the gates before it, and of the rate that it took.
+TEST_F(TrainerTest, StepsTellWhatTheyDid) {
+  TrainerOptions o = In("steps");
+  o.accumulate = 2;
+  o.save_every = 3;
+  o.schedule.n_steps = 7;
+  Trainer trainer = Create(o, Trainer::Start::kFresh).value();
+  double mean = 1;
+  std::vector<int64_t> saved;
+  ASSERT_TRUE(trainer
+                  .Run([&](const TrainerStep& s) {
+                    EXPECT_EQ(s.lr, LearningRate(o.schedule, s.step - 1));
+                    EXPECT_EQ(s.reg, mean);
+                    mean = trainer.optimizer().mean_gate();
+                    int64_t n_tokens = 0;
+                    for (int64_t i = 2 * (s.step - 1); i < 2 * s.step; ++i) {
+                      n_tokens += static_cast<int64_t>(texts->Make(static_cast<uint64_t>(i))->ids.size());
+                    }
+                    EXPECT_EQ(s.n_tokens, n_tokens);
+                    EXPECT_EQ(s.distill > 0, s.step > 1) << "with all gates at 1 the student is the teacher";
+                    EXPECT_GT(s.gflop_s, 0);
+                    EXPECT_GT(s.seconds, 0);
+                    saved.push_back(Json::parse(Bytes(o, "state.json")).at("step").get<int64_t>());
+                    return true;
+                  })
+                  .ok());
+  EXPECT_EQ(saved, (std::vector<int64_t>{0, 0, 0, 3, 3, 3, 6})) << "after every third step, and before the first";
+  const std::vector<Json> steps = Steps(o);
+  ASSERT_EQ(steps.size(), 7u);
+  for (size_t i = 0; i < 7; ++i) {
+    EXPECT_EQ(steps[i].at("step"), i + 1);
+    EXPECT_EQ(steps[i].at("lr"), LearningRate(o.schedule, static_cast<int64_t>(i)));
+  }
+  const Json config = Json::parse(LoadHeadPattern(o.dir)->config_json);
+  EXPECT_EQ(config.at("steps_done"), 7);
+  EXPECT_EQ(config.at("batch_size"), 2);
+  EXPECT_EQ(config.at("final_reg_weight"), trainer.optimizer().penalty());
+  EXPECT_TRUE(config.contains("backend"));
 }
 
 TEST_F(TrainerTest, BrokenStatesAreErrors) {

@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include "base/bad_option.h"
+
 namespace duo {
 namespace {
 
@@ -9,8 +11,7 @@ constexpr int64_t kMaxWindow = int64_t{1} << 32;    // tokens
 constexpr int64_t kMaxCapacity = int64_t{1} << 36;  // tokens
 
 Status Bad(const char* name, int64_t value, int64_t low, int64_t high) {
-  return Status(StatusCode::kInvalidArgument, std::string(name) + ": " + std::to_string(value) + " is not in " +
-                                                  std::to_string(low) + ".." + std::to_string(high));
+  return BadOption(name, std::to_string(value), std::to_string(low) + ".." + std::to_string(high) + " tokens");
 }
 
 }  // namespace
@@ -32,11 +33,12 @@ Status CheckKvLayout(const KvLayout& layout) {
   if (layout.sink < 0 || layout.sink > kMaxWindow) return Bad("sink", layout.sink, 0, kMaxWindow);
   if (layout.recent < 1 || layout.recent > kMaxWindow) return Bad("recent", layout.recent, 1, kMaxWindow);
   if (layout.prefill_recent < layout.recent || layout.prefill_recent > kMaxWindow) {
-    return Bad("prefill-recent", layout.prefill_recent, layout.recent, kMaxWindow);
+    return Bad("prefill_recent", layout.prefill_recent, layout.recent, kMaxWindow);
   }
-  if (layout.capacity < 1 || layout.capacity > kMaxCapacity) return Bad("context", layout.capacity, 1, kMaxCapacity);
+  if (layout.capacity < 1 || layout.capacity > kMaxCapacity)
+    return Bad("max_context", layout.capacity, 1, kMaxCapacity);
   if (layout.snapshot_every < 0 || layout.snapshot_every > kMaxCapacity) {
-    return Bad("snapshot-every", layout.snapshot_every, 0, kMaxCapacity);
+    return Bad("snapshot_every", layout.snapshot_every, 0, kMaxCapacity);
   }
   return OkStatus();
 }

@@ -33,15 +33,15 @@ TEST(KvLayout, CountsBytesOfCodes) {
 }
 
 TEST(KvLayout, RefusesContradictions) {
-  auto message = [](KvLayout layout) { return CheckKvLayout(layout).message(); };
+  auto option = [](KvLayout layout) { return CheckKvLayout(layout).subject(); };
   KvLayout layout = TestLayout(4, 16, 16, 0);
   EXPECT_TRUE(CheckKvLayout(layout).ok());
   layout.recent = 0;
-  EXPECT_NE(message(layout).find("recent"), std::string::npos);
+  EXPECT_EQ(option(layout), "recent");
   layout = TestLayout(-1, 16, 16, 0);
-  EXPECT_NE(message(layout).find("sink"), std::string::npos);
+  EXPECT_EQ(option(layout), "sink");
   layout = TestLayout(4, 16, 15, 0);
-  EXPECT_NE(message(layout).find("prefill-recent"), std::string::npos);
+  EXPECT_EQ(option(layout), "prefill_recent");
   layout = TestLayout(4, 16, 16, 0);
   layout.capacity = 0;
   EXPECT_FALSE(CheckKvLayout(layout).ok());

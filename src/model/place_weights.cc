@@ -51,7 +51,8 @@ Status Model::Weights::Place(const ModelOptions& options) {
   if (total_bytes > backend->AvailableBytes()) {
     return Status(StatusCode::kResourceExhausted, "the weights need " + FormatBytes(total_bytes) +
                                                       " of device memory, " + FormatBytes(backend->AvailableBytes()) +
-                                                      " are free; --weights int8 or int4 need less");
+                                                      " are free; int8 or int4 weights need less")
+        .About("weights");
   }
   std::map<const void*, const void*> done;  // tied matrices are uploaded once
   const auto begin = Clock::now();

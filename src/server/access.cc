@@ -1,7 +1,5 @@
 #include "server/access.h"
 
-#include <arpa/inet.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <string_view>
@@ -33,20 +31,6 @@ const ApiKey* KeyOf(const AccessRules& rules, const httplib::Request& request) {
   return found;
 }
 
-/// What a Host header names, without its port.
-std::string HostOnly(std::string host) {
-  std::transform(host.begin(), host.end(), host.begin(), ToLower);
-  if (!host.empty() && host[0] == '[') return host.substr(0, host.find(']') + 1);
-  return host.substr(0, host.find(':'));
-}
-
-/// Numbers and the one name that resolvers keep for this: others may be made to point anywhere.
-bool IsLoopback(const std::string& host) {
-  in_addr address;
-  const bool v4 = inet_pton(AF_INET, host.c_str(), &address) == 1;
-  return host == "localhost" || host == "::1" || host == "[::1]" || (v4 && ntohl(address.s_addr) >> 24 == 127);
-}
-
 /// Health and the files of the page say nothing that is secret.
 bool IsOpen(const AccessRules& rules, const httplib::Request& request) {
   if (request.path == "/health") return true;
@@ -57,18 +41,8 @@ bool IsOpen(const AccessRules& rules, const httplib::Request& request) {
 
 }  // namespace
 
-// A page of another site must not reach a server on this machine through the user's browser: its requests would carry
-// that site's name as host, or be of a kind that needs no permission, which JSON bodies are not.
 std::optional<ApiError> CheckAccess(const AccessRules& rules, const httplib::Request& request) {
-  const std::string host = HostOnly(request.get_header_value("Host"));
-  if (IsLoopback(rules.host) && !host.empty() && !IsLoopback(host) && host != rules.host) {
-    return PlainError(403, "this server answers to names of its own machine only, not to \"" + host + "\"");
-  }
-  const std::string origin = request.get_header_value("Origin");
-  const bool own = origin == "http://" + request.get_header_value("Host") || origin == rules.cors_origin;
-  if (!origin.empty() && !own && rules.cors_origin != "*") {
-    return PlainError(403, "pages of \"" + origin + "\" may not use this server; --cors names who may");
-  }
+  if (auto error = CheckSite(rules.site, request)) return error;
   const std::string encoding = request.get_header_value("Content-Encoding");
   if (!encoding.empty() && encoding != "identity") {
     return PlainError(415, "Content-Encoding: bodies are taken as they are, not packed");

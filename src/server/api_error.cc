@@ -1,6 +1,38 @@
 #include "server/api_error.h"
 
+#include <optional>
+
+#include "server/unavailable.h"
+
 namespace duo {
+namespace {
+
+// When a client that found the queue full may come back.
+constexpr int kRetryAfterSeconds = 2;
+// What nginx logs for a client that left before its answer; nobody reads it.
+constexpr int kClientLeft = 499;
+
+ApiError NotNowError(const Status& status) {
+  ApiError error;
+  error.message = status.message();
+  error.http_status = 503;
+  error.type = "server_error";
+  const std::optional<Unavailable> why = WhyUnavailable(status);
+  if (why == Unavailable::kQueueFull) {
+    error.http_status = 429;
+    error.type = "rate_limit_error";
+    error.code = "queue_full";
+    error.retry_after_s = kRetryAfterSeconds;
+  } else if (why == Unavailable::kStopping) {
+    error.code = "stopping";
+  } else if (why == Unavailable::kSessionBusy || why == Unavailable::kNoMemory) {
+    error.http_status = 409;
+    error.type = "conflict_error";
+  }
+  return error;
+}
+
+}  // namespace
 
 Json ToJson(const ApiError& error) {
   const auto text_or_null = [](const std::string& text) { return text.empty() ? Json(nullptr) : Json(text); };
@@ -31,12 +63,9 @@ ApiError FromStatus(const Status& status) {
   ApiError error;
   error.message = status.message();
   switch (status.code()) {
-    case StatusCode::kInvalidArgument: {
-      const size_t colon = status.message().find(": ");
-      if (colon != std::string::npos && status.message().find(' ') > colon)
-        error.param = status.message().substr(0, colon);
+    case StatusCode::kInvalidArgument:
+      if (!status.subject().empty()) return BadField(status.subject(), status.message());
       break;
-    }
     case StatusCode::kResourceExhausted: error.code = "memory_exceeded"; break;
     case StatusCode::kUnsupported: error.code = "unsupported"; break;
     case StatusCode::kNotFound:
@@ -51,12 +80,8 @@ ApiError FromStatus(const Status& status) {
       error.http_status = 409;
       error.type = "conflict_error";
       break;
-    case StatusCode::kCancelled:  // by the server: a client that left asks for nothing
-      error.http_status = 503;
-      error.type = "server_error";
-      error.code = "stopping";
-      error.message = "the server is shutting down";
-      break;
+    case StatusCode::kUnavailable: return NotNowError(status);
+    case StatusCode::kCancelled: error.http_status = kClientLeft; break;
     default:
       error.http_status = 500;
       error.type = "server_error";

@@ -20,9 +20,10 @@ struct ApiError {
 /// {"error":{"message","type","param","code"}}
 Json ToJson(const ApiError& error);
 
-/// The error of a request whose work failed in this way. kInvalidArgument: 400, its param what stands before the first
-/// ": "; kResourceExhausted: 400, memory_exceeded; kUnsupported: 400; kNotFound: 404; kIo: 507; kCorrupt: 409;
-/// kCancelled: 503, stopping; others: 500.
+/// The error of a request whose work failed in this way. kInvalidArgument: 400, its param is the status's subject;
+/// kResourceExhausted: 400, memory_exceeded; kUnsupported: 400; kNotFound: 404; kIo: 507; kCorrupt: 409; kUnavailable,
+/// by its reason (server/unavailable.h): queue full 429 with Retry-After, stopping 503, session busy and no memory now
+/// 409; kCancelled: 499, for a client that left; others: 500.
 ApiError FromStatus(const Status& status);
 
 /// A status and a sentence; the type follows from the status.

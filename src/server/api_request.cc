@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/json.h"
+#include "server/request_json.h"
 
 namespace duo {
 namespace {
@@ -32,7 +33,7 @@ std::optional<int64_t> WholeNumber(const Json& value) {
 class Fields {
  public:
   Fields(const Json& object, std::string prefix) : object_(object), prefix_(std::move(prefix)) {
-    if (!object.is_object()) Refuse("", "expected an object, found " + std::string(JsonTypeName(object)));
+    if (!object.is_object()) Refuse("", "expected an object, found " + std::string(RequestTypeName(object)));
   }
 
   /// The member, null when it is missing or null.
@@ -105,7 +106,7 @@ class Fields {
     if (!error_) error_ = std::move(error);
   }
   static std::string Expected(const std::string& what, const Json& found) {
-    return "expected " + what + ", found " + JsonTypeName(found);
+    return "expected " + what + ", found " + RequestTypeName(found);
   }
   /// The first error; a member nobody asked for is one.
   std::optional<ApiError> Finish() {
@@ -123,8 +124,14 @@ class Fields {
   std::optional<ApiError> error_;
 };
 
+/// An array of token ids; an empty one is one too.
 bool ReadTokens(const Json& list, std::vector<int32_t>* tokens) {
-  for (const Json& id : list) {
+  if (IsPackedIds(list)) {
+    *tokens = UnpackIds(list);
+    return true;
+  }
+  if (!list.is_array()) return false;
+  for (const Json& id : list) {  // an empty one, or whole numbers written as 3.0
     const std::optional<int64_t> number = WholeNumber(id);
     if (!number || *number < 0 || *number > INT32_MAX) return false;
     tokens->push_back(static_cast<int32_t>(*number));
@@ -137,13 +144,9 @@ void ReadPrompts(Fields* fields, std::vector<Prompt>* prompts) {
   constexpr const char* kExpected = "a text, token ids, or up to 64 of either";
   if (value == nullptr) return fields->Refuse("prompt", std::string("missing; expected ") + kExpected);
   if (value->is_string()) return prompts->emplace_back(value->get<std::string>()), void();
+  if (IsPackedIds(*value)) return prompts->emplace_back(UnpackIds(*value)), void();
   if (!value->is_array() || value->empty()) return fields->Refuse("prompt", Fields::Expected(kExpected, *value));
-  if (value->front().is_number()) {
-    std::vector<int32_t> tokens;
-    if (!ReadTokens(*value, &tokens)) return fields->Refuse("prompt", "expected token ids, 0 or more");
-    prompts->emplace_back(std::move(tokens));
-    return;
-  }
+  if (value->front().is_number()) return fields->Refuse("prompt", "expected token ids, 0 or more");
   if (value->size() > kMostPrompts) {
     return fields->Refuse("prompt",
                           std::to_string(value->size()) + " prompts, at most " + std::to_string(kMostPrompts));
@@ -152,7 +155,7 @@ void ReadPrompts(Fields* fields, std::vector<Prompt>* prompts) {
     std::vector<int32_t> tokens;
     if (one.is_string()) {
       prompts->emplace_back(one.get<std::string>());
-    } else if (one.is_array() && ReadTokens(one, &tokens)) {
+    } else if (ReadTokens(one, &tokens)) {
       prompts->emplace_back(std::move(tokens));
     } else {
       return fields->Refuse("prompt", Fields::Expected(kExpected, one));
@@ -330,8 +333,6 @@ void ReadSalt(Fields* fields, CacheSpec* spec) {
   spec->salt = *salt;
 }
 
-Result<Json> ParseBody(std::string_view body) { return ParseJson(body, "JSON"); }
-
 }  // namespace
 
 bool IsSessionName(std::string_view name) {
@@ -343,7 +344,7 @@ bool IsSessionName(std::string_view name) {
 }
 
 std::optional<ApiError> ParseCompletion(std::string_view body, CompletionKind kind, CompletionRequest* request) {
-  const Result<Json> json = ParseBody(body);
+  const Result<Json> json = ParseRequestJson(body);
   if (!json.ok()) return BadField("body", json.status().message());
   Fields fields(*json, "");
   request->model = fields.Text("model").value_or("");
@@ -353,6 +354,7 @@ std::optional<ApiError> ParseCompletion(std::string_view body, CompletionKind ki
   ReadSalt(&fields, &request->spec);
   constexpr int64_t kMostTokens = int64_t{1} << 36;
   request->max_tokens = fields.Int("max_tokens", 0, kMostTokens);
+  request->reuse = fields.Bool("cache_prompt", true);
   if (kind == CompletionKind::kText) {
     ReadPrompts(&fields, &request->prompts);
     request->echo = fields.Bool("echo", false);
@@ -383,7 +385,7 @@ std::optional<ApiError> ParseCompletion(std::string_view body, CompletionKind ki
 }
 
 std::optional<ApiError> ParseTokenize(std::string_view body, TokenizeRequest* request) {
-  const Result<Json> json = ParseBody(body);
+  const Result<Json> json = ParseRequestJson(body);
   if (!json.ok()) return BadField("body", json.status().message());
   Fields fields(*json, "");
   request->text = fields.Text("content");
@@ -399,12 +401,12 @@ std::optional<ApiError> ParseTokenize(std::string_view body, TokenizeRequest* re
 }
 
 std::optional<ApiError> ParseDetokenize(std::string_view body, std::vector<int32_t>* tokens) {
-  const Result<Json> json = ParseBody(body);
+  const Result<Json> json = ParseRequestJson(body);
   if (!json.ok()) return BadField("body", json.status().message());
   Fields fields(*json, "");
   fields.Get("model");
   const Json* list = fields.Get("tokens");
-  if (list == nullptr || !list->is_array() || !ReadTokens(*list, tokens)) {
+  if (list == nullptr || !ReadTokens(*list, tokens)) {
     fields.Refuse("tokens", "expected an array of token ids");
   }
   return fields.Finish();

@@ -29,6 +29,7 @@ struct CompletionRequest {
   bool echo = false;
   bool stream = false;
   bool include_usage = false;
+  bool reuse = true;  // "cache_prompt": tokens of the prompt may be found in memory instead of read
   CacheSpec spec;
   bool pin_system_prompt = false;
   std::string cache;  // name of a session, empty = none

@@ -26,6 +26,20 @@ TEST(ApiRequest, DefaultsAreOpenAis) {
   EXPECT_FALSE(request.stream || request.echo || request.has_seed || request.include_usage);
   EXPECT_EQ(request.n_log_probs, -1);
   EXPECT_EQ(request.spec, CacheSpec());
+  EXPECT_TRUE(request.reuse);
+}
+
+TEST(ApiRequest, CachePromptMayBeFalse) {
+  for (const CompletionKind kind : {CompletionKind::kText, CompletionKind::kChat}) {
+    CompletionRequest request;
+    const auto error = ParseCompletion(kind == CompletionKind::kText
+                                           ? R"({"prompt":"a","cache_prompt":false})"
+                                           : R"({"messages":[{"role":"user","content":"a"}],"cache_prompt":false})",
+                                       kind, &request);
+    ASSERT_FALSE(error) << error->message;
+    EXPECT_FALSE(request.reuse);
+  }
+  EXPECT_EQ(ParamOf(With(R"("cache_prompt":1)")), "cache_prompt");
 }
 
 TEST(ApiRequest, EveryFieldIsRead) {
@@ -56,7 +70,8 @@ TEST(ApiRequest, EveryFieldIsRead) {
   EXPECT_EQ(request.generate.stop, (std::vector<std::string>{"x", "y"}));
   EXPECT_TRUE(request.generate.ignore_eos && request.echo && request.stream && request.include_usage);
   EXPECT_EQ(request.n_log_probs, 2);
-  EXPECT_EQ(request.spec, (CacheSpec{.pattern = "p", .sparsity = 0.75, .sink = 1, .recent = 2, .pinned_prefix = 0}));
+  EXPECT_EQ(request.spec,
+            (CacheSpec{.pattern = "p", .sparsity = 0.75, .sink = 1, .recent = 2, .pinned_prefix = 0, .salt = ""}));
 }
 
 TEST(ApiRequest, WhatIsWrongIsNamed) {
@@ -214,17 +229,6 @@ TEST(ApiRequest, TokensAndTexts) {
   EXPECT_FALSE(ParseDetokenize(R"({"tokens":[3,4]})", &tokens));
   EXPECT_EQ(tokens, (std::vector<int32_t>{3, 4}));
   EXPECT_TRUE(ParseDetokenize(R"({"tokens":["a"]})", &tokens));
-}
-
-TEST(ApiError, StatusesBecomeWhatClientsKnow) {
-  EXPECT_EQ(FromStatus(Status(StatusCode::kInvalidArgument, "top-p: too much")).param, "top-p");
-  EXPECT_EQ(FromStatus(Status(StatusCode::kInvalidArgument, "no such: thing")).param, "");
-  EXPECT_EQ(FromStatus(Status(StatusCode::kResourceExhausted, "x")).code, "memory_exceeded");
-  EXPECT_EQ(FromStatus(Status(StatusCode::kIo, "x")).http_status, 507);
-  EXPECT_EQ(FromStatus(Status(StatusCode::kCorrupt, "x")).http_status, 409);
-  EXPECT_EQ(FromStatus(Status(StatusCode::kInternal, "x")).http_status, 500);
-  EXPECT_EQ(JsonText(ToJson(BadField("a", "b"))),
-            R"({"error":{"code":null,"message":"a: b","param":"a","type":"invalid_request_error"}})");
 }
 
 }  // namespace

@@ -8,7 +8,7 @@ namespace duo {
 namespace {
 
 Status BadField(const std::string& field, const std::string& what) {
-  return Status(StatusCode::kInvalidArgument, field + ": " + what);
+  return Status(StatusCode::kInvalidArgument, what).About(field);
 }
 
 }  // namespace

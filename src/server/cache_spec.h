@@ -35,7 +35,7 @@ struct CacheDefaults {
   std::string pattern_name;
 };
 
-/// The options of a session of this spec. kInvalidArgument; the sentence begins with the field's name and a colon.
+/// The options of a session of this spec. kInvalidArgument about the field.
 Result<SessionOptions> ResolveSpec(const CacheSpec& spec, const CacheDefaults& defaults, const ModelConfig& config);
 
 /// Whether a sequence with options `a` can go on under `b`: the same heads, windows and types.

@@ -22,16 +22,6 @@ std::string IdOf(CompletionKind kind, uint64_t number) {
   return (kind == CompletionKind::kText ? "cmpl-" : "chatcmpl-") + std::to_string(number);
 }
 
-ApiError QueueFull(const std::string& message) {
-  ApiError error;
-  error.http_status = 429;
-  error.type = "rate_limit_error";
-  error.code = "queue_full";
-  error.message = message;
-  error.retry_after_s = 2;
-  return error;
-}
-
 }  // namespace
 
 CompletionApi::CompletionApi(const Model* model, const Tokenizer* tokenizer, std::optional<ChatTemplate> chat,
@@ -49,8 +39,8 @@ std::optional<ApiError> CompletionApi::Render(const std::vector<ChatMessage>& me
                                               std::vector<int32_t>* tokens) const {
   if (!chat_) {
     return BadField("messages", "the model \"" + defaults_.model_name +
-                                    "\" has no chat template that duo knows; /v1/completions takes a text, and the "
-                                    "server's --chat-template names a template");
+                                    "\" has no chat template that duo knows, and the server was started without the "
+                                    "name of one; /v1/completions takes a text");
   }
   Result<std::vector<int32_t>> rendered = chat_->Render(*tokenizer_, messages);
   if (!rendered.ok()) {
@@ -96,6 +86,21 @@ std::optional<ApiError> CompletionApi::CheckLength(const CompletionRequest& requ
   return std::nullopt;
 }
 
+// A stream gives its entries away as they come; an answer holds them all.
+std::optional<ApiError> CompletionApi::CheckLogProbs(const CompletionRequest& request,
+                                                     const std::vector<JobRequest>& jobs) {
+  if (request.n_log_probs < 0) return std::nullopt;
+  int64_t n_scored = 0;
+  for (const JobRequest& job : jobs) {
+    if (job.prompt_log_probs) n_scored += static_cast<int64_t>(job.prompt.size());
+    if (!request.stream) n_scored += job.generate.max_tokens;
+  }
+  if (n_scored <= kMostLogProbEntries / (1 + request.n_log_probs)) return std::nullopt;
+  return BadField("logprobs", "those of " + std::to_string(n_scored) + " tokens with " +
+                                  std::to_string(request.n_log_probs) +
+                                  " others each are too many for one answer; ask for fewer, or with \"stream\": true");
+}
+
 std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const Caller& caller,
                                                 const CompletionRequest& request, uint64_t number,
                                                 std::vector<JobRequest>* jobs) const {
@@ -110,6 +115,7 @@ std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const Calle
   base.session_id = {.owner = caller.owner, .name = request.cache};
   base.n_log_probs = request.n_log_probs;
   base.prompt_log_probs = request.echo && request.n_log_probs >= 0;
+  base.reuse = request.reuse;
   std::vector<std::vector<int32_t>> prompts;
   if (kind == CompletionKind::kChat) {
     prompts.emplace_back();
@@ -127,22 +133,12 @@ std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const Calle
   }
   Result<SessionOptions> session = ResolveSpec(base.spec, *cache_, model_->config());
   if (!session.ok()) {
-    ApiError error = FromStatus(session.status());
-    if (!error.param.empty()) {
-      error.param = "duo." + error.param;
-      error.message = "duo." + error.message;
-    }
-    return error;
+    const std::string& field = session.status().subject();
+    return FromStatus(field.empty() ? session.status() : session.status().About("duo." + field));
   }
   base.session = *std::move(session);
   const Status generate = CheckGenerateOptions(base.generate, tokenizer_);
   if (!generate.ok()) return FromStatus(generate);
-  int64_t n_scored = 0;
-  for (const std::vector<int32_t>& prompt : prompts) n_scored += static_cast<int64_t>(prompt.size());
-  if (base.prompt_log_probs && n_scored * (1 + base.n_log_probs) > kMostLogProbEntries) {
-    return BadField("logprobs", std::to_string(n_scored) + " tokens of prompts with " +
-                                    std::to_string(base.n_log_probs) + " others each are too many for one answer");
-  }
   for (const auto& entry : base.generate.sampler.bias) {
     if (entry.first >= model_->config().vocab_size) {
       return BadField("logit_bias", "token " + std::to_string(entry.first) + " is not in the vocabulary 0.." +
@@ -156,7 +152,7 @@ std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const Calle
     if (auto error = CheckLength(request, &job)) return error;
     jobs->push_back(std::move(job));
   }
-  return std::nullopt;
+  return CheckLogProbs(request, *jobs);
 }
 
 std::optional<ApiError> CompletionApi::Complete(CompletionKind kind, const Caller& caller, const std::string& body,
@@ -172,16 +168,19 @@ std::optional<ApiError> CompletionApi::Complete(CompletionKind kind, const Calle
     error.message = "\"" + request.model + "\" is not served here; the model is \"" + defaults_.model_name + "\"";
     return error;
   }
+  if (const Status files = model_->CheckFiles(); !files.ok()) {
+    ApiError error = PlainError(503, files.message());
+    error.code = "model_changed";
+    return error;
+  }
   const uint64_t number = ++n_requests_;
   std::vector<JobRequest> requests;
   if (auto error = MakeJobs(kind, caller, request, number, &requests)) return error;
   if (auto error = sessions_->Need({.owner = caller.owner, .name = request.cache})) return error;
-  auto answer = std::make_shared<AnswerWriter>(kind, request, IdOf(kind, number), defaults_.model_name, tokenizer_);
+  auto answer = std::make_shared<AnswerWriter>(kind, request, IdOf(kind, number), defaults_.model_name, tokenizer_,
+                                               defaults_.max_seconds);
   auto jobs = scheduler_->SubmitAll(std::move(requests));
-  if (!jobs.ok()) {
-    if (jobs.status().code() != StatusCode::kCancelled) return FromStatus(jobs.status());
-    return scheduler_->stopping() ? FromStatus(jobs.status()) : QueueFull(jobs.status().message());
-  }
+  if (!jobs.ok()) return FromStatus(jobs.status());
   return request.stream ? answer->Stream(*std::move(jobs), response, streams_)
                         : answer->Wait(*std::move(jobs), response);
 }

@@ -21,6 +21,7 @@ struct CompletionDefaults {
   std::string model_name;
   int64_t max_tokens = 1024;       // of a chat answer whose request does not say
   int64_t most_prompt_tokens = 0;  // 0 = the context
+  double max_seconds = 0;          // of a request; 0 = no limit
   uint64_t seed = 0;               // of requests without one, by their number; 0 = drawn anew for each
 };
 
@@ -46,6 +47,7 @@ class CompletionApi {
                                    uint64_t number, std::vector<JobRequest>* jobs) const;
   std::optional<ApiError> Render(const std::vector<ChatMessage>& messages, std::vector<int32_t>* tokens) const;
   std::optional<ApiError> CheckLength(const CompletionRequest& request, JobRequest* job) const;
+  static std::optional<ApiError> CheckLogProbs(const CompletionRequest& request, const std::vector<JobRequest>& jobs);
 
   const Model* model_;
   const Tokenizer* tokenizer_;

@@ -3,19 +3,16 @@
 #include <algorithm>
 #include <chrono>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "base/cancelled.h"
 #include "base/check.h"
+#include "model/weights.h"
+#include "server/prompt_turns.h"
+#include "server/unavailable.h"
 
 namespace duo {
-namespace {
-
-// While texts are being generated, prompts are read in pieces of this many tokens: nobody's text waits longer than for
-// one. Matrix products of fewer tokens lose speed.
-constexpr int64_t kBusyChunk = 128;
-
-}  // namespace
 
 Scheduler::Scheduler(const Model* model, const Tokenizer* tokenizer, Workspace* workspace, Metrics* metrics,
                      const SchedulerOptions& options, const PoolLimits& limits)
@@ -45,27 +42,33 @@ Result<std::shared_ptr<Job>> Scheduler::Submit(JobRequest request) {
 
 Result<std::vector<std::shared_ptr<Job>>> Scheduler::SubmitAll(std::vector<JobRequest> requests) {
   const std::lock_guard lock(mutex_);
-  if (stopping_) return Status(StatusCode::kCancelled, "the server is shutting down");
+  if (stopping_) return Stopping();
   for (const JobRequest& request : requests) {
     const int64_t n_tokens = static_cast<int64_t>(request.prompt.size()) + request.generate.max_tokens;
     DUO_RETURN_IF_ERROR(pool_.CheckEverFits(request.session, n_tokens));
   }
   if (requests.size() > static_cast<size_t>(options_.most_waiting)) {
-    return Status(StatusCode::kInvalidArgument, "prompt: " + std::to_string(requests.size()) +
-                                                    " at once, this server's queue holds " +
-                                                    std::to_string(options_.most_waiting));
+    return Status(StatusCode::kInvalidArgument, std::to_string(requests.size()) +
+                                                    " prompts at once, this server's queue holds " +
+                                                    std::to_string(options_.most_waiting))
+        .About("prompt");
   }
   DropCancelledJobs();
   if (queue_.size() + requests.size() > static_cast<size_t>(options_.most_waiting)) {
-    return Status(StatusCode::kCancelled, "the queue is full: " + std::to_string(queue_.size()) + " requests wait");
+    return NotNow(Unavailable::kQueueFull, "the queue is full: " + std::to_string(queue_.size()) + " requests wait");
   }
   std::vector<std::shared_ptr<Job>> jobs;
   for (JobRequest& request : requests) {
     jobs.push_back(std::make_shared<Job>(std::move(request)));
-    queue_.push_back(jobs.back());
+    queue_.push_back({.job = jobs.back()});
   }
   wake_.notify_all();
   return jobs;
+}
+
+void Scheduler::Close() {
+  const std::lock_guard lock(mutex_);
+  stopping_ = true;
 }
 
 void Scheduler::Stop(double seconds) {
@@ -91,9 +94,9 @@ void Scheduler::Work() {
   while (true) {
     wake_.wait(lock, [this] { return quit_ || !queue_.empty() || !running_.empty(); });
     if (quit_) {
-      for (const auto& job : queue_) job->Finish(Cancelled(), {}, "");
+      for (const Waiting& waiting : queue_) waiting.job->Finish(Stopping(), {}, "");
       queue_.clear();
-      for (const auto& running : running_) Fail(running.get(), Cancelled());
+      for (const auto& running : running_) Fail(running.get(), Stopping());
       LetGo();
       Publish();
       return;
@@ -117,26 +120,35 @@ void Scheduler::Work() {
 }
 
 void Scheduler::DropCancelledJobs() {
-  std::erase_if(queue_, [this](const std::shared_ptr<Job>& job) {
-    if (!job->cancelled()) return false;
-    metrics_->CountCancelled(job->request.session_id.owner);
-    job->Finish(Cancelled(), {}, "");
+  std::erase_if(queue_, [this](const Waiting& waiting) {
+    if (!waiting.job->cancelled()) return false;
+    metrics_->CountCancelled(waiting.job->request.session_id.owner);
+    waiting.job->Finish(Cancelled(), {}, "");
     return true;
   });
 }
 
-// In the order of arrival: whoever waits for memory is overtaken by nobody. Who waits for a session that is in use
-// keeps only those waiting that want the same one.
 void Scheduler::Admit() {
   DropCancelledJobs();
+  std::set<SessionId> wanted;  // sessions that requests further ahead wait for
   for (size_t i = 0; i < queue_.size() && running_.size() < static_cast<size_t>(options_.most_running);) {
-    if (pool_.IsBusy(queue_[i]->request.session_id)) {
+    Waiting& waiting = queue_[i];
+    const SessionId& id = waiting.job->request.session_id;
+    if (pool_.IsBusy(id) || wanted.count(id) != 0) {
       ++i;
       continue;
     }
-    const std::shared_ptr<Job> job = queue_[i];
-    if (!AdmitJob(job)) return;
-    queue_.erase(queue_.begin() + static_cast<std::ptrdiff_t>(i));
+    if (waiting.tried != pool_.n_freed() && AdmitJob(waiting.job)) {
+      queue_.erase(queue_.begin() + static_cast<std::ptrdiff_t>(i));
+      for (size_t ahead = 0; ahead < i; ++ahead) {
+        if (queue_[ahead].tried == pool_.n_freed()) ++queue_[ahead].n_passed;
+      }
+      continue;
+    }
+    waiting.tried = pool_.n_freed();
+    if (waiting.n_passed >= kMaxPassed) return;
+    if (!id.name.empty()) wanted.insert(id);
+    ++i;
   }
 }
 
@@ -148,8 +160,8 @@ bool Scheduler::AdmitJob(const std::shared_ptr<Job>& job) {
                                     .spec = &request.spec,
                                     .options = &request.session,
                                     .id = request.session_id,
-                                    .fresh = request.prompt_log_probs});
-  if (!claim.ok() && claim.status().code() == StatusCode::kCancelled) return false;
+                                    .fresh = request.prompt_log_probs || !request.reuse});
+  if (!claim.ok() && claim.status().code() == StatusCode::kUnavailable) return false;
   if (!claim.ok()) {
     job->Finish(claim.status(), {}, "");
     return true;
@@ -158,6 +170,7 @@ bool Scheduler::AdmitJob(const std::shared_ptr<Job>& job) {
   running->job = job;
   running->sequence = claim->sequence;
   running->n_read = claim->n_held;
+  running->last_turn = turn_;
   running->started = Clock::now();
   running->loop = std::make_unique<TokenLoop>(model_->config(), tokenizer_, request.generate);
   running->stats.n_prompt = n_prompt;
@@ -171,7 +184,7 @@ bool Scheduler::AdmitJob(const std::shared_ptr<Job>& job) {
 
 void Scheduler::FinishCancelled() {
   for (const auto& running : running_) {
-    if (running->done || !running->job->cancelled()) continue;
+    if (running->phase == Phase::kDone || !running->job->cancelled()) continue;
     metrics_->CountCancelled(running->job->request.session_id.owner);
     Fail(running.get(), Cancelled());
   }
@@ -179,21 +192,34 @@ void Scheduler::FinishCancelled() {
 
 void Scheduler::Fail(Running* running, const Status& status) {
   running->status = status;
-  running->done = true;
+  running->phase = Phase::kDone;
+}
+
+Scheduler::Running* Scheduler::NextPrompt() {
+  std::vector<Running*> reading;
+  std::vector<UnreadPrompt> unread;
+  for (const auto& running : running_) {
+    if (running->phase != Phase::kPrefill) continue;
+    reading.push_back(running.get());
+    unread.push_back({.n_left = running->stats.n_prompt - running->n_read, .last_turn = running->last_turn});
+  }
+  if (reading.empty()) return nullptr;
+  Running* next = reading[PromptOfTurn(turn_, unread)];
+  for (Running* running : reading) running->stats.n_chunks_waited += running == next ? 0 : 1;
+  next->last_turn = turn_++;
+  return next;
 }
 
 void Scheduler::PrefillOneChunk() {
-  const auto reading =
-      std::find_if(running_.begin(), running_.end(), [](const auto& r) { return !r->done && r->next < 0; });
-  if (reading == running_.end()) return;
-  const bool busy =
-      std::any_of(running_.begin(), running_.end(), [](const auto& r) { return !r->done && r->next >= 0; });
-  Running* running = reading->get();
+  Running* running = NextPrompt();
+  if (running == nullptr) return;
+  const bool alone = std::all_of(running_.begin(), running_.end(),
+                                 [&](const auto& r) { return r.get() == running || r->phase == Phase::kDone; });
   const JobRequest& request = running->job->request;
   Session* session = running->sequence->session.get();
   const std::span<const int32_t> prompt(request.prompt);
-  const int64_t chunk = busy ? std::min(kBusyChunk, session->options().chunk) : session->options().chunk;
-  // Pieces end at multiples of their size, so that they do not drift across the snapshots' positions.
+  const SessionOptions& options = session->options();
+  const int64_t chunk = alone && options.compute != ComputeType::kF32 ? options.chunk : PieceTokens(options);
   const int64_t n = std::min(chunk - running->n_read % chunk, running->stats.n_prompt - running->n_read);
   const auto ids = prompt.subspan(static_cast<size_t>(running->n_read), static_cast<size_t>(n));
   std::vector<std::optional<LogProbs>> log_probs;
@@ -218,8 +244,9 @@ void Scheduler::PrefillOneChunk() {
   running->prefilled = running->last_token = Clock::now();
   running->stats.prefill_s = SecondsBetween(running->started, running->prefilled);
   if (running->loop->finished()) {
-    running->done = true;
+    running->phase = Phase::kDone;
   } else {
+    running->phase = Phase::kDecode;
     TakeToken(running);
   }
 }
@@ -244,14 +271,14 @@ void Scheduler::TakeToken(Running* running) {
     if (request.n_log_probs >= 0) token.log_probs = LogProbsOf(session.logits(), step.id, request.n_log_probs);
     running->job->ReportToken(std::move(token));
   }
-  if (running->loop->finished()) running->done = true;
+  if (running->loop->finished()) running->phase = Phase::kDone;
 }
 
 void Scheduler::DecodeAll() {
   std::vector<Running*> group;
   std::map<std::string, int64_t> n_of_owner;
   for (const auto& running : running_) {
-    if (running->done || running->next < 0) continue;
+    if (running->phase != Phase::kDecode) continue;
     group.push_back(running.get());
     ++n_of_owner[running->job->request.session_id.owner];
   }
@@ -269,18 +296,20 @@ void Scheduler::DecodeGroup(const std::vector<Running*>& group) {
   }
   const int64_t before = sessions[0]->len();
   const Status status = Session::DecodeTogether(sessions, ids);
-  if (!status.ok() && sessions[0]->len() != before) {  // grown, but without logits: the step cannot be taken again
-    for (Running* running : group) Fail(running, status);
-    return;
-  }
-  if (status.ok()) {
-    for (Running* running : group) TakeToken(running);
+  if (status.ok() || sessions[0]->len() != before) {  // grown: those without logits cannot take the step again
+    for (Running* running : group) {
+      if (running->sequence->session->logits().empty()) {
+        Fail(running, status);
+      } else {
+        TakeToken(running);
+      }
+    }
     return;
   }
   if (group.size() == 1) {
     if (status.code() == StatusCode::kResourceExhausted && sessions[0]->len() == sessions[0]->options().max_context) {
       group[0]->loop->Stop(FinishReason::kContextFull);
-      group[0]->done = true;
+      group[0]->phase = Phase::kDone;
       return;
     }
     return Fail(group[0], status);
@@ -291,15 +320,17 @@ void Scheduler::DecodeGroup(const std::vector<Running*>& group) {
 
 void Scheduler::LetGo() {
   for (const auto& running : running_) {
-    if (!running->done) continue;
+    if (running->phase != Phase::kDone) continue;
+    if (running->status.ok()) running->status = model_->weights().CheckFiles(Checkpoint::Replaced::kIsFine);
     std::string rest;
     if (running->status.ok()) rest = running->loop->Flush();
     running->stats.finish = running->loop->finish();
     if (running->stats.prefill_s > 0) running->stats.decode_s = SecondsSince(running->prefilled);
     running->stats.kv_bytes = running->sequence->session->kv_bytes();
     metrics_->CountGenerated(running->job->request.session_id.owner, running->stats.n_generated);
-    // After an error a sequence may hold half a step; a cancelled one is whole.
-    const bool whole = running->status.ok() || running->status.code() == StatusCode::kCancelled;
+    // After an error a sequence may hold half a step; one that was ended between two steps is whole.
+    const StatusCode code = running->status.code();
+    const bool whole = code == StatusCode::kOk || code == StatusCode::kCancelled || code == StatusCode::kUnavailable;
     if (whole && running->sequence->session->len() > 0) {
       pool_.Release(running->sequence);
     } else {
@@ -307,7 +338,7 @@ void Scheduler::LetGo() {
     }
     running->job->Finish(running->status, running->stats, std::move(rest));
   }
-  std::erase_if(running_, [](const auto& running) { return running->done; });
+  std::erase_if(running_, [](const auto& running) { return running->phase == Phase::kDone; });
 }
 
 // ---------------------------------------------------------------- what others see
@@ -315,7 +346,7 @@ void Scheduler::LetGo() {
 SequenceStatus Scheduler::StatusOf(const Running& running) const {
   const JobRequest& request = running.job->request;
   return {.id = request.id,
-          .state = running.next < 0 ? "prefill" : "decode",
+          .state = running.phase == Phase::kPrefill ? "prefill" : "decode",
           .session_id = request.session_id,
           .n_tokens = running.sequence->session->len(),
           .n_prompt = running.stats.n_prompt,
@@ -338,7 +369,8 @@ SchedulerStatus Scheduler::Snapshot(const Caller& caller) const {
   for (const SequenceStatus& running : running_status_) {
     if (caller.Sees(running.session_id.owner)) status.sequences.push_back(running);
   }
-  for (const auto& job : queue_) {
+  for (const Waiting& waiting : queue_) {
+    const std::shared_ptr<Job>& job = waiting.job;
     if (!caller.Sees(job->request.session_id.owner)) continue;
     ++status.n_waiting;
     status.sequences.push_back({.id = job->request.id,
@@ -367,7 +399,8 @@ SchedulerStatus Scheduler::Snapshot(const Caller& caller) const {
   }
   status.promised_bytes = pool_.promised_bytes(caller);
   status.kept_bytes = pool_.kept_bytes(caller);
-  status.budget_bytes = pool_.budget_bytes();
+  status.growth_bytes = pool_.growth_bytes();
+  status.budget_bytes = pool_.budget_bytes() - status.growth_bytes;
   status.n_evicted = pool_.n_evicted();
   return status;
 }

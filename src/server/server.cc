@@ -68,11 +68,13 @@ class Server::Impl {
         cache_(std::move(defaults)),
         workspace_(std::move(workspace)),
         facts_(std::move(facts)),
-        access_{.host = options.host,
+        access_{.site = {.host = options.host,
+                         .allowed_hosts = options.allowed_hosts,
+                         .public_origin = options.public_origin,
+                         .cors_origin = options.cors_origin},
                 .api_keys = options.api_keys,
                 .admin = options.admin,
                 .share_prefixes = options.share_prefixes,
-                .cors_origin = options.cors_origin,
                 .page = options.page},
         http_(options.http),
         scheduler_(&model_, &tokenizer_, &workspace_, &metrics_, options.scheduler, limits) {}
@@ -145,27 +147,34 @@ Result<std::unique_ptr<Server>> Server::Create(const ServedModel& served, const 
   defaults.session.memory_limit = budget;
   DUO_ASSIGN_OR_RETURN(defaults.session, ResolveOptions(config, defaults.session));
   if (defaults.session.chunk < options.scheduler.most_running) {
-    return Status(StatusCode::kInvalidArgument, "chunk: " + std::to_string(defaults.session.chunk) +
-                                                    " tokens are fewer than the sequences that may run at once");
+    return Status(StatusCode::kInvalidArgument,
+                  "a chunk of " + std::to_string(defaults.session.chunk) + " tokens is less than the " +
+                      std::to_string(options.scheduler.most_running) + " sequences that may run at once")
+        .About("chunk");
   }
   DUO_ASSIGN_OR_RETURN(const MemoryPlan plan,
                        PlanMemory(config, model.weights_bytes(), defaults.session, *model.backend()));
   SessionOptions full = defaults.session;
   full.heads = AllRetrieval(config.n_layers, config.n_kv_heads);
   DUO_ASSIGN_OR_RETURN(const MemoryPlan full_plan, PlanMemory(config, model.weights_bytes(), full, *model.backend()));
-  const uint64_t fixed = plan.weights_bytes + plan.activation_bytes;
-  const uint64_t least = plan.TotalBytes(kLeastTokens);
+  ServerOptions fitted = options;
+  const uint64_t for_model = plan.weights_bytes + plan.activation_bytes;
+  fitted.http = FitBodies(options.http, defaults.session.max_context, budget - std::min(budget, for_model));
+  const uint64_t for_bodies = MemoryForBodies(fitted.http);
+  const uint64_t fixed = for_model + for_bodies;
+  const uint64_t least = plan.TotalBytes(kLeastTokens) + for_bodies;
   if (budget < least) {
     return Status(StatusCode::kResourceExhausted, "serving this model needs " + FormatBytes(least) + ", " +
                                                       FormatBytes(budget) +
-                                                      " are given; --memory, a smaller --chunk or --weights int8 help");
+                                                      " are given; more memory, a smaller chunk or int8 weights help")
+        .About("memory_bytes");
   }
   PoolLimits limits{.budget_bytes = budget - fixed, .workspace_bytes = plan.activation_bytes, .max_sequences = 0};
   const int64_t mappings = int64_t{2} * config.n_layers * (2 * config.n_kv_heads + 1);
   limits.max_sequences =
       static_cast<size_t>(std::clamp<int64_t>(kMostMappings / mappings, options.scheduler.most_running, 1024));
   DUO_ASSIGN_OR_RETURN(Workspace workspace, Workspace::Create(model, defaults.session));
-  auto impl = std::make_unique<Impl>(served, options, std::move(log), std::move(defaults), std::move(workspace), limits,
+  auto impl = std::make_unique<Impl>(served, fitted, std::move(log), std::move(defaults), std::move(workspace), limits,
                                      ServedFacts{.model_name = options.model_name,
                                                  .config = &config,
                                                  .cache = nullptr,
@@ -173,6 +182,7 @@ Result<std::unique_ptr<Server>> Server::Create(const ServedModel& served, const 
                                                  .plan = plan,
                                                  .full_plan = full_plan,
                                                  .budget_bytes = budget,
+                                                 .requests_bytes = for_bodies,
                                                  .queue_limit = options.scheduler.most_waiting});
   DUO_RETURN_IF_ERROR(impl->Open());
   return std::unique_ptr<Server>(new Server(std::move(impl)));
@@ -185,6 +195,7 @@ Status Server::Impl::Open() {
                                                  CompletionDefaults{.model_name = options_.model_name,
                                                                     .max_tokens = options_.default_max_tokens,
                                                                     .most_prompt_tokens = options_.most_prompt_tokens,
+                                                                    .max_seconds = options_.max_request_seconds,
                                                                     .seed = options_.seed},
                                                  &scheduler_, sessions_.get());
   AddRoutes();
@@ -194,11 +205,14 @@ Status Server::Impl::Open() {
 
 std::string Server::Impl::Describe() const {
   const MemoryPlan& plan = facts_.plan;
-  const uint64_t for_sequences = facts_.budget_bytes - plan.weights_bytes - plan.activation_bytes;
-  const auto fits = static_cast<uint64_t>(plan.MaxContext(facts_.budget_bytes));
-  return fmt::format("{} on http://{}:{}/: {} for sequences, about {} tokens, beside {} of weights and {} of workspace",
-                     options_.model_name, options_.host, port_, FormatBytes(for_sequences), fits,
-                     FormatBytes(plan.weights_bytes), FormatBytes(plan.activation_bytes));
+  const uint64_t for_sequences =
+      facts_.budget_bytes - plan.weights_bytes - plan.activation_bytes - facts_.requests_bytes;
+  const auto fits = static_cast<uint64_t>(plan.MaxContext(facts_.budget_bytes - facts_.requests_bytes));
+  const std::string url = "http://" + HostAndPort(options_.host, port_) + "/" +
+                          (options_.public_origin.empty() ? "" : ", in public " + options_.public_origin + "/");
+  return fmt::format("{} on {}: {} for sequences, about {} tokens, beside {} of weights and {} of workspace",
+                     options_.model_name, url, FormatBytes(for_sequences), fits, FormatBytes(plan.weights_bytes),
+                     FormatBytes(plan.activation_bytes));
 }
 
 Status Server::Impl::Run(const std::function<bool()>& stop) {
@@ -209,9 +223,13 @@ Status Server::Impl::Run(const std::function<bool()>& stop) {
   const auto n_left = std::count_if(left.sequences.begin(), left.sequences.end(),
                                     [](const SequenceStatus& s) { return s.state != "kept"; });
   log_(fmt::format("stopping: {} requests may take {:g} s more", n_left, options_.drain_seconds));
+  // Whoever sent the signal may not wait for the requests: what nobody uses is saved before them, the rest after. What
+  // could not be saved at first is tried again then, so that its error is not lost.
+  const bool autosave = options_.autosave && sessions_->has_folder();
+  scheduler_.Close();
+  if (autosave) static_cast<void>(sessions_->SaveIdle());
   scheduler_.Stop(options_.drain_seconds);
-  Status status;
-  if (options_.autosave && sessions_->has_folder()) status = sessions_->SaveAll();
+  Status status = autosave ? sessions_->SaveIdle() : OkStatus();
   // The library ends a stream between two events when it stops: what is generated is written first.
   const auto until = Clock::now() + kWriteOut;
   while (completions_->n_streams() > 0 && Clock::now() < until) {
@@ -219,7 +237,7 @@ Status Server::Impl::Run(const std::function<bool()>& stop) {
   }
   // Stopped before it listens it would not hear of it.
   while (!http_.is_running() && !failed) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  http_.stop();
+  http_.Stop();
   listener.join();
   if (failed && status.ok()) status = Status(StatusCode::kIo, "the port takes no more connections");
   return status;
@@ -230,10 +248,11 @@ Status Server::Impl::Run(const std::function<bool()>& stop) {
 void Server::Impl::Route(const char* method, const std::string& pattern, const std::string& name, Handler handler) {
   const auto handle = [this, name, handler](const Request& request, Response& response) {
     // Of a chunked body the library knows the size only now.
-    const bool too_large = request.body.size() > options_.http.most_body_bytes;
+    const bool too_large = request.body.size() > options_.http.max_body_bytes;
     const std::optional<ApiError> error =
         too_large ? PlainError(413, "the body is too large") : (this->*handler)(request, &response);
     if (error) SetError(*error, &response);
+    HttpServer::FitToVersion(request, &response);
     metrics_.CountResponse(WhoAsks(request).owner, name, response.status == -1 ? 200 : response.status);
   };
   if (std::string_view(method) == "GET") {
@@ -247,15 +266,10 @@ void Server::Impl::Route(const char* method, const std::string& pattern, const s
 
 void Server::Impl::AddRoutes() {
   http_.set_pre_routing_handler([this](const Request& request, Response& response) {
-    if (!options_.cors_origin.empty()) {
-      response.set_header("Access-Control-Allow-Origin", options_.cors_origin);
-      response.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type");
-      response.set_header("Access-Control-Allow-Methods", "GET, POST, DELETE");
-      response.set_header("Vary", "Origin");
-      if (request.method == "OPTIONS") {
-        response.status = 204;
-        return HttpServer::HandlerResponse::Handled;
-      }
+    AddCorsHeaders(access_.site, request, &response);
+    if (!options_.cors_origin.empty() && request.method == "OPTIONS") {
+      response.status = 204;
+      return HttpServer::HandlerResponse::Handled;
     }
     const auto error = CheckAccess(access_, request);
     if (!error) return HttpServer::HandlerResponse::Unhandled;
@@ -317,9 +331,9 @@ void Server::Impl::LogRequest(const Request& request, const Response& response) 
 }
 
 std::optional<ApiError> Server::Impl::Health(const Request&, Response* response) {
-  const bool stopping = scheduler_.stopping();
-  if (stopping) response->status = 503;
-  response->set_content(JsonText({{"status", stopping ? "stopping" : "ok"}}), kJson);
+  const bool stopping = scheduler_.stopping(), changed = !model_.CheckFiles().ok();
+  if (stopping || changed) response->status = 503;
+  response->set_content(JsonText({{"status", stopping ? "stopping" : changed ? "model changed" : "ok"}}), kJson);
   return std::nullopt;
 }
 

@@ -20,7 +20,7 @@ constexpr const char* kOwners = "/owners";
 
 ApiError NoFolder() {
   ApiError error;
-  error.message = "this server keeps no sessions on disk; --session-dir names a folder for them";
+  error.message = "this server keeps no sessions on disk: it was started without a folder for them";
   return error;
 }
 
@@ -231,10 +231,10 @@ std::optional<ApiError> SessionStore::Save(const SessionId& id, SessionEntry* sa
   const auto sequence = scheduler_->CheckOut(id);
   if (!sequence.ok()) {
     if (sequence.status().code() == StatusCode::kNotFound) return NoSession(id.name, "in memory");
-    return Conflict(sequence.status().message());
+    return FromStatus(sequence.status());
   }
   const Session& session = *(*sequence)->session;
-  const Status status = WriteFile(id, **sequence);
+  const Status status = WriteFile(id, *sequence);
   *saved = {.name = id.name,
             .n_tokens = session.len(),
             .kv_bytes = session.kv_bytes(),
@@ -247,21 +247,21 @@ std::optional<ApiError> SessionStore::Save(const SessionId& id, SessionEntry* sa
   return std::nullopt;
 }
 
-Status SessionStore::WriteFile(const SessionId& id, const PooledSequence& sequence) {
-  const uint64_t bytes = BytesToWrite(*sequence.session);
+Status SessionStore::WriteFile(const SessionId& id, PooledSequence* sequence) {
+  const uint64_t bytes = BytesToWrite(*sequence->session);
   DUO_RETURN_IF_ERROR(CheckDiskSpace(folder_.path, bytes));
   Room room(this, id);
   DUO_RETURN_IF_ERROR(room.Take(bytes));
   if (!id.owner.empty()) DUO_RETURN_IF_ERROR(MakePrivateDirectories(FolderOf(id.owner)));
-  return sequence.session->Save(PathOf(id), JsonText(ToJson(sequence.spec)));
+  DUO_RETURN_IF_ERROR(sequence->session->Save(PathOf(id), JsonText(ToJson(sequence->spec))));
+  sequence->saved = true;
+  return OkStatus();
 }
 
 std::optional<ApiError> SessionStore::RestoreFile(const SessionId& id) {
   const Status status = LoadFile(id);
   // What is wrong with a file is a conflict with this server, not with the request.
-  if (status.code() == StatusCode::kInvalidArgument || status.code() == StatusCode::kCancelled) {
-    return Conflict(ForClient(status).message);
-  }
+  if (status.code() == StatusCode::kInvalidArgument) return Conflict(ForClient(status).message);
   if (!status.ok()) return ForClient(status);
   return std::nullopt;
 }
@@ -281,6 +281,7 @@ Status SessionStore::LoadFile(const SessionId& id) {
     return session.status();
   }
   sequence->session = std::make_unique<Session>(*std::move(session));
+  sequence->saved = true;
   scheduler_->CheckIn(sequence);
   return OkStatus();
 }
@@ -318,8 +319,7 @@ std::optional<ApiError> SessionStore::Need(const SessionId& id) {
 std::optional<ApiError> SessionStore::Delete(const SessionId& id) {
   const Turn turn(this, id);
   const auto sequence = scheduler_->CheckOut(id);
-  if (!sequence.ok() && sequence.status().code() == StatusCode::kCancelled)
-    return Conflict(sequence.status().message());
+  if (sequence.status().code() == StatusCode::kUnavailable) return FromStatus(sequence.status());
   const bool on_disk = OnDisk(id);
   if (!sequence.ok() && !on_disk) return NoSession(id.name, "here");
   if (sequence.ok()) scheduler_->Drop(*sequence);
@@ -330,12 +330,16 @@ std::optional<ApiError> SessionStore::Delete(const SessionId& id) {
   return std::nullopt;
 }
 
-Status SessionStore::SaveAll() {
+Status SessionStore::SaveIdle() {
   Status first;
   for (const NamedSequence& s : scheduler_->Named()) {
-    SessionEntry ignored;
-    const auto error = Save(s.id, &ignored);
-    if (error && first.ok()) first = Status(StatusCode::kIo, error->message);
+    const Turn turn(this, s.id);
+    const auto sequence = scheduler_->CheckOut(s.id);
+    if (!sequence.ok()) continue;
+    const bool as_on_disk = (*sequence)->saved && OnDisk(s.id);
+    const Status status = as_on_disk ? OkStatus() : WriteFile(s.id, *sequence);
+    if (first.ok()) first = status;
+    scheduler_->CheckIn(*sequence);
   }
   return first;
 }

@@ -57,8 +57,9 @@ class SessionStore {
   std::optional<ApiError> Delete(const SessionId& id);
   /// Restores a session that is on disk but not in memory; nothing to do for others.
   std::optional<ApiError> Need(const SessionId& id);
-  /// Saves all sessions in memory; the first error, after trying all.
-  Status SaveAll();
+  /// Saves the sessions in memory that nobody uses now and that have changed since they were saved or restored. The
+  /// first error, after trying all.
+  Status SaveIdle();
 
   bool has_folder() const { return !folder_.path.empty(); }
 
@@ -71,7 +72,8 @@ class SessionStore {
   Result<std::vector<std::string>> NamesOnDisk(const std::string& owner) const;
   std::optional<ApiError> RestoreFile(const SessionId& id);
   Status LoadFile(const SessionId& id);
-  Status WriteFile(const SessionId& id, const PooledSequence& sequence);
+  /// Of one that is checked out.
+  Status WriteFile(const SessionId& id, PooledSequence* sequence);
   /// The error without the folder, whose place is nobody's business.
   ApiError ForClient(const Status& status) const;
 

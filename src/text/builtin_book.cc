@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 
+#include "base/bad_option.h"
 #include "base/rng.h"
 #include "text/passkey_words.h"
 
@@ -171,14 +172,14 @@ Status CheckOptions(const BookOptions& o) {
   const auto is = [&](FactKind kind) { return std::find(o.kinds.begin(), o.kinds.end(), kind) != o.kinds.end(); };
   const int most = (is(FactKind::kPasskey) ? kMostPasskeys : 0) + (is(FactKind::kCode) ? kMostCodes : 0);
   if (o.n_tokens < 1 || o.n_tokens > kMostTokens) {
-    return bad("tokens: " + std::to_string(o.n_tokens) + ", expected 1.." + std::to_string(kMostTokens));
+    return BadOption("n_tokens", std::to_string(o.n_tokens), "1.." + std::to_string(kMostTokens));
   }
   if (o.n_facts < 0 || o.n_facts > most) {
-    return bad("facts: " + std::to_string(o.n_facts) + ", expected 0.." + std::to_string(most) +
-               ", because each has a name or an ordinal of its own");
+    return BadOption("n_facts", std::to_string(o.n_facts),
+                     "0.." + std::to_string(most) + ", because each has a name or an ordinal of its own");
   }
   if (!(o.depth_begin >= 0 && o.depth_begin <= o.depth_end && o.depth_end <= 1)) {
-    return bad("depths: expected 0 <= begin <= end <= 1");
+    return bad("the depths of facts: expected 0 <= begin <= end <= 1");
   }
   if (o.min_words < 1 || o.max_words < o.min_words || o.max_words > static_cast<int>(kNatoWords.size())) {
     return bad("words of a passkey: expected 1 <= least <= most <= 26, because they are different words");
@@ -202,8 +203,9 @@ class FactMaker {
       // Short answers may be part of one another (a code of one digit): drawn again, but not for ever.
       for (int tries = 0; Overlaps(hidden.fact, *out); ++tries) {
         if (tries == 1000) {
-          return Status(StatusCode::kInvalidArgument, "facts: there are not " + std::to_string(options_.n_facts) +
-                                                          " different answers of so few words or digits");
+          return Status(StatusCode::kInvalidArgument, "there are not " + std::to_string(options_.n_facts) +
+                                                          " different answers of so few words or digits")
+              .About("n_facts");
         }
         hidden.fact.answer = kind == FactKind::kPasskey ? DrawWords() : DrawDigits();
       }
@@ -356,8 +358,9 @@ Result<Book> MakeBook(const BookOptions& options, const TokenCounter& count_toke
   int64_t fits_tokens = count_tokens(binder.Bind(fits));
   if (fits_tokens > options.n_tokens) {
     return Status(StatusCode::kInvalidArgument,
-                  "tokens: " + std::to_string(options.n_facts) + " facts and a little text around them take " +
-                      std::to_string(fits_tokens) + " tokens, " + std::to_string(options.n_tokens) + " are wanted");
+                  std::to_string(options.n_facts) + " facts and a little text around them take " +
+                      std::to_string(fits_tokens) + " tokens, " + std::to_string(options.n_tokens) + " are wanted")
+        .About("n_tokens");
   }
   double tokens_per_sentence = 12;
   int64_t too_many = kMostTokens;

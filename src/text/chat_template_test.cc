@@ -54,7 +54,9 @@ TEST(ChatTemplate, RolesComeInTheOrderThatTheTemplateTakes) {
       const auto ids = chat.Render(tokenizer, messages);
       EXPECT_EQ(ids.status().code(), in_turn ? StatusCode::kInvalidArgument : StatusCode::kOk) << style;
       EXPECT_EQ(ids.status().subject(), in_turn ? where : "");
-      if (in_turn) EXPECT_THAT(ids.status().message(), HasSubstr("template of this model takes "));
+      if (in_turn) {
+        EXPECT_THAT(ids.status().message(), HasSubstr("template of this model takes "));
+      }
     }
     EXPECT_EQ(chat.Render(tokenizer, {}).status().code(), StatusCode::kInvalidArgument);
     for (const Messages& good : {Messages{user}, Messages{user, answer}, Messages{system, user, answer, user}}) {

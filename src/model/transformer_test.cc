@@ -1,0 +1,263 @@
+// The transformer against its equations (tiny_checkpoint_for_test.h): every kind of layer, however tokens are cut into
+// calls, and whichever head sees how much.
+#include "model/transformer.h"
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/temp_dir_for_test.h"
+#include "kernels/mask.h"
+#include "model/tiny_checkpoint_for_test.h"
+
+namespace duo {
+namespace {
+
+TinyCheckpoint Made(const std::string& family, const Json& more, uint64_t seed) {
+  TinyCheckpoint checkpoint(family);
+  checkpoint.config.update(more);
+  checkpoint.Fill(seed);
+  return checkpoint;
+}
+
+/// One of each kind of layer.
+std::vector<TinyCheckpoint> Kinds() {
+  return {Made("llama", Json::object(), 1),
+          Made("llama", {{"attention_bias", true}, {"mlp_bias", true}, {"torch_dtype", "float16"}}, 2),
+          Made("qwen2", {{"torch_dtype", "bfloat16"}}, 3), Made("qwen3", {{"tie_word_embeddings", true}}, 4),
+          Made("llama",
+               {{"rope_scaling",
+                 {{"rope_type", "yarn"},
+                  {"factor", 4.0},
+                  {"original_max_position_embeddings", 16},
+                  {"attention_factor", 1.25}}}},
+               5)};
+}
+
+class TransformerTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    backend_ = CreateBackend({.device = Device::kCpu, .n_threads = 2}).value();
+    for (int i = 0; i < 40; ++i) ids_.push_back(i * i % 47 + i % 3);
+  }
+
+  Model Open(const TinyCheckpoint& checkpoint) {
+    checkpoint.Write(dir_.path());
+    auto model = Model::Open(dir_.path(), backend_.get());
+    EXPECT_TRUE(model.ok()) << model.status().message();
+    return std::move(*model);
+  }
+
+  static KvLayout Layout(const std::vector<uint8_t>& retrieval) {
+    KvLayout layout;
+    layout.heads = {.n_layers = 2, .n_kv_heads = 2, .retrieval = retrieval};
+    layout.head_dim = TinyCheckpoint::kHeadDim;
+    layout.type = KvType::kF32;
+    layout.sink = 3;
+    layout.recent = 5;
+    layout.prefill_recent = 9;
+    layout.capacity = 64;
+    return layout;
+  }
+  /// The first n_prompt tokens see the longer window.
+  static TinyCheckpoint::Sees MaskOf(const KvLayout& layout, int64_t n_prompt) {
+    return [layout, n_prompt](int layer, int kv_head, int64_t i, int64_t j) {
+      if (layout.heads.is_retrieval(layer, kv_head)) return j <= i;
+      return Sees({.sink = layout.sink, .window = i < n_prompt ? layout.prefill_recent : layout.recent}, i, j);
+    };
+  }
+  static void ExpectClose(std::span<const float> got, const std::vector<double>& expected, const std::string& what) {
+    double largest = 0, worst = 0;
+    ASSERT_EQ(got.size(), expected.size());
+    for (size_t i = 0; i < got.size(); ++i) {
+      largest = std::max(largest, std::fabs(expected[i]));
+      const double off = std::fabs(static_cast<double>(got[i]) - expected[i]);
+      worst = std::max(worst, std::isnan(off) ? HUGE_VAL : off);
+    }
+    EXPECT_GT(largest, 0.1);
+    EXPECT_LE(worst, 2e-5 * largest) << what;
+  }
+
+  TempDir dir_;
+  BackendPtr backend_;
+  std::vector<int32_t> ids_;
+};
+
+/// A sequence with everything that it needs.
+struct Sequence {
+  Sequence(const Model& model, const KvLayout& layout, int64_t max_chunk)
+      : transformer(model.weights(), ComputeType::kF32),
+        cache(SplitKvCache::Create(model.backend(), layout).value()),
+        attention(DuoAttention::Create(model.backend(), layout, max_chunk).value()),
+        activations(Activations::Create(model.backend(), model.config(), max_chunk).value()) {}
+
+  void Forward(std::span<const int32_t> ids, TokenKind kind) {
+    ASSERT_TRUE(transformer.Forward(ids, kind, {&cache, &attention, &activations}).ok());
+  }
+
+  Transformer transformer;
+  SplitKvCache cache;
+  DuoAttention attention;
+  Activations activations;
+};
+
+TEST_F(TransformerTest, EqualsItsEquations) {
+  int kind = 0;
+  for (const TinyCheckpoint& checkpoint : Kinds()) {
+    const Model model = Open(checkpoint);
+    const ModelConfig& config = model.config();
+    for (const std::vector<uint8_t>& retrieval :
+         {std::vector<uint8_t>{1, 1, 1, 1}, std::vector<uint8_t>{1, 0, 0, 0}, std::vector<uint8_t>{0, 1, 1, 0}}) {
+      const KvLayout layout = Layout(retrieval);
+      const int64_t n_prompt = 30;
+      const TinyCheckpoint::Output expected =
+          checkpoint.Run(ids_, config.inv_freq, config.rope_amplitude, MaskOf(layout, n_prompt));
+      for (const int64_t chunk : {1, 7, 18, 30}) {
+        Sequence sequence(model, layout, chunk);
+        for (int64_t pos = 0; pos < 40;) {
+          const bool prompt = pos < n_prompt;
+          const int64_t n = prompt ? std::min(chunk, n_prompt - pos) : 1;
+          sequence.Forward(std::span<const int32_t>(ids_).subspan(static_cast<size_t>(pos), static_cast<size_t>(n)),
+                           prompt ? TokenKind::kPrompt : TokenKind::kGenerated);
+          ASSERT_EQ(sequence.activations.n_tokens, n);
+          std::vector<float> logits(static_cast<size_t>(n) * 50), hidden(static_cast<size_t>(n) * 24);
+          ASSERT_TRUE(sequence.transformer.Logits(sequence.activations, 0, n, logits.data()).ok());
+          ASSERT_TRUE(sequence.transformer.Hidden(sequence.activations, 0, n, hidden.data()).ok());
+          for (int64_t row = 0; row < n; ++row) {
+            const auto r = static_cast<size_t>(row), at = static_cast<size_t>(pos + row);
+            const std::string what = "kind " + std::to_string(kind) + ", chunks of " + std::to_string(chunk) +
+                                     ", position " + std::to_string(at);
+            ExpectClose(std::span<const float>(logits).subspan(r * 50, 50), expected.logits[at], what);
+            ExpectClose(std::span<const float>(hidden).subspan(r * 24, 24), expected.hidden[at], what);
+          }
+          pos += n;
+        }
+        ASSERT_EQ(sequence.cache.len(), 40);
+      }
+    }
+    ++kind;
+  }
+}
+
+TEST_F(TransformerTest, SomeRowsAreThoseRowsOfAll) {
+  const TinyCheckpoint checkpoint = Kinds()[1];
+  const Model model = Open(checkpoint);
+  Sequence sequence(model, Layout({1, 0, 0, 1}), 40);
+  sequence.Forward(ids_, TokenKind::kPrompt);
+  std::vector<float> all(40 * 50), hidden(40 * 24);
+  ASSERT_TRUE(sequence.transformer.Logits(sequence.activations, 0, 40, all.data()).ok());
+  ASSERT_TRUE(sequence.transformer.Hidden(sequence.activations, 0, 40, hidden.data()).ok());
+  for (const auto& [begin, n] : std::vector<std::pair<int64_t, int64_t>>{{0, 1}, {39, 1}, {5, 16}, {5, 17}, {3, 35}}) {
+    std::vector<float> some(static_cast<size_t>(n) * 50), some_hidden(static_cast<size_t>(n) * 24);
+    ASSERT_TRUE(sequence.transformer.Logits(sequence.activations, begin, n, some.data()).ok());
+    ASSERT_TRUE(sequence.transformer.Hidden(sequence.activations, begin, n, some_hidden.data()).ok());
+    for (size_t i = 0; i < some.size(); ++i) {
+      ASSERT_NEAR(some[i], all[static_cast<size_t>(begin) * 50 + i], 1e-4f) << begin << " + " << i;
+    }
+    for (size_t i = 0; i < some_hidden.size(); ++i) {
+      ASSERT_EQ(some_hidden[i], hidden[static_cast<size_t>(begin) * 24 + i]) << begin << " + " << i;
+    }
+  }
+}
+
+TEST_F(TransformerTest, SequencesTogetherEqualTheirEquations) {
+  for (const TinyCheckpoint& checkpoint : Kinds()) {
+    const Model model = Open(checkpoint);
+    const KvLayout layout = Layout({1, 0, 0, 1});
+    const std::vector<std::vector<int32_t>> all = {{ids_.begin(), ids_.begin() + 20},
+                                                   {ids_.begin() + 5, ids_.begin() + 17},
+                                                   {ids_.begin() + 9, ids_.begin() + 40}};
+    std::vector<Sequence> sequences;
+    std::vector<SplitKvCache*> caches;
+    std::vector<int32_t> last;
+    for (const std::vector<int32_t>& ids : all) {
+      sequences.emplace_back(model, layout, 32);
+      sequences.back().Forward(std::span<const int32_t>(ids).first(ids.size() - 1), TokenKind::kPrompt);
+      last.push_back(ids.back());
+    }
+    for (Sequence& sequence : sequences) caches.push_back(&sequence.cache);
+    Sequence& shared = sequences[0];
+    ASSERT_TRUE(shared.transformer.ForwardTogether(last, caches, &shared.attention, &shared.activations).ok());
+    std::vector<float> logits(3 * 50);
+    ASSERT_TRUE(shared.transformer.Logits(shared.activations, 0, 3, logits.data()).ok());
+    for (size_t i = 0; i < 3; ++i) {
+      const auto n = static_cast<int64_t>(all[i].size());
+      EXPECT_EQ(caches[i]->len(), n);
+      const TinyCheckpoint::Output expected =
+          checkpoint.Run(all[i], model.config().inv_freq, model.config().rope_amplitude, MaskOf(layout, n - 1));
+      ExpectClose(std::span<const float>(logits).subspan(i * 50, 50), expected.logits.back(), std::to_string(i));
+    }
+  }
+}
+
+TEST_F(TransformerTest, KeepsWhatItsProductsMultiply) {
+  const TinyCheckpoint checkpoint = Kinds()[0];
+  const Model model = Open(checkpoint);
+  const ModelConfig& c = model.config();
+  Sequence sequence(model, Layout({1, 1, 1, 1}), 8);
+  Transformer& transformer = sequence.transformer;
+  Activations& act = sequence.activations;
+  transformer.KeepProductInputs();
+  ASSERT_TRUE(sequence.cache.Begin(8).ok());
+  transformer.Embed(std::span<const int32_t>(ids_).first(8), 0, &act);
+  const auto expect_norm = [&](const char* name) {
+    const std::vector<float>& weight = checkpoint.tensors.at(name).values;
+    for (size_t t = 0; t < 8; ++t) {
+      double squares = 0;
+      for (size_t d = 0; d < 24; ++d) squares += static_cast<double>(act.x[t * 24 + d]) * act.x[t * 24 + d];
+      const double rms = std::sqrt(squares / 24 + 0.0625);
+      for (size_t d = 0; d < 24; ++d) {
+        ASSERT_NEAR(act.normed[t * 24 + d], act.x[t * 24 + d] * weight[d] / rms, 1e-4) << name;
+      }
+    }
+  };
+  ASSERT_TRUE(transformer.Project(0, 8, &act).ok());
+  expect_norm("model.layers.0.input_layernorm.weight");
+  transformer.NormHeads(0, 8, &act);
+  transformer.Rotate(8, &act);
+  EXPECT_EQ(transformer.rope_cos().size(), 8u * 4);
+  for (size_t t = 0; t < 8; ++t) {
+    for (size_t d = 0; d < 4; ++d) {
+      EXPECT_NEAR(transformer.rope_cos()[t * 4 + d], std::cos(static_cast<double>(t) * c.inv_freq[d]), 1e-6);
+      EXPECT_NEAR(transformer.rope_sin()[t * 4 + d], std::sin(static_cast<double>(t) * c.inv_freq[d]), 1e-6);
+    }
+  }
+  std::vector<float> lse(8 * 4, -1000.0f);
+  ASSERT_TRUE(
+      transformer.Attend(0, TokenKind::kPrompt, 8, {&sequence.cache, &sequence.attention, &act}, lse.data()).ok());
+  for (const float x : lse) EXPECT_GT(x, -100.0f);
+  ASSERT_TRUE(transformer.AddAttended(0, 8, &act).ok());
+  ASSERT_TRUE(transformer.Widen(0, 8, &act).ok());
+  expect_norm("model.layers.0.post_attention_layernorm.weight");
+  const std::vector<float> gate(act.gate, act.gate + 8 * 40), up(act.up, act.up + 8 * 40);
+  ASSERT_TRUE(transformer.AddMlp(0, 8, &act).ok());
+  for (size_t i = 0; i < gate.size(); ++i) {
+    ASSERT_NEAR(act.gate[i], gate[i] / (1 + std::exp(-gate[i])) * up[i], 1e-4f) << i;
+  }
+}
+
+TEST_F(TransformerTest, IdsOutsideTheVocabularyAreNamed) {
+  const auto message = [](std::vector<int32_t> ids) { return CheckTokenIds(ids, 50).message(); };
+  EXPECT_TRUE(CheckTokenIds(std::vector<int32_t>{0, 49}, 50).ok());
+  EXPECT_TRUE(CheckTokenIds({}, 50).ok());
+  EXPECT_EQ(message({0, 50}), "token 1: id 50 is not in the vocabulary 0..49");
+  EXPECT_EQ(message({-1, 50}), "token 0: id -1 is not in the vocabulary 0..49");
+}
+
+// At position 10^6 an angle in float would be wrong by 0.03.
+TEST_F(TransformerTest, AnglesStayExactFarOut) {
+  const Model model = Open(Kinds()[0]);
+  Sequence sequence(model, Layout({1, 1, 1, 1}), 4);
+  sequence.transformer.Embed(std::vector<int32_t>{1, 2}, 1234567, &sequence.activations);
+  for (size_t t = 0; t < 2; ++t) {
+    for (size_t d = 0; d < 4; ++d) {
+      const double angle = static_cast<double>(1234567 + t) * model.config().inv_freq[d];
+      EXPECT_NEAR(sequence.transformer.rope_cos()[t * 4 + d], std::cos(angle), 1e-6);
+      EXPECT_NEAR(sequence.transformer.rope_sin()[t * 4 + d], std::sin(angle), 1e-6);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace duo

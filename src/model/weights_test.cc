@@ -1,0 +1,418 @@
+// Checkpoints opened, quantised while they are opened, and quantised into another folder.
+#include "model/weights.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/temp_dir_for_test.h"
+#include "model/quantize_checkpoint.h"
+#include "model/tiny_checkpoint_for_test.h"
+#include "model/transformer.h"
+
+namespace duo {
+namespace {
+
+constexpr WeightType kQuantised[] = {WeightType::kInt8, WeightType::kInt4};
+
+TinyCheckpoint Made(const std::string& family, const Json& more) {
+  TinyCheckpoint checkpoint(family);
+  checkpoint.config.update(more);
+  checkpoint.Fill(3);
+  return checkpoint;
+}
+
+/// With everything that a model may have.
+TinyCheckpoint WithBiases() { return Made("llama", {{"attention_bias", true}, {"mlp_bias", true}}); }
+
+class WeightsTest : public testing::Test {
+ protected:
+  Result<Model> Open(const TinyCheckpoint& checkpoint, const ModelOptions& options = {}) {
+    checkpoint.Write(dir_.path());
+    return Model::Open(dir_.path(), backend_.get(), options);
+  }
+  Model Opened(const TinyCheckpoint& checkpoint, WeightType type = WeightType::kNative) {
+    auto model = Open(checkpoint, {.weights = type, .progress = {}});
+    EXPECT_TRUE(model.ok()) << model.status().message();
+    return std::move(*model);
+  }
+  /// Logits of a few tokens, in floats.
+  static std::vector<float> Logits(const Model& model) {
+    const std::vector<int32_t> ids = {3, 17, 42, 8, 11, 0, 49};
+    KvLayout layout;
+    layout.heads = AllRetrieval(2, 2);
+    layout.head_dim = TinyCheckpoint::kHeadDim;
+    layout.type = KvType::kF32;
+    layout.capacity = 16;
+    SplitKvCache cache = SplitKvCache::Create(model.backend(), layout).value();
+    DuoAttention attention = DuoAttention::Create(model.backend(), layout, 8).value();
+    Activations act = Activations::Create(model.backend(), model.config(), 8).value();
+    Transformer transformer(model.weights(), ComputeType::kF32);
+    EXPECT_TRUE(transformer.Forward(ids, TokenKind::kPrompt, {&cache, &attention, &act}).ok());
+    std::vector<float> logits(7 * 50);
+    EXPECT_TRUE(transformer.Logits(act, 0, 7, logits.data()).ok());
+    return logits;
+  }
+  static double Distance(const std::vector<float>& a, const std::vector<float>& b) {
+    double worst = 0, largest = 0;
+    for (size_t i = 0; i < a.size(); ++i) {
+      worst = std::max(worst, std::fabs(static_cast<double>(a[i]) - b[i]));
+      largest = std::max(largest, std::fabs(static_cast<double>(b[i])));
+    }
+    return worst / largest;
+  }
+
+  TempDir dir_, out_;
+  BackendPtr backend_ = CreateBackend({.device = Device::kCpu, .n_threads = 2}).value();
+};
+
+TEST_F(WeightsTest, CountsParametersAndBytes) {
+  for (const TinyCheckpoint& checkpoint :
+       {Made("llama", Json::object()), WithBiases(), Made("qwen2", {{"torch_dtype", "bfloat16"}}),
+        Made("qwen3", {{"tie_word_embeddings", true}, {"torch_dtype", "float16"}})}) {
+    uint64_t n_matrix = 0, n_vector = 0;
+    for (const auto& [name, tensor] : checkpoint.tensors) {
+      (tensor.shape.size() == 2 ? n_matrix : n_vector) += tensor.values.size();
+    }
+    const Model model = Opened(checkpoint);
+    EXPECT_EQ(static_cast<uint64_t>(model.config().n_parameters()), n_matrix + n_vector);
+    const uint64_t element = checkpoint.config["torch_dtype"] == "float32" ? 4 : 2;
+    EXPECT_EQ(model.mapped_bytes(), element * n_matrix) << "matrices stay in the file";
+    EXPECT_EQ(model.weights_bytes(), element * n_matrix + 4 * n_vector) << "norms and biases are floats";
+    EXPECT_EQ(model.config().WeightsBytes(), 2 * (n_matrix + n_vector));
+    for (const WeightType type : kQuantised) {
+      const Model quantised = Opened(checkpoint, type);
+      EXPECT_EQ(quantised.mapped_bytes(), 0u);
+      EXPECT_EQ(quantised.config().WeightsBytes(), quantised.weights_bytes() - 2 * n_vector);
+      EXPECT_LT(quantised.weights_bytes(), model.weights_bytes());
+    }
+    ModelConfig shape = model.config();
+    for (const WeightType type : {WeightType::kNative, WeightType::kInt8, WeightType::kInt4}) {
+      const Model random = Model::Random(shape, 0, 1, backend_.get(), {.weights = type, .progress = {}}).value();
+      ModelConfig same = shape;
+      same.weights = type;
+      EXPECT_EQ(random.weights_bytes(), same.WeightsBytes() + 2 * n_vector);
+    }
+  }
+}
+
+TEST_F(WeightsTest, TakesItsNameFromTheFolderOrTheFile) {
+  const TinyCheckpoint checkpoint = Made("llama", Json::object());
+  const std::string dir = out_.path() + "/some.model-1";
+  std::filesystem::create_directories(dir);
+  checkpoint.Write(dir);
+  for (const std::string& path : {dir, dir + "/", dir + "/."}) {
+    EXPECT_EQ(LoadModelConfig(path).value().name, "some.model-1") << path;
+  }
+  std::filesystem::copy_file(dir + "/config.json", dir + "/other.json");
+  EXPECT_EQ(LoadModelConfig(dir + "/other.json").value().name, "other");
+}
+
+TEST_F(WeightsTest, NamesTheTensorThatIsMissing) {
+  const TinyCheckpoint whole = WithBiases();
+  for (const auto& entry : whole.tensors) {
+    TinyCheckpoint checkpoint = whole;
+    checkpoint.tensors.erase(entry.first);
+    const Status status = Open(checkpoint).status();
+    EXPECT_FALSE(status.ok()) << entry.first;
+    EXPECT_NE(status.message().find(entry.first), std::string::npos) << status.message();
+  }
+}
+
+TEST_F(WeightsTest, NamesTheTensorOfAnotherShape) {
+  const TinyCheckpoint whole = WithBiases();
+  for (const auto& entry : whole.tensors) {
+    TinyCheckpoint checkpoint = whole;
+    TinyCheckpoint::Tensor& tensor = checkpoint.tensors[entry.first];
+    const auto refused = [&](std::vector<int64_t> shape) {
+      tensor.shape = std::move(shape);
+      int64_t n = 1;
+      for (const int64_t d : tensor.shape) n *= d;
+      tensor.values.resize(static_cast<size_t>(n));
+      const Status status = Open(checkpoint).status();
+      EXPECT_EQ(status.code(), StatusCode::kCorrupt) << entry.first;
+      EXPECT_NE(status.message().find(entry.first), std::string::npos) << status.message();
+    };
+    const std::vector<int64_t> right = tensor.shape;
+    std::vector<int64_t> more_rows = right;
+    ++more_rows[0];
+    refused(more_rows);
+    if (right.size() == 1) {
+      refused({1, right[0]});
+      continue;
+    }
+    refused({right[0], right[1] - 1});
+    refused({right[0] * right[1]});
+  }
+}
+
+TEST_F(WeightsTest, RefusesWhatTheConfigDoesNotAnnounce) {
+  const std::string attn = "model.layers.1.self_attn.", mlp = "model.layers.1.mlp.";
+  const std::vector<std::pair<std::string, int64_t>> unannounced = {
+      {attn + "q_proj.bias", 32},   {attn + "k_proj.bias", 16},
+      {attn + "v_proj.bias", 16},   {attn + "o_proj.bias", 24},
+      {mlp + "gate_proj.bias", 40}, {mlp + "up_proj.bias", 40},
+      {mlp + "down_proj.bias", 24}, {attn + "q_norm.weight", 8},
+      {attn + "k_norm.weight", 8},  {"model.layers.2.input_layernorm.weight", 24}};
+  for (const auto& [name, n] : unannounced) {
+    TinyCheckpoint checkpoint = Made("llama", Json::object());
+    checkpoint.tensors[name] = {{n}, std::vector<float>(static_cast<size_t>(n), 0.5f)};
+    const Status status = Open(checkpoint).status();
+    EXPECT_EQ(status.code(), StatusCode::kCorrupt) << name;
+    EXPECT_NE(status.message().find(name), std::string::npos) << status.message();
+  }
+}
+
+TEST_F(WeightsTest, QuantisingTellsOfEachMatrixAndCanBeStopped) {
+  for (const bool tied : {false, true}) {
+    const TinyCheckpoint checkpoint = Made("llama", {{"tie_word_embeddings", tied}});
+    const int64_t total = 7 * 2 + (tied ? 1 : 2);
+    std::vector<int64_t> done;
+    const auto count = [&](const Progress& progress) {
+      EXPECT_EQ(progress.total, total);
+      done.push_back(progress.done);
+      return progress.done < 5;
+    };
+    EXPECT_EQ(Open(checkpoint, {.weights = WeightType::kInt8, .progress = count}).status().code(),
+              StatusCode::kCancelled);
+    EXPECT_EQ(done, (std::vector<int64_t>{1, 2, 3, 4, 5}));
+    int64_t last = 0;
+    const auto watch = [&](const Progress& progress) {
+      last = progress.done;
+      return true;
+    };
+    ASSERT_TRUE(Open(checkpoint, {.weights = WeightType::kInt4, .progress = watch}).ok());
+    EXPECT_EQ(last, total);
+  }
+}
+
+TEST_F(WeightsTest, QuantisedWeightsStayCloseToTheirs) {
+  const TinyCheckpoint checkpoint = WithBiases();
+  const std::vector<float> exact = Logits(Opened(checkpoint));
+  const double int8 = Distance(Logits(Opened(checkpoint, WeightType::kInt8)), exact);
+  EXPECT_LT(int8, 0.03);
+  EXPECT_GT(int8, 0);
+  EXPECT_LT(Distance(Logits(Opened(checkpoint, WeightType::kInt4)), exact), 0.4);
+}
+
+/// Every matrix of a checkpoint has a report that its numbers bear out.
+void CheckReport(const TinyCheckpoint& checkpoint, WeightType type, const QuantizeReport& report) {
+  uint64_t before = 0;
+  size_t n_matrices = 0;
+  std::map<std::string, MatrixReport> by_name;
+  for (const MatrixReport& matrix : report.matrices) by_name[matrix.name] = matrix;
+  for (const auto& [name, tensor] : checkpoint.tensors) {
+    before += tensor.values.size() * 4;
+    if (tensor.shape.size() != 2) continue;
+    ++n_matrices;
+    ASSERT_TRUE(by_name.contains(name)) << name;
+    const bool head = name == "lm_head.weight" || name == "model.embed_tokens.weight";
+    EXPECT_EQ(by_name[name].type, head ? WeightType::kInt8 : type) << name;
+    double squares = 0, largest = 0;
+    for (const float x : tensor.values) {
+      squares += static_cast<double>(x) * x;
+      largest = std::max(largest, std::fabs(static_cast<double>(x)));
+    }
+    EXPECT_NEAR(by_name[name].outlier, largest / std::sqrt(squares / static_cast<double>(tensor.values.size())), 1e-6);
+    // Numbers spread evenly up to the largest, rounded to 1/127 or about 1/7 of it: sqrt(3) / 2 / sqrt(3) of a step.
+    const double step = by_name[name].type == WeightType::kInt8 ? 1.0 / 127 : 1.0 / 7;
+    EXPECT_GT(by_name[name].error, 0.3 * step) << name;
+    EXPECT_LT(by_name[name].error, 0.7 * step) << name;
+  }
+  EXPECT_EQ(report.matrices.size(), n_matrices);
+  EXPECT_EQ(report.bytes_before, before);
+}
+
+TEST_F(WeightsTest, AQuantisedFolderIsWhatQuantisingMeanwhileMakes) {
+  for (const bool tied : {false, true}) {
+    for (const WeightType type : kQuantised) {
+      const TinyCheckpoint checkpoint =
+          Made("llama", {{"attention_bias", true}, {"mlp_bias", true}, {"tie_word_embeddings", tied}});
+      const std::vector<float> expected = Logits(Opened(checkpoint, type));
+      ASSERT_TRUE(WriteFileAtomic(dir_.path() + "/tokenizer_config.json", "{}").ok());
+      const std::string out = out_.path() + "/" + WeightTypeName(type) + (tied ? "-tied" : "");
+      std::vector<int64_t> done;
+      const auto report = QuantizeCheckpoint(dir_.path(), type, {}, out, 2, [&](const Progress& progress) {
+        done.push_back(progress.done);
+        EXPECT_EQ(progress.total, 14 + (tied ? 1 : 2));
+        return true;
+      });
+      ASSERT_TRUE(report.ok()) << report.status().message();
+      CheckReport(checkpoint, type, *report);
+      EXPECT_TRUE(report->factors.empty());
+      EXPECT_EQ(static_cast<int64_t>(done.size()), done.back());
+      EXPECT_EQ(done.back(), 14 + (tied ? 1 : 2));
+      EXPECT_EQ(ReadFile(out + "/tokenizer_config.json", 100).value(), "{}");
+      const Model model = Model::Open(out, backend_.get()).value();
+      EXPECT_EQ(model.config().weights, type);
+      EXPECT_EQ(Logits(model), expected);
+      uint64_t n_vector = 0;
+      for (const auto& entry : checkpoint.tensors) {
+        if (entry.second.shape.size() == 1) n_vector += entry.second.values.size();
+      }
+      EXPECT_EQ(report->bytes_after, model.weights_bytes()) << "float vectors here as there";
+      EXPECT_EQ(model.mapped_bytes(), model.weights_bytes() - 4 * n_vector);
+      const Status again = QuantizeCheckpoint(out, type, {}, out_.path() + "/again", 1).status();
+      EXPECT_EQ(again.code(), StatusCode::kInvalidArgument);
+      EXPECT_FALSE(Model::Open(out, backend_.get(), {.weights = type, .progress = {}}).ok()) << "already";
+    }
+  }
+}
+
+TEST_F(WeightsTest, QuantisingRefusesPlacesThatHoldAModel) {
+  const TinyCheckpoint checkpoint = Made("llama", Json::object());
+  checkpoint.Write(dir_.path());
+  EXPECT_NE(CheckQuantizeOut(dir_.path(), dir_.path() + "/.").message().find("the model itself"), std::string::npos);
+  EXPECT_TRUE(CheckQuantizeOut(dir_.path(), out_.path()).ok());
+  for (const char* name : {"config.json", "model.safetensors", "model.safetensors.index.json"}) {
+    const std::string out = out_.path() + "/" + name;
+    std::filesystem::create_directories(out);
+    ASSERT_TRUE(WriteFileAtomic(out + "/" + name, "{}").ok());
+    const Status status = QuantizeCheckpoint(dir_.path(), WeightType::kInt8, {}, out, 1).status();
+    EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+    EXPECT_NE(status.message().find(name), std::string::npos) << status.message();
+  }
+  int calls = 0;
+  const std::string out = out_.path() + "/stopped";
+  const auto stop = [&](const Progress&) { return ++calls < 4; };
+  EXPECT_EQ(QuantizeCheckpoint(dir_.path(), WeightType::kInt4, {}, out, 1, stop).status().code(),
+            StatusCode::kCancelled);
+  EXPECT_FALSE(Model::Open(out, backend_.get()).ok()) << "nothing opens half of it";
+  TinyCheckpoint infinite = Made("llama", Json::object());
+  infinite.tensors["model.layers.1.mlp.up_proj.weight"].values[77] = INFINITY;
+  infinite.Write(dir_.path());
+  const Status status = QuantizeCheckpoint(dir_.path(), WeightType::kInt8, {}, out_.path() + "/infinite", 1).status();
+  EXPECT_EQ(status.code(), StatusCode::kCorrupt);
+  EXPECT_NE(status.message().find("model.layers.1.mlp.up_proj.weight"), std::string::npos) << status.message();
+}
+
+/// The largest magnitudes of a channel in some matrices' columns.
+float LargestWeight(const TinyCheckpoint& checkpoint, const std::vector<std::string>& matrices, size_t channel) {
+  float largest = 0;
+  for (const std::string& name : matrices) {
+    const TinyCheckpoint::Tensor& w = checkpoint.tensors.at("model.layers.1." + name + ".weight");
+    const auto n_in = static_cast<size_t>(w.shape[1]);
+    for (size_t at = channel; at < w.values.size(); at += n_in) largest = std::max(largest, std::fabs(w.values[at]));
+  }
+  return largest;
+}
+
+class SmoothingTest : public WeightsTest {
+ protected:
+  /// Channels that differ by factors up to 2^12.
+  static Smoothing Uneven(double alpha) {
+    Smoothing smoothing;
+    smoothing.alpha = alpha;
+    Rng rng(8);
+    for (int i = 0; i < 2; ++i) {
+      Smoothing::Layer layer;
+      for (const auto& [channels, n] : std::vector<std::pair<std::vector<float>*, int>>{
+               {&layer.attention, 24}, {&layer.output, 32}, {&layer.mlp, 24}, {&layer.down, 40}}) {
+        for (int d = 0; d < n; ++d) {
+          channels->push_back(static_cast<float>(std::exp2(12 * rng.Uniform() - 6)));
+        }
+      }
+      layer.mlp[3] = 0;  // unknown
+      smoothing.layers.push_back(std::move(layer));
+    }
+    return smoothing;
+  }
+};
+
+TEST_F(SmoothingTest, FactorsAreTheNearestPowersOfTwoOfTheirEquation) {
+  const TinyCheckpoint checkpoint = WithBiases();
+  checkpoint.Write(dir_.path());
+  for (const double alpha : {0.3, 0.5}) {
+    const Smoothing smoothing = Uneven(alpha);
+    const std::string out = out_.path() + "/" + std::to_string(alpha);
+    std::vector<std::string> stages;
+    const auto report = QuantizeCheckpoint(dir_.path(), WeightType::kInt8, smoothing, out, 2, [&](const Progress& p) {
+      EXPECT_EQ(p.total, p.stage == std::string("smooth") ? 2 : 16);
+      stages.emplace_back(std::string(p.stage) + std::to_string(p.done));
+      return true;
+    });
+    ASSERT_TRUE(report.ok()) << report.status().message();
+    EXPECT_EQ(stages[0], "smooth1");
+    EXPECT_EQ(stages[1], "smooth2");
+    EXPECT_EQ(stages[2], "quantize1");
+    ASSERT_EQ(report->factors.size(), 2u);
+    const Smoothing::Layer& inputs = smoothing.layers[1];
+    const Smoothing::Layer& got = report->factors[1];
+    const auto expect = [&](const std::vector<float>& x, const std::vector<float>& factors,
+                            const std::vector<std::string>& matrices) {
+      ASSERT_EQ(x.size(), factors.size());
+      for (size_t d = 0; d < x.size(); ++d) {
+        const double s = std::pow(x[d], alpha) / std::pow(LargestWeight(checkpoint, matrices, d), 1 - alpha);
+        if (x[d] == 0) {
+          EXPECT_EQ(factors[d], 1.0f) << matrices[0] << " " << d;
+        } else {
+          EXPECT_NEAR(std::log2(factors[d]), std::log2(s), 0.5 + 1e-6) << matrices[0] << " " << d;
+          EXPECT_EQ(std::log2(factors[d]), std::round(std::log2(factors[d])));
+        }
+      }
+    };
+    expect(inputs.attention, got.attention, {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"});
+    expect(inputs.mlp, got.mlp, {"mlp.gate_proj", "mlp.up_proj"});
+    expect(inputs.down, got.down, {"mlp.down_proj"});
+    // Heads of a group share theirs: the largest of the group's.
+    for (size_t kv = 0; kv < 2; ++kv) {
+      for (size_t d = 0; d < 8; ++d) {
+        float largest = 0;
+        for (size_t h = 0; h < 2; ++h) {
+          const size_t channel = (kv * 2 + h) * 8 + d;
+          const double s = std::pow(inputs.output[channel], alpha) /
+                           std::pow(LargestWeight(checkpoint, {"self_attn.o_proj"}, channel), 1 - alpha);
+          largest = std::max(largest, static_cast<float>(std::exp2(std::round(std::log2(s)))));
+        }
+        EXPECT_EQ(got.output[kv * 16 + d], largest);
+        EXPECT_EQ(got.output[kv * 16 + 8 + d], largest);
+      }
+    }
+  }
+}
+
+// Factors up to 2^6 go in and out again; where one was left out the logits would have nothing in common.
+TEST_F(SmoothingTest, TheModelStaysTheSame) {
+  for (const Json& more : {Json{{"attention_bias", true}, {"mlp_bias", true}}, Json{{"torch_dtype", "bfloat16"}}}) {
+    const TinyCheckpoint checkpoint = Made("llama", more);
+    const std::vector<float> exact = Logits(Opened(checkpoint));
+    const std::string out = out_.path() + "/" + std::to_string(more.size());
+    const Smoothing smoothing = Uneven(0.3);
+    const auto report = QuantizeCheckpoint(dir_.path(), WeightType::kInt8, smoothing, out, 1);
+    ASSERT_TRUE(report.ok()) << report.status().message();
+    auto model = Model::Open(out, backend_.get());
+    ASSERT_TRUE(model.ok()) << model.status().message();
+    EXPECT_LT(Distance(Logits(*model), exact), 0.1);
+    // Smoothed norms are floats; the last one is not smoothed, and stays what it was.
+    const uint64_t saved = checkpoint.config["torch_dtype"] == "bfloat16" ? 2 * TinyCheckpoint::kHidden : 0;
+    EXPECT_EQ(report->bytes_after, model->weights_bytes() - saved);
+  }
+}
+
+TEST_F(SmoothingTest, RefusesAnotherShape) {
+  WithBiases().Write(dir_.path());
+  const auto refused = [&](auto change, const std::string& word) {
+    Smoothing smoothing = Uneven(0.5);
+    change(smoothing);
+    const Status status = QuantizeCheckpoint(dir_.path(), WeightType::kInt8, smoothing, out_.path() + "/x", 1).status();
+    EXPECT_EQ(status.code(), StatusCode::kInvalidArgument) << word;
+    EXPECT_NE(status.message().find(word), std::string::npos) << status.message();
+  };
+  refused([](Smoothing& s) { s.layers.pop_back(); }, "smoothing of 1 layers");
+  refused([](Smoothing& s) { s.layers[0].attention.pop_back(); }, "q_proj");
+  refused([](Smoothing& s) { s.layers[1].mlp.pop_back(); }, "gate_proj");
+  refused([](Smoothing& s) { s.layers[1].down.push_back(1); }, "down_proj");
+  refused([](Smoothing& s) { s.layers[1].output.push_back(1); }, "o_proj");
+  int calls = 0;
+  const auto stop = [&](const Progress&) { return ++calls < 2; };
+  EXPECT_EQ(
+      QuantizeCheckpoint(dir_.path(), WeightType::kInt8, Uneven(0.5), out_.path() + "/x", 1, stop).status().code(),
+      StatusCode::kCancelled);
+  EXPECT_EQ(calls, 2);
+}
+
+}  // namespace
+}  // namespace duo

@@ -1,0 +1,85 @@
+// Which error a client gets for what went wrong: decided by values, never by the text of a sentence.
+#include "server/api_error.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "server/unavailable.h"
+
+namespace duo {
+namespace {
+
+TEST(ApiError, TheParameterIsTheSubject) {
+  const Status wrong(StatusCode::kInvalidArgument, "sink is -1; expected 0 or more tokens");
+  const ApiError error = FromStatus(wrong.About("duo.sink"));
+  EXPECT_EQ(error.http_status, 400);
+  EXPECT_EQ(error.param, "duo.sink");
+  EXPECT_EQ(error.message, "duo.sink: sink is -1; expected 0 or more tokens");
+  EXPECT_EQ(FromStatus(wrong).param, "");
+}
+
+TEST(ApiError, AColonInASentenceMeansNothing) {
+  for (const char* sentence : {"/models/x/config.json: cannot be read", "http://127.0.0.1: refused", "stop: here"}) {
+    const ApiError error = FromStatus(Status(StatusCode::kInvalidArgument, sentence));
+    EXPECT_EQ(error.param, "") << sentence;
+    EXPECT_EQ(error.message, sentence);
+  }
+}
+
+struct NotNowCase {
+  Unavailable why;
+  int http_status;
+  const char* type;
+  const char* code;
+  bool retry_after;
+};
+
+TEST(ApiError, EachReasonForNotNowHasItsOwnAnswer) {
+  const NotNowCase cases[] = {
+      {Unavailable::kQueueFull, 429, "rate_limit_error", "queue_full", true},
+      {Unavailable::kStopping, 503, "server_error", "stopping", false},
+      {Unavailable::kSessionBusy, 409, "conflict_error", "", false},
+      {Unavailable::kNoMemory, 409, "conflict_error", "", false},
+  };
+  for (const NotNowCase& c : cases) {
+    const Status status = NotNow(c.why, "the sentence");
+    EXPECT_EQ(status.code(), StatusCode::kUnavailable);
+    EXPECT_EQ(WhyUnavailable(status), c.why);
+    EXPECT_EQ(WhyUnavailable(status.Annotate("the file F")), c.why) << "whatever is said before it";
+    const ApiError error = FromStatus(status);
+    EXPECT_EQ(error.http_status, c.http_status);
+    EXPECT_EQ(error.type, c.type);
+    EXPECT_EQ(error.code, c.code);
+    EXPECT_EQ(error.param, "") << "the reason is not a field of the request";
+    EXPECT_EQ(error.retry_after_s > 0, c.retry_after);
+    EXPECT_EQ(error.message, "the sentence");
+  }
+}
+
+TEST(ApiError, OnlyAStoppingServerSaysThatItStops) {
+  for (const StatusCode code : {StatusCode::kInvalidArgument, StatusCode::kNotFound, StatusCode::kCorrupt,
+                                StatusCode::kUnsupported, StatusCode::kResourceExhausted, StatusCode::kIo,
+                                StatusCode::kCancelled, StatusCode::kUnavailable, StatusCode::kInternal}) {
+    const Status status(code, "the sentence");
+    EXPECT_EQ(WhyUnavailable(status), std::nullopt);
+    const ApiError error = FromStatus(status);
+    EXPECT_EQ(error.message, "the sentence") << StatusCodeName(code);
+    EXPECT_NE(error.code, "stopping") << StatusCodeName(code);
+    EXPECT_GE(error.http_status, 400);
+  }
+  EXPECT_EQ(FromStatus(Stopping()).message, "the server is shutting down");
+}
+
+TEST(ApiError, StatusesBecomeWhatClientsKnow) {
+  EXPECT_EQ(FromStatus(Status(StatusCode::kResourceExhausted, "x")).code, "memory_exceeded");
+  EXPECT_EQ(FromStatus(Status(StatusCode::kNotFound, "x")).http_status, 404);
+  EXPECT_EQ(FromStatus(Status(StatusCode::kIo, "x")).http_status, 507);
+  EXPECT_EQ(FromStatus(Status(StatusCode::kCorrupt, "x")).http_status, 409);
+  EXPECT_EQ(FromStatus(Status(StatusCode::kInternal, "x")).http_status, 500);
+  EXPECT_EQ(JsonText(ToJson(BadField("a", "b"))),
+            R"({"error":{"code":null,"message":"a: b","param":"a","type":"invalid_request_error"}})");
+}
+
+}  // namespace
+}  // namespace duo
