@@ -10,7 +10,7 @@ from serve_harness import ENDLESS, JSON_HEADER, PROSE, ServeTest, Stream, wait_u
 
 TEXT = "/v1/completions"
 KEYS = "# name key\nanna key-of-anna\nben key-of-ben\nroot key-of-root\n"
-LONG = PROSE * 4  # more tokens than a copy of a prefix must have at least
+LONG = PROSE * 8  # more tokens than a copy of a prefix must have at least
 
 
 def header(who):
@@ -60,7 +60,7 @@ class PrefixTest(TrustTest):
 
     def guess(self, who, **fields):
         """The secret as the numbers of cached tokens tell it: the right digit is cached, others are not."""
-        self.ask("anna", self.BEGIN + self.SECRET + ". " + LONG)
+        self.ask("anna", self.BEGIN + self.SECRET + ". " + 3 * LONG)
         known = ""
         while len(known) < len(self.SECRET):
             cached = {d: self.ask(who, self.BEGIN + known + d + "@ zz", **fields) for d in "0123456789"}
