@@ -5,8 +5,8 @@
 
 Asks every prompt once of a fresh server, one at a time, for the answers to compare with; then sends the requests of a
 seeded plan to another one: prompts of 20..4000 tokens of which many share long beginnings, edited documents, requests
-with other heads, streams, named sessions, and a third whose clients leave at some moment. Exit code 1 when an answer
-was wrong, a request failed, memory, threads or open files did not come back to what they were after the warm-up (both
+with other heads, streams, named sessions, and a third whose clients leave at some moment. With `--long N` one more
+client has prompts of N tokens read all the while. Exit code 1 when an answer was wrong, a request failed, memory, threads or open files did not come back to what they were after the warm-up (both
 times all kept sequences are pushed out first), or the server did not end well. Ctrl-C ends it with 130.
 
 The times are those of this machine with the client on it; they are no claim of speed. Needs only Python.
@@ -51,6 +51,7 @@ class Tally:
         self.first_token_s: list[float] = []
         self.between_tokens_s: list[float] = []
         self.whole_answer_s: list[float] = []
+        self.long_s: list[float] = []  # whole answers to long prompts
         self.load_s = 0.0
 
     def check(self, plan: Plan, text: str, finish: str, usage: dict) -> None:
@@ -170,12 +171,36 @@ class Client:
         self.tally.check(plan, text, finish, usage)
 
 
-async def run_load(port: int, plans: list[Plan], n_clients: int, seed: int, tally: Tally) -> None:
+async def read_long_prompts(port: int, n_tokens: int, rng: random.Random, tally: Tally) -> None:
+    """One after the other, until it is cancelled. No two begin alike."""
+    while True:
+        body = {"prompt": [rng.randrange(3, 1000) for _ in range(n_tokens)], "max_tokens": 1, "temperature": 0}
+        connection, begin = Connection(port), time.perf_counter()
+        try:
+            await connection.send("POST", "/v1/completions", body)
+            status = await connection.head()
+            if status not in (200, 429):
+                tally.failures.append("a long prompt: %d %r" % (status, (await connection.body())[:300]))
+                return
+            if status == 429:
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                tally.long_s.append(time.perf_counter() - begin)
+        finally:
+            connection.close()
+
+
+async def run_load(port: int, plans: list[Plan], n_clients: int, seed: int, tally: Tally, n_long: int = 0) -> None:
+    """n_long: tokens of prompts that are read beside; 0 = none."""
     begin = time.perf_counter()
     shared = iter(plans)
     clients = [Client(port, tally, random.Random(seed + 2 + i)) for i in range(n_clients)]
+    long = [asyncio.create_task(read_long_prompts(port, n_long, random.Random(seed + 1), tally))] if n_long else []
     await asyncio.gather(*(client.work(shared) for client in clients))
     tally.load_s += time.perf_counter() - begin
+    for task in long:
+        task.cancel()
+    await asyncio.gather(*long, return_exceptions=True)
 
 
 async def idle_status(port: int) -> dict:
@@ -246,7 +271,7 @@ async def run(options: argparse.Namespace, folder: pathlib.Path) -> dict:
     """The report; its "problems" are empty when all is well."""
     duo = str(options.duo)
     model = ["--model", "demo", "--pattern", "demo", "--sparsity", "0.5", "--compute", "f32"]
-    documents = [int(n) for n in options.documents.split(",")]
+    documents = [int(n) for n in options.documents.split(",") if n]
     server = Server(duo, folder, model)
     try:
         cases = await make_cases(server.port, documents, options.seed)
@@ -254,16 +279,18 @@ async def run(options: argparse.Namespace, folder: pathlib.Path) -> dict:
     finally:
         server.stop()
     plans = make_plans(cases, options.requests, options.seed)
-    flags = [*model, "--connections", "64", "--parallel", str(options.parallel), "--queue", str(options.queue)]
+    connections = max(64, options.clients + 16)
+    flags = [*model, "--connections", str(connections), "--parallel", str(options.parallel)]
+    flags += ["--queue", str(options.queue)]
     flags += ["--memory", options.memory]
     tally, problems = Tally(), []
     server = Server(duo, folder, flags)
     try:
         budget = (await idle_status(server.port))["memory"]["budget_bytes"]
         calm = await measure(server, None)
-        await run_load(server.port, plans[: options.warm_up], options.clients, options.seed, tally)
+        await run_load(server.port, plans[: options.warm_up], options.clients, options.seed, tally, options.long)
         warm = await measure(server, calm)
-        await run_load(server.port, plans[options.warm_up :], options.clients, options.seed, tally)
+        await run_load(server.port, plans[options.warm_up :], options.clients, options.seed, tally, options.long)
         after = await measure(server, calm)
     finally:
         code = server.stop()
@@ -290,6 +317,7 @@ async def run(options: argparse.Namespace, folder: pathlib.Path) -> dict:
             "prompt_tokens": tally.n_prompt, "cached_tokens": tally.n_cached,
             "first_token": percentiles(tally.first_token_s), "between_tokens": percentiles(tally.between_tokens_s),
             "whole_answer": percentiles(tally.whole_answer_s),
+            "long_prompts": len(tally.long_s), "long_tokens": options.long, "long_answer": percentiles(tally.long_s),
             "calm": calm, "warm": warm, "after": after}  # fmt: skip
 
 
@@ -302,7 +330,8 @@ def print_report(report: dict) -> None:
     print("{load_s:.1f} s: {requests_per_s:.1f} requests/s, {tokens_per_s:.1f} tokens/s; {cached_tokens} of "
           "{prompt_tokens} prompt tokens were cached".format(**report))  # fmt: skip
     for key, name in (("first_token", "time to first token"), ("between_tokens", "between tokens of a stream"),
-                      ("whole_answer", "whole answers")):  # fmt: skip
+                      ("whole_answer", "whole answers"),
+                      ("long_answer", "{long_prompts} prompts of {long_tokens} tokens".format(**report))):  # fmt: skip
         if report[key]:
             print(f"{name}: " + ", ".join(f"{p[:-3]} {ms:.1f} ms" for p, ms in report[key].items()))
     for key, name in (("calm", "at the start"), ("warm", "after the warm-up"), ("after", "at the end")):
@@ -321,6 +350,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--queue", type=int, default=20, help="that may wait there; the others get 429")
     parser.add_argument("--memory", default="96MiB", help="of the server; small, so that it has to forget")
     parser.add_argument("--documents", default="300,700,1100,1900,2900,3900", help="lengths of shared prompts, tokens")
+    parser.add_argument("--long", type=int, default=0, help="tokens of prompts that are read beside the others; 0 = none")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--limit", type=float, default=3600, help="seconds after which it gives up")
     parser.add_argument("--json", action="store_true", help="print the report as one JSON value")

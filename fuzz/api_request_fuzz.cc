@@ -23,6 +23,7 @@ void CheckAccepted(const duo::CompletionRequest& request, duo::CompletionKind ki
   DUO_CHECK(request.n_log_probs >= -1 && request.n_log_probs <= duo::kMostLogProbs, "few log probabilities");
   DUO_CHECK(request.cache.empty() || duo::IsSessionName(request.cache), "a name that is a file's name");
   DUO_CHECK(request.max_tokens.value_or(0) >= 0, "a number of tokens");
+  DUO_CHECK(request.spec.salt.size() <= duo::kMaxSaltBytes, "a short salt");
   for (const duo::Prompt& prompt : request.prompts) {
     const auto* ids = std::get_if<std::vector<int32_t>>(&prompt);
     for (const int32_t id : ids == nullptr ? std::vector<int32_t>() : *ids) DUO_CHECK(id >= 0, "a token");

@@ -142,6 +142,16 @@ class Plan(Case):
         self.assertEqual(plan["kv_bytes_per_token"], 8 * 2 * 32 * 2)
         self.assertEqual(plan["kv_fixed_bytes"], 8 * 2 * (16 + 64) * 32 * 2)
 
+    def test_what_lies_beyond_the_context_takes_no_memory(self):
+        demo = ["plan", "--model", "demo", "--pattern", "demo", "--sparsity", "0.5", "--json"]
+        at_most = self.result(*demo, "--sink", "2768", "--recent", "30000", "--chunk", "32768")
+        for flags in [["--sink", "2768", "--recent", "2000000000", "--chunk", "65536"],
+                      ["--sink", "2000000", "--chunk", "65536"], ["--pinned-prefix", "2000000"]]:  # fmt: skip
+            with self.subTest(flags=flags):
+                plan = self.result(*demo, *flags)
+                self.assertLessEqual(plan["kv_fixed_bytes"], at_most["kv_fixed_bytes"] + 4096)
+                self.assertLessEqual(plan["activation_bytes"], at_most["activation_bytes"] + 4096)
+
     def test_memory_that_does_not_hold_the_weights_holds_no_context(self):
         plan = self.result("plan", "--config", LLAMA_3_8B, "--memory", "8GiB", "--json")
         self.assertEqual(plan["max_context_tokens"], 0)

@@ -174,6 +174,38 @@ class CompletionTest(SharedServerTest):
             for token, offset in list(zip(probs["tokens"], probs["text_offset"]))[1:]:
                 self.assertEqual(text[offset : offset + len(token)], token)
 
+    def test_offsets_of_echoed_special_tokens(self):
+        text = "The cow<|end_of_text|> feeds<|begin_of_text|><|end_of_text|>the barn."
+        ids = self.server.post("/tokenize", {"content": text})["tokens"]
+        for prompt, special_is_shown in [(text, True), (ids, False)]:
+            _, _, answer = self.server.complete(prompt, 3, echo=True, logprobs=0, duo={"ignore_eos": True})
+            echoed, probs = answer["choices"][0]["text"], answer["choices"][0]["logprobs"]
+            self.assertTrue(echoed.startswith(text if special_is_shown else "The cow feedsthe barn."), echoed)
+            self.assertEqual(len(probs["tokens"]), len(ids) + 3)
+            at = 0
+            for i, (token, offset) in enumerate(zip(probs["tokens"], probs["text_offset"])):
+                self.assertEqual(offset, at, probs)
+                shown = i > 0 and (special_is_shown or not token.startswith("<|"))
+                if shown:
+                    self.assertEqual(echoed[at : at + len(token)], token)
+                    at += len(token)
+            self.assertEqual(at, len(echoed))
+
+    def test_no_tokens_take_no_time(self):
+        for fields in [{}, {"echo": True}]:
+            timings = self.server.complete(PROSE, 0, **fields)[2]["duo"]["timings"]
+            self.assertEqual(timings["decode_tokens_per_s"], 0)
+        self.assertEqual(self.server.complete(PROSE, 1)[2]["duo"]["timings"]["decode_tokens_per_s"], 0)
+
+    def test_log_probs_are_the_models_whatever_the_sampling(self):
+        plain = self.server.complete("The cow", 1, logprobs=3)[2]["choices"][0]["logprobs"]
+        bias = {str(self.server.post("/tokenize", {"content": "4", "add_special": False})["tokens"][0]): 100}
+        forced = self.server.complete("The cow", 1, logprobs=3, logit_bias=bias)[2]["choices"][0]["logprobs"]
+        self.assertEqual(forced["tokens"], ["4"])
+        self.assertEqual(forced["top_logprobs"], plain["top_logprobs"])
+        self.assertNotIn("4", forced["top_logprobs"][0])
+        self.assertLess(forced["token_logprobs"][0], min(plain["top_logprobs"][0].values()))
+
     def test_prompts_as_token_ids(self):
         ids = self.server.post("/tokenize", {"content": QUESTION})["tokens"]
         self.assertEqual(ids[0], BEGIN)
@@ -257,6 +289,30 @@ class ChatTest(SharedServerTest):
         self.assertEqual(self.server.post("/tokenize", {"messages": parts}),
                          self.server.post("/tokenize", {"messages": self.messages}))  # fmt: skip
         self.assertEqual(self.chat(parts)["choices"], self.chat(self.messages)["choices"])
+
+    def test_roles_come_in_any_order(self):
+        user, system, answer = ({"role": role, "content": role} for role in ["user", "system", "assistant"])
+        for messages in [[user, user], [user, system, user], [answer, user], [system], [answer, answer, user]]:
+            ids = self.server.post("/tokenize", {"messages": messages})["tokens"]
+            text = self.server.post("/detokenize", {"tokens": ids})["content"]
+            expected = "".join("<|im_start|>%s\n%s<|im_end|>\n" % (m["role"], m["content"]) for m in messages)
+            self.assertTrue(text.endswith(expected + "<|im_start|>assistant\n"), text)
+            self.assertEqual(self.chat(messages)["choices"][0]["message"]["content"], self.expected(messages, 5))
+
+    def test_a_last_answer_is_continued(self):
+        whole = self.chat(self.messages, max_tokens=9)
+        text = whole["choices"][0]["message"]["content"]
+        for n in [1, len(text) // 2, len(text)]:
+            begun = [*self.messages, {"role": "assistant", "content": text[:n]}]
+            ids = self.server.post("/tokenize", {"messages": begun})["tokens"]
+            self.assertTrue(self.server.post("/detokenize", {"tokens": ids})["content"].endswith(
+                "<|im_start|>assistant\n" + text[:n]))  # fmt: skip
+            self.assertEqual(self.chat(begun)["choices"][0]["message"]["content"], self.expected(begun, 5))
+
+    def test_an_answer_can_be_sent_back_as_it_came(self):
+        message = self.chat(self.messages)["choices"][0]["message"]
+        self.chat([*self.messages, {**message, "tool_calls": None, "function_call": None, "annotations": []},
+                   {"role": "user", "content": "And the horse?", "name": None}])  # fmt: skip
 
     def test_log_probs(self):
         answer = self.chat(self.messages, logprobs=True, top_logprobs=3)

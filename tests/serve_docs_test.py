@@ -44,7 +44,9 @@ class TokensTest(SharedServerTest):
         self.assertEqual((model["id"], model["object"], model["owned_by"]), ("demo", "model", "duo"))
         self.assertLess(abs(model["created"] - time.time()), 86400)
         self.assertEqual(self.server.get("/health"), {"status": "ok"})
-        self.assertEqual(self.server.request("HEAD", "/health").status, 200)
+        self.assertEqual(self.server.get("/v1/models/"), listed)
+        for path in ["/", "/health", "/app.js", "/v1/models"]:
+            self.assertEqual(self.server.request("HEAD", path).status, 200, path)
 
     def test_page_is_served_with_a_policy(self):
         answer = self.server.request("GET", "/")
@@ -160,7 +162,9 @@ class ExamplesTest(ServeTest):
 
     def setUp(self):
         super().setUp()
-        command = COMMAND.search(PAGE)
+        self.start(COMMAND.search(PAGE))
+
+    def start(self, command):
         self.assertIsNotNone(command, "the page begins with a command")
         flags = shlex.split(command.group(1))
         self.assertEqual(flags[:5], ["serve", "--model", "demo", "--pattern", "demo"])
@@ -187,9 +191,14 @@ class ExamplesTest(ServeTest):
         self.assertGreaterEqual(len(FENCE.findall(PAGE)), 6)
 
     def test_examples_run(self):
-        for block in FENCE.findall(PAGE):
+        matches = [*FENCE.finditer(PAGE), *list(COMMAND.finditer(PAGE))[1:]]
+        for match in sorted(matches, key=lambda match: match.start()):
+            if match.re is COMMAND:
+                self.end(self.server)
+                self.start(match)
+                continue
             # One command each: those of a block follow one another without a line break between their answers.
-            for command in re.split(r"\n(?=curl )", block.strip()):
+            for command in re.split(r"\n(?=curl )", match.group(1).strip()):
                 with self.subTest(command=command):
                     self.check(self.run_commands(command), command)
 

@@ -9,6 +9,7 @@ from serve_harness import ENDLESS, EXACT, JSON_HEADER, PROSE, Answer, ServeTest,
 DOCUMENT = FACTS + PROSE * 240  # 3,500 tokens
 QUESTIONS = ["\nWhat is the secret code of Anna?\nAnswer: ", "\nWhat is the secret code of Boris?\nAnswer: "]
 ANSWERS = ["48213", "70956"]
+PIECE = 128  # tokens; with f32 prefixes are reused in multiples of it
 
 
 class ConcurrentTest(ServeTest):
@@ -72,7 +73,7 @@ class PrefixTest(ServeTest):
     def test_a_prompt_that_goes_on(self):
         text, n_read = FACTS, 0
         for i in range(5):
-            whole = self.same_as_fresh(text + QUESTIONS[i % 2], 12, at_least=n_read)
+            whole = self.same_as_fresh(text + QUESTIONS[i % 2], 12, at_least=n_read // PIECE * PIECE)
             text += QUESTIONS[i % 2] + whole["choices"][0]["text"] + " The farmer grows the cow.\n"
             n_read = whole["usage"]["prompt_tokens"]
 
@@ -81,8 +82,41 @@ class PrefixTest(ServeTest):
         whole = self.server.complete(ids, 64, duo={"ignore_eos": True})[2]
         more = self.server.post("/tokenize", {"content": whole["choices"][0]["text"], "add_special": False})["tokens"]
         text, cached, _ = self.server.complete(ids + more + ids[1:40], 16)
-        self.assertGreaterEqual(cached, len(ids))
+        self.assertGreaterEqual(cached, len(ids) // PIECE * PIECE)
         self.assertEqual(text, self.generate(ids + more + ids[1:40], 16))
+
+    def test_what_was_generated_is_not_read_again_without_f32(self):
+        server = self.serve("--snapshot-every", 256)
+        ids = server.post("/tokenize", {"content": DOCUMENT})["tokens"]
+        whole = server.complete(ids, 64, duo={"ignore_eos": True})[2]
+        more = server.post("/tokenize", {"content": whole["choices"][0]["text"], "add_special": False})["tokens"]
+        self.assertGreater(server.complete(ids + more + ids[1:40], 16)[1], len(ids))
+
+    def test_read_anew_on_request(self):
+        prompt = DOCUMENT + QUESTIONS[0]
+        self.server.complete(prompt, 12)
+        for fields in [{}, {"duo": {"cache": "book"}}]:
+            with self.subTest(fields=fields):
+                self.server.complete(prompt, 12, **fields)
+                text, cached, _ = self.server.complete(prompt, 12, cache_prompt=False, **fields)
+                self.assertEqual((text, cached), (self.generate(prompt, 12), 0))
+                self.assertGreater(self.server.complete(prompt, 12, cache_prompt=True, **fields)[1], 3000)
+
+    def log_probs(self, prompt, **fields):
+        whole = self.server.complete(prompt, 8, logprobs=5, **fields)[2]
+        return whole["choices"][0]["logprobs"], whole["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+    def test_log_probs_are_the_same_whatever_is_cached_or_runs_beside(self):
+        prompt = DOCUMENT + QUESTIONS[0]
+        cold, cached = self.log_probs(prompt)
+        self.assertEqual(cached, 0)
+        warm, cached = self.log_probs(prompt)
+        self.assertGreater(cached, 3000)
+        running = self.server.stream(body=ENDLESS)
+        running.next()
+        beside = in_threads([lambda f=f: self.log_probs(prompt, cache_prompt=f)[0] for f in (False, True, True)])
+        running.disconnect()
+        self.assertEqual([warm, *beside], [cold] * 4)
 
     def test_an_earlier_part_is_edited(self):
         head, tail = PROSE * 60, PROSE * 60

@@ -16,9 +16,6 @@ import time
 import cli_harness
 from cli_harness import HANG_SECONDS, CliTest
 
-# A thread of the server that waits must not take the core that the test, or the server's other threads, need.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
 PROSE = "The muddy horse feeds the golden field. The farmer grows the cow.\n"
 EXACT = ["--compute", "f32", "--kv-type", "f32"]
 JSON_HEADER = {"Content-Type": "application/json"}

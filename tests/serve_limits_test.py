@@ -24,6 +24,11 @@ def unread_bytes(port):
     return total
 
 
+def room_of(memory):
+    """Bytes for sequences, of a status."""
+    return memory["budget_bytes"] - memory["weights_bytes"] - memory["workspace_bytes"] - memory["requests_bytes"]
+
+
 class KeyTest(ServeTest):
     def setUp(self):
         super().setUp()
@@ -138,7 +143,7 @@ class SizeTest(ServeTest):
         self.assertTrue(data.startswith(b"HTTP/1.1 200 "), data)
 
     def test_too_many_large_bodies_at_once(self):
-        server = self.serve("--max-body", "8MiB")
+        server = self.serve("--max-body", "8MiB", "--memory", "6GiB")
         head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         body = b'{"prompt":"a","max_tokens":1}' + b" " * ((8 << 20) - 29)
         begun = []
@@ -194,31 +199,6 @@ class SlowClientTest(ServeTest):
         for sock in silent:  # ends when the server closes the connection
             self.assertNotIn(b"HTTP/1.1 200", read_to_end(sock))
         self.assertEqual(server.get("/health"), {"status": "ok"})
-
-    def read_health(self, sock):
-        """One whole answer; it may come in pieces."""
-        data = b""
-        while b'{"status":"ok"}' not in data:
-            piece = sock.recv(1 << 16)
-            self.assertTrue(piece, data)
-            data += piece
-        self.assertIn(b" 200 OK", data)
-
-    def test_too_many_connections(self):
-        server = self.serve("--connections", 2)
-        request = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        kept = [self.open(server, request) for _ in range(2)]
-        for sock in kept:
-            self.read_health(sock)
-        data = server.raw(request)
-        self.assertTrue(data.startswith(b"HTTP/1.1 503 "), data)
-        error = json.loads(data.partition(b"\r\n\r\n")[2])["error"]
-        self.assertEqual((error["type"], error["message"]), ("server_error", "too many connections"))
-        kept[0].sendall(request)
-        self.read_health(kept[0])
-        kept[1].close()
-        wait_until(lambda: b" 200 OK" in server.raw(request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")),
-                   "a place for another connection")  # fmt: skip
 
     def test_client_that_does_not_read(self):
         server = self.serve("--idle-timeout", 1)
@@ -329,7 +309,7 @@ class MemoryTest(ServeTest):
     def test_what_never_fits(self):
         server = self.serve(*self.flags)
         memory = server.status()["memory"]
-        room = memory["budget_bytes"] - memory["weights_bytes"] - memory["workspace_bytes"]
+        room = room_of(memory)
         n = room // 2048 + 200
         answer = server.request("POST", TEXT, {"prompt": "a", "max_tokens": n})
         message = self.assert_error(answer, 400, "invalid_request_error", "memory_exceeded")
@@ -345,7 +325,7 @@ class MemoryTest(ServeTest):
     def test_what_fits_later_waits(self):
         server = self.serve(*self.flags)
         memory = server.status()["memory"]
-        room = memory["budget_bytes"] - memory["weights_bytes"] - memory["workspace_bytes"]
+        room = room_of(memory)
         n = room * 6 // 10 // 2048
         first = server.stream(body={**ENDLESS, "max_tokens": n})
         first.next()
@@ -364,7 +344,7 @@ class MemoryTest(ServeTest):
     def test_kept_sequences_give_way(self):
         server = self.serve(*self.flags)
         memory = server.status()["memory"]
-        room = memory["budget_bytes"] - memory["weights_bytes"] - memory["workspace_bytes"]
+        room = room_of(memory)
         n = room * 3 // 10 // 2048
         server.complete([7] * n, 2, duo={"cache": "named"})
         for i in range(8):
@@ -383,13 +363,46 @@ class MemoryTest(ServeTest):
     def test_many_at_once_stay_within_the_budget(self):
         server = self.serve(*self.flags, "--snapshot-every", 64)
         memory = server.status()["memory"]
-        room = memory["budget_bytes"] - memory["weights_bytes"] - memory["workspace_bytes"]
+        room = room_of(memory)
         prompts = [[10 + i] * (300 + 100 * i) for i in range(16)]
         texts = in_threads([lambda p=p: server.complete(p, 8)[0] for p in prompts])
         status = server.status()
         self.assertLessEqual(status["memory"]["kept_bytes"], room)
         self.assertEqual(status["memory"]["promised_bytes"], 0)
         self.assertEqual(texts[5], server.complete(prompts[5], 8)[0])
+
+    def test_windows_beyond_the_context_take_no_memory_for_good(self):
+        server = self.serve("--memory", "512MiB")
+
+        def budgets():
+            memory = server.status()["memory"]
+            return memory["budget_bytes"], memory["workspace_bytes"], server.metric("duo_kv_budget_bytes")
+
+        before = budgets()
+        for window in [{"sink": 2000000}, {"sink": 1 << 30, "recent": 1 << 30}, {"recent": 1 << 30}]:
+            with self.subTest(window=window):
+                body = {"prompt": "hi", "max_tokens": 1, "duo": {"sparsity": 0.0625, **window}}
+                self.assertEqual(server.post("/v1/completions", body)["usage"]["completion_tokens"], 1)
+                self.assertEqual(budgets(), before)
+        largest = {**ENDLESS, "duo": {"ignore_eos": True, "sparsity": 0.0625, "recent": 30000}}
+        running = server.stream(body=largest)
+        running.next()
+        total, workspace, for_sequences = budgets()
+        self.assertGreater(workspace, before[1], "what the workspace has grown by is shown")
+        self.assertEqual(workspace + for_sequences, before[1] + before[2], "and not for sequences meanwhile")
+        self.assertEqual(total, before[0])
+        running.disconnect()
+        server.wait_for_states()
+        self.assertEqual(budgets(), before)
+
+    def test_log_probs_of_one_answer_are_bounded(self):
+        server = self.serve("--max-context", 100000)
+        body = {"prompt": "a", "max_tokens": 60000, "logprobs": 20}
+        answer = server.request("POST", TEXT, body)
+        self.assert_error(answer, 400, "invalid_request_error", None, "logprobs", "60000 tokens with 20 others each")
+        stream = server.stream(body=body)
+        self.assertIn("choices", stream.next())
+        stream.disconnect()
 
     def test_too_little_for_any_sequence(self):
         self.fails(1, "--memory", "serve", "--model", "demo", "--port", 0, "--memory", "4MiB")

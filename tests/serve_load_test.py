@@ -43,6 +43,14 @@ class LoadTest(unittest.TestCase):
         self.assertGreater(report["cached_tokens"], 0)
         self.assertLessEqual(set(report["statuses"]), {200, 429})
 
+    def test_a_long_prompt_is_read_beside_all_others(self):
+        arguments = [cli_harness.DUO, "--requests", "40", "--warm-up", "10", "--clients", "2", "--documents", ""]
+        options = serve_load.parser().parse_args([*arguments, "--long", "1500"])
+        report = asyncio.run(serve_load.run(options, self.dir))
+        self.assertEqual(report["problems"], [])
+        self.assertEqual(report["completed"] + report["left"], 40)
+        self.assertGreater(report["long_prompts"], 0)
+
     def test_reference_is_what_generate_says(self):
         server = Server(cli_harness.DUO, self.dir, MODEL_FLAGS)
         try:

@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -266,6 +267,23 @@ class AnswerTest(PageTest):
             if not together:
                 self.shot("side_by_side")
 
+    def test_speeds_of_short_answers_are_not_compared(self):
+        page = self.open_connected()
+        self.drop(DOCUMENT)
+        page.check("#mode-both")
+        for n_tokens, compared in [(63, False), (64, True)]:
+            page.unroute_all()
+            self.endless(n_tokens)
+            self.ask(QUESTION)
+            turn = page.locator(".turn").first
+            self.assertEqual(self.figure(turn.locator(".column").first, "Answer tokens"), str(n_tokens))
+            comparison = turn.locator(".comparison")
+            expect(comparison).to_contain_text("KV memory")
+            expect(comparison.locator("li", has_text="Answer")).to_have_count(1 if compared else 0)
+            expect(comparison.locator("p", has_text="Speeds are compared")).to_have_count(0 if compared else 1)
+            bar = turn.locator(".figure", has=page.get_by_text("Tokens/s", exact=True)).first.locator(".bar")
+            expect(bar).to_have_class("bar shown" if compared else "bar")
+
     def test_answers_are_text_and_never_markup(self):
         page = self.open_connected(prepare=lambda p: p.route("**/completions", lambda route: route.fulfill(
             content_type="text/event-stream",
@@ -281,6 +299,32 @@ class AnswerTest(PageTest):
         self.wait_for_columns("done")
         if self.model["chat"] is None:
             expect(page.locator(".answer")).to_contain_text("48213")
+
+
+class FirstCommandTest(PageTest):
+    """The server that docs/http_api.md begins with is what people try the page on."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        page = (pathlib.Path(__file__).resolve().parent.parent / "docs" / "http_api.md").read_text()
+        command = re.search(r"^    duo serve (.*)$", page, re.MULTILINE).group(1)
+        folder = tempfile.mkdtemp(prefix="duo_page_test_")
+        cls.addClassCleanup(shutil.rmtree, folder, ignore_errors=True)
+        flags = shlex.split(command.replace("--session-dir sessions", "--session-dir " + folder))
+        assert flags[:4] == ["--model", "demo", "--pattern", "demo"], flags
+        del flags[:4], flags[flags.index("--port") : flags.index("--port") + 2]
+        cls.first_url = cls.stack.enter_context(serve(*flags, url_variable="DUO_PAGE_FIRST_URL"))
+
+    def test_example_is_answered_in_both_columns(self):
+        page = self.open_connected(url=self.first_url)
+        page.check("#mode-both")
+        page.click("#example")
+        page.press("#question", "Enter")
+        self.wait_for_columns("done")
+        expect(page.locator(".answer")).to_have_count(2)
+        for answer in page.locator(".answer").all():
+            expect(answer).to_contain_text("48213")
 
 
 class ErrorTest(PageTest):

@@ -216,7 +216,7 @@ class FullDiskTest(DiskTest):
         self.ask(server, PROSE * 400)
         self.assertGreater(server.in_state("kept")[0]["kv_bytes"], 4 << 20)
         message = self.assert_error(self.act(server, "save"), 507, "server_error")
-        self.assertIn(str(self.folder), message)
+        self.assertNotIn(str(self.folder), message)
         self.assertEqual(self.path.read_bytes(), before)
         self.assertEqual(self.names(), ["tale.session"])
         entry = server.get("/v1/sessions")["data"][0]

@@ -39,11 +39,11 @@ class StartTest(ServeTest):
 
     def test_bad_key_files(self):
         self.refused(1, ["--api-key-file", "nowhere"], "--port", 0, "--api-key-file", self.dir / "nowhere")
-        for content in ["", "\n", "two words\n", "two\nlines\n", "tab\there\n"]:
+        for content in ["", "\n", "two or three\n", "two\nlines\n", "two keys\ntwo others\n", "../two key\n"]:
             with self.subTest(content=content[:20]):
                 run = self.refused(2, "--api-key-file", "--port", 0, "--api-key-file", self.file("key", content))
                 self.assertNotIn("two", run.err)
-        self.refused(1, "4096 bytes", "--port", 0, "--api-key-file", self.file("key", "a" * 5000))
+        self.refused(2, "1024 bytes", "--port", 0, "--api-key-file", self.file("key", "a" * 5000))
 
     def test_bad_flags(self):
         for flags, needle in [
@@ -138,6 +138,41 @@ class StopTest(ServeTest):
         server.signal()
         self.assertNotEqual(server.process.wait(600), None)
         stream.disconnect()
+
+    def test_autosave_of_idle_sessions_before_the_drain(self):
+        """Whoever sends SIGTERM may kill soon after: `docker stop` gives 10 s."""
+        folder = self.dir / "sessions"
+        flags = ["--session-dir", folder, "--autosave"]
+        server = self.serve(*flags, "--drain", 80000)
+        for name in ["book", "tale"]:
+            server.complete("The cow feeds the barn.", 3, duo={"cache": name})
+        stream = server.stream(body={**ENDLESS, "duo": {"ignore_eos": True, "cache": "tale"}})
+        stream.next()
+        server.signal()
+        wait_until((folder / "book.session").exists, "the idle session is saved")
+        self.assertEqual(len(server.in_state("decode")), 1, "the request ended too early for this test")
+        self.assertFalse((folder / "tale.session").exists())
+        server.kill()
+        stream.disconnect()
+        found = self.serve(*flags).get("/v1/sessions")["data"]
+        self.assertEqual([(s["name"], s["on_disk"]) for s in found], [("book", True)])
+
+    def test_autosave_writes_what_changed_after_it_was_saved(self):
+        folder = self.dir / "sessions"
+        flags = ["--session-dir", folder, "--autosave"]
+        server = self.serve(*flags)
+        for name in ["changed", "same", "removed"]:
+            server.complete("The cow feeds the barn.", 3, duo={"cache": name})
+            self.assertEqual(server.request("POST", "/v1/sessions/%s/save" % name).status, 200)
+        before = (folder / "same.session").stat()
+        server.complete("The cow feeds the barn. The muddy horse", 3, duo={"cache": "changed"})
+        (folder / "removed.session").unlink()
+        tokens = {s["name"]: s["tokens"] for s in server.get("/v1/sessions")["data"]}
+        self.assertEqual(server.stop(), 0)
+        after = (folder / "same.session").stat()
+        self.assertEqual((after.st_ino, after.st_mtime_ns), (before.st_ino, before.st_mtime_ns), "as it was")
+        found = {s["name"]: s["tokens"] for s in self.serve(*flags).get("/v1/sessions")["data"]}
+        self.assertEqual(found, tokens)
 
     def test_autosave_after_the_drain(self):
         flags = ["--session-dir", self.dir / "sessions", "--autosave"]

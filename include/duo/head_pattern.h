@@ -52,16 +52,17 @@ Status CheckPatternShape(const HeadPattern& pattern, int n_layers, int n_kv_head
 HeadChoice AllRetrieval(int n_layers, int n_kv_heads);
 
 /// DuoAttention's quantile rule: of N gates clipped to [0,1] keep the N - ceil(sparsity*(N-1)) highest (all if
-/// sparsity <= 0, none if >= 1). Ties: higher gate, then lower layer, then lower head. sparsity must be in [0,1].
+/// sparsity <= 0, none if >= 1). Ties: higher gate, then lower layer, then lower head. kInvalidArgument: sparsity is
+/// not in [0,1], or a gate is NaN.
 Result<HeadChoice> ChooseBySparsity(const HeadPattern& pattern, double sparsity);
 
-/// Keeps gate >= threshold.
+/// Keeps gate >= threshold, so no gate that is NaN.
 HeadChoice ChooseByThreshold(const HeadPattern& pattern, double threshold);
 
 /// Layer-exclusive: each layer wholly retrieval or wholly streaming. Of L layers keep the L - ceil(sparsity*(L-1)) (all
 /// if sparsity <= 0, none if >= 1) with the largest sums of clipped gates, which is the choice that changes the gates
 /// least: sum over heads of |gate - assigned|. Ties: the lower layer. (ZigzagAttention, arXiv:2508.12407, has the idea;
-/// the criterion is ours.) sparsity must be in [0,1].
+/// the criterion is ours.) Errors as ChooseBySparsity.
 Result<HeadChoice> ChooseLayersBySparsity(const HeadPattern& pattern, double sparsity);
 
 /// As many retrieval heads as ChooseBySparsity would keep, drawn at random by `seed`: the counter-example.

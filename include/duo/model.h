@@ -32,16 +32,23 @@ struct ModelConfig {
   bool tied_embeddings = false;
   DType weights_type = DType::kBF16;         // element type config.json gives for the matrices
   WeightType weights = WeightType::kNative;  // how the matrices are kept
-  int64_t trained_context = 0;               // max_position_embeddings
-  int64_t max_context = 0;                   // positions beyond it are refused; 0 = no limit of the model's own
+  int64_t trained_context = 0;               // tokens; max_position_embeddings, or more where yarn stretches them
+  int64_t max_context = 0;                   // tokens beyond it are refused; 0 = no limit of the model's own
+  std::string max_context_reason;            // what sets max_context: "sliding_window 4096"
   std::vector<double> inv_freq;              // [head_dim / 2] RoPE angle per position, scaling included
   double rope_amplitude = 1.0;               // cos and sin are multiplied by it (yarn's attention factor)
   std::vector<int32_t> eos_ids;              // every id that ends generation
   int32_t bos_id = -1;                       // -1 = none
+  /// Sentences for people about this checkpoint: what of its files was ignored, what limits the context.
+  std::vector<std::string> notes;
 
   int group() const { return n_heads / n_kv_heads; }
-  /// Tokens of context where `asked` (0 = nothing in particular) were asked for: else those of the training.
-  int64_t ContextFor(int64_t asked) const { return asked > 0 ? asked : trained_context; }
+  /// Tokens of context where `asked` (0 = nothing in particular) were asked for: else those of the training, as far as
+  /// max_context allows.
+  int64_t ContextFor(int64_t asked) const {
+    if (asked > 0) return asked;
+    return max_context > 0 && max_context < trained_context ? max_context : trained_context;
+  }
   int64_t n_parameters() const;
   /// What such a model takes in memory, plain elements with 2 bytes each.
   uint64_t WeightsBytes() const;
@@ -80,6 +87,11 @@ class Model {
   uint64_t weights_bytes() const;
   /// The part of weights_bytes() that is mapped from files: in no process's own memory, but it must stay cached.
   uint64_t mapped_bytes() const;
+
+  /// kUnavailable, naming the file, when a file whose weights are used where they are mapped was written to or replaced
+  /// since it was opened. After a write the weights are a mixture, and Session's calls fail too (they look every
+  /// second); a replaced file stays as it was for those who have it open. A system call for each file; thread safe.
+  Status CheckFiles() const;
 
   class Weights;
   const Weights& weights() const { return *weights_; }

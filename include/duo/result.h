@@ -18,7 +18,7 @@ enum class StatusCode {
   kIo,                 // the operating system refused to read or write
   kCancelled,          // the caller's callback asked to stop
   kUnavailable,        // not now: something is busy, full or stopping; the same call may succeed later
-  kInternal,           // a library below us failed in a way that has no better name
+  kInternal,           // a computation gave NaN, or a library below us failed in a way that has no better name
 };
 
 /// The code's name as printed in messages and JSON ("invalid argument").
@@ -34,8 +34,8 @@ class [[nodiscard]] Status {
   bool ok() const { return code_ == StatusCode::kOk; }
   StatusCode code() const { return code_; }
   const std::string& message() const { return message_; }
-  /// The option or field that the error is about, by its name in the API ("max_tokens", "sink"); empty when the error is
-  /// not about one. A command line puts its dashes before it, a server reports it as the parameter.
+  /// The option or field that the error is about, by its name in the API ("max_tokens", "sink"); empty when the error
+  /// is not about one. A command line puts its dashes before it, a server reports it as the parameter.
   const std::string& subject() const { return subject_; }
 
   /// The same error about `subject`; an ok status stays ok.

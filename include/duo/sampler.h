@@ -45,6 +45,8 @@ class Sampler {
   bool ChangesLogits() const;
   /// logits with bias and penalties, valid until the next call.
   std::span<const float> Changed(std::span<const float> logits, std::span<const int32_t> history);
+  /// Applies the repetition penalty to penalised_.
+  void Penalise(std::span<const int32_t> history);
   /// Fills candidates_ with the tokens that may be drawn.
   void Collect(std::span<const float> logits);
   /// exp((logit - best) / temperature).

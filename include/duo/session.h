@@ -33,7 +33,7 @@ struct SessionOptions {
   int64_t chunk = 512;
   ComputeType compute = ComputeType::kBF16;
   /// How K and V are kept. kInt8 and kInt4 take a little more than half and a quarter of kBF16's memory and time per
-  /// token; docs/quality.md has what they cost.
+  /// token; docs/quality.md has what they cost, and why models with large key biases (Qwen2, 2.5) do not bear them.
   KvType kv_type = KvType::kBF16;
   /// Most tokens the sequence may have; 0 = the model's trained context. Reserves address space only.
   int64_t max_context = 0;
@@ -68,11 +68,16 @@ Result<MemoryPlan> PlanMemory(const ModelConfig& config, uint64_t weights_bytes,
 /// outlives a call. Not thread safe; must outlive its sessions, and the model must outlive it.
 class Workspace {
  public:
-  /// Of options, `chunk` and `compute` count; sessions that use the workspace have the same. Errors as Session::Create.
+  /// Of options, `chunk` and `compute` count: sessions that use the workspace have the same compute and at most that
+  /// chunk. Errors as Session::Create.
   static Result<Workspace> Create(const Model& model, const SessionOptions& options);
   Workspace(Workspace&&) noexcept;
   Workspace& operator=(Workspace&&) noexcept;
   ~Workspace();
+
+  /// Gives back the memory that grew with the streaming windows of the sessions so far. The next prefill takes what its
+  /// own session needs. Call it between steps.
+  void ReleaseWindows();
 
  private:
   friend class Session;
@@ -94,8 +99,10 @@ class Session {
 
   /// Adds prompt tokens, in chunks, and leaves the logits behind the last one in logits(). Callback after each chunk.
   /// kInvalidArgument: ids empty or outside the vocabulary. kResourceExhausted: the context or memory would not
-  /// suffice; says how much would. These two leave the sequence as it was. kCancelled: the callback said stop; this and
-  /// other errors leave the chunks so far in the sequence, and logits() empty.
+  /// suffice; says how much would. These two leave the sequence as it was. kCancelled: the callback said stop.
+  /// kInternal: the logits are NaN or infinite; says in which layer they begin, if it can be found. kUnavailable: a
+  /// file of the model was written to (Model::CheckFiles). These and other errors leave the chunks so far in the
+  /// sequence, and logits() empty.
   Status Prefill(std::span<const int32_t> ids, const ProgressCallback& progress = {});
 
   /// Adds one generated token; logits() then predicts its successor. Errors as Prefill.
@@ -108,11 +115,11 @@ class Session {
   /// All are different, share one workspace and keep K and V as the same type; at most kMostTogether and as many as a
   /// chunk has tokens. With ComputeType::kF32 the same numbers as Decode of each alone. Errors as Prefill; of
   /// kInvalidArgument and kResourceExhausted nothing has changed, unless all have grown and only their logits are
-  /// missing.
+  /// missing. Where some logits are NaN or infinite (kInternal), all have grown, and those with logits() may go on.
   static Status DecodeTogether(std::span<Session* const> sessions, std::span<const int32_t> ids);
 
-  /// Logits behind the last token, [vocab]. Valid until the next call that changes the sequence; empty before the
-  /// first.
+  /// Logits behind the last token, [vocab], all finite. Valid until the next call that changes the sequence; empty
+  /// before the first.
   std::span<const float> logits() const;
 
   /// Prefill that gives the logits of the tokens at positions [begin, end) (absolute) to `row`, in order. `row` gets
@@ -142,6 +149,9 @@ class Session {
   /// How many of these tokens, from the first on, the sequence has in the same way: a sequence that was rewound there
   /// goes on as one that was given them as a prompt. (Generated tokens do not count where prompts see another window.)
   int64_t CommonPrefix(std::span<const int32_t> ids) const;
+
+  /// Tokens before the first generated one.
+  int64_t prompt_len() const;
 
   /// An independent copy of the sequence, with the same workspace where that is shared. kResourceExhausted.
   Result<Session> Clone() const;

@@ -89,19 +89,25 @@ class ChatTemplate {
 
   /// Recognises the family from tokenizer.chat_template(). kUnsupported, with what was looked for, otherwise.
   static Result<ChatTemplate> Recognise(const Tokenizer& tokenizer);
-  explicit ChatTemplate(Style style) : style_(style) {}
+  explicit ChatTemplate(Style style)
+      : style_(style), alternates_(style == Style::kLlama2 || style == Style::kMistral) {}
 
   Style style() const { return style_; }
   /// "Llama 2", "Llama 3", "Mistral", "ChatML".
   const char* style_name() const;
-  /// The tokens of the whole conversation, ready for the assistant's turn. Text of messages is never read as special
-  /// tokens. kInvalidArgument when roles do not alternate user/assistant (a system message may come first).
+  /// The tokens of the whole conversation, ready for the assistant's turn. A last message of the assistant is an answer
+  /// to be continued: the tokens end with its text, as after transformers' continue_final_message. Text of messages is
+  /// never read as special tokens. kInvalidArgument for roles in an order that the model's template does not take
+  /// (Llama 2 and Mistral: user and assistant in turn, at most one system message before them); about the role, by its
+  /// path ("messages[2].role").
   Result<std::vector<int32_t>> Render(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages) const;
   /// Strings that end the assistant's turn besides eos ("<|im_end|>", "<|eot_id|>").
   std::vector<std::string> stop_tokens() const;
 
  private:
   void ReadDetails(std::string_view jinja);
+  Status CheckRoles(const std::vector<ChatMessage>& messages) const;
+  std::string ChatMlAnswer(const std::vector<ChatMessage>& messages, size_t i) const;
   std::vector<int32_t> RenderLlama2(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages) const;
   std::vector<int32_t> RenderLlama3(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages) const;
   std::vector<int32_t> RenderMistral(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages) const;
@@ -110,10 +116,13 @@ class ChatTemplate {
   Style style_;
   // In what the templates of one family differ, read off the template's own text.
   bool bos_ = true;
-  std::string default_system_;    // ChatML: the system message of a conversation without one
-  bool drop_reasoning_ = false;   // ChatML: <think>...</think> of earlier answers is left out (Qwen3)
-  bool dated_system_ = false;     // Llama-3.1: knowledge and today's date begin the system message
-  bool space_after_open_ = true;  // Mistral: spaces around its markers
+  bool alternates_;                    // user and assistant must take turns
+  bool system_first_ = false;          // a system message must be the first
+  bool think_in_last_answer_ = false;  // ChatML: reasoning after the last question stays (Qwen3)
+  std::string default_system_;         // ChatML: the system message of a conversation without one
+  bool drop_reasoning_ = false;        // ChatML: <think>...</think> of earlier answers is left out (Qwen3)
+  bool dated_system_ = false;          // Llama-3.1: knowledge and today's date begin the system message
+  bool space_after_open_ = true;       // Mistral: spaces around its markers
   bool space_before_close_ = true;
   bool space_before_answer_ = false;
   bool space_after_eos_ = false;

@@ -51,6 +51,9 @@ class DuoAttention {
   /// of one type.
   Status RunTogether(const AttentionInput& input, int layer, std::span<SplitKvCache* const> caches);
 
+  /// Gives the scratch back; the next Run over streaming heads allocates what its cache needs.
+  void ReleaseScratch() { scratch_.reset(); }
+
   /// Scratch that Fit allocates, for the memory plan.
   static uint64_t ScratchBytes(const KvLayout& layout, int64_t max_chunk);
 

@@ -31,8 +31,10 @@ TEST(SplitDecode, PiecesAreExactlyTheRanges) {
       }
     }
     for (const int threads : {1, 2, 16}) {
-      const std::vector<DecodePiece> pieces = SplitDecode(heads, threads);
-      ASSERT_LE(static_cast<int64_t>(pieces.size()), MaxDecodePieces(static_cast<int64_t>(heads.size()), threads));
+      const DecodeCut cut = round % 2 == 0 ? DecodeCut::kBalanced : DecodeCut::kByHead;
+      const auto n_heads = static_cast<int64_t>(heads.size()), n_each = n_heads % 2 == 0 ? n_heads / 2 : n_heads;
+      const std::vector<DecodePiece> pieces = SplitDecode(heads, n_each, threads, cut);
+      ASSERT_LE(static_cast<int64_t>(pieces.size()), MaxDecodePieces(n_each, n_heads / n_each, threads, cut));
       size_t next = 0;
       for (size_t h = 0; h < heads.size(); ++h) {
         for (int r = 0; r < heads[h].n_ranges; ++r) {
@@ -48,6 +50,29 @@ TEST(SplitDecode, PiecesAreExactlyTheRanges) {
       ASSERT_EQ(next, pieces.size());
     }
   }
+}
+
+TEST(SplitDecode, CutByHeadNoOtherHeadMatters) {
+  const auto head_of = [](int64_t rows) {
+    DecodeHead head;
+    head.n_ranges = 1;
+    head.ranges[0] = {0, rows};
+    return head;
+  };
+  const std::vector<DecodeHead> heads = {head_of(9000), head_of(300), head_of(100000), head_of(40)};
+  const std::vector<DecodePiece> together = SplitDecode(heads, 2, 4, DecodeCut::kByHead);
+  size_t next = 0;
+  for (const DecodeHead& head : heads) {
+    const std::vector<DecodePiece> alone = SplitDecode({&head, 1}, 2, 4, DecodeCut::kByHead);
+    for (const DecodePiece& piece : alone) {
+      ASSERT_LT(next, together.size());
+      EXPECT_EQ(together[next].begin, piece.begin);
+      EXPECT_EQ(together[next].end, piece.end);
+      ++next;
+    }
+  }
+  EXPECT_EQ(next, together.size());
+  EXPECT_GT(together.size(), heads.size());
 }
 
 TEST(Backend, RefusesWhatItCannotBe) {

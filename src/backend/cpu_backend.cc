@@ -66,6 +66,11 @@ size_t StateBytes(int group, int head_dim) {
   return RoundUp(static_cast<size_t>(group) * (static_cast<size_t>(head_dim) + 2) * sizeof(float), kCacheLineBytes);
 }
 
+// With f32 a token's result does not depend on what runs beside it.
+DecodeCut CutOf(ComputeType compute) {
+  return compute == ComputeType::kF32 ? DecodeCut::kByHead : DecodeCut::kBalanced;
+}
+
 AttentionMath MathOf(ComputeType compute) {
   return compute == ComputeType::kF32 ? AttentionMath::kF32 : AttentionMath::kBF16;
 }
@@ -195,12 +200,15 @@ uint64_t CpuBackend::MaxScratchBytes(const CallBounds& bounds) const {
                                         static_cast<uint64_t>(bounds.n_tokens) * sizeof(float),
                                     few_inputs * (int8 ? sizeof(float) + 1 : sizeof(float))) +
                            static_cast<uint64_t>(n_few) * Gemv4PreparedBytes(bounds.widest_input) + 2 * kCacheLineBytes;
-  const auto pieces = static_cast<uint64_t>(MaxDecodePieces(bounds.n_kv_heads * bounds.n_sequences, n_threads_));
+  const auto pieces =
+      static_cast<uint64_t>(MaxDecodePieces(bounds.n_kv_heads, bounds.n_sequences, n_threads_, CutOf(bounds.compute)));
   const uint64_t states = pieces * StateBytes(bounds.group, bounds.head_dim);
   const uint64_t tiles =
       static_cast<uint64_t>(n_threads_) * RoundUp(PrefillScratchBytes(bounds.group, bounds.head_dim), kCacheLineBytes);
   const DType x_type = bounds.compute == ComputeType::kF32 || grid ? DType::kF32 : int8 ? DType::kI8 : DType::kBF16;
-  return GemmRunner::MaxScratchBytes(isa_, n_threads_, x_type, bounds.weights) + rounded + states + tiles;
+  return GemmRunner::MaxScratchBytes(isa_, n_threads_, bounds.widest_input, x_type, bounds.weights,
+                                     WeightLayout::kOutIn) +
+         rounded + states + tiles;
 }
 
 void CpuBackend::Embed(const MatrixView& table, std::span<const int32_t> ids, float* out) {
@@ -458,7 +466,8 @@ void CpuBackend::CopyRows(std::span<const CopyRowsTask> tasks, int head_dim, KvT
 
 Status CpuBackend::DecodeAttention(const AttentionShape& shape, std::span<const DecodeHead> heads) {
   const ScopedTime timer(&times_.attention_s);
-  const std::vector<DecodePiece> pieces = SplitDecode(heads, n_threads_);
+  const int64_t n_heads_each = shape.q_stride / (static_cast<int64_t>(shape.group) * shape.head_dim);
+  const std::vector<DecodePiece> pieces = SplitDecode(heads, n_heads_each, n_threads_, CutOf(shape.compute));
   const auto group = static_cast<size_t>(shape.group);
   const auto dim = static_cast<size_t>(shape.head_dim);
   const size_t state_bytes = StateBytes(shape.group, shape.head_dim);
@@ -552,7 +561,7 @@ Result<BackendPtr> CreateCpuBackend(const BackendOptions& options) {
     return BadOption("n_threads", std::to_string(options.n_threads), "0..1024 (0 = all available cores)");
   }
   DUO_ASSIGN_OR_RETURN(const Isa isa, SelectIsa(std::getenv("DUO_ISA")));
-  const int n_threads = options.n_threads == 0 ? AvailableThreads() : options.n_threads;
+  const int n_threads = StartThreads(options.n_threads == 0 ? AvailableThreads() : options.n_threads);
   return BackendPtr(new CpuBackend(isa, n_threads));
 }
 

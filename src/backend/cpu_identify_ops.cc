@@ -31,8 +31,9 @@ uint64_t CpuIdentifyOps::MaxScratchBytes(const GradientBounds& b) const {
   const uint64_t rounded = is_bf16 ? static_cast<uint64_t>(b.n_tokens * b.widest_output) * sizeof(bf16) : 0;
   const uint64_t blocks = AttentionBackwardScratchFloats(b.n_tokens, b.group, b.head_dim, b.mask) * sizeof(float) *
                           static_cast<uint64_t>(n_threads_);
-  return std::max(rounded, blocks) +
-         GemmRunner::MaxScratchBytes(isa_, n_threads_, is_bf16 ? DType::kBF16 : DType::kF32, b.weights);
+  return std::max(rounded, blocks) + GemmRunner::MaxScratchBytes(isa_, n_threads_, b.widest_output,
+                                                                 is_bf16 ? DType::kBF16 : DType::kF32, b.weights,
+                                                                 WeightLayout::kInOut);
 }
 
 Status CpuIdentifyOps::Linear(ComputeType compute, int64_t n_tokens, std::span<const LinearGradient> tasks, float* dx) {

@@ -14,20 +14,34 @@ constexpr int64_t kPieceMultiple = 128;
 // Enough pieces per thread that a core which is briefly taken away does not hold up the others.
 constexpr int64_t kPiecesPerThread = 8;
 
+int64_t RowsOf(const DecodeHead& head) {
+  int64_t rows = 0;
+  for (int r = 0; r < head.n_ranges; ++r) rows += head.ranges[r].end - head.ranges[r].begin;
+  return rows;
+}
+
+/// Rows of a piece where the threads share `total` rows.
+int64_t PieceRows(int64_t total, int n_threads) {
+  const int64_t wanted = n_threads == 1 ? total : DivideUp(total, n_threads * kPiecesPerThread);
+  return RoundUp(std::max(wanted, kMinPieceRows), kPieceMultiple);
+}
+
 }  // namespace
 
 // Each of a head's two ranges may end in a piece that is not full.
-int64_t MaxDecodePieces(int64_t n_heads, int n_threads) { return n_threads * kPiecesPerThread + 2 * n_heads; }
+int64_t MaxDecodePieces(int64_t n_heads_each, int64_t n_sequences, int n_threads, DecodeCut cut) {
+  const int64_t n_shares = cut == DecodeCut::kByHead ? n_sequences : 1;
+  return n_shares * n_threads * kPiecesPerThread + 2 * n_heads_each * n_sequences;
+}
 
-std::vector<DecodePiece> SplitDecode(std::span<const DecodeHead> heads, int n_threads) {
+std::vector<DecodePiece> SplitDecode(std::span<const DecodeHead> heads, int64_t n_heads_each, int n_threads,
+                                     DecodeCut cut) {
   int64_t total = 0;
-  for (const DecodeHead& head : heads) {
-    for (int r = 0; r < head.n_ranges; ++r) total += head.ranges[r].end - head.ranges[r].begin;
-  }
-  const int64_t wanted = n_threads == 1 ? total : DivideUp(total, n_threads * kPiecesPerThread);
-  const int64_t piece_rows = RoundUp(std::max(wanted, kMinPieceRows), kPieceMultiple);
+  for (const DecodeHead& head : heads) total += RowsOf(head);
   std::vector<DecodePiece> pieces;
   for (size_t h = 0; h < heads.size(); ++h) {
+    const int64_t shared = cut == DecodeCut::kByHead ? n_heads_each * RowsOf(heads[h]) : total;
+    const int64_t piece_rows = PieceRows(shared, n_threads);
     for (int r = 0; r < heads[h].n_ranges; ++r) {
       const RowRange range = heads[h].ranges[r];
       for (int64_t begin = range.begin; begin < range.end; begin += piece_rows) {

@@ -1,6 +1,8 @@
 #include "base/atomic_file.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,6 +13,20 @@
 #include "base/check.h"
 
 namespace duo {
+namespace {
+
+// Names with 64 random bits meet by chance next to never.
+constexpr int kMaxTries = 8;
+
+Result<std::string> TemporaryName(const std::string& path) {
+  uint64_t number = 0;
+  if (getrandom(&number, sizeof number, 0) != static_cast<ssize_t>(sizeof number)) {
+    return Status(StatusCode::kIo, path + ": the system gives no random numbers: " + std::strerror(errno));
+  }
+  return fmt::format("{}.tmp{:016x}", path, number);
+}
+
+}  // namespace
 
 Status CheckReplaceable(const std::string& path) {
   struct stat info {};
@@ -18,12 +34,17 @@ Status CheckReplaceable(const std::string& path) {
   return Status(StatusCode::kIo, path + ": is there and is not a regular file; it will not be replaced");
 }
 
-Result<AtomicFile> AtomicFile::Create(const std::string& path) {
+Result<AtomicFile> AtomicFile::Create(const std::string& path, FileAccess access) {
   DUO_RETURN_IF_ERROR(CheckReplaceable(path));
-  std::string temporary = path + ".tmp" + std::to_string(getpid());
-  const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) return Status(StatusCode::kIo, path + ": cannot be written: " + std::strerror(errno));
-  return AtomicFile(path, std::move(temporary), fd);
+  const mode_t mode = access == FileAccess::kOwner ? 0600 : 0644;
+  for (int tries = 0;; ++tries) {
+    DUO_ASSIGN_OR_RETURN(std::string temporary, TemporaryName(path));
+    const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+    if (fd >= 0) return AtomicFile(path, std::move(temporary), fd);
+    if (errno != EEXIST || tries == kMaxTries) {
+      return Status(StatusCode::kIo, path + ": cannot be written: " + std::strerror(errno));
+    }
+  }
 }
 
 AtomicFile::AtomicFile(std::string path, std::string temporary, int fd)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -13,13 +14,20 @@ namespace duo {
 /// kIo for a directory, device or pipe, which a rename would replace.
 Status CheckReplaceable(const std::string& path);
 
+/// Who may read a file that is made.
+enum class FileAccess : uint8_t {
+  kUmask,  // whoever the process's umask lets
+  kOwner,  // its owner alone, whatever the umask says
+};
+
 /// Owner of the unfinished file. Until Commit succeeds, `path` keeps what it held; the temporary file, which lies in
-/// the same directory, goes with the first error or with the owner. Every error is kIo and names `path` and the reason.
-/// Move-only. Not thread safe; a process has one writer per path at a time, because the temporary name holds its pid.
+/// the same directory, goes with the first error or with the owner. Its name is `path`, ".tmp" and a random number, and
+/// nothing that is there already is opened, so that others who may write into the directory cannot prepare it. Every
+/// error is kIo and names `path` and the reason. Move-only. Not thread safe.
 class AtomicFile {
  public:
   /// As CheckReplaceable; also when the directory takes no new file.
-  static Result<AtomicFile> Create(const std::string& path);
+  static Result<AtomicFile> Create(const std::string& path, FileAccess access = FileAccess::kUmask);
   ~AtomicFile() { Discard(); }
   AtomicFile(AtomicFile&& other) noexcept;
   AtomicFile& operator=(AtomicFile&& other) noexcept;

@@ -1,12 +1,18 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
-#include <atomic>
 #include <cmath>
 #include <csignal>
+#include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <limits>
+#include <memory>
 #include <numeric>
+#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -20,7 +26,6 @@
 #include "base/json.h"
 #include "base/mapped_file.h"
 #include "base/memory_info.h"
-#include "base/parallel.h"
 #include "base/rng.h"
 #include "base/temp_dir_for_test.h"
 #include "duo/result.h"
@@ -97,19 +102,6 @@ TEST(VirtualBuffer, GrowsInPlace) {
   EXPECT_EQ(reinterpret_cast<uintptr_t>(before) % (size_t{2} << 20), 0u);
 }
 
-TEST(ParallelFor, RunsEveryTaskOnce) {
-  for (int threads : {1, 2, 3, 8}) {
-    std::vector<int> seen(1000, 0);
-    std::atomic<int> bad_thread{0};
-    ParallelFor(threads, 1000, [&](int64_t task, int thread) {
-      seen[static_cast<size_t>(task)] += 1;
-      if (thread < 0 || thread >= threads) bad_thread = 1;
-    });
-    EXPECT_EQ(seen, std::vector<int>(1000, 1));
-    EXPECT_EQ(bad_thread, 0);
-  }
-}
-
 TEST(Rng, IsTheSameEverywhere) {
   Rng rng(42);
   EXPECT_EQ(rng.Next(), 0xbdd732262feb6e95ull);
@@ -142,6 +134,85 @@ TEST(File, WritesAtomicallyAndReadsUnderALimit) {
   EXPECT_FALSE(MappedFile::Open("/tmp").ok());
 }
 
+TEST(File, ALinkToNothingIsThereAndSaysWhereItPoints) {
+  const TempDir dir;
+  const std::string path = dir.file("model.safetensors");
+  std::filesystem::create_symlink("../../blobs/abc", path);
+  EXPECT_TRUE(FileExists(path)) << "a reader must not take another file for it in silence";
+  const std::string sentence = path + ": is a link to ../../blobs/abc, which does not exist; download the file again";
+  for (const Status& status : {ReadFile(path, 100).status(), MappedFile::Open(path).status()}) {
+    EXPECT_EQ(status.code(), StatusCode::kNotFound);
+    EXPECT_EQ(status.message(), sentence);
+  }
+  std::filesystem::create_directory(dir.file("folder"));
+  std::filesystem::create_symlink("folder", dir.file("link"));
+  EXPECT_FALSE(FileExists(dir.file("link")));
+  EXPECT_FALSE(FileExists(dir.file("none")));
+  EXPECT_NE(ReadFile(dir.file("none"), 1).status().message().find("cannot be opened"), std::string::npos);
+}
+
+TEST(File, AnLfsPointerIsNotTheFile) {
+  const TempDir dir;
+  const std::string path = dir.file("weights");
+  dir.Write("weights", kLfsPointerForTest);
+  for (const Status& status : {ReadFile(path, 1000).status(), MappedFile::Open(path).status()}) {
+    EXPECT_EQ(status.code(), StatusCode::kCorrupt);
+    EXPECT_EQ(status.message().rfind(path + ": is a git-lfs pointer", 0), 0u) << status.message();
+  }
+  dir.Write("weights", kLfsPointerForTest + std::string(1024, '\n'));  // longer than a pointer may be
+  EXPECT_TRUE(ReadFile(path, 10000).ok());
+  EXPECT_TRUE(MappedFile::Open(path).ok());
+}
+
+TEST(AtomicFile, TemporaryNamesCannotBePreparedByOthers) {
+  const TempDir dir;
+  // The name that was used once: a link of it let others choose the file that is overwritten.
+  const std::string victim = dir.file("victim");
+  dir.Write("victim", "untouched");
+  std::filesystem::create_symlink(victim, dir.file("file.tmp" + std::to_string(getpid())));
+  ASSERT_TRUE(WriteFileAtomic(dir.file("file"), "hello").ok());
+  EXPECT_EQ(*ReadFile(victim, 100), "untouched");
+  std::set<std::string> names;
+  for (int i = 0; i < 3; ++i) {
+    const auto file = AtomicFile::Create(dir.file("other"));
+    ASSERT_TRUE(file.ok());
+    for (const auto& entry : std::filesystem::directory_iterator(dir.path())) {
+      const std::string name = entry.path().filename().string();
+      if (name.starts_with("other.tmp")) names.insert(name);
+    }
+  }
+  EXPECT_EQ(names.size(), 3u) << "each has a name of its own, and goes with its owner";
+}
+
+TEST(AtomicFile, PrivateFilesAreTheirOwnersAlone) {
+  const TempDir dir;
+  const auto mode = [&](const std::string& name) {
+    return std::filesystem::status(dir.file(name)).permissions() & std::filesystem::perms::mask;
+  };
+  const mode_t before = umask(0);
+  Result<AtomicFile> file = AtomicFile::Create(dir.file("private"), FileAccess::kOwner);
+  ASSERT_TRUE(file.ok() && file->Commit().ok());
+  ASSERT_TRUE(MakePrivateDirectories(dir.file("a/b/c")).ok());
+  ASSERT_TRUE(MakePrivateDirectories(dir.file("a/b/c/")).ok()) << "it is there already";
+  umask(before);
+  EXPECT_EQ(mode("private"), std::filesystem::perms(0600));
+  for (const char* name : {"a", "a/b", "a/b/c"}) EXPECT_EQ(mode(name), std::filesystem::perms(0700)) << name;
+  EXPECT_EQ(MakePrivateDirectories(dir.file("private/d")).code(), StatusCode::kIo);
+}
+
+TEST(MappedFile, PipesAndUnwantedLinksAreRefused) {
+  const TempDir dir;
+  const std::string pipe = dir.file("pipe");
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  EXPECT_EQ(MappedFile::Open(pipe).status().code(), StatusCode::kInvalidArgument) << "and without waiting for a writer";
+  dir.Write("file", "text");
+  std::filesystem::create_symlink(dir.file("file"), dir.file("link"));
+  EXPECT_TRUE(MappedFile::Open(dir.file("link")).ok());
+  EXPECT_EQ(MappedFile::Open(dir.file("link"), Links::kRefuse).status().code(), StatusCode::kIo);
+  EXPECT_EQ(PlainFileBytes(dir.file("file")), 4u);
+  for (const char* name : {"link", "pipe", "none"}) EXPECT_EQ(PlainFileBytes(dir.file(name)), std::nullopt) << name;
+}
+
 TEST(MappedFile, WhatIsForgottenIsNotResidentAndCanBeReadAgain) {
   const TempDir dir;
   const std::string path = dir.path() + "/large";
@@ -157,6 +228,30 @@ TEST(MappedFile, WhatIsForgottenIsNotResidentAndCanBeReadAgain) {
   EXPECT_EQ(sum(), kBytes * 'x');
   EXPECT_FALSE(mapped->Forget(mapped->data() + 1, kBytes));
   EXPECT_FALSE(mapped->Forget(path.data(), 1));
+}
+
+TEST(MappedFile, TellsWhatBecameOfItsFile) {
+  const TempDir dir;
+  const std::string path = dir.file("mapped");
+  ASSERT_TRUE(WriteFileAtomic(path, "hello").ok());
+  MappedFile opened = MappedFile::Open(path).value();
+  const MappedFile mapped = std::move(opened);
+  EXPECT_EQ(mapped.path(), path);
+  EXPECT_EQ(mapped.Change(), FileChange::kNone);
+  const auto write = [&](const char* mode, const char* text) {
+    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), mode), std::fclose);
+    ASSERT_EQ(std::fputs(text, file.get()) < 0, false);
+  };
+  write("ab", "!");
+  EXPECT_EQ(mapped.Change(), FileChange::kWritten);
+  const MappedFile longer = MappedFile::Open(path).value();
+  EXPECT_EQ(longer.Change(), FileChange::kNone);
+  write("wb", "");
+  EXPECT_EQ(longer.Change(), FileChange::kWritten) << "cut";
+  ASSERT_TRUE(WriteFileAtomic(path, "other").ok());
+  EXPECT_EQ(mapped.Change(), FileChange::kReplaced);
+  ASSERT_EQ(std::remove(path.c_str()), 0);
+  EXPECT_EQ(mapped.Change(), FileChange::kGone);
 }
 
 TEST(MemoryBudget, IsTheLimitOrWhatIsFreeBesideMappedFiles) {
@@ -176,17 +271,6 @@ TEST(DirectoryLock, IsHeldOnce) {
   EXPECT_TRUE(DirectoryLock::Take(dir.path()).ok());
   EXPECT_EQ(dir.n_entries(), 0);
   EXPECT_EQ(DirectoryLock::Take(dir.path() + "/none").status().code(), StatusCode::kIo);
-}
-
-TEST(ParallelBlocks, CoverTheRangeOnce) {
-  for (const int64_t n : {0, 1, 7, 8, 9, 100}) {
-    std::vector<std::atomic<int>> seen(static_cast<size_t>(n));
-    ParallelBlocks(2, n, 8, [&](int64_t begin, int64_t end) {
-      EXPECT_LE(end - begin, 8);
-      for (int64_t i = begin; i < end; ++i) ++seen[static_cast<size_t>(i)];
-    });
-    for (const std::atomic<int>& times : seen) EXPECT_EQ(times, 1);
-  }
 }
 
 TEST(Json, LinesMembersAndDifferences) {
@@ -275,6 +359,12 @@ TEST(Json, ErrorsNameFileAndKey) {
   EXPECT_FALSE(JsonInt(*json, "big", "c.json").ok());
   EXPECT_EQ(JsonInt(*json, "s", "c.json").status().message(), "c.json: s: expected a whole number, found string \"x\"");
   EXPECT_EQ(JsonString(*json, "none", "c.json").status().message(), "c.json: none: expected a string, found nothing");
+  // Whatever the library finds wrong, its exception's name is not for people.
+  for (const char* text : {"{\"a\": }", "[1e999]", "\"\\ud800\"", "\"\xff\"", ""}) {
+    const std::string message = ParseJson(text, "f").status().message();
+    EXPECT_EQ(message.rfind("f: not valid JSON: ", 0), 0u) << message;
+    EXPECT_EQ(message.find("json.exception"), std::string::npos) << message;
+  }
   EXPECT_FALSE(ParseJson(std::string(100000, '['), "deep").ok());
 }
 

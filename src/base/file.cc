@@ -14,16 +14,22 @@
 namespace duo {
 namespace {
 
-Status IoError(const std::string& path, const char* what, int error) {
-  return Status(error == ENOENT ? StatusCode::kNotFound : StatusCode::kIo,
-                path + ": " + what + ": " + std::strerror(error));
+// The format allows a pointer fewer than 1024 bytes (git-lfs, docs/spec.md).
+constexpr size_t kMaxLfsPointerBytes = 1023;
+constexpr std::string_view kLfsVersion = "version https://git-lfs.github.com/spec/v";
+
+/// What a link to nothing names; empty for all other paths.
+std::string MissingTarget(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_symlink(path, error) || std::filesystem::exists(path, error)) return "";
+  return std::filesystem::read_symlink(path, error).string();
 }
 
 }  // namespace
 
 Result<std::string> ReadFile(const std::string& path, size_t max_bytes) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return IoError(path, "cannot be opened", errno);
+  if (fd < 0) return OpenError(path, errno);
   std::string bytes;
   char block[1 << 16];
   for (;;) {
@@ -32,7 +38,7 @@ Result<std::string> ReadFile(const std::string& path, size_t max_bytes) {
     if (n < 0) {
       const int error = errno;
       close(fd);
-      return IoError(path, "cannot be read", error);
+      return Status(StatusCode::kIo, path + ": cannot be read: " + std::strerror(error));
     }
     if (n == 0) break;
     if (bytes.size() + static_cast<size_t>(n) > max_bytes) {
@@ -43,7 +49,24 @@ Result<std::string> ReadFile(const std::string& path, size_t max_bytes) {
     bytes.append(block, static_cast<size_t>(n));
   }
   close(fd);
+  DUO_RETURN_IF_ERROR(RefuseLfsPointer(bytes, path));
   return bytes;
+}
+
+Status OpenError(const std::string& path, int error) {
+  const std::string target = error == ENOENT ? MissingTarget(path) : "";
+  if (!target.empty()) {
+    return Status(StatusCode::kNotFound,
+                  path + ": is a link to " + target + ", which does not exist; download the file again");
+  }
+  return Status(error == ENOENT ? StatusCode::kNotFound : StatusCode::kIo,
+                path + ": cannot be opened: " + std::strerror(error));
+}
+
+Status RefuseLfsPointer(std::string_view bytes, const std::string& path) {
+  if (bytes.size() > kMaxLfsPointerBytes || !bytes.starts_with(kLfsVersion)) return OkStatus();
+  return Status(StatusCode::kCorrupt,
+                path + ": is a git-lfs pointer, not the file that it stands for; \"git lfs pull\" downloads that");
 }
 
 Status WriteFileAtomic(const std::string& path, std::string_view bytes) {
@@ -54,12 +77,29 @@ Status WriteFileAtomic(const std::string& path, std::string_view bytes) {
 
 bool FileExists(const std::string& path) {
   struct stat info {};
-  return stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode);
+  return stat(path.c_str(), &info) == 0 ? S_ISREG(info.st_mode) : !MissingTarget(path).empty();
+}
+
+std::optional<uint64_t> PlainFileBytes(const std::string& path) {
+  struct stat info {};
+  if (lstat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) return std::nullopt;
+  return static_cast<uint64_t>(info.st_size);
 }
 
 bool IsDirectory(const std::string& path) {
   struct stat info {};
   return stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+Status MakePrivateDirectories(const std::string& path) {
+  for (size_t end = path.find('/', 1); !IsDirectory(path); end = path.find('/', end + 1)) {
+    const std::string part = path.substr(0, end);
+    if (mkdir(part.c_str(), 0700) != 0 && !IsDirectory(part)) {
+      return Status(StatusCode::kIo, part + ": cannot be created as a directory: " + std::strerror(errno));
+    }
+    if (end == std::string::npos) break;
+  }
+  return OkStatus();
 }
 
 Status MakeDirectories(const std::string& path) {

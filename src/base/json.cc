@@ -53,6 +53,13 @@ bool MissingOrNull(const Json* value) { return value == nullptr || value->is_nul
 
 }  // namespace
 
+std::string JsonErrorText(const std::exception& error) {
+  const std::string_view text = error.what();
+  if (!text.starts_with("[json.exception.")) return std::string(text);
+  const size_t end = text.find("] ");
+  return std::string(end == std::string_view::npos ? text : text.substr(end + 2));
+}
+
 Result<Json> ParseJson(std::string_view text, const std::string& where) {
   if (NestsDeeperThan(text, kMaxNesting)) {
     return Status(StatusCode::kCorrupt, where + ": JSON nested deeper than " + std::to_string(kMaxNesting) + " levels");
@@ -64,7 +71,7 @@ Result<Json> ParseJson(std::string_view text, const std::string& where) {
   try {
     return Json::parse(text);
   } catch (const std::exception& e) {
-    return Status(StatusCode::kCorrupt, where + ": not valid JSON: " + e.what());
+    return Status(StatusCode::kCorrupt, where + ": not valid JSON: " + JsonErrorText(e));
   }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -12,6 +13,9 @@
 namespace duo {
 
 using Json = nlohmann::json;
+
+/// The library's sentence about an exception of its own, without the exception's name: for messages.
+std::string JsonErrorText(const std::exception& error);
 
 /// `where` (usually the file's path) begins every message. kCorrupt with line/byte position on a syntax error, on
 /// invalid UTF-8 and on nesting deeper than 64 levels.

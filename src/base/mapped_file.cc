@@ -10,21 +10,41 @@
 #include <utility>
 
 #include "base/align.h"
+#include "base/file.h"
 
 namespace duo {
 
-Result<MappedFile> MappedFile::Open(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) {
-    const StatusCode code = errno == ENOENT ? StatusCode::kNotFound : StatusCode::kIo;
-    return Status(code, path + ": cannot be opened: " + std::strerror(errno));
-  }
+MappedFile::Identity MappedFile::IdentityOf(const struct stat& info) {
+  return {.device = static_cast<uint64_t>(info.st_dev),
+          .inode = static_cast<uint64_t>(info.st_ino),
+          .size = static_cast<int64_t>(info.st_size),
+          .changed_s = static_cast<int64_t>(info.st_mtim.tv_sec),
+          .changed_ns = static_cast<int64_t>(info.st_mtim.tv_nsec)};
+}
+
+FileChange MappedFile::Change() const {
+  struct stat info {};
+  if (stat(path_.c_str(), &info) != 0) return FileChange::kGone;
+  const Identity now = IdentityOf(info);
+  if (now.device != opened_.device || now.inode != opened_.inode) return FileChange::kReplaced;
+  const bool same =
+      now.size == opened_.size && now.changed_s == opened_.changed_s && now.changed_ns == opened_.changed_ns;
+  return same ? FileChange::kNone : FileChange::kWritten;
+}
+
+Result<MappedFile> MappedFile::Open(const std::string& path, Links links) {
+  // A pipe without a writer would hold the opener up for ever.
+  const int no_follow = links == Links::kRefuse ? O_NOFOLLOW : 0;
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | no_follow);
+  if (fd < 0) return OpenError(path, errno);
   struct stat info {};
   if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
     close(fd);
     return Status(StatusCode::kInvalidArgument, path + ": not a regular file");
   }
   MappedFile file;
+  file.path_ = path;
+  file.opened_ = IdentityOf(info);
   file.size_ = static_cast<size_t>(info.st_size);
   if (file.size_ != 0) {
     void* p = mmap(nullptr, file.size_, PROT_READ, MAP_SHARED, fd, 0);
@@ -37,6 +57,7 @@ Result<MappedFile> MappedFile::Open(const std::string& path) {
     file.data_ = static_cast<const uint8_t*>(p);
   }
   close(fd);
+  DUO_RETURN_IF_ERROR(RefuseLfsPointer({reinterpret_cast<const char*>(file.data_), file.size_}, path));
   return file;
 }
 
@@ -53,9 +74,14 @@ MappedFile::~MappedFile() {
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    : path_(std::move(other.path_)),
+      opened_(other.opened_),
+      data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(opened_, other.opened_);
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
   return *this;

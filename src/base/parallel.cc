@@ -4,59 +4,90 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <atomic>
+#include <memory>
+#include <mutex>
+#include <vector>
 
 #include "base/cgroup.h"
-
-#if defined(__SANITIZE_THREAD__)
-#define DUO_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define DUO_TSAN 1
-#endif
-#endif
-#ifdef DUO_TSAN
-#include <thread>
-#include <vector>
-#endif
+#include "base/thread_team.h"
 
 namespace duo {
 
 namespace {
 
-/// Runs work(thread) on every thread of a team and waits for all.
-template <typename Work>
-void RunTeam(int team, const Work& work) {
-#ifdef DUO_TSAN
-  // ThreadSanitizer cannot see the OpenMP runtime's own fork and join and would report every task as a race; plain
-  // threads do the same work in a way that it understands.
-  std::vector<std::thread> others;
-  for (int thread = 1; thread < team; ++thread) others.emplace_back([&work, thread] { work(thread); });
-  work(0);
-  for (std::thread& other : others) other.join();
-#else
-#pragma omp parallel num_threads(team)
-  work(omp_get_thread_num());
-#endif
-}
+// Region whose task this thread is running. A task that starts a region of its own runs it alone: the cores are busy.
+thread_local bool in_region = false;
+
+class InRegion {
+ public:
+  InRegion() { in_region = true; }
+  ~InRegion() { in_region = false; }
+  InRegion(const InRegion&) = delete;
+  InRegion& operator=(const InRegion&) = delete;
+};
+
+/// Teams that no caller is using. A second caller at the same time gets a team of its own.
+class IdleTeams {
+ public:
+  std::unique_ptr<ThreadTeam> Take() {
+    const std::lock_guard lock(mutex_);
+    if (teams_.empty()) return std::make_unique<ThreadTeam>();
+    std::unique_ptr<ThreadTeam> team = std::move(teams_.back());
+    teams_.pop_back();
+    return team;
+  }
+  void Return(std::unique_ptr<ThreadTeam> team) {
+    const std::lock_guard lock(mutex_);
+    teams_.push_back(std::move(team));
+  }
+
+  /// Lives until the process ends: helpers may still be looking for work while other statics are destroyed.
+  static IdleTeams& Get() {
+    static auto* const teams = new IdleTeams();
+    return *teams;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<ThreadTeam>> teams_;
+};
+
+/// A team of up to n_threads for the length of a scope.
+class LeasedTeam {
+ public:
+  explicit LeasedTeam(int n_threads) : team_(IdleTeams::Get().Take()) { team_->Grow(n_threads); }
+  ~LeasedTeam() { IdleTeams::Get().Return(std::move(team_)); }
+  LeasedTeam(const LeasedTeam&) = delete;
+  LeasedTeam& operator=(const LeasedTeam&) = delete;
+  ThreadTeam* operator->() { return team_.get(); }
+
+ private:
+  std::unique_ptr<ThreadTeam> team_;
+};
 
 }  // namespace
 
 void ParallelFor(int n_threads, int64_t n_tasks, const ParallelBody& body) {
   if (n_tasks <= 0) return;
-  const int team = static_cast<int>(std::min<int64_t>(n_threads, n_tasks));
-  if (team <= 1) {
+  const int wanted = static_cast<int>(std::min<int64_t>(n_threads, n_tasks));
+  if (wanted <= 1 || in_region) {
     for (int64_t task = 0; task < n_tasks; ++task) body(task, 0);
     return;
   }
-  std::atomic<int64_t> next{0};
-  RunTeam(team, [&](int thread) {
-    for (;;) {
-      const int64_t task = next.fetch_add(1, std::memory_order_relaxed);
-      if (task >= n_tasks) break;
-      body(task, thread);
-    }
-  });
+  const auto run = [&](int64_t task, int thread) {
+    const InRegion mark;
+    body(task, thread);
+  };
+  LeasedTeam team(wanted);
+  for (int64_t begin = 0; begin < n_tasks; begin += ThreadTeam::kMaxTasks) {
+    team->Run(wanted, std::min(n_tasks - begin, ThreadTeam::kMaxTasks),
+              [&](int64_t task, int thread) { run(begin + task, thread); });
+  }
+}
+
+int StartThreads(int n_threads) {
+  LeasedTeam team(n_threads);
+  return std::min(n_threads, team->n_threads());
 }
 
 int AvailableThreads() {
@@ -66,6 +97,7 @@ int AvailableThreads() {
   return std::max(1, std::min(n, CgroupCpus().value_or(n)));
 }
 
-void SetLibraryThreads(int n_threads) { omp_set_num_threads(n_threads); }
+LibraryOnOneThread::LibraryOnOneThread() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
+LibraryOnOneThread::~LibraryOnOneThread() { omp_set_num_threads(before_); }
 
 }  // namespace duo

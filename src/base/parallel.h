@@ -1,4 +1,4 @@
-// The one place where threads are used: OpenMP, the runtime that oneDNN already brings, so there is no second pool.
+// The one place where work is spread over threads (base/thread_team.h says how).
 #pragma once
 
 #include <cstdint>
@@ -24,8 +24,13 @@ class ParallelBody {
 
 /// Runs body(task, thread) for every task in [0, n_tasks), thread in [0, n_threads). Tasks are handed out one at a
 /// time in increasing order (dynamic scheduling). Returns when all are done; their writes are visible to the caller.
-/// n_threads == 1 runs inline. The body must not throw.
+/// Which threads take part, and how many, is open: fewer than n_threads where the system refuses threads or another
+/// program needs the cores. A task that calls this runs the inner tasks itself. The body must not throw.
 void ParallelFor(int n_threads, int64_t n_tasks, const ParallelBody& body);
+
+/// Starts the threads that ParallelFor would use, so that a limit on threads shows early. Returns how many there are,
+/// the caller included: n_threads, or fewer when the system refuses them.
+int StartThreads(int n_threads);
 
 /// body(begin, end) over [0, n) in blocks of `block` (the last may be shorter), as ParallelFor runs tasks.
 template <typename Body>
@@ -37,7 +42,18 @@ void ParallelBlocks(int n_threads, int64_t n, int64_t block, const Body& body) {
 /// Cores this process may run on (affinity mask and cgroup quota respected), at least 1.
 int AvailableThreads();
 
-/// Sets how many threads OpenMP regions of libraries below (oneDNN) use when called from this thread.
-void SetLibraryThreads(int n_threads);
+/// While it lives, a library that is built on OpenMP (oneDNN) runs on the calling thread alone. Such a library cuts its
+/// work by the number of threads that were asked for and computes garbage on a smaller team, which is what the runtime
+/// gives under OMP_THREAD_LIMIT, OMP_DYNAMIC or inside somebody else's parallel region. A team of one is always given.
+class LibraryOnOneThread {
+ public:
+  LibraryOnOneThread();
+  ~LibraryOnOneThread();
+  LibraryOnOneThread(const LibraryOnOneThread&) = delete;
+  LibraryOnOneThread& operator=(const LibraryOnOneThread&) = delete;
+
+ private:
+  int before_;
+};
 
 }  // namespace duo

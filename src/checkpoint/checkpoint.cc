@@ -75,6 +75,7 @@ Result<Checkpoint> Checkpoint::Open(const std::string& dir) {
     return Status(StatusCode::kNotFound,
                   dir + ": neither model.safetensors nor model.safetensors.index.json is in this directory");
   }
+  checkpoint.AddMissingPrefix();
   return checkpoint;
 }
 
@@ -103,15 +104,33 @@ Status Checkpoint::OpenSharded(const std::string& index_path) {
     DUO_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
     DUO_ASSIGN_OR_RETURN(const safetensors::Header header, safetensors::ParseHeader(file.data(), file.size(), path));
     for (const std::string& name : names) {
-      const auto found = header.find(name);
-      if (found == header.end()) {
-        return Status(StatusCode::kCorrupt, index_path + ": weight_map: " + name + " is not in its shard " + shard);
-      }
-      DUO_RETURN_IF_ERROR(Add(name, found->second, file));
+      // Indexes go stale, mostly about tensors that nobody needs: it is an error when somebody asks for this one.
+      if (!header.contains(name))
+        absent_.emplace(name, index_path + ": weight_map: " + name + " is not in its shard " + shard);
+    }
+    for (const auto& [name, entry] : header) {
+      const auto listed = shard_of.find(name);
+      const bool here = listed == shard_of.end() ? !Has(name) : listed->second == shard;
+      if (here) DUO_RETURN_IF_ERROR(Add(name, entry, file));
+    }
+    if (tensors_.size() > limits::kMaxTensors) {
+      return Status(StatusCode::kCorrupt,
+                    index_path + ": its shards have more than " + std::to_string(limits::kMaxTensors) + " tensors");
     }
     files_.push_back(std::move(file));
   }
   return OkStatus();
+}
+
+void Checkpoint::AddMissingPrefix() {
+  if (Has("model.embed_tokens.weight") || !Has("embed_tokens.weight")) return;
+  std::map<std::string, Located, std::less<>> renamed;
+  for (auto& [name, located] : tensors_) {
+    bool bare = false;
+    for (const char* part : {"embed_tokens.", "layers.", "norm."}) bare = bare || name.starts_with(part);
+    renamed.emplace(bare ? "model." + name : name, std::move(located));
+  }
+  tensors_ = std::move(renamed);
 }
 
 Status Checkpoint::Add(const std::string& name, const safetensors::Entry& entry, const MappedFile& file) {
@@ -133,6 +152,8 @@ Status Checkpoint::Add(const std::string& name, const safetensors::Entry& entry,
 Result<TensorView> Checkpoint::Get(std::string_view name) const {
   const auto found = tensors_.find(name);
   if (found == tensors_.end()) {
+    const auto absent = absent_.find(name);
+    if (absent != absent_.end()) return Status(StatusCode::kCorrupt, absent->second);
     return Status(StatusCode::kNotFound, dir_ + ": tensor " + std::string(name) + " is not in this checkpoint");
   }
   const safetensors::Entry& entry = found->second.entry;
@@ -156,6 +177,23 @@ void Checkpoint::Forget(const TensorView& tensor) const {
   for (const MappedFile& file : files_) {
     if (file.Forget(tensor.data, tensor.bytes())) return;
   }
+}
+
+Status Checkpoint::CheckFiles(Replaced replaced) const {
+  for (const MappedFile& file : files_) {
+    const FileChange change = file.Change();
+    if (change == FileChange::kWritten) {
+      return Status(StatusCode::kUnavailable,
+                    file.path() +
+                        ": was written to while the model is in use, so its weights are a mixture of old and "
+                        "new; start again when the file is complete");
+    }
+    if (change == FileChange::kReplaced && replaced == Replaced::kIsAnError) {
+      return Status(StatusCode::kUnavailable,
+                    file.path() + ": is another file than the one that is in use; start again to use the new one");
+    }
+  }
+  return OkStatus();
 }
 
 bool Checkpoint::Has(std::string_view name) const { return tensors_.find(name) != tensors_.end(); }

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <filesystem>
 
 #include "base/bf16.h"
 #include "base/data_for_test.h"
@@ -109,12 +110,69 @@ void ExpectIndexRefused(const std::string& index, StatusCode code, const std::st
 TEST(Checkpoint, RefusesIndexesThatLie) {
   ExpectIndexRefused(R"({"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})", StatusCode::kNotFound,
                      "two.safetensors: this shard is missing");
-  ExpectIndexRefused(R"({"weight_map":{"zz":"one.safetensors"}})", StatusCode::kCorrupt,
-                     "zz is not in its shard one.safetensors");
   ExpectIndexRefused(R"({"weight_map":{"a":7}})", StatusCode::kCorrupt, "a: expected a shard's file name");
   ExpectIndexRefused(R"({"weight_map":[]})", StatusCode::kCorrupt, "weight_map: expected an object");
   ExpectIndexRefused(R"([])", StatusCode::kCorrupt, "weight_map: expected an object");
   ExpectIndexRefused("{", StatusCode::kCorrupt, "model.safetensors.index.json");
+}
+
+// Old Llama checkpoints: the index was written before the tables of RoPE were left out of the shards.
+TEST(Checkpoint, AnIndexMayListWhatNobodyNeeds) {
+  const TempDir dir;
+  dir.Write("one.safetensors", SafetensorsBytes(kTwo, 12));
+  dir.Write("model.safetensors.index.json",
+            R"({"weight_map":{"a":"one.safetensors","x.rotary_emb.inv_freq":"one.safetensors"}})");
+  const Result<Checkpoint> checkpoint = Checkpoint::Open(dir.path());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().message();
+  EXPECT_THAT(checkpoint->names(), ElementsAre("a", "b")) << "b is in the shard, though not in the index";
+  const Status asked = checkpoint->Get("x.rotary_emb.inv_freq").status();
+  EXPECT_EQ(asked.code(), StatusCode::kCorrupt);
+  EXPECT_THAT(asked.message(), HasSubstr("weight_map: x.rotary_emb.inv_freq is not in its shard one.safetensors"));
+}
+
+TEST(Checkpoint, TheIndexSaysWhichOfTwoTensorsWithOneNameCounts) {
+  const TempDir dir;
+  const std::string values = SafetensorsBytes(kOnlyA, 8);
+  dir.Write("one.safetensors", values);
+  dir.Write("two.safetensors", values.substr(0, values.size() - 8) + std::string(8, 'x'));
+  dir.Write("three.safetensors", SafetensorsBytes(kOnlyB, 4));
+  dir.Write("model.safetensors.index.json", R"({"weight_map":{"a":"two.safetensors","b":"three.safetensors"}})");
+  EXPECT_EQ(static_cast<const char*>(Checkpoint::Open(dir.path())->Get("a")->data)[0], 'x');
+  dir.Write("model.safetensors.index.json",
+            R"({"weight_map":{"a":"two.safetensors","b":"three.safetensors","c":"one.safetensors"}})");
+  EXPECT_EQ(static_cast<const char*>(Checkpoint::Open(dir.path())->Get("a")->data)[0], 'x');
+}
+
+// AutoModel saves a model without the module around it.
+TEST(Checkpoint, NamesWithoutTheirPrefixGetIt) {
+  const TempDir dir;
+  dir.Write("model.safetensors",
+            SafetensorsBytes(R"({"embed_tokens.weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
+                             R"("layers.0.mlp.up_proj.weight":{"dtype":"F32","shape":[1],"data_offsets":[4,8]},)"
+                             R"("norm.weight":{"dtype":"F32","shape":[1],"data_offsets":[8,12]},)"
+                             R"("lm_head.weight":{"dtype":"F32","shape":[1],"data_offsets":[12,16]}})",
+                             16));
+  const Result<Checkpoint> checkpoint = Checkpoint::Open(dir.path());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().message();
+  EXPECT_THAT(checkpoint->names(), ElementsAre("lm_head.weight", "model.embed_tokens.weight",
+                                               "model.layers.0.mlp.up_proj.weight", "model.norm.weight"));
+  EXPECT_EQ(static_cast<const uint8_t*>(checkpoint->Get("model.norm.weight")->data)[0], 8);
+}
+
+TEST(Checkpoint, LinksToNothingAndLfsPointersAreNamed) {
+  const TempDir dir;
+  std::filesystem::create_symlink("../../blobs/abc", dir.file("model.safetensors"));
+  const std::string nothing = ": is a link to ../../blobs/abc, which does not exist";
+  EXPECT_THAT(Checkpoint::Open(dir.path()).status().message(), HasSubstr(dir.file("model.safetensors") + nothing));
+  std::filesystem::remove(dir.file("model.safetensors"));
+  dir.Write("model.safetensors", kLfsPointerForTest);
+  EXPECT_THAT(Checkpoint::Open(dir.path()).status().message(), HasSubstr("model.safetensors: is a git-lfs pointer"));
+  std::filesystem::remove(dir.file("model.safetensors"));
+  dir.Write("model.safetensors.index.json", kLfsPointerForTest);
+  EXPECT_THAT(Checkpoint::Open(dir.path()).status().message(), HasSubstr("index.json: is a git-lfs pointer"));
+  dir.Write("model.safetensors.index.json", R"({"weight_map":{"a":"one.safetensors"}})");
+  std::filesystem::create_symlink("../../blobs/abc", dir.file("one.safetensors"));
+  EXPECT_THAT(Checkpoint::Open(dir.path()).status().message(), HasSubstr(dir.file("one.safetensors") + nothing));
 }
 
 TEST(Checkpoint, ShardsStayInTheirDirectory) {

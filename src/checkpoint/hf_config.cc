@@ -1,7 +1,7 @@
 #include "checkpoint/hf_config.h"
 
 #include <algorithm>
-#include <cmath>
+#include <optional>
 
 #include "base/file.h"
 #include "checkpoint/limits.h"
@@ -94,7 +94,8 @@ Result<int64_t> ReadHeadDim(const Json& config, const HfConfig& hf, const std::s
                 where + ": head_dim " + std::to_string(head_dim) + ", expected an even number (RoPE rotates pairs)");
 }
 
-int64_t DefaultPositions(ModelType type) {  // of the configuration classes of transformers
+// What the configuration classes of transformers have where the key is absent.
+int64_t DefaultPositions(ModelType type) {
   switch (type) {
     case ModelType::kLlama: return 2048;
     case ModelType::kMistral: return 131072;
@@ -104,13 +105,26 @@ int64_t DefaultPositions(ModelType type) {  // of the configuration classes of t
   return 2048;
 }
 
+// What they have where this key is absent; null means as many as query heads.
+int64_t DefaultKvHeads(const Json& config, const HfConfig& hf) {
+  if (config.contains("num_key_value_heads")) return hf.n_heads;
+  switch (hf.model_type) {
+    case ModelType::kLlama: return hf.n_heads;
+    case ModelType::kMistral: return 8;
+    case ModelType::kQwen2:
+    case ModelType::kQwen3: return 32;
+  }
+  return hf.n_heads;
+}
+
 Status ReadShape(const Json& config, const std::string& where, HfConfig* hf) {
   DUO_ASSIGN_OR_RETURN(hf->vocab_size, Count(config, "vocab_size", limits::kMaxVocabSize, where));
   DUO_ASSIGN_OR_RETURN(hf->hidden_size, Count(config, "hidden_size", limits::kMaxHiddenSize, where));
   DUO_ASSIGN_OR_RETURN(hf->intermediate_size, Count(config, "intermediate_size", limits::kMaxIntermediateSize, where));
   DUO_ASSIGN_OR_RETURN(hf->n_layers, Count(config, "num_hidden_layers", limits::kMaxLayers, where));
   DUO_ASSIGN_OR_RETURN(hf->n_heads, Count(config, "num_attention_heads", limits::kMaxHeads, where));
-  DUO_ASSIGN_OR_RETURN(hf->n_kv_heads, CountOr(config, "num_key_value_heads", hf->n_heads, limits::kMaxHeads, where));
+  DUO_ASSIGN_OR_RETURN(hf->n_kv_heads,
+                       CountOr(config, "num_key_value_heads", DefaultKvHeads(config, *hf), limits::kMaxHeads, where));
   if (hf->n_heads % hf->n_kv_heads != 0) {
     return Status(StatusCode::kCorrupt, where + ": num_attention_heads " + std::to_string(hf->n_heads) +
                                             " is not a multiple of num_key_value_heads " +
@@ -151,53 +165,89 @@ Status ReadFamilyTraits(const Json& config, const std::string& where, HfConfig* 
   return OkStatus();
 }
 
-// Returns whether the config has a layer_types list; anything but full attention in it is refused.
-Result<bool> ReadLayerTypes(const Json& config, const HfConfig& hf, const std::string& where) {
+/// layer_types: whether the list is there, and whether it names layers with a window.
+struct LayerTypes {
+  bool listed = false;
+  bool sliding = false;
+};
+
+Result<LayerTypes> ReadLayerTypes(const Json& config, const HfConfig& hf, const std::string& where) {
   const Json& types = JsonMember(config, "layer_types");
-  if (types.is_null()) return false;
+  if (types.is_null()) return LayerTypes();
   if (!types.is_array() || types.size() < static_cast<size_t>(hf.n_layers)) {
     return Status(StatusCode::kCorrupt, where + ": layer_types: expected a list of num_hidden_layers (" +
                                             std::to_string(hf.n_layers) + ") names");
   }
+  LayerTypes found{.listed = true};
   for (size_t i = 0; i < types.size(); ++i) {
-    if (types[i] != "full_attention") {
-      const std::string found = types[i].is_string() ? types[i].dump(-1, ' ', true) : JsonTypeName(types[i]);
-      return Unsupported(where, "layer_types[" + std::to_string(i) + "] is " + found);
+    if (types[i] == "sliding_attention") {
+      found.sliding = true;
+    } else if (types[i] != "full_attention") {
+      const std::string name = types[i].is_string() ? types[i].dump(-1, ' ', true) : JsonTypeName(types[i]);
+      return Unsupported(where, "layer_types[" + std::to_string(i) + "] is " + name);
     }
   }
-  return true;
+  return found;
 }
 
-// Layers that the model itself restricts to a window are another architecture than the one duo splits.
-Status RefuseSlidingLayers(const Json& config, const std::string& where, HfConfig* hf) {
-  DUO_ASSIGN_OR_RETURN(const bool all_full, ReadLayerTypes(config, *hf, where));
-  DUO_ASSIGN_OR_RETURN(const int64_t window, JsonIntOr(config, "sliding_window", -1, where));
-  if (hf->model_type == ModelType::kMistral && window >= 0) {
-    if (window < hf->max_position_embeddings) {
-      return Unsupported(where, "sliding_window " + std::to_string(window) +
-                                    " is shorter than max_position_embeddings " +
-                                    std::to_string(hf->max_position_embeddings));
-    }
-    hf->max_context = window;
+/// sliding_window as the model's class takes it: its default where the key is absent, 0 = none.
+Result<int64_t> ReadWindow(const Json& config, const HfConfig& hf, const std::string& where) {
+  constexpr int64_t kClassDefault = 4096;  // of MistralConfig, Qwen2Config and Qwen3Config in transformers
+  const bool qwen = hf.model_type == ModelType::kQwen2 || hf.model_type == ModelType::kQwen3;
+  if (qwen) {
+    DUO_ASSIGN_OR_RETURN(const bool used, JsonBoolOr(config, "use_sliding_window", false, where));
+    if (!used) return 0;
   }
+  const bool has_default = qwen || hf.model_type == ModelType::kMistral;
+  if (has_default && !config.contains("sliding_window")) return kClassDefault;
+  DUO_ASSIGN_OR_RETURN(const int64_t window, JsonIntOr(config, "sliding_window", -1, where));
+  if (window < 0) return 0;
+  DUO_RETURN_IF_ERROR(CheckRange(window, 1, limits::kMaxPositions, "sliding_window", where));
+  return window;
+}
+
+/// A window hides nothing from a text that it covers: such a model runs, up to that length.
+Status LimitContextToWindow(const Json& config, const std::string& where, HfConfig* hf) {
+  DUO_ASSIGN_OR_RETURN(const LayerTypes types, ReadLayerTypes(config, *hf, where));
+  DUO_ASSIGN_OR_RETURN(const int64_t window, ReadWindow(config, *hf, where));
+  DUO_ASSIGN_OR_RETURN(const int64_t first_window_layer, JsonIntOr(config, "max_window_layers", 28, where));
+  bool slides = types.sliding;
+  if (hf->model_type == ModelType::kMistral) slides = slides || window > 0;
   if (hf->model_type == ModelType::kQwen2 || hf->model_type == ModelType::kQwen3) {
-    DUO_ASSIGN_OR_RETURN(const bool use_window, JsonBoolOr(config, "use_sliding_window", false, where));
-    DUO_ASSIGN_OR_RETURN(const int64_t first_window_layer, JsonIntOr(config, "max_window_layers", 28, where));
-    if (use_window && window >= 0 && !all_full && first_window_layer < hf->n_layers) {
-      return Unsupported(where, "use_sliding_window with sliding_window " + std::to_string(window) + " from layer " +
-                                    std::to_string(first_window_layer));
-    }
+    slides = types.listed ? types.sliding : window > 0 && first_window_layer < hf->n_layers;
+  }
+  if (!slides) return OkStatus();
+  if (window == 0) return Unsupported(where, "layer_types has sliding_attention, but there is no sliding_window");
+  hf->max_context = window;
+  hf->max_context_reason = "sliding_window " + std::to_string(window);
+  if (window < hf->trained_context) {
+    hf->notes.push_back(where + ": sliding_window: the context is limited to its " + std::to_string(window) +
+                        " tokens, of " + std::to_string(hf->trained_context) +
+                        ", because duo runs layers with a window only up to its length");
   }
   return OkStatus();
 }
 
-Result<int32_t> CheckTokenId(const Json& value, const char* key, int64_t vocab_size, const std::string& where) {
-  if (!value.is_number_integer() || value < 0 || value >= vocab_size) {
-    return Status(StatusCode::kCorrupt, where + ": " + key + ": expected token ids in 0.." +
-                                            std::to_string(vocab_size - 1) + ", found " +
+/// Where yarn is asked for and the positions are left at the original length, the context is what they are stretched
+/// to.
+int64_t TrainedContext(const HfConfig& hf) {
+  if (hf.rope.type != RopeType::kYarn) return hf.max_position_embeddings;
+  const double stretched = hf.rope.factor * static_cast<double>(hf.rope.original_max_position_embeddings);
+  const auto context = static_cast<int64_t>(std::min(stretched, static_cast<double>(limits::kMaxPositions)));
+  return std::max(hf.max_position_embeddings, context);
+}
+
+/// A token id of a config: nothing, and a note, where the vocabulary has no such token. kCorrupt for what is no id.
+Result<std::optional<int32_t>> ReadTokenId(const Json& value, const char* key, const std::string& where, HfConfig* hf) {
+  const std::string vocabulary = "0.." + std::to_string(hf->vocab_size - 1);
+  if (!value.is_number_integer()) {
+    return Status(StatusCode::kCorrupt, where + ": " + key + ": expected token ids in " + vocabulary + ", found " +
                                             value.dump(-1, ' ', true).substr(0, 60));
   }
-  return value.get<int32_t>();
+  if (value >= 0 && value < hf->vocab_size) return std::optional<int32_t>(value.get<int32_t>());
+  hf->notes.push_back(where + ": " + key + ": " + value.dump() + " is ignored, because it is not in the vocabulary " +
+                      vocabulary);
+  return std::optional<int32_t>();
 }
 
 Status AddEosIds(const Json& file, const std::string& where, HfConfig* hf) {
@@ -209,23 +259,39 @@ Status AddEosIds(const Json& file, const std::string& where, HfConfig* hf) {
                   where + ": eos_token_id: more than " + std::to_string(limits::kMaxEosIds) + " ids");
   }
   for (const Json& item : list) {
-    DUO_ASSIGN_OR_RETURN(const int32_t id, CheckTokenId(item, "eos_token_id", hf->vocab_size, where));
-    if (std::find(hf->eos_ids.begin(), hf->eos_ids.end(), id) == hf->eos_ids.end()) hf->eos_ids.push_back(id);
+    DUO_ASSIGN_OR_RETURN(const std::optional<int32_t> id, ReadTokenId(item, "eos_token_id", where, hf));
+    if (!id || std::find(hf->eos_ids.begin(), hf->eos_ids.end(), *id) != hf->eos_ids.end()) continue;
+    hf->eos_ids.push_back(*id);
   }
   return OkStatus();
 }
 
-// Negative ids, which some tools write for "none", count as absent.
 Status ReadBosId(const Json& config, const std::string& where, HfConfig* hf) {
   const Json& value = JsonMember(config, "bos_token_id");
-  if (value.is_null() || (value.is_number_integer() && value < 0)) return OkStatus();
-  DUO_ASSIGN_OR_RETURN(hf->bos_id, CheckTokenId(value, "bos_token_id", hf->vocab_size, where));
+  if (value.is_null()) return OkStatus();
+  DUO_ASSIGN_OR_RETURN(const std::optional<int32_t> id, ReadTokenId(value, "bos_token_id", where, hf));
+  hf->bos_id = id.value_or(-1);
   return OkStatus();
 }
 
 Result<Json> ReadJsonFile(const std::string& path) {
   DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, limits::kMaxConfigBytes));
   return ParseJson(text, path);
+}
+
+/// A folder that holds a LoRA adapter, alone or beside a whole model.
+Status CheckForAdapter(const std::string& dir, std::vector<std::string>* notes) {
+  const std::string path = dir + "/adapter_config.json";
+  if (!FileExists(path)) return OkStatus();
+  if (FileExists(dir + "/config.json")) {
+    notes->push_back(path +
+                     ": a LoRA adapter lies beside the model and is not used; merge it into the weights for that");
+    return OkStatus();
+  }
+  const Result<Json> adapter = ReadJsonFile(path);  // for the name of its model; the error is another one
+  const Result<std::string> base = JsonString(adapter.ok() ? *adapter : Json(), "base_model_name_or_path", path);
+  return Status(StatusCode::kUnsupported, path + ": this folder is a LoRA adapter without its model; merge it into " +
+                                              (base.ok() ? base->substr(0, 200) : "the model that it was made for"));
 }
 
 }  // namespace
@@ -250,11 +316,12 @@ Result<HfConfig> ParseHfConfig(const Json& config, const Json& generation_config
   DUO_ASSIGN_OR_RETURN(hf.weights, ReadWeightType(config, where));
   DUO_RETURN_IF_ERROR(ReadShape(config, where, &hf));
   DUO_RETURN_IF_ERROR(ReadFamilyTraits(config, where, &hf));
-  DUO_RETURN_IF_ERROR(RefuseSlidingLayers(config, where, &hf));
   DUO_ASSIGN_OR_RETURN(hf.rope, ParseRopeConfig(config, hf.max_position_embeddings, where));
-  if (hf.rope.type == RopeType::kDynamic) {
-    hf.max_context =
-        hf.max_context == 0 ? hf.max_position_embeddings : std::min(hf.max_context, hf.max_position_embeddings);
+  hf.trained_context = TrainedContext(hf);
+  DUO_RETURN_IF_ERROR(LimitContextToWindow(config, where, &hf));
+  if (hf.rope.type == RopeType::kDynamic && (hf.max_context == 0 || hf.max_position_embeddings < hf.max_context)) {
+    hf.max_context = hf.max_position_embeddings;
+    hf.max_context_reason = "dynamic RoPE";
   }
   DUO_RETURN_IF_ERROR(AddEosIds(config, where, &hf));
   DUO_RETURN_IF_ERROR(AddEosIds(generation_config, where + " (generation_config.json)", &hf));
@@ -265,6 +332,8 @@ Result<HfConfig> ParseHfConfig(const Json& config, const Json& generation_config
 Result<HfConfig> LoadHfConfig(const std::string& dir) {
   if (!IsDirectory(dir)) return Status(StatusCode::kNotFound, dir + ": no such model directory");
   const std::string generation_path = dir + "/generation_config.json";
+  std::vector<std::string> notes;
+  DUO_RETURN_IF_ERROR(CheckForAdapter(dir, &notes));
   DUO_ASSIGN_OR_RETURN(const Json config, ReadJsonFile(dir + "/config.json"));
   Json generation_config;
   if (FileExists(generation_path)) {
@@ -274,7 +343,9 @@ Result<HfConfig> LoadHfConfig(const std::string& dir) {
                     generation_path + ": expected a JSON object, found " + JsonTypeName(generation_config));
     }
   }
-  return ParseHfConfig(config, generation_config, dir + "/config.json");
+  DUO_ASSIGN_OR_RETURN(HfConfig hf, ParseHfConfig(config, generation_config, dir + "/config.json"));
+  hf.notes.insert(hf.notes.begin(), notes.begin(), notes.end());
+  return hf;
 }
 
 Result<HfConfig> LoadHfConfigFile(const std::string& path) {

@@ -49,17 +49,22 @@ struct HfConfig {
   int64_t head_dim = 0;    // even; n_heads * head_dim need not be hidden_size
   double rms_norm_eps = 1e-6;
   int64_t max_position_embeddings = 0;
+  /// Tokens the model was trained or scaled for: max_position_embeddings, or original length x factor with yarn where
+  /// that is more.
+  int64_t trained_context = 0;
   /// Contexts longer than this must be refused, because the model's own definition changes there; 0 = no such limit.
-  /// max_position_embeddings for RopeType::kDynamic (equal to default up to there, re-rotates every key beyond);
-  /// sliding_window for a Mistral whose window covers max_position_embeddings.
+  /// max_position_embeddings for RopeType::kDynamic (equal to default up to there, re-rotates every key beyond); the
+  /// window where layers have one (up to there it hides nothing).
   int64_t max_context = 0;
+  std::string max_context_reason;  // what sets max_context, for messages: "sliding_window 4096"
   bool tie_word_embeddings = false;
-  bool qkv_bias = false;         // q_proj, k_proj, v_proj have a bias
-  bool o_bias = false;           // o_proj has a bias
-  bool mlp_bias = false;         // gate_proj, up_proj, down_proj have a bias
-  bool qk_norm = false;          // RMS norm over head_dim of every q and k head before RoPE (qwen3)
-  std::vector<int32_t> eos_ids;  // of both files, without repetitions, in [0, vocab_size); may be empty
-  int32_t bos_id = -1;           // -1 = none
+  bool qkv_bias = false;           // q_proj, k_proj, v_proj have a bias
+  bool o_bias = false;             // o_proj has a bias
+  bool mlp_bias = false;           // gate_proj, up_proj, down_proj have a bias
+  bool qk_norm = false;            // RMS norm over head_dim of every q and k head before RoPE (qwen3)
+  std::vector<int32_t> eos_ids;    // of both files, without repetitions, in [0, vocab_size); may be empty
+  std::vector<std::string> notes;  // sentences for people: what of the files was ignored or limits the context
+  int32_t bos_id = -1;             // -1 = none
   DType dtype =
       DType::kBF16;  // `torch_dtype` / `dtype`: what the weights are said to be stored in; kBF16 when not said
   WeightType weights = WeightType::kNative;  // what `quantization_config` of `duo quantize` says
@@ -70,11 +75,12 @@ struct HfConfig {
 
 /// `where` (the file's path) begins every sentence. `generation_config` may be null (no such file).
 /// kCorrupt: a key is missing, of the wrong type, out of range (limits.h) or at odds with another.
-/// kUnsupported: an architecture duo does not run (mixture of experts, sliding-window layers, quantised weights,
-/// unknown RoPE or activation); the sentence says what duo opens.
+/// kUnsupported: an architecture duo does not run (mixture of experts, quantised weights, unknown RoPE, activation or
+/// kind of layer); the sentence says what duo opens.
 Result<HfConfig> ParseHfConfig(const Json& config, const Json& generation_config, const std::string& where);
 
-/// `dir`/config.json, and `dir`/generation_config.json where there is one. Adds kNotFound, kIo.
+/// `dir`/config.json, and `dir`/generation_config.json where there is one. Adds kNotFound, kIo; kUnsupported for the
+/// folder of a LoRA adapter.
 Result<HfConfig> LoadHfConfig(const std::string& dir);
 
 /// One config.json by its path, without a generation_config.json.

@@ -3,10 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cmath>
+#include <filesystem>
+#include <utility>
 
 #include "base/data_for_test.h"
 #include "base/temp_dir_for_test.h"
+#include "checkpoint/hf_config_for_test.h"
 
 namespace duo {
 namespace {
@@ -14,33 +16,6 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-
-Json Base(const char* model_type = "llama") {
-  return Json{{"model_type", model_type},     {"vocab_size", 1000},     {"hidden_size", 128},
-              {"intermediate_size", 384},     {"num_hidden_layers", 4}, {"num_attention_heads", 8},
-              {"num_key_value_heads", 2},     {"rms_norm_eps", 1e-5},   {"max_position_embeddings", 4096},
-              {"tie_word_embeddings", false}, {"rope_theta", 500000.0}, {"hidden_act", "silu"},
-              {"torch_dtype", "bfloat16"},    {"bos_token_id", 1}};
-}
-
-Json With(Json config, const Json& changes) {
-  config.update(changes);
-  return config;
-}
-
-HfConfig Good(const Json& config, const Json& generation = Json()) {
-  const Result<HfConfig> result = ParseHfConfig(config, generation, "config.json");
-  EXPECT_TRUE(result.ok()) << result.status().message();
-  return result.ok() ? *result : HfConfig();
-}
-
-void ExpectRefused(const Json& config, StatusCode code, const std::string& sentence) {
-  const Result<HfConfig> result = ParseHfConfig(config, Json(), "dir/config.json");
-  ASSERT_FALSE(result.ok()) << config.dump();
-  EXPECT_EQ(result.status().code(), code) << result.status().message();
-  EXPECT_THAT(result.status().message(), HasSubstr("dir/config.json: "));
-  EXPECT_THAT(result.status().message(), HasSubstr(sentence));
-}
 
 TEST(HfConfig, ReadsTheCommonFacts) {
   const HfConfig hf = Good(Base());
@@ -74,6 +49,12 @@ TEST(HfConfig, DefaultsOfAbsentKeys) {
   EXPECT_EQ(hf.rms_norm_eps, 1e-6);
   EXPECT_EQ(hf.rope.theta, 10000.0);
   EXPECT_FALSE(hf.tie_word_embeddings);
+  for (const auto& [type, n_kv_heads] : {std::pair("llama", 64), {"mistral", 8}, {"qwen2", 32}, {"qwen3", 32}}) {
+    Json absent = With(Base(type), {{"num_attention_heads", 64}});
+    absent.erase("num_key_value_heads");
+    EXPECT_EQ(Good(absent).n_kv_heads, n_kv_heads) << type;
+    EXPECT_EQ(Good(With(absent, {{"num_key_value_heads", nullptr}})).n_kv_heads, 64) << type;
+  }
   EXPECT_EQ(Good(With(Base("qwen3"), {{"head_dim", nullptr}})).head_dim, 128);
   EXPECT_EQ(Good(With(Base("mistral"), {{"head_dim", 64}})).head_dim, 64);
 }
@@ -98,11 +79,25 @@ TEST(HfConfig, EosIdsOfBothFiles) {
   const HfConfig hf = Good(With(Base(), {{"eos_token_id", 2}}), {{"eos_token_id", {7, 2, 9, 7}}});
   EXPECT_THAT(hf.eos_ids, ElementsAre(2, 7, 9));
   EXPECT_THAT(Good(With(Base(), {{"eos_token_id", {5, 6}}})).eos_ids, ElementsAre(5, 6));
-  ExpectRefused(With(Base(), {{"eos_token_id", 1000}}), StatusCode::kCorrupt,
+  ExpectRefused(With(Base(), {{"eos_token_id", "</s>"}}), StatusCode::kCorrupt,
                 "eos_token_id: expected token ids in 0..999");
-  ExpectRefused(With(Base(), {{"eos_token_id", "</s>"}}), StatusCode::kCorrupt, "eos_token_id");
+  ExpectRefused(With(Base(), {{"eos_token_id", 2.5}}), StatusCode::kCorrupt, "eos_token_id");
   EXPECT_EQ(Good(With(Base(), {{"bos_token_id", nullptr}})).bos_id, -1);
-  EXPECT_EQ(Good(With(Base(), {{"bos_token_id", -1}})).bos_id, -1);
+}
+
+TEST(HfConfig, IdsOutsideTheVocabularyAreIgnoredWithANote) {
+  const std::string rest = " is ignored, because it is not in the vocabulary 0..999";
+  EXPECT_THAT(Good(Base()).notes, IsEmpty());
+  const HfConfig eos = Good(With(Base(), {{"eos_token_id", -1}}), {{"eos_token_id", {7, 1000}}});
+  EXPECT_THAT(eos.eos_ids, ElementsAre(7));
+  EXPECT_THAT(eos.notes, ElementsAre("config.json: eos_token_id: -1" + rest,
+                                     "config.json (generation_config.json): eos_token_id: 1000" + rest));
+  EXPECT_THAT(Good(With(Base(), {{"eos_token_id", UINT64_MAX}})).eos_ids, IsEmpty());
+  for (const int64_t id : {int64_t{-1}, int64_t{1000}, int64_t{1} << 40}) {
+    const HfConfig bos = Good(With(Base(), {{"bos_token_id", id}}));
+    EXPECT_EQ(bos.bos_id, -1);
+    EXPECT_THAT(bos.notes, ElementsAre("config.json: bos_token_id: " + std::to_string(id) + rest));
+  }
 }
 
 TEST(HfConfig, MissingKeysAreNamed) {
@@ -143,110 +138,65 @@ TEST(HfConfig, OtherArchitecturesAreRefusedWithASentence) {
   ExpectRefused(With(Base(), {{"partial_rotary_factor", 0.5}}), StatusCode::kUnsupported, "partial_rotary_factor");
 }
 
-TEST(HfConfig, SlidingWindows) {
-  const Json window = {{"sliding_window", 1024}};
-  ExpectRefused(With(Base("mistral"), window), StatusCode::kUnsupported, "sliding_window 1024");
-  EXPECT_EQ(Good(With(Base("mistral"), {{"sliding_window", nullptr}})).max_context, 0);
-  EXPECT_EQ(Good(With(Base("mistral"), {{"sliding_window", 8192}})).max_context, 8192);
-  for (const char* qwen : {"qwen2", "qwen3"}) {
-    Good(With(Base(qwen), window));
-    Good(With(Base(qwen), {{"sliding_window", 1024}, {"use_sliding_window", false}, {"max_window_layers", 2}}));
-    Good(With(Base(qwen), {{"sliding_window", 1024}, {"use_sliding_window", true}, {"max_window_layers", 4}}));
-    ExpectRefused(With(Base(qwen), {{"sliding_window", 1024}, {"use_sliding_window", true}, {"max_window_layers", 3}}),
-                  StatusCode::kUnsupported, "use_sliding_window");
+void ExpectWindow(const Json& config, int64_t window) {
+  const HfConfig hf = Good(config);
+  EXPECT_EQ(hf.max_context, window) << config.dump();
+  if (window == 0) {
+    EXPECT_THAT(hf.notes, IsEmpty());
+    return;
   }
-  const Json full = "full_attention";
-  Good(With(Base("qwen3"), {{"layer_types", {full, full, full, full}}}));
-  ExpectRefused(With(Base("qwen3"), {{"layer_types", {full, full, "sliding_attention", full}}}),
-                StatusCode::kUnsupported, "layer_types[2] is \"sliding_attention\"");
-  ExpectRefused(With(Base("qwen3"), {{"layer_types", {full}}}), StatusCode::kCorrupt, "layer_types");
-}
-
-TEST(HfRope, LinearUnderBothSpellings) {
-  for (const char* key : {"type", "rope_type"}) {
-    const RopeConfig rope = Good(With(Base(), {{"rope_scaling", {{key, "linear"}, {"factor", 8}}}})).rope;
-    EXPECT_EQ(rope.type, RopeType::kLinear);
-    EXPECT_EQ(rope.factor, 8.0);
-    EXPECT_EQ(rope.theta, 500000.0);
-    EXPECT_EQ(rope.attention_factor, 1.0);
+  EXPECT_EQ(hf.max_context_reason, "sliding_window " + std::to_string(window));
+  ASSERT_EQ(hf.notes.size(), window < hf.trained_context ? 1u : 0u) << config.dump();
+  if (window < hf.trained_context) {
+    EXPECT_THAT(hf.notes[0], HasSubstr("sliding_window: the context is limited to its " + std::to_string(window) +
+                                       " tokens, of " + std::to_string(hf.trained_context)));
   }
 }
 
-TEST(HfRope, Llama3) {
-  const Json scaling = {{"rope_type", "llama3"},
-                        {"factor", 32.0},
-                        {"low_freq_factor", 1.0},
-                        {"high_freq_factor", 4.0},
-                        {"original_max_position_embeddings", 1024}};
-  const RopeConfig rope = Good(With(Base(), {{"rope_scaling", scaling}})).rope;
-  EXPECT_EQ(rope.type, RopeType::kLlama3);
-  EXPECT_EQ(rope.factor, 32.0);
-  EXPECT_EQ(rope.original_max_position_embeddings, 1024);
-  Json missing = scaling;
-  missing.erase("high_freq_factor");
-  ExpectRefused(With(Base(), {{"rope_scaling", missing}}), StatusCode::kCorrupt, "rope_scaling: high_freq_factor");
-  ExpectRefused(With(Base(), {{"rope_scaling", With(scaling, {{"high_freq_factor", 1.0}})}}), StatusCode::kCorrupt,
-                "expected more than low_freq_factor");
+// What transformers makes of the keys, absent ones too: the class's default of sliding_window is 4096, null is none.
+TEST(HfConfig, AMistralWindowLimitsTheContext) {
+  Json mistral = With(Base("mistral"), {{"max_position_embeddings", 32768}});
+  ExpectWindow(mistral, 4096);
+  ExpectWindow(With(mistral, {{"sliding_window", nullptr}}), 0);
+  ExpectWindow(With(mistral, {{"sliding_window", 1024}}), 1024);
+  ExpectWindow(With(mistral, {{"sliding_window", 32768}}), 32768);
+  ExpectWindow(With(mistral, {{"sliding_window", 65536}}), 65536);
+  ExpectWindow(With(Base("llama"), {{"sliding_window", 1024}}), 0);  // LlamaConfig has no such key
+  ExpectRefused(With(mistral, {{"sliding_window", 0}}), StatusCode::kCorrupt, "sliding_window: 0, expected 1..");
+  ExpectRefused(With(mistral, {{"sliding_window", "4096"}}), StatusCode::kCorrupt, "sliding_window: expected");
 }
 
-TEST(HfRope, ParametersHoldTheta) {
-  Json config = Base();
-  config.erase("rope_theta");
-  config["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 1e6}};
-  EXPECT_EQ(Good(config).rope.theta, 1e6);
-  config["rope_parameters"] = {{"full_attention", {{"rope_type", "linear"}, {"factor", 2}, {"rope_theta", 5e6}}},
-                               {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", 1e4}}}};
-  EXPECT_EQ(Good(config).rope.theta, 5e6);
-  EXPECT_EQ(Good(config).rope.type, RopeType::kLinear);
+TEST(HfConfig, AQwenWindowLimitsTheContextWhereALayerHasIt) {
+  for (const char* name : {"qwen2", "qwen3"}) {
+    const Json qwen = With(Base(name), {{"max_position_embeddings", 32768}, {"max_window_layers", 3}});
+    ExpectWindow(With(qwen, {{"sliding_window", 1024}}), 0);
+    ExpectWindow(With(qwen, {{"sliding_window", 1024}, {"use_sliding_window", false}}), 0);
+    const Json used = With(qwen, {{"use_sliding_window", true}});
+    ExpectWindow(With(used, {{"sliding_window", 1024}}), 1024);
+    ExpectWindow(used, 4096);
+    ExpectWindow(With(used, {{"sliding_window", nullptr}}), 0);
+    ExpectWindow(With(used, {{"max_window_layers", 4}}), 0);
+    ExpectWindow(With(used, {{"max_window_layers", 0}}), 4096);
+    Json default_layers = used;
+    default_layers.erase("max_window_layers");  // 28, and this model has 4
+    ExpectWindow(default_layers, 0);
+  }
 }
 
-TEST(HfRope, YarnAttentionFactor) {
-  Json yarn = {{"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 1024}};
-  const RopeConfig plain = Good(With(Base("qwen2"), {{"rope_scaling", yarn}})).rope;
-  EXPECT_EQ(plain.type, RopeType::kYarn);
-  EXPECT_EQ(plain.beta_fast, 32.0);
-  EXPECT_EQ(plain.beta_slow, 1.0);
-  EXPECT_TRUE(plain.truncate);
-  EXPECT_DOUBLE_EQ(plain.attention_factor, 0.1 * std::log(4.0) + 1.0);
-  const Json scales = {
-      {"mscale", 2.0}, {"mscale_all_dim", 0.5}, {"beta_fast", 0}, {"beta_slow", nullptr}, {"truncate", false}};
-  const RopeConfig scaled = Good(With(Base("qwen2"), {{"rope_scaling", With(yarn, scales)}})).rope;
-  EXPECT_DOUBLE_EQ(scaled.attention_factor, (0.2 * std::log(4.0) + 1.0) / (0.05 * std::log(4.0) + 1.0));
-  EXPECT_EQ(scaled.beta_fast, 32.0);
-  EXPECT_FALSE(scaled.truncate);
-  EXPECT_DOUBLE_EQ(Good(With(Base(), {{"rope_scaling", With(yarn, {{"mscale", 2.0}})}})).rope.attention_factor,
-                   plain.attention_factor)
-      << "mscale alone changes nothing";
-  EXPECT_EQ(Good(With(Base(), {{"rope_scaling", With(yarn, {{"attention_factor", 1.5}})}})).rope.attention_factor, 1.5);
+TEST(HfConfig, LayerTypesSayWhichLayersHaveTheWindow) {
+  const Json full = "full_attention", sliding = "sliding_attention";
+  const Json qwen = With(Base("qwen3"), {{"max_position_embeddings", 32768}, {"max_window_layers", 0}});
+  const Json used = With(qwen, {{"use_sliding_window", true}, {"sliding_window", 1024}});
+  ExpectWindow(With(used, {{"layer_types", {full, full, full, full}}}), 0);
+  ExpectWindow(With(used, {{"layer_types", {full, full, sliding, full}}}), 1024);
+  ExpectRefused(With(qwen, {{"layer_types", {full, full, sliding, full}}}), StatusCode::kUnsupported,
+                "layer_types has sliding_attention, but there is no sliding_window");
+  ExpectRefused(With(qwen, {{"layer_types", {full, full, "chunked_attention", full}}}), StatusCode::kUnsupported,
+                "layer_types[2] is \"chunked_attention\"");
+  ExpectRefused(With(qwen, {{"layer_types", {full}}}), StatusCode::kCorrupt, "layer_types");
 }
 
-TEST(HfRope, YarnFallbacks) {
-  Json yarn = {{"rope_type", "yarn"}, {"factor", 2.0}};
-  EXPECT_EQ(Good(With(Base(), {{"rope_scaling", yarn}})).rope.original_max_position_embeddings, 4096);
-  const Json outside = {{"rope_scaling", yarn}, {"original_max_position_embeddings", 512}};
-  EXPECT_EQ(Good(With(Base(), outside)).rope.original_max_position_embeddings, 512);
-  yarn["factor"] = nullptr;
-  yarn["original_max_position_embeddings"] = 512;
-  EXPECT_EQ(Good(With(Base(), {{"rope_scaling", yarn}})).rope.factor, 8.0);
-  ExpectRefused(With(Base(), {{"rope_scaling", With(yarn, {{"beta_fast", 0.5}})}}), StatusCode::kCorrupt, "beta_fast");
-}
-
-TEST(HfRope, DynamicLimitsTheContext) {
-  const HfConfig hf = Good(With(Base(), {{"rope_scaling", {{"type", "dynamic"}, {"factor", 2.0}}}}));
-  EXPECT_EQ(hf.rope.type, RopeType::kDynamic);
-  EXPECT_EQ(hf.max_context, 4096);
-}
-
-TEST(HfRope, BadInput) {
-  ExpectRefused(With(Base(), {{"rope_scaling", {{"type", "longrope"}, {"factor", 2.0}}}}), StatusCode::kUnsupported,
-                "rope type \"longrope\"; duo knows default, linear, llama3, yarn and dynamic");
-  ExpectRefused(With(Base(), {{"rope_scaling", {{"type", "linear"}}}}), StatusCode::kCorrupt, "rope_scaling: factor");
-  ExpectRefused(With(Base(), {{"rope_scaling", {{"type", "linear"}, {"factor", 0}}}}), StatusCode::kCorrupt, "factor");
-  ExpectRefused(With(Base(), {{"rope_scaling", "linear"}}), StatusCode::kCorrupt, "rope_scaling: expected an object");
-  ExpectRefused(With(Base(), {{"rope_scaling", {{"type", 3}}}}), StatusCode::kCorrupt, "type: expected a string");
-  ExpectRefused(With(Base(), {{"rope_theta", 0.5}}), StatusCode::kCorrupt, "rope_theta");
-}
-
+// The recipe of Qwen2.5 and Qwen3 for long texts: only rope_scaling is written into config.json.
 TEST(HfConfig, LoadsADirectory) {
   const TempDir dir;
   EXPECT_EQ(LoadHfConfig(dir.path()).status().code(), StatusCode::kNotFound);
@@ -258,6 +208,38 @@ TEST(HfConfig, LoadsADirectory) {
   EXPECT_THAT(LoadHfConfigFile(dir.file("config.json"))->eos_ids, IsEmpty());
   dir.Write("generation_config.json", "{");
   EXPECT_THAT(LoadHfConfig(dir.path()).status().message(), HasSubstr("generation_config.json"));
+}
+
+TEST(HfConfig, AFolderWithALoraAdapterIsSaid) {
+  const TempDir dir;
+  dir.Write("adapter_config.json", R"({"peft_type":"LORA","base_model_name_or_path":"some/base"})");
+  const Status alone = LoadHfConfig(dir.path()).status();
+  EXPECT_EQ(alone.code(), StatusCode::kUnsupported);
+  EXPECT_THAT(alone.message(), HasSubstr(dir.file("adapter_config.json") + ": this folder is a LoRA adapter"));
+  EXPECT_THAT(alone.message(), HasSubstr("merge it into some/base"));
+  dir.Write("adapter_config.json", "{");
+  EXPECT_THAT(LoadHfConfig(dir.path()).status().message(), HasSubstr("merge it into the model that it was made for"));
+  dir.Write("config.json", Base().dump());
+  const Result<HfConfig> beside = LoadHfConfig(dir.path());
+  ASSERT_TRUE(beside.ok()) << beside.status().message();
+  EXPECT_THAT(beside->notes, ElementsAre(HasSubstr("a LoRA adapter lies beside the model and is not used")));
+}
+
+TEST(HfConfig, ALinkToNothingAndAnLfsPointerAreNamed) {
+  const TempDir dir;
+  std::filesystem::create_symlink("../blobs/abc", dir.file("config.json"));
+  const Status link = LoadHfConfig(dir.path()).status();
+  EXPECT_EQ(link.code(), StatusCode::kNotFound);
+  EXPECT_THAT(link.message(), HasSubstr(dir.file("config.json") + ": is a link to ../blobs/abc, which does not exist"));
+  std::filesystem::remove(dir.file("config.json"));
+  dir.Write("config.json", Base().dump());
+  std::filesystem::create_symlink("../blobs/def", dir.file("generation_config.json"));
+  EXPECT_THAT(LoadHfConfig(dir.path()).status().message(), HasSubstr("generation_config.json: is a link to"));
+  std::filesystem::remove(dir.file("generation_config.json"));
+  dir.Write("generation_config.json", kLfsPointerForTest);
+  const Status pointer = LoadHfConfig(dir.path()).status();
+  EXPECT_EQ(pointer.code(), StatusCode::kCorrupt);
+  EXPECT_THAT(pointer.message(), HasSubstr(dir.file("generation_config.json") + ": is a git-lfs pointer"));
 }
 
 TEST(HfConfig, LoadsTheEmbeddedModel) {

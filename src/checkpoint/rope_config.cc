@@ -1,6 +1,8 @@
 #include "checkpoint/rope_config.h"
 
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "checkpoint/limits.h"
 
@@ -59,6 +61,65 @@ Result<ScalingObject> FindScaling(const Json& config, const std::string& where) 
     return ScalingObject{&value, place, false};
   }
   return ScalingObject{nullptr, where, false};
+}
+
+/// A key of the scaling that is accepted: read by duo, or known to change nothing.
+struct KnownKey {
+  const char* name;
+  std::vector<RopeType> types;  // empty = all
+  bool only_one = false;        // it changes nothing while its value is 1
+};
+
+const std::vector<KnownKey>& KnownKeys() {
+  using enum RopeType;
+  static const std::vector<KnownKey> keys = {
+      {"rope_type", {}},
+      {"type", {}},
+      {"rope_theta", {}},
+      {"partial_rotary_factor", {}},  // checked to be 1
+      {"factor", {kLinear, kLlama3, kYarn, kDynamic}},
+      {"factor", {kDefault}, true},
+      {"original_max_position_embeddings", {}},  // read for llama3 and yarn; the others have no use for it
+      {"low_freq_factor", {kLlama3}},
+      {"high_freq_factor", {kLlama3}},
+      {"attention_factor", {kYarn}},
+      {"beta_fast", {kYarn}},
+      {"beta_slow", {kYarn}},
+      {"mscale", {kYarn}},
+      {"mscale_all_dim", {kYarn}},
+      {"truncate", {kYarn}},
+      {"finetuned", {kYarn}},  // in the first YaRN models; it changes nothing
+      // Other engines multiply by these.
+      {"extrapolation_factor", {kYarn}, true},
+      {"attn_factor", {kYarn}, true},
+      // For positions of images; a text has the same position in every section.
+      {"mrope_section", {kDefault}},
+      {"mrope_interleaved", {kDefault}},
+  };
+  return keys;
+}
+
+/// A key that is misspelt or of another library would be left out without a word, and every answer would be a little
+/// wrong.
+Status CheckKeys(const Json& json, RopeType type, const std::string& where) {
+  for (const auto& [key, value] : json.items()) {
+    std::string read;
+    bool known = value.is_null();
+    for (const KnownKey& k : KnownKeys()) {
+      if (!k.types.empty() && std::find(k.types.begin(), k.types.end(), type) == k.types.end()) continue;
+      known = known || (key == k.name && (!k.only_one || value == 1));
+      if (!k.only_one) read += (read.empty() ? "" : ", ") + std::string(k.name);
+    }
+    if (known) continue;
+    const char* hint =
+        key == "attn_factor"
+            ? "; programs differ about it: write attention_factor, which is what cos and sin are multiplied by"
+            : "";
+    return Status(StatusCode::kUnsupported, where + ": " + key.substr(0, 100) + " " + JsonText(value).substr(0, 60) +
+                                                ": duo knows no such key for rope type " + RopeTypeName(type) + " (" +
+                                                read + ")" + hint);
+  }
+  return OkStatus();
 }
 
 Result<int64_t> OriginalPositions(const Json& config, const ScalingObject& scaling, int64_t max_position_embeddings) {
@@ -141,6 +202,7 @@ Result<RopeConfig> ParseRopeConfig(const Json& config, int64_t max_position_embe
     DUO_ASSIGN_OR_RETURN(const std::string old_name, JsonStringOr(json, "type", "default", scaling.where));
     DUO_ASSIGN_OR_RETURN(const std::string name, JsonStringOr(json, "rope_type", old_name, scaling.where));
     DUO_ASSIGN_OR_RETURN(rope.type, TypeFromName(name, scaling.where));
+    DUO_RETURN_IF_ERROR(CheckKeys(json, rope.type, scaling.where));
     if (rope.type == RopeType::kLinear || rope.type == RopeType::kDynamic) {
       DUO_ASSIGN_OR_RETURN(rope.factor, Positive(json, "factor", scaling.where));
     }

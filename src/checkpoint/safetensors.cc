@@ -91,7 +91,8 @@ class HeaderReader {
     return true;
   }
   bool parse_error(size_t position, const std::string&, const Json::exception& e) {
-    return Fail("header is not valid JSON at byte " + std::to_string(kLengthBytes + position) + ": " + e.what());
+    return Fail("header is not valid JSON at byte " + std::to_string(kLengthBytes + position) + ": " +
+                JsonErrorText(e));
   }
 
   const std::string& error() const { return error_; }
@@ -273,7 +274,7 @@ Result<Header> ParseHeader(const uint8_t* data, size_t size, const std::string& 
   try {
     complete = Json::sax_parse(text, text + header_bytes, &reader, Json::input_format_t::json, /*strict=*/true);
   } catch (const std::exception& e) {
-    return Corrupt(where, std::string("header cannot be read: ") + e.what());
+    return Corrupt(where, "header cannot be read: " + JsonErrorText(e));
   }
   if (!complete) return Corrupt(where, reader.error().empty() ? "header is not a JSON object" : reader.error());
 

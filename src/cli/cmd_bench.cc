@@ -192,6 +192,7 @@ Status RunBench(const BenchOptions& options) {
                                                                             options.common.seed, backend.get(), how)
                                                             : Model::Open(shape.dir, backend.get(), how));
   quantizing.Finish();
+  NoteModel(model.config());
   report.model = model.config();
   report.n_layers_of_model = shape.config.n_layers;
   report.random_weights = shape.dir.empty();

@@ -174,7 +174,12 @@ Result<std::unique_ptr<Conversation>> Open(const ChatCommand& command, const Con
   RemoteOptions remote;
   remote.url = command.url;
   if (!command.api_key_file.empty()) {
-    DUO_ASSIGN_OR_RETURN(remote.api_key, ReadKeyFile(command.api_key_file));
+    DUO_ASSIGN_OR_RETURN(const std::vector<ApiKey> keys, ReadKeyFile(command.api_key_file));
+    if (keys.size() > 1) {
+      return Status(StatusCode::kInvalidArgument, "--api-key-file: " + command.api_key_file + ": has " +
+                                                      std::to_string(keys.size()) + " keys; expected the one to send");
+    }
+    remote.api_key = keys.front().key;
   }
   DUO_ASSIGN_OR_RETURN(remote.request, RemoteRequest(command, options));
   return ConnectConversation(remote, options);

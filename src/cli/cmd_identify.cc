@@ -244,6 +244,7 @@ Status Run(const IdentifyCommand& command) {
   DUO_ASSIGN_OR_RETURN(const std::string dir, ResolveModelDir(command.common.model));
   DUO_ASSIGN_OR_RETURN(const BackendPtr backend, MakeBackend(command.common));
   DUO_ASSIGN_OR_RETURN(const Model model, Model::Open(dir, backend.get()));
+  NoteModel(model.config());
   DUO_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Open(dir));
   TrainerOptions options = command.trainer;
   IdentifyCommand seeded = command;
@@ -372,17 +373,16 @@ Status CheckContext(const CommonOptions& options, const ModelConfig& config, int
                     const std::string& with_what) {
   const int64_t context = config.ContextFor(options.max_context);
   if (config.max_context > 0 && std::max(n_tokens, context) > config.max_context) {
-    return Status(
-        StatusCode::kInvalidArgument,
-        fmt::format("--max-context: {} tokens, at most {} for this model: beyond that its config.json asks for "
-                    "dynamic RoPE or sliding windows",
-                    std::max(n_tokens, context), config.max_context));
+    return Status(StatusCode::kInvalidArgument,
+                  fmt::format("--max-context: {} tokens, at most {} for this model, whose config.json has {}",
+                              std::max(n_tokens, context), config.max_context, config.max_context_reason));
   }
   if (context == 0 || n_tokens <= context) return OkStatus();
-  return Status(StatusCode::kInvalidArgument,
-                fmt::format("--max-tokens: texts of up to {} tokens{}, but the model was trained for {}; --max-context "
-                            "sets another limit",
-                            n_tokens, with_what, config.trained_context));
+  return Status(
+      StatusCode::kInvalidArgument,
+      fmt::format("--max-tokens: texts of up to {} tokens{}, but the context is {}; --max-context sets another "
+                  "limit",
+                  n_tokens, with_what, context));
 }
 
 Json Rows(const std::vector<double>& values, int n_kv_heads) {

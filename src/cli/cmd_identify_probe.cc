@@ -35,6 +35,7 @@ Status RunProbe(const ProbeCommand& command) {
   DUO_ASSIGN_OR_RETURN(const BackendPtr backend, MakeBackend(command.common));
   DUO_ASSIGN_OR_RETURN(const Model model, Model::Open(dir, backend.get()));
   const ModelConfig& c = model.config();
+  NoteModel(c);
   if (!pattern) return Status(StatusCode::kInvalidArgument, "--pattern: is missing; its gates are what is probed");
   const Status fits = CheckPatternShape(*pattern, c.n_layers, c.n_kv_heads);
   if (!fits.ok()) return fits.Annotate("--pattern " + command.common.pattern);

@@ -92,6 +92,7 @@ std::string PlanTable(const Shape& shape, const ShapeHeads& heads, const MemoryP
   }
   row("largest context, tokens", FormatCount(full_context), FormatCount(duo_context));
   for (const int64_t n : {int64_t{8192}, int64_t{32768}, int64_t{131072}, int64_t{1048576}}) {
+    if (c.max_context > 0 && n > c.max_context) break;
     bytes_row("all of it at " + FormatCount(n) + " tokens", full.TotalBytes(n), duo.TotalBytes(n));
   }
   out += "\n";
@@ -114,6 +115,7 @@ Status RunPlan(const PlanOptions& options) {
   DUO_ASSIGN_OR_RETURN(const Shape shape, LoadShape(options));
   DUO_ASSIGN_OR_RETURN(const ShapeHeads heads,
                        ChooseShapeHeads(options.common, shape.config, shape.config.n_layers, 0));
+  NoteModel(shape.config);
   CommonOptions common = options.common;
   common.memory_bytes = 0;  // here it is the question, not a limit to refuse by
   DUO_ASSIGN_OR_RETURN(SessionOptions session, ResolveSession(common, heads.pattern, shape.weights_bytes));

@@ -139,7 +139,8 @@ Result<std::vector<LayerInputs>> Calibrate(const QuantizeCommand& command, const
   DUO_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Open(dir));
   if (model.config().weights != WeightType::kNative) return std::vector<LayerInputs>{};  // refused below
   int64_t n = command.n_tokens.value_or(kSmoothTokens);
-  if (model.config().trained_context > 0) n = std::min(n, model.config().trained_context);
+  const int64_t context = model.config().ContextFor(0);
+  if (context > 0) n = std::min(n, context);
   DUO_ASSIGN_OR_RETURN(const std::string sample, text->Take(n, 0, tokenizer));
   std::vector<int32_t> ids = tokenizer.Encode(sample);
   ids.resize(std::min(ids.size(), static_cast<size_t>(n)));
@@ -148,6 +149,8 @@ Result<std::vector<LayerInputs>> Calibrate(const QuantizeCommand& command, const
 
 Status Run(const QuantizeCommand& command) {
   DUO_ASSIGN_OR_RETURN(const std::string dir, ResolveModelDir(command.model));
+  DUO_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(dir));
+  NoteModel(config);
   // Asked here also for what needs no model to run: as everywhere, a wrong DUO_ISA is an error.
   DUO_ASSIGN_OR_RETURN(const BackendPtr backend, CreateBackend({.n_threads = command.threads}));
   const auto begin = Clock::now();

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <CLI/App.hpp>
+#include <algorithm>
 #include <ctime>
 #include <filesystem>
 #include <memory>
@@ -19,6 +20,7 @@
 #include "cli/terminal.h"
 #include "duo/tokenizer.h"
 #include "server/server.h"
+#include "server/site_rules.h"
 
 namespace duo::cli {
 namespace {
@@ -33,7 +35,9 @@ struct ServeCommand {
   std::string api_key_file;
   std::string port_file;
   std::string chat_template;
-  std::string max_body = "64MiB";
+  std::string max_body;
+  std::string session_quota = "256GiB";
+  std::string public_url;
   bool no_page = false;
 };
 
@@ -75,20 +79,41 @@ void KeepHeapSmall() {
   mallopt(M_TRIM_THRESHOLD, kMappedBytes);
 }
 
+Status SetHttpOptions(const ServeCommand& command, ServerOptions* options) {
+  if (!command.max_body.empty()) {
+    const Result<uint64_t> body_bytes = ParseBytes(command.max_body);
+    if (!body_bytes.ok()) return body_bytes.status().Annotate("--max-body");
+    if (*body_bytes == 0) return Status(StatusCode::kInvalidArgument, "--max-body: expected at least a byte");
+    options->http.max_body_bytes = *body_bytes;
+  }
+  if (!command.public_url.empty()) {
+    Result<std::string> origin = OriginOfUrl(command.public_url);
+    if (!origin.ok()) return origin.status().Annotate("--public-url");
+    options->public_origin = *std::move(origin);
+  }
+  return OkStatus();
+}
+
 Status Run(const ServeCommand& command) {
   KeepHeapSmall();
   if (command.common.json) return Status(StatusCode::kInvalidArgument, "--json: a server has no result to print");
   ServerOptions options = command.server;
   options.seed = command.common.seed;
   if (!command.api_key_file.empty()) {
-    DUO_ASSIGN_OR_RETURN(options.api_key, ReadKeyFile(command.api_key_file));
+    DUO_ASSIGN_OR_RETURN(options.api_keys, ReadKeyFile(command.api_key_file));
   }
-  const Result<uint64_t> body_bytes = ParseBytes(command.max_body);
-  if (!body_bytes.ok()) return body_bytes.status().Annotate("--max-body");
-  options.http.most_body_bytes = *body_bytes;
+  const auto is_admin = [&](const ApiKey& key) { return key.name == options.admin; };
+  if (!options.admin.empty() && std::none_of(options.api_keys.begin(), options.api_keys.end(), is_admin)) {
+    return Status(StatusCode::kInvalidArgument,
+                  "--admin-key: \"" + options.admin + "\" is the name of no key in --api-key-file");
+  }
+  const Result<uint64_t> session_bytes = ParseBytes(command.session_quota);
+  if (!session_bytes.ok()) return session_bytes.status().Annotate("--session-quota");
+  options.sessions.max_bytes = *session_bytes;
+  DUO_RETURN_IF_ERROR(SetHttpOptions(command, &options));
   options.page = !command.no_page;
   options.memory_bytes = command.common.memory_bytes;
-  if (options.autosave && options.session_folder.empty()) {
+  if (options.autosave && options.sessions.path.empty()) {
     return Status(StatusCode::kInvalidArgument, "--autosave: needs --session-dir");
   }
   DUO_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(command.common));
@@ -103,7 +128,7 @@ Status Run(const ServeCommand& command) {
                            .pattern = loaded.pattern,
                            .pattern_name = loaded.pattern ? LastName(command.common.pattern) : ""};
   DUO_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server, Server::Create(served, options, LogLine));
-  if (options.api_key.empty() && options.host != "127.0.0.1" && options.host != "localhost" && options.host != "::1") {
+  if (options.api_keys.empty() && options.host != "127.0.0.1" && options.host != "localhost" && options.host != "::1") {
     Note("--host " + options.host + " without --api-key-file: everybody who reaches this machine can use the model");
   }
   if (!command.port_file.empty()) {
@@ -130,8 +155,13 @@ void AddServe(CLI::App* app, VerbFunction* run) {
       ->default_str(std::to_string(server.port));
   AddText(verb, "--port-file", &command->port_file, "a file", "file that gets the port once it is bound")
       ->option_text("FILE");
-  AddText(verb, "--api-key-file", &command->api_key_file, "a file", "file with the key that clients must send")
+  AddText(verb, "--api-key-file", &command->api_key_file, "a file",
+          "file with the keys that clients must send, NAME KEY in each line")
       ->option_text("FILE");
+  AddText(verb, "--admin-key", &server.admin, "a name", "name of the key whose status and metrics show all keys'")
+      ->option_text("NAME");
+  verb->add_flag("--share-prefixes", server.share_prefixes,
+                 "let all keys share prefixes, sessions, status and metrics");
   AddText(verb, "--model-name", &server.model_name, "a name", "the model's name for clients (default: its folder's)")
       ->option_text("NAME");
   AddText(verb, "--chat-template", &command->chat_template, "a template",
@@ -148,17 +178,33 @@ void AddServe(CLI::App* app, VerbFunction* run) {
   AddInt(verb, "--max-prompt-tokens", {0, int64_t{1} << 36}, &server.most_prompt_tokens,
          "longest prompt; 0 = what the context holds")
       ->default_str(std::to_string(server.most_prompt_tokens));
-  AddText(verb, "--max-body", &command->max_body, "a size", "largest body of a request")
-      ->default_str(command->max_body);
-  AddInt(verb, "--connections", {1, 4096}, &server.http.most_connections, "connections at once; each has a thread")
-      ->default_str(std::to_string(server.http.most_connections));
+  AddText(verb, "--max-body", &command->max_body, "a size",
+          "largest body of a request (default: 1 MiB and 32 bytes for each token of the context)")
+      ->option_text("SIZE");
+  AddInt(verb, "--connections", {1, 4096}, &server.http.max_connections, "connections at once; each has a thread")
+      ->default_str(std::to_string(server.http.max_connections));
   AddInt(verb, "--idle-timeout", {1, 86400}, &server.http.idle_timeout_s, "seconds a silent connection is kept")
       ->default_str(std::to_string(server.http.idle_timeout_s));
+  AddInt(verb, "--header-timeout", {1, 86400}, &server.http.header_timeout_s,
+         "seconds that a request's header may take to arrive")
+      ->default_str(std::to_string(server.http.header_timeout_s));
+  AddReal(verb, "--request-timeout", {0, 1e9}, &server.max_request_seconds,
+          "seconds after which a completion ends with what there is; 0 = no limit")
+      ->default_str(fmt::format("{:g}", server.max_request_seconds));
   AddReal(verb, "--drain", {0, 86400}, &server.drain_seconds,
           "seconds that running requests may take when the server stops")
       ->default_str(fmt::format("{:g}", server.drain_seconds));
-  AddText(verb, "--session-dir", &server.session_folder, "a folder", "folder for saved sessions")->option_text("DIR");
+  AddText(verb, "--session-dir", &server.sessions.path, "a folder", "folder for saved sessions")->option_text("DIR");
+  AddText(verb, "--session-quota", &command->session_quota, "a size", "bytes of saved sessions that a key may have")
+      ->default_str(command->session_quota);
+  AddInt(verb, "--max-sessions", {1, 1 << 20}, &server.sessions.max_sessions, "saved sessions that a key may have")
+      ->default_str(std::to_string(server.sessions.max_sessions));
   verb->add_flag("--autosave", server.autosave, "save all sessions when the server stops");
+  AddTexts(verb, "--allowed-host", &server.allowed_hosts,
+           "a name that the server answers to, beside its own machine's; repeatable")
+      ->option_text("NAME");
+  AddText(verb, "--public-url", &command->public_url, "a URL", "where users find it, when a proxy stands before it")
+      ->option_text("URL");
   AddText(verb, "--cors", &server.cors_origin, "an origin", "origin whose pages may call from a browser; * = all")
       ->option_text("ORIGIN");
   verb->add_flag("--no-page", command->no_page, "do not serve the web page");

@@ -1,6 +1,7 @@
 #include "cli/common_options.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/App.hpp>
@@ -16,10 +17,12 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory_info.h"
+#include "base/parallel.h"
 #include "cli/flags.h"
 #include "cli/signals.h"
 #include "cli/terminal.h"
 #include "model/fingerprint.h"
+#include "model/key_bias.h"
 
 namespace duo::cli {
 namespace {
@@ -110,6 +113,19 @@ Result<std::string> ReadStandardInput() {
   return Status(StatusCode::kCorrupt, fmt::format("standard input has more than {}", FormatBytes(kMostTextBytes)));
 }
 
+// An error of the check would be one of the first prompt as well, which reports it.
+void NoteLargeKeyBias(const Model& model, KvType type) {
+  const double limit = KeyBiasLimit(type);
+  if (limit == 0) return;
+  const Result<std::optional<KeyBias>> largest = LargestKeyBias(model);
+  if (!largest.ok() || !*largest || (*largest)->ratio() < limit) return;
+  const KeyBias& b = **largest;
+  Note(
+      fmt::format("warning: layer {}, KV head {} has a key bias of {:.0f}, {:.0f} times what its other channels hold: "
+                  "--kv-type {} rounds those away; bf16 does not (docs/quality.md)",
+                  b.layer, b.kv_head, b.largest, b.ratio(), KvTypeName(type)));
+}
+
 }  // namespace
 
 void AddCommonOptions(CLI::App* verb, CommonOptions* options) {
@@ -138,12 +154,14 @@ Result<LoadedModel> LoadModel(const CommonOptions& given) {
   }
   DUO_ASSIGN_OR_RETURN(BackendPtr backend, MakeBackend(options));
   DUO_ASSIGN_OR_RETURN(Model model, OpenModel(options, dir, backend.get()));
+  NoteModel(model.config());
   if (options.compute == ComputeType::kInt8 && model.config().weights != WeightType::kInt8) {
     return BadFlag("--compute", "int8 needs int8 weights; --weights int8 makes them while the model is opened");
   }
   DUO_ASSIGN_OR_RETURN(HeadChoice heads, ChooseHeads(options, pattern, model.config()));
   DUO_ASSIGN_OR_RETURN(SessionOptions session, ResolveSession(options, pattern, model.weights_bytes()));
   session.heads = std::move(heads);
+  NoteLargeKeyBias(model, session.kv_type);
   return LoadedModel{std::move(backend), std::move(model),   std::move(dir),
                      std::move(pattern), std::move(session), std::move(certificate)};
 }
@@ -151,6 +169,10 @@ Result<LoadedModel> LoadModel(const CommonOptions& given) {
 Result<Model> OpenModel(const CommonOptions& options, const std::string& dir, Backend* backend) {
   ProgressBar bar(ShowProgress(options.progress));
   return Model::Open(dir, backend, {.weights = options.weights, .progress = bar.Callback()});
+}
+
+void NoteModel(const ModelConfig& config) {
+  for (const std::string& note : config.notes) Note(note);
 }
 
 void NoteMeasuredLoss(const LoadedModel& loaded) {
@@ -182,7 +204,14 @@ void NoteCertificate(const LoadedModel& loaded) {
 }
 
 Result<BackendPtr> MakeBackend(const CommonOptions& options) {
-  return CreateBackend({.device = options.device, .n_threads = options.threads});
+  Result<BackendPtr> backend = CreateBackend({.device = options.device, .n_threads = options.threads});
+  if (const int wanted = options.threads > 0 ? options.threads : AvailableThreads();
+      backend.ok() && BackendThreads(**backend) < wanted) {
+    Note(fmt::format(
+        "--threads {}: the system allows {} threads (a limit on processes or memory), so it works with these", wanted,
+        BackendThreads(**backend)));
+  }
+  return backend;
 }
 
 Result<std::string> ResolveModelDir(const std::string& model) {
@@ -305,17 +334,17 @@ Result<std::vector<int32_t>> ReadIdsFile(const std::string& path, int64_t vocab_
   return ids;
 }
 
-Result<std::string> ReadKeyFile(const std::string& path) {
-  constexpr size_t kMostBytes = 4096;
-  Result<std::string> file = ReadFile(path, kMostBytes);
+Result<std::vector<ApiKey>> ReadKeyFile(const std::string& path) {
+  constexpr size_t kMaxBytes = size_t{1} << 20;
+  const Result<std::string> file = ReadFile(path, kMaxBytes);
   if (!file.ok()) return file.status().Annotate("--api-key-file");
-  std::string key = *std::move(file);
-  while (!key.empty() && (key.back() == '\n' || key.back() == '\r')) key.pop_back();
-  if (key.empty() || key.find_first_of(" \t\r\n") != std::string::npos) {
-    return Status(StatusCode::kInvalidArgument,
-                  "--api-key-file: " + path + ": expected one line, a key without blanks");
+  Result<std::vector<ApiKey>> keys = ParseApiKeys(*file, path);
+  if (!keys.ok()) return keys.status().Annotate("--api-key-file");
+  struct stat info {};
+  if (stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) && (info.st_mode & S_IROTH) != 0) {
+    Note("--api-key-file " + path + ": everybody on this machine can read the keys; `chmod 600` keeps them to you");
   }
-  return key;
+  return keys;
 }
 
 Result<std::string> ReadTextFile(const std::string& path) {

@@ -13,6 +13,7 @@
 #include "duo/result.h"
 #include "duo/session.h"
 #include "eval/certificate.h"
+#include "server/api_keys.h"
 
 namespace CLI {
 class App;
@@ -59,10 +60,13 @@ struct LoadedModel {
   std::optional<Certificate> certificate;  // beside the pattern
 };
 
-/// Opens backend, model and pattern and resolves the session's options. Says on stderr when it chose sparsity 0.5
-/// because a pattern came without --sparsity and --threshold; a pattern with a certificate then has its own choice.
-/// kInvalidArgument names the flag.
+/// Opens backend, model and pattern and resolves the session's options. Says on stderr what NoteModel says, when it
+/// chose sparsity 0.5 because a pattern came without --sparsity and --threshold (a pattern with a certificate then has
+/// its own choice), and when the model's key biases are too large for --kv-type. kInvalidArgument names the flag.
 Result<LoadedModel> LoadModel(const CommonOptions& options);
+
+/// The model's notes, one line on stderr each: what of its files is ignored, what limits the context.
+void NoteModel(const ModelConfig& config);
 
 /// One line on stderr when the loaded types of weights did badly where they were measured (docs/quality.md).
 void NoteMeasuredLoss(const LoadedModel& loaded);
@@ -107,8 +111,8 @@ Result<uint64_t> ParseBytes(const std::string& text);
 /// A JSON array of token ids. kNotFound, kIo; kCorrupt names file and index of what is no id in [0, vocab_size).
 Result<std::vector<int32_t>> ReadIdsFile(const std::string& path, int64_t vocab_size);
 
-/// The key of --api-key-file: one line without blanks, at most 4 KiB. Errors name the flag.
-Result<std::string> ReadKeyFile(const std::string& path);
+/// The keys of --api-key-file; see ParseApiKeys. A file that everybody may read gets a note. Errors name the flag.
+Result<std::vector<ApiKey>> ReadKeyFile(const std::string& path);
 
 /// The whole file, or standard input for "-". At most 1 GiB.
 Result<std::string> ReadTextFile(const std::string& path);

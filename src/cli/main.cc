@@ -65,6 +65,7 @@ std::vector<std::string> ExpandHelp(std::vector<std::string> args) {
 
 int RunVerb(const VerbFunction& run, const CLI::App& app) {
   CatchInterrupts();
+  CatchBusErrors();
   const Status status = run();
   if (status.ok()) return kExitOk;
   PrintError(SentenceWithFlags(status, app));

@@ -6,6 +6,10 @@ namespace duo::cli {
 /// Installs the handler for SIGINT and SIGTERM. Called once by main before a verb runs.
 void CatchInterrupts();
 
+/// Installs a handler for SIGBUS, which a mapped file that was cut while it is read raises: it writes one sentence with
+/// the file's name and ends the process with exit code 1.
+void CatchBusErrors();
+
 /// Whether a signal came since CatchInterrupts or the last ClearInterrupt. Cheap; asked between steps.
 bool Interrupted();
 

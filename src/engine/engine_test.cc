@@ -37,6 +37,28 @@ TEST(Sampler, FrequenciesFollowTheSoftmax) {
   }
 }
 
+TEST(Sampler, PenaltiesThatOverflowKeepTheOrder) {
+  // 3e38 / 0.001 would be an infinity, and the weight of every token NaN.
+  SamplerOptions options{.temperature = 1, .repetition_penalty = 0.001};
+  const std::vector<float> logits = {3e38f, 1.0f, -3e38f};
+  for (const double temperature : {0.0, 1.0}) {
+    for (const double top_p : {1.0, 0.5}) {
+      options.temperature = temperature;
+      options.top_p = top_p;
+      EXPECT_EQ(Sampler(options).Sample(logits, std::vector<int32_t>{0, 2}), 0) << temperature << " " << top_p;
+    }
+  }
+}
+
+TEST(Sampler, LogitsAreFinite) {
+  for (const double temperature : {0.0, 1.0}) {
+    Sampler sampler({.temperature = temperature});
+    EXPECT_DEATH(sampler.Sample(std::vector<float>{1.0f, NAN, 2.0f}, {}), "finite");
+    EXPECT_DEATH(sampler.Sample(std::vector<float>{NAN, NAN}, {}), "finite");
+    EXPECT_DEATH(sampler.Sample(std::vector<float>{1.0f, INFINITY}, {}), "finite");
+  }
+}
+
 TEST(Sampler, TemperatureSharpens) {
   auto counts = Draw({.temperature = 0.1, .seed = 4}, 2000);
   EXPECT_EQ(counts[1] + counts[3], 2000);

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "engine/token_loop.h"
+#include "model/weights.h"
 
 namespace duo {
 const char* FinishReasonName(FinishReason reason) {
@@ -40,6 +41,8 @@ Result<GenerateResult> Generate(Session* session, const Model& model, const Toke
       return decoded;
     }
   }
+  // A change in the last second may have gone unnoticed.
+  DUO_RETURN_IF_ERROR(model.weights().CheckFiles(Checkpoint::Replaced::kIsFine));
   const std::string rest = loop.Flush();
   result.text += rest;
   if (!rest.empty() && on_text && loop.finish() != FinishReason::kCancelled) on_text(rest);

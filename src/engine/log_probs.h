@@ -17,7 +17,7 @@ struct LogProbs {
   std::vector<TokenLogProb> top;  // the most likely first; ties by id
 };
 
-/// Log softmax of `logits` [vocab] (no temperature, no penalties) at `id` and at the n_top most likely tokens.
+/// Log softmax of finite `logits` [vocab] (no temperature, no penalties) at `id` and at the n_top most likely tokens.
 LogProbs LogProbsOf(std::span<const float> logits, int32_t id, int n_top);
 
 }  // namespace duo

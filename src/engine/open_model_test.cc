@@ -1,8 +1,12 @@
 // Opening checkpoint directories: what is right opens, what is wrong is refused with a sentence.
 #include <gtest/gtest.h>
 
+#include <cstring>
+#include <functional>
+#include <iterator>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/file.h"
@@ -12,6 +16,7 @@
 #include "checkpoint/safetensors.h"
 #include "duo/model.h"
 #include "duo/session.h"
+#include "model/key_bias.h"
 
 namespace duo {
 namespace {
@@ -40,18 +45,24 @@ class TinyCheckpoint {
 
   const std::string& Write() {
     EXPECT_TRUE(WriteFileAtomic(dir_.file("config.json"), config.dump()).ok());
-    Rng rng(1);
     std::vector<std::vector<float>> data;
     std::vector<safetensors::Tensor> tensors;
     for (const auto& entry : shapes) {
+      // A tensor's values follow from its name, so that checkpoints differ only where a test says so.
+      const std::string& name = entry.first;
+      Rng rng(std::hash<std::string>{}(name.starts_with("model.") ? name.substr(std::strlen("model.")) : name));
       int64_t n = 1;
       for (const int64_t d : entry.second) n *= d;
       data.emplace_back();
       for (int64_t i = 0; i < n; ++i) data.back().push_back(static_cast<float>(rng.Normal()));
     }
-    size_t i = 0;
+    const auto data_of = [&](const std::string& name) -> std::vector<float>& {
+      return data[static_cast<size_t>(std::distance(shapes.begin(), shapes.find(name)))];
+    };
+    for (const auto& [name, original] : copies) data_of(name) = data_of(original);
+    for (const auto& [name, own] : values) data_of(name) = own;
     for (const auto& entry : shapes) {
-      tensors.push_back({entry.first, safetensors::Type::kF32, entry.second, data[i++].data()});
+      tensors.push_back({entry.first, safetensors::Type::kF32, entry.second, data_of(entry.first).data(), {}});
     }
     EXPECT_TRUE(safetensors::WriteSafetensors(dir_.file("model.safetensors"), tensors).ok());
     return dir_.path();
@@ -59,6 +70,8 @@ class TinyCheckpoint {
 
   Json config;
   std::map<std::string, std::vector<int64_t>> shapes;
+  std::map<std::string, std::string> copies;  // tensors that have the values of others
+  std::map<std::string, std::vector<float>> values;
 
  private:
   TempDir dir_;
@@ -104,18 +117,38 @@ TEST(OpenModel, NamesAVectorOfTheWrongLength) {
   EXPECT_NE(OpenStatus(&checkpoint).message().find("model.norm.weight: shape [17], expected [16]"), std::string::npos);
 }
 
-TEST(OpenModel, RefusesABiasTheConfigDoesNotAnnounce) {
-  TinyCheckpoint checkpoint;
-  checkpoint.shapes["model.layers.0.self_attn.q_proj.bias"] = {16};
-  const Status status = OpenStatus(&checkpoint);
-  EXPECT_EQ(status.code(), StatusCode::kCorrupt);
-  EXPECT_NE(status.message().find("q_proj.bias"), std::string::npos);
+TEST(OpenModel, RefusesTensorsOfTheModelThatTheConfigDoesNotAnnounce) {
+  const std::string layer = "model.layers.0.";
+  const std::pair<std::string, std::string> unknown[] = {
+      {layer + "self_attn.q_proj.bias", "attention_bias"},
+      {layer + "self_attn.o_proj.bias", "attention_bias"},
+      {layer + "mlp.down_proj.bias", "mlp_bias"},
+      {layer + "self_attn.q_norm.weight", "model_type qwen3"},
+      {layer + "self_attn.query_layernorm.weight", "a llama model has no such tensor"},
+      {layer + "input_layernorm.bias", "a llama model has no such tensor"},
+      {layer + "self_attn.q_proj.lora_A.weight", "a LoRA adapter must be merged into the weights"},
+      {"model.layers.1.input_layernorm.weight", "num_hidden_layers 1"},
+      {"model.layers.1.mlp.gate_proj.weight", "num_hidden_layers 1"},
+      {"model.norm.bias", "a llama model has no such tensor"},
+      {"lm_head.bias", "a llama model has no such tensor"}};
+  for (const auto& [name, reason] : unknown) {
+    TinyCheckpoint checkpoint;
+    checkpoint.shapes[name] = {16};
+    const Status status = OpenStatus(&checkpoint);
+    EXPECT_EQ(status.code(), StatusCode::kCorrupt) << name;
+    EXPECT_NE(status.message().find(name + ": the tensor is there, but"), std::string::npos) << status.message();
+    EXPECT_NE(status.message().find("(" + reason + ")"), std::string::npos) << status.message();
+  }
 }
 
-TEST(OpenModel, RefusesMoreLayersThanTheConfigHas) {
+TEST(OpenModel, TablesAndTensorsOfOthersAreLeftOut) {
   TinyCheckpoint checkpoint;
-  checkpoint.shapes["model.layers.1.input_layernorm.weight"] = {16};
-  EXPECT_NE(OpenStatus(&checkpoint).message().find("num_hidden_layers"), std::string::npos);
+  for (const char* name : {"model.layers.0.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq",
+                           "model.embed_tokens.position_ids", "v_head.summary.weight"}) {
+    checkpoint.shapes[name] = {2};
+  }
+  const Status status = OpenStatus(&checkpoint);
+  EXPECT_TRUE(status.ok()) << status.message();
 }
 
 TEST(OpenModel, WantsTheBiasesTheConfigAnnounces) {
@@ -130,6 +163,123 @@ TEST(OpenModel, TiedEmbeddingsNeedNoHead) {
   EXPECT_NE(OpenStatus(&checkpoint).message().find("lm_head.weight"), std::string::npos);
   checkpoint.config["tie_word_embeddings"] = true;
   EXPECT_TRUE(OpenStatus(&checkpoint).ok());
+}
+
+/// The logits after one token.
+std::vector<float> Logits(TinyCheckpoint* checkpoint, ModelConfig* config, WeightType weights = WeightType::kNative) {
+  const BackendPtr backend = TestBackend();
+  auto model = Model::Open(checkpoint->Write(), backend.get(), {.weights = weights, .progress = {}});
+  EXPECT_TRUE(model.ok()) << model.status().message();
+  *config = model->config();
+  SessionOptions options;
+  options.compute = ComputeType::kF32;
+  options.kv_type = KvType::kF32;
+  auto session = Session::Create(*model, options);
+  EXPECT_TRUE(session->Prefill(std::vector<int32_t>{3}).ok());
+  return {session->logits().begin(), session->logits().end()};
+}
+
+// As transformers 5: the stored head counts where it is not the embedding (fine-tunes that train the head).
+TEST(OpenModel, ATiedModelWithAnotherHeadUsesThatHead) {
+  for (const WeightType weights : {WeightType::kNative, WeightType::kInt8}) {
+    TinyCheckpoint untied, tied;
+    tied.config["tie_word_embeddings"] = true;
+    ModelConfig config;
+    const std::vector<float> expected = Logits(&untied, &config, weights);
+    EXPECT_TRUE(config.notes.empty());
+    EXPECT_EQ(Logits(&tied, &config, weights), expected);
+    EXPECT_FALSE(config.tied_embeddings);
+    ASSERT_EQ(config.notes.size(), 1u);
+    EXPECT_NE(config.notes[0].find("lm_head.weight: is not the embedding"), std::string::npos) << config.notes[0];
+  }
+}
+
+TEST(OpenModel, ATiedModelNeedsOneOfItsTwoMatrices) {
+  TinyCheckpoint both, embedding, head;
+  for (TinyCheckpoint* checkpoint : {&both, &embedding, &head}) checkpoint->config["tie_word_embeddings"] = true;
+  both.copies["model.embed_tokens.weight"] = "lm_head.weight";
+  head.shapes.erase("model.embed_tokens.weight");
+  embedding.shapes.erase("lm_head.weight");
+  ModelConfig config;
+  const std::vector<float> expected = Logits(&both, &config);
+  EXPECT_TRUE(config.tied_embeddings && config.notes.empty());
+  EXPECT_EQ(Logits(&head, &config), expected);
+  EXPECT_TRUE(config.tied_embeddings && config.notes.empty());
+  EXPECT_NE(Logits(&embedding, &config), expected);
+  EXPECT_TRUE(config.tied_embeddings && config.notes.empty());
+}
+
+TEST(OpenModel, NamesWithoutThePrefixOpen) {
+  TinyCheckpoint plain, bare;
+  plain.config["tie_word_embeddings"] = bare.config["tie_word_embeddings"] = true;
+  for (TinyCheckpoint* checkpoint : {&plain, &bare}) checkpoint->shapes.erase("lm_head.weight");
+  const auto shapes = std::exchange(bare.shapes, {});
+  for (const auto& [name, shape] : shapes) bare.shapes[name.substr(std::strlen("model."))] = shape;
+  ModelConfig config;
+  EXPECT_EQ(Logits(&bare, &config), Logits(&plain, &config));
+}
+
+TEST(KeyBias, IsMeasuredByTheOtherChannelsOfItsHead) {
+  TinyCheckpoint checkpoint;
+  checkpoint.config["model_type"] = "qwen2";
+  const std::string attn = "model.layers.0.self_attn.";
+  checkpoint.shapes[attn + "q_proj.bias"] = {16};
+  checkpoint.shapes[attn + "k_proj.bias"] = checkpoint.shapes[attn + "v_proj.bias"] = {8};
+  checkpoint.shapes["model.layers.0.input_layernorm.weight"] = {16};
+  checkpoint.values["model.layers.0.input_layernorm.weight"] = std::vector<float>(16, 2.0f);
+  // Weights are 3/4 and the norm doubles 16 inputs of size 1: keys are of size 6 where there is no bias.
+  std::vector<float> weights(8 * 16, 0.75f);
+  for (size_t i = 0; i < weights.size(); i += 3) weights[i] = -0.75f;
+  checkpoint.values[attn + "k_proj.weight"] = weights;
+  checkpoint.values[attn + "k_proj.bias"] = {300, 0, 0, 0, 0, -600, 0, 1};
+  const BackendPtr backend = TestBackend();
+  for (const WeightType type : {WeightType::kNative, WeightType::kInt8, WeightType::kInt4}) {
+    auto model = Model::Open(checkpoint.Write(), backend.get(), {.weights = type, .progress = {}});
+    ASSERT_TRUE(model.ok()) << model.status().message();
+    const auto largest = LargestKeyBias(*model);
+    ASSERT_TRUE(largest.ok() && *largest) << largest.status().message();
+    EXPECT_EQ((*largest)->layer, 0);
+    EXPECT_EQ((*largest)->kv_head, 1);
+    EXPECT_EQ((*largest)->largest, 600);
+    EXPECT_NEAR((*largest)->others, 6, 2) << "16 random inputs";
+    EXPECT_NEAR((*largest)->ratio(), 100, 40);
+  }
+  TinyCheckpoint without;
+  auto model = Model::Open(without.Write(), backend.get());
+  EXPECT_FALSE((*LargestKeyBias(*model)).has_value());
+}
+
+TEST(OpenModel, AWindowLimitsTheContextOfSessions) {
+  TinyCheckpoint checkpoint;
+  checkpoint.config.update({{"model_type", "mistral"}, {"sliding_window", 48}});
+  const BackendPtr backend = TestBackend();
+  auto model = Model::Open(checkpoint.Write(), backend.get());
+  ASSERT_TRUE(model.ok()) << model.status().message();
+  EXPECT_EQ(model->config().ContextFor(0), 48);
+  auto session = Session::Create(*model, {});
+  ASSERT_TRUE(session.ok()) << session.status().message();
+  EXPECT_EQ(session->options().max_context, 48);
+  const Status full = session->CheckFits(49);
+  EXPECT_NE(
+      full.message().find("the context of 48 tokens, more than which this model does not allow (sliding_window 48)"),
+      std::string::npos)
+      << full.message();
+  SessionOptions longer;
+  longer.max_context = 49;
+  const Status status = Session::Create(*model, longer).status();
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+  EXPECT_NE(status.message().find("at most 48 for this model, whose config.json has sliding_window 48"),
+            std::string::npos)
+      << status.message();
+}
+
+TEST(OpenModel, YarnStretchesTheContextOfSessions) {
+  TinyCheckpoint checkpoint;
+  checkpoint.config["rope_scaling"] = {{"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 64}};
+  const BackendPtr backend = TestBackend();
+  auto model = Model::Open(checkpoint.Write(), backend.get());
+  ASSERT_TRUE(model.ok()) << model.status().message();
+  EXPECT_EQ(Session::Create(*model, {})->options().max_context, 256);
 }
 
 TEST(OpenModel, DynamicRopeIsRefusedBeyondTheTrainedLength) {

@@ -18,6 +18,17 @@ Status BadTokens(const char* option, int64_t value, const std::string& expected)
   return BadOption(option, std::to_string(value), expected);
 }
 
+// What lies beyond the context means nothing to any token, and would take memory: with `context - sink` tokens a window
+// reaches back to the sinks from the last position.
+void LimitToContext(SessionOptions* options) {
+  const int64_t context = options->max_context;
+  options->chunk = std::min(options->chunk, context);
+  options->sink = std::min(options->sink, context);
+  const int64_t window = std::max<int64_t>(context - options->sink, 1);
+  options->recent = std::min(options->recent, window);
+  options->prefill_recent = std::min(options->prefill_recent, window);
+}
+
 }  // namespace
 
 Result<SessionOptions> ResolveOptions(const ModelConfig& config, const SessionOptions& given) {
@@ -49,9 +60,11 @@ Result<SessionOptions> ResolveOptions(const ModelConfig& config, const SessionOp
   options.max_context = config.ContextFor(options.max_context);
   if (config.max_context > 0 && options.max_context > config.max_context) {
     return BadTokens("max_context", options.max_context,
-                     "at most " + std::to_string(config.max_context) +
-                         " for this model: beyond that its config.json asks for dynamic RoPE or sliding windows");
+                     "at most " + std::to_string(config.max_context) + " for this model, whose config.json has " +
+                         config.max_context_reason);
   }
+  DUO_RETURN_IF_ERROR(CheckKvLayout(LayoutOf(config, options)));
+  LimitToContext(&options);
   return options;
 }
 

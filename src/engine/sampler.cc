@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 
 #include "base/bad_option.h"
 #include "base/check.h"
+#include "base/finite.h"
 #include "base/rng.h"
 
 namespace duo {
@@ -59,7 +61,14 @@ std::span<const float> Sampler::Changed(std::span<const float> logits, std::span
     const double taken = options_.presence_penalty + options_.frequency_penalty * static_cast<double>(times);
     penalised_[static_cast<size_t>(id)] -= static_cast<float>(taken);
   }
-  if (options_.repetition_penalty == 1) return penalised_;
+  if (options_.repetition_penalty != 1) Penalise(history);
+  // A penalty may push a large logit over the edge; two infinities have no order.
+  constexpr float kLargest = std::numeric_limits<float>::max();
+  for (float& logit : penalised_) logit = std::clamp(logit, -kLargest, kLargest);
+  return penalised_;
+}
+
+void Sampler::Penalise(std::span<const int32_t> history) {
   const size_t window = options_.repetition_window == 0
                             ? history.size()
                             : std::min(history.size(), static_cast<size_t>(options_.repetition_window));
@@ -68,15 +77,15 @@ std::span<const float> Sampler::Changed(std::span<const float> logits, std::span
   seen.erase(std::unique(seen.begin(), seen.end()), seen.end());
   const auto penalty = static_cast<float>(options_.repetition_penalty);
   for (const int32_t id : seen) {
-    if (!known(id)) continue;
+    if (static_cast<size_t>(id) >= penalised_.size()) continue;
     float& logit = penalised_[static_cast<size_t>(id)];
     logit = logit > 0 ? logit / penalty : logit * penalty;
   }
-  return penalised_;
 }
 
 int32_t Sampler::Sample(std::span<const float> logits, std::span<const int32_t> history) {
-  DUO_CHECK(!logits.empty(), "sampling needs logits");
+  // A NaN would leave no token to draw, and decide by its place which one is greedy decoding's.
+  DUO_CHECK(!logits.empty() && AllFinite(logits), "sampling needs finite logits");
   const int32_t id = Choose(ChangesLogits() ? Changed(logits, history) : logits);
   if (options_.frequency_penalty != 0 || options_.presence_penalty != 0) ++chosen_[id];
   return id;

@@ -9,8 +9,10 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/common_prefix.h"
+#include "base/finite.h"
 #include "base/memory_info.h"
 #include "base/rng.h"
+#include "engine/non_finite.h"
 #include "engine/session_impl.h"
 #include "engine/session_layout.h"
 
@@ -27,6 +29,8 @@ Result<Workspace> Workspace::Create(const Model& model, const SessionOptions& op
   DUO_ASSIGN_OR_RETURN(Activations act, Activations::Create(model.backend(), config, resolved.chunk));
   return Workspace(std::make_unique<Impl>(model.weights(), resolved.chunk, resolved.compute, std::move(act)));
 }
+
+void Workspace::ReleaseWindows() { impl_->attention.ReleaseScratch(); }
 
 Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Session::Session(Session&&) noexcept = default;
@@ -54,9 +58,9 @@ Result<Session> Session::Create(const Model& model, const SessionOptions& option
     workspace = own.get();
   }
   Workspace::Impl* work = workspace->impl_.get();
-  if (work->chunk != resolved.chunk || work->compute != resolved.compute) {
+  if (work->chunk < resolved.chunk || work->compute != resolved.compute) {
     return Status(StatusCode::kInvalidArgument,
-                  "chunk and compute are not those that the shared workspace was made for");
+                  "the shared workspace was made for another compute, or for fewer tokens than chunk has");
   }
   if (own != nullptr) DUO_RETURN_IF_ERROR(work->attention.Fit(layout));  // a shared one does with the first chunk
   return Session(
@@ -76,11 +80,15 @@ Status Session::Impl::CheckFits(int64_t n_tokens) const {
     return Status(StatusCode::kInvalidArgument, std::to_string(n_tokens) + " tokens: a negative number");
   const int64_t len = cache.len();
   if (n_tokens > options.max_context - len) {
+    const ModelConfig& c = weights.config;
+    const bool at_limit = c.max_context > 0 && options.max_context == c.max_context;
+    const bool trained = options.max_context == c.trained_context;
     return Status(StatusCode::kResourceExhausted,
                   std::to_string(len) + " + " + std::to_string(n_tokens) + " tokens do not fit the context of " +
                       std::to_string(options.max_context) + " tokens" +
-                      (options.max_context == weights.config.trained_context ? " this model was trained for" : "") +
-                      "; a session may be given more with max_context")
+                      (at_limit  ? ", more than which this model does not allow (" + c.max_context_reason + ")"
+                       : trained ? " this model was trained for; a session may be given more with max_context"
+                                 : "; a session may be given more with max_context"))
         .About("max_context");
   }
   const int64_t total = len + n_tokens;
@@ -107,6 +115,7 @@ Status Session::Impl::RunChunks(std::span<const int32_t> ids, TokenKind kind, co
     const int64_t n = std::min({options.chunk, total - done, cache.TokensToSnapshot()});
     const int64_t pos = cache.len();
     const auto chunk = ids.subspan(static_cast<size_t>(done), static_cast<size_t>(n));
+    DUO_RETURN_IF_ERROR(weights.CheckFilesNowAndThen());
     DUO_RETURN_IF_ERROR(work->transformer.Forward(chunk, kind, state()));
     tokens.insert(tokens.end(), chunk.begin(), chunk.end());
     kinds.insert(kinds.end(), chunk.size(), kind);
@@ -127,10 +136,16 @@ Status Session::Impl::RunChunks(std::span<const int32_t> ids, TokenKind kind, co
 Status Session::Impl::KeepRow(int64_t row) {
   std::vector<float> values(static_cast<size_t>(weights.config.vocab_size));
   DUO_RETURN_IF_ERROR(work->transformer.Logits(work->activations, row, 1, values.data()));
+  if (!AllFinite(values)) return NotFinite(tokens);
   last_hidden.resize(static_cast<size_t>(weights.config.hidden_size));
   DUO_RETURN_IF_ERROR(work->transformer.Hidden(work->activations, row, 1, last_hidden.data()));
   logits = std::move(values);
   return OkStatus();
+}
+
+Status Session::Impl::NotFinite(std::span<const int32_t> seen) const {
+  return NonFiniteLogits(weights, &work->transformer, {nullptr, &work->attention, &work->activations}, options.kv_type,
+                         seen);
 }
 
 void Session::Impl::ForgetLast() {
@@ -173,13 +188,19 @@ Status Session::PrefillWithLogits(std::span<const int32_t> ids, int64_t begin, i
       const int64_t now = std::min({Activations::kLogitRows, impl_->options.chunk, std::min(end, pos + n) - at});
       DUO_RETURN_IF_ERROR(impl_->work->transformer.Logits(impl_->work->activations, at - pos, now, rows.data()));
       for (int64_t r = 0; r < now; ++r) {
-        DUO_RETURN_IF_ERROR(row(at + r, std::span<const float>(rows).subspan(static_cast<size_t>(r) * vocab, vocab)));
+        const auto logits = std::span<const float>(rows).subspan(static_cast<size_t>(r) * vocab, vocab);
+        // In a chunk with a NaN the tokens before it may have NaN too (0 * NaN in a tile): the whole chunk is looked at
+        // for its place.
+        if (!AllFinite(logits)) return impl_->NotFinite(impl_->tokens);
+        DUO_RETURN_IF_ERROR(row(at + r, logits));
       }
       at += now;
     }
     return OkStatus();
   };
   DUO_RETURN_IF_ERROR(impl_->RunChunks(ids, TokenKind::kPrompt, progress, give_rows));
+  // A change in the last second may have gone unnoticed.
+  DUO_RETURN_IF_ERROR(impl_->weights.CheckFiles(Checkpoint::Replaced::kIsFine));
   return impl_->KeepLast();
 }
 
@@ -232,9 +253,12 @@ void Session::DropLogits() {
 
 int64_t Session::CommonPrefix(std::span<const int32_t> ids) const {
   const int64_t n = duo::CommonPrefix(impl_->tokens, ids);
-  if (impl_->options.prefill_recent == impl_->options.recent) return n;
+  return impl_->options.prefill_recent == impl_->options.recent ? n : std::min(n, prompt_len());
+}
+
+int64_t Session::prompt_len() const {
   const auto generated = std::find(impl_->kinds.begin(), impl_->kinds.end(), TokenKind::kGenerated);
-  return std::min(n, static_cast<int64_t>(generated - impl_->kinds.begin()));
+  return generated - impl_->kinds.begin();
 }
 
 Result<Session> Session::Clone() const { return ClonePrefix(len()); }
@@ -281,6 +305,7 @@ Status Session::DecodeTogether(std::span<Session* const> sessions, std::span<con
   if (static_cast<int64_t>(sessions.size()) > work->chunk) {
     return Status(StatusCode::kInvalidArgument, "more sequences than the chunk has tokens");
   }
+  DUO_RETURN_IF_ERROR(sessions.front()->impl_->weights.CheckFilesNowAndThen());
   std::vector<SplitKvCache*> caches;
   for (size_t i = 0; i < sessions.size(); ++i) {
     Impl* impl = sessions[i]->impl_.get();
@@ -308,14 +333,20 @@ Status Session::DecodeTogether(std::span<Session* const> sessions, std::span<con
     impl->kinds.push_back(TokenKind::kGenerated);
   }
   DUO_RETURN_IF_ERROR(work->transformer.Logits(work->activations, 0, n, rows.data()));
+  Impl* bad = nullptr;  // the first whose logits are not finite; the others go on
   for (size_t i = 0; i < sessions.size(); ++i) {
     Impl* impl = sessions[i]->impl_.get();
     const auto row = std::span<const float>(rows).subspan(i * vocab, vocab);
+    if (!AllFinite(row)) {
+      if (bad == nullptr) bad = impl;
+      continue;
+    }
     impl->logits.assign(row.begin(), row.end());
     impl->last_hidden.resize(static_cast<size_t>(impl->weights.config.hidden_size));
     DUO_RETURN_IF_ERROR(
         work->transformer.Hidden(work->activations, static_cast<int64_t>(i), 1, impl->last_hidden.data()));
   }
+  if (bad != nullptr) return bad->NotFinite(bad->tokens);
   return OkStatus();
 }
 

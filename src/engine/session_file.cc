@@ -192,7 +192,7 @@ Result<SessionFileHeader> ParseSessionHeader(std::span<const uint8_t> bytes, uin
 }
 
 Result<SessionFileInfo> ReadSessionFileInfo(const std::string& path) {
-  DUO_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(path));
+  DUO_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(path, Links::kRefuse));
   DUO_ASSIGN_OR_RETURN(const SessionFileHeader header,
                        ParseSessionHeader({file.data(), file.size()}, file.size(), path));
   return SessionFileInfo{header.model_name, header.extent.len, file.size(), header.note};
@@ -209,7 +209,7 @@ Status Session::Save(const std::string& path, const std::string& note) const {
   header.layout = impl_->cache.layout();
   header.extent = impl_->cache.extent();
   header.note = note;
-  DUO_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
+  DUO_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path, FileAccess::kOwner));
   DUO_RETURN_IF_ERROR(file.Write(FormatSessionHeader(&header)));
   Hash hash;
   uint64_t written = 0;
@@ -275,7 +275,7 @@ std::string Difference(const SessionFileHeader& file, const Model::Weights& weig
 
 Result<Session> Session::Load(const Model& model, const SessionOptions& options, const std::string& path,
                               Workspace* workspace) {
-  DUO_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(path));
+  DUO_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(path, Links::kRefuse));
   DUO_ASSIGN_OR_RETURN(const SessionFileHeader header,
                        ParseSessionHeader({file.data(), file.size()}, file.size(), path));
   DUO_ASSIGN_OR_RETURN(const SessionOptions resolved, ResolveOptions(model.config(), options));

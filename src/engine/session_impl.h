@@ -55,6 +55,8 @@ class Session::Impl {
   Status KeepLast() { return KeepRow(work->activations.n_tokens - 1); }
   /// Those behind row `row` of it.
   Status KeepRow(int64_t row);
+  /// The error of logits after the tokens `seen` that are not finite. Overwrites the activations.
+  Status NotFinite(std::span<const int32_t> seen) const;
   void ForgetLast();
 
   const Model::Weights& weights;  // stays where it is when the Model is moved

@@ -231,6 +231,37 @@ TEST_F(SessionTest, OptionsAreChecked) {
   EXPECT_EQ(heads.subject(), "heads");
 }
 
+TEST_F(SessionTest, WhatLiesBeyondTheContextTakesNoMemory) {
+  const auto plan_of = [&](const SessionOptions& options) {
+    return PlanMemory(model_->config(), 0, options, *backend_).value();
+  };
+  SessionOptions fitting = Split();
+  fitting.max_context = 200;
+  fitting.chunk = 200;
+  fitting.sink = 50;
+  fitting.recent = fitting.prefill_recent = 150;
+  const MemoryPlan most = plan_of(fitting);
+  SessionOptions beyond = fitting;
+  beyond.chunk = 65536;
+  beyond.recent = 1 << 30;
+  beyond.prefill_recent = int64_t{1} << 31;
+  EXPECT_EQ(plan_of(beyond).activation_bytes, most.activation_bytes);
+  EXPECT_EQ(plan_of(beyond).kv_fixed_bytes, most.kv_fixed_bytes);
+  EXPECT_EQ(Make(beyond).options().recent, 150);
+  const std::vector<float> expected = LogitsAfterPrompt(fitting);
+  ExpectSame(expected, LogitsAfterPrompt(beyond));
+  for (int64_t SessionOptions::*sink : {&SessionOptions::sink, &SessionOptions::pinned_prefix}) {
+    SessionOptions pinned = beyond;
+    pinned.*sink = 1 << 30;
+    EXPECT_LE(plan_of(pinned).activation_bytes, most.activation_bytes + 8192);
+    EXPECT_LE(plan_of(pinned).kv_fixed_bytes, most.kv_fixed_bytes + 8192);
+    ExpectSame(expected, LogitsAfterPrompt(pinned));
+  }
+  beyond.prefill_recent = beyond.recent - 1;
+  EXPECT_EQ(PlanMemory(model_->config(), 0, beyond, *backend_).status().code(), StatusCode::kInvalidArgument)
+      << "still a contradiction";
+}
+
 TEST_F(SessionTest, MemoryIsPromisedBeforeItIsUsed) {
   SessionOptions options = Split();
   options.chunk = 16;
@@ -362,6 +393,33 @@ TEST_F(SessionTest, DecodeTogetherEqualsDecodeOfEachAlone) {
       }
     }
     EXPECT_EQ(together[0].tokens(), alone[0].tokens());
+  }
+}
+
+// The threads share the rows of a long text: how they are cut must not depend on the other sequences.
+TEST_F(SessionTest, DecodeTogetherOfLongTextsEqualsDecodeOfEachAlone) {
+  SessionOptions options = Split();
+  options.recent = 400;
+  options.max_context = 8192;
+  auto workspace = Workspace::Create(*model_, options);
+  ASSERT_TRUE(workspace.ok()) << workspace.status().message();
+  std::vector<Session> together, alone;
+  for (const int64_t depth : {100, 700, 1500, 6000}) {
+    for (std::vector<Session>* sessions : {&together, &alone}) {
+      sessions->push_back(std::move(Session::Create(*model_, options, &*workspace).value()));
+      ASSERT_TRUE(sessions->back().FillSynthetic(depth, static_cast<uint64_t>(depth)).ok());
+    }
+  }
+  std::vector<Session*> pointers;
+  for (Session& session : together) pointers.push_back(&session);
+  for (int step = 0; step < 3; ++step) {
+    const std::vector<int32_t> ids = {step, step + 1, step + 2, step + 3};
+    ASSERT_TRUE(Session::DecodeTogether(pointers, ids).ok());
+    for (size_t i = 0; i < alone.size(); ++i) {
+      ASSERT_TRUE(alone[i].Decode(ids[i]).ok());
+      ASSERT_TRUE(std::equal(alone[i].logits().begin(), alone[i].logits().end(), together[i].logits().begin()))
+          << "step " << step << ", sequence " << i;
+    }
   }
 }
 

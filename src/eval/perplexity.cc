@@ -10,6 +10,7 @@
 #include "base/bad_option.h"
 #include "base/cancelled.h"
 #include "base/clock.h"
+#include "base/finite.h"
 #include "base/memory_info.h"
 #include "base/parallel.h"
 
@@ -176,6 +177,10 @@ class Scorer {
     rows->clear();
     for (int64_t at = begin; at < end; ++at) {
       const std::span<const float> row = saved_->row(next_saved_++);
+      if (!AllFinite(row)) {
+        return Status(StatusCode::kCorrupt, "the saved full logits: row " + std::to_string(next_saved_ - 1) +
+                                                " has a NaN or an infinity; remove the file to have it made anew");
+      }
       rows->insert(rows->end(), row.begin(), row.end());
     }
     return OkStatus();

@@ -17,6 +17,14 @@ size_t CountHeads(int n_layers, int n_kv_heads) {
 
 double Clip(double gate) { return std::clamp(gate, 0.0, 1.0); }
 
+/// A NaN has no place in an order of gates.
+Status CheckGates(const HeadPattern& pattern) {
+  for (const double gate : pattern.gates) {
+    if (std::isnan(gate)) return Status(StatusCode::kInvalidArgument, "a gate of the pattern is NaN");
+  }
+  return OkStatus();
+}
+
 HeadChoice NoRetrieval(int n_layers, int n_kv_heads) {
   HeadChoice choice;
   choice.n_layers = n_layers;
@@ -59,6 +67,7 @@ HeadChoice AllRetrieval(int n_layers, int n_kv_heads) {
 }
 
 Result<HeadChoice> ChooseBySparsity(const HeadPattern& pattern, double sparsity) {
+  DUO_RETURN_IF_ERROR(CheckGates(pattern));
   HeadChoice choice = NoRetrieval(pattern.n_layers, pattern.n_kv_heads);
   DUO_ASSIGN_OR_RETURN(const size_t n_keep, CountToKeep(choice.retrieval.size(), sparsity));
   std::vector<size_t> order(choice.retrieval.size());  // index = layer * n_kv_heads + head, so it breaks ties as said
@@ -72,6 +81,7 @@ Result<HeadChoice> ChooseBySparsity(const HeadPattern& pattern, double sparsity)
 // |gate - 1| + ... over a kept layer, |gate - 0| + ... over the others: keeping a layer instead of dropping it changes
 // the sum by n_kv_heads - 2 * (its gates' sum), so the largest sums are kept.
 Result<HeadChoice> ChooseLayersBySparsity(const HeadPattern& pattern, double sparsity) {
+  DUO_RETURN_IF_ERROR(CheckGates(pattern));
   HeadChoice choice = NoRetrieval(pattern.n_layers, pattern.n_kv_heads);
   const auto n_layers = static_cast<size_t>(pattern.n_layers), n_heads = static_cast<size_t>(pattern.n_kv_heads);
   DUO_ASSIGN_OR_RETURN(const size_t n_keep, CountToKeep(n_layers, sparsity));

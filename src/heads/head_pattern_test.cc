@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/temp_dir_for_test.h"
+#include "heads/head_report.h"
 #include "heads/pattern_for_test.h"
 #include "heads/pattern_format.h"
 
@@ -238,6 +239,17 @@ TEST(HeadChoice, ExclusiveLayersBreakTiesByPositionAndKeepAllOrNone) {
   EXPECT_EQ(ChooseLayersBySparsity(pattern, 0.0)->n_retrieval(), 6);
   EXPECT_EQ(ChooseLayersBySparsity(pattern, 1.0)->n_retrieval(), 0);
   EXPECT_FALSE(ChooseLayersBySparsity(pattern, 1.5).ok());
+}
+
+TEST(HeadChoice, AGateThatIsNoNumberHasNoPlaceInAnOrder) {
+  HeadPattern pattern;
+  pattern.n_layers = 40;
+  pattern.n_kv_heads = 8;
+  pattern.gates.assign(320, 0.5);
+  for (size_t i = 0; i < pattern.gates.size(); i += 3) pattern.gates[i] = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_EQ(ChooseBySparsity(pattern, 0.5).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(ChooseLayersBySparsity(pattern, 0.5).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(DiffPatterns(pattern, pattern, 0.5).status().code(), StatusCode::kInvalidArgument);
 }
 
 TEST(HeadChoice, ByThreshold) {

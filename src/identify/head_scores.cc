@@ -15,10 +15,13 @@ size_t HeadCount(const ModelConfig& c) { return static_cast<size_t>(c.n_layers) 
 float ScaleOf(const ModelConfig& c) { return 1.0f / std::sqrt(static_cast<float>(c.head_dim)); }
 
 /// kInternal when a score is not a number.
-Result<std::vector<double>> Checked(std::vector<double> scores) {
-  for (const double score : scores) {
-    if (!std::isfinite(score))
-      return Status(StatusCode::kInternal, "the model's attention is not finite: its states overflow");
+Result<std::vector<double>> Checked(const ModelConfig& c, std::vector<double> scores) {
+  for (size_t i = 0; i < scores.size(); ++i) {
+    if (std::isfinite(scores[i])) continue;
+    return Status(StatusCode::kInternal,
+                  "model " + c.name + ": the attention of layer " +
+                      std::to_string(i / static_cast<size_t>(c.n_kv_heads)) +
+                      " is NaN or infinite; its weights are damaged, or their products overflow");
   }
   return scores;
 }
@@ -130,7 +133,7 @@ Result<std::vector<double>> RepeatScores(const Model& model, const RepeatInput& 
     DUO_RETURN_IF_ERROR(walk.RunInChunks(piece, looks, &counter));
     walk.Rewind(n_context);
   }
-  return Checked(std::move(scores));
+  return Checked(c, std::move(scores));
 }
 
 Result<std::vector<double>> ProfileScores(const Model& model, const std::vector<std::vector<int32_t>>& texts,
@@ -157,7 +160,7 @@ Result<std::vector<double>> ProfileScores(const Model& model, const std::vector<
       }
     }
   }
-  return Checked(std::move(scores));
+  return Checked(c, std::move(scores));
 }
 
 // log-sum-exp of streaming attention less that of full attention is the logarithm of the share that streaming keeps.
@@ -213,7 +216,7 @@ Result<std::vector<double>> OutsideMassScores(const Model& model, const std::vec
     walk.Rewind(0);
     DUO_RETURN_IF_ERROR(walk.RunInChunks(text, looks, &counter));
   }
-  return Checked(std::move(scores));
+  return Checked(c, std::move(scores));
 }
 
 }  // namespace duo

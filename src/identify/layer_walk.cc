@@ -66,6 +66,7 @@ Status LayerWalk::Run(std::span<const int32_t> ids, const LayerLooks& looks) {
   const auto n = static_cast<int64_t>(ids.size());
   const SequenceState state{&cache_, &attention_, &act_};
   DUO_RETURN_IF_ERROR(CheckTokenIds(ids, config_->vocab_size));
+  DUO_RETURN_IF_ERROR(weights_->CheckFilesNowAndThen());
   DUO_RETURN_IF_ERROR(cache_.Begin(n));
   transformer_->Embed(ids, cache_.len(), &act_);
   auto* lse = reinterpret_cast<float*>(lse_->data());

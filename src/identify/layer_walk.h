@@ -91,12 +91,14 @@ class LayerWalk {
 
  private:
   LayerWalk(const Model& model, ComputeType compute, SplitKvCache cache, DuoAttention attention, Activations act)
-      : config_(&model.config()),
+      : weights_(&model.weights()),
+        config_(&model.config()),
         transformer_(std::make_unique<Transformer>(model.weights(), compute)),
         cache_(std::move(cache)),
         attention_(std::move(attention)),
         act_(std::move(act)) {}
 
+  const Model::Weights* weights_;
   const ModelConfig* config_;
   std::unique_ptr<Transformer> transformer_;  // holds a reference: stays where it is
   SplitKvCache cache_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 
 #include "backend/backend.h"
 
@@ -38,8 +39,14 @@ Result<std::vector<LayerInputs>> MeasureLinearInputs(const Model& model, std::sp
   };
   WalkCounter counter(progress, "calibrate", n_tokens);
   DUO_RETURN_IF_ERROR(walk.RunInChunks(ids, looks, &counter));
-  for (LayerInputs& layer : layers) {
-    for (InputMagnitudes& of : layer.of) {
+  for (size_t l = 0; l < layers.size(); ++l) {
+    for (InputMagnitudes& of : layers[l].of) {
+      if (!std::isfinite(of.rms)) {
+        return Status(StatusCode::kInternal, "model " + model.config().name + ": what the matrices of layer " +
+                                                 std::to_string(l) +
+                                                 " are given is NaN or infinite; its weights are damaged, or their "
+                                                 "products overflow");
+      }
       of.rms = std::sqrt(of.rms / (static_cast<double>(n_tokens) * static_cast<double>(of.most.size())));
     }
   }

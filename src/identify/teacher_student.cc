@@ -244,7 +244,9 @@ Result<TwoStreamLoss> TeacherStudent::Loss(std::span<const int32_t> ids, LabelRa
   TwoStreamLoss loss;
   DUO_ASSIGN_OR_RETURN(loss.distill, impl_->Distill(labels));
   if (!std::isfinite(loss.distill)) {
-    return Status(StatusCode::kInternal, "the distillation loss is not finite: the model's hidden states overflow");
+    return Status(StatusCode::kInternal, "model " + impl_->c.name +
+                                             ": its hidden states are NaN or infinite, and so is the loss; its weights "
+                                             "are damaged, or their products overflow");
   }
   loss.gate_gradients.assign(gates.size(), 0.0);
   for (int layer = impl_->c.n_layers - 1; layer >= 0; --layer) {
@@ -259,6 +261,7 @@ Result<TwoStreamLoss> TeacherStudent::Loss(std::span<const int32_t> ids, LabelRa
 
 Status TeacherStudent::Impl::Forward(std::span<const int32_t> ids, std::span<const double> gates, const GoOn& go_on) {
   n = static_cast<int64_t>(ids.size());
+  DUO_RETURN_IF_ERROR(w.CheckFilesNowAndThen());
   DUO_RETURN_IF_ERROR(teacher.cache.Begin(n));
   DUO_RETURN_IF_ERROR(student.cache.Begin(n));
   act.x = At(teacher_x);

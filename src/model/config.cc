@@ -32,8 +32,10 @@ Result<ModelConfig> LoadModelConfig(const std::string& path) {
   config.tied_embeddings = hf.tie_word_embeddings;
   config.weights_type = hf.dtype;
   config.weights = hf.weights;
-  config.trained_context = hf.max_position_embeddings;
+  config.trained_context = hf.trained_context;
   config.max_context = hf.max_context;
+  config.max_context_reason = hf.max_context_reason;
+  config.notes = hf.notes;
   config.inv_freq = RopeInvFreq(hf.rope, config.head_dim);
   config.rope_amplitude = hf.rope.attention_factor;
   config.eos_ids = hf.eos_ids;

@@ -9,6 +9,7 @@
 
 #include "model/activations.h"
 #include "model/fingerprint.h"
+#include "model/quantize_matrix.h"
 #include "model/rope.h"
 #include "model/tiny_config_for_test.h"
 #include "model/weights.h"
@@ -93,6 +94,21 @@ TEST(RandomModel, HasTheAskedShapeAndBytes) {
   EXPECT_EQ(model->mapped_bytes(), 0u);
   EXPECT_FALSE(Model::Random(config, config.n_layers + 1, 1, backend->get()).ok());
   EXPECT_FALSE(Model::Random(config, -1, 1, backend->get()).ok());
+}
+
+TEST(QuantizeMatrix, NamesTheRowThatHasNoNumbers) {
+  constexpr int64_t kRows = 40, kColumns = 64;
+  for (const WeightType type : {WeightType::kInt8, WeightType::kInt4}) {
+    for (const float bad : {INFINITY, -INFINITY, std::nanf("")}) {
+      std::vector<float> values(kRows * kColumns, 0.5f);
+      const MatrixRows rows = RowsOf({.data = values.data(), .dtype = DType::kF32, .n_out = kRows, .n_in = kColumns});
+      EXPECT_TRUE(QuantizeMatrix(kRows, kColumns, rows, type, 2).ok());
+      values[37 * kColumns + 5] = values[35 * kColumns + 63] = bad;
+      const Status status = QuantizeMatrix(kRows, kColumns, rows, type, 2).status();
+      EXPECT_EQ(status.code(), StatusCode::kCorrupt);
+      EXPECT_EQ(status.message(), "row 35 has a NaN or an infinity");
+    }
+  }
 }
 
 TEST(Fingerprint, TellsModelsApart) {

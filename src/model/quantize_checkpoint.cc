@@ -251,13 +251,13 @@ class Maker {
 
   Result<QuantizedMatrix> Make(const std::string& name, const MatrixView& plain, WeightType type) {
     const MatrixRows rows = Rows(name, plain);
-    DUO_ASSIGN_OR_RETURN(QuantizedMatrix made, QuantizeMatrix(plain.n_out, plain.n_in, rows, type, n_threads_));
+    Result<QuantizedMatrix> quantized = QuantizeMatrix(plain.n_out, plain.n_in, rows, type, n_threads_);
+    if (!quantized.ok()) return quantized.status().Annotate(file_.dir() + ": " + name);
+    QuantizedMatrix made = std::move(*quantized);
     report_->matrices.push_back(Compare(name, made, rows, n_threads_));
     DUO_ASSIGN_OR_RETURN(const TensorView read, file_.Get(name));
     file_.Forget(read);
-    if (!std::isfinite(report_->matrices.back().error)) {
-      return Status(StatusCode::kCorrupt, file_.dir() + ": " + name + ": has an infinity or NaN");
-    }
+    DUO_RETURN_IF_ERROR(file_.CheckFiles(Checkpoint::Replaced::kIsFine));
     const bool go_on = !progress_ || progress_({.stage = "quantize",
                                                 .done = static_cast<int64_t>(report_->matrices.size()),
                                                 .total = n_matrices_,

@@ -1,11 +1,15 @@
 #include "model/quantize_matrix.h"
 
 #include <algorithm>
+#include <atomic>
+#include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "base/bf16.h"
 #include "base/check.h"
+#include "base/finite.h"
 #include "base/parallel.h"
 #include "kernels/weight_codes.h"
 
@@ -27,6 +31,24 @@ void WidenRow(const MatrixView& m, int64_t row, float* out) {
   }
 }
 
+/// The lowest row that holds what cannot be quantised; threads tell it of theirs.
+class BadRow {
+ public:
+  void Check(int64_t row, const float* values, int64_t n) {
+    if (AllFinite({values, static_cast<size_t>(n)})) return;
+    for (int64_t known = lowest_; row < known && !lowest_.compare_exchange_weak(known, row);) {
+    }
+  }
+  Status ToStatus() const {
+    if (lowest_ == kNone) return OkStatus();
+    return Status(StatusCode::kCorrupt, "row " + std::to_string(lowest_) + " has a NaN or an infinity");
+  }
+
+ private:
+  static constexpr int64_t kNone = INT64_MAX;
+  std::atomic<int64_t> lowest_ = kNone;
+};
+
 }  // namespace
 
 MatrixView QuantizedMatrix::view() const {
@@ -46,6 +68,7 @@ Result<QuantizedMatrix> QuantizeMatrix(int64_t n_out, int64_t n_in, const Matrix
                                        int n_threads) {
   QuantizedMatrix out;
   out.n_out = n_out, out.n_in = n_in, out.type = type;
+  BadRow bad;
   if (type == WeightType::kInt8) {
     DUO_ASSIGN_OR_RETURN(out.codes, Buffer::Allocate(static_cast<size_t>(n_out * n_in)));
     DUO_ASSIGN_OR_RETURN(out.scales, Buffer::Allocate(static_cast<size_t>(n_out) * sizeof(float)));
@@ -55,8 +78,10 @@ Result<QuantizedMatrix> QuantizeMatrix(int64_t n_out, int64_t n_in, const Matrix
     ParallelFor(n_threads, n_out, [&](int64_t row, int thread) {
       float* floats = rows[static_cast<size_t>(thread)].data();
       row_of(row, floats);
+      bad.Check(row, floats, n_in);
       QuantizeInt8(floats, n_in, codes + row * n_in, scales + row);
     });
+    DUO_RETURN_IF_ERROR(bad.ToStatus());
     return out;
   }
   DUO_CHECK(type == WeightType::kInt4, "native weights are not quantised");
@@ -67,9 +92,13 @@ Result<QuantizedMatrix> QuantizeMatrix(int64_t n_out, int64_t n_in, const Matrix
   ParallelFor(n_threads, DivideUp(n_out, kInt4Rows), [&](int64_t block, int thread) {
     float* floats = rows[static_cast<size_t>(thread)].data();
     const int64_t first = block * kInt4Rows, n = std::min(kInt4Rows, n_out - first);
-    for (int64_t r = 0; r < n; ++r) row_of(first + r, floats + r * n_in);
+    for (int64_t r = 0; r < n; ++r) {
+      row_of(first + r, floats + r * n_in);
+      bad.Check(first + r, floats + r * n_in, n_in);
+    }
     QuantizeInt4Block(floats, n, n_in, blocks + static_cast<size_t>(block) * Int4BlockBytes(n_in));
   });
+  DUO_RETURN_IF_ERROR(bad.ToStatus());
   return out;
 }
 

@@ -31,7 +31,8 @@ struct QuantizedMatrix {
 /// Gives row `row` of a matrix as n_in floats; called by several threads at once.
 using MatrixRows = std::function<void(int64_t row, float* out)>;
 
-/// A matrix [n_out, n_in] as int8 or int4 (kernels/weight_codes.h), rows over threads. kResourceExhausted.
+/// A matrix [n_out, n_in] as int8 or int4 (kernels/weight_codes.h), rows over threads. kResourceExhausted;
+/// kCorrupt names the row that has a NaN or an infinity.
 Result<QuantizedMatrix> QuantizeMatrix(int64_t n_out, int64_t n_in, const MatrixRows& row_of, WeightType type,
                                        int n_threads);
 

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
+#include <cstring>
+#include <set>
 #include <span>
 #include <utility>
 
@@ -12,6 +15,11 @@
 #include "base/shape_text.h"
 
 namespace duo {
+namespace {
+
+constexpr int64_t kFileCheckMs = 1000;
+
+}  // namespace
 
 Result<float*> Model::Weights::NewVector(int64_t n) {
   DUO_ASSIGN_OR_RETURN(Buffer buffer, Buffer::Allocate(static_cast<size_t>(n) * sizeof(float)));
@@ -34,6 +42,22 @@ Status Model::Weights::Quantize(WeightType type, const ModelOptions& options, co
   return go_on ? OkStatus() : Cancelled();
 }
 
+Status Model::Weights::CheckFiles(Checkpoint::Replaced replaced) const {
+  if (!checkpoint_ || mapped_bytes == 0) return OkStatus();
+  const std::lock_guard lock(change_mutex_);
+  // A file that became whole again later does not mend what was computed from it.
+  if (change_.ok()) change_ = checkpoint_->CheckFiles(Checkpoint::Replaced::kIsFine);
+  has_change_ = !change_.ok();
+  return change_.ok() ? checkpoint_->CheckFiles(replaced) : change_;
+}
+
+Status Model::Weights::CheckFilesNowAndThen() const {
+  const auto now = static_cast<int64_t>(SecondsSince(opened_) * 1e3);
+  if (now < next_check_ms_ && !has_change_) return OkStatus();
+  next_check_ms_ = now + kFileCheckMs;
+  return CheckFiles(Checkpoint::Replaced::kIsFine);
+}
+
 /// Takes tensors by their Hugging Face names, checking each against the shape the config promises.
 class CheckpointLoader {
  public:
@@ -43,25 +67,53 @@ class CheckpointLoader {
   Status Load() {
     const ModelConfig& c = weights_->config;
     head_type_ = HeadWeightType(c.weights);
-    DUO_RETURN_IF_ERROR(
-        Matrix("model.embed_tokens.weight", c.vocab_size, c.hidden_size, &weights_->embedding, head_type_));
-    // Some checkpoints of tied models carry the head as well; it is the same matrix.
-    if (c.tied_embeddings) {
-      weights_->lm_head = weights_->embedding;
-    } else {
-      DUO_RETURN_IF_ERROR(Matrix("lm_head.weight", c.vocab_size, c.hidden_size, &weights_->lm_head, head_type_));
-    }
+    DUO_RETURN_IF_ERROR(EmbeddingAndHead());
     DUO_RETURN_IF_ERROR(Vector("model.norm.weight", c.hidden_size, &weights_->final_norm));
     weights_->layers.resize(static_cast<size_t>(c.n_layers));
     for (int i = 0; i < c.n_layers; ++i) {
       DUO_RETURN_IF_ERROR(Layer("model.layers." + std::to_string(i) + ".", &weights_->layers[static_cast<size_t>(i)]));
     }
-    const std::string beyond = "model.layers." + std::to_string(c.n_layers) + ".input_layernorm.weight";
-    if (file_.Has(beyond)) return Unannounced(beyond, "num_hidden_layers");
-    return OkStatus();
+    return CheckNothingIsLeftOut();
   }
 
  private:
+  // As transformers 5 does it: a tied model's two matrices are one where the checkpoint has one of them or both are
+  // equal. A head that differs was trained, whatever config.json says.
+  Status EmbeddingAndHead() {
+    ModelConfig& c = weights_->config;
+    const std::string embedding = "model.embed_tokens.weight", head = "lm_head.weight";
+    if (c.tied_embeddings && file_.Has(embedding) && file_.Has(head)) {
+      DUO_ASSIGN_OR_RETURN(const bool equal, StoredAlike(embedding, head));
+      c.tied_embeddings = equal;
+      if (!equal) {
+        c.notes.push_back(file_.dir() + ": " + head + ": is not the embedding that config.json ties it to " +
+                          "(tie_word_embeddings); the stored head is used");
+      }
+    }
+    const std::string& first = c.tied_embeddings && !file_.Has(embedding) ? head : embedding;
+    DUO_RETURN_IF_ERROR(Matrix(first, c.vocab_size, c.hidden_size, &weights_->embedding, head_type_));
+    if (!c.tied_embeddings) return Matrix(head, c.vocab_size, c.hidden_size, &weights_->lm_head, head_type_);
+    weights_->lm_head = weights_->embedding;
+    return OkStatus();
+  }
+
+  // Whether both matrices, and their scales where they have such, are the same bytes of the same type and shape.
+  Result<bool> StoredAlike(const std::string& name, const std::string& other) {
+    for (const std::string suffix : {"", kScaleSuffix}) {
+      if (!file_.Has(name + suffix) && !file_.Has(other + suffix)) continue;
+      DUO_ASSIGN_OR_RETURN(const TensorView a, Take(name + suffix));
+      DUO_ASSIGN_OR_RETURN(const TensorView b, Take(other + suffix));
+      if (a.dtype != b.dtype || a.rank != b.rank || a.shape != b.shape) return false;
+      if (std::memcmp(a.data, b.data, a.bytes()) != 0) return false;
+    }
+    return true;
+  }
+
+  Result<TensorView> Take(const std::string& name) {
+    taken_.insert(name);
+    return file_.Get(name);
+  }
+
   Status Layer(const std::string& prefix, LayerWeights* layer) {
     const ModelConfig& c = weights_->config;
     const int64_t q = static_cast<int64_t>(c.n_heads) * c.head_dim;
@@ -92,28 +144,32 @@ class CheckpointLoader {
       DUO_RETURN_IF_ERROR(Vector(attn + "q_norm.weight", c.head_dim, &layer->q_norm));
       DUO_RETURN_IF_ERROR(Vector(attn + "k_norm.weight", c.head_dim, &layer->k_norm));
     }
-    return CheckNothingIsLeftOut(attn, mlp);
+    return OkStatus();
   }
 
-  // A bias or norm that the config does not announce would silently be left out.
-  Status CheckNothingIsLeftOut(const std::string& attn, const std::string& mlp) const {
-    const ModelConfig& c = weights_->config;
-    for (const char* name : {"q_proj.bias", "k_proj.bias", "v_proj.bias"}) {
-      if (!c.qkv_bias && file_.Has(attn + name)) return Unannounced(attn + name, "attention_bias");
-    }
-    if (!c.o_bias && file_.Has(attn + "o_proj.bias")) return Unannounced(attn + "o_proj.bias", "attention_bias");
-    for (const char* name : {"gate_proj.bias", "up_proj.bias", "down_proj.bias"}) {
-      if (!c.mlp_bias && file_.Has(mlp + name)) return Unannounced(mlp + name, "mlp_bias");
-    }
-    for (const char* name : {"q_norm.weight", "k_norm.weight"}) {
-      if (!c.qk_norm && file_.Has(attn + name)) return Unannounced(attn + name, "model_type qwen3");
+  // A bias, a norm or an adapter that the config does not announce would silently be left out.
+  Status CheckNothingIsLeftOut() const {
+    for (const std::string& name : file_.names()) {
+      const bool of_model = name.starts_with("model.") || name.starts_with("lm_head.");
+      // Tables that old versions of transformers saved beside the weights; they follow from config.json.
+      const bool table = name.find("rotary_emb.") != std::string::npos || name.ends_with(".position_ids");
+      if (of_model && !table && !taken_.contains(name)) return Unannounced(name);
     }
     return OkStatus();
   }
 
-  Status Unannounced(const std::string& name, const char* key) const {
+  Status Unannounced(const std::string& name) const {
+    const ModelConfig& c = weights_->config;
+    std::string reason = "a " + c.model_type + " model has no such tensor";
+    int64_t layer = -1;
+    if (name.starts_with("model.layers.")) layer = std::strtoll(name.c_str() + 13, nullptr, 10);
+    if (name.find(".lora_") != std::string::npos) reason = "a LoRA adapter must be merged into the weights";
+    if (name.find(".self_attn.") != std::string::npos && name.ends_with("_proj.bias")) reason = "attention_bias";
+    if (name.find(".mlp.") != std::string::npos && name.ends_with("_proj.bias")) reason = "mlp_bias";
+    if (name.ends_with(".q_norm.weight") || name.ends_with(".k_norm.weight")) reason = "model_type qwen3";
+    if (layer >= c.n_layers) reason = "num_hidden_layers " + std::to_string(c.n_layers);
     return Status(StatusCode::kCorrupt, file_.dir() + ": " + name +
-                                            ": the tensor is there, but config.json does not announce it (" + key +
+                                            ": the tensor is there, but config.json does not announce it (" + reason +
                                             "); the result would be wrong");
   }
 
@@ -134,7 +190,7 @@ class CheckpointLoader {
     if (type != WeightType::kNative && options_.weights == WeightType::kNative) {
       return StoredMatrix(name, rows, columns, view, type);
     }
-    DUO_ASSIGN_OR_RETURN(const TensorView tensor, file_.Get(name));
+    DUO_ASSIGN_OR_RETURN(const TensorView tensor, Take(name));
     DUO_RETURN_IF_ERROR(CheckShape(name, tensor, rows, columns));
     DUO_RETURN_IF_ERROR(CheckType(name, tensor, DTypeBytes(tensor.dtype) > 1, "F32, BF16 or F16"));
     *view = {.data = tensor.data, .dtype = tensor.dtype, .n_out = rows, .n_in = columns};
@@ -157,12 +213,12 @@ class CheckpointLoader {
 
   // A matrix as duo quantize wrote it.
   Status StoredMatrix(const std::string& name, int64_t rows, int64_t columns, MatrixView* view, WeightType type) {
-    DUO_ASSIGN_OR_RETURN(const TensorView tensor, file_.Get(name));
+    DUO_ASSIGN_OR_RETURN(const TensorView tensor, Take(name));
     *view = {.data = tensor.data, .dtype = tensor.dtype, .n_out = rows, .n_in = columns};
     if (type == WeightType::kInt8) {
       DUO_RETURN_IF_ERROR(CheckType(name, tensor, tensor.dtype == DType::kI8, "i8 (config.json says int8)"));
       DUO_RETURN_IF_ERROR(CheckShape(name, tensor, rows, columns));
-      DUO_ASSIGN_OR_RETURN(const TensorView scale, file_.Get(name + kScaleSuffix));
+      DUO_ASSIGN_OR_RETURN(const TensorView scale, Take(name + kScaleSuffix));
       DUO_RETURN_IF_ERROR(CheckShape(name + kScaleSuffix, scale, rows, 0));
       DUO_RETURN_IF_ERROR(CheckType(name + kScaleSuffix, scale, scale.dtype == DType::kF32, "f32"));
       view->scale = static_cast<const float*>(scale.data);
@@ -177,7 +233,7 @@ class CheckpointLoader {
   }
 
   Status Vector(const std::string& name, int64_t n, const float** vector) {
-    DUO_ASSIGN_OR_RETURN(const TensorView view, file_.Get(name));
+    DUO_ASSIGN_OR_RETURN(const TensorView view, Take(name));
     DUO_RETURN_IF_ERROR(CheckShape(name, view, n, 0));
     DUO_RETURN_IF_ERROR(CheckType(name, view, DTypeBytes(view.dtype) > 1, "F32, BF16 or F16"));
     DUO_ASSIGN_OR_RETURN(float* values, weights_->NewVector(n));
@@ -199,6 +255,7 @@ class CheckpointLoader {
   const Checkpoint& file_;
   const ModelOptions& options_;
   WeightType head_type_ = WeightType::kNative;
+  std::set<std::string, std::less<>> taken_;  // names of tensors that the model has
 };
 
 Result<std::unique_ptr<Model::Weights>> Model::Weights::FromCheckpoint(const std::string& dir, Backend* backend,
@@ -246,6 +303,7 @@ Result<Model> Model::Random(const ModelConfig& config, int n_layers, uint64_t se
 }
 
 const ModelConfig& Model::config() const { return weights_->config; }
+Status Model::CheckFiles() const { return weights_->CheckFiles(Checkpoint::Replaced::kIsAnError); }
 Backend* Model::backend() const { return weights_->backend; }
 uint64_t Model::weights_bytes() const { return weights_->total_bytes; }
 uint64_t Model::mapped_bytes() const { return weights_->mapped_bytes; }

@@ -1,8 +1,10 @@
 // The weights of a model: views of matrices where they lie, small vectors as floats.
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -53,6 +55,12 @@ class Model::Weights {
   static Result<std::unique_ptr<Weights>> FromRandom(const ModelConfig& config, uint64_t seed, Backend* backend,
                                                      const ModelOptions& options);
 
+  /// Whether the files that the weights are read from are what they were: Checkpoint::CheckFiles, where anything is
+  /// used where it is mapped. Once they are not, they never are again. Thread safe.
+  Status CheckFiles(Checkpoint::Replaced replaced) const;
+  /// The same, of what was written to, for callers that ask at every step: looks at the files once a second.
+  Status CheckFilesNowAndThen() const;
+
   ModelConfig config;
   Backend* backend = nullptr;
   MatrixView embedding;               // [vocab, hidden]
@@ -74,7 +82,11 @@ class Model::Weights {
   Status Quantize(WeightType type, const ModelOptions& options, const MatrixRows& row_of, MatrixView* matrix);
 
   std::optional<Checkpoint> checkpoint_;  // of a model opened from files
-  Buffer random_;                         // of a random model: all plain matrices
+  mutable std::mutex change_mutex_;
+  mutable Status change_;  // the first change that was found in them; guarded by change_mutex_
+  mutable std::atomic<bool> has_change_ = false;
+  mutable std::atomic<int64_t> next_check_ms_ = 0;
+  Buffer random_;  // of a random model: all plain matrices
   std::deque<QuantizedMatrix> quantized_;
   Clock::time_point opened_ = Clock::now();
   std::deque<Buffer> vectors_;  // norms and biases as floats

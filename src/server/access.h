@@ -5,20 +5,28 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "server/api_error.h"
+#include "server/api_keys.h"
+#include "server/session_id.h"
+#include "server/site_rules.h"
 
 namespace duo {
 
 struct AccessRules {
-  std::string host;         // the server's own, as it was bound
-  std::string api_key;      // empty = none is asked for
-  std::string cors_origin;  // allowed to call from a browser; empty = none, "*" = all
-  bool page = true;         // whether the web page may be read without the key
+  SiteRules site;
+  std::vector<ApiKey> api_keys;  // empty = none is asked for
+  std::string admin;             // name of the key that sees what all others do; empty = none
+  bool share_prefixes = false;   // all keys are one trust domain
+  bool page = true;              // whether the web page may be read without the key
 };
 
-/// What every request must have; an error ends it. 403 for a host or origin of another site, 415 for a body that is
-/// packed or no JSON, 401 without the key.
+/// What every request must have; an error ends it. 403 as CheckSite, 415 for a body that is packed or not JSON, 401
+/// without a key of the server's.
 std::optional<ApiError> CheckAccess(const AccessRules& rules, const httplib::Request& request);
+
+/// Who sent the request. Without a key of the server's, where one is asked for, it is nobody who owns anything.
+Caller CallerOf(const AccessRules& rules, const httplib::Request& request);
 
 }  // namespace duo

@@ -1,11 +1,14 @@
 #include "server/answer.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <ctime>
 #include <utility>
 
 #include "base/clock.h"
 #include "server/http_server.h"
+#include "text/tokenizer_impl.h"
 
 namespace duo {
 namespace {
@@ -14,6 +17,7 @@ namespace {
 constexpr double kLookSeconds = 0.1;
 // A stream without news gets a comment this often, so that neither side takes it for dead.
 constexpr double kSilentSeconds = 2;
+constexpr int kRetrySeconds = 2;
 
 int64_t CountCharacters(const std::string& utf8) {
   return std::count_if(utf8.begin(), utf8.end(), [](char c) { return (static_cast<uint8_t>(c) & 0xc0) != 0x80; });
@@ -24,13 +28,14 @@ double PerSecond(int64_t n, double seconds) { return seconds > 0 ? static_cast<d
 }  // namespace
 
 AnswerWriter::AnswerWriter(CompletionKind kind, CompletionRequest request, std::string id, std::string model,
-                           const Tokenizer* tokenizer)
+                           const Tokenizer* tokenizer, double max_seconds)
     : kind_(kind),
       request_(std::move(request)),
       id_(std::move(id)),
       model_(std::move(model)),
       tokenizer_(tokenizer),
-      created_(static_cast<int64_t>(std::time(nullptr))) {
+      created_(static_cast<int64_t>(std::time(nullptr))),
+      max_seconds_(max_seconds) {
   const std::vector<int32_t> ids = tokenizer->Encode("a", SpecialTokens::kNone);
   if (ids.empty()) return;
   before_ = ids.back();
@@ -54,7 +59,21 @@ Json AnswerWriter::EmptyLogProbs() const {
           {"text_offset", Json::array()}};
 }
 
-void AnswerWriter::AddLogProbs(Choice* choice, int32_t id, const std::optional<LogProbs>& log_probs, Json* to) {
+// A prompt given as a text is echoed as it came: with the special tokens that stand in it, without those that the
+// tokenizer put around it. One given as ids is decoded without special tokens.
+AnswerWriter::Shown AnswerWriter::ShownInEcho(const Choice& choice, size_t index) const {
+  const std::vector<int32_t>& prompt = choice.job->request.prompt;
+  const Prompt& given = request_.prompts[static_cast<size_t>(&choice - choices_.data())];
+  if (!std::holds_alternative<std::string>(given)) {
+    return tokenizer_->IsSpecial(prompt[index]) ? Shown::kNo : Shown::kYes;
+  }
+  const Tokenizer::Impl& impl = Tokenizer::Impl::Of(*tokenizer_);
+  const bool around = index < impl.prefix().size() || index + impl.suffix().size() >= prompt.size();
+  return around ? Shown::kNo : Shown::kYes;
+}
+
+void AnswerWriter::AddLogProbs(Choice* choice, int32_t id, Shown shown, const std::optional<LogProbs>& log_probs,
+                               Json* to) {
   const std::string token_text = TokenText(id);
   if (kind_ == CompletionKind::kChat) {
     const auto entry = [&](const std::string& text, double log_prob) -> Json {
@@ -73,7 +92,7 @@ void AnswerWriter::AddLogProbs(Choice* choice, int32_t id, const std::optional<L
   }
   (*to)["tokens"].push_back(token_text);
   (*to)["text_offset"].push_back(choice->n_characters);
-  if (!tokenizer_->IsSpecial(id)) choice->n_characters += CountCharacters(token_text);  // others are not in the text
+  if (shown == Shown::kYes) choice->n_characters += CountCharacters(token_text);
   if (!log_probs) {
     (*to)["token_logprobs"].push_back(nullptr);
     (*to)["top_logprobs"].push_back(nullptr);
@@ -104,23 +123,28 @@ std::string AnswerWriter::Update(Choice* choice, const Job::News& news, Json* ne
     }
   }
   for (const auto& entry : news.prompt_log_probs) {
-    AddLogProbs(choice, prompt[static_cast<size_t>(choice->n_prompt_log_probs++)], entry, new_log_probs);
+    const auto index = static_cast<size_t>(choice->n_prompt_log_probs++);
+    AddLogProbs(choice, prompt[index], ShownInEcho(*choice, index), entry, new_log_probs);
   }
   for (const JobToken& token : news.tokens) {
     text += token.piece;
-    if (token.log_probs) AddLogProbs(choice, token.id, token.log_probs, new_log_probs);
+    const Shown shown = tokenizer_->IsSpecial(token.id) ? Shown::kNo : Shown::kYes;
+    if (token.log_probs) AddLogProbs(choice, token.id, shown, token.log_probs, new_log_probs);
   }
   if (news.finished && !choice->done) {
     text += news.rest;
     choice->done = true;
     choice->stats = news.stats;
     choice->status = news.status;
+    choice->out_of_time = time_is_over_ && news.status.code() == StatusCode::kCancelled;
+    if (choice->out_of_time && news.stats.n_generated > 0) choice->status = OkStatus();
   }
   choice->text += text;
   return text;
 }
 
 const char* AnswerWriter::FinishName(const Choice& choice) {
+  if (choice.out_of_time) return "length";
   const bool stop = choice.stats.finish == FinishReason::kEos || choice.stats.finish == FinishReason::kStop;
   return stop ? "stop" : "length";
 }
@@ -150,11 +174,11 @@ Json AnswerWriter::DuoJson(const Choice& choice) const {
             {"first_token_s", s.first_token_s},
             {"decode_s", s.decode_s},
             {"prefill_tokens_per_s", PerSecond(s.n_prompt - s.n_cached, s.prefill_s)},
-            {"decode_tokens_per_s", PerSecond(s.n_generated - 1, s.decode_s)}}},
+            {"decode_tokens_per_s", PerSecond(std::max<int64_t>(s.n_generated - 1, 0), s.decode_s)}}},
           {"cached_tokens", s.n_cached},
           {"kv_bytes", s.kv_bytes},
           {"sparsity", SparsityOf(choice.job->request.session.heads)},
-          {"finish", FinishReasonName(s.finish)}};
+          {"finish", choice.out_of_time ? "time_limit" : FinishReasonName(s.finish)}};
 }
 
 Json AnswerWriter::Whole() const {
@@ -196,10 +220,11 @@ std::optional<ApiError> AnswerWriter::Wait(Jobs jobs, httplib::Response* respons
         }
       }
       if (HttpServer::ClientGone()) CancelAll();
+      CheckTime();
     }
     if (!choice.status.ok()) {
       CancelAll();
-      return FromStatus(choice.status);
+      return ErrorOf(choice);
     }
   }
   response->set_content(JsonText(Whole()), "application/json");
@@ -208,6 +233,22 @@ std::optional<ApiError> AnswerWriter::Wait(Jobs jobs, httplib::Response* respons
 
 void AnswerWriter::CancelAll() {
   for (const Choice& choice : choices_) choice.job->Cancel();
+}
+
+void AnswerWriter::CheckTime() {
+  if (time_is_over_ || max_seconds_ <= 0 || SecondsSince(begun_) < max_seconds_) return;
+  time_is_over_ = true;
+  CancelAll();
+}
+
+ApiError AnswerWriter::ErrorOf(const Choice& choice) const {
+  if (!choice.out_of_time) return FromStatus(choice.status);
+  ApiError error = PlainError(503, fmt::format("nothing was generated in the {:g} s that this server gives a request; "
+                                               "what was read of the prompt is kept for the next try",
+                                               max_seconds_));
+  error.code = "time_limit";
+  error.retry_after_s = kRetrySeconds;
+  return error;
 }
 
 Json AnswerWriter::Chunk(size_t index, Json content, const char* finish) const {
@@ -256,7 +297,7 @@ bool AnswerWriter::WriteChoice(size_t index, const Job::News& news, httplib::Dat
   if (!choice.done) return true;
   if (!choice.status.ok()) {
     CancelAll();
-    Send(sink, ToJson(FromStatus(choice.status)));
+    Send(sink, ToJson(ErrorOf(choice)));
     sink->done();
     return false;
   }
@@ -284,6 +325,7 @@ bool AnswerWriter::WriteNews(httplib::DataSink* sink) {
     const Job::News news = choices_[i].job->Take(kLookSeconds / static_cast<double>(choices_.size()));
     if (!WriteChoice(i, news, sink)) return false;
   }
+  CheckTime();
   if (std::all_of(choices_.begin(), choices_.end(), [](const Choice& choice) { return choice.done; })) {
     return WriteEnd(sink);
   }

@@ -18,8 +18,9 @@ namespace duo {
 /// Of one request. Used by the thread of its connection alone. `tokenizer` must outlive it.
 class AnswerWriter : public std::enable_shared_from_this<AnswerWriter> {
  public:
+  /// After `max_seconds` (0 = never) the answer ends with what there is, or, when that is nothing, with an error.
   AnswerWriter(CompletionKind kind, CompletionRequest request, std::string id, std::string model,
-               const Tokenizer* tokenizer);
+               const Tokenizer* tokenizer, double max_seconds);
 
   using Jobs = std::vector<std::shared_ptr<Job>>;
   /// Waits for all jobs; when the client leaves, they are cancelled. An error before any text is the request's error.
@@ -41,6 +42,7 @@ class AnswerWriter : public std::enable_shared_from_this<AnswerWriter> {
     int64_t n_prompt_log_probs = 0;  // of its tokens
     bool begun = false;
     bool done = false;
+    bool out_of_time = false;  // done because the request's time was over
     JobStats stats;
     Status status;
   };
@@ -52,7 +54,11 @@ class AnswerWriter : public std::enable_shared_from_this<AnswerWriter> {
   /// Takes a job's news into its choice. Returns the text that is new; the log probabilities that are new replace
   /// *new_log_probs.
   std::string Update(Choice* choice, const Job::News& news, Json* new_log_probs);
-  void AddLogProbs(Choice* choice, int32_t id, const std::optional<LogProbs>& log_probs, Json* to);
+  /// Whether a token's text is part of a choice's text.
+  enum class Shown : uint8_t { kYes, kNo };
+  /// That of token `index` of the prompt in an echo of it.
+  Shown ShownInEcho(const Choice& choice, size_t index) const;
+  void AddLogProbs(Choice* choice, int32_t id, Shown shown, const std::optional<LogProbs>& log_probs, Json* to);
   Json EmptyLogProbs() const;
   std::string TokenText(int32_t id) const;
 
@@ -66,6 +72,9 @@ class AnswerWriter : public std::enable_shared_from_this<AnswerWriter> {
   bool WriteNews(httplib::DataSink* sink);
   bool Send(httplib::DataSink* sink, const Json& event) const;
   void CancelAll();
+  /// Cancels all jobs once the time is over.
+  void CheckTime();
+  ApiError ErrorOf(const Choice& choice) const;
 
   const CompletionKind kind_;
   const CompletionRequest request_;
@@ -73,6 +82,9 @@ class AnswerWriter : public std::enable_shared_from_this<AnswerWriter> {
   const std::string model_;
   const Tokenizer* tokenizer_;
   const int64_t created_;
+  const double max_seconds_;
+  const Clock::time_point begun_ = Clock::now();
+  bool time_is_over_ = false;
   int32_t before_ = -1;  // a token to stand before others, and its text
   std::string before_text_;
   std::vector<Choice> choices_;

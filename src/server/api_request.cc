@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/json.h"
+#include "server/request_json.h"
 
 namespace duo {
 namespace {
@@ -14,11 +15,25 @@ namespace {
 constexpr size_t kMostMessages = 10000;
 constexpr size_t kMostBiases = 1024;
 
+/// The number where it is a whole one: 3, and 3.0 as JSON schemas mean it.
+std::optional<int64_t> WholeNumber(const Json& value) {
+  if (value.is_number_unsigned()) {
+    const auto number = value.get<uint64_t>();
+    return number <= static_cast<uint64_t>(INT64_MAX) ? std::optional(static_cast<int64_t>(number)) : std::nullopt;
+  }
+  if (value.is_number_integer()) return value.get<int64_t>();
+  if (!value.is_number_float()) return std::nullopt;
+  constexpr double kAllExact = 9007199254740992.0;  // 2^53
+  const auto number = value.get<double>();
+  if (!(std::fabs(number) <= kAllExact) || number != std::floor(number)) return std::nullopt;
+  return static_cast<int64_t>(number);
+}
+
 /// Reads members of one object, remembers the first that is wrong, and knows which were asked for: others are refused.
 class Fields {
  public:
   Fields(const Json& object, std::string prefix) : object_(object), prefix_(std::move(prefix)) {
-    if (!object.is_object()) Refuse("", "expected an object, found " + std::string(JsonTypeName(object)));
+    if (!object.is_object()) Refuse("", "expected an object, found " + std::string(RequestTypeName(object)));
   }
 
   /// The member, null when it is missing or null.
@@ -38,15 +53,13 @@ class Fields {
     const Json* value = Get(key);
     if (value == nullptr) return std::nullopt;
     const std::string range = "an integer in " + std::to_string(low) + ".." + std::to_string(high);
-    const bool whole = value->is_number_integer() &&
-                       (!value->is_number_unsigned() || value->get<uint64_t>() <= static_cast<uint64_t>(INT64_MAX));
-    if (!whole) {
+    const std::optional<int64_t> number = WholeNumber(*value);
+    if (!number) {
       Refuse(key, Expected(range, *value));
       return std::nullopt;
     }
-    const auto number = value->get<int64_t>();
-    if (number < low || number > high) {
-      Refuse(key, std::to_string(number) + " is not " + range);
+    if (*number < low || *number > high) {
+      Refuse(key, value->dump() + " is not " + range);
       return std::nullopt;
     }
     return number;
@@ -88,8 +101,12 @@ class Fields {
     param += key;
     error_ = BadField(param.empty() ? "body" : param, what);
   }
+  /// An error of what lies deeper.
+  void Pass(ApiError error) {
+    if (!error_) error_ = std::move(error);
+  }
   static std::string Expected(const std::string& what, const Json& found) {
-    return "expected " + what + ", found " + JsonTypeName(found);
+    return "expected " + what + ", found " + RequestTypeName(found);
   }
   /// The first error; a member nobody asked for is one.
   std::optional<ApiError> Finish() {
@@ -107,13 +124,17 @@ class Fields {
   std::optional<ApiError> error_;
 };
 
+/// An array of token ids; an empty one is one too.
 bool ReadTokens(const Json& list, std::vector<int32_t>* tokens) {
-  for (const Json& id : list) {
-    if (!id.is_number_integer()) return false;
-    const bool fits = id.is_number_unsigned() ? id.get<uint64_t>() <= INT32_MAX
-                                              : id.get<int64_t>() >= 0 && id.get<int64_t>() <= INT32_MAX;
-    if (!fits) return false;
-    tokens->push_back(id.get<int32_t>());
+  if (IsPackedIds(list)) {
+    *tokens = UnpackIds(list);
+    return true;
+  }
+  if (!list.is_array()) return false;
+  for (const Json& id : list) {  // an empty one, or whole numbers written as 3.0
+    const std::optional<int64_t> number = WholeNumber(id);
+    if (!number || *number < 0 || *number > INT32_MAX) return false;
+    tokens->push_back(static_cast<int32_t>(*number));
   }
   return true;
 }
@@ -123,13 +144,9 @@ void ReadPrompts(Fields* fields, std::vector<Prompt>* prompts) {
   constexpr const char* kExpected = "a text, token ids, or up to 64 of either";
   if (value == nullptr) return fields->Refuse("prompt", std::string("missing; expected ") + kExpected);
   if (value->is_string()) return prompts->emplace_back(value->get<std::string>()), void();
+  if (IsPackedIds(*value)) return prompts->emplace_back(UnpackIds(*value)), void();
   if (!value->is_array() || value->empty()) return fields->Refuse("prompt", Fields::Expected(kExpected, *value));
-  if (value->front().is_number()) {
-    std::vector<int32_t> tokens;
-    if (!ReadTokens(*value, &tokens)) return fields->Refuse("prompt", "expected token ids, 0 or more");
-    prompts->emplace_back(std::move(tokens));
-    return;
-  }
+  if (value->front().is_number()) return fields->Refuse("prompt", "expected token ids, 0 or more");
   if (value->size() > kMostPrompts) {
     return fields->Refuse("prompt",
                           std::to_string(value->size()) + " prompts, at most " + std::to_string(kMostPrompts));
@@ -138,7 +155,7 @@ void ReadPrompts(Fields* fields, std::vector<Prompt>* prompts) {
     std::vector<int32_t> tokens;
     if (one.is_string()) {
       prompts->emplace_back(one.get<std::string>());
-    } else if (one.is_array() && ReadTokens(one, &tokens)) {
+    } else if (ReadTokens(one, &tokens)) {
       prompts->emplace_back(std::move(tokens));
     } else {
       return fields->Refuse("prompt", Fields::Expected(kExpected, one));
@@ -146,20 +163,57 @@ void ReadPrompts(Fields* fields, std::vector<Prompt>* prompts) {
   }
 }
 
-/// A text, or an array of {"type":"text","text":...}.
-bool ReadContent(const Json& content, std::string* text) {
+/// A text, or an array of {"type":"text","text":...}. The first part that is something else, or that holds more, is
+/// refused under its path.
+std::optional<ApiError> ReadContent(const Json& content, const std::string& where, std::string* text) {
+  constexpr const char* kExpected = R"(a text, or an array of {"type": "text", "text": ...})";
   if (content.is_string()) {
     *text = content.get<std::string>();
-    return true;
+    return std::nullopt;
   }
-  if (!content.is_array()) return false;
-  for (const Json& part : content) {
-    if (!part.is_object()) return false;
-    const auto type = part.find("type"), value = part.find("text");
-    if (type == part.end() || *type != "text" || value == part.end() || !value->is_string()) return false;
-    *text += value->get<std::string>();
+  if (!content.is_array()) return BadField(where, Fields::Expected(kExpected, content));
+  for (size_t i = 0; i < content.size(); ++i) {
+    Fields part(content[i], where + "[" + std::to_string(i) + "]");
+    if (part.Text("type").value_or("") != "text")
+      part.Refuse("type", "this server takes parts of the type \"text\" only");
+    const std::optional<std::string> piece = part.Text("text");
+    if (!piece) part.Refuse("text", "missing; expected a string");
+    if (auto error = part.Finish()) return error;
+    *text += *piece;
   }
-  return true;
+  return std::nullopt;
+}
+
+/// Members of a message that OpenAI's interface has and this server's templates have no place for: they are taken where
+/// they say nothing, because clients send an answer back as they got it.
+void RefuseWhatSaysSomething(Fields* message) {
+  message->Only("name", "", "this server's chat templates have no place for names");
+  message->Only("tool_calls", Json::array(), "this server calls no tools");
+  message->Only("function_call", nullptr, "this server calls no functions");
+  message->Only("tool_call_id", "", "this server calls no tools");
+  message->Only("refusal", "", "this server's chat templates have no place for refusals");
+  message->Only("audio", nullptr, "this server takes text only");
+  message->Only("annotations", Json::array(), "this server's chat templates have no place for annotations");
+}
+
+std::optional<ApiError> ReadMessage(const Json& message, const std::string& where, ChatMessage* read) {
+  Fields fields(message, where);
+  const Json* role = fields.Get("role");
+  const std::string who = role == nullptr || !role->is_string() ? "" : role->get<std::string>();
+  if (who == "system" || who == "developer") {
+    read->role = ChatMessage::Role::kSystem;
+  } else if (who == "user") {
+    read->role = ChatMessage::Role::kUser;
+  } else if (who == "assistant") {
+    read->role = ChatMessage::Role::kAssistant;
+  } else {
+    fields.Refuse("role", "expected system, developer, user or assistant");
+  }
+  RefuseWhatSaysSomething(&fields);
+  const Json* content = fields.Get("content");
+  if (content == nullptr) fields.Refuse("content", "missing; expected a text, or an array of parts");
+  if (auto error = fields.Finish()) return error;
+  return ReadContent(*content, where + ".content", &read->text);
 }
 
 void ReadMessages(Fields* fields, std::vector<ChatMessage>* messages) {
@@ -169,23 +223,9 @@ void ReadMessages(Fields* fields, std::vector<ChatMessage>* messages) {
     return fields->Refuse("messages", "expected an array of 1.." + std::to_string(kMostMessages) + " messages");
   }
   for (size_t i = 0; i < value->size(); ++i) {
-    const Json& message = (*value)[i];
-    const std::string name = "messages[" + std::to_string(i) + "]";
-    if (!message.is_object()) return fields->Refuse(name, Fields::Expected("an object", message));
-    const auto role = message.find("role"), content = message.find("content");
-    const std::string who = role == message.end() || !role->is_string() ? "" : role->get<std::string>();
     ChatMessage read;
-    if (who == "system" || who == "developer") {
-      read.role = ChatMessage::Role::kSystem;
-    } else if (who == "user") {
-      read.role = ChatMessage::Role::kUser;
-    } else if (who == "assistant") {
-      read.role = ChatMessage::Role::kAssistant;
-    } else {
-      return fields->Refuse(name, "role: expected system, developer, user or assistant");
-    }
-    if (content == message.end() || !ReadContent(*content, &read.text)) {
-      return fields->Refuse(name, "content: expected a text, or an array of {\"type\": \"text\", \"text\": ...}");
+    if (auto error = ReadMessage((*value)[i], "messages[" + std::to_string(i) + "]", &read)) {
+      return fields->Pass(*std::move(error));
     }
     messages->push_back(std::move(read));
   }
@@ -280,10 +320,18 @@ void ReadStream(Fields* fields, CompletionRequest* request) {
   Fields inner(*options, "stream_options");
   request->include_usage = inner.Bool("include_usage", false);
   inner.Get("include_obfuscation");  // padding against who listens; nothing to do on one machine
-  if (const auto error = inner.Finish()) fields->Refuse("stream_options", error->message);
+  if (auto error = inner.Finish()) fields->Pass(*std::move(error));
 }
 
-Result<Json> ParseBody(std::string_view body) { return ParseJson(body, "JSON"); }
+void ReadSalt(Fields* fields, CacheSpec* spec) {
+  const std::optional<std::string> salt = fields->Text("cache_salt");
+  if (!salt) return;
+  if (salt->empty() || salt->size() > kMaxSaltBytes) {
+    return fields->Refuse(
+        "cache_salt", "expected 1.." + std::to_string(kMaxSaltBytes) + " bytes, found " + std::to_string(salt->size()));
+  }
+  spec->salt = *salt;
+}
 
 }  // namespace
 
@@ -296,15 +344,17 @@ bool IsSessionName(std::string_view name) {
 }
 
 std::optional<ApiError> ParseCompletion(std::string_view body, CompletionKind kind, CompletionRequest* request) {
-  const Result<Json> json = ParseBody(body);
+  const Result<Json> json = ParseRequestJson(body);
   if (!json.ok()) return BadField("body", json.status().message());
   Fields fields(*json, "");
   request->model = fields.Text("model").value_or("");
   ReadSampling(&fields, request);
   ReadLogProbs(&fields, kind, request);
   ReadStream(&fields, request);
+  ReadSalt(&fields, &request->spec);
   constexpr int64_t kMostTokens = int64_t{1} << 36;
   request->max_tokens = fields.Int("max_tokens", 0, kMostTokens);
+  request->reuse = fields.Bool("cache_prompt", true);
   if (kind == CompletionKind::kText) {
     ReadPrompts(&fields, &request->prompts);
     request->echo = fields.Bool("echo", false);
@@ -335,7 +385,7 @@ std::optional<ApiError> ParseCompletion(std::string_view body, CompletionKind ki
 }
 
 std::optional<ApiError> ParseTokenize(std::string_view body, TokenizeRequest* request) {
-  const Result<Json> json = ParseBody(body);
+  const Result<Json> json = ParseRequestJson(body);
   if (!json.ok()) return BadField("body", json.status().message());
   Fields fields(*json, "");
   request->text = fields.Text("content");
@@ -351,12 +401,12 @@ std::optional<ApiError> ParseTokenize(std::string_view body, TokenizeRequest* re
 }
 
 std::optional<ApiError> ParseDetokenize(std::string_view body, std::vector<int32_t>* tokens) {
-  const Result<Json> json = ParseBody(body);
+  const Result<Json> json = ParseRequestJson(body);
   if (!json.ok()) return BadField("body", json.status().message());
   Fields fields(*json, "");
   fields.Get("model");
   const Json* list = fields.Get("tokens");
-  if (list == nullptr || !list->is_array() || !ReadTokens(*list, tokens)) {
+  if (list == nullptr || !ReadTokens(*list, tokens)) {
     fields.Refuse("tokens", "expected an array of token ids");
   }
   return fields.Finish();

@@ -29,6 +29,7 @@ struct CompletionRequest {
   bool echo = false;
   bool stream = false;
   bool include_usage = false;
+  bool reuse = true;  // "cache_prompt": tokens of the prompt may be found in memory instead of read
   CacheSpec spec;
   bool pin_system_prompt = false;
   std::string cache;  // name of a session, empty = none
@@ -46,6 +47,7 @@ enum class CompletionKind : uint8_t { kText, kChat };
 constexpr size_t kMostPrompts = 64;
 constexpr size_t kMostStops = 16;
 constexpr int kMostLogProbs = 20;
+constexpr size_t kMaxSaltBytes = 256;
 
 /// Every field is known and in range, or the error names it.
 std::optional<ApiError> ParseCompletion(std::string_view body, CompletionKind kind, CompletionRequest* request);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <vector>
 
 namespace duo {
 namespace {
@@ -25,6 +26,20 @@ TEST(ApiRequest, DefaultsAreOpenAis) {
   EXPECT_FALSE(request.stream || request.echo || request.has_seed || request.include_usage);
   EXPECT_EQ(request.n_log_probs, -1);
   EXPECT_EQ(request.spec, CacheSpec());
+  EXPECT_TRUE(request.reuse);
+}
+
+TEST(ApiRequest, CachePromptMayBeFalse) {
+  for (const CompletionKind kind : {CompletionKind::kText, CompletionKind::kChat}) {
+    CompletionRequest request;
+    const auto error = ParseCompletion(kind == CompletionKind::kText
+                                           ? R"({"prompt":"a","cache_prompt":false})"
+                                           : R"({"messages":[{"role":"user","content":"a"}],"cache_prompt":false})",
+                                       kind, &request);
+    ASSERT_FALSE(error) << error->message;
+    EXPECT_FALSE(request.reuse);
+  }
+  EXPECT_EQ(ParamOf(With(R"("cache_prompt":1)")), "cache_prompt");
 }
 
 TEST(ApiRequest, EveryFieldIsRead) {
@@ -55,7 +70,8 @@ TEST(ApiRequest, EveryFieldIsRead) {
   EXPECT_EQ(request.generate.stop, (std::vector<std::string>{"x", "y"}));
   EXPECT_TRUE(request.generate.ignore_eos && request.echo && request.stream && request.include_usage);
   EXPECT_EQ(request.n_log_probs, 2);
-  EXPECT_EQ(request.spec, (CacheSpec{.pattern = "p", .sparsity = 0.75, .sink = 1, .recent = 2, .pinned_prefix = 0}));
+  EXPECT_EQ(request.spec,
+            (CacheSpec{.pattern = "p", .sparsity = 0.75, .sink = 1, .recent = 2, .pinned_prefix = 0, .salt = ""}));
 }
 
 TEST(ApiRequest, WhatIsWrongIsNamed) {
@@ -85,7 +101,7 @@ TEST(ApiRequest, WhatIsWrongIsNamed) {
   EXPECT_EQ(ParamOf(With(R"("logit_bias":{"1":101})")), "logit_bias");
   EXPECT_EQ(ParamOf(With(R"("logit_bias":{"-1":1})")), "logit_bias");
   EXPECT_EQ(ParamOf(With(R"("stream_options":{})")), "stream_options");
-  EXPECT_EQ(ParamOf(With(R"("stream":true,"stream_options":{"x":1})")), "stream_options");
+  EXPECT_EQ(ParamOf(With(R"("stream":true,"stream_options":{"x":1})")), "stream_options.x");
   EXPECT_EQ(ParamOf(With(R"("messages":[])")), "messages") << "of a chat";
   EXPECT_EQ(ParamOf(With(R"("top_k":5)")), "top_k") << "lives under duo";
   EXPECT_EQ(ParamOf(With(R"("duo":5)")), "duo");
@@ -104,9 +120,9 @@ TEST(ApiRequest, Chats) {
   EXPECT_EQ(param("{}"), "messages");
   EXPECT_EQ(param(R"({"messages":[]})"), "messages");
   EXPECT_EQ(param(R"({"messages":[1]})"), "messages[0]");
-  EXPECT_EQ(param(R"({"messages":[{"role":"user","content":"a"},{"role":"cat","content":"b"}]})"), "messages[1]");
-  EXPECT_EQ(param(R"({"messages":[{"role":"user"}]})"), "messages[0]");
-  EXPECT_EQ(param(R"({"messages":[{"role":"user","content":[{"type":"image_url"}]}]})"), "messages[0]");
+  EXPECT_EQ(param(R"({"messages":[{"role":"user","content":"a"},{"role":"cat","content":"b"}]})"), "messages[1].role");
+  EXPECT_EQ(param(R"({"messages":[{"role":"user"}]})"), "messages[0].content");
+  EXPECT_EQ(param(R"({"messages":[{"role":"user","content":[{"type":"image_url"}]}]})"), "messages[0].content[0].type");
   const std::string one = R"("messages":[{"role":"user","content":"a"}])";
   EXPECT_EQ(param("{" + one + R"(,"tools":[{}]})"), "tools");
   EXPECT_EQ(param("{" + one + R"(,"top_logprobs":2})"), "top_logprobs");
@@ -127,6 +143,67 @@ TEST(ApiRequest, Chats) {
   EXPECT_EQ(request.n_log_probs, 0);
   EXPECT_TRUE(request.pin_system_prompt);
   EXPECT_EQ(request.cache, "t.1_a-b");
+}
+
+TEST(ApiRequest, NothingInsideAMessageIsDroppedInSilence) {
+  const auto param = [](const std::string& members) {
+    return ParamOf(R"({"messages":[{"role":"user","content":"a"},{"role":"assistant",)" + members + "}]}",
+                   CompletionKind::kChat);
+  };
+  for (const std::string member :
+       {R"("tool_calls":[{"id":"1"}])", R"("name":"anna")", R"("prefix":true)",
+        R"("cache_control":{"type":"ephemeral"})", R"("refusal":"no")", R"("function_call":{"name":"f"})",
+        R"("audio":{"id":"x"})", R"("annotations":[{}])", R"("tool_call_id":"1")", R"("bogus":null)"}) {
+    const std::string name = member.substr(1, member.find('"', 1) - 1);
+    EXPECT_EQ(param(R"("content":"b",)" + member), "messages[1]." + name);
+    EXPECT_EQ(param(member + R"(,"content":"b")"), "messages[1]." + name);
+  }
+  EXPECT_EQ(param(R"("content":"b","refusal":null,"tool_calls":null,"function_call":null,"audio":null,"annotations":[],
+                     "name":null,"tool_call_id":null)"),
+            "accepted")
+      << "an answer as it was given";
+  EXPECT_EQ(param(R"("content":null)"), "messages[1].content");
+  EXPECT_EQ(param(R"("content":5)"), "messages[1].content");
+  EXPECT_EQ(param(R"("content":["a"])"), "messages[1].content[0]");
+  EXPECT_EQ(param(R"("content":[{"type":"text","text":"a"},{"type":"text","text":"b","cache_control":{}}])"),
+            "messages[1].content[1].cache_control");
+  EXPECT_EQ(param(R"("content":[{"type":"text"}])"), "messages[1].content[0].text");
+  EXPECT_EQ(param(R"("content":[{"type":"text","text":5}])"), "messages[1].content[0].text");
+  TokenizeRequest tokenize;
+  const auto error = ParseTokenize(R"({"messages":[{"role":"user","content":"a","name":"b"}]})", &tokenize);
+  ASSERT_TRUE(error);
+  EXPECT_EQ(error->param, "messages[0].name");
+}
+
+TEST(ApiRequest, WholeNumbersMayHaveAPoint) {
+  CompletionRequest request;
+  const auto error = ParseCompletion(R"({"prompt":[[1.0,2]],"max_tokens":3.0,"n":1.0,"best_of":1.0,"seed":-2.0,
+                                         "duo":{"sink":4.0}})",
+                                     CompletionKind::kText, &request);
+  ASSERT_FALSE(error) << error->message;
+  EXPECT_EQ(std::get<std::vector<int32_t>>(request.prompts.at(0)), (std::vector<int32_t>{1, 2}));
+  EXPECT_EQ(request.max_tokens, 3);
+  EXPECT_EQ(request.generate.sampler.seed, static_cast<uint64_t>(-2));
+  EXPECT_EQ(request.spec.sink, 4);
+  EXPECT_EQ(ParamOf(With(R"("max_tokens":1e300)")), "max_tokens");
+  EXPECT_EQ(ParamOf(With(R"("seed":1e17)")), "seed") << "a double does not have all of these numbers";
+  EXPECT_EQ(ParamOf(With(R"("n":1.5)")), "n");
+  EXPECT_EQ(ParamOf(R"({"prompt":[-1.0]})"), "prompt");
+}
+
+TEST(ApiRequest, SaltsAreShortTexts) {
+  for (const CompletionKind kind : {CompletionKind::kText, CompletionKind::kChat}) {
+    const std::string begin =
+        kind == CompletionKind::kText ? R"({"prompt":"a",)" : R"({"messages":[{"role":"user","content":"a"}],)";
+    CompletionRequest request;
+    EXPECT_FALSE(
+        ParseCompletion(begin + R"("cache_salt":")" + std::string(kMaxSaltBytes, 's') + "\"}", kind, &request));
+    EXPECT_EQ(request.spec.salt, std::string(kMaxSaltBytes, 's'));
+    for (const std::string& wrong : {std::string(R"("")"), std::string("5"), '"' + std::string(257, 's') + '"'}) {
+      EXPECT_EQ(ParamOf(begin + R"("cache_salt":)" + wrong + "}", kind), "cache_salt") << wrong;
+    }
+  }
+  EXPECT_EQ(ParamOf(With(R"("duo":{"cache_salt":"s"})")), "duo.cache_salt") << "its place is vLLM's";
 }
 
 TEST(ApiRequest, SessionNamesCannotLeaveTheirFolder) {

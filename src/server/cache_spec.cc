@@ -18,6 +18,7 @@ Json ToJson(const CacheSpec& spec) {
   if (spec.sparsity) json["sparsity"] = *spec.sparsity;
   if (spec.sink) json["sink"] = *spec.sink;
   if (spec.recent) json["recent"] = *spec.recent;
+  if (!spec.salt.empty()) json["cache_salt"] = spec.salt;
   return json;
 }
 
@@ -26,6 +27,7 @@ Result<CacheSpec> CacheSpecFromJson(const Json& json, const std::string& where) 
   CacheSpec spec;
   DUO_ASSIGN_OR_RETURN(spec.pattern, JsonStringOr(json, "pattern", "", where));
   DUO_ASSIGN_OR_RETURN(spec.pinned_prefix, JsonIntOr(json, "pinned_prefix", 0, where));
+  DUO_ASSIGN_OR_RETURN(spec.salt, JsonStringOr(json, "cache_salt", "", where));
   if (json.contains("sparsity")) {
     DUO_ASSIGN_OR_RETURN(spec.sparsity, JsonNumber(json, "sparsity", where));
   }

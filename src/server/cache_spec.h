@@ -19,6 +19,7 @@ struct CacheSpec {
   std::optional<int64_t> sink;     // tokens
   std::optional<int64_t> recent;
   int64_t pinned_prefix = 0;  // tokens no head may forget
+  std::string salt;           // prefixes are shared between requests with the same one only
 
   bool operator==(const CacheSpec&) const = default;
 };

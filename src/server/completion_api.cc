@@ -43,7 +43,11 @@ std::optional<ApiError> CompletionApi::Render(const std::vector<ChatMessage>& me
                                     "name of one; /v1/completions takes a text");
   }
   Result<std::vector<int32_t>> rendered = chat_->Render(*tokenizer_, messages);
-  if (!rendered.ok()) return BadField("messages", rendered.status().message());
+  if (!rendered.ok()) {
+    ApiError error = FromStatus(rendered.status());
+    error.param = rendered.status().subject();
+    return error;
+  }
   *tokens = *std::move(rendered);
   return std::nullopt;
 }
@@ -82,7 +86,23 @@ std::optional<ApiError> CompletionApi::CheckLength(const CompletionRequest& requ
   return std::nullopt;
 }
 
-std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const CompletionRequest& request, uint64_t number,
+// A stream gives its entries away as they come; an answer holds them all.
+std::optional<ApiError> CompletionApi::CheckLogProbs(const CompletionRequest& request,
+                                                     const std::vector<JobRequest>& jobs) {
+  if (request.n_log_probs < 0) return std::nullopt;
+  int64_t n_scored = 0;
+  for (const JobRequest& job : jobs) {
+    if (job.prompt_log_probs) n_scored += static_cast<int64_t>(job.prompt.size());
+    if (!request.stream) n_scored += job.generate.max_tokens;
+  }
+  if (n_scored <= kMostLogProbEntries / (1 + request.n_log_probs)) return std::nullopt;
+  return BadField("logprobs", "those of " + std::to_string(n_scored) + " tokens with " +
+                                  std::to_string(request.n_log_probs) +
+                                  " others each are too many for one answer; ask for fewer, or with \"stream\": true");
+}
+
+std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const Caller& caller,
+                                                const CompletionRequest& request, uint64_t number,
                                                 std::vector<JobRequest>* jobs) const {
   JobRequest base;
   base.id = IdOf(kind, number);
@@ -92,9 +112,10 @@ std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const Compl
   }
   base.generate.max_tokens = request.max_tokens.value_or(kind == CompletionKind::kText ? 16 : defaults_.max_tokens);
   base.spec = request.spec;
-  base.name = request.cache;
+  base.session_id = {.owner = caller.owner, .name = request.cache};
   base.n_log_probs = request.n_log_probs;
   base.prompt_log_probs = request.echo && request.n_log_probs >= 0;
+  base.reuse = request.reuse;
   std::vector<std::vector<int32_t>> prompts;
   if (kind == CompletionKind::kChat) {
     prompts.emplace_back();
@@ -118,12 +139,6 @@ std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const Compl
   base.session = *std::move(session);
   const Status generate = CheckGenerateOptions(base.generate, tokenizer_);
   if (!generate.ok()) return FromStatus(generate);
-  int64_t n_scored = 0;
-  for (const std::vector<int32_t>& prompt : prompts) n_scored += static_cast<int64_t>(prompt.size());
-  if (base.prompt_log_probs && n_scored * (1 + base.n_log_probs) > kMostLogProbEntries) {
-    return BadField("logprobs", std::to_string(n_scored) + " tokens of prompts with " +
-                                    std::to_string(base.n_log_probs) + " others each are too many for one answer");
-  }
   for (const auto& entry : base.generate.sampler.bias) {
     if (entry.first >= model_->config().vocab_size) {
       return BadField("logit_bias", "token " + std::to_string(entry.first) + " is not in the vocabulary 0.." +
@@ -137,10 +152,10 @@ std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const Compl
     if (auto error = CheckLength(request, &job)) return error;
     jobs->push_back(std::move(job));
   }
-  return std::nullopt;
+  return CheckLogProbs(request, *jobs);
 }
 
-std::optional<ApiError> CompletionApi::Complete(CompletionKind kind, const std::string& body,
+std::optional<ApiError> CompletionApi::Complete(CompletionKind kind, const Caller& caller, const std::string& body,
                                                 httplib::Response* response) {
   CompletionRequest request;
   if (auto error = ParseCompletion(body, kind, &request)) return error;
@@ -153,11 +168,17 @@ std::optional<ApiError> CompletionApi::Complete(CompletionKind kind, const std::
     error.message = "\"" + request.model + "\" is not served here; the model is \"" + defaults_.model_name + "\"";
     return error;
   }
+  if (const Status files = model_->CheckFiles(); !files.ok()) {
+    ApiError error = PlainError(503, files.message());
+    error.code = "model_changed";
+    return error;
+  }
   const uint64_t number = ++n_requests_;
   std::vector<JobRequest> requests;
-  if (auto error = MakeJobs(kind, request, number, &requests)) return error;
-  if (auto error = sessions_->Need(request.cache)) return error;
-  auto answer = std::make_shared<AnswerWriter>(kind, request, IdOf(kind, number), defaults_.model_name, tokenizer_);
+  if (auto error = MakeJobs(kind, caller, request, number, &requests)) return error;
+  if (auto error = sessions_->Need({.owner = caller.owner, .name = request.cache})) return error;
+  auto answer = std::make_shared<AnswerWriter>(kind, request, IdOf(kind, number), defaults_.model_name, tokenizer_,
+                                               defaults_.max_seconds);
   auto jobs = scheduler_->SubmitAll(std::move(requests));
   if (!jobs.ok()) return FromStatus(jobs.status());
   return request.stream ? answer->Stream(*std::move(jobs), response, streams_)

@@ -21,6 +21,7 @@ struct CompletionDefaults {
   std::string model_name;
   int64_t max_tokens = 1024;       // of a chat answer whose request does not say
   int64_t most_prompt_tokens = 0;  // 0 = the context
+  double max_seconds = 0;          // of a request; 0 = no limit
   uint64_t seed = 0;               // of requests without one, by their number; 0 = drawn anew for each
 };
 
@@ -31,7 +32,8 @@ class CompletionApi {
                 const CacheDefaults* cache, CompletionDefaults defaults, Scheduler* scheduler, SessionStore* sessions);
 
   /// The answer, or how it will be streamed, in *response. Returns what went wrong before the first byte.
-  std::optional<ApiError> Complete(CompletionKind kind, const std::string& body, httplib::Response* response);
+  std::optional<ApiError> Complete(CompletionKind kind, const Caller& caller, const std::string& body,
+                                   httplib::Response* response);
 
   /// The tokens of a text or conversation.
   std::optional<ApiError> Tokenize(const TokenizeRequest& request, std::vector<int32_t>* tokens) const;
@@ -41,10 +43,11 @@ class CompletionApi {
   int64_t n_streams() const { return streams_.use_count() - 1; }
 
  private:
-  std::optional<ApiError> MakeJobs(CompletionKind kind, const CompletionRequest& request, uint64_t number,
-                                   std::vector<JobRequest>* jobs) const;
+  std::optional<ApiError> MakeJobs(CompletionKind kind, const Caller& caller, const CompletionRequest& request,
+                                   uint64_t number, std::vector<JobRequest>* jobs) const;
   std::optional<ApiError> Render(const std::vector<ChatMessage>& messages, std::vector<int32_t>* tokens) const;
   std::optional<ApiError> CheckLength(const CompletionRequest& request, JobRequest* job) const;
+  static std::optional<ApiError> CheckLogProbs(const CompletionRequest& request, const std::vector<JobRequest>& jobs);
 
   const Model* model_;
   const Tokenizer* tokenizer_;

@@ -13,6 +13,7 @@
 #include "duo/generate.h"
 #include "engine/log_probs.h"
 #include "server/cache_spec.h"
+#include "server/session_id.h"
 
 namespace duo {
 
@@ -23,9 +24,10 @@ struct JobRequest {
   GenerateOptions generate;     // max_tokens may be 0: the prompt is read only
   CacheSpec spec;
   SessionOptions session;         // of the spec, resolved
-  std::string name;               // of the session it belongs to; empty = none
+  SessionId session_id;           // who asks, and the session that it belongs to
   int n_log_probs = -1;           // most likely tokens to report for every token; -1 = no log probabilities
   bool prompt_log_probs = false;  // for the prompt's tokens too
+  bool reuse = true;              // whether tokens of the prompt may be found in memory instead of read
 };
 
 struct JobToken {
@@ -43,6 +45,7 @@ struct JobStats {
   double prefill_s = 0;
   double first_token_s = 0;  // from submission
   double decode_s = 0;
+  int64_t n_chunks_waited = 0;  // of other prompts, between its admission and the end of its prompt
   uint64_t kv_bytes = 0;
   FinishReason finish = FinishReason::kMaxTokens;
 };

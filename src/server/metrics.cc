@@ -39,61 +39,62 @@ std::string Histogram::Text(const std::string& name, const std::string& help) co
   return text + fmt::format("{0}_bucket{{le=\"+Inf\"}} {1}\n{0}_sum {2:.6f}\n{0}_count {1}\n", name, n_, sum_);
 }
 
-void Metrics::CountResponse(const std::string& route, int status) {
-  const std::lock_guard lock(mutex_);
-  ++responses_[{route, status}];
+void Metrics::CountResponse(const std::string& owner, const std::string& route, int status) {
+  Count(owner, [&](Counts* c) { ++c->responses[{route, status}]; });
 }
 
-void Metrics::CountPrompt(int64_t n_tokens, int64_t n_cached) {
-  const std::lock_guard lock(mutex_);
-  prompt_tokens_ += static_cast<uint64_t>(n_tokens);
-  cached_tokens_ += static_cast<uint64_t>(n_cached);
+void Metrics::CountPrompt(const std::string& owner, int64_t n_tokens, int64_t n_cached) {
+  Count(owner, [&](Counts* c) {
+    c->prompt_tokens += static_cast<uint64_t>(n_tokens);
+    c->cached_tokens += static_cast<uint64_t>(n_cached);
+  });
 }
 
-void Metrics::CountGenerated(int64_t n_tokens) {
-  const std::lock_guard lock(mutex_);
-  generated_tokens_ += static_cast<uint64_t>(n_tokens);
+void Metrics::CountGenerated(const std::string& owner, int64_t n_tokens) {
+  Count(owner, [&](Counts* c) { c->generated_tokens += static_cast<uint64_t>(n_tokens); });
 }
 
-void Metrics::CountCancelled() {
-  const std::lock_guard lock(mutex_);
-  ++cancelled_;
+void Metrics::CountCancelled(const std::string& owner) {
+  Count(owner, [](Counts* c) { ++c->cancelled; });
 }
 
-void Metrics::AddQueueSeconds(double seconds) {
-  const std::lock_guard lock(mutex_);
-  queue_.Add(seconds);
+void Metrics::AddQueueSeconds(const std::string& owner, double seconds) {
+  Count(owner, [&](Counts* c) { c->queue.Add(seconds); });
 }
 
-void Metrics::AddFirstTokenSeconds(double seconds) {
-  const std::lock_guard lock(mutex_);
-  first_token_.Add(seconds);
+void Metrics::AddFirstTokenSeconds(const std::string& owner, double seconds) {
+  Count(owner, [&](Counts* c) { c->first_token.Add(seconds); });
 }
 
-void Metrics::AddTokenSeconds(double seconds) {
-  const std::lock_guard lock(mutex_);
-  token_.Add(seconds);
+void Metrics::AddTokenSeconds(const std::string& owner, double seconds) {
+  Count(owner, [&](Counts* c) { c->token.Add(seconds); });
 }
 
-void Metrics::AddBatch(int64_t n_sequences) {
+void Metrics::AddBatch(const std::map<std::string, int64_t>& n_sequences) {
   const std::lock_guard lock(mutex_);
-  ++steps_;
-  step_sequences_ += static_cast<uint64_t>(n_sequences);
+  ++all_.steps;
+  for (const auto& [owner, n] : n_sequences) {
+    all_.step_sequences += static_cast<uint64_t>(n);
+    ++of_owner_[owner].steps;
+    of_owner_[owner].step_sequences += static_cast<uint64_t>(n);
+  }
 }
 
-std::string Metrics::Text(const Gauges& g) const {
+std::string Metrics::Text(const Caller& caller, const Gauges& g) const {
   const std::lock_guard lock(mutex_);
+  const auto own = of_owner_.find(caller.owner);
+  const Counts none;
+  const Counts& c = caller.sees_all ? all_ : own == of_owner_.end() ? none : own->second;
   std::string text = "# HELP duo_responses_total Responses by route and status.\n# TYPE duo_responses_total counter\n";
-  for (const auto& [key, n] : responses_) {
+  for (const auto& [key, n] : c.responses) {
     text += fmt::format("duo_responses_total{{route=\"{}\",status=\"{}\"}} {}\n", key.first, key.second, n);
   }
-  text += Counter("duo_prompt_tokens_total", "Tokens of prompts.", prompt_tokens_);
-  text += Counter("duo_cached_tokens_total", "Tokens of prompts that kept sequences had already.", cached_tokens_);
-  text += Counter("duo_generated_tokens_total", "Tokens generated.", generated_tokens_);
-  text += Counter("duo_cancelled_requests_total", "Requests whose client went away.", cancelled_);
-  text += Counter("duo_evicted_sequences_total", "Kept sequences that were given up for room.", g.evicted);
-  text += Counter("duo_decode_steps_total", "Passes over the weights for generated tokens.", steps_);
-  text += Counter("duo_decode_step_sequences_total", "Sequences in those passes.", step_sequences_);
+  text += Counter("duo_prompt_tokens_total", "Tokens of prompts.", c.prompt_tokens);
+  text += Counter("duo_cached_tokens_total", "Tokens of prompts that kept sequences had already.", c.cached_tokens);
+  text += Counter("duo_generated_tokens_total", "Tokens generated.", c.generated_tokens);
+  text += Counter("duo_cancelled_requests_total", "Requests whose client went away.", c.cancelled);
+  text += Counter("duo_decode_steps_total", "Passes over the weights for generated tokens.", c.steps);
+  text += Counter("duo_decode_step_sequences_total", "Sequences in those passes.", c.step_sequences);
   const auto count = [](int64_t n) { return static_cast<uint64_t>(n); };
   text += Gauge("duo_waiting_requests", "Requests in the queue.", count(g.waiting));
   text += Gauge("duo_running_requests", "Requests that are being worked on.", count(g.running));
@@ -101,10 +102,13 @@ std::string Metrics::Text(const Gauges& g) const {
   text += Gauge("duo_kv_promised_bytes", "Memory promised to running requests.", g.promised_bytes);
   text += Gauge("duo_kv_kept_bytes", "Memory of finished sequences.", g.kept_bytes);
   text += Gauge("duo_kv_budget_bytes", "Memory for sequences in all.", g.budget_bytes);
-  text += Gauge("duo_resident_bytes", "Resident memory of the process.", g.resident_bytes);
-  text += queue_.Text("duo_queue_seconds", "From a request's arrival to its first step.");
-  text += first_token_.Text("duo_first_token_seconds", "From a request's arrival to its first token.");
-  return text + token_.Text("duo_token_seconds", "Between two tokens of one sequence.");
+  if (caller.sees_all) {
+    text += Counter("duo_evicted_sequences_total", "Kept sequences that were given up for room.", g.evicted);
+    text += Gauge("duo_resident_bytes", "Resident memory of the process.", g.resident_bytes);
+  }
+  text += c.queue.Text("duo_queue_seconds", "From a request's arrival to its first step.");
+  text += c.first_token.Text("duo_first_token_seconds", "From a request's arrival to its first token.");
+  return text + c.token.Text("duo_token_seconds", "Between two tokens of one sequence.");
 }
 
 }  // namespace duo

@@ -7,7 +7,8 @@
 #include <mutex>
 #include <string>
 #include <utility>
-#include <vector>
+
+#include "server/session_id.h"
 
 namespace duo {
 
@@ -32,26 +33,40 @@ struct Gauges {
   uint64_t evicted = 0;
 };
 
-/// Thread safe.
+/// Counts what happens for each owner (SessionId::owner) and for all together. Thread safe.
 class Metrics {
  public:
-  void CountResponse(const std::string& route, int status);
-  void CountPrompt(int64_t n_tokens, int64_t n_cached);
-  void CountGenerated(int64_t n_tokens);
-  void CountCancelled();
-  void AddQueueSeconds(double seconds);
-  void AddFirstTokenSeconds(double seconds);
-  void AddTokenSeconds(double seconds);  // between a sequence's tokens
-  void AddBatch(int64_t n_sequences);    // decoded in one step
+  void CountResponse(const std::string& owner, const std::string& route, int status);
+  void CountPrompt(const std::string& owner, int64_t n_tokens, int64_t n_cached);
+  void CountGenerated(const std::string& owner, int64_t n_tokens);
+  void CountCancelled(const std::string& owner);
+  void AddQueueSeconds(const std::string& owner, double seconds);
+  void AddFirstTokenSeconds(const std::string& owner, double seconds);
+  void AddTokenSeconds(const std::string& owner, double seconds);  // between a sequence's tokens
+  /// One step: how many sequences of each owner were decoded in it.
+  void AddBatch(const std::map<std::string, int64_t>& n_sequences);
 
-  std::string Text(const Gauges& gauges) const;
+  /// What the caller may see. The process's memory and the sequences given up tell of others: for who sees all.
+  std::string Text(const Caller& caller, const Gauges& gauges) const;
 
  private:
+  struct Counts {
+    std::map<std::pair<std::string, int>, uint64_t> responses;
+    uint64_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0, cancelled = 0;
+    uint64_t steps = 0, step_sequences = 0;
+    Histogram queue, first_token, token;
+  };
+  /// Changes the counts of all and of the owner in the same way.
+  template <typename Change>
+  void Count(const std::string& owner, const Change& change) {
+    const std::lock_guard lock(mutex_);
+    change(&all_);
+    change(&of_owner_[owner]);
+  }
+
   mutable std::mutex mutex_;
-  std::map<std::pair<std::string, int>, uint64_t> responses_;
-  uint64_t prompt_tokens_ = 0, cached_tokens_ = 0, generated_tokens_ = 0, cancelled_ = 0;
-  uint64_t steps_ = 0, step_sequences_ = 0;
-  Histogram queue_, first_token_, token_;
+  Counts all_;
+  std::map<std::string, Counts> of_owner_;
 };
 
 }  // namespace duo

@@ -2,20 +2,17 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
+#include <set>
 #include <utility>
 
 #include "base/cancelled.h"
 #include "base/check.h"
+#include "model/weights.h"
+#include "server/prompt_turns.h"
 #include "server/unavailable.h"
 
 namespace duo {
-namespace {
-
-// While texts are being generated, prompts are read in pieces of this many tokens: nobody's text waits longer than for
-// one. Matrix products of fewer tokens lose speed.
-constexpr int64_t kBusyChunk = 128;
-
-}  // namespace
 
 Scheduler::Scheduler(const Model* model, const Tokenizer* tokenizer, Workspace* workspace, Metrics* metrics,
                      const SchedulerOptions& options, const PoolLimits& limits)
@@ -63,10 +60,15 @@ Result<std::vector<std::shared_ptr<Job>>> Scheduler::SubmitAll(std::vector<JobRe
   std::vector<std::shared_ptr<Job>> jobs;
   for (JobRequest& request : requests) {
     jobs.push_back(std::make_shared<Job>(std::move(request)));
-    queue_.push_back(jobs.back());
+    queue_.push_back({.job = jobs.back()});
   }
   wake_.notify_all();
   return jobs;
+}
+
+void Scheduler::Close() {
+  const std::lock_guard lock(mutex_);
+  stopping_ = true;
 }
 
 void Scheduler::Stop(double seconds) {
@@ -92,7 +94,7 @@ void Scheduler::Work() {
   while (true) {
     wake_.wait(lock, [this] { return quit_ || !queue_.empty() || !running_.empty(); });
     if (quit_) {
-      for (const auto& job : queue_) job->Finish(Stopping(), {}, "");
+      for (const Waiting& waiting : queue_) waiting.job->Finish(Stopping(), {}, "");
       queue_.clear();
       for (const auto& running : running_) Fail(running.get(), Stopping());
       LetGo();
@@ -118,26 +120,35 @@ void Scheduler::Work() {
 }
 
 void Scheduler::DropCancelledJobs() {
-  std::erase_if(queue_, [this](const std::shared_ptr<Job>& job) {
-    if (!job->cancelled()) return false;
-    metrics_->CountCancelled();
-    job->Finish(Cancelled(), {}, "");
+  std::erase_if(queue_, [this](const Waiting& waiting) {
+    if (!waiting.job->cancelled()) return false;
+    metrics_->CountCancelled(waiting.job->request.session_id.owner);
+    waiting.job->Finish(Cancelled(), {}, "");
     return true;
   });
 }
 
-// In the order of arrival: whoever waits for memory is overtaken by nobody. Who waits for a session that is in use
-// keeps only those waiting that want the same one.
 void Scheduler::Admit() {
   DropCancelledJobs();
+  std::set<SessionId> wanted;  // sessions that requests further ahead wait for
   for (size_t i = 0; i < queue_.size() && running_.size() < static_cast<size_t>(options_.most_running);) {
-    if (pool_.IsBusy(queue_[i]->request.name)) {
+    Waiting& waiting = queue_[i];
+    const SessionId& id = waiting.job->request.session_id;
+    if (pool_.IsBusy(id) || wanted.count(id) != 0) {
       ++i;
       continue;
     }
-    const std::shared_ptr<Job> job = queue_[i];
-    if (!AdmitJob(job)) return;
-    queue_.erase(queue_.begin() + static_cast<std::ptrdiff_t>(i));
+    if (waiting.tried != pool_.n_freed() && AdmitJob(waiting.job)) {
+      queue_.erase(queue_.begin() + static_cast<std::ptrdiff_t>(i));
+      for (size_t ahead = 0; ahead < i; ++ahead) {
+        if (queue_[ahead].tried == pool_.n_freed()) ++queue_[ahead].n_passed;
+      }
+      continue;
+    }
+    waiting.tried = pool_.n_freed();
+    if (waiting.n_passed >= kMaxPassed) return;
+    if (!id.name.empty()) wanted.insert(id);
+    ++i;
   }
 }
 
@@ -148,8 +159,8 @@ bool Scheduler::AdmitJob(const std::shared_ptr<Job>& job) {
                                     .n_tokens = n_prompt + request.generate.max_tokens,
                                     .spec = &request.spec,
                                     .options = &request.session,
-                                    .name = request.name,
-                                    .fresh = request.prompt_log_probs});
+                                    .id = request.session_id,
+                                    .fresh = request.prompt_log_probs || !request.reuse});
   if (!claim.ok() && claim.status().code() == StatusCode::kUnavailable) return false;
   if (!claim.ok()) {
     job->Finish(claim.status(), {}, "");
@@ -159,42 +170,56 @@ bool Scheduler::AdmitJob(const std::shared_ptr<Job>& job) {
   running->job = job;
   running->sequence = claim->sequence;
   running->n_read = claim->n_held;
+  running->last_turn = turn_;
   running->started = Clock::now();
   running->loop = std::make_unique<TokenLoop>(model_->config(), tokenizer_, request.generate);
   running->stats.n_prompt = n_prompt;
   running->stats.n_cached = claim->n_held;
   running->stats.queue_s = SecondsBetween(job->submitted, running->started);
-  metrics_->AddQueueSeconds(running->stats.queue_s);
-  metrics_->CountPrompt(n_prompt, claim->n_held);
+  metrics_->AddQueueSeconds(request.session_id.owner, running->stats.queue_s);
+  metrics_->CountPrompt(request.session_id.owner, n_prompt, claim->n_held);
   running_.push_back(std::move(running));
   return true;
 }
 
 void Scheduler::FinishCancelled() {
   for (const auto& running : running_) {
-    if (running->done || !running->job->cancelled()) continue;
-    metrics_->CountCancelled();
+    if (running->phase == Phase::kDone || !running->job->cancelled()) continue;
+    metrics_->CountCancelled(running->job->request.session_id.owner);
     Fail(running.get(), Cancelled());
   }
 }
 
 void Scheduler::Fail(Running* running, const Status& status) {
   running->status = status;
-  running->done = true;
+  running->phase = Phase::kDone;
+}
+
+Scheduler::Running* Scheduler::NextPrompt() {
+  std::vector<Running*> reading;
+  std::vector<UnreadPrompt> unread;
+  for (const auto& running : running_) {
+    if (running->phase != Phase::kPrefill) continue;
+    reading.push_back(running.get());
+    unread.push_back({.n_left = running->stats.n_prompt - running->n_read, .last_turn = running->last_turn});
+  }
+  if (reading.empty()) return nullptr;
+  Running* next = reading[PromptOfTurn(turn_, unread)];
+  for (Running* running : reading) running->stats.n_chunks_waited += running == next ? 0 : 1;
+  next->last_turn = turn_++;
+  return next;
 }
 
 void Scheduler::PrefillOneChunk() {
-  const auto reading =
-      std::find_if(running_.begin(), running_.end(), [](const auto& r) { return !r->done && r->next < 0; });
-  if (reading == running_.end()) return;
-  const bool busy =
-      std::any_of(running_.begin(), running_.end(), [](const auto& r) { return !r->done && r->next >= 0; });
-  Running* running = reading->get();
+  Running* running = NextPrompt();
+  if (running == nullptr) return;
+  const bool alone = std::all_of(running_.begin(), running_.end(),
+                                 [&](const auto& r) { return r.get() == running || r->phase == Phase::kDone; });
   const JobRequest& request = running->job->request;
   Session* session = running->sequence->session.get();
   const std::span<const int32_t> prompt(request.prompt);
-  const int64_t chunk = busy ? std::min(kBusyChunk, session->options().chunk) : session->options().chunk;
-  // Pieces end at multiples of their size, so that they do not drift across the snapshots' positions.
+  const SessionOptions& options = session->options();
+  const int64_t chunk = alone && options.compute != ComputeType::kF32 ? options.chunk : PieceTokens(options);
   const int64_t n = std::min(chunk - running->n_read % chunk, running->stats.n_prompt - running->n_read);
   const auto ids = prompt.subspan(static_cast<size_t>(running->n_read), static_cast<size_t>(n));
   std::vector<std::optional<LogProbs>> log_probs;
@@ -219,8 +244,9 @@ void Scheduler::PrefillOneChunk() {
   running->prefilled = running->last_token = Clock::now();
   running->stats.prefill_s = SecondsBetween(running->started, running->prefilled);
   if (running->loop->finished()) {
-    running->done = true;
+    running->phase = Phase::kDone;
   } else {
+    running->phase = Phase::kDecode;
     TakeToken(running);
   }
 }
@@ -233,9 +259,9 @@ void Scheduler::TakeToken(Running* running) {
   const auto now = Clock::now();
   if (running->stats.first_token_s == 0) {
     running->stats.first_token_s = SecondsBetween(running->job->submitted, now);
-    metrics_->AddFirstTokenSeconds(running->stats.first_token_s);
+    metrics_->AddFirstTokenSeconds(request.session_id.owner, running->stats.first_token_s);
   } else {
-    metrics_->AddTokenSeconds(SecondsBetween(running->last_token, now));
+    metrics_->AddTokenSeconds(request.session_id.owner, SecondsBetween(running->last_token, now));
   }
   running->last_token = now;
   running->next = step.id;
@@ -245,16 +271,19 @@ void Scheduler::TakeToken(Running* running) {
     if (request.n_log_probs >= 0) token.log_probs = LogProbsOf(session.logits(), step.id, request.n_log_probs);
     running->job->ReportToken(std::move(token));
   }
-  if (running->loop->finished()) running->done = true;
+  if (running->loop->finished()) running->phase = Phase::kDone;
 }
 
 void Scheduler::DecodeAll() {
   std::vector<Running*> group;
+  std::map<std::string, int64_t> n_of_owner;
   for (const auto& running : running_) {
-    if (!running->done && running->next >= 0) group.push_back(running.get());
+    if (running->phase != Phase::kDecode) continue;
+    group.push_back(running.get());
+    ++n_of_owner[running->job->request.session_id.owner];
   }
   if (group.empty()) return;
-  metrics_->AddBatch(static_cast<int64_t>(group.size()));
+  metrics_->AddBatch(n_of_owner);
   DecodeGroup(group);
 }
 
@@ -267,18 +296,20 @@ void Scheduler::DecodeGroup(const std::vector<Running*>& group) {
   }
   const int64_t before = sessions[0]->len();
   const Status status = Session::DecodeTogether(sessions, ids);
-  if (!status.ok() && sessions[0]->len() != before) {  // grown, but without logits: the step cannot be taken again
-    for (Running* running : group) Fail(running, status);
-    return;
-  }
-  if (status.ok()) {
-    for (Running* running : group) TakeToken(running);
+  if (status.ok() || sessions[0]->len() != before) {  // grown: those without logits cannot take the step again
+    for (Running* running : group) {
+      if (running->sequence->session->logits().empty()) {
+        Fail(running, status);
+      } else {
+        TakeToken(running);
+      }
+    }
     return;
   }
   if (group.size() == 1) {
     if (status.code() == StatusCode::kResourceExhausted && sessions[0]->len() == sessions[0]->options().max_context) {
       group[0]->loop->Stop(FinishReason::kContextFull);
-      group[0]->done = true;
+      group[0]->phase = Phase::kDone;
       return;
     }
     return Fail(group[0], status);
@@ -289,13 +320,14 @@ void Scheduler::DecodeGroup(const std::vector<Running*>& group) {
 
 void Scheduler::LetGo() {
   for (const auto& running : running_) {
-    if (!running->done) continue;
+    if (running->phase != Phase::kDone) continue;
+    if (running->status.ok()) running->status = model_->weights().CheckFiles(Checkpoint::Replaced::kIsFine);
     std::string rest;
     if (running->status.ok()) rest = running->loop->Flush();
     running->stats.finish = running->loop->finish();
     if (running->stats.prefill_s > 0) running->stats.decode_s = SecondsSince(running->prefilled);
     running->stats.kv_bytes = running->sequence->session->kv_bytes();
-    metrics_->CountGenerated(running->stats.n_generated);
+    metrics_->CountGenerated(running->job->request.session_id.owner, running->stats.n_generated);
     // After an error a sequence may hold half a step; one that was ended between two steps is whole.
     const StatusCode code = running->status.code();
     const bool whole = code == StatusCode::kOk || code == StatusCode::kCancelled || code == StatusCode::kUnavailable;
@@ -306,7 +338,7 @@ void Scheduler::LetGo() {
     }
     running->job->Finish(running->status, running->stats, std::move(rest));
   }
-  std::erase_if(running_, [](const auto& running) { return running->done; });
+  std::erase_if(running_, [](const auto& running) { return running->phase == Phase::kDone; });
 }
 
 // ---------------------------------------------------------------- what others see
@@ -314,8 +346,8 @@ void Scheduler::LetGo() {
 SequenceStatus Scheduler::StatusOf(const Running& running) const {
   const JobRequest& request = running.job->request;
   return {.id = request.id,
-          .state = running.next < 0 ? "prefill" : "decode",
-          .name = request.name,
+          .state = running.phase == Phase::kPrefill ? "prefill" : "decode",
+          .session_id = request.session_id,
           .n_tokens = running.sequence->session->len(),
           .n_prompt = running.stats.n_prompt,
           .n_cached = running.stats.n_cached,
@@ -331,14 +363,19 @@ void Scheduler::Publish() {
   if (queue_.empty() && running_status_.empty()) idle_.notify_all();
 }
 
-SchedulerStatus Scheduler::Snapshot() const {
+SchedulerStatus Scheduler::Snapshot(const Caller& caller) const {
   const std::lock_guard lock(mutex_);
   SchedulerStatus status;
-  status.sequences = running_status_;
-  for (const auto& job : queue_) {
+  for (const SequenceStatus& running : running_status_) {
+    if (caller.Sees(running.session_id.owner)) status.sequences.push_back(running);
+  }
+  for (const Waiting& waiting : queue_) {
+    const std::shared_ptr<Job>& job = waiting.job;
+    if (!caller.Sees(job->request.session_id.owner)) continue;
+    ++status.n_waiting;
     status.sequences.push_back({.id = job->request.id,
                                 .state = "waiting",
-                                .name = job->request.name,
+                                .session_id = job->request.session_id,
                                 .n_tokens = 0,
                                 .n_prompt = static_cast<int64_t>(job->request.prompt.size()),
                                 .n_cached = 0,
@@ -348,10 +385,10 @@ SchedulerStatus Scheduler::Snapshot() const {
                                 .seconds = SecondsSince(job->submitted)});
   }
   for (const PooledSequence& s : pool_.sequences()) {
-    if (s.busy) continue;
+    if (s.busy || !caller.Sees(s.id.owner)) continue;
     status.sequences.push_back({.id = "",
                                 .state = "kept",
-                                .name = s.name,
+                                .session_id = s.id,
                                 .n_tokens = s.session->len(),
                                 .n_prompt = 0,
                                 .n_cached = 0,
@@ -360,10 +397,10 @@ SchedulerStatus Scheduler::Snapshot() const {
                                 .sparsity = SparsityOf(s.options.heads),
                                 .seconds = 0});
   }
-  status.n_waiting = static_cast<int64_t>(queue_.size());
-  status.promised_bytes = pool_.promised_bytes();
-  status.kept_bytes = pool_.kept_bytes();
-  status.budget_bytes = pool_.budget_bytes();
+  status.promised_bytes = pool_.promised_bytes(caller);
+  status.kept_bytes = pool_.kept_bytes(caller);
+  status.growth_bytes = pool_.growth_bytes();
+  status.budget_bytes = pool_.budget_bytes() - status.growth_bytes;
   status.n_evicted = pool_.n_evicted();
   return status;
 }
@@ -372,15 +409,15 @@ std::vector<NamedSequence> Scheduler::Named() const {
   const std::lock_guard lock(mutex_);
   std::vector<NamedSequence> named;
   for (const PooledSequence& s : pool_.sequences()) {
-    if (s.name.empty()) continue;
+    if (s.id.name.empty()) continue;
     // A busy session grows on another thread: what is known of it is what was published.
-    NamedSequence entry{.name = s.name, .n_tokens = s.longest, .kv_bytes = s.bytes, .busy = s.busy};
+    NamedSequence entry{.id = s.id, .n_tokens = s.longest, .kv_bytes = s.bytes, .busy = s.busy};
     if (!s.busy) {
       entry.n_tokens = s.session->len();
       entry.kv_bytes = s.session->kv_bytes();
     }
     for (const SequenceStatus& running : running_status_) {
-      if (running.name != s.name) continue;
+      if (running.session_id != s.id) continue;
       entry.n_tokens = running.n_tokens;
       entry.kv_bytes = running.kv_bytes;
     }
@@ -389,14 +426,14 @@ std::vector<NamedSequence> Scheduler::Named() const {
   return named;
 }
 
-bool Scheduler::HasNamed(const std::string& name) const {
+bool Scheduler::HasNamed(const SessionId& id) const {
   const std::lock_guard lock(mutex_);
-  return pool_.Has(name);
+  return pool_.Has(id);
 }
 
-Result<PooledSequence*> Scheduler::CheckOut(const std::string& name) {
+Result<PooledSequence*> Scheduler::CheckOut(const SessionId& id) {
   const std::lock_guard lock(mutex_);
-  return pool_.CheckOut(name);
+  return pool_.CheckOut(id);
 }
 
 void Scheduler::CheckIn(PooledSequence* sequence) {
@@ -405,10 +442,10 @@ void Scheduler::CheckIn(PooledSequence* sequence) {
   wake_.notify_all();
 }
 
-Result<PooledSequence*> Scheduler::Reserve(const std::string& name, const CacheSpec& spec,
-                                           const SessionOptions& options, int64_t n_tokens) {
+Result<PooledSequence*> Scheduler::Reserve(const SessionId& id, const CacheSpec& spec, const SessionOptions& options,
+                                           int64_t n_tokens) {
   const std::lock_guard lock(mutex_);
-  return pool_.Reserve(name, spec, options, n_tokens);
+  return pool_.Reserve(id, spec, options, n_tokens);
 }
 
 void Scheduler::Drop(PooledSequence* sequence) {

@@ -1,5 +1,27 @@
 // Many requests, one model: prompts in chunks, and between them one token of every text that is being generated, in one
 // pass over the weights.
+//
+// A request is in one place at a time. It waits in `queue_` in the order of arrival, then runs in `running_` in the
+// order of admission, first in Phase::kPrefill, then in Phase::kDecode, and leaves when it is kDone. One thread, the
+// worker, takes steps; all others only queue, ask and cancel. In a step
+//   1. requests are admitted,
+//   2. those whose client has left are ended,
+//   3. every running text gets one token, in one pass,
+//   4. one prompt reads one chunk,
+//   5. what is done lets go of its sequence.
+//
+// Admission. A request runs when there is a place among `most_running` and its sequence is promised memory for all of
+// its tokens: nothing that runs is ever out of memory. Who is admitted before whom:
+//   - A request for a session waits for earlier requests of that session and for whoever saves it; others pass it.
+//   - A request that memory does not suffice for lets later ones pass that fit, kMaxPassed at most. Then nobody is
+//     admitted before it until it is. What runs ends, and each request alone fits (Submit refuses the others), so it
+//     always comes to be admitted.
+//   - Otherwise the order is that of arrival.
+//
+// Prompts take turns with chunks: see prompt_turns.h for who waits how long for whom. While others run a chunk is a
+// piece (PieceTokens), so that a text waits for its next token no longer than for one. Pieces end at multiples of their
+// size: they do not drift across the positions of snapshots, and with ComputeType::kF32 they are the same whatever is
+// cached or runs beside (see sequence_pool.h).
 #pragma once
 
 #include <atomic>
@@ -22,6 +44,9 @@
 
 namespace duo {
 
+/// Requests that may be admitted before one that waits for memory.
+constexpr int kMaxPassed = 16;
+
 struct SchedulerOptions {
   int most_running = 8;   // requests worked on at once, 1..Session::kMostTogether
   int most_waiting = 64;  // further ones in the queue; beyond that they are refused
@@ -31,7 +56,7 @@ struct SchedulerOptions {
 struct SequenceStatus {
   std::string id;
   std::string state;  // "waiting", "prefill", "decode", "kept"
-  std::string name;
+  SessionId session_id;
   int64_t n_tokens = 0, n_prompt = 0, n_cached = 0, n_generated = 0;
   uint64_t kv_bytes = 0;
   double sparsity = 0;
@@ -41,12 +66,15 @@ struct SequenceStatus {
 struct SchedulerStatus {
   std::vector<SequenceStatus> sequences;
   int64_t n_waiting = 0;
-  uint64_t promised_bytes = 0, kept_bytes = 0, budget_bytes = 0, n_evicted = 0;
+  uint64_t promised_bytes = 0, kept_bytes = 0;  // of budget_bytes
+  uint64_t budget_bytes = 0;                    // that sequences may take now
+  uint64_t growth_bytes = 0;                    // of the workspace, beyond its own: what budget_bytes lacks
+  uint64_t n_evicted = 0;
 };
 
 /// A named sequence in memory.
 struct NamedSequence {
-  std::string name;
+  SessionId id;
   int64_t n_tokens = 0;
   uint64_t kv_bytes = 0;
   bool busy = false;
@@ -66,42 +94,54 @@ class Scheduler {
   /// Either all of them or none.
   Result<std::vector<std::shared_ptr<Job>>> SubmitAll(std::vector<JobRequest> requests);
 
-  /// Takes no further requests. What runs and waits goes on for at most `seconds`, then is cancelled; returns when
-  /// nothing runs any more.
+  /// Takes no further requests; what runs and waits goes on.
+  void Close();
+  /// The same, and lets what runs and waits go on for at most `seconds` before it is cancelled; returns when nothing
+  /// runs any more.
   void Stop(double seconds);
   bool stopping() const { return stopping_; }
 
-  SchedulerStatus Snapshot() const;
+  /// What this caller may see: sequences and sums of its own, or all of them.
+  SchedulerStatus Snapshot(const Caller& caller) const;
   int64_t n_waiting() const;
 
   // ---- sessions; see SequencePool
   std::vector<NamedSequence> Named() const;
-  bool HasNamed(const std::string& name) const;
-  Result<PooledSequence*> CheckOut(const std::string& name);
+  bool HasNamed(const SessionId& id) const;
+  Result<PooledSequence*> CheckOut(const SessionId& id);
   void CheckIn(PooledSequence* sequence);
-  Result<PooledSequence*> Reserve(const std::string& name, const CacheSpec& spec, const SessionOptions& options,
+  Result<PooledSequence*> Reserve(const SessionId& id, const CacheSpec& spec, const SessionOptions& options,
                                   int64_t n_tokens);
   void Drop(PooledSequence* sequence);
 
  private:
+  struct Waiting {
+    std::shared_ptr<Job> job;
+    uint64_t tried = 0;  // pool_.n_freed() when memory did not suffice for it: no use to try again until that changes
+    int n_passed = 0;    // admitted meanwhile
+  };
+  enum class Phase : uint8_t { kPrefill, kDecode, kDone };
   struct Running {
     std::shared_ptr<Job> job;
     PooledSequence* sequence = nullptr;
-    int64_t n_read = 0;  // of the prompt
+    Phase phase = Phase::kPrefill;
+    int64_t n_read = 0;     // of the prompt
+    int64_t last_turn = 0;  // see UnreadPrompt
     std::unique_ptr<TokenLoop> loop;
-    int32_t next = -1;  // to be decoded
+    int32_t next = -1;  // to be decoded, in kDecode
     JobStats stats;
     Clock::time_point started, prefilled, last_token;
     Status status;
-    bool done = false;
   };
 
   void Work();
   void Admit();
-  /// True when the job left the queue, one way or the other.
+  /// False when memory does not suffice now; else the job is to leave the queue, one way or the other.
   bool AdmitJob(const std::shared_ptr<Job>& job);
   void DropCancelledJobs();
   void FinishCancelled();
+  /// Whose turn it is; null when no prompt is being read.
+  Running* NextPrompt();
   void PrefillOneChunk();
   void DecodeAll();
   void DecodeGroup(const std::vector<Running*>& group);
@@ -120,12 +160,13 @@ class Scheduler {
   std::condition_variable wake_;
   std::condition_variable idle_;
   SequencePool pool_;
-  std::deque<std::shared_ptr<Job>> queue_;
+  std::deque<Waiting> queue_;
   std::vector<SequenceStatus> running_status_;
   std::atomic<bool> stopping_ = false;
   bool quit_ = false;
 
-  std::vector<std::unique_ptr<Running>> running_;  // of the worker alone, in the order of arrival
+  std::vector<std::unique_ptr<Running>> running_;  // of the worker alone, in the order of admission
+  int64_t turn_ = 0;                               // chunks read so far; of the worker alone
   std::thread worker_;
 };
 

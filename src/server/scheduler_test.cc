@@ -4,108 +4,76 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "base/bf16.h"
 #include "base/rng.h"
-#include "engine/session_layout.h"
-#include "model/tiny_config_for_test.h"
+#include "model/weights.h"
+#include "server/serving_for_test.h"
 #include "server/unavailable.h"
 
 namespace duo {
 namespace {
 
-/// A tiny random model without a text: requests are made of tokens.
-class ServingTest : public testing::Test {
+const Caller kEverything = {.owner = "", .sees_all = true};
+
+/// As ServingTest, but the states of token 7 are no numbers.
+class BrokenTokenTest : public ServingTest {
+ protected:
+  static constexpr int32_t kBadToken = 7;
+  void SetUp() override {
+    ServingTest::SetUp();
+    const MatrixView& embedding = model_->weights().embedding;
+    auto* rows = static_cast<bf16*>(const_cast<void*>(embedding.data));  // of a random model: this process' own memory
+    rows[kBadToken * embedding.n_in] = ToBf16(std::nanf(""));
+  }
+  static std::vector<int32_t> Good(std::vector<int32_t> prompt) {
+    std::replace(prompt.begin(), prompt.end(), kBadToken, 8);
+    return prompt;
+  }
+};
+
+TEST_F(BrokenTokenTest, OnlyTheRequestWithoutLogitsFails) {
+  Metrics metrics;
+  Scheduler scheduler(&*model_, nullptr, &*workspace_, &metrics, {.most_running = 4, .most_waiting = 8}, Roomy());
+  JobRequest bad_answer = Request(Good(Prompt(2, 20)), 30);
+  JobRequest first = Request(Good(Prompt(1, 40)), 30), second = Request(Good(Prompt(3, 33)), 30);
+  // The others must not choose the token themselves; one is made to.
+  for (JobRequest* request : {&first, &second}) request->generate.sampler.bias = {{kBadToken, -100.0f}};
+  bad_answer.generate.sampler.bias = {{kBadToken, 100.0f}};
+  const std::vector<int32_t> expected_first = Alone(first), expected_second = Alone(second);
+  const auto a = scheduler.Submit(first).value();
+  const auto b = scheduler.Submit(bad_answer).value();
+  const auto c = scheduler.Submit(second).value();
+  const auto d = scheduler.Submit(Request({1, kBadToken, 2}, 5)).value();
+  const Outcome bad = Finish(b), bad_prompt = Finish(d);
+  EXPECT_EQ(bad.last.status.code(), StatusCode::kInternal);
+  EXPECT_EQ(bad_prompt.last.status.code(), StatusCode::kInternal);
+  EXPECT_NE(bad.last.status.message().find("NaN or infinite"), std::string::npos) << bad.last.status.message();
+  EXPECT_EQ(Finish(a).tokens, expected_first);
+  EXPECT_EQ(Finish(c).tokens, expected_second);
+}
+
+/// Not with f32, for which a sequence is reused in whole pieces only (exact_answers_test.cc).
+class PoolTest : public ServingTest {
  protected:
   void SetUp() override {
-    backend_ = CreateBackend({.device = Device::kCpu, .n_threads = 1}).value();
-    model_.emplace(Model::Random(TinyConfig(), 0, 5, backend_.get()).value());
-    SessionOptions options;
-    options.heads = {.n_layers = 3, .n_kv_heads = 2, .retrieval = {1, 0, 0, 0, 0, 1}};
-    options.compute = ComputeType::kF32;
-    options.kv_type = KvType::kF32;
-    options.sink = 4;
-    options.recent = 20;
-    options.snapshot_every = 32;
-    options.chunk = 32;
-    options.max_context = int64_t{1} << 20;
-    options_ = ResolveOptions(model_->config(), options).value();
+    ServingTest::SetUp();
+    options_.compute = ComputeType::kBF16;
     workspace_.emplace(Workspace::Create(*model_, options_).value());
     plan_ = PlanMemory(model_->config(), 0, options_, *backend_).value();
   }
-
-  static std::vector<int32_t> Prompt(uint64_t seed, int n) {
-    Rng rng(seed);
-    std::vector<int32_t> ids;
-    for (int i = 0; i < n; ++i) ids.push_back(static_cast<int32_t>(rng.Below(97)));
-    return ids;
-  }
-  static std::vector<int32_t> Joined(std::vector<int32_t> a, const std::vector<int32_t>& b) {
-    a.insert(a.end(), b.begin(), b.end());
-    return a;
-  }
-  JobRequest Request(std::vector<int32_t> prompt, int64_t max_tokens) const {
-    JobRequest request;
-    request.prompt = std::move(prompt);
-    request.generate.max_tokens = max_tokens;
-    request.generate.ignore_eos = true;
-    request.session = options_;
-    return request;
-  }
-  /// What one session alone generates.
-  std::vector<int32_t> Alone(const JobRequest& request) {
-    Session session = Session::Create(*model_, request.session).value();
-    GenerateOptions options = request.generate;
-    return Generate(&session, *model_, nullptr, request.prompt, options).value().tokens;
-  }
-  PoolLimits Limits(int64_t n_tokens, size_t n_sequences = 100) const {
-    return {
-        .budget_bytes = BytesFor(n_tokens), .workspace_bytes = plan_.activation_bytes, .max_sequences = n_sequences};
-  }
-  uint64_t BytesFor(int64_t n_tokens) const {
-    return plan_.KvBytes(n_tokens) + 4 * static_cast<uint64_t>(97 + model_->config().hidden_size) +
-           5 * static_cast<uint64_t>(n_tokens);
-  }
-  PoolLimits Roomy() const { return Limits(int64_t{1} << 20); }
-  PoolLimits RoomFor(uint64_t n_sequences, int64_t n_tokens) const {
-    PoolLimits limits = Limits(0);
-    limits.budget_bytes = n_sequences * BytesFor(n_tokens);
-    return limits;
-  }
-
-  BackendPtr backend_;
-  std::optional<Model> model_;
-  SessionOptions options_;
-  std::optional<Workspace> workspace_;
-  MemoryPlan plan_;
-};
-
-struct Outcome {
-  std::vector<int32_t> tokens;
-  Job::News last;
-};
-
-Outcome Finish(const std::shared_ptr<Job>& job) {
-  Outcome outcome;
-  do {
-    outcome.last = job->Take(1);
-    for (const JobToken& token : outcome.last.tokens) outcome.tokens.push_back(token.id);
-  } while (!outcome.last.finished);
-  return outcome;
-}
-
-class PoolTest : public ServingTest {
- protected:
   SequencePool Pool(const PoolLimits& limits) { return SequencePool(*model_, &*workspace_, limits); }
   SequencePool::Wanted Wanted(const std::vector<int32_t>& prompt, int64_t more, const std::string& name = "") const {
     return {.prompt = prompt,
             .n_tokens = static_cast<int64_t>(prompt.size()) + more,
             .spec = &spec_,
             .options = &options_,
-            .name = name,
+            .id = {.owner = "", .name = name},
             .fresh = false};
   }
   /// Claims, reads the rest of the prompt, and returns how much was there.
@@ -180,7 +148,7 @@ TEST_F(PoolTest, NamesAreKeptLongest) {
   RunOne(&pool, Prompt(1, 100), "tale");
   RunOne(&pool, Prompt(2, 100));
   RunOne(&pool, Prompt(3, 100));
-  EXPECT_TRUE(pool.Has("tale"));
+  EXPECT_TRUE(pool.Has({"", "tale"}));
   EXPECT_GT(RunOne(&pool, Joined(Prompt(1, 100), {1}), "tale"), 0);
 }
 
@@ -201,6 +169,62 @@ TEST_F(PoolTest, MemoryIsPromised) {
   EXPECT_EQ(pool.n_evicted(), 1u);
 }
 
+// Windows beyond the server's: the workspace grows by what the largest of those that run needs, and only while it runs.
+TEST_F(PoolTest, WhatTheWorkspaceGrowsByIsGivenBack) {
+  SessionOptions large = options_, larger = options_;
+  large.recent = large.prefill_recent = 5000;
+  larger.recent = larger.prefill_recent = 9000;
+  const auto growth_of = [&](const SessionOptions& options) {
+    return PlanMemory(model_->config(), 0, options, *backend_)->activation_bytes - plan_.activation_bytes;
+  };
+  ASSERT_GT(growth_of(large), 0u);
+  SequencePool pool = Pool(Roomy());
+  const uint64_t budget = pool.budget_bytes();
+  const std::vector<int32_t> a = Prompt(1, 100), b = Prompt(2, 100);
+  SequencePool::Wanted wanted = Wanted(a, 4), other = Wanted(b, 4);
+  wanted.options = &large;
+  other.options = &larger;
+  const auto first = pool.Acquire(wanted), second = pool.Acquire(other);
+  ASSERT_TRUE(first.ok() && second.ok());
+  EXPECT_EQ(pool.growth_bytes(), growth_of(larger)) << "one after the other";
+  ASSERT_TRUE(first->sequence->session->Prefill(a).ok());
+  ASSERT_TRUE(second->sequence->session->Prefill(b).ok());
+  pool.Release(second->sequence);
+  EXPECT_EQ(pool.growth_bytes(), growth_of(large));
+  ASSERT_TRUE(first->sequence->session->Prefill(b).ok()) << "the workspace has what the other needs";
+  pool.Drop(first->sequence);
+  EXPECT_EQ(pool.growth_bytes(), 0u);
+  EXPECT_EQ(pool.budget_bytes(), budget);
+  EXPECT_GT(RunOne(&pool, Joined(a, {1})) + 1, 0) << "what runs with the server's own windows needs none";
+  EXPECT_EQ(pool.growth_bytes(), 0u);
+}
+
+TEST_F(PoolTest, TheGrowthIsPromisedToo) {
+  SessionOptions large = options_;
+  large.recent = large.prefill_recent = 5000;
+  const MemoryPlan plan = PlanMemory(model_->config(), 0, large, *backend_).value();
+  const uint64_t growth = plan.activation_bytes - plan_.activation_bytes;
+  const uint64_t bytes = plan.KvBytes(110) + BytesFor(110) - plan_.KvBytes(110);
+  PoolLimits limits = Limits(110);
+  limits.budget_bytes = bytes + growth - 1;
+  EXPECT_EQ(Pool(limits).CheckEverFits(large, 110).code(), StatusCode::kResourceExhausted);
+  limits.budget_bytes = bytes + growth + BytesFor(110);
+  SequencePool pool = Pool(limits);
+  EXPECT_TRUE(pool.CheckEverFits(large, 110).ok());
+  const std::vector<int32_t> a = Prompt(1, 100), b = Prompt(2, 100), c = Prompt(3, 100);
+  SequencePool::Wanted wanted = Wanted(a, 10);
+  wanted.options = &large;
+  const auto first = pool.Acquire(Wanted(b, 10));
+  const auto second = pool.Acquire(wanted);
+  ASSERT_TRUE(first.ok() && second.ok());
+  EXPECT_EQ(pool.Acquire(Wanted(c, 10)).status().code(), StatusCode::kUnavailable);
+  const uint64_t before = pool.n_freed();
+  ASSERT_TRUE(second->sequence->session->Prefill(a).ok());
+  pool.Release(second->sequence);
+  EXPECT_NE(pool.n_freed(), before);
+  EXPECT_TRUE(pool.Acquire(Wanted(c, 10)).ok());
+}
+
 TEST_F(PoolTest, NamedSessionsHaveOneOwnerAtATime) {
   SequencePool pool = Pool(Roomy());
   const std::vector<int32_t> text = Prompt(1, 100);
@@ -208,8 +232,8 @@ TEST_F(PoolTest, NamedSessionsHaveOneOwnerAtATime) {
   const auto claim = pool.Acquire(Wanted(text, 4, "tale"));
   ASSERT_TRUE(claim.ok());
   EXPECT_EQ(WhyUnavailable(pool.Acquire(Wanted(text, 4, "tale")).status()), Unavailable::kSessionBusy);
-  EXPECT_EQ(WhyUnavailable(pool.CheckOut("tale").status()), Unavailable::kSessionBusy);
-  EXPECT_EQ(pool.CheckOut("other").status().code(), StatusCode::kNotFound);
+  EXPECT_EQ(WhyUnavailable(pool.CheckOut({.owner = "", .name = "tale"}).status()), Unavailable::kSessionBusy);
+  EXPECT_EQ(pool.CheckOut({.owner = "", .name = "other"}).status().code(), StatusCode::kNotFound);
   pool.Release(claim->sequence);
   SessionOptions other = options_;
   other.sink = 5;
@@ -218,25 +242,50 @@ TEST_F(PoolTest, NamedSessionsHaveOneOwnerAtATime) {
   EXPECT_EQ(pool.Acquire(wanted).status().code(), StatusCode::kInvalidArgument);
   EXPECT_EQ(RunOne(&pool, Prompt(9, 40), "tale"), 0) << "another text under the name: nothing in common";
   EXPECT_EQ(RunOne(&pool, Joined(text, {1})), 0) << "the old text is gone";
-  EXPECT_EQ(pool.Reserve("tale", spec_, options_, 10).status().code(), StatusCode::kInvalidArgument);
-  EXPECT_TRUE(pool.CheckOut("tale").ok());
+  EXPECT_EQ(pool.Reserve({.owner = "", .name = "tale"}, spec_, options_, 10).status().code(),
+            StatusCode::kInvalidArgument);
+  EXPECT_TRUE(pool.CheckOut({.owner = "", .name = "tale"}).ok());
 }
 
-class SchedulerTest : public ServingTest {
- protected:
-  void Start(int most_running = 8, int most_waiting = 64, std::optional<PoolLimits> limits = {}) {
-    scheduler_.emplace(&*model_, nullptr, &*workspace_, &metrics_,
-                       SchedulerOptions{.most_running = most_running, .most_waiting = most_waiting},
-                       limits.value_or(Roomy()));
-  }
-  std::shared_ptr<Job> Submit(JobRequest request) {
-    auto job = scheduler_->Submit(std::move(request));
-    EXPECT_TRUE(job.ok()) << job.status().message();
-    return *job;
-  }
-  Metrics metrics_;
-  std::optional<Scheduler> scheduler_;
-};
+TEST_F(PoolTest, NothingIsSharedBetweenOwnersOrSalts) {
+  const std::vector<int32_t> text = Prompt(1, 200);
+  const auto held = [&](SequencePool* pool, const SessionId& id, const std::string& salt) {
+    CacheSpec spec = spec_;
+    spec.salt = salt;
+    SequencePool::Wanted wanted = Wanted(text, 4);
+    wanted.id = id;
+    wanted.spec = &spec;
+    const auto claim = pool->Acquire(wanted);
+    EXPECT_TRUE(claim.ok()) << claim.status().message();
+    if (!claim.ok()) return int64_t{-1};
+    const auto rest = std::span<const int32_t>(text).subspan(static_cast<size_t>(claim->n_held));
+    EXPECT_TRUE(claim->sequence->session->Prefill(rest).ok());
+    pool->Release(claim->sequence);
+    return claim->n_held;
+  };
+  SequencePool pool = Pool(Roomy());
+  EXPECT_EQ(held(&pool, {"anna", ""}, ""), 0);
+  EXPECT_GT(held(&pool, {"anna", ""}, ""), 0);
+  EXPECT_EQ(held(&pool, {"ben", ""}, ""), 0) << "what anna asked is not ben's to find";
+  EXPECT_EQ(held(&pool, {"anna", ""}, "s"), 0) << "nor a salted request's";
+  EXPECT_GT(held(&pool, {"anna", ""}, "s"), 0);
+  EXPECT_EQ(held(&pool, {"ben", ""}, "s"), 0);
+  // Under a name too: copies of named sequences, and sessions of the same name.
+  EXPECT_GT(held(&pool, {"anna", "tale"}, ""), 0);
+  EXPECT_GT(held(&pool, {"anna", "tale"}, ""), 0);
+  EXPECT_EQ(held(&pool, {"carl", "tale"}, ""), 0) << "another session of that name";
+  EXPECT_TRUE(pool.Has({"anna", "tale"}) && pool.Has({"carl", "tale"}) && !pool.Has({"ben", "tale"}));
+  EXPECT_EQ(pool.CheckOut({"ben", "tale"}).status().code(), StatusCode::kNotFound);
+  CacheSpec salted = spec_;
+  salted.salt = "s";
+  SequencePool::Wanted wanted = Wanted(text, 4);
+  wanted.id = {"anna", "tale"};
+  wanted.spec = &salted;
+  EXPECT_EQ(pool.Acquire(wanted).status().code(), StatusCode::kInvalidArgument) << "begun without a salt";
+  EXPECT_EQ(pool.kept_bytes({.owner = "anna"}) + pool.kept_bytes({.owner = "ben"}) + pool.kept_bytes({.owner = "carl"}),
+            pool.kept_bytes());
+  EXPECT_EQ(pool.kept_bytes({.owner = "nobody"}), 0u);
+}
 
 TEST_F(SchedulerTest, ManyTogetherGiveWhatEachGivesAlone) {
   Start(16);
@@ -377,6 +426,33 @@ TEST_F(SchedulerTest, StoppingFinishesOrCancels) {
   EXPECT_EQ(WhyUnavailable(Finish(longer).last.status), Unavailable::kStopping) << "nobody cancelled it";
 }
 
+TEST_F(SchedulerTest, CallersSeeTheirOwn) {
+  Start();
+  for (const auto& [owner, n_tokens] : {std::pair<const char*, int64_t>{"anna", 3}, {"ben", 5}}) {
+    JobRequest request = Request(Prompt(1, 50), n_tokens);
+    request.session_id = {.owner = owner, .name = "tale"};
+    Finish(Submit(std::move(request)));
+  }
+  for (const char* owner : {"anna", "ben"}) {
+    const SchedulerStatus status = scheduler_->Snapshot({.owner = owner});
+    ASSERT_EQ(status.sequences.size(), 1u);
+    EXPECT_EQ(status.sequences[0].session_id, (SessionId{owner, "tale"}));
+  }
+  EXPECT_EQ(scheduler_->Snapshot({.owner = "anna", .sees_all = true}).sequences.size(), 2u);
+  EXPECT_TRUE(scheduler_->Snapshot({.owner = "carl"}).sequences.empty());
+  const auto has = [&](const Caller& caller, const std::string& line) {
+    return ("\n" + metrics_.Text(caller, {})).find("\n" + line + "\n") != std::string::npos;
+  };
+  EXPECT_TRUE(has({.owner = "anna"}, "duo_generated_tokens_total 3"));
+  EXPECT_TRUE(has({.owner = "ben"}, "duo_generated_tokens_total 5"));
+  EXPECT_TRUE(has({.owner = "carl"}, "duo_generated_tokens_total 0"));
+  EXPECT_TRUE(has(kEverything, "duo_generated_tokens_total 8"));
+  EXPECT_TRUE(has(kEverything, "duo_resident_bytes 0"));
+  EXPECT_FALSE(has({.owner = "anna"}, "duo_resident_bytes 0"));
+  EXPECT_TRUE(has({.owner = "anna"}, "duo_decode_steps_total 2"));
+  EXPECT_TRUE(has(kEverything, "duo_decode_steps_total 6"));
+}
+
 TEST_F(SchedulerTest, ClientsThatComeAndGo) {
   Start(4, 1000, RoomFor(6, 120));
   std::vector<std::thread> clients;
@@ -401,25 +477,25 @@ TEST_F(SchedulerTest, ClientsThatComeAndGo) {
         }
         const Outcome outcome = Finish(*job);
         if (!leaves && (!outcome.last.status.ok() || outcome.tokens != expected[which])) ++wrong;
-        scheduler_->Snapshot();
+        scheduler_->Snapshot(kEverything);
       }
     });
   }
   for (std::thread& client : clients) client.join();
   EXPECT_EQ(wrong, 0);
-  const SchedulerStatus status = scheduler_->Snapshot();
+  const SchedulerStatus status = scheduler_->Snapshot(kEverything);
   EXPECT_EQ(status.promised_bytes, 0u);
   EXPECT_LE(status.kept_bytes, status.budget_bytes);
 }
 
 TEST(MetricsTest, PrometheusText) {
   Metrics metrics;
-  metrics.CountResponse("/v1/completions", 200);
-  metrics.CountResponse("/v1/completions", 200);
-  metrics.CountPrompt(100, 60);
-  metrics.AddTokenSeconds(0.0015);
-  metrics.AddTokenSeconds(1e9);
-  const std::string text = metrics.Text({});
+  metrics.CountResponse("anna", "/v1/completions", 200);
+  metrics.CountResponse("anna", "/v1/completions", 200);
+  metrics.CountPrompt("ben", 100, 60);
+  metrics.AddTokenSeconds("anna", 0.0015);
+  metrics.AddTokenSeconds("anna", 1e9);
+  const std::string text = metrics.Text(kEverything, {});
   EXPECT_NE(text.find("duo_responses_total{route=\"/v1/completions\",status=\"200\"} 2\n"), std::string::npos);
   EXPECT_NE(text.find("duo_prompt_tokens_total 100\n"), std::string::npos);
   EXPECT_NE(text.find("duo_cached_tokens_total 60\n"), std::string::npos);

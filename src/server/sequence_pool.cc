@@ -13,6 +13,14 @@ namespace {
 
 // Reusing fewer tokens than this is not worth a copy.
 constexpr int64_t kLeastCopied = 64;
+// Nobody's text waits for longer than a piece of another's prompt. Matrix products of fewer tokens lose speed.
+constexpr int64_t kPieceTokens = 128;
+
+/// The last position up to pos where a chunk of a prompt ends.
+int64_t LastChunkEnd(const SessionOptions& options, int64_t pos) {
+  const auto last_multiple = [&](int64_t of) { return of == 0 ? 0 : pos / of * of; };
+  return std::max(last_multiple(PieceTokens(options)), last_multiple(options.snapshot_every));
+}
 
 /// Bytes of a session beside its cache: logits and hidden state while it runs, ids and kinds.
 uint64_t HostBytes(const ModelConfig& config, int64_t n_tokens) {
@@ -31,6 +39,8 @@ Status NoRoomNow(uint64_t bytes) {
 
 }  // namespace
 
+int64_t PieceTokens(const SessionOptions& options) { return std::min(kPieceTokens, options.chunk); }
+
 SequencePool::SequencePool(const Model& model, Workspace* workspace, const PoolLimits& limits)
     : model_(model), workspace_(workspace), limits_(limits) {}
 
@@ -46,46 +56,57 @@ uint64_t SequencePool::Growth(const SessionOptions& options) const {
 }
 
 uint64_t SequencePool::BytesOf(const SessionOptions& options, int64_t n_tokens) const {
-  return PlanOf(options).KvBytes(n_tokens) + HostBytes(model_.config(), n_tokens) + Growth(options);
+  return PlanOf(options).KvBytes(n_tokens) + HostBytes(model_.config(), n_tokens);
 }
 
 Status SequencePool::CheckEverFits(const SessionOptions& options, int64_t n_tokens) const {
-  const uint64_t needed = BytesOf(options, n_tokens);
+  const uint64_t needed = BytesOf(options, n_tokens) + Growth(options);
   if (needed <= limits_.budget_bytes) return OkStatus();
   return Status(StatusCode::kResourceExhausted, std::to_string(n_tokens) + " tokens need " + FormatBytes(needed) +
                                                     ", this server has " + FormatBytes(limits_.budget_bytes) +
                                                     " for sequences; a higher sparsity or fewer tokens need less");
 }
 
-uint64_t SequencePool::promised_bytes() const {
+uint64_t SequencePool::promised_bytes() const { return promised_bytes({.owner = "", .sees_all = true}); }
+
+uint64_t SequencePool::kept_bytes() const { return kept_bytes({.owner = "", .sees_all = true}); }
+
+uint64_t SequencePool::promised_bytes(const Caller& caller) const {
   uint64_t bytes = 0;
-  for (const PooledSequence& s : sequences_) bytes += s.busy ? s.bytes : 0;
+  for (const PooledSequence& s : sequences_) bytes += s.busy && caller.Sees(s.id.owner) ? s.bytes : 0;
   return bytes;
 }
 
-uint64_t SequencePool::kept_bytes() const {
+uint64_t SequencePool::kept_bytes(const Caller& caller) const {
   uint64_t bytes = 0;
-  for (const PooledSequence& s : sequences_) bytes += s.busy ? 0 : s.bytes;
+  for (const PooledSequence& s : sequences_) bytes += !s.busy && caller.Sees(s.id.owner) ? s.bytes : 0;
   return bytes;
 }
 
-PooledSequence* SequencePool::Named(const std::string& name) {
+uint64_t SequencePool::growth_bytes() const {
+  uint64_t most = 0;
+  for (const PooledSequence& s : sequences_) most = std::max(most, s.growth);
+  return most;
+}
+
+PooledSequence* SequencePool::Named(const SessionId& id) {
   for (PooledSequence& s : sequences_) {
-    if (!name.empty() && s.name == name) return &s;
+    if (!id.name.empty() && s.id == id) return &s;
   }
   return nullptr;
 }
 
-bool SequencePool::Has(const std::string& name) const {
-  return std::any_of(sequences_.begin(), sequences_.end(), [&](const PooledSequence& s) { return s.name == name; });
+bool SequencePool::Has(const SessionId& id) const {
+  return std::any_of(sequences_.begin(), sequences_.end(), [&](const PooledSequence& s) { return s.id == id; });
 }
 
-bool SequencePool::IsBusy(const std::string& name) const {
-  return !name.empty() && std::any_of(sequences_.begin(), sequences_.end(),
-                                      [&](const PooledSequence& s) { return s.name == name && s.busy; });
+bool SequencePool::IsBusy(const SessionId& id) const {
+  return !id.name.empty() && std::any_of(sequences_.begin(), sequences_.end(),
+                                         [&](const PooledSequence& s) { return s.id == id && s.busy; });
 }
 
-bool SequencePool::MakeRoom(uint64_t bytes, size_t n_more, const PooledSequence* keep) {
+bool SequencePool::MakeRoom(uint64_t bytes, uint64_t growth, size_t n_more, const PooledSequence* keep) {
+  bytes += std::max(growth, growth_bytes());
   const uint64_t fixed = promised_bytes() + (keep != nullptr && !keep->busy ? keep->bytes : 0);
   const auto n_fixed = static_cast<size_t>(std::count_if(
       sequences_.begin(), sequences_.end(), [&](const PooledSequence& s) { return s.busy || &s == keep; }));
@@ -95,7 +116,7 @@ bool SequencePool::MakeRoom(uint64_t bytes, size_t n_more, const PooledSequence*
     auto victim = sequences_.end();
     for (auto s = sequences_.begin(); s != sequences_.end(); ++s) {
       if (s->busy || &*s == keep) continue;
-      const auto rank = [](const PooledSequence& x) { return std::make_pair(!x.name.empty(), x.last_use); };
+      const auto rank = [](const PooledSequence& x) { return std::make_pair(!x.id.name.empty(), x.last_use); };
       if (victim == sequences_.end() || rank(*s) < rank(*victim)) victim = s;
     }
     DUO_CHECK(victim != sequences_.end(), "there was something to give up");
@@ -105,36 +126,48 @@ bool SequencePool::MakeRoom(uint64_t bytes, size_t n_more, const PooledSequence*
   return true;
 }
 
+int64_t SequencePool::Reusable(const PooledSequence& sequence, const Wanted& wanted) const {
+  if (wanted.fresh) return 0;
+  const Session& session = *sequence.session;
+  // At least one token is left to run, for its logits.
+  int64_t pos = session.HeldAt(session.CommonPrefix(wanted.prompt.first(wanted.prompt.size() - 1)));
+  if (sequence.options.compute != ComputeType::kF32) return pos;
+  pos = std::min(pos, session.prompt_len());
+  while (pos > 0) {
+    const int64_t end = LastChunkEnd(sequence.options, pos);
+    pos = session.HeldAt(end);
+    if (pos == end) break;
+  }
+  return pos;
+}
+
 SequencePool::Claim SequencePool::BestPrefix(const Wanted& wanted) {
   Claim best;
-  // At least one token is left to run, for its logits.
-  const auto most = wanted.prompt.first(wanted.prompt.size() - 1);
   for (PooledSequence& s : sequences_) {
     if (s.busy && s.last_use == 0) continue;  // being saved or restored, by another thread
+    if (s.id.owner != wanted.id.owner || s.spec.salt != wanted.spec->salt) continue;
     if (!SameCache(s.options, *wanted.options)) continue;
-    const int64_t held = s.session->HeldAt(s.session->CommonPrefix(most));
+    const int64_t held = Reusable(s, wanted);
     const bool better = held > best.n_held || (held == best.n_held && held > 0 && best.sequence->busy && !s.busy);
     if (better) best = {&s, held};
   }
   return best;
 }
 
-// The workspace does not shrink: what it grows by for this sequence leaves the budget for good.
-void SequencePool::KeepGrowth(const SessionOptions& options) {
-  const uint64_t growth = Growth(options);
-  limits_.workspace_bytes += growth;
-  limits_.budget_bytes -= std::min(growth, limits_.budget_bytes);
+void SequencePool::ShrinkWorkspace(uint64_t growth) {
+  if (growth > growth_bytes()) workspace_->ReleaseWindows();
 }
 
-PooledSequence* SequencePool::Add(const Wanted& wanted, std::unique_ptr<Session> session, uint64_t bytes) {
-  bytes -= std::min(bytes, Growth(*wanted.options));
-  KeepGrowth(*wanted.options);
+PooledSequence* SequencePool::Add(const Wanted& wanted, std::unique_ptr<Session> session, uint64_t bytes,
+                                  uint64_t growth) {
   sequences_.push_back({.session = std::move(session),
                         .spec = *wanted.spec,
                         .options = *wanted.options,
-                        .name = wanted.name,
+                        .id = wanted.id,
                         .busy = true,
+                        .saved = false,
                         .bytes = bytes,
+                        .growth = growth,
                         .longest = 0,
                         .last_use = ++clock_});
   return &sequences_.back();
@@ -143,57 +176,65 @@ PooledSequence* SequencePool::Add(const Wanted& wanted, std::unique_ptr<Session>
 Result<SequencePool::Claim> SequencePool::TakeOver(PooledSequence* sequence, const Wanted& wanted, int64_t pos) {
   const uint64_t bytes = BytesOf(*wanted.options, std::max(wanted.n_tokens, sequence->longest));
   const uint64_t more = bytes > sequence->bytes ? bytes - sequence->bytes : 0;
-  if (!MakeRoom(more, 0, sequence)) return NoRoomNow(more);
+  const uint64_t growth = Growth(*wanted.options);
+  if (!MakeRoom(more, growth, 0, sequence)) return NoRoomNow(more);
   DUO_ASSIGN_OR_RETURN(const int64_t held, sequence->session->RewindToHeld(pos));
   sequence->busy = true;
-  sequence->name = wanted.name;
+  sequence->saved = false;
+  sequence->id = wanted.id;
   sequence->spec = *wanted.spec;
   sequence->bytes = bytes;
+  sequence->growth = growth;
   sequence->last_use = ++clock_;
-  KeepGrowth(*wanted.options);
   return Claim{sequence, held};
 }
 
 Result<SequencePool::Claim> SequencePool::Copy(const PooledSequence& from, const Wanted& wanted, int64_t pos) {
   const uint64_t bytes = BytesOf(*wanted.options, wanted.n_tokens);
-  if (!MakeRoom(bytes, 1, &from)) return NoRoomNow(bytes);
+  const uint64_t growth = Growth(*wanted.options);
+  if (!MakeRoom(bytes, growth, 1, &from)) return NoRoomNow(bytes);
   DUO_ASSIGN_OR_RETURN(Session copy, from.session->ClonePrefix(pos));
   const int64_t held = copy.len();
-  return Claim{Add(wanted, std::make_unique<Session>(std::move(copy)), bytes), held};
+  return Claim{Add(wanted, std::make_unique<Session>(std::move(copy)), bytes, growth), held};
 }
 
 Result<SequencePool::Claim> SequencePool::Make(const Wanted& wanted) {
   const uint64_t bytes = BytesOf(*wanted.options, wanted.n_tokens);
-  if (!MakeRoom(bytes, 1, nullptr)) return NoRoomNow(bytes);
+  const uint64_t growth = Growth(*wanted.options);
+  if (!MakeRoom(bytes, growth, 1, nullptr)) return NoRoomNow(bytes);
   DUO_ASSIGN_OR_RETURN(Session session, Session::Create(model_, *wanted.options, workspace_));
-  return Claim{Add(wanted, std::make_unique<Session>(std::move(session)), bytes), 0};
+  return Claim{Add(wanted, std::make_unique<Session>(std::move(session)), bytes, growth), 0};
 }
 
 // A sequence whose own text would mostly be lost by going back to the common prefix is copied instead, when there is
 // room; so is one that runs, or that has a name of its own.
 Result<SequencePool::Claim> SequencePool::Acquire(const Wanted& wanted) {
-  const auto most = wanted.prompt.first(wanted.prompt.size() - 1);
-  if (PooledSequence* named = Named(wanted.name); named != nullptr) {
-    if (named->busy) return InUse(wanted.name);
+  if (PooledSequence* named = Named(wanted.id); named != nullptr) {
+    if (named->busy) return InUse(wanted.id.name);
+    if (named->spec.salt != wanted.spec->salt) {
+      return Status(StatusCode::kInvalidArgument,
+                    "the session \"" + wanted.id.name + "\" was begun with another cache_salt; send that, or delete it")
+          .About("duo.cache");
+    }
     if (!SameCache(named->options, *wanted.options)) {
       return Status(StatusCode::kInvalidArgument,
-                    "the session \"" + wanted.name +
+                    "the session \"" + wanted.id.name +
                         "\" has another pattern, sparsity, sink or recent; ask as it was begun, or delete it")
           .About("duo.cache");
     }
-    return TakeOver(named, wanted, wanted.fresh ? 0 : named->session->CommonPrefix(most));
+    return TakeOver(named, wanted, Reusable(*named, wanted));
   }
   const Claim best = wanted.fresh ? Claim() : BestPrefix(wanted);
   if (best.sequence != nullptr && best.n_held > 0) {
     PooledSequence* s = best.sequence;
-    const int64_t pos = s->session->CommonPrefix(most);
     const bool mostly_shared = 2 * best.n_held >= s->session->len();
-    const bool free = !s->busy && s->name.empty();
-    if (free && mostly_shared) return TakeOver(s, wanted, pos);
+    const bool free = !s->busy && s->id.name.empty();
+    if (free && mostly_shared) return TakeOver(s, wanted, best.n_held);
     if (best.n_held >= kLeastCopied) {
-      Result<Claim> copy = Copy(*s, wanted, pos);
+      Result<Claim> copy = Copy(*s, wanted, best.n_held);
       if (copy.ok()) return copy;
-      if (free) return TakeOver(s, wanted, pos);  // no room for both: better lose its end than read the beginning again
+      if (free)
+        return TakeOver(s, wanted, best.n_held);  // no room for both: better lose its end than read the beginning again
     }
   }
   return Make(wanted);
@@ -205,32 +246,37 @@ void SequencePool::Release(PooledSequence* sequence) {
   sequence->busy = false;
   sequence->bytes = BytesOf(sequence->options, sequence->longest);
   sequence->last_use = ++clock_;
+  ++n_freed_;
+  ShrinkWorkspace(std::exchange(sequence->growth, 0));
 }
 
 void SequencePool::Drop(PooledSequence* sequence) {
+  const uint64_t growth = sequence->growth;
   sequences_.remove_if([&](const PooledSequence& s) { return &s == sequence; });
+  ++n_freed_;
+  ShrinkWorkspace(growth);
 }
 
-Result<PooledSequence*> SequencePool::CheckOut(const std::string& name) {
-  PooledSequence* sequence = Named(name);
-  if (sequence == nullptr) return Status(StatusCode::kNotFound, "there is no session \"" + name + "\" in memory");
-  if (sequence->busy) return InUse(name);
+Result<PooledSequence*> SequencePool::CheckOut(const SessionId& id) {
+  PooledSequence* sequence = Named(id);
+  if (sequence == nullptr) return Status(StatusCode::kNotFound, "there is no session \"" + id.name + "\" in memory");
+  if (sequence->busy) return InUse(id.name);
   sequence->busy = true;
   sequence->last_use = 0;
   return sequence;
 }
 
-Result<PooledSequence*> SequencePool::Reserve(const std::string& name, const CacheSpec& spec,
-                                              const SessionOptions& options, int64_t n_tokens) {
-  if (Named(name) != nullptr) {
-    return Status(StatusCode::kInvalidArgument, "there is a session \"" + name + "\" in memory already");
+Result<PooledSequence*> SequencePool::Reserve(const SessionId& id, const CacheSpec& spec, const SessionOptions& options,
+                                              int64_t n_tokens) {
+  if (Named(id) != nullptr) {
+    return Status(StatusCode::kInvalidArgument, "there is a session \"" + id.name + "\" in memory already");
   }
   DUO_RETURN_IF_ERROR(CheckEverFits(options, n_tokens));
   const uint64_t bytes = BytesOf(options, n_tokens);
-  if (!MakeRoom(bytes, 1, nullptr)) return NoRoomNow(bytes);
+  if (!MakeRoom(bytes, 0, 1, nullptr)) return NoRoomNow(bytes);
   PooledSequence* sequence =
-      Add({.prompt = {}, .n_tokens = n_tokens, .spec = &spec, .options = &options, .name = name, .fresh = false},
-          nullptr, bytes);
+      Add({.prompt = {}, .n_tokens = n_tokens, .spec = &spec, .options = &options, .id = id, .fresh = false}, nullptr,
+          bytes, 0);
   sequence->last_use = 0;
   return sequence;
 }

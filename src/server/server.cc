@@ -68,8 +68,14 @@ class Server::Impl {
         cache_(std::move(defaults)),
         workspace_(std::move(workspace)),
         facts_(std::move(facts)),
-        access_{
-            .host = options.host, .api_key = options.api_key, .cors_origin = options.cors_origin, .page = options.page},
+        access_{.site = {.host = options.host,
+                         .allowed_hosts = options.allowed_hosts,
+                         .public_origin = options.public_origin,
+                         .cors_origin = options.cors_origin},
+                .api_keys = options.api_keys,
+                .admin = options.admin,
+                .share_prefixes = options.share_prefixes,
+                .page = options.page},
         http_(options.http),
         scheduler_(&model_, &tokenizer_, &workspace_, &metrics_, options.scheduler, limits) {}
 
@@ -99,7 +105,8 @@ class Server::Impl {
   std::optional<ApiError> SaveSession(const Request& request, Response* response);
   std::optional<ApiError> RestoreSession(const Request& request, Response* response);
   std::optional<ApiError> DeleteSession(const Request& request, Response* response);
-  std::optional<ApiError> SessionName(const Request& request, std::string* name) const;
+  std::optional<ApiError> ReadSessionId(const Request& request, SessionId* id) const;
+  Caller WhoAsks(const Request& request) const { return CallerOf(access_, request); }
 
   Json ModelJson() const;
 
@@ -150,8 +157,12 @@ Result<std::unique_ptr<Server>> Server::Create(const ServedModel& served, const 
   SessionOptions full = defaults.session;
   full.heads = AllRetrieval(config.n_layers, config.n_kv_heads);
   DUO_ASSIGN_OR_RETURN(const MemoryPlan full_plan, PlanMemory(config, model.weights_bytes(), full, *model.backend()));
-  const uint64_t fixed = plan.weights_bytes + plan.activation_bytes;
-  const uint64_t least = plan.TotalBytes(kLeastTokens);
+  ServerOptions fitted = options;
+  const uint64_t for_model = plan.weights_bytes + plan.activation_bytes;
+  fitted.http = FitBodies(options.http, defaults.session.max_context, budget - std::min(budget, for_model));
+  const uint64_t for_bodies = MemoryForBodies(fitted.http);
+  const uint64_t fixed = for_model + for_bodies;
+  const uint64_t least = plan.TotalBytes(kLeastTokens) + for_bodies;
   if (budget < least) {
     return Status(StatusCode::kResourceExhausted, "serving this model needs " + FormatBytes(least) + ", " +
                                                       FormatBytes(budget) +
@@ -163,7 +174,7 @@ Result<std::unique_ptr<Server>> Server::Create(const ServedModel& served, const 
   limits.max_sequences =
       static_cast<size_t>(std::clamp<int64_t>(kMostMappings / mappings, options.scheduler.most_running, 1024));
   DUO_ASSIGN_OR_RETURN(Workspace workspace, Workspace::Create(model, defaults.session));
-  auto impl = std::make_unique<Impl>(served, options, std::move(log), std::move(defaults), std::move(workspace), limits,
+  auto impl = std::make_unique<Impl>(served, fitted, std::move(log), std::move(defaults), std::move(workspace), limits,
                                      ServedFacts{.model_name = options.model_name,
                                                  .config = &config,
                                                  .cache = nullptr,
@@ -171,6 +182,7 @@ Result<std::unique_ptr<Server>> Server::Create(const ServedModel& served, const 
                                                  .plan = plan,
                                                  .full_plan = full_plan,
                                                  .budget_bytes = budget,
+                                                 .requests_bytes = for_bodies,
                                                  .queue_limit = options.scheduler.most_waiting});
   DUO_RETURN_IF_ERROR(impl->Open());
   return std::unique_ptr<Server>(new Server(std::move(impl)));
@@ -178,12 +190,12 @@ Result<std::unique_ptr<Server>> Server::Create(const ServedModel& served, const 
 
 Status Server::Impl::Open() {
   facts_.cache = &cache_;
-  DUO_ASSIGN_OR_RETURN(sessions_,
-                       SessionStore::Open(options_.session_folder, &model_, &cache_, &workspace_, &scheduler_));
+  DUO_ASSIGN_OR_RETURN(sessions_, SessionStore::Open(options_.sessions, &model_, &cache_, &workspace_, &scheduler_));
   completions_ = std::make_unique<CompletionApi>(&model_, &tokenizer_, options_.chat, &cache_,
                                                  CompletionDefaults{.model_name = options_.model_name,
                                                                     .max_tokens = options_.default_max_tokens,
                                                                     .most_prompt_tokens = options_.most_prompt_tokens,
+                                                                    .max_seconds = options_.max_request_seconds,
                                                                     .seed = options_.seed},
                                                  &scheduler_, sessions_.get());
   AddRoutes();
@@ -193,24 +205,31 @@ Status Server::Impl::Open() {
 
 std::string Server::Impl::Describe() const {
   const MemoryPlan& plan = facts_.plan;
-  const uint64_t for_sequences = facts_.budget_bytes - plan.weights_bytes - plan.activation_bytes;
-  const auto fits = static_cast<uint64_t>(plan.MaxContext(facts_.budget_bytes));
-  return fmt::format("{} on http://{}:{}/: {} for sequences, about {} tokens, beside {} of weights and {} of workspace",
-                     options_.model_name, options_.host, port_, FormatBytes(for_sequences), fits,
-                     FormatBytes(plan.weights_bytes), FormatBytes(plan.activation_bytes));
+  const uint64_t for_sequences =
+      facts_.budget_bytes - plan.weights_bytes - plan.activation_bytes - facts_.requests_bytes;
+  const auto fits = static_cast<uint64_t>(plan.MaxContext(facts_.budget_bytes - facts_.requests_bytes));
+  const std::string url = "http://" + HostAndPort(options_.host, port_) + "/" +
+                          (options_.public_origin.empty() ? "" : ", in public " + options_.public_origin + "/");
+  return fmt::format("{} on {}: {} for sequences, about {} tokens, beside {} of weights and {} of workspace",
+                     options_.model_name, url, FormatBytes(for_sequences), fits, FormatBytes(plan.weights_bytes),
+                     FormatBytes(plan.activation_bytes));
 }
 
 Status Server::Impl::Run(const std::function<bool()>& stop) {
   std::atomic<bool> failed = false;
   std::thread listener([&] { failed = !http_.listen_after_bind(); });
   while (!stop() && !failed) std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  const SchedulerStatus left = scheduler_.Snapshot();
+  const SchedulerStatus left = scheduler_.Snapshot({.owner = "", .sees_all = true});
   const auto n_left = std::count_if(left.sequences.begin(), left.sequences.end(),
                                     [](const SequenceStatus& s) { return s.state != "kept"; });
   log_(fmt::format("stopping: {} requests may take {:g} s more", n_left, options_.drain_seconds));
+  // Whoever sent the signal may not wait for the requests: what nobody uses is saved before them, the rest after. What
+  // could not be saved at first is tried again then, so that its error is not lost.
+  const bool autosave = options_.autosave && sessions_->has_folder();
+  scheduler_.Close();
+  if (autosave) static_cast<void>(sessions_->SaveIdle());
   scheduler_.Stop(options_.drain_seconds);
-  Status status;
-  if (options_.autosave && sessions_->has_folder()) status = sessions_->SaveAll();
+  Status status = autosave ? sessions_->SaveIdle() : OkStatus();
   // The library ends a stream between two events when it stops: what is generated is written first.
   const auto until = Clock::now() + kWriteOut;
   while (completions_->n_streams() > 0 && Clock::now() < until) {
@@ -218,7 +237,7 @@ Status Server::Impl::Run(const std::function<bool()>& stop) {
   }
   // Stopped before it listens it would not hear of it.
   while (!http_.is_running() && !failed) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  http_.stop();
+  http_.Stop();
   listener.join();
   if (failed && status.ok()) status = Status(StatusCode::kIo, "the port takes no more connections");
   return status;
@@ -229,11 +248,12 @@ Status Server::Impl::Run(const std::function<bool()>& stop) {
 void Server::Impl::Route(const char* method, const std::string& pattern, const std::string& name, Handler handler) {
   const auto handle = [this, name, handler](const Request& request, Response& response) {
     // Of a chunked body the library knows the size only now.
-    const bool too_large = request.body.size() > options_.http.most_body_bytes;
+    const bool too_large = request.body.size() > options_.http.max_body_bytes;
     const std::optional<ApiError> error =
         too_large ? PlainError(413, "the body is too large") : (this->*handler)(request, &response);
     if (error) SetError(*error, &response);
-    metrics_.CountResponse(name, response.status == -1 ? 200 : response.status);
+    HttpServer::FitToVersion(request, &response);
+    metrics_.CountResponse(WhoAsks(request).owner, name, response.status == -1 ? 200 : response.status);
   };
   if (std::string_view(method) == "GET") {
     http_.Get(pattern, handle);
@@ -246,25 +266,20 @@ void Server::Impl::Route(const char* method, const std::string& pattern, const s
 
 void Server::Impl::AddRoutes() {
   http_.set_pre_routing_handler([this](const Request& request, Response& response) {
-    if (!options_.cors_origin.empty()) {
-      response.set_header("Access-Control-Allow-Origin", options_.cors_origin);
-      response.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type");
-      response.set_header("Access-Control-Allow-Methods", "GET, POST, DELETE");
-      response.set_header("Vary", "Origin");
-      if (request.method == "OPTIONS") {
-        response.status = 204;
-        return HttpServer::HandlerResponse::Handled;
-      }
+    AddCorsHeaders(access_.site, request, &response);
+    if (!options_.cors_origin.empty() && request.method == "OPTIONS") {
+      response.status = 204;
+      return HttpServer::HandlerResponse::Handled;
     }
     const auto error = CheckAccess(access_, request);
     if (!error) return HttpServer::HandlerResponse::Unhandled;
     SetError(*error, &response);
-    metrics_.CountResponse("refused", response.status);
+    metrics_.CountResponse("", "refused", response.status);
     return HttpServer::HandlerResponse::Handled;
   });
   http_.set_error_handler([this](const Request& request, Response& response) {
     if (!response.body.empty()) return;
-    metrics_.CountResponse("none", response.status);
+    metrics_.CountResponse(WhoAsks(request).owner, "none", response.status);
     const std::string what = response.status == 404   ? "there is nothing at " + request.method + " " + request.path
                              : response.status == 413 ? "the body is too large"
                                                       : "the request could not be understood";
@@ -277,14 +292,14 @@ void Server::Impl::AddRoutes() {
 
   Route("GET", "/health", "/health", &Impl::Health);
   Route("GET", "/metrics", "/metrics", &Impl::MetricsPage);
-  Route("GET", "/v1/models", "/v1/models", &Impl::Models);
+  Route("GET", "/v1/models/?", "/v1/models", &Impl::Models);
   Route("GET", "/v1/models/(.+)", "/v1/models/{id}", &Impl::OneModel);
   Route("GET", "/v1/status", "/v1/status", &Impl::Status_);
   Route("POST", "/v1/completions", "/v1/completions", &Impl::Completions);
   Route("POST", "/v1/chat/completions", "/v1/chat/completions", &Impl::Chat);
   Route("POST", "/tokenize", "/tokenize", &Impl::Tokenize);
   Route("POST", "/detokenize", "/detokenize", &Impl::Detokenize);
-  Route("GET", "/v1/sessions", "/v1/sessions", &Impl::Sessions);
+  Route("GET", "/v1/sessions/?", "/v1/sessions", &Impl::Sessions);
   Route("POST", "/v1/sessions/([^/]+)/save", "/v1/sessions/{name}/save", &Impl::SaveSession);
   Route("POST", "/v1/sessions/([^/]+)/restore", "/v1/sessions/{name}/restore", &Impl::RestoreSession);
   Route("DELETE", "/v1/sessions/([^/]+)", "/v1/sessions/{name}", &Impl::DeleteSession);
@@ -309,15 +324,16 @@ void Server::Impl::AddPage() {
 
 void Server::Impl::LogRequest(const Request& request, const Response& response) {
   std::string line = fmt::format("{} {} {} {}", request.remote_addr, request.method, request.path, response.status);
+  if (const std::string owner = WhoAsks(request).owner; !owner.empty()) line += " key " + owner;
   if (options_.log_prompts && !request.body.empty()) line += " " + JsonText(Json(request.body));
   for (char& c : line) c = static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
   log_(line);
 }
 
 std::optional<ApiError> Server::Impl::Health(const Request&, Response* response) {
-  const bool stopping = scheduler_.stopping();
-  if (stopping) response->status = 503;
-  response->set_content(JsonText({{"status", stopping ? "stopping" : "ok"}}), kJson);
+  const bool stopping = scheduler_.stopping(), changed = !model_.CheckFiles().ok();
+  if (stopping || changed) response->status = 503;
+  response->set_content(JsonText({{"status", stopping ? "stopping" : changed ? "model changed" : "ok"}}), kJson);
   return std::nullopt;
 }
 
@@ -342,11 +358,11 @@ std::optional<ApiError> Server::Impl::OneModel(const Request& request, Response*
 }
 
 std::optional<ApiError> Server::Impl::Completions(const Request& request, Response* response) {
-  return completions_->Complete(CompletionKind::kText, request.body, response);
+  return completions_->Complete(CompletionKind::kText, WhoAsks(request), request.body, response);
 }
 
 std::optional<ApiError> Server::Impl::Chat(const Request& request, Response* response) {
-  return completions_->Complete(CompletionKind::kChat, request.body, response);
+  return completions_->Complete(CompletionKind::kChat, WhoAsks(request), request.body, response);
 }
 
 std::optional<ApiError> Server::Impl::Tokenize(const Request& request, Response* response) {
@@ -363,19 +379,26 @@ std::optional<ApiError> Server::Impl::Tokenize(const Request& request, Response*
 std::optional<ApiError> Server::Impl::Detokenize(const Request& request, Response* response) {
   std::vector<int32_t> tokens;
   if (auto error = ParseDetokenize(request.body, &tokens)) return error;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < model_.config().vocab_size) continue;
+    return BadField("tokens[" + std::to_string(i) + "]", std::to_string(tokens[i]) + " is not in the vocabulary 0.." +
+                                                             std::to_string(model_.config().vocab_size - 1));
+  }
   response->set_content(JsonText({{"content", tokenizer_.Decode(tokens)}}), kJson);
   return std::nullopt;
 }
 
 // ---------------------------------------------------------------- status
 
-std::optional<ApiError> Server::Impl::Status_(const Request&, Response* response) {
-  response->set_content(JsonText(StatusJson(facts_, scheduler_.Snapshot(), SecondsSince(started_))), kJson);
+std::optional<ApiError> Server::Impl::Status_(const Request& request, Response* response) {
+  response->set_content(JsonText(StatusJson(facts_, scheduler_.Snapshot(WhoAsks(request)), SecondsSince(started_))),
+                        kJson);
   return std::nullopt;
 }
 
-std::optional<ApiError> Server::Impl::MetricsPage(const Request&, Response* response) {
-  const SchedulerStatus status = scheduler_.Snapshot();
+std::optional<ApiError> Server::Impl::MetricsPage(const Request& request, Response* response) {
+  const Caller caller = WhoAsks(request);
+  const SchedulerStatus status = scheduler_.Snapshot(caller);
   Gauges gauges{.waiting = status.n_waiting,
                 .running = 0,
                 .kept = 0,
@@ -388,7 +411,7 @@ std::optional<ApiError> Server::Impl::MetricsPage(const Request&, Response* resp
     gauges.kept += s.state == "kept" ? 1 : 0;
     gauges.running += s.state == "prefill" || s.state == "decode" ? 1 : 0;
   }
-  response->set_content(metrics_.Text(gauges), "text/plain; version=0.0.4; charset=utf-8");
+  response->set_content(metrics_.Text(caller, gauges), "text/plain; version=0.0.4; charset=utf-8");
   return std::nullopt;
 }
 
@@ -404,14 +427,14 @@ Json ToJson(const SessionEntry& entry) {
 
 }  // namespace
 
-std::optional<ApiError> Server::Impl::SessionName(const Request& request, std::string* name) const {
-  *name = request.matches[1];
-  if (IsSessionName(*name)) return std::nullopt;
+std::optional<ApiError> Server::Impl::ReadSessionId(const Request& request, SessionId* id) const {
+  *id = {.owner = WhoAsks(request).owner, .name = request.matches[1]};
+  if (IsSessionName(id->name)) return std::nullopt;
   return BadField("name", "expected 1..64 letters, digits, '.', '_' or '-', not beginning with a dot");
 }
 
-std::optional<ApiError> Server::Impl::Sessions(const Request&, Response* response) {
-  const auto entries = sessions_->List();
+std::optional<ApiError> Server::Impl::Sessions(const Request& request, Response* response) {
+  const auto entries = sessions_->List(WhoAsks(request).owner);
   if (!entries.ok()) return FromStatus(entries.status());
   Json data = Json::array();
   for (const SessionEntry& entry : *entries) data.push_back(ToJson(entry));
@@ -420,28 +443,28 @@ std::optional<ApiError> Server::Impl::Sessions(const Request&, Response* respons
 }
 
 std::optional<ApiError> Server::Impl::SaveSession(const Request& request, Response* response) {
-  std::string name;
-  if (auto error = SessionName(request, &name)) return error;
+  SessionId id;
+  if (auto error = ReadSessionId(request, &id)) return error;
   SessionEntry entry;
-  if (auto error = sessions_->Save(name, &entry)) return error;
+  if (auto error = sessions_->Save(id, &entry)) return error;
   response->set_content(JsonText(ToJson(entry)), kJson);
   return std::nullopt;
 }
 
 std::optional<ApiError> Server::Impl::RestoreSession(const Request& request, Response* response) {
-  std::string name;
-  if (auto error = SessionName(request, &name)) return error;
+  SessionId id;
+  if (auto error = ReadSessionId(request, &id)) return error;
   SessionEntry entry;
-  if (auto error = sessions_->Restore(name, &entry)) return error;
+  if (auto error = sessions_->Restore(id, &entry)) return error;
   response->set_content(JsonText(ToJson(entry)), kJson);
   return std::nullopt;
 }
 
 std::optional<ApiError> Server::Impl::DeleteSession(const Request& request, Response* response) {
-  std::string name;
-  if (auto error = SessionName(request, &name)) return error;
-  if (auto error = sessions_->Delete(name)) return error;
-  response->set_content(JsonText({{"name", name}, {"deleted", true}}), kJson);
+  SessionId id;
+  if (auto error = ReadSessionId(request, &id)) return error;
+  if (auto error = sessions_->Delete(id)) return error;
+  response->set_content(JsonText({{"name", id.name}, {"deleted", true}}), kJson);
   return std::nullopt;
 }
 

@@ -7,34 +7,42 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "duo/head_pattern.h"
 #include "duo/model.h"
 #include "duo/session.h"
 #include "duo/tokenizer.h"
+#include "server/api_keys.h"
 #include "server/http_limits.h"
 #include "server/scheduler.h"
+#include "server/session_store.h"
 
 namespace duo {
 
 struct ServerOptions {
   std::string host = "127.0.0.1";
-  int port = 8080;                    // 0 = any free one
-  std::string model_name;             // as clients see it
-  std::string api_key;                // empty = none is asked for
-  std::string cors_origin;            // allowed to call from a browser; empty = none, "*" = all
-  std::string session_folder;         // empty = sessions live in memory only
-  bool autosave = false;              // sessions are saved when the server stops
-  bool page = true;                   // whether the web page is served
-  bool log_prompts = false;           // whether prompts may stand in the log
-  uint64_t memory_bytes = 0;          // for weights, workspace and sequences together; 0 = what the system has
-  int64_t most_prompt_tokens = 0;     // 0 = the context
-  int64_t default_max_tokens = 1024;  // of chat answers
-  uint64_t seed = 0;                  // of requests without one, by their number; 0 = drawn anew for each
-  double drain_seconds = 30;          // that what runs may still take when the server stops
-  std::optional<ChatTemplate> chat;   // for the model; empty = none
+  int port = 8080;                         // 0 = any free one
+  std::string model_name;                  // as clients see it
+  std::vector<ApiKey> api_keys;            // that clients may send, each a trust domain; empty = none is asked for
+  std::string admin;                       // name of the key whose status and metrics show everything; empty = none
+  bool share_prefixes = false;             // the keys are one trust domain
+  std::vector<std::string> allowed_hosts;  // further names that it answers to
+  std::string public_origin;               // of a proxy before it: OriginOfUrl; empty = none
+  std::string cors_origin;                 // allowed to call from a browser; empty = none, "*" = all
+  SessionFolder sessions;                  // for saved ones
+  bool autosave = false;                   // sessions are saved when the server stops
+  bool page = true;                        // whether the web page is served
+  bool log_prompts = false;                // whether prompts may stand in the log
+  uint64_t memory_bytes = 0;               // for weights, workspace and sequences together; 0 = what the system has
+  int64_t most_prompt_tokens = 0;          // 0 = the context
+  int64_t default_max_tokens = 1024;       // of chat answers
+  uint64_t seed = 0;                       // of requests without one, by their number; 0 = drawn anew for each
+  double drain_seconds = 30;               // that what runs may still take when the server stops
+  double max_request_seconds = 0;          // of a completion, from its arrival to its last token; 0 = no limit
+  std::optional<ChatTemplate> chat;        // for the model; empty = none
   SchedulerOptions scheduler;
-  HttpLimits http;
+  HttpLimits http;  // a body limit of 0 follows from the context
 };
 
 /// What is served. Must outlive the server.

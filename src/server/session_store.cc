@@ -1,6 +1,5 @@
 #include "server/session_store.h"
 
-#include <sys/stat.h>
 #include <sys/statvfs.h>
 
 #include <algorithm>
@@ -17,6 +16,7 @@ namespace duo {
 namespace {
 
 constexpr const char* kSuffix = ".session";
+constexpr const char* kOwners = "/owners";
 
 ApiError NoFolder() {
   ApiError error;
@@ -41,9 +41,11 @@ ApiError Conflict(const std::string& message) {
   return error;
 }
 
-uint64_t FileBytes(const std::string& path) {
-  struct stat info {};
-  return stat(path.c_str(), &info) == 0 ? static_cast<uint64_t>(info.st_size) : 0;
+uint64_t FileBytes(const std::string& path) { return PlainFileBytes(path).value_or(0); }
+
+/// Of a session's file, close to it from above: the bytes in memory are whole blocks.
+uint64_t BytesToWrite(const Session& session) {
+  return session.kv_bytes() + static_cast<uint64_t>(session.len()) * (sizeof(int32_t) + 1);
 }
 
 /// A full disk is better noticed before gigabytes are written.
@@ -53,21 +55,29 @@ Status CheckDiskSpace(const std::string& folder, uint64_t bytes) {
   const uint64_t free_bytes = static_cast<uint64_t>(info.f_bavail) * info.f_frsize;
   if (bytes <= free_bytes) return OkStatus();
   return Status(StatusCode::kIo,
-                folder + ": the session needs " + FormatBytes(bytes) + ", " + FormatBytes(free_bytes) + " are free");
+                "the session needs " + FormatBytes(bytes) + " on disk, " + FormatBytes(free_bytes) + " are free");
+}
+
+void RemoveUnfinished(const std::string& folder) {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+    const std::string name = entry.path().filename().string();
+    if (name.find(std::string(kSuffix) + ".tmp") != std::string::npos) std::filesystem::remove(entry.path(), error);
+  }
 }
 
 }  // namespace
 
 class SessionStore::Turn {
  public:
-  Turn(SessionStore* store, std::string name) : store_(store), name_(std::move(name)) {
+  Turn(SessionStore* store, SessionId id) : store_(store), id_(std::move(id)) {
     std::unique_lock lock(store_->mutex_);
-    store_->changed_.wait(lock, [this] { return store_->in_work_.count(name_) == 0; });
-    store_->in_work_.insert(name_);
+    store_->changed_.wait(lock, [this] { return store_->in_work_.count(id_) == 0; });
+    store_->in_work_.insert(id_);
   }
   ~Turn() {
     const std::lock_guard lock(store_->mutex_);
-    store_->in_work_.erase(name_);
+    store_->in_work_.erase(id_);
     store_->changed_.notify_all();
   }
   Turn(const Turn&) = delete;
@@ -75,10 +85,52 @@ class SessionStore::Turn {
 
  private:
   SessionStore* store_;
-  std::string name_;
+  SessionId id_;
 };
 
-SessionStore::SessionStore(std::string folder, std::optional<DirectoryLock> lock, const Model* model,
+class SessionStore::Room {
+ public:
+  Room(SessionStore* store, SessionId id) : store_(store), id_(std::move(id)) {}
+  ~Room() {
+    const std::lock_guard lock(store_->mutex_);
+    store_->being_written_.erase(id_);
+  }
+  Room(const Room&) = delete;
+  Room& operator=(const Room&) = delete;
+
+  /// kIo when the file would be one too many, or too large beside the owner's others.
+  Status Take(uint64_t bytes) {
+    const std::lock_guard lock(store_->mutex_);
+    std::map<std::string, uint64_t> others;
+    DUO_ASSIGN_OR_RETURN(const std::vector<std::string> names, store_->NamesOnDisk(id_.owner));
+    for (const std::string& name : names) others[name] = FileBytes(store_->PathOf({id_.owner, name}));
+    for (const auto& [id, n] : store_->being_written_) {
+      if (id.owner == id_.owner) others[id.name] = std::max(others[id.name], n);
+    }
+    others.erase(id_.name);
+    const SessionFolder& folder = store_->folder_;
+    if (others.size() >= static_cast<size_t>(folder.max_sessions)) {
+      return Status(StatusCode::kIo, std::to_string(others.size()) +
+                                         " sessions are saved, which is as many as may be; "
+                                         "delete one, or raise the server's --max-sessions");
+    }
+    uint64_t used = 0;
+    for (const auto& other : others) used += other.second;
+    if (used > folder.max_bytes || bytes > folder.max_bytes - used) {
+      return Status(StatusCode::kIo, "the session needs " + FormatBytes(bytes) + ", and the saved ones have " +
+                                         FormatBytes(used) + " of the " + FormatBytes(folder.max_bytes) +
+                                         " that they may have; delete one, or raise the server's --session-quota");
+    }
+    store_->being_written_[id_] = bytes;
+    return OkStatus();
+  }
+
+ private:
+  SessionStore* store_;
+  SessionId id_;
+};
+
+SessionStore::SessionStore(SessionFolder folder, std::optional<DirectoryLock> lock, const Model* model,
                            const CacheDefaults* defaults, Workspace* workspace, Scheduler* scheduler)
     : folder_(std::move(folder)),
       lock_(std::move(lock)),
@@ -87,45 +139,64 @@ SessionStore::SessionStore(std::string folder, std::optional<DirectoryLock> lock
       workspace_(workspace),
       scheduler_(scheduler) {}
 
-Result<std::unique_ptr<SessionStore>> SessionStore::Open(const std::string& folder, const Model* model,
+Result<std::unique_ptr<SessionStore>> SessionStore::Open(const SessionFolder& folder, const Model* model,
                                                          const CacheDefaults* defaults, Workspace* workspace,
                                                          Scheduler* scheduler) {
   std::optional<DirectoryLock> lock;
-  if (!folder.empty()) {
-    DUO_RETURN_IF_ERROR(MakeDirectories(folder));
-    Result<DirectoryLock> taken = DirectoryLock::Take(folder);
+  if (!folder.path.empty()) {
+    DUO_RETURN_IF_ERROR(MakePrivateDirectories(folder.path));
+    Result<DirectoryLock> taken = DirectoryLock::Take(folder.path);
     if (!taken.ok()) return taken.status();
     lock = *std::move(taken);
-    std::error_code error;
-    for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-      const std::string name = entry.path().filename().string();
-      if (name.find(std::string(kSuffix) + ".tmp") != std::string::npos) std::filesystem::remove(entry.path(), error);
+    RemoveUnfinished(folder.path);
+    std::error_code none;  // is no error: nobody with a name has saved yet
+    for (const auto& entry : std::filesystem::directory_iterator(folder.path + kOwners, none)) {
+      RemoveUnfinished(entry.path().string());
     }
   }
   return std::unique_ptr<SessionStore>(
       new SessionStore(folder, std::move(lock), model, defaults, workspace, scheduler));
 }
 
-std::string SessionStore::PathOf(const std::string& name) const { return folder_ + "/" + name + kSuffix; }
+std::string SessionStore::FolderOf(const std::string& owner) const {
+  return owner.empty() ? folder_.path : folder_.path + kOwners + "/" + owner;
+}
 
-Result<std::vector<std::string>> SessionStore::NamesOnDisk() const {
+std::string SessionStore::PathOf(const SessionId& id) const { return FolderOf(id.owner) + "/" + id.name + kSuffix; }
+
+bool SessionStore::OnDisk(const SessionId& id) const { return has_folder() && PlainFileBytes(PathOf(id)).has_value(); }
+
+ApiError SessionStore::ForClient(const Status& status) const {
+  ApiError error = FromStatus(status);
+  for (const std::string& folder : {folder_.path + kOwners + "/", folder_.path + "/"}) {
+    for (size_t at = error.message.find(folder); at != std::string::npos; at = error.message.find(folder, at)) {
+      error.message.erase(at, folder.size());
+    }
+  }
+  return error;
+}
+
+Result<std::vector<std::string>> SessionStore::NamesOnDisk(const std::string& owner) const {
   std::vector<std::string> names;
-  if (folder_.empty()) return names;
+  if (!has_folder()) return names;
   std::error_code error;
-  std::filesystem::directory_iterator entries(folder_, error);
-  if (error) return Status(StatusCode::kIo, folder_ + ": cannot be listed: " + error.message());
+  std::filesystem::directory_iterator entries(FolderOf(owner), error);
+  if (error == std::errc::no_such_file_or_directory && !owner.empty()) return names;
+  if (error) return Status(StatusCode::kIo, "the sessions' folder cannot be listed: " + error.message());
   for (const auto& entry : entries) {
     const std::filesystem::path& path = entry.path();
-    if (path.extension() == kSuffix && IsSessionName(path.stem().string())) names.push_back(path.stem().string());
+    const bool is_name = path.extension() == kSuffix && IsSessionName(path.stem().string());
+    if (is_name && PlainFileBytes(path.string())) names.push_back(path.stem().string());
   }
   std::sort(names.begin(), names.end());
   return names;
 }
 
-Result<std::vector<SessionEntry>> SessionStore::List() const {
+Result<std::vector<SessionEntry>> SessionStore::List(const std::string& owner) const {
   std::vector<SessionEntry> entries;
   for (const NamedSequence& s : scheduler_->Named()) {
-    entries.push_back({.name = s.name,
+    if (s.id.owner != owner) continue;
+    entries.push_back({.name = s.id.name,
                        .n_tokens = s.n_tokens,
                        .kv_bytes = s.kv_bytes,
                        .in_memory = true,
@@ -133,11 +204,12 @@ Result<std::vector<SessionEntry>> SessionStore::List() const {
                        .on_disk = false,
                        .disk_bytes = 0});
   }
-  DUO_ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesOnDisk());
+  DUO_ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesOnDisk(owner));
   for (const std::string& name : names) {
+    const std::string path = PathOf({owner, name});
     auto entry = std::find_if(entries.begin(), entries.end(), [&](const SessionEntry& e) { return e.name == name; });
     if (entry == entries.end()) {
-      const auto info = ReadSessionFileInfo(PathOf(name));
+      const auto info = ReadSessionFileInfo(path);
       entries.push_back({.name = name,
                          .n_tokens = info.ok() ? info->n_tokens : 0,
                          .kv_bytes = 0,
@@ -148,111 +220,126 @@ Result<std::vector<SessionEntry>> SessionStore::List() const {
       entry = std::prev(entries.end());
     }
     entry->on_disk = true;
-    entry->disk_bytes = FileBytes(PathOf(name));
+    entry->disk_bytes = FileBytes(path);
   }
   return entries;
 }
 
-std::optional<ApiError> SessionStore::Save(const std::string& name, SessionEntry* saved) {
-  if (folder_.empty()) return NoFolder();
-  const Turn turn(this, name);
-  const auto sequence = scheduler_->CheckOut(name);
+std::optional<ApiError> SessionStore::Save(const SessionId& id, SessionEntry* saved) {
+  if (!has_folder()) return NoFolder();
+  const Turn turn(this, id);
+  const auto sequence = scheduler_->CheckOut(id);
   if (!sequence.ok()) {
-    if (sequence.status().code() == StatusCode::kNotFound) return NoSession(name, "in memory");
+    if (sequence.status().code() == StatusCode::kNotFound) return NoSession(id.name, "in memory");
     return FromStatus(sequence.status());
   }
   const Session& session = *(*sequence)->session;
-  Status status = CheckDiskSpace(folder_, session.kv_bytes());
-  if (status.ok()) status = session.Save(PathOf(name), JsonText(ToJson((*sequence)->spec)));
-  *saved = {.name = name,
+  const Status status = WriteFile(id, *sequence);
+  *saved = {.name = id.name,
             .n_tokens = session.len(),
             .kv_bytes = session.kv_bytes(),
             .in_memory = true,
             .busy = false,
             .on_disk = status.ok(),
-            .disk_bytes = FileBytes(PathOf(name))};
+            .disk_bytes = FileBytes(PathOf(id))};
   scheduler_->CheckIn(*sequence);
-  if (!status.ok()) return FromStatus(status);
+  if (!status.ok()) return ForClient(status);
   return std::nullopt;
 }
 
-std::optional<ApiError> SessionStore::RestoreFile(const std::string& name) {
-  const Status status = LoadFile(name);
+Status SessionStore::WriteFile(const SessionId& id, PooledSequence* sequence) {
+  const uint64_t bytes = BytesToWrite(*sequence->session);
+  DUO_RETURN_IF_ERROR(CheckDiskSpace(folder_.path, bytes));
+  Room room(this, id);
+  DUO_RETURN_IF_ERROR(room.Take(bytes));
+  if (!id.owner.empty()) DUO_RETURN_IF_ERROR(MakePrivateDirectories(FolderOf(id.owner)));
+  DUO_RETURN_IF_ERROR(sequence->session->Save(PathOf(id), JsonText(ToJson(sequence->spec))));
+  sequence->saved = true;
+  return OkStatus();
+}
+
+std::optional<ApiError> SessionStore::RestoreFile(const SessionId& id) {
+  const Status status = LoadFile(id);
   // What is wrong with a file is a conflict with this server, not with the request.
-  if (status.code() == StatusCode::kInvalidArgument) return Conflict(status.message());
-  if (!status.ok()) return FromStatus(status);
+  if (status.code() == StatusCode::kInvalidArgument) return Conflict(ForClient(status).message);
+  if (!status.ok()) return ForClient(status);
   return std::nullopt;
 }
 
-Status SessionStore::LoadFile(const std::string& name) {
-  const std::string path = PathOf(name);
+Status SessionStore::LoadFile(const SessionId& id) {
+  const std::string path = PathOf(id);
   DUO_ASSIGN_OR_RETURN(const SessionFileInfo info, ReadSessionFileInfo(path));
   DUO_ASSIGN_OR_RETURN(const Json note, ParseJson(info.note, path + ": note"));
   DUO_ASSIGN_OR_RETURN(const CacheSpec spec, CacheSpecFromJson(note, path + ": note"));
   const Result<SessionOptions> options = ResolveSpec(spec, *defaults_, model_->config());
   if (!options.ok())
     return Status(StatusCode::kCorrupt, path + ": does not fit this server: " + options.status().message());
-  DUO_ASSIGN_OR_RETURN(PooledSequence* const sequence, scheduler_->Reserve(name, spec, *options, info.n_tokens));
+  DUO_ASSIGN_OR_RETURN(PooledSequence* const sequence, scheduler_->Reserve(id, spec, *options, info.n_tokens));
   Result<Session> session = Session::Load(*model_, *options, path, workspace_);
   if (!session.ok()) {
     scheduler_->Drop(sequence);
     return session.status();
   }
   sequence->session = std::make_unique<Session>(*std::move(session));
+  sequence->saved = true;
   scheduler_->CheckIn(sequence);
   return OkStatus();
 }
 
-std::optional<ApiError> SessionStore::Restore(const std::string& name, SessionEntry* restored) {
-  if (folder_.empty()) return NoFolder();
-  const Turn turn(this, name);
-  if (!FileExists(PathOf(name))) return NoSession(name, "on disk");
-  if (scheduler_->HasNamed(name)) {
-    return Conflict("the session \"" + name + "\" is in memory; delete it or ask it, there is nothing to restore");
+std::optional<ApiError> SessionStore::Restore(const SessionId& id, SessionEntry* restored) {
+  if (!has_folder()) return NoFolder();
+  const Turn turn(this, id);
+  if (!OnDisk(id)) return NoSession(id.name, "on disk");
+  if (scheduler_->HasNamed(id)) {
+    return Conflict("the session \"" + id.name + "\" is in memory; delete it or ask it, there is nothing to restore");
   }
-  if (auto error = RestoreFile(name)) return error;
+  if (auto error = RestoreFile(id)) return error;
   for (const NamedSequence& s : scheduler_->Named()) {
-    if (s.name == name) {
-      *restored = {.name = name,
+    if (s.id == id) {
+      *restored = {.name = id.name,
                    .n_tokens = s.n_tokens,
                    .kv_bytes = s.kv_bytes,
                    .in_memory = true,
                    .busy = s.busy,
                    .on_disk = true,
-                   .disk_bytes = FileBytes(PathOf(name))};
+                   .disk_bytes = FileBytes(PathOf(id))};
     }
   }
   return std::nullopt;
 }
 
 // Of several requests for one session the first restores it, the others find it in memory.
-std::optional<ApiError> SessionStore::Need(const std::string& name) {
-  if (folder_.empty() || name.empty() || scheduler_->HasNamed(name)) return std::nullopt;
-  const Turn turn(this, name);
-  if (scheduler_->HasNamed(name) || !FileExists(PathOf(name))) return std::nullopt;
-  return RestoreFile(name);
+std::optional<ApiError> SessionStore::Need(const SessionId& id) {
+  if (!has_folder() || id.name.empty() || scheduler_->HasNamed(id)) return std::nullopt;
+  const Turn turn(this, id);
+  if (scheduler_->HasNamed(id) || !OnDisk(id)) return std::nullopt;
+  return RestoreFile(id);
 }
 
-std::optional<ApiError> SessionStore::Delete(const std::string& name) {
-  const Turn turn(this, name);
-  const auto sequence = scheduler_->CheckOut(name);
+std::optional<ApiError> SessionStore::Delete(const SessionId& id) {
+  const Turn turn(this, id);
+  const auto sequence = scheduler_->CheckOut(id);
   if (sequence.status().code() == StatusCode::kUnavailable) return FromStatus(sequence.status());
-  const bool on_disk = !folder_.empty() && FileExists(PathOf(name));
-  if (!sequence.ok() && !on_disk) return NoSession(name, "here");
+  const bool on_disk = OnDisk(id);
+  if (!sequence.ok() && !on_disk) return NoSession(id.name, "here");
   if (sequence.ok()) scheduler_->Drop(*sequence);
   if (!on_disk) return std::nullopt;
   std::error_code error;
-  std::filesystem::remove(PathOf(name), error);
-  if (error) return FromStatus(Status(StatusCode::kIo, PathOf(name) + ": cannot be removed: " + error.message()));
+  std::filesystem::remove(PathOf(id), error);
+  if (error) return ForClient(Status(StatusCode::kIo, PathOf(id) + ": cannot be removed: " + error.message()));
   return std::nullopt;
 }
 
-Status SessionStore::SaveAll() {
+Status SessionStore::SaveIdle() {
   Status first;
   for (const NamedSequence& s : scheduler_->Named()) {
-    SessionEntry ignored;
-    const auto error = Save(s.name, &ignored);
-    if (error && first.ok()) first = Status(StatusCode::kIo, error->message);
+    const Turn turn(this, s.id);
+    const auto sequence = scheduler_->CheckOut(s.id);
+    if (!sequence.ok()) continue;
+    const bool as_on_disk = (*sequence)->saved && OnDisk(s.id);
+    const Status status = as_on_disk ? OkStatus() : WriteFile(s.id, *sequence);
+    if (first.ok()) first = status;
+    scheduler_->CheckIn(*sequence);
   }
   return first;
 }

@@ -44,7 +44,8 @@ Json MemoryJson(const ServedFacts& facts, const SchedulerStatus& status) {
   const MemoryPlan& full = facts.full_plan;
   return {{"budget_bytes", facts.budget_bytes},
           {"weights_bytes", plan.weights_bytes},
-          {"workspace_bytes", plan.activation_bytes},
+          {"workspace_bytes", plan.activation_bytes + status.growth_bytes},
+          {"requests_bytes", facts.requests_bytes},
           {"promised_bytes", status.promised_bytes},
           {"kept_bytes", status.kept_bytes},
           {"kv_bytes_per_token", {{"duo", plan.kv_bytes_per_token}, {"full", full.kv_bytes_per_token}}},
@@ -54,14 +55,15 @@ Json MemoryJson(const ServedFacts& facts, const SchedulerStatus& status) {
 Json SequenceJson(const SequenceStatus& s) {
   return {{"id", TextOrNull(s.id)},
           {"state", s.state},
-          {"name", TextOrNull(s.name)},
+          {"name", TextOrNull(s.session_id.name)},
           {"tokens", s.n_tokens},
           {"prompt_tokens", s.n_prompt},
           {"cached_tokens", s.n_cached},
           {"generated_tokens", s.n_generated},
           {"kv_bytes", s.kv_bytes},
           {"sparsity", s.sparsity},
-          {"seconds", s.seconds}};
+          {"seconds", s.seconds},
+          {"key", TextOrNull(s.session_id.owner)}};
 }
 
 }  // namespace

@@ -21,6 +21,7 @@ struct ServedFacts {
   std::optional<ChatTemplate> chat;
   MemoryPlan plan, full_plan;  // as requests are served by default, and with full attention
   uint64_t budget_bytes = 0;
+  uint64_t requests_bytes = 0;  // of that, for the bodies of requests
   int64_t queue_limit = 0;
 };
 

@@ -126,9 +126,10 @@ std::vector<AddedTokenFinder::Piece> AddedTokenFinder::Split(std::string_view te
     pos = end;  // a match that is discarded below still uses its text up, as in the reference
     if (skip_special && token.special) continue;
     if (token.single_word && TouchesWord(text, begin, end)) continue;
-    // The token before may have taken this one, if it is white space, along: nothing is left to stand for it.
-    if (token.lstrip) begin = std::min(SkipSpaceBackwards(text, begin, copied), end);
+    if (token.lstrip) begin = SkipSpaceBackwards(text, begin, copied);
     if (token.rstrip) end = SkipSpaceForwards(text, end);
+    // The token before took this one, which is white space, along: there is no second token for the same text.
+    if (begin >= end) continue;
     if (copied < begin) pieces.push_back({text.substr(copied, begin - copied), -1});
     pieces.push_back({text.substr(begin, end - begin), token.id});
     copied = end;

@@ -104,30 +104,64 @@ std::string_view RoleName(ChatMessage::Role role) {
   return "assistant";
 }
 
-Status CheckRoles(const std::vector<ChatMessage>& messages) {
-  const size_t first = !messages.empty() && messages[0].role == ChatMessage::Role::kSystem ? 1 : 0;
-  for (size_t i = first; i < messages.size(); ++i) {
-    const auto expected = (i - first) % 2 == 0 ? ChatMessage::Role::kUser : ChatMessage::Role::kAssistant;
-    if (messages[i].role == expected) continue;
-    return Status(StatusCode::kInvalidArgument, "message " + std::to_string(i) + ": role " +
-                                                    std::string(RoleName(messages[i].role)) + ", expected " +
-                                                    std::string(RoleName(expected)));
-  }
-  if (messages.size() > first && messages.back().role == ChatMessage::Role::kUser) return OkStatus();
-  return Status(StatusCode::kInvalidArgument, "the last message must be the user's");
+bool ContinuesAnswer(const std::vector<ChatMessage>& messages) {
+  return messages.back().role == ChatMessage::Role::kAssistant;
+}
+
+/// The last question; the number of messages when there is none.
+size_t LastUser(const std::vector<ChatMessage>& messages) {
+  size_t last = messages.size();
+  for (size_t i = 0; i < messages.size(); ++i) last = messages[i].role == ChatMessage::Role::kUser ? i : last;
+  return last;
+}
+
+std::string_view WithoutNewlinesInFront(std::string_view text) {
+  text.remove_prefix(std::min(text.find_first_not_of('\n'), text.size()));
+  return text;
 }
 
 // Qwen3 leaves the reasoning of earlier turns out.
 std::string_view WithoutReasoning(std::string_view text) {
   constexpr std::string_view kEnd = "</think>";
   const size_t end = text.rfind(kEnd);
-  if (end == std::string_view::npos) return text;
-  text.remove_prefix(end + kEnd.size());
-  text.remove_prefix(std::min(text.find_first_not_of('\n'), text.size()));
-  return text;
+  return end == std::string_view::npos ? text : WithoutNewlinesInFront(text.substr(end + kEnd.size()));
+}
+
+// What stands between <think> and the first </think>, without the newlines around it.
+std::string_view ReasoningOf(std::string_view text) {
+  constexpr std::string_view kBegin = "<think>";
+  const size_t end = text.find("</think>");
+  if (end == std::string_view::npos) return "";
+  text = text.substr(0, end);
+  if (const size_t begin = text.rfind(kBegin); begin != std::string_view::npos)
+    text.remove_prefix(begin + kBegin.size());
+  text = WithoutNewlinesInFront(text);
+  return text.substr(0, text.find_last_not_of('\n') + 1);
 }
 
 }  // namespace
+
+// A model is given no order of roles that its template refuses.
+Status ChatTemplate::CheckRoles(const std::vector<ChatMessage>& messages) const {
+  using Role = ChatMessage::Role;
+  const auto wrong = [&](size_t i, const std::string& what) {
+    const std::string where = "messages[" + std::to_string(i) + "].role";
+    return Status(StatusCode::kInvalidArgument, where + ": " + what).About(where);
+  };
+  const std::string whose = std::string("the ") + style_name() + " template of this model takes ";
+  if (messages.empty()) return Status(StatusCode::kInvalidArgument, "messages: there is none").About("messages");
+  const size_t first = messages[0].role == Role::kSystem ? 1 : 0;
+  for (size_t i = first; i < messages.size(); ++i) {
+    const Role role = messages[i].role;
+    if (system_first_ && role == Role::kSystem) return wrong(i, whose + "a system message at the beginning only");
+    const Role expected = (i - first) % 2 == 0 ? Role::kUser : Role::kAssistant;
+    if (!alternates_ || role == expected) continue;
+    return wrong(i, whose + "user and assistant in turn, after at most one system message: found " +
+                        std::string(RoleName(role)) + ", expected " + std::string(RoleName(expected)));
+  }
+  if (alternates_ && messages.size() == first) return wrong(0, whose + "a system message only with a user's after it");
+  return OkStatus();
+}
 
 Result<ChatTemplate> ChatTemplate::Recognise(const Tokenizer& tokenizer) {
   const std::string& jinja = tokenizer.chat_template();
@@ -169,9 +203,12 @@ Result<ChatTemplate> ChatTemplate::Recognise(const Tokenizer& tokenizer) {
 
 void ChatTemplate::ReadDetails(std::string_view jinja) {
   bos_ = style_ != Style::kChatMl || Contains(jinja, "bos_token");
+  alternates_ = alternates_ || Contains(jinja, "must alternate");
+  system_first_ = Contains(jinja, "must be at the beginning");
   if (style_ == Style::kChatMl) {
     default_system_ = ChatMlDefaultSystem(jinja);
     drop_reasoning_ = Contains(jinja, "</think>");
+    think_in_last_answer_ = drop_reasoning_ && Contains(jinja, "last_query_index");
   } else if (style_ == Style::kLlama3) {
     dated_system_ = Contains(jinja, "Cutting Knowledge Date: December 2023");
   } else if (style_ == Style::kMistral) {
@@ -216,6 +253,7 @@ std::vector<int32_t> ChatTemplate::RenderLlama2(const Tokenizer& tokenizer,
       case ChatMessage::Role::kAssistant:
         out.Text(" ");
         out.Text(Trim(message.text));
+        if (&message == &messages.back()) break;
         out.Text(" ");
         out.Id(tokenizer.eos_id());
         break;
@@ -242,8 +280,10 @@ std::vector<int32_t> ChatTemplate::RenderLlama3(const Tokenizer& tokenizer,
   }
   for (const ChatMessage& message : messages) {
     header(RoleName(message.role));
-    if (dated_system_ && message.role == ChatMessage::Role::kSystem) out.Text(kLlama31Dates);
+    const bool leads = &message == &messages.front();
+    if (dated_system_ && leads && message.role == ChatMessage::Role::kSystem) out.Text(kLlama31Dates);
     out.Text(Trim(message.text));
+    if (&message == &messages.back() && ContinuesAnswer(messages)) return out.Take();
     out.Marker("<|eot_id|>");
   }
   header("assistant");
@@ -255,7 +295,7 @@ std::vector<int32_t> ChatTemplate::RenderMistral(const Tokenizer& tokenizer,
                                                  const std::vector<ChatMessage>& messages) const {
   Transcript out(tokenizer);
   const bool has_system = messages[0].role == ChatMessage::Role::kSystem;
-  const size_t system_turn = system_in_last_turn_ ? messages.size() - 1 : 1;
+  const size_t system_turn = system_in_last_turn_ ? LastUser(messages) : 1;
   out.Id(tokenizer.bos_id());
   for (size_t i = has_system ? 1 : 0; i < messages.size(); ++i) {
     const std::string& text = messages[i].text;
@@ -272,6 +312,7 @@ std::vector<int32_t> ChatTemplate::RenderMistral(const Tokenizer& tokenizer,
     } else {
       if (space_before_answer_) out.Text(" ");
       out.Text(trim_answer_ ? Trim(text) : std::string_view(text));
+      if (i + 1 == messages.size()) break;
       out.Id(tokenizer.eos_id());
       if (space_after_eos_) out.Text(" ");
     }
@@ -283,23 +324,43 @@ std::vector<int32_t> ChatTemplate::RenderMistral(const Tokenizer& tokenizer,
 std::vector<int32_t> ChatTemplate::RenderChatMl(const Tokenizer& tokenizer,
                                                 const std::vector<ChatMessage>& messages) const {
   Transcript out(tokenizer);
-  const auto turn = [&](std::string_view role, std::string_view text) {
+  const auto begin = [&](std::string_view role) {
     out.Marker("<|im_start|>");
     out.Text(role);
     out.Text("\n");
-    out.Text(text);
+  };
+  const auto end = [&] {
     out.Marker("<|im_end|>");
     out.Text("\n");
   };
   if (bos_) out.Id(tokenizer.bos_id());
-  if (!default_system_.empty() && messages[0].role != ChatMessage::Role::kSystem) turn("system", default_system_);
-  for (const ChatMessage& message : messages) {
-    const bool answer = message.role == ChatMessage::Role::kAssistant;
-    turn(RoleName(message.role), answer && drop_reasoning_ ? WithoutReasoning(message.text) : message.text);
+  if (!default_system_.empty() && messages[0].role != ChatMessage::Role::kSystem) {
+    begin("system");
+    out.Text(default_system_);
+    end();
   }
-  out.Marker("<|im_start|>");
-  out.Text("assistant\n");
+  for (size_t i = 0; i < messages.size(); ++i) {
+    begin(RoleName(messages[i].role));
+    out.Text(messages[i].role == ChatMessage::Role::kAssistant ? ChatMlAnswer(messages, i) : messages[i].text);
+    if (i + 1 == messages.size() && ContinuesAnswer(messages)) return out.Take();
+    end();
+  }
+  begin("assistant");
   return out.Take();
+}
+
+// Qwen3 keeps the reasoning of answers after the last question, and gives the last answer a place for it. Reasoning
+// that was broken off goes on where it stopped: the template would close it.
+std::string ChatTemplate::ChatMlAnswer(const std::vector<ChatMessage>& messages, size_t i) const {
+  const std::string& text = messages[i].text;
+  if (!drop_reasoning_) return text;
+  const std::string_view answer = WithoutReasoning(text);
+  if (!think_in_last_answer_ || i < LastUser(messages)) return std::string(answer);
+  const bool is_last = i + 1 == messages.size();
+  const std::string_view reasoning = ReasoningOf(text);
+  const bool broken_off = reasoning.empty() && text.starts_with("<think>") && !Contains(text, "</think>");
+  if (broken_off || (!is_last && reasoning.empty())) return std::string(answer);
+  return "<think>\n" + std::string(reasoning) + "\n</think>\n\n" + std::string(WithoutNewlinesInFront(answer));
 }
 
 const char* ChatTemplate::style_name() const {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/json.h"
@@ -33,18 +34,35 @@ TEST(ChatTemplate, MessagesCannotForgeSpecialTokens) {
   }
 }
 
-TEST(ChatTemplate, RolesMustAlternate) {
-  const Tokenizer tokenizer = OpenStyle("llama3");
-  const ChatTemplate chat(ChatTemplate::Style::kLlama3);
+TEST(ChatTemplate, RolesComeInTheOrderThatTheTemplateTakes) {
   const ChatMessage system{ChatMessage::Role::kSystem, "s"};
   const ChatMessage user{ChatMessage::Role::kUser, "u"};
   const ChatMessage answer{ChatMessage::Role::kAssistant, "a"};
   using Messages = std::vector<ChatMessage>;
-  for (const Messages& bad : {Messages{}, Messages{system}, Messages{answer}, Messages{user, answer},
-                              Messages{user, user}, Messages{user, system, user}, Messages{system, answer, user}}) {
-    EXPECT_EQ(chat.Render(tokenizer, bad).status().code(), StatusCode::kInvalidArgument);
+  const std::pair<Messages, const char*> odd[] = {{{system}, "messages[0].role"},
+                                                  {{answer}, "messages[0].role"},
+                                                  {{user, user}, "messages[1].role"},
+                                                  {{user, system, user}, "messages[1].role"},
+                                                  {{system, system}, "messages[1].role"},
+                                                  {{system, answer, user}, "messages[1].role"},
+                                                  {{user, answer, answer}, "messages[2].role"}};
+  for (const char* style : {"llama3", "qwen2", "llama2", "mistral"}) {
+    const Tokenizer tokenizer = OpenStyle(style);
+    const ChatTemplate chat = ChatTemplate::Recognise(tokenizer).value();
+    const bool in_turn = style == std::string("llama2") || style == std::string("mistral");
+    for (const auto& [messages, where] : odd) {
+      const auto ids = chat.Render(tokenizer, messages);
+      EXPECT_EQ(ids.status().code(), in_turn ? StatusCode::kInvalidArgument : StatusCode::kOk) << style;
+      EXPECT_EQ(ids.status().subject(), in_turn ? where : "");
+      if (in_turn) {
+        EXPECT_THAT(ids.status().message(), HasSubstr("template of this model takes "));
+      }
+    }
+    EXPECT_EQ(chat.Render(tokenizer, {}).status().code(), StatusCode::kInvalidArgument);
+    for (const Messages& good : {Messages{user}, Messages{user, answer}, Messages{system, user, answer, user}}) {
+      EXPECT_TRUE(chat.Render(tokenizer, good).ok()) << style;
+    }
   }
-  EXPECT_TRUE(chat.Render(tokenizer, {system, user, answer, user}).ok());
 }
 
 TEST(ChatTemplate, ReadsTheFamilyAndItsDetailsOffTheTemplate) {
@@ -83,6 +101,28 @@ TEST(ChatTemplate, ReadsTheFamilyAndItsDetailsOffTheTemplate) {
       "<s>[INST] u[/INST] <think>t</think>\n\nx<s>[INST] s\n\nv[/INST]");
   EXPECT_EQ(rendered("'[INST]' + content + ' [/INST]'", turns),
             "<s>[INST]s\n\nu [/INST]<think>t</think>\n\nx<s>[INST]v [/INST]");
+  // An answer to be continued: what stands before it is what stands before every answer, and nothing stands after it.
+  const std::vector<ChatMessage> open = {{ChatMessage::Role::kUser, "u"}, {ChatMessage::Role::kAssistant, " x y "}};
+  EXPECT_EQ(rendered("<|im_start|><|im_end|>", open), "<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n x y ");
+  EXPECT_EQ(rendered("[INST] + <<SYS>>", open), "<s>[INST] u [/INST] x y");
+  EXPECT_EQ(rendered("'[INST] ' + content + ' [/INST]' \" \" + message[\"content\"]|trim", open),
+            "<s>[INST] u [/INST] x y");
+  const std::vector<ChatMessage> told = {{ChatMessage::Role::kSystem, "s"}, open[0], open[1]};
+  EXPECT_EQ(rendered("'[INST] ' + content + ' [/INST]' loop.last and system_message", told),
+            "<s>[INST] s\n\nu [/INST] x y ")
+      << "the system message is not lost";
+  const std::string qwen3 = "<|im_start|><|im_end|></think> ns.last_query_index";
+  const auto thought = [&](const std::string& text) {
+    const std::string all = rendered(qwen3, {open[0], {ChatMessage::Role::kAssistant, text}});
+    return all.substr(all.rfind("assistant\n") + 10);
+  };
+  EXPECT_EQ(thought("x"), "<think>\n\n</think>\n\nx");
+  EXPECT_EQ(thought("<think>\nt\n</think>\n\nx"), "<think>\nt\n</think>\n\nx");
+  EXPECT_EQ(thought("<think>\nt"), "<think>\nt") << "broken off in its thoughts";
+  EXPECT_THAT(rendered("<|im_start|><|im_end|> roles must alternate user/assistant", {open[0], open[0]}),
+              HasSubstr("user and assistant in turn"));
+  EXPECT_THAT(rendered("<|im_start|><|im_end|> System message must be at the beginning", {open[0], told[0], open[0]}),
+              HasSubstr("at the beginning only"));
   EXPECT_THAT(rendered("<|start_header_id|><|end_header_id|><|eot_id|>", one), HasSubstr("vocabulary lacks"));
   EXPECT_THAT(rendered("{{ 'GPT4 Correct User: ' }}", one), HasSubstr("none that duo knows; looked for"));
   EXPECT_THAT(rendered("", one), HasSubstr("no chat template"));

@@ -37,9 +37,10 @@ using Source = std::function<Status(const Sink&)>;
 Source FileSource(const std::string& path) {
   return [path](const Sink& sink) -> Status {
     const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
-    if (!file) return Status(StatusCode::kIo, path + ": cannot be opened: " + std::strerror(errno));
+    if (!file) return OpenError(path, errno);
     std::vector<char> buffer(kReadBytes);
     while (const size_t n = std::fread(buffer.data(), 1, buffer.size(), file.get())) {
+      DUO_RETURN_IF_ERROR(RefuseLfsPointer({buffer.data(), n}, path));
       DUO_ASSIGN_OR_RETURN(const bool more, sink({buffer.data(), n}));
       if (!more) return OkStatus();
     }

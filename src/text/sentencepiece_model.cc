@@ -4,6 +4,7 @@
 
 #include <unordered_map>
 
+#include "text/declared_tokens.h"
 #include "text/sentencepiece_file.h"
 
 namespace duo {
@@ -63,8 +64,11 @@ Status SentencePieceTokenizer::AddPieces(const std::string& path, const Tokenize
   for (int id = 0; id < processor_.GetPieceSize(); ++id) {
     DUO_RETURN_IF_ERROR(pieces_.Add(processor_.IdToPiece(id), id, path));
   }
-  for (const AddedToken& token : config.added_tokens) {
-    const std::string where = config.path + ": added_tokens_decoder";
+  // Here the ids of added_tokens_decoder count: the model's file has no added tokens that they could continue.
+  DUO_ASSIGN_OR_RETURN(const auto declared, WithDeclaredTokens(config.added_tokens, pieces_, config));
+  for (const AddedToken& token : declared) {
+    const std::string where = config.path + ": added_tokens_decoder or additional_special_tokens";
+    if (token.content.empty()) continue;
     DUO_RETURN_IF_ERROR(AddToken(token, where));
     DUO_RETURN_IF_ERROR(finder_.Add(token, token.content, where));
   }

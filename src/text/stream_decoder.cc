@@ -24,7 +24,7 @@ StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, SpecialTokens special)
 StreamDecoder::~StreamDecoder() = default;
 
 std::string StreamDecoder::Push(int32_t id) {
-  const std::string* token = state_->impl.TokenText(id);
+  const std::string* token = state_->impl.DecodedText(id);
   const bool skipped = token == nullptr || (state_->special == SpecialTokens::kNone && state_->impl.IsSpecial(id));
   if (!skipped) state_->run->Take(*token);
   return std::exchange(state_->text, std::string());

@@ -17,6 +17,11 @@ const std::string* Tokenizer::Impl::TokenText(int32_t id) const {
   return text != nullptr ? text : vocabulary().Text(id);
 }
 
+const std::string* Tokenizer::Impl::DecodedText(int32_t id) const {
+  const auto normalized = normalized_texts_.find(id);
+  return normalized != normalized_texts_.end() ? &normalized->second : TokenText(id);
+}
+
 int32_t Tokenizer::Impl::TokenId(std::string_view text) const {
   const int32_t id = added_.Find(text);
   return id >= 0 ? id : vocabulary().Find(text);

@@ -62,6 +62,29 @@ Status ReadAddedTokens(const Json& config, const std::string& path, std::vector<
   return OkStatus();
 }
 
+// A list of texts or of objects, or an object whose values are such ({"image_token": "<image>"}).
+Status ReadSpecialTokens(const Json& config, const char* key, const std::string& path,
+                         std::vector<AddedToken>* tokens) {
+  const Json* list = JsonOptional(config, key);
+  if (list == nullptr) return OkStatus();
+  const std::string where = path + ": " + key;
+  if (!list->is_array() && !list->is_object()) {
+    return Status(StatusCode::kCorrupt, where + ": expected an array, found " + JsonTypeName(*list));
+  }
+  if (list->size() > text_limits::kMaxAddedTokens) {
+    return Status(StatusCode::kUnsupported, where + ": " + std::to_string(list->size()) + " tokens, expected at most " +
+                                                std::to_string(text_limits::kMaxAddedTokens));
+  }
+  for (const Json& entry : *list) {
+    const Json object = entry.is_object() ? entry : Json{{"content", entry}};
+    DUO_ASSIGN_OR_RETURN(AddedToken token, AddedToken::Parse(object, 0, where));
+    if (!entry.is_object()) token.normalized = false;
+    token.special = true;
+    tokens->push_back(std::move(token));
+  }
+  return OkStatus();
+}
+
 }  // namespace
 
 Result<TokenizerConfig> TokenizerConfig::Parse(const std::string& text, const std::string& path) {
@@ -76,6 +99,9 @@ Result<TokenizerConfig> TokenizerConfig::Parse(const std::string& text, const st
   DUO_ASSIGN_OR_RETURN(config.add_bos_token, OptionalBool(json, "add_bos_token", path));
   DUO_ASSIGN_OR_RETURN(config.add_eos_token, OptionalBool(json, "add_eos_token", path));
   DUO_RETURN_IF_ERROR(ReadAddedTokens(json, path, &config.added_tokens));
+  for (const char* key : {"additional_special_tokens", "extra_special_tokens"}) {
+    DUO_RETURN_IF_ERROR(ReadSpecialTokens(json, key, path, &config.additional_special_tokens));
+  }
   DUO_ASSIGN_OR_RETURN(config.chat_template, TemplateText(json, path));
   if (config.chat_template.size() > text_limits::kMaxChatTemplateBytes) {
     return Status(StatusCode::kUnsupported, path + ": chat_template: " + std::to_string(config.chat_template.size()) +

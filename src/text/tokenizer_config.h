@@ -16,8 +16,9 @@ struct TokenizerConfig {
   std::string eos_token;
   std::optional<bool> add_bos_token;
   std::optional<bool> add_eos_token;
-  std::vector<AddedToken> added_tokens;  // added_tokens_decoder
-  std::string chat_template;             // Jinja text, empty: none
+  std::vector<AddedToken> added_tokens;               // added_tokens_decoder, with the ids of their keys
+  std::vector<AddedToken> additional_special_tokens;  // and extra_special_tokens, as it is called now; without ids
+  std::string chat_template;                          // Jinja text, empty: none
 
   /// The files of `dir`; a missing file leaves the defaults. kCorrupt names file and key.
   static Result<TokenizerConfig> Read(const std::string& dir);

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -31,6 +32,9 @@ class Tokenizer::Impl {
 
   /// The token's text as its files spell it, null for an unknown id.
   const std::string* TokenText(int32_t id) const;
+  /// The token's text as decoders are given it: that of an added token which is looked for after normalisation is
+  /// normalised too. Null for an unknown id.
+  const std::string* DecodedText(int32_t id) const;
   int32_t TokenId(std::string_view text) const;
   bool IsSpecial(int32_t id) const;
   int32_t end_id() const;
@@ -59,8 +63,9 @@ class Tokenizer::Impl {
   /// The model's own tokens.
   virtual const Vocabulary& vocabulary() const = 0;
 
-  Vocabulary added_;           // tokens that the model's vocabulary lacks
-  std::vector<bool> special_;  // by id
+  Vocabulary added_;                                           // tokens that the model's vocabulary lacks
+  std::vector<bool> special_;                                  // by id
+  std::unordered_map<int32_t, std::string> normalized_texts_;  // by id, where they differ from TokenText
   Decoder decoder_;
   std::vector<int32_t> prefix_;
   std::vector<int32_t> suffix_;

@@ -1,6 +1,7 @@
 #include "text/tokenizer_json.h"
 
 #include "text/bpe.h"
+#include "text/declared_tokens.h"
 #include "text/json_part.h"
 #include "text/limits.h"
 #include "text/normalizer.h"
@@ -27,7 +28,7 @@ class BpeTokenizer final : public Tokenizer::Impl {
         pre_tokenizer_(std::move(pre_tokenizer)),
         model_(std::move(model)) {}
 
-  Status ReadAddedTokens(const Json& json, const std::string& path);
+  Status ReadAddedTokens(const Json& json, const std::string& path, const TokenizerConfig& config);
   Status CheckTemplateIds(const std::string& path) const;
   void EncodeNormalized(std::string_view text, bool skip_special, bool at_start, BpeScratch* scratch,
                         std::vector<int32_t>* ids) const;
@@ -52,6 +53,26 @@ class EncodeSink final : public PieceSink {
   std::vector<int32_t>* ids_;
 };
 
+/// The entries of "added_tokens", in order.
+Result<std::vector<AddedToken>> OwnTokens(const Json& json, const std::string& path) {
+  std::vector<AddedToken> tokens;
+  if (JsonOptional(json, "added_tokens") == nullptr) return tokens;
+  DUO_ASSIGN_OR_RETURN(const Json* entries, JsonArray(json, "added_tokens", path));
+  const std::string key = path + ": added_tokens";
+  if (entries->size() > text_limits::kMaxAddedTokens) {
+    return Status(StatusCode::kUnsupported, key + ": " + std::to_string(entries->size()) +
+                                                " tokens, expected at most " +
+                                                std::to_string(text_limits::kMaxAddedTokens));
+  }
+  for (const Json& entry : *entries) {
+    const std::string where = key + "[" + std::to_string(tokens.size()) + "]";
+    DUO_ASSIGN_OR_RETURN(const int64_t id, JsonInt(entry, "id", where));
+    DUO_ASSIGN_OR_RETURN(AddedToken token, AddedToken::Parse(entry, id, where));
+    tokens.push_back(std::move(token));
+  }
+  return tokens;
+}
+
 Result<std::unique_ptr<Tokenizer::Impl>> BpeTokenizer::Parse(const Json& json, const std::string& path,
                                                              const TokenizerConfig& config) {
   if (!json.is_object()) {
@@ -69,7 +90,7 @@ Result<std::unique_ptr<Tokenizer::Impl>> BpeTokenizer::Parse(const Json& json, c
   DUO_ASSIGN_OR_RETURN(BpeModel model, BpeModel::Parse(*model_json, alphabet, path + ": model"));
   std::unique_ptr<BpeTokenizer> tokenizer(
       new BpeTokenizer(std::move(decoder), std::move(normalizer), std::move(pre_tokenizer), std::move(model)));
-  DUO_RETURN_IF_ERROR(tokenizer->ReadAddedTokens(json, path));
+  DUO_RETURN_IF_ERROR(tokenizer->ReadAddedTokens(json, path, config));
   tokenizer->prefix_ = std::move(post.prefix);
   tokenizer->suffix_ = std::move(post.suffix);
   DUO_RETURN_IF_ERROR(tokenizer->CheckTemplateIds(path));
@@ -77,25 +98,21 @@ Result<std::unique_ptr<Tokenizer::Impl>> BpeTokenizer::Parse(const Json& json, c
   return std::unique_ptr<Tokenizer::Impl>(std::move(tokenizer));
 }
 
-Status BpeTokenizer::ReadAddedTokens(const Json& json, const std::string& path) {
-  if (JsonOptional(json, "added_tokens") == nullptr) return OkStatus();
-  DUO_ASSIGN_OR_RETURN(const Json* entries, JsonArray(json, "added_tokens", path));
-  const std::string key = path + ": added_tokens";
-  if (entries->size() > text_limits::kMaxAddedTokens) {
-    return Status(StatusCode::kUnsupported, key + ": " + std::to_string(entries->size()) +
-                                                " tokens, expected at most " +
-                                                std::to_string(text_limits::kMaxAddedTokens));
-  }
-  size_t index = 0;
-  for (const Json& entry : *entries) {
-    const std::string where = key + "[" + std::to_string(index++) + "]";
-    DUO_ASSIGN_OR_RETURN(const int64_t id, JsonInt(entry, "id", where));
-    DUO_ASSIGN_OR_RETURN(const AddedToken token, AddedToken::Parse(entry, id, where));
+Status BpeTokenizer::ReadAddedTokens(const Json& json, const std::string& path, const TokenizerConfig& config) {
+  DUO_ASSIGN_OR_RETURN(std::vector<AddedToken> own, OwnTokens(json, path));
+  const size_t n_own = own.size();
+  DUO_ASSIGN_OR_RETURN(const std::vector<AddedToken> all,
+                       WithDeclaredTokens(std::move(own), model_.vocabulary(), config));
+  for (size_t i = 0; i < all.size(); ++i) {
+    const AddedToken& token = all[i];
     if (token.content.empty()) continue;
+    const std::string where =
+        i < n_own ? path + ": added_tokens[" + std::to_string(i) + "]" : config.path + ": \"" + token.content + "\"";
     DUO_RETURN_IF_ERROR(AddToken(token, where));
     std::string pattern = token.content;
     if (token.normalized) normalizer_.Apply(&pattern);  // may make it much longer
     DUO_RETURN_IF_ERROR((token.normalized ? normalized_tokens_ : raw_tokens_).Add(token, pattern, where));
+    if (pattern != token.content) normalized_texts_[token.id] = pattern;
   }
   return OkStatus();
 }

@@ -1,5 +1,6 @@
 // One answer on the page: its text as it streams in, progress of the prefill, figures and errors.
 
+import { longEnough } from "./comparison.js";
 import { attributes, element, setShare, setText } from "./dom.js";
 import { explain } from "./errors.js";
 import { bytes, count, digits, milliseconds } from "./format.js";
@@ -145,7 +146,8 @@ export class AnswerColumn {
 
   /** Bars of time and memory, as shares of the larger one of both columns. */
   compareWith(other) {
-    for (const name of ["first_token_ms", "tokens_per_s", "kv_bytes"]) {
+    const speed = longEnough(this.run.figures, other.run.figures) ? ["tokens_per_s"] : [];
+    for (const name of ["first_token_ms", ...speed, "kv_bytes"]) {
       const mine = this.run.figures[name];
       setShare(this.figures[name].bar, mine / Math.max(mine, other.run.figures[name]));
       this.figures[name].bar.classList.add("shown");

@@ -26,7 +26,7 @@ function memoryParts({ memory, sequences }) {
   const running_bytes = sequences.filter(isRunning).reduce((sum, { kv_bytes }) => sum + kv_bytes, 0);
   const parts = [
     ["weights", "Weights", memory.weights_bytes],
-    ["workspace", "Workspace", memory.workspace_bytes],
+    ["workspace", "Workspace", memory.workspace_bytes + memory.requests_bytes],
     ["running", "Running sequences", running_bytes],
     // What is promised to running sequences holds what they have taken already.
     ["promised", "Promised to running", Math.max(0, memory.promised_bytes - running_bytes)],

@@ -1,0 +1,214 @@
+#include "base/thread_team.h"
+
+#include <time.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "base/align.h"
+#include "base/check.h"
+#include "base/clock.h"
+
+namespace duo {
+namespace {
+
+// A pause takes 40 to 140 cycles, so this is 30 to 100 us: longer than what lies between two regions of a decode step
+// (sampling aside), and too short to be a burden.
+constexpr int kSpins = 2000;
+
+// A helper judges itself after this much time, spinning included...
+constexpr std::chrono::milliseconds kJudgedTime{4};
+// ...and stays away when it had no core for more than this share of it. A neighbour that wakes up for 50 us now and
+// then (a connection's thread) costs a per cent; one busy program on a full machine costs a third to a half.
+constexpr double kCrowdedShare = 0.2;
+constexpr std::chrono::milliseconds kShortestPause{4}, kLongestPause{512};
+constexpr int kPauseFactor = 4;
+
+// The ticket: next task | number of tasks | threads that may take part. `next` outruns the number of tasks by one for
+// the caller, so it has a bit to spare.
+constexpr int kNextBits = 28, kTasksBits = 25, kThreadsBits = 11;
+static_assert(kNextBits + kTasksBits + kThreadsBits == 64 && kNextBits > kTasksBits);
+static_assert(ThreadTeam::kMaxTasks == (int64_t{1} << kTasksBits) - 1);
+
+struct Ticket {
+  uint64_t word;
+  static Ticket Of(int n_threads, int64_t n_tasks) {
+    return {static_cast<uint64_t>(n_threads) << (kNextBits + kTasksBits) | static_cast<uint64_t>(n_tasks) << kNextBits};
+  }
+  int64_t next() const { return static_cast<int64_t>(word & ((uint64_t{1} << kNextBits) - 1)); }
+  int64_t n_tasks() const { return static_cast<int64_t>(word >> kNextBits & ((uint64_t{1} << kTasksBits) - 1)); }
+  int n_threads() const { return static_cast<int>(word >> (kNextBits + kTasksBits)); }
+};
+
+void Pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+std::chrono::nanoseconds ThreadCpuTime() {
+  timespec t{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return std::chrono::seconds(t.tv_sec) + std::chrono::nanoseconds(t.tv_nsec);
+}
+
+/// Whether a thread that wants to run gets a core. Of one thread.
+class CoreShare {
+ public:
+  CoreShare() { Restart(); }
+  /// Time that the thread slept of its own will does not count.
+  void AddSleep(Clock::duration slept) { begin_ += slept; }
+  void Restart() {
+    begin_ = Clock::now();
+    cpu_begin_ = ThreadCpuTime();
+  }
+  /// True once for a stretch of kJudgedTime in which the thread was kept off the cores for too long.
+  bool IsCrowded() {
+    const auto wanted = Clock::now() - begin_;
+    if (wanted < kJudgedTime) return false;
+    const auto lost = wanted - (ThreadCpuTime() - cpu_begin_);
+    Restart();
+    const bool crowded = std::chrono::duration<double>(lost) > kCrowdedShare * std::chrono::duration<double>(wanted);
+    pause_ = crowded ? std::min<std::chrono::milliseconds>(kPauseFactor * pause_, kLongestPause)
+                     : std::max<std::chrono::milliseconds>(pause_ / kPauseFactor, kShortestPause / kPauseFactor);
+    return crowded;
+  }
+  /// How long to stay away after IsCrowded.
+  std::chrono::milliseconds pause() const { return pause_; }
+
+ private:
+  Clock::time_point begin_;
+  std::chrono::nanoseconds cpu_begin_{};
+  std::chrono::milliseconds pause_ = kShortestPause / kPauseFactor;
+};
+
+}  // namespace
+
+class ThreadTeam::Impl {
+ public:
+  ~Impl() {
+    {
+      const std::lock_guard lock(away_mutex_);
+      stop_.store(true);
+    }
+    away_.notify_all();
+    Wake();
+    for (std::thread& helper : helpers_) helper.join();
+  }
+
+  void Grow(int n_threads) {
+    for (int helper = this->n_threads(); helper < n_threads && !refused_; ++helper) {
+      try {
+        helpers_.emplace_back([this, helper] { Help(helper); });
+      } catch (const std::system_error&) {
+        refused_ = true;
+      } catch (const std::bad_alloc&) {
+        refused_ = true;
+      }
+    }
+  }
+
+  int n_threads() const { return 1 + static_cast<int>(helpers_.size()); }
+
+  void Run(int n_threads, int64_t n_tasks, const ParallelBody& body) {
+    DUO_CHECK(n_tasks <= kMaxTasks, "ParallelFor cuts what is longer");
+    body_ = &body;
+    finished_.store(0, std::memory_order_relaxed);
+    ticket_.store(Ticket::Of(n_threads, n_tasks).word, std::memory_order_seq_cst);
+    if (sleepers_.load(std::memory_order_seq_cst) > 0) Wake();
+    int64_t own = 0;
+    for (;;) {
+      const int64_t task = Ticket{ticket_.fetch_add(1, std::memory_order_relaxed)}.next();
+      if (task >= n_tasks) break;
+      body(task, 0);
+      ++own;
+    }
+    AwaitFinished(static_cast<uint32_t>(n_tasks - own));
+  }
+
+ private:
+  bool MayTake(Ticket ticket, int helper) const {
+    return helper < ticket.n_threads() && ticket.next() < ticket.n_tasks();
+  }
+
+  void Wake() {
+    wake_.fetch_add(1, std::memory_order_seq_cst);
+    wake_.notify_all();
+  }
+
+  // Until helpers have finished n tasks of this region. Spins for as long as a task of a running helper may take, then
+  // sleeps: where a helper waits for a core, this one becomes free for it.
+  void AwaitFinished(uint32_t n) {
+    for (int spin = 0; spin < kSpins; ++spin) {
+      if (finished_.load(std::memory_order_acquire) == n) return;
+      Pause();
+    }
+    for (uint32_t seen; (seen = finished_.load(std::memory_order_seq_cst)) != n;) finished_.wait(seen);
+  }
+
+  void Help(int helper) {
+    CoreShare share;
+    int spins = 0;
+    while (!stop_.load(std::memory_order_relaxed)) {
+      Ticket ticket{ticket_.load(std::memory_order_acquire)};
+      if (MayTake(ticket, helper)) {
+        if (!ticket_.compare_exchange_strong(ticket.word, ticket.word + 1, std::memory_order_acq_rel)) continue;
+        (*body_)(ticket.next(), helper);
+        finished_.fetch_add(1, std::memory_order_seq_cst);
+        finished_.notify_one();
+        if (share.IsCrowded()) StayAway(&share);
+        spins = 0;
+      } else if (++spins < kSpins) {
+        Pause();
+      } else {
+        Sleep(helper, &share);
+        spins = 0;
+      }
+    }
+  }
+
+  void Sleep(int helper, CoreShare* share) {
+    const auto begin = Clock::now();
+    const uint32_t seen = wake_.load(std::memory_order_seq_cst);
+    sleepers_.fetch_add(1, std::memory_order_seq_cst);
+    const bool work = MayTake({ticket_.load(std::memory_order_seq_cst)}, helper);
+    if (!work && !stop_.load(std::memory_order_seq_cst)) wake_.wait(seen);
+    sleepers_.fetch_sub(1, std::memory_order_relaxed);
+    share->AddSleep(Clock::now() - begin);
+  }
+
+  void StayAway(CoreShare* share) {
+    std::unique_lock lock(away_mutex_);
+    away_.wait_for(lock, share->pause(), [this] { return stop_.load(); });
+    share->Restart();
+  }
+
+  // What helpers poll, what they write, and what changes seldom: each on lines of its own.
+  alignas(kCacheLineBytes) std::atomic<uint64_t> ticket_{0};
+  const ParallelBody* body_ = nullptr;  // of the present region: whoever has one of its tasks may read it
+  alignas(kCacheLineBytes) std::atomic<uint32_t> finished_{0};  // tasks of the present region, by helpers
+  alignas(kCacheLineBytes) std::atomic<uint32_t> wake_{0};
+  std::atomic<int> sleepers_{0};
+  std::atomic<bool> stop_{false};
+  std::mutex away_mutex_;
+  std::condition_variable away_;
+  std::vector<std::thread> helpers_;  // helper i is thread i + 1 of a region
+  bool refused_ = false;
+};
+
+ThreadTeam::ThreadTeam() : impl_(std::make_unique<Impl>()) {}
+ThreadTeam::~ThreadTeam() = default;
+void ThreadTeam::Grow(int n_threads) { impl_->Grow(n_threads); }
+int ThreadTeam::n_threads() const { return impl_->n_threads(); }
+void ThreadTeam::Run(int n_threads, int64_t n_tasks, const ParallelBody& body) {
+  impl_->Run(std::min(n_threads, impl_->n_threads()), n_tasks, body);
+}
+
+}  // namespace duo

@@ -1,0 +1,77 @@
+#include "server/connection_table.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+
+namespace duo {
+namespace {
+
+bool HasInput(int sock) {
+  pollfd look{.fd = sock, .events = POLLIN, .revents = 0};
+  return ::poll(&look, 1, 0) > 0;
+}
+
+}  // namespace
+
+bool ConnectionTable::Admit() {
+  const std::lock_guard lock(mutex_);
+  if (n_admitted_ < max_connections_) {
+    ++n_admitted_;
+    return true;
+  }
+  const auto victim = Victim();
+  if (victim == rows_.end()) return false;
+  victim->closed = true;
+  ::shutdown(victim->sock, SHUT_RDWR);  // wakes its thread
+  return true;
+}
+
+std::list<ConnectionTable::Row>::iterator ConnectionTable::Victim() {
+  auto idle = rows_.end(), slow = rows_.end();
+  for (auto row = rows_.begin(); row != rows_.end(); ++row) {
+    if (row->closed) continue;
+    auto* best = row->state == State::kIdle ? &idle : row->state == State::kHeader ? &slow : nullptr;
+    if (best == nullptr || (*best != rows_.end() && (*best)->since <= row->since)) continue;
+    // A request that has just come in is not cut off.
+    if (row->state == State::kIdle && HasInput(row->sock)) continue;
+    *best = row;
+  }
+  if (idle != rows_.end()) return idle;
+  return slow != rows_.end() && SecondsSince(slow->since) > patience_s_ ? slow : rows_.end();
+}
+
+void ConnectionTable::GiveUp() {
+  const std::lock_guard lock(mutex_);
+  --n_admitted_;
+}
+
+void ConnectionTable::Stop() {
+  const std::lock_guard lock(mutex_);
+  stopping_ = true;
+  // What is being answered may still be written.
+  for (const Row& row : rows_) ::shutdown(row.sock, SHUT_RD);
+}
+
+ConnectionTable::Entry::Entry(ConnectionTable* table, int sock) : table_(table) {
+  const std::lock_guard lock(table_->mutex_);
+  row_ = table_->rows_.insert(table_->rows_.end(),
+                              Row{.sock = sock, .state = State::kHeader, .since = Clock::now(), .closed = false});
+  if (table_->stopping_) ::shutdown(sock, SHUT_RD);
+}
+
+ConnectionTable::Entry::~Entry() {
+  const std::lock_guard lock(table_->mutex_);
+  if (!row_->closed) --table_->n_admitted_;
+  table_->rows_.erase(row_);
+}
+
+bool ConnectionTable::Entry::Set(State state) {
+  const std::lock_guard lock(table_->mutex_);
+  if (row_->state != state) {
+    row_->state = state;
+    row_->since = Clock::now();
+  }
+  return !row_->closed && !table_->stopping_;
+}
+
+}  // namespace duo
