@@ -112,14 +112,14 @@ class SessionStore::Room {
     if (others.size() >= static_cast<size_t>(folder.max_sessions)) {
       return Status(StatusCode::kIo, std::to_string(others.size()) +
                                          " sessions are saved, which is as many as may be; "
-                                         "delete one, or raise the server's --max-sessions");
+                                         "delete one, or have the server keep more of them");
     }
     uint64_t used = 0;
     for (const auto& other : others) used += other.second;
     if (used > folder.max_bytes || bytes > folder.max_bytes - used) {
       return Status(StatusCode::kIo, "the session needs " + FormatBytes(bytes) + ", and the saved ones have " +
                                          FormatBytes(used) + " of the " + FormatBytes(folder.max_bytes) +
-                                         " that they may have; delete one, or raise the server's --session-quota");
+                                         " that they may have; delete one, or have the server give them more");
     }
     store_->being_written_[id_] = bytes;
     return OkStatus();
