@@ -52,7 +52,7 @@ Result<SessionOptions> ResolveSpec(const CacheSpec& spec, const CacheDefaults& d
     options.heads = AllRetrieval(config.n_layers, config.n_kv_heads);
   } else if (spec.sparsity) {
     if (!defaults.pattern)
-      return BadField("sparsity", "a sparsity needs a pattern, and this server was started without one");
+      return BadField("sparsity", "the sparsity means nothing: this server was started without a pattern");
     Result<HeadChoice> heads = ChooseBySparsity(*defaults.pattern, *spec.sparsity);
     if (!heads.ok()) return BadField("sparsity", heads.status().message());
     options.heads = *std::move(heads);
