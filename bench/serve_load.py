@@ -217,7 +217,8 @@ async def idle_status(port: int) -> dict:
 async def push_out(port: int) -> None:
     """Makes the server give up what it keeps: one request that is promised nearly all memory, and then leaves."""
     memory = (await idle_status(port))["memory"]
-    room = memory["budget_bytes"] - memory["weights_bytes"] - memory["workspace_bytes"]
+    taken = [memory[name + "_bytes"] for name in ("weights", "workspace", "requests")]
+    room = memory["budget_bytes"] - sum(taken)
     # Ids and kinds take five bytes more per token.
     n_tokens = int(0.98 * (room - memory["kv_fixed_bytes"]["full"]) / (memory["kv_bytes_per_token"]["full"] + 5))
     connection = Connection(port)

@@ -71,9 +71,9 @@ class PrefixTest(ServeTest):
         self.same_as_fresh(DOCUMENT + QUESTIONS[0], at_least=n_prompt - 256)
 
     def test_a_prompt_that_goes_on(self):
-        text, n_read = FACTS, 0
+        text, n_read = FACTS + PROSE * 20, 0
         for i in range(5):
-            whole = self.same_as_fresh(text + QUESTIONS[i % 2], 12, at_least=n_read // PIECE * PIECE)
+            whole = self.same_as_fresh(text + QUESTIONS[i % 2], 12, at_least=n_read // 256 * 256)
             text += QUESTIONS[i % 2] + whole["choices"][0]["text"] + " The farmer grows the cow.\n"
             n_read = whole["usage"]["prompt_tokens"]
 

@@ -46,7 +46,8 @@ TEST(ResolveOptions, RefusesWhatTheModelCannot) {
     return status.message();
   };
   EXPECT_EQ(Resolved({.heads = {}, .chunk = 1}).chunk, 1);
-  EXPECT_EQ(Resolved({.heads = {}, .chunk = 65536}).chunk, 65536);
+  EXPECT_EQ(Resolved({.heads = {}, .chunk = 65536, .max_context = 100000}).chunk, 65536);
+  EXPECT_EQ(Resolved({.heads = {}, .chunk = 65536, .max_context = 600}).chunk, 600) << "more tokens than there can be";
   EXPECT_EQ(message({.heads = {}, .chunk = 65537}), "chunk is 65537; expected 1..65536 tokens");
   EXPECT_EQ(message({.heads = {}, .chunk = 0}), "chunk is 0; expected 1..65536 tokens");
   EXPECT_EQ(message({.heads = {}, .sink = -1}), "sink is -1; expected 0 or more tokens");

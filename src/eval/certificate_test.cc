@@ -31,6 +31,7 @@ TEST(Certificate, IsReadAndDescribed) {
   EXPECT_FALSE(LoadCertificate(dir.path()).value().has_value());
   CertifyRow row;
   row.sparsity = 0.5, row.kld = 0.0125, row.top1 = 0.991, row.niah = 0.98, row.kv_bytes = 512;
+  row.n_retrieval = 3, row.perplexity = 4.5, row.kld_error = 0.001, row.top1_error = 0.002, row.decode_ms = 1.5;
   Json json = {{"model", "m"},
                {"model_fingerprint", "ab"},
                {"heads_fingerprint", "cd"},
@@ -46,6 +47,29 @@ TEST(Certificate, IsReadAndDescribed) {
   EXPECT_EQ(Describe(c),
             "measured at sparsity 0.5: KL divergence 0.013 nats, top-1 agreement 99.1 %, needles 0.98 (full attention "
             "1.00), KV memory 50 %");
+  EXPECT_EQ(c.model, "m");
+  EXPECT_EQ(c.heads_fingerprint, "cd");
+  EXPECT_EQ(c.sink, 4);
+  EXPECT_EQ(c.prefill_recent, 16);
+  EXPECT_EQ(c.full_niah, 1.0);
+  EXPECT_EQ(c.full_kv_bytes, 1024u);
+  EXPECT_EQ(ToJson(c.chosen), ToJson(row)) << "every number comes back";
+  Json negative = json;
+  negative["full_kv_bytes"] = -5;
+  negative["chosen"]["kv_bytes"] = -5;
+  negative["chosen"]["n_retrieval"] = -5;
+  dir.Write("certificate.json", negative.dump());
+  const Certificate none = LoadCertificate(dir.path()).value().value();
+  EXPECT_EQ(none.full_kv_bytes, 0u);
+  EXPECT_EQ(none.chosen.kv_bytes, 0u);
+  EXPECT_EQ(none.chosen.n_retrieval, 0);
+  EXPECT_THAT(Describe(none), HasSubstr("KV memory 0 %")) << "of nothing";
+  for (const char* key : {"heads", "chosen", "full_niah", "full_kv_bytes", "model"}) {
+    Json missing = json;
+    missing.erase(key);
+    dir.Write("certificate.json", missing.dump());
+    EXPECT_THAT(LoadCertificate(dir.path()).status().message(), HasSubstr(key));
+  }
   json["chosen"].erase("niah");
   dir.Write("certificate.json", json.dump());
   EXPECT_THAT(LoadCertificate(dir.path()).status().message(), HasSubstr("certificate.json: chosen: niah"));
