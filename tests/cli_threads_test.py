@@ -26,7 +26,8 @@ class ThreadsTest(CliTest):
             json.dump([1 + i * 7 % 400 for i in range(300)], file)
         result = run(
             ["logits", "--model", MODEL, "--ids", ids, "--positions", "last", "--out", out]
-            + ["--compute", compute, "--threads", threads],
+            + ["--compute", compute, "--threads", threads]
+            + (["--weights", "int8"] if compute == "int8" else []),
             env,
         )
         self.assertEqual(result.returncode, 0, result.stderr.decode())

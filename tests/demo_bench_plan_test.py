@@ -215,7 +215,9 @@ class Bench(Case):
             self.assertGreaterEqual(row["floor_ms"], row["bytes_per_token"] / row["read_gb_s"] / 1e6 * (1 - 1e-9))
             of = plan if row["mode"] == "duo" else plan["full"]
             planned = of["kv_fixed_bytes"] + row["depth"] * of["kv_bytes_per_token"]
-            self.assertLessEqual(abs(row["kv_bytes"] - planned), 0.05 * planned)
+            self.assertLessEqual(row["kv_bytes"], 1.05 * planned)
+            if row["depth"] > 0:  # else the session's context, depth and measured tokens, is shorter than the windows
+                self.assertGreaterEqual(row["kv_bytes"], 0.95 * planned)
         by = {(r["depth"], r["test"], r["mode"]): r for r in bench["rows"]}
         # What a decode step has to read: the matrices once, and the rows that the heads see.
         decode = by[(3000, "decode", "full")]

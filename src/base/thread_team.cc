@@ -28,8 +28,8 @@ constexpr std::chrono::milliseconds kJudgedTime{4};
 // ...and stays away when it had no core for more than this share of it. A neighbour that wakes up for 50 us now and
 // then (a connection's thread) costs a per cent; one busy program on a full machine costs a third to a half.
 constexpr double kCrowdedShare = 0.2;
-constexpr std::chrono::milliseconds kShortestPause{4}, kLongestPause{512};
-constexpr int kPauseFactor = 4;
+constexpr std::chrono::milliseconds kShortestPause{4}, kLongestPause{1000};
+constexpr int kPauseFactor = 8;
 
 // The ticket: next task | number of tasks | threads that may take part. `next` outruns the number of tasks by one for
 // the caller, so it has a bit to spare.
@@ -76,8 +76,12 @@ class CoreShare {
     const auto lost = wanted - (ThreadCpuTime() - cpu_begin_);
     Restart();
     const bool crowded = std::chrono::duration<double>(lost) > kCrowdedShare * std::chrono::duration<double>(wanted);
-    pause_ = crowded ? std::min<std::chrono::milliseconds>(kPauseFactor * pause_, kLongestPause)
-                     : std::max<std::chrono::milliseconds>(pause_ / kPauseFactor, kShortestPause / kPauseFactor);
+    if (!crowded) {
+      next_pause_ = std::max(next_pause_ / kPauseFactor, kShortestPause);
+    } else {
+      pause_ = next_pause_;
+      next_pause_ = std::min(next_pause_ * kPauseFactor, kLongestPause);
+    }
     return crowded;
   }
   /// How long to stay away after IsCrowded.
@@ -86,7 +90,7 @@ class CoreShare {
  private:
   Clock::time_point begin_;
   std::chrono::nanoseconds cpu_begin_{};
-  std::chrono::milliseconds pause_ = kShortestPause / kPauseFactor;
+  std::chrono::milliseconds pause_ = kShortestPause, next_pause_ = kShortestPause;
 };
 
 }  // namespace

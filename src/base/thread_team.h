@@ -21,7 +21,7 @@ namespace duo {
 ///     sleeps.
 ///   - A helper measures how much of its time it had a core. When another program takes much of it, the helper stays
 ///     away for a while: two threads on one core are slower than one, since each region waits for the one that is not
-///     running. The pause grows each time, up to half a second, and shrinks after a stretch without neighbours.
+///     running. The pause grows each time, up to a second, and shrinks after a stretch without neighbours.
 class ThreadTeam {
  public:
   ThreadTeam();

@@ -1,11 +1,11 @@
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <cmath>
 #include <string>
 #include <vector>
 
+#include "base/openmp_for_test.h"
 #include "kernels/cpu/ceilings.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/dense_test_util.h"
@@ -158,34 +158,31 @@ TEST_P(GemmTest, ConvertedPanelsAndBlocks) {
 // What OMP_MAX_ACTIVE_LEVELS=0, OMP_THREAD_LIMIT=1 or a caller's own parallel region do: the runtime gives smaller
 // teams than were asked for. A library that had cut its work for the larger team left most of the output unwritten.
 TEST_P(GemmTest, DoesNotDependOnTheTeamOfTheRuntime) {
-  const int levels = omp_get_max_active_levels();
-  omp_set_max_active_levels(0);
+  const OpenMpWithoutTeams limit;
   GemmRunner runner(4, GetParam());
   for (const DType x_type : {DType::kF32, DType::kBF16}) {
     ExpectAgrees(runner, GetParam(), {70, 300, 130, x_type, DType::kBF16, true, true}, rng);
     ExpectAgrees(runner, GetParam(), {512, 200, 64, x_type, x_type, true, false}, rng);
   }
-  omp_set_max_active_levels(levels);
 }
 
 TEST_P(GemmTest, InsideTheCallersParallelRegion) {
-#pragma omp parallel num_threads(3)
-  {
-    Rng own(static_cast<uint64_t>(omp_get_thread_num()));
+  InOpenMpRegion(3, [](int thread) {
+    Rng own(static_cast<uint64_t>(thread));
     GemmRunner runner(4, GetParam());
     ExpectAgrees(runner, GetParam(), {70, 300, 130, DType::kF32, DType::kF32, true, true}, own);
-  }
+  });
 }
 
 TEST(Gemm, LeavesTheCallersNumberOfThreadsAlone) {
-  omp_set_num_threads(3);
+  SetOpenMpThreads(3);
   GemmRunner runner(2, DetectIsa());
   float x = 2.0f, w = 3.0f, out = 0.0f;
   Gemm gemm{.x = &x, .x_type = DType::kF32, .n_tokens = 1, .n_in = 1, .w = &w, .w_type = DType::kF32, .n_out = 1};
   gemm.out = &out, gemm.out_stride = 1;
   ASSERT_TRUE(runner.Run(gemm).ok());
   EXPECT_EQ(out, 6.0f);
-  EXPECT_EQ(omp_get_max_threads(), 3);
+  EXPECT_EQ(OpenMpThreads(), 3);
 }
 
 // Every cut: few and many outputs and tokens for several threads, with remainders in both.

@@ -119,7 +119,7 @@ TEST(ApiRequest, Chats) {
   const auto param = [](const std::string& body) { return ParamOf(body, CompletionKind::kChat); };
   EXPECT_EQ(param("{}"), "messages");
   EXPECT_EQ(param(R"({"messages":[]})"), "messages");
-  EXPECT_EQ(param(R"({"messages":[1]})"), "messages[0]");
+  EXPECT_EQ(param(R"({"messages":["a"]})"), "messages[0]");
   EXPECT_EQ(param(R"({"messages":[{"role":"user","content":"a"},{"role":"cat","content":"b"}]})"), "messages[1].role");
   EXPECT_EQ(param(R"({"messages":[{"role":"user"}]})"), "messages[0].content");
   EXPECT_EQ(param(R"({"messages":[{"role":"user","content":[{"type":"image_url"}]}]})"), "messages[0].content[0].type");

@@ -112,14 +112,14 @@ class SessionStore::Room {
     if (others.size() >= static_cast<size_t>(folder.max_sessions)) {
       return Status(StatusCode::kIo, std::to_string(others.size()) +
                                          " sessions are saved, which is as many as may be; "
-                                         "delete one, or raise the server's --max-sessions");
+                                         "delete one, or start the server with a higher limit");
     }
     uint64_t used = 0;
     for (const auto& other : others) used += other.second;
     if (used > folder.max_bytes || bytes > folder.max_bytes - used) {
       return Status(StatusCode::kIo, "the session needs " + FormatBytes(bytes) + ", and the saved ones have " +
                                          FormatBytes(used) + " of the " + FormatBytes(folder.max_bytes) +
-                                         " that they may have; delete one, or raise the server's --session-quota");
+                                         " that they may have; delete one, or start the server with a larger quota");
     }
     store_->being_written_[id_] = bytes;
     return OkStatus();
@@ -272,8 +272,11 @@ Status SessionStore::LoadFile(const SessionId& id) {
   DUO_ASSIGN_OR_RETURN(const Json note, ParseJson(info.note, path + ": note"));
   DUO_ASSIGN_OR_RETURN(const CacheSpec spec, CacheSpecFromJson(note, path + ": note"));
   const Result<SessionOptions> options = ResolveSpec(spec, *defaults_, model_->config());
-  if (!options.ok())
-    return Status(StatusCode::kCorrupt, path + ": does not fit this server: " + options.status().message());
+  if (!options.ok()) {
+    const Status& why = options.status();
+    const std::string field = why.subject().empty() ? "" : why.subject() + ": ";
+    return Status(StatusCode::kCorrupt, path + ": does not fit this server: " + field + why.message());
+  }
   DUO_ASSIGN_OR_RETURN(PooledSequence* const sequence, scheduler_->Reserve(id, spec, *options, info.n_tokens));
   Result<Session> session = Session::Load(*model_, *options, path, workspace_);
   if (!session.ok()) {
