@@ -4,6 +4,7 @@
 #include <cstring>
 #include <functional>
 #include <iterator>
+#include <limits>
 #include <map>
 #include <string>
 #include <utility>
@@ -243,6 +244,12 @@ TEST(KeyBias, IsMeasuredByTheOtherChannelsOfItsHead) {
     EXPECT_EQ((*largest)->largest, 600);
     EXPECT_NEAR((*largest)->others, 6, 2) << "16 random inputs";
     EXPECT_NEAR((*largest)->ratio(), 100, 40);
+  }
+  checkpoint.values[attn + "k_proj.weight"] = std::vector<float>(8 * 16, std::numeric_limits<float>::quiet_NaN());
+  checkpoint.values[attn + "k_proj.bias"][5] = std::numeric_limits<float>::quiet_NaN();
+  {
+    auto model = Model::Open(checkpoint.Write(), backend.get());
+    EXPECT_EQ((*LargestKeyBias(*model))->ratio(), 0) << "NaN stands out from nothing";
   }
   TinyCheckpoint without;
   auto model = Model::Open(without.Write(), backend.get());

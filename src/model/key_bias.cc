@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "base/rng.h"
@@ -25,7 +26,8 @@ KeyBias LargestOf(int layer, const ModelConfig& c, const std::vector<float>& key
       found.largest = std::max(found.largest, double{std::fabs(bias[channel])});
       double energy = 0;
       for (size_t at = channel; at < keys.size(); at += bias.size()) energy += double{keys[at]} * double{keys[at]};
-      sizes.push_back(std::sqrt(energy / kProbes));
+      // NaN has no place in an order; a model that has one is refused by what it computes.
+      sizes.push_back(std::isfinite(energy) ? std::sqrt(energy / kProbes) : std::numeric_limits<double>::infinity());
     }
     const auto middle = sizes.begin() + static_cast<std::ptrdiff_t>(head_dim / 2);
     std::nth_element(sizes.begin(), middle, sizes.end());
