@@ -280,7 +280,7 @@ async def run(options: argparse.Namespace, folder: pathlib.Path) -> dict:
     finally:
         server.stop()
     plans = make_plans(cases, options.requests, options.seed)
-    connections = max(64, options.clients + 16)
+    connections = max(64, 2 * options.clients)  # those of clients that left may linger
     flags = [*model, "--connections", str(connections), "--parallel", str(options.parallel)]
     flags += ["--queue", str(options.queue)]
     flags += ["--memory", options.memory]

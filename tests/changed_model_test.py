@@ -17,8 +17,8 @@ class ChangedModelTest(CliTest):
         shutil.copytree(MODEL, self.model)
         self.weights = self.model / "model.safetensors"
 
-    def server(self):
-        server = Server(self.dir, model=self.model, pattern="none")
+    def server(self, *flags):
+        server = Server(self.dir, *flags, model=self.model, pattern="none")
         self.addCleanup(server.stop)
         server.post(TEXT, SHORT)
         return server
@@ -55,6 +55,20 @@ class ChangedModelTest(CliTest):
         stream.read_all()
         self.assertIn("was written to", stream.events[-1]["error"]["message"])
         self.assertFalse(stream.done)
+
+    def test_what_a_mixture_of_weights_computed_is_not_saved(self):
+        sessions = self.dir / "sessions"
+        sessions.mkdir()
+        server = self.server("--session-dir", sessions, "--autosave")
+        server.complete("The cow", 2, duo={"cache": "before"})
+        stream = server.stream(body={**ENDLESS, "duo": {"ignore_eos": True, "cache": "meanwhile"}})
+        stream.next()
+        os.utime(self.weights)
+        stream.read_all()
+        self.assertIn("error", stream.events[-1])
+        self.assertEqual(server.stop(), 0)
+        saved = [path.name for path in sessions.rglob("*.session")]
+        self.assertEqual(saved, ["before.session"])
 
     def test_a_replaced_file_is_refused_and_a_removed_one_is_served(self):
         server = self.server()

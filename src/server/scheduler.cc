@@ -321,16 +321,19 @@ void Scheduler::DecodeGroup(const std::vector<Running*>& group) {
 void Scheduler::LetGo() {
   for (const auto& running : running_) {
     if (running->phase != Phase::kDone) continue;
-    if (running->status.ok()) running->status = model_->weights().CheckFiles(Checkpoint::Replaced::kIsFine);
+    const Status files = model_->weights().CheckFiles(Checkpoint::Replaced::kIsFine);
+    if (running->status.ok()) running->status = files;
     std::string rest;
     if (running->status.ok()) rest = running->loop->Flush();
     running->stats.finish = running->loop->finish();
     if (running->stats.prefill_s > 0) running->stats.decode_s = SecondsSince(running->prefilled);
     running->stats.kv_bytes = running->sequence->session->kv_bytes();
     metrics_->CountGenerated(running->job->request.session_id.owner, running->stats.n_generated);
-    // After an error a sequence may hold half a step; one that was ended between two steps is whole.
+    // After an error a sequence may hold half a step; one that was ended between two steps is whole, unless its rows
+    // come from a mixture of weights.
     const StatusCode code = running->status.code();
-    const bool whole = code == StatusCode::kOk || code == StatusCode::kCancelled || code == StatusCode::kUnavailable;
+    const bool whole =
+        files.ok() && (code == StatusCode::kOk || code == StatusCode::kCancelled || code == StatusCode::kUnavailable);
     if (whole && running->sequence->session->len() > 0) {
       pool_.Release(running->sequence);
     } else {
