@@ -163,7 +163,7 @@ class FieldsTest(SharedServerTest):
                               needle='no session "tale"')  # fmt: skip
         for verb in ["save", "restore"]:
             answer = self.server.request("POST", "/v1/sessions/tale/" + verb)
-            self.assert_error(answer, 400, "invalid_request_error", needle="--session-dir")
+            self.assert_error(answer, 400, "invalid_request_error", needle="without a folder")
 
     def test_other_content_types(self):
         for kind in [None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "json"]:
@@ -249,7 +249,7 @@ class NoTemplateTest(ServeTest):
     def test_chat_without_a_template_says_so(self):
         server = self.serve()
         answer = server.request("POST", CHAT, {"messages": USER})
-        self.assert_error(answer, 400, "invalid_request_error", None, "messages", "--chat-template")
+        self.assert_error(answer, 400, "invalid_request_error", None, "messages", "no chat template")
         self.assertIsNone(server.status()["model"]["chat"])
         self.assertEqual(server.request("POST", "/tokenize", {"messages": USER}).status, 400)
         self.assertIn("no chat:", server.log_text())

@@ -39,7 +39,7 @@ class StartTest(ServeTest):
 
     def test_bad_key_files(self):
         self.refused(1, ["--api-key-file", "nowhere"], "--port", 0, "--api-key-file", self.dir / "nowhere")
-        for content in ["", "\n", "two or three\n", "two\nlines\n", "two keys\ntwo others\n", "../two key\n"]:
+        for content in ["", "\n", "two or three\n", "two\nlines\n", "anna two\nanna two-more\n", "../two key\n"]:
             with self.subTest(content=content[:20]):
                 run = self.refused(2, "--api-key-file", "--port", 0, "--api-key-file", self.file("key", content))
                 self.assertNotIn("two", run.err)

@@ -78,7 +78,8 @@ TEST(MakeWindows, TakesEveryOptionToItsEnds) {
   EXPECT_EQ(begins(-1, {.context = 2, .stride = 1}).size(), 9u);
   EXPECT_EQ(begins(-1, {.context = 4, .stride = 3}), (std::vector<int64_t>{1, 1, 1}));
   EXPECT_EQ((*MakeWindows(ids, -1, {.context = 4, .stride = 3}))[2].ids, (std::vector<int32_t>{6, 7, 8, 9}));
-  EXPECT_THAT(MakeWindows(ids, -1, {.context = 1, .stride = 1}).status().message(), HasSubstr("context is 1; expected 2"));
+  EXPECT_THAT(MakeWindows(ids, -1, {.context = 1, .stride = 1}).status().message(),
+              HasSubstr("context is 1; expected 2"));
   EXPECT_THAT(MakeWindows(ids, -1, {.context = 4, .stride = 0}).status().message(),
               HasSubstr("stride is 0; expected 1..3 tokens"));
 }

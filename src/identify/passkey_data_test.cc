@@ -124,8 +124,7 @@ TEST_F(TrainingTextsTest, BadOptionsAreNamed) {
   EXPECT_THAT(failure({.n_passkeys = 21}), HasSubstr("passkeys"));
   EXPECT_THAT(failure({.n_words = 0}), HasSubstr("words"));
   EXPECT_THAT(failure({.min_tokens = 500, .max_tokens = 400}), HasSubstr("texts of 500 to 400 tokens"));
-  EXPECT_THAT(failure({.max_tokens = 2000, .depth_begin = 0.9, .depth_end = 0.2}),
-              HasSubstr("depths of 0.9"));
+  EXPECT_THAT(failure({.max_tokens = 2000, .depth_begin = 0.9, .depth_end = 0.2}), HasSubstr("depths of 0.9"));
   EXPECT_THAT(failure({.max_tokens = 2000, .n_depths = 3}), HasSubstr("depths"));
 }
 
