@@ -246,7 +246,8 @@ class CompletionTest(SharedServerTest):
 
 
 class ChatTest(SharedServerTest):
-    flags = [*EXACT, "--chat-template", "chatml", "--max-tokens", 5]
+    # With f32 a prefix is reused up to a snapshot.
+    flags = [*EXACT, "--snapshot-every", 64, "--chat-template", "chatml", "--max-tokens", 5]
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What feeds the cow?"}]
 
     def chat(self, messages, **fields):
@@ -334,7 +335,7 @@ class ChatTest(SharedServerTest):
                      {"role": "user", "content": "And the horse?"}]  # fmt: skip
         second = self.chat(messages)
         self.assertGreaterEqual(second["usage"]["prompt_tokens_details"]["cached_tokens"],
-                                first["usage"]["prompt_tokens"])  # fmt: skip
+                                first["usage"]["prompt_tokens"] // 64 * 64)  # fmt: skip
         self.assertEqual(second["choices"][0]["message"]["content"], self.expected(messages, 5))
 
     def test_pinned_system_message(self):

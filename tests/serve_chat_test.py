@@ -15,7 +15,8 @@ class ChatTest(unittest.TestCase):
         cls.key = cls.folder.name + "/key"
         with open(cls.key, "w") as file:
             file.write("open-sesame\n")
-        cls.server = Server(cls.folder.name, "--chat-template", "chatml", "--compute", "f32", "--api-key-file", cls.key)
+        cls.server = Server(cls.folder.name, "--chat-template", "chatml", "--compute", "f32", "--snapshot-every", 64,
+                            "--api-key-file", cls.key)
         cls.url = "http://127.0.0.1:%d" % cls.server.port
 
     @classmethod
@@ -29,7 +30,8 @@ class ChatTest(unittest.TestCase):
                                "--max-tokens", 8, *flags, stdin=text)
 
     def test_answers_are_the_servers(self):
-        run = self.chat("hello\nand then?\n", "--json")
+        hello = "hello " * 100  # longer than the distance between snapshots, which is what f32 reuses
+        run = self.chat(hello + "\nand then?\n", "--json")
         self.assertEqual(run.code, 0, run.err)
         chat = run.json()
         self.assertEqual([m["role"] for m in chat["messages"]], ["user", "assistant"] * 2)
@@ -39,7 +41,7 @@ class ChatTest(unittest.TestCase):
         self.assertEqual(answer["choices"][0]["message"]["content"], chat["messages"][1]["content"])
         self.assertEqual(chat["turns"][0]["finish"], "length")
         self.assertGreater(chat["turns"][1]["reused_tokens"], 0)
-        plain = self.chat("hello\n", url=self.url + "/v1/")
+        plain = self.chat(hello + "\n", url=self.url + "/v1/")
         self.assertEqual(plain.out, chat["messages"][1]["content"] + "\n")
 
     def test_system_prompt_and_commands(self):

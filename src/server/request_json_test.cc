@@ -37,6 +37,9 @@ TEST(RequestJson, TokenIdsArePacked) {
   EXPECT_EQ(json["p"][3], Json::parse("[1,2,null]")) << "something else among ids";
   EXPECT_EQ(UnpackIds(json["q"]), std::vector<int32_t>{7});
   EXPECT_STREQ(RequestTypeName(json["q"]), "array");
+  const Json nested = Parsed("[1,[2]]");
+  EXPECT_TRUE(nested.is_array() && nested[0] == 1) << "a list among ids";
+  EXPECT_EQ(UnpackIds(nested[1]), std::vector<int32_t>{2});
   for (const char* body : {"[1,2147483648]", "[1,-1]", "[1,1.0]", "[1,[]]", "[1,{}]"}) {
     EXPECT_EQ(Parsed(body), Json::parse(body)) << body;
   }
