@@ -1,5 +1,6 @@
 #include "base/thread_team.h"
 
+#include <sys/resource.h>
 #include <time.h>
 
 #include <algorithm>
@@ -30,6 +31,8 @@ constexpr std::chrono::milliseconds kJudgedTime{4};
 constexpr double kCrowdedShare = 0.2;
 constexpr std::chrono::milliseconds kShortestPause{4}, kLongestPause{1000};
 constexpr int kPauseFactor = 8;
+// Regions with no more than this between them follow one another: a step's.
+constexpr std::chrono::milliseconds kCloseTime{1};
 
 // The ticket: next task | number of tasks | threads that may take part. `next` outruns the number of tasks by one for
 // the caller, so it has a bit to spare.
@@ -59,10 +62,14 @@ std::chrono::nanoseconds ThreadCpuTime() {
   return std::chrono::seconds(t.tv_sec) + std::chrono::nanoseconds(t.tv_nsec);
 }
 
-/// Whether a thread that wants to run gets a core. Of one thread.
-class CoreShare {
+bool IsMuch(Clock::duration lost, Clock::duration wanted) {
+  return std::chrono::duration<double>(lost) > kCrowdedShare * std::chrono::duration<double>(wanted);
+}
+
+/// Whether a helper that wants to run gets a core.
+class HelperShare {
  public:
-  CoreShare() { Restart(); }
+  HelperShare() { Restart(); }
   /// Time that the thread slept of its own will does not count.
   void AddSleep(Clock::duration slept) { begin_ += slept; }
   void Restart() {
@@ -75,22 +82,54 @@ class CoreShare {
     if (wanted < kJudgedTime) return false;
     const auto lost = wanted - (ThreadCpuTime() - cpu_begin_);
     Restart();
-    const bool crowded = std::chrono::duration<double>(lost) > kCrowdedShare * std::chrono::duration<double>(wanted);
-    if (!crowded) {
-      next_pause_ = std::max(next_pause_ / kPauseFactor, kShortestPause);
-    } else {
-      pause_ = next_pause_;
-      next_pause_ = std::min(next_pause_ * kPauseFactor, kLongestPause);
-    }
-    return crowded;
+    if (IsMuch(lost, wanted)) return true;
+    next_pause_ = std::max(next_pause_ / kPauseFactor, kShortestPause);
+    return false;
   }
-  /// How long to stay away after IsCrowded.
-  std::chrono::milliseconds pause() const { return pause_; }
+  /// How long to stay away now.
+  std::chrono::milliseconds NextPause() {
+    const std::chrono::milliseconds pause = next_pause_;
+    next_pause_ = std::min(next_pause_ * kPauseFactor, kLongestPause);
+    return pause;
+  }
 
  private:
   Clock::time_point begin_;
   std::chrono::nanoseconds cpu_begin_{};
-  std::chrono::milliseconds pause_ = kShortestPause, next_pause_ = kShortestPause;
+  std::chrono::milliseconds next_pause_ = kShortestPause;
+};
+
+/// Whether the caller, in regions that follow one another closely, gets a core. It may wait for other things between
+/// regions, and for helpers at their end; being put off a core that it did not give up shows a neighbour.
+class CallerShare {
+ public:
+  /// After each region. True once for a stretch of kJudgedTime in which another program had the core for too long.
+  bool IsCrowded(Clock::time_point begin, Clock::time_point end) {
+    if (begin - last_end_ > kCloseTime) Restart(begin);
+    last_end_ = end;
+    if (end - begin_ < kJudgedTime) return false;
+    const auto wanted = end - begin_;
+    const auto lost = wanted - (ThreadCpuTime() - cpu_begin_);
+    const bool put_off = PutOffs() != put_offs_begin_;
+    Restart(end);
+    return put_off && IsMuch(lost, wanted);
+  }
+
+ private:
+  static long PutOffs() {
+    rusage usage{};
+    getrusage(RUSAGE_THREAD, &usage);
+    return usage.ru_nivcsw;
+  }
+  void Restart(Clock::time_point begin) {
+    begin_ = begin;
+    cpu_begin_ = ThreadCpuTime();
+    put_offs_begin_ = PutOffs();
+  }
+
+  Clock::time_point begin_, last_end_;
+  std::chrono::nanoseconds cpu_begin_{};
+  long put_offs_begin_ = 0;
 };
 
 }  // namespace
@@ -123,10 +162,18 @@ class ThreadTeam::Impl {
 
   void Run(int n_threads, int64_t n_tasks, const ParallelBody& body) {
     DUO_CHECK(n_tasks <= kMaxTasks, "ParallelFor cuts what is longer");
+    if (n_away_.load(std::memory_order_relaxed) == static_cast<int>(helpers_.size())) {
+      for (int64_t task = 0; task < n_tasks; ++task) body(task, 0);
+      return;
+    }
+    const auto begin = Clock::now();
     body_ = &body;
     finished_.store(0, std::memory_order_relaxed);
     ticket_.store(Ticket::Of(n_threads, n_tasks).word, std::memory_order_seq_cst);
-    if (sleepers_.load(std::memory_order_seq_cst) > 0) Wake();
+    if (sleepers_.load(std::memory_order_seq_cst) > 0) {
+      called_.store(begin, std::memory_order_relaxed);
+      Wake();
+    }
     int64_t own = 0;
     for (;;) {
       const int64_t task = Ticket{ticket_.fetch_add(1, std::memory_order_relaxed)}.next();
@@ -135,6 +182,7 @@ class ThreadTeam::Impl {
       ++own;
     }
     AwaitFinished(static_cast<uint32_t>(n_tasks - own));
+    if (caller_.IsCrowded(begin, Clock::now())) send_one_away_.store(true, std::memory_order_relaxed);
   }
 
  private:
@@ -158,7 +206,7 @@ class ThreadTeam::Impl {
   }
 
   void Help(int helper) {
-    CoreShare share;
+    HelperShare share;
     int spins = 0;
     while (!stop_.load(std::memory_order_relaxed)) {
       Ticket ticket{ticket_.load(std::memory_order_acquire)};
@@ -167,7 +215,8 @@ class ThreadTeam::Impl {
         (*body_)(ticket.next(), helper);
         finished_.fetch_add(1, std::memory_order_seq_cst);
         finished_.notify_one();
-        if (share.IsCrowded()) StayAway(&share);
+        const bool sent = send_one_away_.load(std::memory_order_relaxed) && send_one_away_.exchange(false);
+        if (share.IsCrowded() || sent) StayAway(&share);
         spins = 0;
       } else if (++spins < kSpins) {
         Pause();
@@ -178,19 +227,24 @@ class ThreadTeam::Impl {
     }
   }
 
-  void Sleep(int helper, CoreShare* share) {
+  void Sleep(int helper, HelperShare* share) {
     const auto begin = Clock::now();
     const uint32_t seen = wake_.load(std::memory_order_seq_cst);
     sleepers_.fetch_add(1, std::memory_order_seq_cst);
     const bool work = MayTake({ticket_.load(std::memory_order_seq_cst)}, helper);
     if (!work && !stop_.load(std::memory_order_seq_cst)) wake_.wait(seen);
     sleepers_.fetch_sub(1, std::memory_order_relaxed);
-    share->AddSleep(Clock::now() - begin);
+    // The time from being called to having a core is not sleep. Where it is long, a helper does not help.
+    share->AddSleep(std::max(called_.load(std::memory_order_relaxed), begin) - begin);
   }
 
-  void StayAway(CoreShare* share) {
-    std::unique_lock lock(away_mutex_);
-    away_.wait_for(lock, share->pause(), [this] { return stop_.load(); });
+  void StayAway(HelperShare* share) {
+    n_away_.fetch_add(1, std::memory_order_relaxed);
+    {
+      std::unique_lock lock(away_mutex_);
+      away_.wait_for(lock, share->NextPause(), [this] { return stop_.load(); });
+    }
+    n_away_.fetch_sub(1, std::memory_order_relaxed);
     share->Restart();
   }
 
@@ -200,9 +254,13 @@ class ThreadTeam::Impl {
   alignas(kCacheLineBytes) std::atomic<uint32_t> finished_{0};  // tasks of the present region, by helpers
   alignas(kCacheLineBytes) std::atomic<uint32_t> wake_{0};
   std::atomic<int> sleepers_{0};
+  std::atomic<Clock::time_point> called_{Clock::time_point()};  // when sleepers were last woken for a region
+  std::atomic<int> n_away_{0};
+  std::atomic<bool> send_one_away_{false};
   std::atomic<bool> stop_{false};
   std::mutex away_mutex_;
   std::condition_variable away_;
+  CallerShare caller_;
   std::vector<std::thread> helpers_;  // helper i is thread i + 1 of a region
   bool refused_ = false;
 };

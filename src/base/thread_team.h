@@ -19,9 +19,9 @@ namespace duo {
 ///   - A helper without a task spins for some microseconds, about the time between two regions of a decode step. Then
 ///   it
 ///     sleeps.
-///   - A helper measures how much of its time it had a core. When another program takes much of it, the helper stays
-///     away for a while: two threads on one core are slower than one, since each region waits for the one that is not
-///     running. The pause grows each time, up to a second, and shrinks after a stretch without neighbours.
+///   - Helpers and the caller measure how much of their time they had a core. When another program takes much of it, a
+///     helper stays away for a while: two threads on one core are slower than one, since each region waits for the one
+///     that is not running. The pause grows each time, up to a second, and shrinks after a stretch without neighbours.
 class ThreadTeam {
  public:
   ThreadTeam();
