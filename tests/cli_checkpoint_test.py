@@ -165,28 +165,45 @@ class TensorsTest(CheckpointTest):
         (model / "model.safetensors.index.json").write_text(json.dumps(index))
         self.assertEqual(self.logits(model)[0], self.logits(MODEL)[0])
 
-    def test_large_key_biases(self):
-        def plant(bias):
+    def test_channels_of_keys_that_stand_out(self):
+        def attention(layer):
+            return "model.layers.%d.self_attn." % layer
+
+        def bias(value):
             def change(tensors):
                 for layer in range(4):
-                    attn = "model.layers.%d.self_attn." % layer
-                    tensors[attn + "q_proj.bias"] = floats(*[0] * 256)
-                    tensors[attn + "v_proj.bias"] = floats(*[0] * 128)
-                    tensors[attn + "k_proj.bias"] = floats(*[bias if layer == 2 and i == 33 else 0 for i in range(128)])
+                    tensors[attention(layer) + "q_proj.bias"] = floats(*[0] * 256)
+                    tensors[attention(layer) + "v_proj.bias"] = floats(*[0] * 128)
+                    planted = [value if layer == 2 and i == 33 else 0 for i in range(128)]
+                    tensors[attention(layer) + "k_proj.bias"] = floats(*planted)
 
             return change
 
-        small = self.model("small", plant(20), model_type="qwen2")
-        large = self.model("large", plant(200), model_type="qwen2")
+        def norm(weight):
+            def change(tensors):
+                for layer in range(4):
+                    tensors[attention(layer) + "q_norm.weight"] = floats(*[1] * 32)
+                    planted = [weight if layer == 2 and i == 7 else 1 for i in range(32)]
+                    tensors[attention(layer) + "k_norm.weight"] = floats(*planted)
+
+            return change
+
+        qwen2 = {size: self.model("bias%d" % size, bias(size), model_type="qwen2") for size in (20, 200)}
+        qwen3 = {size: self.model("norm%d" % size, norm(size), model_type="qwen3") for size in (1, 20, 200)}
         for model, kv_type, warned in [
-            (MODEL, "int4", False), (small, "bf16", False), (small, "int8", False), (small, "int4", True),
-            (large, "bf16", False), (large, "int8", True), (large, "int4", True),
+            (MODEL, "int8", False), (MODEL, "int4", False),
+            (qwen2[20], "bf16", False), (qwen2[20], "int8", False), (qwen2[20], "int4", True),
+            (qwen2[200], "bf16", False), (qwen2[200], "int8", True), (qwen2[200], "int4", True),
+            (qwen3[1], "int8", False), (qwen3[1], "int4", False),
+            (qwen3[20], "bf16", False), (qwen3[20], "int8", False), (qwen3[20], "int4", True),
+            (qwen3[200], "bf16", False), (qwen3[200], "int8", True), (qwen3[200], "int4", True),
         ]:  # fmt: skip
             with self.subTest(model=model.name, kv_type=kv_type):
                 err = self.ok("generate", "--model", model, "--prompt", "The", "--max-tokens", 1, "--kv-type", kv_type).err
-                self.assertEqual(err.count("layer 2, KV head 1 has a key bias of"), int(warned), err)
-        server = self.serve("--kv-type", "int8", model=large, pattern="none")
-        self.assertIn("has a key bias of 200", server.log_text())
+                self.assertEqual(err.count("has keys with a channel of size"), int(warned), err)
+                self.assertEqual(err.count("warning: layer 2, KV head"), int(warned), err)
+        server = self.serve("--kv-type", "int8", model=qwen2[200], pattern="none")
+        self.assertIn("layer 2, KV head 1 has keys with a channel of size 200", server.log_text())
 
 
 class FilesTest(CheckpointTest):

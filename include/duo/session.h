@@ -33,7 +33,8 @@ struct SessionOptions {
   int64_t chunk = 512;
   ComputeType compute = ComputeType::kBF16;
   /// How K and V are kept. kInt8 and kInt4 take a little more than half and a quarter of kBF16's memory and time per
-  /// token; docs/quality.md has what they cost, and why models with large key biases (Qwen2, 2.5) do not bear them.
+  /// token; docs/quality.md has what they cost, and why models whose keys have outliers (biases of Qwen2 and 2.5, norms
+  /// of Qwen3) do not bear them.
   KvType kv_type = KvType::kBF16;
   /// Most tokens the sequence may have; 0 = the model's trained context. Reserves address space only.
   int64_t max_context = 0;

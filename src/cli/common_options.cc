@@ -22,7 +22,7 @@
 #include "cli/signals.h"
 #include "cli/terminal.h"
 #include "model/fingerprint.h"
-#include "model/key_bias.h"
+#include "model/key_outliers.h"
 
 namespace duo::cli {
 namespace {
@@ -114,16 +114,15 @@ Result<std::string> ReadStandardInput() {
 }
 
 // An error of the check would be one of the first prompt as well, which reports it.
-void NoteLargeKeyBias(const Model& model, KvType type) {
-  const double limit = KeyBiasLimit(type);
+void NoteKeyOutliers(const Model& model, KvType type) {
+  const double limit = KeyOutlierLimit(type);
   if (limit == 0) return;
-  const Result<std::optional<KeyBias>> largest = LargestKeyBias(model);
-  if (!largest.ok() || !*largest || (*largest)->ratio() < limit) return;
-  const KeyBias& b = **largest;
+  const Result<KeyOutlier> found = LargestKeyOutlier(model);
+  if (!found.ok() || found->ratio() < limit) return;
   Note(
-      fmt::format("warning: layer {}, KV head {} has a key bias of {:.0f}, {:.0f} times what its other channels hold: "
-                  "--kv-type {} rounds those away; bf16 does not (docs/quality.md)",
-                  b.layer, b.kv_head, b.largest, b.ratio(), KvTypeName(type)));
+      fmt::format("warning: layer {}, KV head {} has keys with a channel of size {:.3g}, {:.0f} times the size of the "
+                  "others: --kv-type {} rounds those away; bf16 does not (docs/quality.md)",
+                  found->layer, found->kv_head, found->largest, found->ratio(), KvTypeName(type)));
 }
 
 }  // namespace
@@ -161,7 +160,7 @@ Result<LoadedModel> LoadModel(const CommonOptions& given) {
   DUO_ASSIGN_OR_RETURN(HeadChoice heads, ChooseHeads(options, pattern, model.config()));
   DUO_ASSIGN_OR_RETURN(SessionOptions session, ResolveSession(options, pattern, model.weights_bytes()));
   session.heads = std::move(heads);
-  NoteLargeKeyBias(model, session.kv_type);
+  NoteKeyOutliers(model, session.kv_type);
   return LoadedModel{std::move(backend), std::move(model),   std::move(dir),
                      std::move(pattern), std::move(session), std::move(certificate)};
 }

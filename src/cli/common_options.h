@@ -62,7 +62,8 @@ struct LoadedModel {
 
 /// Opens backend, model and pattern and resolves the session's options. Says on stderr what NoteModel says, when it
 /// chose sparsity 0.5 because a pattern came without --sparsity and --threshold (a pattern with a certificate then has
-/// its own choice), and when the model's key biases are too large for --kv-type. kInvalidArgument names the flag.
+/// its own choice), and when single channels of the model's keys are too large for --kv-type. kInvalidArgument names
+/// the flag.
 Result<LoadedModel> LoadModel(const CommonOptions& options);
 
 /// The model's notes, one line on stderr each: what of its files is ignored, what limits the context.

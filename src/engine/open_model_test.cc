@@ -1,6 +1,7 @@
 // Opening checkpoint directories: what is right opens, what is wrong is refused with a sentence.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <functional>
 #include <iterator>
@@ -17,7 +18,7 @@
 #include "checkpoint/safetensors.h"
 #include "duo/model.h"
 #include "duo/session.h"
-#include "model/key_bias.h"
+#include "model/key_outliers.h"
 
 namespace duo {
 namespace {
@@ -220,40 +221,84 @@ TEST(OpenModel, NamesWithoutThePrefixOpen) {
   EXPECT_EQ(Logits(&bare, &config), Logits(&plain, &config));
 }
 
-TEST(KeyBias, IsMeasuredByTheOtherChannelsOfItsHead) {
-  TinyCheckpoint checkpoint;
-  checkpoint.config["model_type"] = "qwen2";
-  const std::string attn = "model.layers.0.self_attn.";
-  checkpoint.shapes[attn + "q_proj.bias"] = {16};
-  checkpoint.shapes[attn + "k_proj.bias"] = checkpoint.shapes[attn + "v_proj.bias"] = {8};
-  checkpoint.shapes["model.layers.0.input_layernorm.weight"] = {16};
-  checkpoint.values["model.layers.0.input_layernorm.weight"] = std::vector<float>(16, 2.0f);
-  // Weights are 3/4 and the norm doubles 16 inputs of size 1: keys are of size 6 where there is no bias.
+/// What is found when the model is opened with each type of weights.
+std::vector<KeyOutlier> KeyOutliersOf(TinyCheckpoint* checkpoint) {
+  const BackendPtr backend = TestBackend();
+  std::vector<KeyOutlier> found;
+  for (const WeightType type : {WeightType::kNative, WeightType::kInt8, WeightType::kInt4}) {
+    auto model = Model::Open(checkpoint->Write(), backend.get(), {.weights = type, .progress = {}});
+    EXPECT_TRUE(model.ok()) << model.status().message();
+    const auto largest = LargestKeyOutlier(*model);
+    EXPECT_TRUE(largest.ok()) << largest.status().message();
+    found.push_back(*largest);
+  }
+  return found;
+}
+
+const std::string kAttention = "model.layers.0.self_attn.";
+
+/// Keys of size 6 where nothing is added to them: weights are 3/4 and the norm doubles 16 inputs of size 1.
+void MakeKeysOfSizeSix(TinyCheckpoint* checkpoint) {
+  checkpoint->values["model.layers.0.input_layernorm.weight"] = std::vector<float>(16, 2.0f);
   std::vector<float> weights(8 * 16, 0.75f);
   for (size_t i = 0; i < weights.size(); i += 3) weights[i] = -0.75f;
-  checkpoint.values[attn + "k_proj.weight"] = weights;
-  checkpoint.values[attn + "k_proj.bias"] = {300, 0, 0, 0, 0, -600, 0, 1};
+  checkpoint->values[kAttention + "k_proj.weight"] = weights;
+}
+
+TEST(KeyOutliers, ABiasIsMeasuredByTheOtherChannelsOfItsHead) {
+  TinyCheckpoint checkpoint;
+  MakeKeysOfSizeSix(&checkpoint);
+  checkpoint.config["model_type"] = "qwen2";
+  checkpoint.shapes[kAttention + "q_proj.bias"] = {16};
+  checkpoint.shapes[kAttention + "k_proj.bias"] = checkpoint.shapes[kAttention + "v_proj.bias"] = {8};
+  checkpoint.values[kAttention + "k_proj.bias"] = {300, 0, 0, 0, 0, -600, 0, 1};
+  for (const KeyOutlier& found : KeyOutliersOf(&checkpoint)) {
+    EXPECT_EQ(found.layer, 0);
+    EXPECT_EQ(found.kv_head, 1);
+    EXPECT_NEAR(found.largest, 600, 6);
+    EXPECT_NEAR(found.others, 6, 2) << "16 random inputs";
+    EXPECT_NEAR(found.ratio(), 100, 40);
+  }
+}
+
+TEST(KeyOutliers, AWeightOfTheNormIsMeasuredByTheOtherChannelsOfItsHead) {
+  TinyCheckpoint checkpoint;
+  MakeKeysOfSizeSix(&checkpoint);
+  checkpoint.config.update({{"model_type", "qwen3"}, {"head_dim", 4}});
+  for (const char* norm : {"q_norm.weight", "k_norm.weight"}) checkpoint.shapes[kAttention + norm] = {4};
+  checkpoint.values[kAttention + "k_norm.weight"] = {2, 2, 200, 2};
+  for (const KeyOutlier& found : KeyOutliersOf(&checkpoint)) {
+    EXPECT_EQ(found.layer, 0);
+    EXPECT_NEAR(found.largest, 200, 70) << "the norm makes channels of size 1 of those of size 6";
+    EXPECT_NEAR(found.others, 2, 0.7);
+    EXPECT_NEAR(found.ratio(), 100, 60);
+  }
+  checkpoint.values[kAttention + "k_norm.weight"] = {200, 200, 200, 200};
+  for (const KeyOutlier& found : KeyOutliersOf(&checkpoint)) EXPECT_LT(found.ratio(), 2) << "none stands out";
+}
+
+TEST(KeyOutliers, RowsOfTheMatrixCountToo) {
+  TinyCheckpoint checkpoint;
+  MakeKeysOfSizeSix(&checkpoint);
+  for (const KeyOutlier& found : KeyOutliersOf(&checkpoint)) EXPECT_LT(found.ratio(), 2);
+  for (size_t i = 0; i < 16; ++i) checkpoint.values[kAttention + "k_proj.weight"][2 * 16 + i] *= 100;
+  for (const KeyOutlier& found : KeyOutliersOf(&checkpoint)) {
+    EXPECT_EQ(found.kv_head, 0);
+    EXPECT_NEAR(found.ratio(), 100, 40);
+  }
+}
+
+TEST(KeyOutliers, NanStandsOutFromNothing) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
   const BackendPtr backend = TestBackend();
-  for (const WeightType type : {WeightType::kNative, WeightType::kInt8, WeightType::kInt4}) {
-    auto model = Model::Open(checkpoint.Write(), backend.get(), {.weights = type, .progress = {}});
-    ASSERT_TRUE(model.ok()) << model.status().message();
-    const auto largest = LargestKeyBias(*model);
-    ASSERT_TRUE(largest.ok() && *largest) << largest.status().message();
-    EXPECT_EQ((*largest)->layer, 0);
-    EXPECT_EQ((*largest)->kv_head, 1);
-    EXPECT_EQ((*largest)->largest, 600);
-    EXPECT_NEAR((*largest)->others, 6, 2) << "16 random inputs";
-    EXPECT_NEAR((*largest)->ratio(), 100, 40);
-  }
-  checkpoint.values[attn + "k_proj.weight"] = std::vector<float>(8 * 16, std::numeric_limits<float>::quiet_NaN());
-  checkpoint.values[attn + "k_proj.bias"][5] = std::numeric_limits<float>::quiet_NaN();
-  {
+  for (const size_t n_bad : {1, 8 * 16}) {
+    TinyCheckpoint checkpoint;
+    checkpoint.values[kAttention + "k_proj.weight"] = std::vector<float>(8 * 16, 1.0f);
+    std::fill_n(checkpoint.values[kAttention + "k_proj.weight"].begin(), n_bad, nan);
     auto model = Model::Open(checkpoint.Write(), backend.get());
-    EXPECT_EQ((*LargestKeyBias(*model))->ratio(), 0) << "NaN stands out from nothing";
+    ASSERT_TRUE(model.ok()) << model.status().message();
+    EXPECT_LT(LargestKeyOutlier(*model)->ratio(), 2);
   }
-  TinyCheckpoint without;
-  auto model = Model::Open(without.Write(), backend.get());
-  EXPECT_FALSE((*LargestKeyBias(*model)).has_value());
 }
 
 TEST(OpenModel, AWindowLimitsTheContextOfSessions) {

@@ -138,5 +138,36 @@ TEST(Fingerprint, TellsModelsApart) {
   EXPECT_EQ(ModelFingerprint(*model), plain);
 }
 
+TEST(Fingerprint, ReadsMatricesFromTheirFirstByteToTheirLast) {
+  constexpr size_t kPage = 4096;
+  const auto backend = CreateBackend({.device = Device::kCpu, .n_threads = 1}).value();
+  for (const WeightType type : {WeightType::kNative, WeightType::kInt8, WeightType::kInt4}) {
+    ModelConfig config = TinyConfig();
+    config.intermediate_size = 4096;
+    const auto model = Model::Weights::FromRandom(config, 5, backend.get(), {.weights = type, .progress = {}}).value();
+    const std::string plain = ModelFingerprint(*model);
+    MatrixView& down = model->layers[1].down;
+    const size_t scales = down.scale == nullptr ? 0 : static_cast<size_t>(down.n_out) * sizeof(float);
+    const size_t size = down.bytes() - scales;
+    ASSERT_GT(size, 20 * kPage) << "larger than what is read of it";
+    const auto* const bytes = static_cast<const uint8_t*>(down.data);
+    std::vector<uint8_t> copy(bytes, bytes + size);
+    down.data = copy.data();
+    EXPECT_EQ(ModelFingerprint(*model), plain);
+    const auto changed = [&](size_t begin, size_t end) {
+      for (size_t i = begin; i < end; ++i) copy[i] ^= 1;
+      const std::string other = ModelFingerprint(*model);
+      for (size_t i = begin; i < end; ++i) copy[i] ^= 1;
+      return other != plain;
+    };
+    EXPECT_TRUE(changed(kPage, size)) << "a fine-tune whose first rows are as they were";
+    EXPECT_TRUE(changed(0, 1));
+    EXPECT_TRUE(changed(size - 1, size));
+    for (size_t begin = 0; begin < size; begin += size / 7) {
+      EXPECT_TRUE(changed(begin, std::min(size, begin + size / 7))) << begin << " of " << size;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace duo
