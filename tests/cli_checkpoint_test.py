@@ -136,7 +136,7 @@ class TensorsTest(CheckpointTest):
         equal, err = self.logits(self.model("equal", equal_head))
         self.assertNotIn("lm_head", err)
         self.assertEqual(equal, self.logits(MODEL)[0])
-        # What duo quantize makes of it is that too.
+        # The output of duo quantize is that too.
         self.ok("quantize", "--model", self.dir / "tied", "--weights", "int8", "--out", self.dir / "int8")
         stored, err = self.logits(self.dir / "int8")
         self.assertIn("lm_head.weight: is not the embedding", err)

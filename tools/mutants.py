@@ -11,7 +11,7 @@ import hashlib
 import re
 import typing
 
-# What is no code: comments, strings (raw ones first), characters, preprocessor lines.
+# Text that is not code: comments, strings (raw ones first), characters, preprocessor lines.
 NOT_CODE = re.compile(
     r'R"(?P<delimiter>[^()\\\s]*)\(.*?\)(?P=delimiter)"'
     r'|"(?:\\.|[^"\\\n])*"'

@@ -118,7 +118,7 @@ std::vector<Level> LevelsOf(const std::string& root, std::string_view controller
   return levels;
 }
 
-/// What the kernel drops when the group needs memory: file pages that need not be written first, and slabs.
+/// The bytes that the kernel drops when the group needs memory: file pages that need not be written first, and slabs.
 uint64_t Reclaimable(const std::string& stat, const std::string& prefix, const std::string& dirty,
                      const std::string& writeback) {
   const uint64_t cache = NumberOfLine(stat, prefix + "active_file") + NumberOfLine(stat, prefix + "inactive_file");

@@ -158,7 +158,7 @@ void AddServe(CLI::App* app, VerbFunction* run) {
   AddText(verb, "--api-key-file", &command->api_key_file, "a file",
           "file with the keys that clients must send, NAME KEY in each line")
       ->option_text("FILE");
-  AddText(verb, "--admin-key", &server.admin, "a name", "name of the key whose status and metrics show all keys'")
+  AddText(verb, "--admin-key", &server.admin, "a name", "name of the key that sees the status and metrics of all keys")
       ->option_text("NAME");
   verb->add_flag("--share-prefixes", server.share_prefixes,
                  "let all keys share prefixes, sessions, status and metrics");
@@ -203,7 +203,8 @@ void AddServe(CLI::App* app, VerbFunction* run) {
   AddTexts(verb, "--allowed-host", &server.allowed_hosts,
            "a name that the server answers to, beside its own machine's; repeatable")
       ->option_text("NAME");
-  AddText(verb, "--public-url", &command->public_url, "a URL", "where users find it, when a proxy stands before it")
+  AddText(verb, "--public-url", &command->public_url, "a URL",
+          "address where users find the server when a proxy stands before it")
       ->option_text("URL");
   AddText(verb, "--cors", &server.cors_origin, "an origin", "origin whose pages may call from a browser; * = all")
       ->option_text("ORIGIN");

@@ -101,7 +101,7 @@ class Scheduler {
   void Stop(double seconds);
   bool stopping() const { return stopping_; }
 
-  /// What this caller may see: sequences and sums of its own, or all of them.
+  /// The status that this caller may see: sequences and sums of its own, or all of them.
   SchedulerStatus Snapshot(const Caller& caller) const;
   int64_t n_waiting() const;
 

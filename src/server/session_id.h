@@ -16,7 +16,7 @@ struct SessionId {
   bool operator<(const SessionId& other) const { return std::tie(owner, name) < std::tie(other.owner, other.name); }
 };
 
-/// Who asks: what is theirs, and whether status and metrics show them what is others'.
+/// The one who asks: the name of what they own, and whether status and metrics show them what others own.
 struct Caller {
   std::string owner;
   bool sees_all = false;

@@ -72,7 +72,7 @@ class SessionStore {
   Result<std::vector<std::string>> NamesOnDisk(const std::string& owner) const;
   std::optional<ApiError> RestoreFile(const SessionId& id);
   Status LoadFile(const SessionId& id);
-  /// Of one that is checked out.
+  /// Writes the file of a session that is checked out.
   Status WriteFile(const SessionId& id, PooledSequence* sequence);
   /// The error without the folder, whose place is nobody's business.
   ApiError ForClient(const Status& status) const;
