@@ -105,7 +105,7 @@ Status Run(const ServeCommand& command) {
   const auto is_admin = [&](const ApiKey& key) { return key.name == options.admin; };
   if (!options.admin.empty() && std::none_of(options.api_keys.begin(), options.api_keys.end(), is_admin)) {
     return Status(StatusCode::kInvalidArgument,
-                  "--admin-key: \"" + options.admin + "\" is the name of no key in --api-key-file");
+                  "--admin-key: \"" + options.admin + "\" is not the name of a key in --api-key-file");
   }
   const Result<uint64_t> session_bytes = ParseBytes(command.session_quota);
   if (!session_bytes.ok()) return session_bytes.status().Annotate("--session-quota");
