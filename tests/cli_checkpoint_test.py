@@ -1,4 +1,4 @@
-"""What users' checkpoints have that the embedded one has not: windows, YaRN, heads and tensors of their own, broken files."""
+"""Checkpoints as users have them, unlike the embedded one: windows, YaRN, heads and tensors of their own, broken files."""
 
 import json
 import os

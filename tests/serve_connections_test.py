@@ -1,4 +1,4 @@
-"""What connections may cost `duo serve`, and how odd ones are answered. Usage: serve_connections_test.py PATH/TO/duo"""
+"""The cost of connections to `duo serve`, and the answers to odd ones. Usage: serve_connections_test.py PATH/TO/duo"""
 
 import contextlib
 import json

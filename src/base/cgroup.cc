@@ -24,8 +24,8 @@ struct Level {
   Version version = Version::k2;
 };
 
-/// Where a hierarchy of groups can be read. `top` is the group whose files lie in `point` itself: a container's own
-/// group, where the container shows its processes nothing above it.
+/// A place where a hierarchy of groups can be read. `top` is the group whose files lie in `point` itself: a container's
+/// own group, where the container shows its processes nothing above it.
 struct Mount {
   std::string point;
   std::string top;

@@ -59,7 +59,7 @@ std::chrono::nanoseconds ThreadCpuTime() {
   return std::chrono::seconds(t.tv_sec) + std::chrono::nanoseconds(t.tv_nsec);
 }
 
-/// Whether a thread that wants to run gets a core. Of one thread.
+/// Measures whether one thread gets a core when it wants to run.
 class CoreShare {
  public:
   CoreShare() { Restart(); }

@@ -228,8 +228,7 @@ Status LimitContextToWindow(const Json& config, const std::string& where, HfConf
   return OkStatus();
 }
 
-/// Where yarn is asked for and the positions are left at the original length, the context is what they are stretched
-/// to.
+/// With yarn and positions left at the original length, the context is the length that yarn stretches them to.
 int64_t TrainedContext(const HfConfig& hf) {
   if (hf.rope.type != RopeType::kYarn) return hf.max_position_embeddings;
   const double stretched = hf.rope.factor * static_cast<double>(hf.rope.original_max_position_embeddings);

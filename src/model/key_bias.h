@@ -1,4 +1,4 @@
-// How far the biases of keys stand out (Qwen2 and 2.5 have channels of several hundred).
+// Measures how far the biases of keys stand out (Qwen2 and 2.5 have channels of several hundred).
 #pragma once
 
 #include <optional>

@@ -1,4 +1,4 @@
-// Which connections there are and which of them wait in silence, so that a full server can close those first.
+// The table of connections. It knows which of them wait in silence, so that a full server can close those first.
 #pragma once
 
 #include <cstdint>

@@ -33,7 +33,7 @@ struct Gauges {
   uint64_t evicted = 0;
 };
 
-/// Counts what happens for each owner (SessionId::owner) and for all together. Thread safe.
+/// Counts events for each owner (SessionId::owner) and for all together. Thread safe.
 class Metrics {
  public:
   void CountResponse(const std::string& owner, const std::string& route, int status);

@@ -234,7 +234,8 @@ Result<SequencePool::Claim> SequencePool::Acquire(const Wanted& wanted) {
       Result<Claim> copy = Copy(*s, wanted, best.n_held);
       if (copy.ok()) return copy;
       if (free)
-        return TakeOver(s, wanted, best.n_held);  // no room for both: better lose its end than read the beginning again
+        return TakeOver(s, wanted,
+                        best.n_held);  // no room for both: losing its end is better than reading the beginning again
     }
   }
   return Make(wanted);

@@ -1,4 +1,4 @@
-// Whose sequences these are. A trust domain is all clients with one API key; without keys, with one key that has no
+// The owners of sequences. A trust domain is all clients with one API key; without keys, with one key that has no
 // name, or with shared prefixes there is one domain for everybody, whose name is empty.
 #pragma once
 
