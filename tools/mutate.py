@@ -91,7 +91,7 @@ class Tree:
         return found[0]
 
     def object_hash(self, file: str) -> str:
-        """Of the object file of a source; empty where there is none."""
+        """The hash of the object file of a source; empty when there is none."""
         room, _, rest = file.removeprefix("src/").partition("/")
         found = list(self.build.glob(f"src/{room}/CMakeFiles/duo_{room}.dir/{rest}.o"))
         return hashlib.sha1(found[0].read_bytes()).hexdigest() if found else ""

@@ -1,5 +1,4 @@
-// The numbers of an unfinished run: they come back bit for bit, and values that no run can have are refused by their
-// key.
+// The numbers of an unfinished run: they come back bit for bit, and impossible values are refused by their key.
 #include "identify/saved_run.h"
 
 #include <gtest/gtest.h>
