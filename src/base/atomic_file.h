@@ -16,7 +16,7 @@ Status CheckReplaceable(const std::string& path);
 
 /// The users who may read a file that is made.
 enum class FileAccess : uint8_t {
-  kUmask,  // whoever the process's umask lets
+  kUmask,  // the users whom the process's umask lets
   kOwner,  // its owner alone, whatever the umask says
 };
 

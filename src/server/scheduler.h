@@ -14,8 +14,8 @@
 // its tokens: nothing that runs is ever out of memory. The order of admission:
 //   - A request for a session waits for earlier requests of that session and for a save of it; others pass it.
 //   - A request that memory does not suffice for lets later ones pass that fit, kMaxPassed at most. Then nobody is
-//     admitted before it until it is. What runs ends, and each request alone fits (Submit refuses the others), so it
-//     always comes to be admitted.
+//     admitted before it until it is. Running requests end, and each request alone fits (Submit refuses the others), so
+//     it always comes to be admitted.
 //   - Otherwise the order is that of arrival.
 //
 // Prompts take turns with chunks: see prompt_turns.h for how long each waits. While others run a chunk is a
