@@ -26,7 +26,8 @@ struct AccessRules {
 /// 401 without a key of the server's.
 std::optional<ApiError> CheckAccess(const AccessRules& rules, const httplib::Request& request);
 
-/// The sender of the request. When keys are asked for and it has none of them, the caller owns nothing.
+/// The sender of a request that CheckAccess let in. Only the open routes get one without a key; they look at nothing
+/// that has an owner.
 Caller CallerOf(const AccessRules& rules, const httplib::Request& request);
 
 }  // namespace duo
