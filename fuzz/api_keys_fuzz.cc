@@ -1,4 +1,4 @@
-// Any bytes as a file of API keys: what is accepted can be sent in a header and tells its owners apart.
+// Any bytes as a file of API keys: accepted keys can be sent in a header and tell their owners apart.
 #include <cstddef>
 #include <cstdint>
 #include <set>

@@ -1,5 +1,5 @@
-// Chats made of any bytes: messages with texts and with parts, some of them nested deeper or of another kind. What
-// should be accepted is, with the text that was put in; the rest is refused by name.
+// Chats made of any bytes: messages with texts and with parts, some of them nested deeper or of another kind. Valid
+// ones are accepted, with the text that was put in; the rest is refused by name.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>

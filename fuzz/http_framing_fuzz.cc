@@ -1,5 +1,5 @@
-// Any bytes as the header of a request, whole and in pieces: both see the same end, and what is accepted can be taken
-// in one way only.
+// Any bytes as the header of a request, whole and in pieces: both see the same end, and an accepted header can be
+// taken in one way only.
 #include <algorithm>
 #include <cctype>
 #include <cstddef>

@@ -1,4 +1,4 @@
-"""A model with weights that are no numbers: every verb says so in one sentence. Usage: broken_model_test.py DUO"""
+"""A model with weights that are NaN or infinite: every verb says so in one sentence. Usage: broken_model_test.py DUO"""
 
 import json
 import shutil

@@ -108,7 +108,7 @@ class BadInputTest(CliTest):
         self.fails(1, ["need", "available"], "generate", "--model", "demo", "--prompt", "The", "--memory", "2.2MiB")
 
     def test_the_librarys_options_become_flags(self):
-        """The library names its own options; what a user of the program reads are flags of the verb that he used."""
+        """The library names its own options; a user of the program reads flags of the verb that was used."""
         few, long = self.ids(200, "few.json"), self.ids(30000, "long.json")
         text = self.file("short.txt", "The cow jumped over the moon.")
         empty = self.dir / "empty"

@@ -1,4 +1,4 @@
-"""What `duo` computes does not depend on the threads that it is given. Usage: cli_threads_test.py PATH/TO/duo"""
+"""The results of `duo` do not depend on the threads that it is given. Usage: cli_threads_test.py PATH/TO/duo"""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What connections may cost `duo serve`, and how odd ones are answered. Usage: serve_connections_test.py PATH/TO/duo"""
+"""The cost of connections to `duo serve`, and the answers to odd ones. Usage: serve_connections_test.py PATH/TO/duo"""
 
 import contextlib
 import json
@@ -116,7 +116,7 @@ class SilentClientTest(ConnectionTest):
         self.assertEqual(read_to_end(kept[0]), b"", "the one that was idle for longest is closed")
 
     def test_silent_connections_give_way(self):
-        """Of those that never send a whole request."""
+        """The silent ones here never send a whole request."""
         server = self.serve("--connections", 2, "--header-timeout", 1000, "--idle-timeout", 1000)
         silent = [self.open(server), self.open(server, b"GET /health HTTP/1.1\r\nX")]
         wait_until(lambda: b" 200 OK" in server.raw(HEALTH_ONCE), "a place for an ordinary client")

@@ -25,7 +25,7 @@ def unread_bytes(port):
 
 
 def room_of(memory):
-    """Bytes for sequences, of a status."""
+    """The bytes for sequences in a status."""
     return memory["budget_bytes"] - memory["weights_bytes"] - memory["workspace_bytes"] - memory["requests_bytes"]
 
 

@@ -154,7 +154,7 @@ class PageTest(unittest.TestCase):
         expect(self.page.locator("#document-name")).to_have_text(name)
 
     def endless(self, max_tokens):
-        """From now on answers go on behind the model's end, up to max_tokens."""
+        """From now on answers go on after the model's end, up to max_tokens."""
 
         def rewrite(route):
             body = json.loads(route.request.post_data)

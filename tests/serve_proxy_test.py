@@ -1,4 +1,4 @@
-"""`duo serve` after a proxy that does TLS: docs/http_api.md's configuration of nginx, run. Needs nginx and openssl, else it
+"""`duo serve` behind a proxy that does TLS: docs/http_api.md's configuration of nginx, run. Needs nginx and openssl, else it
 says SKIPPED. Usage: serve_proxy_test.py PATH/TO/duo"""
 
 import contextlib

@@ -140,7 +140,7 @@ class StopTest(ServeTest):
         stream.disconnect()
 
     def test_autosave_of_idle_sessions_before_the_drain(self):
-        """Whoever sends SIGTERM may kill soon after: `docker stop` gives 10 s."""
+        """The sender of SIGTERM may kill soon after: `docker stop` gives 10 s."""
         folder = self.dir / "sessions"
         flags = ["--session-dir", folder, "--autosave"]
         server = self.serve(*flags, "--drain", 80000)

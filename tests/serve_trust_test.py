@@ -1,4 +1,4 @@
-"""Who can see what of whom on one `duo serve`. Usage: serve_trust_test.py PATH/TO/duo [unittest arguments]"""
+"""Clients of one `duo serve` see only what is theirs. Usage: serve_trust_test.py PATH/TO/duo [unittest arguments]"""
 
 import json
 import os
@@ -236,7 +236,7 @@ class KeyFileTest(TrustTest):
 
 
 class FolderTest(TrustTest):
-    """What other users of the machine see of the sessions, and what they can do about them."""
+    """Other users of the machine: what they see of the sessions, and what they can do to them."""
 
     def mode(self, path):
         return stat.S_IMODE(os.lstat(path).st_mode)

@@ -11,7 +11,7 @@ import hashlib
 import re
 import typing
 
-# What is no code: comments, strings (raw ones first), characters, preprocessor lines.
+# Text that is not code: comments, strings (raw ones first), characters, preprocessor lines.
 NOT_CODE = re.compile(
     r'R"(?P<delimiter>[^()\\\s]*)\(.*?\)(?P=delimiter)"'
     r'|"(?:\\.|[^"\\\n])*"'
@@ -61,7 +61,7 @@ class Mutant:
 
 
 def code_only(text: str) -> str:
-    """The text with blanks in place of everything that is no code; offsets stay what they are."""
+    """The text with blanks in place of everything that is not code; offsets stay what they are."""
     def blank(match: re.Match) -> str:
         return re.sub(r"[^\n]", " ", match.group())
 

@@ -79,7 +79,7 @@ class Tree:
             sys.exit(f"tools/mutate.py: cmake failed: {done.stderr}")
 
     def make(self, *targets: str) -> str:
-        """What the build printed where it failed; empty when it did not."""
+        """The build's output when it failed; empty when it did not."""
         done = subprocess.run(["cmake", "--build", self.build, "--parallel", str(self.jobs), "--target", *targets],
                               capture_output=True, text=True, env=self.environment)
         return done.stdout if done.returncode != 0 else ""
@@ -91,7 +91,7 @@ class Tree:
         return found[0]
 
     def object_hash(self, file: str) -> str:
-        """Of the object file of a source; empty where there is none."""
+        """The hash of the object file of a source; empty when there is none."""
         room, _, rest = file.removeprefix("src/").partition("/")
         found = list(self.build.glob(f"src/{room}/CMakeFiles/duo_{room}.dir/{rest}.o"))
         return hashlib.sha1(found[0].read_bytes()).hexdigest() if found else ""
@@ -154,7 +154,7 @@ class Tests:
 
 
 class Room:
-    """What is mutated and which tests judge it."""
+    """The files that are mutated and the tests that judge them."""
 
     def __init__(self, root: Path, name: str):
         self.name = name

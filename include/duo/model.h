@@ -43,8 +43,7 @@ struct ModelConfig {
   std::vector<std::string> notes;
 
   int group() const { return n_heads / n_kv_heads; }
-  /// Tokens of context where `asked` (0 = nothing in particular) were asked for: else those of the training, as far as
-  /// max_context allows.
+  /// The context when `asked` tokens were asked for; with 0, that of the training as far as max_context allows.
   int64_t ContextFor(int64_t asked) const {
     if (asked > 0) return asked;
     return max_context > 0 && max_context < trained_context ? max_context : trained_context;

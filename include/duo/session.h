@@ -69,8 +69,8 @@ Result<MemoryPlan> PlanMemory(const ModelConfig& config, uint64_t weights_bytes,
 /// outlives a call. Not thread safe; must outlive its sessions, and the model must outlive it.
 class Workspace {
  public:
-  /// Of options, `chunk` and `compute` count: sessions that use the workspace have the same compute and at most that
-  /// chunk. Errors as Session::Create.
+  /// Only `chunk` and `compute` of the options count: sessions that use the workspace have the same compute and at most
+  /// that chunk. Errors as Session::Create.
   static Result<Workspace> Create(const Model& model, const SessionOptions& options);
   Workspace(Workspace&&) noexcept;
   Workspace& operator=(Workspace&&) noexcept;
@@ -119,7 +119,7 @@ class Session {
   /// missing. Where some logits are NaN or infinite (kInternal), all have grown, and those with logits() may go on.
   static Status DecodeTogether(std::span<Session* const> sessions, std::span<const int32_t> ids);
 
-  /// Logits behind the last token, [vocab], all finite. Valid until the next call that changes the sequence; empty
+  /// Logits after the last token, [vocab], all finite. Valid until the next call that changes the sequence; empty
   /// before the first.
   std::span<const float> logits() const;
 

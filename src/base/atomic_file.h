@@ -14,9 +14,9 @@ namespace duo {
 /// kIo for a directory, device or pipe, which a rename would replace.
 Status CheckReplaceable(const std::string& path);
 
-/// Who may read a file that is made.
+/// The users who may read a file that is made.
 enum class FileAccess : uint8_t {
-  kUmask,  // whoever the process's umask lets
+  kUmask,  // the users whom the process's umask lets
   kOwner,  // its owner alone, whatever the umask says
 };
 

@@ -1,4 +1,4 @@
-// An option out of range, in one sentence.
+// The error of an option out of range, in one sentence.
 #pragma once
 
 #include <string>

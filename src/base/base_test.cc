@@ -359,7 +359,7 @@ TEST(Json, ErrorsNameFileAndKey) {
   EXPECT_FALSE(JsonInt(*json, "big", "c.json").ok());
   EXPECT_EQ(JsonInt(*json, "s", "c.json").status().message(), "c.json: s: expected a whole number, found string \"x\"");
   EXPECT_EQ(JsonString(*json, "none", "c.json").status().message(), "c.json: none: expected a string, found nothing");
-  // Whatever the library finds wrong, its exception's name is not for people.
+  // The library's exception names are not for people, whatever it finds wrong.
   for (const char* text : {"{\"a\": }", "[1e999]", "\"\\ud800\"", "\"\xff\"", ""}) {
     const std::string message = ParseJson(text, "f").status().message();
     EXPECT_EQ(message.rfind("f: not valid JSON: ", 0), 0u) << message;

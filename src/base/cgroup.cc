@@ -24,8 +24,8 @@ struct Level {
   Version version = Version::k2;
 };
 
-/// Where a hierarchy of groups can be read. `top` is the group whose files lie in `point` itself: a container's own
-/// group, where the container shows its processes nothing above it.
+/// A place where a hierarchy of groups can be read. `top` is the group whose files lie in `point` itself: a container's
+/// own group, where the container shows its processes nothing above it.
 struct Mount {
   std::string point;
   std::string top;
@@ -118,7 +118,7 @@ std::vector<Level> LevelsOf(const std::string& root, std::string_view controller
   return levels;
 }
 
-/// What the kernel drops when the group needs memory: file pages that need not be written first, and slabs.
+/// The bytes that the kernel drops when the group needs memory: file pages that need not be written first, and slabs.
 uint64_t Reclaimable(const std::string& stat, const std::string& prefix, const std::string& dirty,
                      const std::string& writeback) {
   const uint64_t cache = NumberOfLine(stat, prefix + "active_file") + NumberOfLine(stat, prefix + "inactive_file");

@@ -1,4 +1,4 @@
-// What Linux's control groups leave this process of memory and CPU time. A limit may stand at any level above the
+// The memory and CPU time that Linux's control groups leave this process. A limit may stand at any level above the
 // process and in either version of control groups; the tightest one holds.
 #pragma once
 

@@ -20,7 +20,7 @@ constexpr const char* kV1Mounts =
     "30 23 0:27 / /sys/fs/cgroup ro - tmpfs tmpfs ro,mode=755\n"
     "32 30 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct\n"
     "35 30 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n";
-// What version 1 writes when there is no limit.
+// Version 1 writes this when there is no limit.
 constexpr const char* kNoLimitV1 = "9223372036854771712\n";
 
 std::string Bytes(uint64_t mib) { return std::to_string(mib * kMiB) + "\n"; }

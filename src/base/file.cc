@@ -18,7 +18,7 @@ namespace {
 constexpr size_t kMaxLfsPointerBytes = 1023;
 constexpr std::string_view kLfsVersion = "version https://git-lfs.github.com/spec/v";
 
-/// What a link to nothing names; empty for all other paths.
+/// The path that a dangling link names; empty for all other paths.
 std::string MissingTarget(const std::string& path) {
   std::error_code error;
   if (!std::filesystem::is_symlink(path, error) || std::filesystem::exists(path, error)) return "";

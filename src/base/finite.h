@@ -1,4 +1,4 @@
-// Whether numbers are numbers.
+// Checks for NaN and infinities.
 #pragma once
 
 #include <cstdint>

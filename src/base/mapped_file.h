@@ -11,14 +11,14 @@ struct stat;
 
 namespace duo {
 
-/// What has become of a mapped file since it was opened.
+/// The change of a mapped file since it was opened.
 enum class FileChange : uint8_t {
   kNone,
   kGone,      // nothing has its name any more; the mapping still shows the old file, whole
   kReplaced,  // another file has its name; the mapping still shows the old one, whole
   kWritten,   // it was written to, lengthened or cut: the mapping shows a mixture of old and new
 };
-/// What opening does with a symbolic link.
+/// Says whether opening follows a symbolic link.
 enum class Links : uint8_t { kFollow, kRefuse };
 
 /// Owner of a read-only mapping. Its bytes live until it is destroyed or moved from, and must not be written to;
@@ -49,7 +49,7 @@ class MappedFile {
   bool Forget(const void* from, size_t bytes) const;
 
  private:
-  /// What tells one state of a file from another.
+  /// Tells one state of a file from another.
   struct Identity {
     uint64_t device = 0, inode = 0;
     int64_t size = 0, changed_s = 0, changed_ns = 0;

@@ -1,4 +1,4 @@
-// What programs do to OpenMP's threads around the library.
+// Settings of OpenMP's threads that programs make around the library.
 #pragma once
 
 #include <omp.h>

@@ -24,8 +24,8 @@ class ParallelBody {
 
 /// Runs body(task, thread) for every task in [0, n_tasks), thread in [0, n_threads). Tasks are handed out one at a
 /// time in increasing order (dynamic scheduling). Returns when all are done; their writes are visible to the caller.
-/// Which threads take part, and how many, is open: fewer than n_threads where the system refuses threads or another
-/// program needs the cores. A task that calls this runs the inner tasks itself. The body must not throw.
+/// The threads that take part, and their number, are open: fewer than n_threads where the system refuses threads or
+/// another program needs the cores. A task that calls this runs the inner tasks itself. The body must not throw.
 void ParallelFor(int n_threads, int64_t n_tasks, const ParallelBody& body);
 
 /// Starts the threads that ParallelFor would use, so that a limit on threads shows early. Returns how many there are,

@@ -14,7 +14,7 @@
 
 namespace duo {
 
-/// What git leaves for a large file that was not downloaded.
+/// Git leaves this in place of a large file that was not downloaded.
 inline constexpr const char* kLfsPointerForTest =
     "version https://git-lfs.github.com/spec/v1\n"
     "oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n";

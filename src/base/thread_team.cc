@@ -248,9 +248,9 @@ class ThreadTeam::Impl {
     share->Restart();
   }
 
-  // What helpers poll, what they write, and what changes seldom: each on lines of its own.
+  // Fields that helpers poll, fields that they write, and fields that change seldom lie on separate cache lines.
   alignas(kCacheLineBytes) std::atomic<uint64_t> ticket_{0};
-  const ParallelBody* body_ = nullptr;  // of the present region: whoever has one of its tasks may read it
+  const ParallelBody* body_ = nullptr;  // of the present region: a thread that has one of its tasks may read it
   alignas(kCacheLineBytes) std::atomic<uint32_t> finished_{0};  // tasks of the present region, by helpers
   alignas(kCacheLineBytes) std::atomic<uint32_t> wake_{0};
   std::atomic<int> sleepers_{0};

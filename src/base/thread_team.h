@@ -16,9 +16,8 @@ namespace duo {
 ///     none.
 ///   - The caller takes tasks too. When none is left, it waits for those that helpers have begun. A helper that has not
 ///     come by then is left out: a team whose helpers never run is as fast as a single thread.
-///   - A helper without a task spins for some microseconds, about the time between two regions of a decode step. Then
-///   it
-///     sleeps.
+///   - A helper without a task spins for some microseconds, about the time between two regions of a decode step, and
+///     then sleeps.
 ///   - Helpers and the caller measure how much of their time they had a core. When another program takes much of it, a
 ///     helper stays away for a while: two threads on one core are slower than one, since each region waits for the one
 ///     that is not running. The pause grows each time, up to a second, and shrinks after a stretch without neighbours.

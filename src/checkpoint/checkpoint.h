@@ -37,7 +37,7 @@ class Checkpoint {
   /// The tensor's bytes leave resident memory until somebody reads them again: for one that is done with.
   void Forget(const TensorView& tensor) const;
 
-  /// What a file means whose name another file has now. What is mapped is still the old one, whole.
+  /// Says whether a file counts as changed when another file has its name now. The mapping still shows the old one.
   enum class Replaced : uint8_t { kIsFine, kIsAnError };
   /// kUnavailable, naming the first mapped file that somebody has written to since it was opened, so that its tensors
   /// are a mixture of old and new. A system call for each file.

@@ -94,7 +94,7 @@ Result<int64_t> ReadHeadDim(const Json& config, const HfConfig& hf, const std::s
                 where + ": head_dim " + std::to_string(head_dim) + ", expected an even number (RoPE rotates pairs)");
 }
 
-// What the configuration classes of transformers have where the key is absent.
+// The defaults of transformers' configuration classes when the key is absent.
 int64_t DefaultPositions(ModelType type) {
   switch (type) {
     case ModelType::kLlama: return 2048;
@@ -105,7 +105,7 @@ int64_t DefaultPositions(ModelType type) {
   return 2048;
 }
 
-// What they have where this key is absent; null means as many as query heads.
+// Their defaults when this key is absent; null means as many as query heads.
 int64_t DefaultKvHeads(const Json& config, const HfConfig& hf) {
   if (config.contains("num_key_value_heads")) return hf.n_heads;
   switch (hf.model_type) {
@@ -228,8 +228,7 @@ Status LimitContextToWindow(const Json& config, const std::string& where, HfConf
   return OkStatus();
 }
 
-/// Where yarn is asked for and the positions are left at the original length, the context is what they are stretched
-/// to.
+/// With yarn and positions left at the original length, the context is the length that yarn stretches them to.
 int64_t TrainedContext(const HfConfig& hf) {
   if (hf.rope.type != RopeType::kYarn) return hf.max_position_embeddings;
   const double stretched = hf.rope.factor * static_cast<double>(hf.rope.original_max_position_embeddings);
@@ -237,7 +236,7 @@ int64_t TrainedContext(const HfConfig& hf) {
   return std::max(hf.max_position_embeddings, context);
 }
 
-/// A token id of a config: nothing, and a note, where the vocabulary has no such token. kCorrupt for what is no id.
+/// A token id of a config: nothing, and a note, when the vocabulary has no such token. kCorrupt when it is not an id.
 Result<std::optional<int32_t>> ReadTokenId(const Json& value, const char* key, const std::string& where, HfConfig* hf) {
   const std::string vocabulary = "0.." + std::to_string(hf->vocab_size - 1);
   if (!value.is_number_integer()) {

@@ -153,7 +153,7 @@ void ExpectWindow(const Json& config, int64_t window) {
   }
 }
 
-// What transformers makes of the keys, absent ones too: the class's default of sliding_window is 4096, null is none.
+// As transformers reads the keys, absent ones too: the class's default of sliding_window is 4096, null means none.
 TEST(HfConfig, AMistralWindowLimitsTheContext) {
   Json mistral = With(Base("mistral"), {{"max_position_embeddings", 32768}});
   ExpectWindow(mistral, 4096);

@@ -99,8 +99,7 @@ const std::vector<KnownKey>& KnownKeys() {
   return keys;
 }
 
-/// A key that is misspelt or of another library would be left out without a word, and every answer would be a little
-/// wrong.
+/// A misspelt key, or one of another library, would be left out silently, and every answer would be a little wrong.
 Status CheckKeys(const Json& json, RopeType type, const std::string& where) {
   for (const auto& [key, value] : json.items()) {
     std::string read;

@@ -149,7 +149,7 @@ void AddGenerate(CLI::App* app, VerbFunction* run) {
   verb->option_defaults()->group("Text");
   AddGenerateOptions(verb, &command->generate);
   verb->add_flag("--no-special", command->no_special, "do not put the model's begin-of-text token before the prompt");
-  verb->add_flag("--ignore-eos", command->generate.ignore_eos, "go on behind the model's end-of-text token");
+  verb->add_flag("--ignore-eos", command->generate.ignore_eos, "go on after the model's end-of-text token");
   AddCommonOptions(verb, &command->common);
   verb->footer(
       "Ctrl-C ends the text and keeps what there is; a second one ends the program.\n"

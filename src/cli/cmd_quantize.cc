@@ -213,7 +213,7 @@ void AddQuantize(CLI::App* app, VerbFunction* run) {
       ->default_str(std::to_string(kSmoothTokens));
   AddInt(verb, "--threads", {1, 1024}, &command->threads, "CPU threads (default: all cores of this process)");
   verb->add_flag("--json", command->json, "print one JSON value on stdout and nothing else there");
-  verb->add_flag("--progress", command->progress, "show progress on stderr even when it is no terminal");
+  verb->add_flag("--progress", command->progress, "show progress on stderr even when it is not a terminal");
   verb->footer(
       "Example:\n"
       "  duo quantize --model ~/models/Llama-3.1-8B --weights int4 --out ~/models/Llama-3.1-8B-int4\n"

@@ -105,7 +105,7 @@ Status Run(const ServeCommand& command) {
   const auto is_admin = [&](const ApiKey& key) { return key.name == options.admin; };
   if (!options.admin.empty() && std::none_of(options.api_keys.begin(), options.api_keys.end(), is_admin)) {
     return Status(StatusCode::kInvalidArgument,
-                  "--admin-key: \"" + options.admin + "\" is the name of no key in --api-key-file");
+                  "--admin-key: \"" + options.admin + "\" is not the name of a key in --api-key-file");
   }
   const Result<uint64_t> session_bytes = ParseBytes(command.session_quota);
   if (!session_bytes.ok()) return session_bytes.status().Annotate("--session-quota");
@@ -158,7 +158,7 @@ void AddServe(CLI::App* app, VerbFunction* run) {
   AddText(verb, "--api-key-file", &command->api_key_file, "a file",
           "file with the keys that clients must send, NAME KEY in each line")
       ->option_text("FILE");
-  AddText(verb, "--admin-key", &server.admin, "a name", "name of the key whose status and metrics show all keys'")
+  AddText(verb, "--admin-key", &server.admin, "a name", "name of the key that sees the status and metrics of all keys")
       ->option_text("NAME");
   verb->add_flag("--share-prefixes", server.share_prefixes,
                  "let all keys share prefixes, sessions, status and metrics");
@@ -203,7 +203,8 @@ void AddServe(CLI::App* app, VerbFunction* run) {
   AddTexts(verb, "--allowed-host", &server.allowed_hosts,
            "a name that the server answers to, beside its own machine's; repeatable")
       ->option_text("NAME");
-  AddText(verb, "--public-url", &command->public_url, "a URL", "where users find it, when a proxy stands before it")
+  AddText(verb, "--public-url", &command->public_url, "a URL",
+          "address where users find the server when a proxy stands before it")
       ->option_text("URL");
   AddText(verb, "--cors", &server.cors_origin, "an origin", "origin whose pages may call from a browser; * = all")
       ->option_text("ORIGIN");

@@ -49,9 +49,9 @@ void AddHeadOptions(CLI::App* verb, CommonOptions* options) {
   AddInt(verb, "--sink", {0, kMostTokens}, &options->sink,
          "first tokens that streaming heads keep (default: the pattern's)");
   AddInt(verb, "--recent", {1, kMostTokens}, &options->recent,
-         "last tokens that they see, the current one included (default: the pattern's)");
+         "last tokens that streaming heads see, the current one included (default: the pattern's)");
   AddInt(verb, "--prefill-recent", {1, kMostTokens}, &options->prefill_recent,
-         "the same for prompt tokens, at least --recent (default: --recent)");
+         "last tokens that streaming heads see in the prompt, at least --recent (default: --recent)");
   AddInt(verb, "--pinned-prefix", {0, kMostTokens}, &options->pinned_prefix,
          "tokens at the start that no head may forget: a longer sink");
 }
@@ -87,7 +87,7 @@ void AddRunOptions(CLI::App* verb, CommonOptions* options) {
          "most tokens of prompt and answer (default: what the model was trained for)");
   AddInt(verb, "--seed", {0}, &options->seed, "for everything random")->default_str(std::to_string(options->seed));
   verb->add_flag("--json", options->json, "print one JSON value on stdout and nothing else there");
-  verb->add_flag("--progress", options->progress, "show progress on stderr even when it is no terminal");
+  verb->add_flag("--progress", options->progress, "show progress on stderr even when it is not a terminal");
 }
 
 std::string DirectoryOfExecutable() {

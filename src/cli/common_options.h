@@ -43,7 +43,7 @@ struct CommonOptions {
   uint64_t memory_bytes = 0;  // limit for weights, KV and activations together; 0 = what the system has
   int64_t max_context = 0;    // tokens, 0 = the model's trained context
   bool json = false;
-  bool progress = false;  // show progress on stderr even when it is no terminal
+  bool progress = false;  // show progress on stderr even when it is not a terminal
 };
 
 /// Adds all common flags to `verb`. `options` must live until the verb ran. --model is not required by the parser:

@@ -34,7 +34,7 @@ void WriteText(const char* text, size_t n) {
 }
 void WriteText(const char* text) { WriteText(text, std::strlen(text)); }
 
-/// The value of a hexadecimal number at *at, which moves behind it.
+/// The value of a hexadecimal number at *at, which moves past it.
 uintptr_t ReadHex(const char** at) {
   uintptr_t value = 0;
   for (;; ++*at) {

@@ -1,4 +1,4 @@
-// What is said when a model's logits are NaN or infinite: one sentence, with the layer in which they begin.
+// The error when a model's logits are NaN or infinite: one sentence, with the layer in which they begin.
 #pragma once
 
 #include <cstdint>

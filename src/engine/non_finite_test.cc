@@ -1,4 +1,4 @@
-// Models with a weight that is no number, or with products that overflow: every call that reads logits says so.
+// Models with a weight that is NaN or infinite, or with products that overflow: every call that reads logits says so.
 #include "engine/non_finite.h"
 
 #include <gmock/gmock.h>

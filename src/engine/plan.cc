@@ -18,7 +18,7 @@ Status BadTokens(const char* option, int64_t value, const std::string& expected)
   return BadOption(option, std::to_string(value), expected);
 }
 
-// What lies beyond the context means nothing to any token, and would take memory: with `context - sink` tokens a window
+// A window beyond the context means nothing to any token, and would take memory: with `context - sink` tokens a window
 // reaches back to the sinks from the last position.
 void LimitToContext(SessionOptions* options) {
   const int64_t context = options->max_context;

@@ -1,4 +1,4 @@
-// Sessions at their edges: what is exactly enough, what an error leaves, what is told to callbacks.
+// Sessions at their edges: exactly enough of something, the state after an error, the calls of callbacks.
 #include <gtest/gtest.h>
 
 #include <array>

@@ -1,5 +1,5 @@
-// The header of a saved session: what it says comes back, what no session says is refused before anything is made of
-// it.
+// The header of a saved session: its values come back, and values that no session has are refused before anything is
+// made of them.
 #include <gtest/gtest.h>
 #include <xxhash.h>
 

@@ -1,4 +1,4 @@
-// What becomes of one token after another: ends, stop texts, what is held back; and the loop around it.
+// Tests of the token loop: how it treats each token, where it ends, stop texts, and the text that it holds back.
 #include "engine/token_loop.h"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-// What pictures are drawn from: every number of a result is where a reader looks for it.
+// Tests of the data of pictures: every number of a result is where a reader looks for it.
 #include "eval/charts.h"
 
 #include <gmock/gmock.h>

@@ -140,7 +140,7 @@ TEST_F(NeedlesTest, NeedlesGoToTheSentenceEndBeforeTheirDepth) {
   ASSERT_EQ(results.size(), 4u);
   for (size_t i = 1; i < results.size(); ++i) {
     ASSERT_GT(results[i - 1].depth, results[i].depth) << "the deepest first";
-    // Of about 1,150 tokens of text.
+    // The text has about 1,150 tokens.
     const auto place = static_cast<int64_t>(results[i].depth * 1150);
     EXPECT_LE(results[i].reply.n_reused, place + 20);
     EXPECT_GE(results[i].reply.n_reused, place - 128 - 50) << "a chunk and a sentence before";

@@ -1,4 +1,4 @@
-// Text of any length out of a file, or made up.
+// Text of any length, from a file or made up.
 #include "eval/text_source.h"
 
 #include <gtest/gtest.h>

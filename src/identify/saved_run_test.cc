@@ -1,4 +1,4 @@
-// The numbers of an unfinished run: they come back bit for bit, and what no run can have is refused by its key.
+// The numbers of an unfinished run: they come back bit for bit, and impossible values are refused by their key.
 #include "identify/saved_run.h"
 
 #include <gtest/gtest.h>

@@ -155,7 +155,7 @@ TEST_P(GemmTest, ConvertedPanelsAndBlocks) {
                GemmRunner::MaxScratchBytes(GetParam(), 2, 65536, DType::kF32, DType::kF16, WeightLayout::kInOut)));
 }
 
-// What OMP_MAX_ACTIVE_LEVELS=0, OMP_THREAD_LIMIT=1 or a caller's own parallel region do: the runtime gives smaller
+// With OMP_MAX_ACTIVE_LEVELS=0, OMP_THREAD_LIMIT=1 or inside a caller's own parallel region the runtime gives smaller
 // teams than were asked for. A library that had cut its work for the larger team left most of the output unwritten.
 TEST_P(GemmTest, DoesNotDependOnTheTeamOfTheRuntime) {
   const OpenMpWithoutTeams limit;

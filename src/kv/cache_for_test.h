@@ -1,4 +1,4 @@
-// What the cache's tests share: a small layout, and a cache that is written and checked as the attention room would.
+// Parts that the cache's tests share: a small layout, and a cache that is used and checked as by the attention room.
 #pragma once
 
 #include <gtest/gtest.h>

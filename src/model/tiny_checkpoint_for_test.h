@@ -105,16 +105,16 @@ class TinyCheckpoint {
     ASSERT_TRUE(safetensors::WriteSafetensors(dir + "/model.safetensors", written).ok());
   }
 
-  /// What a query of the model may see: layer, KV head, its position, the key's.
+  /// Says whether a query may see a key: layer, KV head, the query's position, the key's.
   using Sees = std::function<bool(int layer, int kv_head, int64_t i, int64_t j)>;
 
-  /// What goes through one layer, of every token.
+  /// Every token's values in one layer.
   struct LayerValues {
     std::vector<std::vector<double>> normed, q, k;            // q and k as they are before RoPE
     std::vector<std::vector<std::vector<double>>> weights;    // [token][q head][position] of attention
     std::vector<std::vector<double>> attended, middle, down;  // what o, gate and up, and down multiply
   };
-  /// Hidden states behind the final norm and logits of every token. inv_freq and amplitude: RoPE's.
+  /// Hidden states after the final norm and logits of every token. inv_freq and amplitude are RoPE's.
   struct Output {
     std::vector<LayerValues> layers;
     std::vector<std::vector<double>> hidden, logits;
@@ -248,7 +248,7 @@ class TinyCheckpoint {
     std::memcpy(&bits, &x, sizeof bits);
     return static_cast<uint16_t>(bits >> 16);
   }
-  /// Of a number that f16 has.
+  /// The bits of a number that f16 can hold.
   static uint16_t F16Bits(float x) {
     if (x == 0) return 0;
     int exponent;

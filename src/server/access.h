@@ -22,11 +22,12 @@ struct AccessRules {
   bool page = true;              // whether the web page may be read without the key
 };
 
-/// What every request must have; an error ends it. 403 as CheckSite, 415 for a body that is packed or not JSON, 401
-/// without a key of the server's.
+/// Checks what every request must have; an error ends it. 403 as CheckSite, 415 for a body that is packed or not JSON,
+/// 401 without a key of the server's.
 std::optional<ApiError> CheckAccess(const AccessRules& rules, const httplib::Request& request);
 
-/// Who sent the request. Without a key of the server's, where one is asked for, it is nobody who owns anything.
+/// The sender of a request that CheckAccess let in. Only the open routes get one without a key; they look at nothing
+/// that has an owner.
 Caller CallerOf(const AccessRules& rules, const httplib::Request& request);
 
 }  // namespace duo

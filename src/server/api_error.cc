@@ -9,7 +9,7 @@ namespace {
 
 // When a client that found the queue full may come back.
 constexpr int kRetryAfterSeconds = 2;
-// What nginx logs for a client that left before its answer; nobody reads it.
+// Nginx logs this for a client that left before its answer; nobody reads it.
 constexpr int kClientLeft = 499;
 
 ApiError NotNowError(const Status& status) {

@@ -1,4 +1,4 @@
-// Which error a client gets for what went wrong: decided by values, never by the text of a sentence.
+// Tests of the error that a client gets: values decide it, never the text of a sentence.
 #include "server/api_error.h"
 
 #include <gtest/gtest.h>

@@ -31,7 +31,7 @@ std::string WrongWith(std::string_view key) {
   return std::all_of(key.begin(), key.end(), visible) ? "" : "the key has a character that is not visible ASCII";
 }
 
-/// What is wrong with a line's key among those before it; empty when nothing is.
+/// Says what is wrong with a line's key among those before it; empty when nothing is.
 std::string WrongWith(const ApiKey& key, const std::vector<ApiKey>& before, bool is_bare) {
   // The words of the line are not repeated: one of them may be a key in the wrong place.
   if (!is_bare && !IsSessionName(key.name)) {

@@ -1,4 +1,4 @@
-// The keys that clients may send, and whose they are. Untrusted bytes; fuzz/api_keys_fuzz.cc.
+// The keys that clients may send, and their owners. Untrusted bytes; fuzz/api_keys_fuzz.cc.
 #pragma once
 
 #include <string>
@@ -10,7 +10,7 @@
 namespace duo {
 
 struct ApiKey {
-  std::string name;  // whose it is; empty where a server has one key without a name
+  std::string name;  // its owner; empty when the server has one key without a name
   std::string key;
 };
 

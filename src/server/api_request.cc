@@ -101,7 +101,7 @@ class Fields {
     param += key;
     error_ = BadField(param.empty() ? "body" : param, what);
   }
-  /// An error of what lies deeper.
+  /// Takes over an error of a nested value.
   void Pass(ApiError error) {
     if (!error_) error_ = std::move(error);
   }
@@ -124,7 +124,7 @@ class Fields {
   std::optional<ApiError> error_;
 };
 
-/// An array of token ids; an empty one is one too.
+/// An array of token ids. An empty array is one too.
 bool ReadTokens(const Json& list, std::vector<int32_t>* tokens) {
   if (IsPackedIds(list)) {
     *tokens = UnpackIds(list);

@@ -49,7 +49,7 @@ void ConnectionTable::GiveUp() {
 void ConnectionTable::Stop() {
   const std::lock_guard lock(mutex_);
   stopping_ = true;
-  // What is being answered may still be written.
+  // Answers that are under way may still be written.
   for (const Row& row : rows_) ::shutdown(row.sock, SHUT_RD);
 }
 

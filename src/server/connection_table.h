@@ -1,4 +1,4 @@
-// Which connections there are and which of them wait in silence, so that a full server can close those first.
+// The table of connections. It knows which of them wait in silence, so that a full server can close those first.
 #pragma once
 
 #include <cstdint>
@@ -61,8 +61,8 @@ class ConnectionTable::Entry {
   Entry(const Entry&) = delete;
   Entry& operator=(const Entry&) = delete;
 
-  // What the connection does now. False when it was closed to make room, or the server stops: nothing of a further
-  // request may be read then.
+  // Each tells the table what the connection does now. False when it was closed to make room, or the server stops:
+  // nothing of a further request may be read then.
   bool WaitForRequest() { return Set(State::kIdle); }
   bool ReadHeader() { return Set(State::kHeader); }
   bool Work() { return Set(State::kBusy); }

@@ -9,7 +9,7 @@
 namespace duo {
 namespace {
 
-/// With f32 an answer's numbers are the same to the last bit, whatever is in memory and whoever runs beside it. Two
+/// With f32 an answer's numbers are the same to the last bit, whatever is in memory and whatever runs beside it. Two
 /// threads, so that there is something to be shared in another way.
 class ExactTest : public SchedulerTest {
  protected:

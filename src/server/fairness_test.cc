@@ -1,4 +1,4 @@
-// Who goes first: prompts take turns, and who waits for memory is passed by some.
+// The order of requests: prompts take turns, and a request that waits for memory is passed by some.
 #include <gtest/gtest.h>
 
 #include <string>

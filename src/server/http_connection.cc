@@ -18,7 +18,7 @@ namespace {
 constexpr const char* kBadRequest = "invalid_request_error";
 constexpr const char* kInterim = "HTTP/1.1 100 Continue\r\n\r\n";
 constexpr size_t kBodyStepBytes = 64 << 10;
-// Of a body whose request is over: from here on its memory is worth looking for.
+// Once a request is over, memory is given back to the system for bodies of at least this size.
 constexpr size_t kTrimBytes = 256 << 10;
 
 const char* StatusLine(int http_status) {
@@ -110,7 +110,7 @@ ssize_t HttpConnection::read(char* to, size_t size) {
     Answer("413 Payload Too Large", kBadRequest, "the body is too large");
     return -1;
   }
-  // What follows the body that was announced is the next request.
+  // Bytes after the announced body are the next request's.
   const size_t left = in_body && !framing_.chunked() ? framing_.content_length() - n_body_ : size;
   if (left == 0) return 0;
   if (begin_ == end_ && !Fill()) return -1;

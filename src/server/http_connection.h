@@ -39,8 +39,8 @@ class HttpConnection : public httplib::Stream {
 
   /// An answer from outside the library, the connection's last. `status_line` may have fields after a CR LF.
   void Answer(const char* status_line, const char* type, const char* message);
-  /// Ends the own side. What the client still sends is read until it is silent for a moment, at most for so long:
-  /// closing on unread bytes would reset the connection, and the client might never see the answer.
+  /// Ends the own side. Bytes that the client still sends are read until it is silent for a moment, at most for so
+  /// long: closing on unread bytes would reset the connection, and the client might never see the answer.
   void Linger(double max_seconds);
   void Close();
 

@@ -53,7 +53,7 @@ class HttpConnectionTest : public ::testing::Test {
       n += static_cast<size_t>(got);
     return n;
   }
-  /// What the client has got so far.
+  /// The bytes that the client has got so far.
   std::string Received() {
     std::string text(1 << 16, 0);
     const ssize_t n = ::recv(ends_[1], text.data(), text.size(), MSG_DONTWAIT);

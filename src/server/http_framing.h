@@ -1,5 +1,5 @@
-// Where a request of HTTP/1.1 ends: its header line by line, and how long its body is (RFC 9112). Untrusted bytes, as
-// they come from the network; no sockets. fuzz/http_framing_fuzz.cc.
+// Finds where a request of HTTP/1.1 ends: its header line by line, and how long its body is (RFC 9112). Untrusted
+// bytes, as they come from the network; no sockets. fuzz/http_framing_fuzz.cc.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,7 @@
 
 namespace duo {
 
-/// How a request is refused before anything is known of it but its header.
+/// The refusal of a request of which only the header is known.
 struct FramingError {
   int http_status = 400;
   const char* message = "";

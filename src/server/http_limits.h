@@ -20,7 +20,7 @@ struct HttpLimits {
   size_t min_body_bytes_per_s = 4096;
 };
 
-/// What small requests may take without being counted.
+/// Small requests may take this much without being counted.
 constexpr size_t kUncountedBodyBytes = 16 << 10;
 
 /// The largest body for a context of so many tokens when nobody says: several times what its text or its ids take, even

@@ -24,7 +24,7 @@ struct JobRequest {
   GenerateOptions generate;     // max_tokens may be 0: the prompt is read only
   CacheSpec spec;
   SessionOptions session;         // of the spec, resolved
-  SessionId session_id;           // who asks, and the session that it belongs to
+  SessionId session_id;           // its owner, and the session that it belongs to
   int n_log_probs = -1;           // most likely tokens to report for every token; -1 = no log probabilities
   bool prompt_log_probs = false;  // for the prompt's tokens too
   bool reuse = true;              // whether tokens of the prompt may be found in memory instead of read

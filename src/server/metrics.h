@@ -33,7 +33,7 @@ struct Gauges {
   uint64_t evicted = 0;
 };
 
-/// Counts what happens for each owner (SessionId::owner) and for all together. Thread safe.
+/// Counts events for each owner (SessionId::owner) and for all together. Thread safe.
 class Metrics {
  public:
   void CountResponse(const std::string& owner, const std::string& route, int status);
@@ -46,7 +46,8 @@ class Metrics {
   /// One step: how many sequences of each owner were decoded in it.
   void AddBatch(const std::map<std::string, int64_t>& n_sequences);
 
-  /// What the caller may see. The process's memory and the sequences given up tell of others: for who sees all.
+  /// The metrics that the caller may see. The process's memory and the sequences given up tell of others, so only a
+  /// caller who sees all gets them.
   std::string Text(const Caller& caller, const Gauges& gauges) const;
 
  private:

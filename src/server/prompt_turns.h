@@ -1,12 +1,12 @@
-// Which of the prompts that are being read gets the next chunk.
+// Decides which of the prompts that are being read gets the next chunk.
 //
-// Shortest first: whoever has little left to read answers soon, and the long ones lose little by it. Alone that would
-// starve a long prompt beside a stream of short ones, so every kOldestEvery-th turn belongs to the prompt that has gone
-// longest without one. What follows:
+// Shortest first: a prompt with little left to read is answered soon, and the long ones lose little by it. This alone
+// would starve a long prompt beside a stream of short ones, so every kOldestEvery-th turn belongs to the prompt that
+// has gone longest without one. This guarantees:
 //   - The prompt with the fewest tokens left waits for at most one chunk of another prompt, since no two turns in a row
 //     are of the second kind.
 //   - With n prompts being read, each of them gets a chunk in any kOldestEvery * n turns in a row, whatever comes and
-//     goes beside it: whoever comes later has been served later.
+//     goes beside it: a prompt that comes later has been served later.
 #pragma once
 
 #include <cstddef>

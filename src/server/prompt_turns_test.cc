@@ -20,7 +20,7 @@ class Reading {
     prompts_.push_back({.n_left = n_tokens, .last_turn = turn_});
     ids_.push_back(id);
   }
-  /// Who read a chunk.
+  /// The id of the prompt that read a chunk.
   int Step() {
     const size_t who = PromptOfTurn(turn_, prompts_);
     const int id = ids_[who];

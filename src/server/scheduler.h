@@ -8,17 +8,17 @@
 //   2. those whose client has left are ended,
 //   3. every running text gets one token, in one pass,
 //   4. one prompt reads one chunk,
-//   5. what is done lets go of its sequence.
+//   5. requests that are done release their sequences.
 //
 // Admission. A request runs when there is a place among `most_running` and its sequence is promised memory for all of
-// its tokens: nothing that runs is ever out of memory. Who is admitted before whom:
-//   - A request for a session waits for earlier requests of that session and for whoever saves it; others pass it.
+// its tokens: nothing that runs is ever out of memory. The order of admission:
+//   - A request for a session waits for earlier requests of that session and for a save of it; others pass it.
 //   - A request that memory does not suffice for lets later ones pass that fit, kMaxPassed at most. Then nobody is
-//     admitted before it until it is. What runs ends, and each request alone fits (Submit refuses the others), so it
-//     always comes to be admitted.
+//     admitted before it until it is. Running requests end, and each request alone fits (Submit refuses the others), so
+//     it always comes to be admitted.
 //   - Otherwise the order is that of arrival.
 //
-// Prompts take turns with chunks: see prompt_turns.h for who waits how long for whom. While others run a chunk is a
+// Prompts take turns with chunks: see prompt_turns.h for how long each waits. While others run a chunk is a
 // piece (PieceTokens), so that a text waits for its next token no longer than for one. Pieces end at multiples of their
 // size: they do not drift across the positions of snapshots, and with ComputeType::kF32 they are the same whatever is
 // cached or runs beside (see sequence_pool.h).
@@ -101,7 +101,7 @@ class Scheduler {
   void Stop(double seconds);
   bool stopping() const { return stopping_; }
 
-  /// What this caller may see: sequences and sums of its own, or all of them.
+  /// The status that this caller may see: sequences and sums of its own, or all of them.
   SchedulerStatus Snapshot(const Caller& caller) const;
   int64_t n_waiting() const;
 
@@ -140,7 +140,7 @@ class Scheduler {
   bool AdmitJob(const std::shared_ptr<Job>& job);
   void DropCancelledJobs();
   void FinishCancelled();
-  /// Whose turn it is; null when no prompt is being read.
+  /// The request whose turn it is; null when no prompt is being read.
   Running* NextPrompt();
   void PrefillOneChunk();
   void DecodeAll();

@@ -21,7 +21,7 @@ namespace {
 
 const Caller kEverything = {.owner = "", .sees_all = true};
 
-/// As ServingTest, but the states of token 7 are no numbers.
+/// As ServingTest, but the states of token 7 are NaN.
 class BrokenTokenTest : public ServingTest {
  protected:
   static constexpr int32_t kBadToken = 7;

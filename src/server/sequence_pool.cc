@@ -233,8 +233,8 @@ Result<SequencePool::Claim> SequencePool::Acquire(const Wanted& wanted) {
     if (best.n_held >= kLeastCopied) {
       Result<Claim> copy = Copy(*s, wanted, best.n_held);
       if (copy.ok()) return copy;
-      if (free)
-        return TakeOver(s, wanted, best.n_held);  // no room for both: better lose its end than read the beginning again
+      // There is no room for both: losing its end is better than reading the beginning again.
+      if (free) return TakeOver(s, wanted, best.n_held);
     }
   }
   return Make(wanted);

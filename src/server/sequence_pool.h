@@ -88,12 +88,12 @@ class SequencePool {
   bool Has(const SessionId& id) const;
   bool IsBusy(const SessionId& id) const;
   uint64_t budget_bytes() const { return limits_.budget_bytes; }
-  /// Of the budget, what the workspace has now beyond its own: sequences run one after the other, so the most that one
-  /// of them needs.
+  /// The part of the budget that the workspace has now beyond its own. Sequences run one after the other, so it is the
+  /// most that one of them needs.
   uint64_t growth_bytes() const;
   uint64_t promised_bytes() const;  // of busy sequences
   uint64_t kept_bytes() const;      // of the others
-  /// Of those that the caller sees.
+  /// The same for the sequences that the caller sees.
   uint64_t promised_bytes(const Caller& caller) const;
   uint64_t kept_bytes(const Caller& caller) const;
   uint64_t n_evicted() const { return n_evicted_; }
@@ -103,9 +103,9 @@ class SequencePool {
 
  private:
   MemoryPlan PlanOf(const SessionOptions& options) const;
-  /// What the workspace needs beyond its own for windows larger, or more streaming heads, than the server's.
+  /// The bytes that the workspace needs beyond its own for windows larger, or more streaming heads, than the server's.
   uint64_t Growth(const SessionOptions& options) const;
-  /// Of a sequence, without that growth.
+  /// The bytes of a sequence, without that growth.
   uint64_t BytesOf(const SessionOptions& options, int64_t n_tokens) const;
   PooledSequence* Named(const SessionId& id);
   /// How many of the prompt's tokens, all but the last, the sequence can be gone on from with.

@@ -223,8 +223,8 @@ Status Server::Impl::Run(const std::function<bool()>& stop) {
   const auto n_left = std::count_if(left.sequences.begin(), left.sequences.end(),
                                     [](const SequenceStatus& s) { return s.state != "kept"; });
   log_(fmt::format("stopping: {} requests may take {:g} s more", n_left, options_.drain_seconds));
-  // Whoever sent the signal may not wait for the requests: what nobody uses is saved before them, the rest after. What
-  // could not be saved at first is tried again then, so that its error is not lost.
+  // The sender of the signal may not wait for the requests: unused sessions are saved before them, the rest after. A
+  // save that failed at first is tried again then, so that its error is not lost.
   const bool autosave = options_.autosave && sessions_->has_folder();
   scheduler_.Close();
   if (autosave) static_cast<void>(sessions_->SaveIdle());

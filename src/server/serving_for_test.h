@@ -1,4 +1,4 @@
-// A tiny model behind the pool and the scheduler, for their tests.
+// A tiny model under the pool and the scheduler, for their tests.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -53,7 +53,7 @@ class ServingTest : public testing::Test {
     request.session = options_;
     return request;
   }
-  /// What one session alone generates.
+  /// The tokens that one session alone generates.
   std::vector<int32_t> Alone(const JobRequest& request) {
     Session session = Session::Create(*model_, request.session).value();
     GenerateOptions options = request.generate;

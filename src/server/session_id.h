@@ -1,4 +1,4 @@
-// Whose sequences these are. A trust domain is all clients with one API key; without keys, with one key that has no
+// The owners of sequences. A trust domain is all clients with one API key; without keys, with one key that has no
 // name, or with shared prefixes there is one domain for everybody, whose name is empty.
 #pragma once
 
@@ -16,7 +16,7 @@ struct SessionId {
   bool operator<(const SessionId& other) const { return std::tie(owner, name) < std::tie(other.owner, other.name); }
 };
 
-/// Who asks: what is theirs, and whether status and metrics show them what is others'.
+/// The one who asks: the name of what they own, and whether status and metrics show them what others own.
 struct Caller {
   std::string owner;
   bool sees_all = false;

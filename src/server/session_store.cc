@@ -43,7 +43,7 @@ ApiError Conflict(const std::string& message) {
 
 uint64_t FileBytes(const std::string& path) { return PlainFileBytes(path).value_or(0); }
 
-/// Of a session's file, close to it from above: the bytes in memory are whole blocks.
+/// An upper bound of a session file's size, and close to it: the bytes in memory are whole blocks.
 uint64_t BytesToWrite(const Session& session) {
   return session.kv_bytes() + static_cast<uint64_t>(session.len()) * (sizeof(int32_t) + 1);
 }
@@ -149,7 +149,7 @@ Result<std::unique_ptr<SessionStore>> SessionStore::Open(const SessionFolder& fo
     if (!taken.ok()) return taken.status();
     lock = *std::move(taken);
     RemoveUnfinished(folder.path);
-    std::error_code none;  // is no error: nobody with a name has saved yet
+    std::error_code none;  // not an error: nobody with a name has saved yet
     for (const auto& entry : std::filesystem::directory_iterator(folder.path + kOwners, none)) {
       RemoveUnfinished(entry.path().string());
     }

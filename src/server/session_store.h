@@ -37,8 +37,8 @@ struct SessionFolder {
 };
 
 /// Sessions of the owner without a name are FOLDER/NAME.session, those of others FOLDER/owners/OWNER/NAME.session.
-/// Files are readable by this user alone, and so are folders made here. Links, pipes and what else is not a regular
-/// file are as good as not there. Errors for clients name files without the folder.
+/// Files are readable by this user alone, and so are folders made here. Anything else than a regular file, such as a
+/// link or a pipe, counts as absent. Errors for clients name files without the folder.
 ///
 /// Thread safe. A session is worked on by one thread at a time. Everything here may take as long as reading or writing
 /// the session's memory does, beside the scheduler's steps.
@@ -72,9 +72,9 @@ class SessionStore {
   Result<std::vector<std::string>> NamesOnDisk(const std::string& owner) const;
   std::optional<ApiError> RestoreFile(const SessionId& id);
   Status LoadFile(const SessionId& id);
-  /// Of one that is checked out.
+  /// Writes the file of a session that is checked out.
   Status WriteFile(const SessionId& id, PooledSequence* sequence);
-  /// The error without the folder, whose place is nobody's business.
+  /// The error without the folder, whose place clients must not learn.
   ApiError ForClient(const Status& status) const;
 
   /// One thread at a time for a session.

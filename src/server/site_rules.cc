@@ -17,7 +17,7 @@ std::string Lower(std::string text) {
   return text;
 }
 
-/// What a Host header names, in lower case, without its port. IPv6 addresses keep their brackets.
+/// The name in a Host header, in lower case, without its port. IPv6 addresses keep their brackets.
 std::string HostOnly(const std::string& host) {
   if (!host.empty() && host[0] == '[') return Lower(host.substr(0, host.find(']') + 1));
   return Lower(host.substr(0, host.find(':')));

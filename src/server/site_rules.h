@@ -1,4 +1,4 @@
-// Which names a server answers to, and which pages may use it from a browser.
+// The names that a server answers to, and the pages that may use it from a browser.
 #pragma once
 
 #include <httplib.h>
@@ -25,7 +25,8 @@ struct SiteRules {
 /// neither the server's own address nor one that may call it.
 std::optional<ApiError> CheckSite(const SiteRules& rules, const httplib::Request& request);
 
-/// What a browser asks before it lets a page of `cors_origin` call, and read an answer. Nothing without such an origin.
+/// Adds the headers without which a browser does not let a page of `cors_origin` call or read an answer. Adds none
+/// without such an origin.
 void AddCorsHeaders(const SiteRules& rules, const httplib::Request& request, httplib::Response* response);
 
 /// "https://llm.example.com" of "https://LLM.example.com:443/": as browsers write an origin. kInvalidArgument unless

@@ -1,4 +1,4 @@
-// Why the server does not do something at this moment: a value for code, beside the sentence for people.
+// The reason why the server does not do something at this moment: a value for code, beside the sentence for people.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ enum class Unavailable : uint8_t {
   kQueueFull,    // as many requests wait as may
   kStopping,     // the server is shutting down
   kSessionBusy,  // a request, a save or a restore has the session
-  kNoMemory,     // what runs holds the memory
+  kNoMemory,     // running requests hold the memory
 };
 
 /// A status of the code kUnavailable that WhyUnavailable understands.

@@ -127,7 +127,7 @@ std::string_view WithoutReasoning(std::string_view text) {
   return end == std::string_view::npos ? text : WithoutNewlinesInFront(text.substr(end + kEnd.size()));
 }
 
-// What stands between <think> and the first </think>, without the newlines around it.
+// The text between <think> and the first </think>, without the newlines around it.
 std::string_view ReasoningOf(std::string_view text) {
   constexpr std::string_view kBegin = "<think>";
   const size_t end = text.find("</think>");

@@ -28,10 +28,10 @@ class ReadBandwidth {
   int n_threads_;
 };
 
-/// GFLOP/s of oneDNN's matmul alone, [512, 4096] x [4096, 1024] of `type` (kF32, kBF16 or kI8) -> f32 on every thread at
-/// the same time, with weights that were packed as oneDNN likes them. Median of several runs, about a second in all. Where `isa` has no bf16 products
-/// (below kAvx512Bf16) the ceiling for kBF16 is that of kF32, which is what GemmRunner runs there.
-/// kInternal when the library refuses, kResourceExhausted without memory.
+/// GFLOP/s of oneDNN's matmul alone, [512, 4096] x [4096, 1024] of `type` (kF32, kBF16 or kI8) -> f32 on every thread
+/// at the same time, with weights that were packed as oneDNN likes them. The median of several runs, about a second in
+/// all. Where `isa` has no bf16 products (below kAvx512Bf16) the ceiling for kBF16 is that of kF32, which GemmRunner
+/// runs there. kInternal when the library refuses, kResourceExhausted without memory.
 Result<double> MeasureGemmGflops(Isa isa, DType type, int n_threads);
 
 }  // namespace duo

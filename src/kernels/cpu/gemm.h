@@ -57,11 +57,11 @@ void RunBlockGemm(const BlockGemm& g);
 
 /// Caches oneDNN primitives by shape. Not thread safe; one per backend.
 ///
-/// A product is cut into blocks of tokens and outputs, and each is a task of ParallelFor that the library computes on one
-/// thread. The library's own threads would be a second team that waits at barriers, and under limits on OpenMP's threads
-/// they compute garbage (base/parallel.h). On two Zen 4 cores this is as fast as the library's own two threads where
-/// nothing is converted (bf16, [4096, 4096], 512 / 64 / 16 tokens: 428 / 356 / 230 against 427 / 345 / 212 GFLOP/s), and
-/// faster where weights are (f32 by bf16: 215 / 184 / 120 against 161 / 58 / 20).
+/// A product is cut into blocks of tokens and outputs, and each is a task of ParallelFor that the library computes on
+/// one thread. The library's own threads would be a second team that waits at barriers, and under limits on OpenMP's
+/// threads they compute garbage (base/parallel.h). On two Zen 4 cores this is as fast as the library's own two threads
+/// where nothing is converted (bf16, [4096, 4096], 512 / 64 / 16 tokens: 428 / 356 / 230 against 427 / 345 / 212
+/// GFLOP/s), and faster where weights are (f32 by bf16: 215 / 184 / 120 against 161 / 58 / 20).
 ///
 /// Weights are read in the checkpoint's layout. Measured on one Zen 5 core, bf16, 512 tokens, n_in 4096, n_out 4096 /
 /// 14336: 430 / 428 GFLOP/s, against 453 / 460 with weights packed for oneDNN beforehand: 94 %, and no second copy.
