@@ -119,7 +119,7 @@ class LimitTest(ServeTest):
             connection.request("GET", "/health")
             self.assertEqual(connection.getresponse().read(), b'{"status":"ok"}')
             kept.append(connection)
-        # Their threads take a moment to wait again.
+#Their threads take a moment to wait again.
         wait_until(lambda: server.request("GET", "/health").status == 200, "a thread for another client")
 
     def test_connections_without_a_thread_are_refused_and_others_go_on(self):
