@@ -116,6 +116,8 @@ Status Run(const ServeCommand& command) {
   if (options.autosave && options.sessions.path.empty()) {
     return Status(StatusCode::kInvalidArgument, "--autosave: needs --session-dir");
   }
+  WorkerThreads threads;
+  DUO_RETURN_IF_ERROR(Server::StartThreads(&threads));
   DUO_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(command.common));
   NoteCertificate(loaded);
   NoteMeasuredLoss(loaded);
@@ -127,7 +129,7 @@ Status Run(const ServeCommand& command) {
                            .session = loaded.session,
                            .pattern = loaded.pattern,
                            .pattern_name = loaded.pattern ? LastName(command.common.pattern) : ""};
-  DUO_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server, Server::Create(served, options, LogLine));
+  DUO_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server, Server::Create(served, options, &threads, LogLine));
   if (options.api_keys.empty() && options.host != "127.0.0.1" && options.host != "localhost" && options.host != "::1") {
     Note("--host " + options.host + " without --api-key-file: everybody who reaches this machine can use the model");
   }

@@ -207,8 +207,8 @@ Result<BackendPtr> MakeBackend(const CommonOptions& options) {
   if (const int wanted = options.threads > 0 ? options.threads : AvailableThreads();
       backend.ok() && BackendThreads(**backend) < wanted) {
     Note(fmt::format(
-        "--threads {}: the system allows {} threads (a limit on processes or memory), so it works with these", wanted,
-        BackendThreads(**backend)));
+        "--threads {}: the system allows {} thread{} (a limit on processes or memory), so it works with no more",
+        wanted, BackendThreads(**backend), BackendThreads(**backend) == 1 ? "" : "s"));
   }
   return backend;
 }

@@ -3,6 +3,8 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
+
 namespace duo {
 namespace {
 
@@ -13,9 +15,9 @@ bool HasInput(int sock) {
 
 }  // namespace
 
-bool ConnectionTable::Admit() {
+bool ConnectionTable::Admit(int n_threads) {
   const std::lock_guard lock(mutex_);
-  if (n_admitted_ < max_connections_) {
+  if (n_admitted_ < std::min(max_connections_, n_threads)) {
     ++n_admitted_;
     return true;
   }

@@ -1,6 +1,7 @@
 // The table of connections. It knows which of them wait in silence, so that a full server can close those first.
 #pragma once
 
+#include <climits>
 #include <cstdint>
 #include <list>
 #include <mutex>
@@ -20,8 +21,9 @@ class ConnectionTable {
 
   /// Takes a place for one more connection. When there is none, closes one that is silent and takes its place: one
   /// that ends already, else the one that has waited longest for a further request, else the one that has taken longest
-  /// to send a header, if that is longer than the table's patience. False when all are at work.
-  bool Admit();
+  /// to send a header, if that is longer than the table's patience. False when all are at work. `n_threads`, where it
+  /// is less than the table's limit, is what there is for connections now.
+  bool Admit(int n_threads = INT_MAX);
   /// Gives back the place of a connection that was admitted and never registered.
   void GiveUp();
 

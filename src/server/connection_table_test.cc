@@ -48,6 +48,21 @@ TEST(ConnectionTable, PlacesComeBack) {
   EXPECT_FALSE(pair.Closed());
 }
 
+TEST(ConnectionTable, ThreadsMayBeFewerThanPlaces) {
+  ConnectionTable table(8, kPatient);
+  ASSERT_TRUE(table.Admit(1));
+  EXPECT_FALSE(table.Admit(1));
+  const Pair pair;
+  ConnectionTable::Entry entry(&table, pair.server());
+  EXPECT_TRUE(entry.Work());
+  EXPECT_FALSE(table.Admit(1)) << "it is at work";
+  EXPECT_TRUE(entry.WaitForRequest());
+  EXPECT_TRUE(table.Admit(1));
+  EXPECT_TRUE(pair.Closed());
+  EXPECT_TRUE(table.Admit(2));
+  EXPECT_FALSE(table.Admit(2));
+}
+
 TEST(ConnectionTable, TheOneThatIsIdleForLongestGivesWay) {
   ConnectionTable table(3, kPatient);
   const Pair pairs[3];

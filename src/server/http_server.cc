@@ -8,10 +8,8 @@
 #include <condition_variable>
 #include <cstring>
 #include <functional>
-#include <list>
 #include <mutex>
-#include <system_error>
-#include <thread>
+#include <utility>
 
 #include "server/http_connection.h"
 
@@ -32,30 +30,13 @@ thread_local HttpConnection* current_connection = nullptr;
 /// A thread for each connection that the table admits; others are answered at once.
 class ConnectionThreads : public httplib::TaskQueue {
  public:
-  explicit ConnectionThreads(ConnectionTable* table) : table_(table) {}
+  ConnectionThreads(ConnectionTable* table, WorkerThreads* threads, std::function<void(const std::string&)> log)
+      : table_(table), threads_(threads), log_(std::move(log)) {}
 
   void enqueue(std::function<void()> task) override {
-    {
-      std::unique_lock lock(mutex_);
-      Join(&lock);
-      if (table_->Admit()) {
-        threads_.emplace_back();
-        auto self = std::prev(threads_.end());
-        try {
-          *self = std::thread([this, self, task] {
-            task();
-            const std::lock_guard inner(mutex_);
-            --running_;
-            done_.splice(done_.end(), threads_, self);
-            changed_.notify_all();
-          });
-          ++running_;
-          return;
-        } catch (const std::system_error&) {  // the system gives no further thread: as beyond the limit
-          threads_.erase(self);
-          table_->GiveUp();
-        }
-      }
+    if (table_->Admit()) {
+      if (Start(task)) return;
+      log_("the system allows no more threads (a limit on processes or memory): a connection is answered 503");
     }
     refuse_connection = true;
     task();
@@ -64,24 +45,48 @@ class ConnectionThreads : public httplib::TaskQueue {
 
   void shutdown() override {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return running_ == 0; });
-    Join(&lock);
+    changed_.wait(lock, [this] { return n_open_ == 0; });
   }
 
  private:
-  void Join(std::unique_lock<std::mutex>* lock) {
-    std::list<std::thread> ended;
-    ended.splice(ended.end(), done_);
-    lock->unlock();
-    for (std::thread& thread : ended) thread.join();
-    lock->lock();
+  // Of one that was admitted. Where the system gives no further thread, the limit is what there is: a silent connection
+  // gives way, and its thread takes this one.
+  bool Start(const std::function<void()>& task) {
+    Count(1, 1);
+    if (threads_->Run([this, task] { Serve(task); })) return true;
+    table_->GiveUp();
+    if (table_->Admit(Count(-1, 0))) {
+      threads_->RunLater([this, task] {
+        Count(1, 0);
+        Serve(task);
+      });
+      return true;
+    }
+    Count(0, -1);
+    return false;
+  }
+
+  void Serve(const std::function<void()>& task) {
+    task();
+    Count(-1, -1);
+  }
+
+  /// Returns how many run.
+  int Count(int running, int open) {
+    const std::lock_guard lock(mutex_);
+    n_running_ += running;
+    n_open_ += open;
+    changed_.notify_all();
+    return n_running_;
   }
 
   ConnectionTable* table_;
+  WorkerThreads* threads_;
+  std::function<void(const std::string&)> log_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::list<std::thread> threads_, done_;
-  size_t running_ = 0;
+  int n_running_ = 0;  // on threads
+  int n_open_ = 0;     // those and the ones that wait for a thread
 };
 
 /// Parts of answers are for files: nobody asks for some bytes of a completion, or for one byte a thousand times.
@@ -89,9 +94,10 @@ const std::function<void(httplib::Request&)> kWholeAnswers = [](httplib::Request
 
 }  // namespace
 
-HttpServer::HttpServer(const HttpLimits& limits) : limits_(limits), connections_(limits.max_connections) {
+HttpServer::HttpServer(const HttpLimits& limits, WorkerThreads* threads, std::function<void(const std::string&)> log)
+    : limits_(limits), connections_(limits.max_connections) {
   set_payload_max_length(limits.max_body_bytes);
-  new_task_queue = [this] { return new ConnectionThreads(&connections_); };
+  new_task_queue = [this, threads, log = std::move(log)] { return new ConnectionThreads(&connections_, threads, log); };
   // What the library tells clients about kept connections.
   set_keep_alive_timeout(limits.idle_timeout_s);
   set_keep_alive_max_count(size_t{1} << 30);

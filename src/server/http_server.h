@@ -4,18 +4,21 @@
 #include <httplib.h>
 
 #include <atomic>
+#include <functional>
 #include <string>
 
 #include "duo/result.h"
 #include "server/connection_table.h"
 #include "server/http_limits.h"
+#include "server/worker_threads.h"
 
 namespace duo {
 
 /// A server whose handlers run on one thread per connection.
 class HttpServer : public httplib::Server {
  public:
-  explicit HttpServer(const HttpLimits& limits);
+  /// `threads` must outlive it. `log` gets a line for each connection that the system gives no thread for.
+  HttpServer(const HttpLimits& limits, WorkerThreads* threads, std::function<void(const std::string&)> log);
 
   /// Binds; port 0 = any free one. Returns the port. kIo: in use, no permission, no such address.
   Result<int> Bind(const std::string& host, int port);

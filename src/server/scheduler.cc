@@ -15,13 +15,15 @@
 namespace duo {
 
 Scheduler::Scheduler(const Model* model, const Tokenizer* tokenizer, Workspace* workspace, Metrics* metrics,
-                     const SchedulerOptions& options, const PoolLimits& limits)
+                     WorkerThreads* threads, const SchedulerOptions& options, const PoolLimits& limits)
     : model_(model),
       tokenizer_(tokenizer),
       metrics_(metrics),
       options_(options),
       pool_(*model, workspace, limits),
-      worker_([this] { Work(); }) {}
+      worked_(threads->Begin([this] { Work(); })) {
+  DUO_CHECK(worked_.valid(), "the scheduler needs a thread that was started before it");
+}
 
 Scheduler::~Scheduler() {
   Stop(0);
@@ -30,7 +32,7 @@ Scheduler::~Scheduler() {
     quit_ = true;
   }
   wake_.notify_all();
-  worker_.join();
+  worked_.wait();
 }
 
 Result<std::shared_ptr<Job>> Scheduler::Submit(JobRequest request) {

@@ -28,10 +28,10 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "duo/model.h"
@@ -41,6 +41,7 @@
 #include "server/job.h"
 #include "server/metrics.h"
 #include "server/sequence_pool.h"
+#include "server/worker_threads.h"
 
 namespace duo {
 
@@ -80,12 +81,12 @@ struct NamedSequence {
   bool busy = false;
 };
 
-/// Owns the thread that runs the model, and all sequences. Thread safe.
+/// Runs the model, on a thread that it takes for as long as it lives, and owns all sequences. Thread safe.
 class Scheduler {
  public:
-  /// All must outlive it. Without a tokenizer (null) there is no text, tokens only.
+  /// All must outlive it. Without a tokenizer (null) there is no text, tokens only. `threads` must have one to spare.
   Scheduler(const Model* model, const Tokenizer* tokenizer, Workspace* workspace, Metrics* metrics,
-            const SchedulerOptions& options, const PoolLimits& limits);
+            WorkerThreads* threads, const SchedulerOptions& options, const PoolLimits& limits);
   ~Scheduler();
 
   /// Queues a request. kResourceExhausted when it could never fit; kUnavailable (server/unavailable.h) when the queue
@@ -167,7 +168,7 @@ class Scheduler {
 
   std::vector<std::unique_ptr<Running>> running_;  // of the worker alone, in the order of admission
   int64_t turn_ = 0;                               // chunks read so far; of the worker alone
-  std::thread worker_;
+  std::future<void> worked_;                       // ready when the worker has ended
 };
 
 }  // namespace duo

@@ -39,7 +39,9 @@ class BrokenTokenTest : public ServingTest {
 
 TEST_F(BrokenTokenTest, OnlyTheRequestWithoutLogitsFails) {
   Metrics metrics;
-  Scheduler scheduler(&*model_, nullptr, &*workspace_, &metrics, {.most_running = 4, .most_waiting = 8}, Roomy());
+  WorkerThreads threads;
+  Scheduler scheduler(&*model_, nullptr, &*workspace_, &metrics, &threads, {.most_running = 4, .most_waiting = 8},
+                      Roomy());
   JobRequest bad_answer = Request(Good(Prompt(2, 20)), 30);
   JobRequest first = Request(Good(Prompt(1, 40)), 30), second = Request(Good(Prompt(3, 33)), 30);
   // The others must not choose the token themselves; one is made to.

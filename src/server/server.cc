@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <ctime>
+#include <future>
 #include <thread>
 #include <utility>
 
@@ -34,6 +35,8 @@ constexpr std::chrono::seconds kWriteOut(10);  // most that stopping waits for c
 constexpr double kShareOfAvailable = 0.9;
 // The fewest tokens a server must have room for.
 constexpr int64_t kLeastTokens = 64;
+// Threads of the server itself: one runs the model, one accepts connections, the others are for connections.
+constexpr int kMinOwnThreads = 4, kOwnThreads = 6;
 // Pieces of address space that the system gives a process (vm.max_map_count is 65530), less what others take.
 constexpr int64_t kMostMappings = 50000;
 
@@ -59,8 +62,8 @@ const char* TypeOf(std::string_view name) {
 
 class Server::Impl {
  public:
-  Impl(const ServedModel& served, const ServerOptions& options, Log log, CacheDefaults defaults, Workspace workspace,
-       const PoolLimits& limits, ServedFacts facts)
+  Impl(const ServedModel& served, const ServerOptions& options, WorkerThreads* threads, Log log, CacheDefaults defaults,
+       Workspace workspace, const PoolLimits& limits, ServedFacts facts)
       : model_(*served.model),
         tokenizer_(*served.tokenizer),
         options_(options),
@@ -76,8 +79,9 @@ class Server::Impl {
                 .admin = options.admin,
                 .share_prefixes = options.share_prefixes,
                 .page = options.page},
-        http_(options.http),
-        scheduler_(&model_, &tokenizer_, &workspace_, &metrics_, options.scheduler, limits) {}
+        threads_(threads),
+        http_(options.http, threads, log_),
+        scheduler_(&model_, &tokenizer_, &workspace_, &metrics_, threads, options.scheduler, limits) {}
 
   Status Open();
   Status Run(const std::function<bool()>& stop);
@@ -122,6 +126,7 @@ class Server::Impl {
   const int64_t created_ = static_cast<int64_t>(std::time(nullptr));
   int port_ = 0;
   Metrics metrics_;
+  WorkerThreads* const threads_;
   // Connections end before the scheduler does, and that before its sequences' workspace.
   HttpServer http_;
   Scheduler scheduler_;
@@ -135,7 +140,18 @@ int Server::port() const { return impl_->port(); }
 std::string Server::Describe() const { return impl_->Describe(); }
 Status Server::Run(const std::function<bool()>& stop) { return impl_->Run(stop); }
 
-Result<std::unique_ptr<Server>> Server::Create(const ServedModel& served, const ServerOptions& options, Log log) {
+Status Server::StartThreads(WorkerThreads* threads) {
+  const int n_threads = threads->Start(kOwnThreads);
+  if (n_threads >= kMinOwnThreads) return OkStatus();
+  return Status(StatusCode::kResourceExhausted,
+                fmt::format("a server needs {} threads beside the first one (one for the model, one that accepts "
+                            "connections, two for connections), the system allows {}; a higher limit on processes "
+                            "(ulimit -u, a container's pids.max) or more memory helps",
+                            kMinOwnThreads, n_threads));
+}
+
+Result<std::unique_ptr<Server>> Server::Create(const ServedModel& served, const ServerOptions& options,
+                                               WorkerThreads* threads, Log log) {
   const Model& model = *served.model;
   const ModelConfig& config = model.config();
   const uint64_t budget =
@@ -174,16 +190,17 @@ Result<std::unique_ptr<Server>> Server::Create(const ServedModel& served, const 
   limits.max_sequences =
       static_cast<size_t>(std::clamp<int64_t>(kMostMappings / mappings, options.scheduler.most_running, 1024));
   DUO_ASSIGN_OR_RETURN(Workspace workspace, Workspace::Create(model, defaults.session));
-  auto impl = std::make_unique<Impl>(served, fitted, std::move(log), std::move(defaults), std::move(workspace), limits,
-                                     ServedFacts{.model_name = options.model_name,
-                                                 .config = &config,
-                                                 .cache = nullptr,
-                                                 .chat = options.chat,
-                                                 .plan = plan,
-                                                 .full_plan = full_plan,
-                                                 .budget_bytes = budget,
-                                                 .requests_bytes = for_bodies,
-                                                 .queue_limit = options.scheduler.most_waiting});
+  auto impl =
+      std::make_unique<Impl>(served, fitted, threads, std::move(log), std::move(defaults), std::move(workspace), limits,
+                             ServedFacts{.model_name = options.model_name,
+                                         .config = &config,
+                                         .cache = nullptr,
+                                         .chat = options.chat,
+                                         .plan = plan,
+                                         .full_plan = full_plan,
+                                         .budget_bytes = budget,
+                                         .requests_bytes = for_bodies,
+                                         .queue_limit = options.scheduler.most_waiting});
   DUO_RETURN_IF_ERROR(impl->Open());
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
@@ -217,7 +234,8 @@ std::string Server::Impl::Describe() const {
 
 Status Server::Impl::Run(const std::function<bool()>& stop) {
   std::atomic<bool> failed = false;
-  std::thread listener([&] { failed = !http_.listen_after_bind(); });
+  const std::future<void> listening = threads_->Begin([&] { failed = !http_.listen_after_bind(); });
+  if (!listening.valid()) return {StatusCode::kResourceExhausted, "the system allows no thread for connections"};
   while (!stop() && !failed) std::this_thread::sleep_for(std::chrono::milliseconds(100));
   const SchedulerStatus left = scheduler_.Snapshot({.owner = "", .sees_all = true});
   const auto n_left = std::count_if(left.sequences.begin(), left.sequences.end(),
@@ -238,7 +256,7 @@ Status Server::Impl::Run(const std::function<bool()>& stop) {
   // Stopped before it listens it would not hear of it.
   while (!http_.is_running() && !failed) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   http_.Stop();
-  listener.join();
+  listening.wait();
   if (failed && status.ok()) status = Status(StatusCode::kIo, "the port takes no more connections");
   return status;
 }

@@ -17,6 +17,7 @@
 #include "server/http_limits.h"
 #include "server/scheduler.h"
 #include "server/session_store.h"
+#include "server/worker_threads.h"
 
 namespace duo {
 
@@ -59,9 +60,16 @@ class Server {
   /// Takes one line without its newline; may be called by several threads at once.
   using Log = std::function<void(const std::string& line)>;
 
-  /// Plans the memory and binds the port. kResourceExhausted with numbers when not even one short sequence would fit;
-  /// kIo when the port is taken; kInvalidArgument, kIo for the session folder.
-  static Result<std::unique_ptr<Server>> Create(const ServedModel& served, const ServerOptions& options, Log log);
+  /// Starts the threads without which there is no serving, and a few for the first connections: before the backend's,
+  /// so that where the system limits threads the backend works with fewer. kResourceExhausted when not even the least
+  /// can be had.
+  static Status StartThreads(WorkerThreads* threads);
+
+  /// `threads` went through StartThreads and outlives the server. Plans the memory and binds the port.
+  /// kResourceExhausted with numbers when not even one short sequence would fit; kIo when the port is taken;
+  /// kInvalidArgument, kIo for the session folder.
+  static Result<std::unique_ptr<Server>> Create(const ServedModel& served, const ServerOptions& options,
+                                                WorkerThreads* threads, Log log);
   ~Server();
 
   int port() const;

@@ -106,7 +106,7 @@ inline Outcome Finish(const std::shared_ptr<Job>& job) {
 class SchedulerTest : public ServingTest {
  protected:
   void Start(int most_running = 8, int most_waiting = 64, std::optional<PoolLimits> limits = {}) {
-    scheduler_.emplace(&*model_, nullptr, &*workspace_, &metrics_,
+    scheduler_.emplace(&*model_, nullptr, &*workspace_, &metrics_, &threads_,
                        SchedulerOptions{.most_running = most_running, .most_waiting = most_waiting},
                        limits.value_or(Roomy()));
   }
@@ -116,6 +116,7 @@ class SchedulerTest : public ServingTest {
     return *job;
   }
   Metrics metrics_;
+  WorkerThreads threads_;
   std::optional<Scheduler> scheduler_;
 };
 
