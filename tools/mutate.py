@@ -200,7 +200,10 @@ class Room:
         chosen = {m.id: m for m in found[:n]}
         for entry in entries(root, "mutants_by_hand.txt"):
             if entry["file"] in self.files:
-                mutant = mutants.by_hand(entry, (root / entry["file"]).read_text())
+                try:
+                    mutant = mutants.by_hand(entry, (root / entry["file"]).read_text())
+                except ValueError as error:
+                    sys.exit(f"tools/mutants_by_hand.txt: {error}; follow the source, or take the entry out")
                 chosen[mutant.id] = mutant
         return sorted(chosen.values(), key=lambda m: (m.file, m.line_number, m.becomes))
 
