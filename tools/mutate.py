@@ -305,12 +305,13 @@ def table(root: Path, judge: Judge, names: list[str], n: int, seed: int) -> str:
         count = collections.Counter(v["result"] for v in verdicts)
         own, suite = count["killed by own"], count["killed by own"] + count["killed by suite"]
         total = suite + count["alive"] + count["not killed by own"]
+        least = "at least " if count["not killed by own"] else ""
         late = sum(v.get("how") == "time-out" for v in verdicts)
 
         def share(part: int) -> str:
             return f"{part} ({100 * part / total:.0f} %)" if total else "-"
 
-        rows.append(f"| {name} | {total} | {share(own)} | {share(suite)} | {late} | {count['alive']} | "
+        rows.append(f"| {name} | {total} | {share(own)} | {least}{share(suite)} | {late} | {count['alive']} | "
                     f"{count['not killed by own']} | {count['does not compile']} | "
                     f"{len(equivalent) + count['same object']} | {max(v['date'] for v in verdicts)} |")
     return "\n".join([f"{n} mutants per room drawn with seed {seed}, and those by hand.", "", *rows])
