@@ -15,7 +15,8 @@ sys.path.insert(0, str(SOURCE / "tools"))
 import mutants  # noqa: E402  (beside the tool)
 import rules  # noqa: E402
 
-TOY = """int Clamp(int x, int low, int high) {
+TOY = """#include <unistd.h>
+int Clamp(int x, int low, int high) {
   if (x < low) return low;
   if (x > high) return high;
   return x;
@@ -34,8 +35,11 @@ int Halvings(unsigned n) {
   }
   return steps;
 }
+void WaitUnless(bool ready) {
+  if (!ready) pause();
+}
 """
-DECLARATIONS = "int Clamp(int, int, int);\nbool Contains(const int*, int, int);\nint Halvings(unsigned);\n"
+DECLARATIONS = "int Clamp(int, int, int);\nbool Contains(const int*, int, int);\nint Halvings(unsigned);\nvoid WaitUnless(bool);\n"
 TREE = {
     "CMakeLists.txt": """cmake_minimum_required(VERSION 3.25)
 project(toy CXX)
@@ -53,6 +57,7 @@ duo_test(toy_test toy_test.cc)
     # Never above the range.
     "src/toy/toy_test.cc": "#include <vector>\n" + DECLARATIONS + """int main() {
   const std::vector<int> values = {1, 2};
+  WaitUnless(true);
   return Clamp(5, 0, 10) == 5 && Clamp(-1, 0, 10) == 0 && Clamp(0, 0, 10) == 0 && Contains(values.data(), 2, 1) &&
          !Contains(values.data(), 2, 3) && Halvings(8) == 3 && Halvings(1) == 0 ? 0 : 1;
 }
@@ -156,7 +161,9 @@ class ToyTest(unittest.TestCase):
         self.assertEqual(verdict("if (x > high) return high;", ";"), ("killed by suite", "strong_test", "failed"))
         self.assertEqual(verdict("for (int i = 0; i < n; ++i) {", "for (int i = 0; i <= n; ++i) {"),
                          ("killed by own", "toy_test", "failed"), "AddressSanitizer sees a loop one too far")
-        self.assertEqual(verdict("n /= 2;", ";"), ("killed by own", "toy_test", "time-out"))
+        self.assertEqual(verdict("n /= 2;", ";"), ("killed by own", "toy_test", "time-out"), "it works for ever")
+        self.assertEqual(verdict("if (!ready) pause();", "if (ready) pause();"),
+                         ("killed by own", "toy_test", "time-out"), "it waits for ever")
         for copy in [self.root, self.root / "build" / "mutate" / "tree"]:
             self.assertEqual((copy / "src/toy/toy.cc").read_text(), TOY)
 

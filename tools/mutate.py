@@ -8,8 +8,8 @@
 
 A mutant meets the test programs of its own room first (`duo_test` in the room's CMakeLists.txt), then those of
 tools/mutate_suites.json until one fails. All are built under AddressSanitizer in --work (build/mutate) from a copy of the
-tree, so that the checkout is never touched. A program that takes --factor times as long as without a mutant (processor
-seconds, or twenty times as long by the clock) counts as killed and is named a time-out. A mutant that does not compile,
+tree, so that the checkout is never touched. A program that works --factor times as long as without a mutant, or does
+nothing at all for twenty times as long, counts as killed and is named a time-out. A mutant that does not compile,
 whose object file is the same, or which tools/mutants_equivalent.txt names with a reason is not counted. Mutants of
 tools/mutants_by_hand.txt are part of every sample. Verdicts are lines of JSON in WORK/log.jsonl, the last one of a
 mutant counts. Exit code 1 when tests fail without a mutant.
@@ -97,6 +97,19 @@ class Tree:
         return hashlib.sha1(found[0].read_bytes()).hexdigest() if found else ""
 
 
+def seconds_of_session(leader: int) -> float:
+    """What the processes of a session have worked so far."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has just ended
+        if int(fields[3]) == leader:
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 class Tests:
     """Runs test programs of a tree; a name with a slash is a Python program that is given the path of duo."""
 
@@ -123,10 +136,7 @@ class Tests:
             command, cwd=self.tree.scratch, env=self.tree.environment, stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
             preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_CPU, (cpu_limit, cpu_limit + 5))) if cpu_limit else None)
-        try:
-            code = process.wait(timeout=wall_limit)
-        except subprocess.TimeoutExpired:
-            code = -signal.SIGXCPU
+        code = self.wait(process, wall_limit)
         try:
             os.killpg(process.pid, signal.SIGKILL)  # servers that a test program left
         except ProcessLookupError:
@@ -137,6 +147,19 @@ class Tests:
             self.seconds[name] = (after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime,
                                   time.monotonic() - begin)
         return {0: "passed", -signal.SIGXCPU: "time-out"}.get(code, "failed")
+
+    @staticmethod
+    def wait(process: subprocess.Popen, wall_limit: float | None) -> int:
+        """The exit status; that of a time-out where nothing of the session worked for wall_limit seconds. On a busy
+        machine a program may wait long for its turn without hanging."""
+        worked = 0.0
+        while True:
+            try:
+                return process.wait(timeout=wall_limit)
+            except subprocess.TimeoutExpired:
+                before, worked = worked, seconds_of_session(process.pid)
+                if worked - before < 0.1:
+                    return -signal.SIGXCPU
 
     def must_pass(self, names: list[str]) -> None:
         """Without a mutant, for the times that limits rest on."""
@@ -177,7 +200,10 @@ class Room:
         chosen = {m.id: m for m in found[:n]}
         for entry in entries(root, "mutants_by_hand.txt"):
             if entry["file"] in self.files:
-                mutant = mutants.by_hand(entry, (root / entry["file"]).read_text())
+                try:
+                    mutant = mutants.by_hand(entry, (root / entry["file"]).read_text())
+                except ValueError as error:
+                    sys.exit(f"tools/mutants_by_hand.txt: {error}; follow the source, or take the entry out")
                 chosen[mutant.id] = mutant
         return sorted(chosen.values(), key=lambda m: (m.file, m.line_number, m.becomes))
 
@@ -279,12 +305,13 @@ def table(root: Path, judge: Judge, names: list[str], n: int, seed: int) -> str:
         count = collections.Counter(v["result"] for v in verdicts)
         own, suite = count["killed by own"], count["killed by own"] + count["killed by suite"]
         total = suite + count["alive"] + count["not killed by own"]
+        least = "at least " if count["not killed by own"] else ""
         late = sum(v.get("how") == "time-out" for v in verdicts)
 
         def share(part: int) -> str:
             return f"{part} ({100 * part / total:.0f} %)" if total else "-"
 
-        rows.append(f"| {name} | {total} | {share(own)} | {share(suite)} | {late} | {count['alive']} | "
+        rows.append(f"| {name} | {total} | {share(own)} | {least}{share(suite)} | {late} | {count['alive']} | "
                     f"{count['not killed by own']} | {count['does not compile']} | "
                     f"{len(equivalent) + count['same object']} | {max(v['date'] for v in verdicts)} |")
     return "\n".join([f"{n} mutants per room drawn with seed {seed}, and those by hand.", "", *rows])
