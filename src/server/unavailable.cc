@@ -18,7 +18,7 @@ constexpr Name kNames[] = {{Unavailable::kQueueFull, "queue"},
 }  // namespace
 
 Status NotNow(Unavailable why, std::string sentence) {
-  const Status status(StatusCode::kUnavailable, std::move(sentence));
+  Status status(StatusCode::kUnavailable, std::move(sentence));
   for (const Name& name : kNames) {
     if (name.why == why) return status.About(name.subject);
   }
