@@ -167,6 +167,9 @@ TEST_P(GemmTest, DoesNotDependOnTheTeamOfTheRuntime) {
 }
 
 TEST_P(GemmTest, InsideTheCallersParallelRegion) {
+#ifdef __SANITIZE_THREAD__
+  GTEST_SKIP() << "SKIPPED: ThreadSanitizer cannot see how OpenMP's threads meet";
+#endif
   InOpenMpRegion(3, [](int thread) {
     Rng own(static_cast<uint64_t>(thread));
     GemmRunner runner(4, GetParam());
