@@ -65,7 +65,7 @@ class VerbsTest(ServeTest):
         self.fails(1, "are available", "bench", *SPLIT, "--device", "cuda", "--depths", 10**8, "--fill", "synthetic")
 
     def test_serve(self):
-        flags = ["--device", "cuda", *EXACT, "--session-dir", self.dir / "sessions"]
+        flags = ["--device", "cuda", *EXACT, "--snapshot-every", 16, "--session-dir", self.dir / "sessions"]
         server = self.serve(*flags)
         answers = in_threads([lambda: server.complete(QUESTION, 5, duo={"cache": "a"})[0],
                               lambda: server.complete("The cow", 5)[0]])  # fmt: skip
@@ -75,7 +75,7 @@ class VerbsTest(ServeTest):
         self.assertEqual(server.stop(), 0, server.log_text())
         text, cached, _ = self.serve(*flags).complete(QUESTION, 5, duo={"cache": "a"})
         self.assertEqual(text, "48213")
-        self.assertGreater(cached, 50)
+        self.assertGreater(cached, 30)  # f32: up to a snapshot
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ bool WorkerThreads::StartOne() {
 void WorkerThreads::Work(Threads::iterator self) {
   std::unique_lock lock(mutex_);
   for (;;) {
-    wake_.wait(lock, [this] { return !tasks_.empty() || stop_ || n_idle_ > n_kept_; });
+    wake_.wait(lock, [this] { return !tasks_.empty() || stop_ || threads_.size() > n_kept_; });
     if (tasks_.empty()) break;
     std::function<void()> task = std::move(tasks_.front());
     tasks_.pop_front();

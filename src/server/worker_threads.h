@@ -23,8 +23,8 @@ class WorkerThreads {
   WorkerThreads(const WorkerThreads&) = delete;
   WorkerThreads& operator=(const WorkerThreads&) = delete;
 
-  /// Starts threads until there are n. They stay, and so do as many idle ones later. Returns how many there are: fewer
-  /// than n when the system refuses one (a limit on processes, no memory for a stack).
+  /// Starts threads until there are n. They stay; further ones end when they have no task. Returns how many there are:
+  /// fewer than n when the system refuses one (a limit on processes, no memory for a stack).
   int Start(int n);
 
   /// Runs a task on an idle thread, else on a new one. False when there is no idle thread and the system refuses one.
@@ -46,7 +46,7 @@ class WorkerThreads {
   std::deque<std::function<void()>> tasks_;
   Threads threads_, ended_;
   size_t n_idle_ = 0;  // of threads_: those without a task, tasks_ not counted
-  size_t n_kept_ = 0;  // idle threads beyond these end
+  size_t n_kept_ = 0;  // of threads_: idle ones end while there are more
   bool stop_ = false;
 };
 
