@@ -35,6 +35,8 @@ constexpr size_t kScratchpadBytes = size_t{1} << 20;
 constexpr int64_t kOutputMultiple = 64;
 // Enough tasks that a thread which comes late does not keep the others waiting.
 constexpr int64_t kBlocksPerThread = 4;
+// A task below this takes less than 0.1 ms, of which the library's call is some per cent.
+constexpr int64_t kTaskOperations = 16'000'000;
 // Blocks of tokens have whole register tiles, and enough tokens to be worth reading the weights for.
 constexpr int64_t kTokenMultiple = 64;
 // Distinct shapes of one model: about six matrices, times whole chunk and last chunk, times a block and the last block.
@@ -198,7 +200,9 @@ const Entry& GemmRunner::Impl::FindOrMake(const Key& key) {
 
 Product GemmRunner::Impl::Cut(const Gemm& g) const {
   const bool copy_w = g.w_type != g.x_type || g.w_layout == WeightLayout::kInOut;
-  const int64_t n_tasks = n_threads_ == 1 ? 1 : kBlocksPerThread * n_threads_;
+  const int64_t operations = 2 * g.n_tokens * g.n_out * g.n_in;
+  const int64_t per_thread = std::clamp<int64_t>(operations / (kTaskOperations * n_threads_), 1, kBlocksPerThread);
+  const int64_t n_tasks = n_threads_ == 1 ? 1 : per_thread * n_threads_;
   Product product{g, copy_w, g.n_tokens, g.n_out};
   product.block_outputs =
       std::min({g.n_out, PanelOutputs(g.n_in, g.x_type), RoundUp(DivideUp(g.n_out, n_tasks), kOutputMultiple)});
