@@ -221,7 +221,7 @@ TEST(OpenModel, NamesWithoutThePrefixOpen) {
   EXPECT_EQ(Logits(&bare, &config), Logits(&plain, &config));
 }
 
-/// What is found when the model is opened with each type of weights.
+/// The outlier that is found when the model is opened with each type of weights.
 std::vector<KeyOutlier> KeyOutliersOf(TinyCheckpoint* checkpoint) {
   const BackendPtr backend = TestBackend();
   std::vector<KeyOutlier> found;

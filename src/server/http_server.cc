@@ -49,8 +49,8 @@ class ConnectionThreads : public httplib::TaskQueue {
   }
 
  private:
-  // Of one that was admitted. Where the system gives no further thread, the limit is what there is: a silent connection
-  // gives way, and its thread takes this one.
+  // Starts a connection that was admitted. Where the system gives no further thread, the present number of threads is
+  // the limit: a silent connection gives way, and its thread takes this one.
   bool Start(const std::function<void()>& task) {
     Count(1, 1);
     if (threads_->Run([this, task] { Serve(task); })) return true;
