@@ -164,6 +164,18 @@ class SizeTest(ServeTest):
         whole = head + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
         wait_until(lambda: server.raw(whole).startswith(b"HTTP/1.1 200 "), "room for a large body")
 
+    def test_prompts_of_some_thousand_tokens_wait_together(self):
+        server = self.serve("--memory", "96MiB")
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        body = b'{"prompt":"a","max_tokens":1}' + b" " * ((20 << 10) - 29)
+        for _ in range(40):  # their prompts are still on their way
+            sock = socket.create_connection(("127.0.0.1", server.port), timeout=HANG_SECONDS)
+            self.addCleanup(sock.close)
+            sock.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body[:-1])
+            wait_until(lambda port=sock.getsockname()[1]: unread_bytes(port) == 0, "the server has read the body")
+        data = server.raw(head + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        self.assertTrue(data.startswith(b"HTTP/1.1 200 "), data[:400])
+
     def test_prompt_too_long(self):
         server = self.serve("--max-context", 2048)
         answer = server.request("POST", TEXT, {"prompt": PROSE * 200, "max_tokens": 1})

@@ -17,7 +17,7 @@ namespace {
 
 constexpr const char* kBadRequest = "invalid_request_error";
 constexpr const char* kInterim = "HTTP/1.1 100 Continue\r\n\r\n";
-constexpr size_t kBodyStepBytes = 64 << 10;
+constexpr size_t kBodyStepBytes = 4 << 10;
 // Once a request is over, memory is given back to the system for bodies of at least this size.
 constexpr size_t kTrimBytes = 256 << 10;
 
