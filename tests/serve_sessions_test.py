@@ -95,7 +95,7 @@ class LifeTest(DiskTest):
     def test_second_server_on_one_folder_is_refused(self):
         server = self.server()
         self.save(server)
-        self.fails(2, [str(self.folder), "another run"], "serve", "--model", "demo", "--port", 0, "--session-dir",
+        self.fails(1, [str(self.folder), "another run"], "serve", "--model", "demo", "--port", 0, "--session-dir",
                    self.folder)  # fmt: skip
         self.assertEqual(self.act(server, "save").status, 200)
         self.assertEqual(server.stop(), 0)

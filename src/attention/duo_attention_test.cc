@@ -28,6 +28,11 @@ struct Case {
   KvType type = KvType::kF32;
 };
 
+struct Output {
+  std::vector<float> out;  // as AttentionInput has them
+  std::vector<float> lse;
+};
+
 /// Random q, k, v of a sequence; heads alternate retrieval, streaming, streaming...
 class Sequence {
  public:
@@ -56,8 +61,10 @@ class Sequence {
   }
 
   /// Runs everything through the cache: the prompt in chunks, the rest token by token.
-  std::vector<float> Run(Backend* backend, int64_t chunk) const {
-    std::vector<float> out(q.size(), std::numeric_limits<float>::quiet_NaN());
+  Output Run(Backend* backend, int64_t chunk) const {
+    constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+    const auto dim = static_cast<size_t>(c_.head_dim);
+    Output result{.out = std::vector<float>(q.size(), kNaN), .lse = std::vector<float>(q.size() / dim, kNaN)};
     auto cache = SplitKvCache::Create(backend, Layout());
     auto attention = DuoAttention::Create(backend, Layout(), chunk);
     EXPECT_TRUE(cache.ok() && attention.ok());
@@ -74,17 +81,19 @@ class Sequence {
                                             .scale = Scale(),
                                             .kind = prompt ? TokenKind::kPrompt : TokenKind::kGenerated,
                                             .compute = ComputeType::kF32,
-                                            .out = out.data() + pos * kv_row * c_.group},
+                                            .out = result.out.data() + pos * kv_row * c_.group,
+                                            .lse = result.lse.data() + pos * c_.n_kv_heads * c_.group},
                                            0, &*cache);
       EXPECT_TRUE(status.ok()) << status.message();
       cache->Advance(n);
       pos += n;
     }
-    return out;
+    return result;
   }
 
-  std::vector<float> Expected() const {
-    std::vector<float> out(q.size());
+  Output Expected() const {
+    Output out{.out = std::vector<float>(q.size()),
+               .lse = std::vector<float>(q.size() / static_cast<size_t>(c_.head_dim))};
     for (int64_t i = 0; i < n_; ++i) {
       for (int h = 0; h < c_.n_kv_heads; ++h) {
         LambdaMask mask;
@@ -114,7 +123,7 @@ class Sequence {
     }
     return rows;
   }
-  void ExpectedHead(int64_t i, int h, int g, const LambdaMask& mask, std::vector<float>* out) const {
+  void ExpectedHead(int64_t i, int h, int g, const LambdaMask& mask, Output* out) const {
     const auto dim = static_cast<size_t>(c_.head_dim);
     auto kv_at = [&](int64_t j) {
       return (static_cast<size_t>(j) * static_cast<size_t>(c_.n_kv_heads) + static_cast<size_t>(h)) * dim;
@@ -133,7 +142,8 @@ class Sequence {
       total += p;
       for (size_t d = 0; d < dim; ++d) acc[d] += p * stored_v[kv_at(j) + d];
     }
-    for (size_t d = 0; d < dim; ++d) (*out)[q_at + d] = static_cast<float>(acc[d] / total);
+    for (size_t d = 0; d < dim; ++d) out->out[q_at + d] = static_cast<float>(acc[d] / total);
+    out->lse[q_at / dim] = static_cast<float>(std::log(total));
   }
 
   Case c_;
@@ -141,20 +151,26 @@ class Sequence {
   std::vector<float> q, k, v, stored_k, stored_v;
 };
 
+/// The largest difference; infinite when something is not a number.
+float MaxDifference(const std::vector<float>& a, const std::vector<float>& b) {
+  float worst = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const float error = std::fabs(a[i] - b[i]);
+    worst = std::max(worst, std::isnan(error) ? INFINITY : error);
+  }
+  return worst;
+}
+
 void CheckAll(const Case& c, uint64_t seed) {
   const Sequence sequence(c, seed);
-  const std::vector<float> expected = sequence.Expected();
+  const Output expected = sequence.Expected();
   for (const int threads : {1, 2}) {
     auto backend = CreateBackend({.device = Device::kCpu, .n_threads = threads});
     ASSERT_TRUE(backend.ok());
     for (const int64_t chunk : {1, 2, 7, 33, 200}) {
-      const std::vector<float> got = sequence.Run(backend->get(), chunk);
-      float worst = 0;
-      for (size_t i = 0; i < got.size(); ++i) {
-        const float error = std::fabs(got[i] - expected[i]);
-        worst = std::max(worst, std::isnan(error) ? INFINITY : error);
-      }
-      EXPECT_LE(worst, 2e-5f) << "chunk " << chunk << ", " << threads << " threads";
+      const Output got = sequence.Run(backend->get(), chunk);
+      EXPECT_LE(MaxDifference(got.out, expected.out), 2e-5f) << "chunk " << chunk << ", " << threads << " threads";
+      EXPECT_LE(MaxDifference(got.lse, expected.lse), 2e-5f) << "chunk " << chunk << ", " << threads << " threads";
     }
   }
 }
@@ -168,6 +184,16 @@ TEST(DuoAttention, WiderWindowForThePrompt) { CheckAll({.sink = 3, .recent = 4, 
 TEST(DuoAttention, Bf16Cache) { CheckAll({.group = 7, .head_dim = 32, .type = KvType::kBF16}, 7); }
 TEST(DuoAttention, Int8Cache) { CheckAll({.group = 4, .head_dim = 20, .type = KvType::kInt8}, 8); }
 TEST(DuoAttention, Int4Cache) { CheckAll({.group = 4, .head_dim = 32, .sink = 20, .type = KvType::kInt4}, 9); }
+TEST(DuoAttention, ScratchIsForTheLayerWithMostStreamingHeads) {
+  KvLayout layout = Sequence({}, 1).Layout();
+  EXPECT_EQ(layout.heads.n_kv_heads - layout.heads.n_retrieval_in(0), 2);
+  layout.heads.n_layers = 2;
+  layout.heads.retrieval.insert(layout.heads.retrieval.end(), {1, 1, 0});
+  const size_t rows = 3 + layout.ring() + 7;
+  EXPECT_EQ(DuoAttention::ScratchBytes(layout, 7), 2 * 2 * rows * 16 * sizeof(float)) << "keys and values of two heads";
+  layout.heads.retrieval.assign(6, 1);
+  EXPECT_EQ(DuoAttention::ScratchBytes(layout, 7), 0u);
+}
 TEST(DuoAttention, ManyRandomShapes) {
   Rng rng(99);
   for (int i = 0; i < 25; ++i) {

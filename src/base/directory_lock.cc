@@ -15,7 +15,7 @@ Result<DirectoryLock> DirectoryLock::Take(const std::string& directory) {
   if (fd < 0) return Status(StatusCode::kIo, directory + ": cannot be opened: " + std::strerror(errno));
   DirectoryLock lock(fd);
   if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-    return Status(StatusCode::kInvalidArgument, directory + ": another run is writing there");
+    return Status(StatusCode::kUnavailable, directory + ": another run is writing there");
   }
   return lock;
 }

@@ -10,7 +10,7 @@ namespace duo {
 /// Held until it is destroyed, or its process ends in whatever way. Advisory, leaves no file.
 class DirectoryLock {
  public:
-  /// kInvalidArgument when another process (or another lock of this one) holds it; kIo when there is no such directory.
+  /// kUnavailable when another process (or another lock of this one) holds it; kIo when there is no such directory.
   /// A file system that knows no locks grants it.
   static Result<DirectoryLock> Take(const std::string& directory);
   DirectoryLock(DirectoryLock&& other) noexcept;

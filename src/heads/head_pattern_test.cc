@@ -290,6 +290,7 @@ TEST(HeadChoice, BecomesAPattern) {
   EXPECT_EQ(chosen.sink, 3);
   EXPECT_EQ(chosen.config_json, pattern.config_json);
   EXPECT_TRUE(CheckPatternShape(chosen, 2, 2).ok());
+  EXPECT_TRUE(CheckPatternShape(ToPattern(AllRetrieval(3, 2), {}), 3, 2).ok()) << "the choice has the shape";
   const Status wrong = CheckPatternShape(chosen, 32, 8);
   EXPECT_EQ(wrong.code(), StatusCode::kInvalidArgument);
   EXPECT_THAT(wrong.message(), HasSubstr("2 layers x 2 kv heads, the model has 32 layers x 8 kv heads"));

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <sstream>
 
 #include "base/file.h"
@@ -27,6 +28,10 @@ size_t Columns(const std::string& line) {  // characters, not bytes
 TEST(TerminalHeatMap, ShadesMarksAndCounts) {
   const HeadPattern pattern = MakePattern(2, 4, {0.0, 0.3, 0.6, 1.0, -2.0, 7.0, 0.5, 0.2});
   const HeadChoice choice = *ChooseBySparsity(pattern, 0.5);
+  EXPECT_EQ(TerminalHeatMap(MakePattern(1, 3, {0, 0, 1})),
+            "kv head   0     2\n"
+            "layer   0 ░░ ░░ ██\n"
+            "gate  ░ 0..0.25  ▒ 0.25..0.5  ▓ 0.5..0.75  █ 0.75..1\n");
   EXPECT_EQ(TerminalHeatMap(pattern, &choice),
             "kv head   0     2\n"
             "layer   0 ░░ ▒▒ ▓▓*██* 2/4\n"
@@ -91,6 +96,12 @@ class HeatMapFile : public ::testing::Test {
     if (const char* path = std::getenv("PATH")) old_path_ = path;
   }
   ~HeatMapFile() override { setenv("PATH", old_path_.c_str(), 1); }
+  /// Puts a program before gnuplot that keeps its script in the file "script" and then runs these commands.
+  void ReplaceGnuplot(const std::string& commands) {
+    dir_.Write("gnuplot", "#!/bin/sh\ncat >'" + dir_.file("script") + "'\n" + commands + "\n");
+    std::filesystem::permissions(dir_.file("gnuplot"), std::filesystem::perms::owner_all);
+    setenv("PATH", (dir_.path() + ":" + old_path_).c_str(), 1);
+  }
   void NeedGnuplot() {
     if (RunGnuplot("print 1\nset print '-'\nprint 1\n").status().code() == StatusCode::kNotFound) {
       GTEST_SKIP() << "SKIPPED: gnuplot is not installed";
@@ -120,6 +131,27 @@ TEST_F(HeatMapFile, WritesSvgAndPng) {
   EXPECT_EQ(dir_.n_entries(), 2);
 }
 
+TEST_F(HeatMapFile, TheProgramsOutputIsTheImage) {
+  ReplaceGnuplot("echo picture");
+  ASSERT_TRUE(WriteHeatMap(pattern_, nullptr, dir_.file("map.svg")).ok());
+  EXPECT_EQ(*ReadFile(dir_.file("map.svg"), 100), "picture\n");
+  EXPECT_THAT(*ReadFile(dir_.file("script"), 1 << 20), HasSubstr("size 480,320")) << "the smallest";
+  const HeadPattern large = MakePattern(32, 16, std::vector<double>(32 * 16, 1));
+  ASSERT_TRUE(WriteHeatMap(large, nullptr, dir_.file("map.svg")).ok());
+  EXPECT_THAT(*ReadFile(dir_.file("script"), 1 << 20), HasSubstr("size 560,800")) << "20 pixels a head, and the edges";
+}
+
+TEST_F(HeatMapFile, TheProgramsFailureIsAnError) {
+  for (const auto& [commands, code, says] :
+       {std::tuple("exit 127", StatusCode::kNotFound, "gnuplot-nox"), {"exit 0", StatusCode::kInternal, "failed"},
+        {"echo bad line >&2; echo half; exit 1", StatusCode::kInternal, "failed: bad line"}}) {
+    ReplaceGnuplot(commands);
+    const Result<std::string> output = RunGnuplot("plot x\n");
+    EXPECT_EQ(output.status().code(), code) << commands;
+    EXPECT_THAT(output.status().message(), HasSubstr(says)) << commands;
+  }
+}
+
 TEST_F(HeatMapFile, CurvesComeFromTheLog) {
   std::string log;
   for (int step = 1; step <= 3000; ++step) {
@@ -128,6 +160,8 @@ TEST_F(HeatMapFile, CurvesComeFromTheLog) {
   }
   dir_.Write("log.jsonl", log);
   dir_.Write("bad.jsonl", "{\"step\":1,\"distill_loss\":0.1,\"gates\":[1.0]}\n{\"step\":2}\n");
+  dir_.Write("number.jsonl", "{\"step\":1,\"distill_loss\":0.1,\"gates\":0.5}\n");
+  EXPECT_THAT(WriteLossCurves(dir_.file("number.jsonl"), dir_.file("a.svg")).message(), HasSubstr("gates: expected"));
   dir_.Write("short.jsonl", "{\"step\":1,\"distill_loss\":0.1,\"gates\":[1.0]}\n");
   EXPECT_THAT(WriteLossCurves(dir_.file("bad.jsonl"), dir_.file("a.svg")).message(), HasSubstr("bad.jsonl: line 2"));
   EXPECT_THAT(WriteLossCurves(dir_.file("short.jsonl"), dir_.file("a.svg")).message(), HasSubstr("two steps"));

@@ -7,6 +7,9 @@
 namespace duo {
 namespace {
 
+/// Owns nothing: no key and no trust domain has such a name.
+constexpr std::string_view kNobody = "?";
+
 char ToLower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 
 /// In time that depends on the lengths alone.
@@ -61,7 +64,7 @@ std::optional<ApiError> CheckAccess(const AccessRules& rules, const httplib::Req
 Caller CallerOf(const AccessRules& rules, const httplib::Request& request) {
   if (rules.api_keys.empty()) return {.owner = "", .sees_all = true};
   const ApiKey* key = KeyOf(rules, request);
-  if (key == nullptr) return {};
+  if (key == nullptr) return {.owner = std::string(kNobody)};
   const bool alone = rules.api_keys.size() == 1 || rules.share_prefixes;
   return {.owner = rules.share_prefixes ? "" : key->name,
           .sees_all = alone || (!rules.admin.empty() && key->name == rules.admin)};

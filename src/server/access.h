@@ -26,8 +26,8 @@ struct AccessRules {
 /// 401 without a key of the server's.
 std::optional<ApiError> CheckAccess(const AccessRules& rules, const httplib::Request& request);
 
-/// The sender of a request that CheckAccess let in. Only the open routes get one without a key; they look at nothing
-/// that has an owner.
+/// The sender of a request that CheckAccess let in. Only the open routes get one without a key: a caller that owns
+/// nothing and sees nothing of what others own.
 Caller CallerOf(const AccessRules& rules, const httplib::Request& request);
 
 }  // namespace duo

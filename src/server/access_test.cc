@@ -76,6 +76,7 @@ TEST(Access, KeysTellWhoAsks) {
   rules.api_keys = {{.name = "", .key = "only"}};
   EXPECT_TRUE(CallerOf(rules, GetWith("Bearer only")).sees_all);
   EXPECT_FALSE(CallerOf(rules, GetWith("Bearer other")).sees_all);
+  EXPECT_FALSE(CallerOf(rules, GetWith("Bearer other")).Sees("")) << "what the key without a name owns";
   rules.api_keys = {{.name = "anna", .key = "a"}, {.name = "ben", .key = "b"}, {.name = "root", .key = "r"}};
   rules.admin = "root";
   for (const char* name : {"anna", "ben", "root"}) {

@@ -74,6 +74,9 @@ TEST(ApiError, OnlyAStoppingServerSaysThatItStops) {
 TEST(ApiError, StatusesBecomeWhatClientsKnow) {
   EXPECT_EQ(FromStatus(Status(StatusCode::kResourceExhausted, "x")).code, "memory_exceeded");
   EXPECT_EQ(FromStatus(Status(StatusCode::kNotFound, "x")).http_status, 404);
+  EXPECT_EQ(PlainError(404, "x").type, "not_found_error");
+  EXPECT_EQ(PlainError(405, "x").type, "invalid_request_error");
+  EXPECT_EQ(PlainError(500, "x").type, "server_error");
   EXPECT_EQ(FromStatus(Status(StatusCode::kIo, "x")).http_status, 507);
   EXPECT_EQ(FromStatus(Status(StatusCode::kCorrupt, "x")).http_status, 409);
   EXPECT_EQ(FromStatus(Status(StatusCode::kInternal, "x")).http_status, 500);

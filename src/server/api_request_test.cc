@@ -74,6 +74,12 @@ TEST(ApiRequest, EveryFieldIsRead) {
             (CacheSpec{.pattern = "p", .sparsity = 0.75, .sink = 1, .recent = 2, .pinned_prefix = 0, .salt = ""}));
 }
 
+TEST(ApiRequest, ATopPOfNothingLeavesTheMostLikelyToken) {
+  CompletionRequest request;
+  ASSERT_FALSE(ParseCompletion(With(R"("top_p":0)"), CompletionKind::kText, &request));
+  EXPECT_EQ(request.generate.sampler.top_k, 1);
+}
+
 TEST(ApiRequest, WhatIsWrongIsNamed) {
   EXPECT_EQ(ParamOf("{"), "body");
   EXPECT_EQ(ParamOf("[]"), "body");
@@ -87,6 +93,8 @@ TEST(ApiRequest, WhatIsWrongIsNamed) {
   EXPECT_EQ(ParamOf(With(R"("temperature":"hot")")), "temperature");
   EXPECT_EQ(ParamOf(With(R"("temperature":101)")), "temperature");
   EXPECT_EQ(ParamOf(With(R"("top_p":1.5)")), "top_p");
+  EXPECT_EQ(ParamOf(With(R"("duo":{"min_p":1.5})")), "duo.min_p");
+  EXPECT_EQ(ParamOf(With(R"("duo":{"min_p":-0.5})")), "duo.min_p");
   EXPECT_EQ(ParamOf(With(R"("max_tokens":-1)")), "max_tokens");
   EXPECT_EQ(ParamOf(With(R"("max_tokens":1.5)")), "max_tokens");
   EXPECT_EQ(ParamOf(With(R"("max_tokens":18446744073709551615)")), "max_tokens");

@@ -1,9 +1,11 @@
 #include "server/http_connection.h"
 
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <memory>
 #include <string>
 
@@ -184,6 +186,52 @@ TEST_F(HttpConnectionTest, AClientThatOnlyEndsItsSideIsThere) {
   ::close(ends_[1]);
   EXPECT_TRUE(connection.ClientGone());
   ends_[1] = ::dup(ends_[0]);  // for the end of the test
+}
+
+TEST_F(HttpConnectionTest, AClientIsNotAskedInTheMiddleOfItsAnswer) {
+  HttpConnection& connection = Open(SmallLimits());
+  Send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+  ASSERT_TRUE(connection.WaitForRequest(entry_.get()));
+  EXPECT_NE(ReadHeader(), "");
+  errno = EINTR;  // of an earlier call: it says nothing about the next one
+  EXPECT_EQ(connection.write("HTTP/1.1 200 OK\r\n", 17), 17);
+  ::shutdown(ends_[1], SHUT_WR);
+  EXPECT_FALSE(connection.ClientGone());
+  EXPECT_EQ(Received(), "HTTP/1.1 200 OK\r\n");
+}
+
+TEST_F(HttpConnectionTest, AClientThatDoesNotReadEndsItsAnswer) {
+  HttpLimits limits = SmallLimits();
+  limits.idle_timeout_s = 0;
+  HttpConnection& connection = Open(limits);
+  const std::string bytes(1 << 16, 'x');
+  while (::send(ends_[0], bytes.data(), bytes.size(), MSG_DONTWAIT) > 0) continue;
+  EXPECT_EQ(connection.write("x", 1), -1);
+}
+
+TEST_F(HttpConnectionTest, BothEndsHaveAddresses) {
+  const int listener = ::socket(AF_INET, SOCK_STREAM, 0), client = ::socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{.sin_family = AF_INET, .sin_port = 0, .sin_addr = {htonl(INADDR_LOOPBACK)}, .sin_zero = {}};
+  socklen_t size = sizeof address;
+  auto* const any = reinterpret_cast<sockaddr*>(&address);
+  ASSERT_EQ(::bind(listener, any, size), 0);
+  ASSERT_EQ(::listen(listener, 1), 0);
+  ASSERT_EQ(::getsockname(listener, any, &size), 0);
+  const int listens = ntohs(address.sin_port);
+  ASSERT_EQ(::connect(client, any, size), 0);
+  ASSERT_EQ(::getsockname(client, any, &size), 0);
+  const HttpConnection connection(::accept(listener, nullptr, nullptr), limits_, &body_bytes_);
+  std::string ip;
+  int port = 0;
+  connection.get_remote_ip_and_port(ip, port);
+  EXPECT_EQ(ip, "127.0.0.1");
+  EXPECT_EQ(port, ntohs(address.sin_port));
+  connection.get_local_ip_and_port(ip, port);
+  EXPECT_EQ(ip, "127.0.0.1");
+  EXPECT_EQ(port, listens);
+  ::close(connection.socket());
+  ::close(client);
+  ::close(listener);
 }
 
 TEST_F(HttpConnectionTest, ClientsOfHttp10GetNoInterimAnswers) {

@@ -3,6 +3,8 @@
 #include <arpa/inet.h>
 
 #include <algorithm>
+#include <charconv>
+#include <cstdint>
 
 namespace duo {
 namespace {
@@ -102,9 +104,9 @@ Result<std::string> OriginOfUrl(const std::string& url) {
   const auto name = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '.'; };
   if (host.empty() || (!IsAddress(host) && !std::all_of(host.begin(), host.end(), name))) return wrong;
   if (port.empty()) return origin;
-  const bool digits = port.size() > 1 && port.size() <= 6 &&
-                      std::all_of(port.begin() + 1, port.end(), [](char c) { return c >= '0' && c <= '9'; });
-  if (port[0] != ':' || !digits) return wrong;
+  uint16_t number = 0;
+  const auto [end, error] = std::from_chars(port.data() + 1, port.data() + port.size(), number);
+  if (port[0] != ':' || error != std::errc() || end != port.data() + port.size() || number == 0) return wrong;
   const std::string usual = https ? ":443" : ":80";
   return port == usual ? origin.substr(0, origin.size() - port.size()) : origin;
 }

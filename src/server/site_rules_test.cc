@@ -91,7 +91,7 @@ TEST(SiteRules, UrlsBecomeOrigins) {
   }
   for (const char* url :
        {"", "/", "llm.example", "ftp://a", "https://", "https:///", "https://a/b", "https://a?b",
-        "https://a:", "https://a:b", "https://a:1234567", "https://a b", "https://[::1", "https://u@a"}) {
+        "https://a:", "https://a:b", "https://a:65536", "https://a:0", "https://a:+1", "https://a b", "https://[::1", "https://u@a"}) {
     EXPECT_EQ(OriginOfUrl(url).status().code(), StatusCode::kInvalidArgument) << url;
   }
 }
