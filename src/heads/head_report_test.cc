@@ -143,7 +143,8 @@ TEST_F(HeatMapFile, TheProgramsOutputIsTheImage) {
 
 TEST_F(HeatMapFile, TheProgramsFailureIsAnError) {
   for (const auto& [commands, code, says] :
-       {std::tuple("exit 127", StatusCode::kNotFound, "gnuplot-nox"), {"exit 0", StatusCode::kInternal, "failed"},
+       {std::tuple("exit 127", StatusCode::kNotFound, "gnuplot-nox"),
+        {"exit 0", StatusCode::kInternal, "failed"},
         {"echo bad line >&2; echo half; exit 1", StatusCode::kInternal, "failed: bad line"}}) {
     ReplaceGnuplot(commands);
     const Result<std::string> output = RunGnuplot("plot x\n");

@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "duo/head_pattern.h"
+#include "model/tiny_config_for_test.h"
 
 namespace duo {
 namespace {
@@ -142,6 +143,27 @@ TEST_P(TeacherStudentTest, Bf16IsNear) {
     b += expected * expected;
   }
   EXPECT_GT(dot / std::sqrt(a * b), 0.98);
+}
+
+TEST(TeacherStudent, CountsItsOperations) {
+  const ModelConfig c = TinyConfig();  // 3 layers, 4 heads of 16 with 2 KV heads, hidden size 48, MLP of 80
+  for (const int64_t n : {2, 3, 9}) {
+    double full = 0, streaming = 0;  // pairs of a query and a key
+    for (int64_t query = 0; query < n; ++query) {
+      full += static_cast<double>(query + 1);
+      streaming += static_cast<double>(std::min<int64_t>(query + 1, 1 + 2));
+    }
+    const double qkv = 48 * (64 + 2 * 32), out = 64 * 48, mlp = 48 * 80;
+    double products = 0, pairs = 0;
+    for (int layer = 0; layer < 3; ++layer) {
+      products += 2 * (qkv + out + 3 * mlp);               // teacher and student
+      products += qkv + out + 2 * mlp;                     // once more for the gradient
+      products += (layer == 0 ? 0 : qkv) + out + 3 * mlp;  // its own
+      pairs += 2 * full + (2 + 2) * streaming + (layer == 0 ? 0 : 5) * streaming;
+    }
+    EXPECT_DOUBLE_EQ(TeacherStudent::Flops(c, {.sink = 1, .recent = 2}, n),
+                     2 * (products * static_cast<double>(n) + pairs * 64));
+  }
 }
 
 TEST_P(TeacherStudentTest, BadArgumentsAreErrors) {

@@ -57,8 +57,15 @@ class AnswerTest : public ::testing::Test {
     return request;
   }
   static JobStats Stats(int64_t n_generated, FinishReason finish = FinishReason::kMaxTokens) {
-    return {.n_prompt = 12, .n_cached = 2, .n_generated = n_generated, .queue_s = 0.5, .prefill_s = 4,
-            .first_token_s = 5, .decode_s = 2, .kv_bytes = 1000, .finish = finish};
+    return {.n_prompt = 12,
+            .n_cached = 2,
+            .n_generated = n_generated,
+            .queue_s = 0.5,
+            .prefill_s = 4,
+            .first_token_s = 5,
+            .decode_s = 2,
+            .kv_bytes = 1000,
+            .finish = finish};
   }
 
   const Tokenizer tokenizer_ = Tokenizer::Open(SourceDir() + "/tests/data/tokenizers/gpt2").value();

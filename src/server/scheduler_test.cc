@@ -428,6 +428,22 @@ TEST_F(SchedulerTest, StoppingFinishesOrCancels) {
   EXPECT_EQ(WhyUnavailable(Finish(longer).last.status), Unavailable::kStopping) << "nobody cancelled it";
 }
 
+TEST_F(SchedulerTest, CallersSeeTheirOwnAmongThoseThatWait) {
+  Start(1);
+  JobRequest first = Request(Prompt(1, 50), 1000000), second = Request(Prompt(2, 60), 1);
+  first.session_id.owner = "anna";
+  second.session_id.owner = "ben";
+  const auto runs = Submit(std::move(first)), waits = Submit(std::move(second));
+  while (scheduler_->n_waiting() != 1) std::this_thread::yield();
+  for (const auto& [owner, n_waiting] : {std::pair("anna", 0), {"ben", 1}, {"carl", 0}}) {
+    const SchedulerStatus status = scheduler_->Snapshot({.owner = owner});
+    EXPECT_EQ(status.n_waiting, n_waiting) << owner;
+    for (const SequenceStatus& sequence : status.sequences) EXPECT_EQ(sequence.session_id.owner, owner);
+  }
+  runs->Cancel();
+  EXPECT_TRUE(Finish(waits).last.status.ok());
+}
+
 TEST_F(SchedulerTest, CallersSeeTheirOwn) {
   Start();
   for (const auto& [owner, n_tokens] : {std::pair<const char*, int64_t>{"anna", 3}, {"ben", 5}}) {

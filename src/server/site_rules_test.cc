@@ -89,9 +89,9 @@ TEST(SiteRules, UrlsBecomeOrigins) {
     ASSERT_TRUE(got.ok()) << url << ": " << got.status().message();
     EXPECT_EQ(*got, origin) << url;
   }
-  for (const char* url :
-       {"", "/", "llm.example", "ftp://a", "https://", "https:///", "https://a/b", "https://a?b",
-        "https://a:", "https://a:b", "https://a:65536", "https://a:0", "https://a:+1", "https://a b", "https://[::1", "https://u@a"}) {
+  for (const char* url : {"", "/", "llm.example", "ftp://a", "https://", "https:///", "https://a/b", "https://a?b",
+                          "https://a:", "https://a:b", "https://a:65536", "https://a:0", "https://a:+1", "https://a b",
+                          "https://[::1", "https://u@a"}) {
     EXPECT_EQ(OriginOfUrl(url).status().code(), StatusCode::kInvalidArgument) << url;
   }
 }
