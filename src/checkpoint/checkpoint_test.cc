@@ -5,9 +5,11 @@
 
 #include <cstring>
 #include <filesystem>
+#include <numeric>
 
 #include "base/bf16.h"
 #include "base/data_for_test.h"
+#include "base/memory_info.h"
 #include "base/temp_dir_for_test.h"
 #include "checkpoint/safetensors_bytes_for_test.h"
 
@@ -105,6 +107,25 @@ void ExpectIndexRefused(const std::string& index, StatusCode code, const std::st
   ASSERT_FALSE(checkpoint.ok()) << index;
   EXPECT_EQ(checkpoint.status().code(), code) << index;
   EXPECT_THAT(checkpoint.status().message(), HasSubstr(sentence)) << index;
+}
+
+TEST(Checkpoint, WhatIsForgottenIsNotResidentAndCanBeReadAgain) {
+  constexpr size_t kBytes = size_t{32} << 20;
+  const TempDir dir;
+  const std::string header = R"({"a":{"dtype":"U8","shape":[)" + std::to_string(kBytes) + R"(],"data_offsets":[0,)" +
+                             std::to_string(kBytes) + "]}}";
+  dir.Write("model.safetensors", SafetensorsBytes(header, kBytes));
+  const Checkpoint checkpoint = Checkpoint::Open(dir.path()).value();
+  const TensorView tensor = checkpoint.Get("a").value();
+  const auto sum = [&] {
+    const auto* const bytes = static_cast<const uint8_t*>(tensor.data);
+    return std::accumulate(bytes, bytes + kBytes, uint64_t{0});
+  };
+  const uint64_t before = sum();
+  const uint64_t resident = CurrentRssBytes();
+  checkpoint.Forget(tensor);
+  EXPECT_LT(CurrentRssBytes(), resident - kBytes / 2);
+  EXPECT_EQ(sum(), before);
 }
 
 TEST(Checkpoint, RefusesIndexesThatLie) {

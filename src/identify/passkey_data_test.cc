@@ -52,6 +52,7 @@ TEST_F(TrainingTextsTest, HidePasskeysAndAskForThemInOrder) {
       const size_t begin = at + question.size(), end = asked.find('\n', begin);
       const std::string words = asked.substr(begin, end - begin);
       EXPECT_EQ(Count(words, " "), 4u) << words;
+      EXPECT_NE(words.front(), ' ');
       EXPECT_EQ(Count(context, std::string("the ") + ordinal + " passkey to the vault: " + words + "\n"), 1u);
     }
     EXPECT_EQ(Count(context, "passkey"), 4u);

@@ -64,7 +64,8 @@ class TrainerTest : public testing::Test {
 };
 
 TEST_F(TrainerTest, WritesPatternConfigAndLogAndRemovesItsState) {
-  const TrainerOptions o = In("a");
+  TrainerOptions o = In("a");
+  o.deploy_recent = 123;
   Trainer trainer = Create(o, Trainer::Start::kFresh).value();
   EXPECT_TRUE(HasUnfinishedRun(o.dir));
   ASSERT_TRUE(trainer.Run({}).ok());
@@ -72,6 +73,7 @@ TEST_F(TrainerTest, WritesPatternConfigAndLogAndRemovesItsState) {
   const HeadPattern pattern = LoadHeadPattern(o.dir).value();
   EXPECT_EQ(pattern.gates, trainer.optimizer().state().gates);
   EXPECT_EQ(pattern.sink, 64);
+  EXPECT_EQ(pattern.recent, 123);
   const Json config = Json::parse(pattern.config_json);
   for (const char* key : {"model", "method", "num_steps", "lr", "reg_weight", "seed", "duo_version", "sink_size"}) {
     EXPECT_TRUE(config.contains(key)) << key;

@@ -163,6 +163,7 @@ TEST_F(WeightsTest, RefusesWhatTheConfigDoesNotAnnounce) {
     const Status status = Open(checkpoint).status();
     EXPECT_EQ(status.code(), StatusCode::kCorrupt) << name;
     EXPECT_NE(status.message().find(name), std::string::npos) << status.message();
+    EXPECT_EQ(status.message().find("num_hidden_layers 2") != std::string::npos, name.starts_with("model.layers.2."));
   }
 }
 

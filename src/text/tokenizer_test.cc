@@ -331,6 +331,33 @@ TEST(StreamDecoder, GivesAByteRunOfTheOtherDialectAtItsEnd) {
   EXPECT_EQ(so_far, std::string(kReplacementUtf8) + std::string(kReplacementUtf8));
 }
 
+// Truth: tokenizers 0.23.3.
+TEST(Decode, StripTakesCharactersOffBothEnds) {
+  Json json = Json::parse(R"({"model":{"type":"BPE","vocab":{"xxabxx":0,"ab":1,"cax":2,"xac":3},"merges":[]},
+    "decoder":{"type":"Strip","content":"x","start":1,"stop":1}})");
+  const Tokenizer of_each = ParseTokenizer(json);
+  for (const auto& [ids, text] : {std::pair<std::vector<int32_t>, std::string>{{0}, "xabx"},
+                                  {{1}, "ab"},
+                                  {{2}, "ca"},
+                                  {{3}, "ac"},
+                                  {{2, 3}, "caac"},
+                                  {{0, 1}, "xabxab"}}) {
+    EXPECT_EQ(of_each.Decode(ids), text);
+  }
+  json["decoder"] = Json::parse(R"({"type":"Sequence","decoders":[{"type":"Fuse"},
+    {"type":"Strip","content":"x","start":2,"stop":2}]})");
+  const Tokenizer of_all = ParseTokenizer(json);
+  for (const auto& [ids, text] : {std::pair<std::vector<int32_t>, std::string>{{0}, "ab"},
+                                  {{1}, "ab"},
+                                  {{2}, "ca"},
+                                  {{2, 3}, "caxxac"},
+                                  {{0, 1}, "abxxab"},
+                                  {{1, 0}, "abxxab"},
+                                  {{3, 2}, "acca"}}) {
+    EXPECT_EQ(of_all.Decode(ids), text);
+  }
+}
+
 TEST(Decode, LeavesUnknownIdsOut) {
   const Tokenizer tokenizer = ParseTokenizer(Minimal());
   EXPECT_EQ(tokenizer.Decode({2, -5, 1000000, 3, 4, 0}), "ab<s> a");
