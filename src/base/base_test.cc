@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "base/align.h"
 #include "base/atomic_file.h"
 #include "base/bf16.h"
 #include "base/buffer.h"
@@ -86,6 +87,19 @@ TEST(Buffer, RefusesAbsurdSizesWithASentence) {
   ASSERT_FALSE(b.ok());
   EXPECT_EQ(b.status().code(), StatusCode::kResourceExhausted);
   EXPECT_NE(b.status().message().find("1152921504606846976"), std::string::npos);
+}
+
+TEST(VirtualBuffer, TakesAsManyAddressesAsItHolds) {
+  const auto pages_of_addresses = [] { return std::stoul(*ReadFile("/proc/self/statm", 1000)); };
+  constexpr size_t kBytes = size_t{8} << 20, kMany = 50;
+  const size_t before = pages_of_addresses();
+  {
+    std::vector<VirtualBuffer> buffers;
+    for (size_t i = 0; i < kMany; ++i) buffers.push_back(VirtualBuffer::Reserve(kBytes).value());
+    EXPECT_GE(pages_of_addresses(), before + kMany * kBytes / kPageBytes);
+    EXPECT_LT(pages_of_addresses(), before + (kMany + 2) * kBytes / kPageBytes) << "what was too much is given back";
+  }
+  EXPECT_LT(pages_of_addresses(), before + 2 * kBytes / kPageBytes);
 }
 
 TEST(VirtualBuffer, GrowsInPlace) {
@@ -319,6 +333,16 @@ TEST(AtomicFile, AppearsWhenItIsWhole) {
   EXPECT_EQ(*ReadFile(path, 100), "old");
   ASSERT_TRUE(moved.Commit().ok());
   EXPECT_EQ(*ReadFile(path, 100), "one two");
+  EXPECT_EQ(dir.n_entries(), 1);
+}
+
+TEST(AtomicFile, AMovedOneGoesToItsOwnPlace) {
+  const TempDir dir;
+  AtomicFile file = AtomicFile::Create(dir.file("a")).value();
+  file = AtomicFile::Create(dir.file("b")).value();
+  ASSERT_TRUE(file.Write("text").ok());
+  ASSERT_TRUE(file.Commit().ok());
+  EXPECT_EQ(*ReadFile(dir.file("b"), 100), "text");
   EXPECT_EQ(dir.n_entries(), 1);
 }
 

@@ -105,6 +105,12 @@ TEST(HfRope, YarnStretchesTheTrainedContext) {
   EXPECT_EQ(trained(32768, {{"rope_type", "yarn"}, {"factor", 2.5}}), 81920);
   EXPECT_EQ(trained(32768, With(yarn, {{"factor", 1e12}})), int64_t{1} << 40);
   EXPECT_EQ(trained(32768, {{"rope_type", "linear"}, {"factor", 4.0}}), 32768);
+  const Json llama3 = {{"rope_type", "llama3"},
+                       {"factor", 32.0},
+                       {"low_freq_factor", 1.0},
+                       {"high_freq_factor", 4.0},
+                       {"original_max_position_embeddings", 8192}};
+  EXPECT_EQ(trained(16384, llama3), 16384);
 }
 
 TEST(HfRope, UnknownKeysAreRefusedByName) {
