@@ -244,6 +244,17 @@ TEST(MappedFile, WhatIsForgottenIsNotResidentAndCanBeReadAgain) {
   EXPECT_FALSE(mapped->Forget(path.data(), 1));
 }
 
+TEST(MappedFile, AMovedOneIsTheOther) {
+  const TempDir dir;
+  dir.Write("a", "first");
+  dir.Write("b", "the second");
+  MappedFile file = MappedFile::Open(dir.file("a")).value();
+  file = MappedFile::Open(dir.file("b")).value();
+  EXPECT_EQ(file.path(), dir.file("b"));
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(file.data()), file.size()), "the second");
+  EXPECT_EQ(file.Change(), FileChange::kNone);
+}
+
 TEST(MappedFile, TellsWhatBecameOfItsFile) {
   const TempDir dir;
   const std::string path = dir.file("mapped");
@@ -305,6 +316,30 @@ TEST(Json, LinesMembersAndDifferences) {
   EXPECT_EQ(JsonDifference(object, {{"a", 2}}), "a 1, not 2");
   EXPECT_EQ(JsonDifference(object, {{"b", 2}}), "b missing, not 2");
   EXPECT_EQ(JsonText({{"a", "\xff"}}), "{\"a\":\"\uFFFD\"}");
+}
+
+TEST(Json, ValuesAndWhatStandsForThem) {
+  const Json o = Json::parse(R"({"n":3,"half":0.5,"text":"x","yes":true,"no":false,"null":null})");
+  EXPECT_EQ(*JsonNumber(o, "n", "w"), 3);
+  EXPECT_EQ(*JsonNumber(o, "half", "w"), 0.5);
+  for (const char* key : {"text", "null", "none"}) EXPECT_FALSE(JsonNumber(o, key, "w").ok()) << key;
+  EXPECT_EQ(*JsonNumberOr(o, "half", 7, "w"), 0.5);
+  EXPECT_FALSE(JsonNumberOr(o, "text", 7, "w").ok());
+  EXPECT_EQ(*JsonIntOr(o, "n", 7, "w"), 3);
+  EXPECT_FALSE(JsonIntOr(o, "half", 7, "w").ok());
+  EXPECT_EQ(*JsonString(o, "text", "w"), "x");
+  EXPECT_FALSE(JsonString(o, "n", "w").ok());
+  EXPECT_EQ(*JsonStringOr(o, "text", "y", "w"), "x");
+  EXPECT_FALSE(JsonStringOr(o, "n", "y", "w").ok());
+  EXPECT_TRUE(*JsonBoolOr(o, "yes", false, "w"));
+  EXPECT_FALSE(*JsonBoolOr(o, "no", true, "w"));
+  EXPECT_EQ(JsonBoolOr(o, "n", true, "w").status().message(), "w: n: expected true or false, found number 3");
+  for (const char* key : {"null", "none"}) {
+    EXPECT_EQ(*JsonNumberOr(o, key, 7, "w"), 7) << key;
+    EXPECT_EQ(*JsonIntOr(o, key, 7, "w"), 7) << key;
+    EXPECT_EQ(*JsonStringOr(o, key, "y", "w"), "y") << key;
+    EXPECT_TRUE(*JsonBoolOr(o, key, true, "w")) << key;
+  }
 }
 
 TEST(Fnv1a, KnownValues) {

@@ -2,10 +2,12 @@
 #include "base/cgroup.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <filesystem>
 #include <limits>
 #include <string>
+#include <thread>
 
 #include "base/memory_info.h"
 #include "base/parallel.h"
@@ -213,6 +215,23 @@ TEST_F(CgroupTest, QuotasOfEveryLevelAndVersion) {
 TEST(AvailableThreads, KeepsToTheQuota) {
   EXPECT_GE(AvailableThreads(), 1);
   EXPECT_LE(AvailableThreads(), CgroupCpus().value_or(std::numeric_limits<int>::max()));
+}
+
+TEST(AvailableThreads, KeepsToTheCoresItMayUse) {
+  cpu_set_t all;
+  ASSERT_EQ(sched_getaffinity(0, sizeof all, &all), 0);
+  std::thread([&] {  // with a mask of its own
+    cpu_set_t some;
+    CPU_ZERO(&some);
+    int n = 0;
+    for (int core = 0; core < CPU_SETSIZE && n < 2; ++core) {
+      if (!CPU_ISSET(core, &all)) continue;
+      CPU_SET(core, &some);
+      ++n;
+      ASSERT_EQ(sched_setaffinity(0, sizeof some, &some), 0);
+      EXPECT_EQ(AvailableThreads(), std::min(n, CgroupCpus().value_or(n))) << "all the cores of its mask";
+    }
+  }).join();
 }
 
 TEST_F(CgroupTest, AvailableIsTheLeastOfTheSystemAndItsGroups) {
