@@ -18,9 +18,9 @@ void CheckError(const duo::ApiError& error) {
 void CheckAccepted(const duo::CompletionRequest& request, duo::CompletionKind kind) {
   DUO_CHECK(duo::CheckSamplerOptions(request.generate.sampler).ok(), "sampling options in range");
   DUO_CHECK(kind == duo::CompletionKind::kText ? !request.prompts.empty() : !request.messages.empty(), "a prompt");
-  DUO_CHECK(request.prompts.size() <= duo::kMostPrompts, "few prompts");
-  DUO_CHECK(request.generate.stop.size() <= duo::kMostStops, "few stop texts");
-  DUO_CHECK(request.n_log_probs >= -1 && request.n_log_probs <= duo::kMostLogProbs, "few log probabilities");
+  DUO_CHECK(request.prompts.size() <= duo::kMaxPrompts, "few prompts");
+  DUO_CHECK(request.generate.stop.size() <= duo::kMaxStops, "few stop texts");
+  DUO_CHECK(request.n_log_probs >= -1 && request.n_log_probs <= duo::kMaxLogProbs, "few log probabilities");
   DUO_CHECK(request.cache.empty() || duo::IsSessionName(request.cache), "a name that is a file's name");
   DUO_CHECK(request.max_tokens.value_or(0) >= 0, "a number of tokens");
   DUO_CHECK(request.spec.salt.size() <= duo::kMaxSaltBytes, "a short salt");

@@ -110,10 +110,10 @@ class Session {
   Status Decode(int32_t id);
 
   /// The most sequences that DecodeTogether takes.
-  static constexpr int kMostTogether = 16;
+  static constexpr int kMaxTogether = 16;
 
   /// Adds ids[i] to sessions[i] for all of them in one pass over the weights: sequences that generate at the same time.
-  /// All are different, share one workspace and keep K and V as the same type; at most kMostTogether and as many as a
+  /// All are different, share one workspace and keep K and V as the same type; at most kMaxTogether and as many as a
   /// chunk has tokens. With ComputeType::kF32 the same numbers as Decode of each alone. Errors as Prefill; of
   /// kInvalidArgument and kResourceExhausted nothing has changed, unless all have grown and only their logits are
   /// missing. Where some logits are NaN or infinite (kInternal), all have grown, and those with logits() may go on.

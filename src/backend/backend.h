@@ -128,7 +128,7 @@ struct CallBounds {
   int n_parts = 0;             // of a step (BeginPart)
   int n_sequences = 1;         // in one DecodeAttention
   int64_t widest_input = 0;    // elements of a Linear's input per token
-  int64_t most_outputs = 0;    // elements of a Linear's output, of all its tokens
+  int64_t max_outputs = 0;     // elements of a Linear's output, of all its tokens
   int64_t largest_matrix = 0;  // weights
   int n_kv_heads = 1;
   int group = 1;

@@ -53,12 +53,12 @@ constexpr int64_t kGemvBlockBytes = 2 << 20;
 // the library 8.5 / 9.4 / 11.5; with quantised weights the library needs them converted first. With f32 a token's
 // result shall not depend on how many are computed together, at least up to this many.
 constexpr int64_t kFewTokens = 8;
-constexpr int64_t kMostFewTokens = 16;
+constexpr int64_t kMaxFewTokens = 16;
 
 int64_t MostFewTokens(ComputeType compute, std::span<const LinearTask> tasks) {
-  if (compute == ComputeType::kF32) return kMostFewTokens;
+  if (compute == ComputeType::kF32) return kMaxFewTokens;
   const DType type = tasks.front().weight.dtype;
-  return compute == ComputeType::kBF16 && (type == DType::kI8 || type == DType::kU8) ? kMostFewTokens : kFewTokens;
+  return compute == ComputeType::kBF16 && (type == DType::kI8 || type == DType::kU8) ? kMaxFewTokens : kFewTokens;
 }
 
 /// Partial softmax state of one piece of a decode step: acc [group, head_dim], max [group], sum [group].
@@ -194,7 +194,7 @@ uint64_t CpuBackend::MaxScratchBytes(const CallBounds& bounds) const {
   // or floats that hold their values, and the numbers they are made from.
   const bool int8 = bounds.compute == ComputeType::kInt8, grid = int8 && isa_ < Isa::kAvx512Vnni;
   const auto inputs = static_cast<uint64_t>(bounds.n_tokens * bounds.widest_input);
-  const int64_t n_few = std::min(bounds.n_tokens, kMostFewTokens);
+  const int64_t n_few = std::min(bounds.n_tokens, kMaxFewTokens);
   const auto few_inputs = static_cast<uint64_t>(n_few * bounds.widest_input);
   const uint64_t rounded = std::max(inputs * (grid ? sizeof(float) + 1 : sizeof(bf16)) +
                                         static_cast<uint64_t>(bounds.n_tokens) * sizeof(float),

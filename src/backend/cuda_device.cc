@@ -8,7 +8,7 @@ namespace duo {
 namespace {
 
 // Tensor cores with bf16 and asynchronous copies to shared memory came with it.
-constexpr int kLeastMajor = 8;
+constexpr int kMinMajor = 8;
 
 std::string VersionText(int version) {
   return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
@@ -48,7 +48,7 @@ Result<std::unique_ptr<CudaDevice>> CudaDevice::Open() {
   DUO_RETURN_IF_ERROR(ask(&major, cudaDevAttrComputeCapabilityMajor));
   DUO_RETURN_IF_ERROR(ask(&minor, cudaDevAttrComputeCapabilityMinor));
   DUO_RETURN_IF_ERROR(ask(&device->n_processors_, cudaDevAttrMultiProcessorCount));
-  if (major < kLeastMajor) {
+  if (major < kMinMajor) {
     return NoDevice(device->name_ + " has compute capability " + std::to_string(major) + "." + std::to_string(minor) +
                     ", at least 8.0 (Ampere) is needed");
   }

@@ -154,7 +154,7 @@ uint64_t CudaProducts::MaxScratchBytes(const CallBounds& bounds) {
   const uint64_t rounded = int8     ? std::max(tokens * (widest + sizeof(float)) + 256, few * widest * sizeof(float))
                            : floats ? 0
                                     : tokens * widest * sizeof(uint16_t);
-  const uint64_t sums = int8 ? static_cast<uint64_t>(bounds.most_outputs) * sizeof(int32_t) : 0;
+  const uint64_t sums = int8 ? static_cast<uint64_t>(bounds.max_outputs) * sizeof(int32_t) : 0;
   const bool same = bounds.weights == (floats ? DType::kF32 : DType::kBF16);
   const uint64_t bytes = floats ? sizeof(float) : sizeof(uint16_t);
   const uint64_t panel = same || int8 ? 0

@@ -8,7 +8,7 @@ namespace duo {
 namespace {
 
 // Then they are added up and used again.
-constexpr size_t kMostSpans = 4096;
+constexpr size_t kMaxSpans = 4096;
 constexpr size_t kOff = SIZE_MAX;
 
 double Seconds(cudaEvent_t begin, cudaEvent_t end) {
@@ -35,7 +35,7 @@ CudaTimes::~CudaTimes() {
 
 size_t CudaTimes::Begin(Kind kind) {
   if (!on_) return kOff;
-  if (n_used_ == kMostSpans) Collect();
+  if (n_used_ == kMaxSpans) Collect();
   if (n_used_ == spans_.size()) {
     Span span = {};
     if (cudaEventCreate(&span.begin) != cudaSuccess) return kOff;

@@ -231,7 +231,8 @@ TEST(AvailableThreads, KeepsToTheCoresItMayUse) {
       ASSERT_EQ(sched_setaffinity(0, sizeof some, &some), 0);
       EXPECT_EQ(AvailableThreads(), std::min(n, CgroupCpus().value_or(n))) << "all the cores of its mask";
     }
-  }).join();
+  })
+      .join();
 }
 
 TEST_F(CgroupTest, AvailableIsTheLeastOfTheSystemAndItsGroups) {

@@ -22,7 +22,7 @@
 namespace duo::cli {
 namespace {
 
-constexpr int64_t kMostTokens = int64_t{1} << 30;
+constexpr int64_t kMaxTokens = int64_t{1} << 30;
 constexpr double kDefaultSparsity = 0.5;
 
 enum class Format : uint8_t { kMarkdown, kCsv, kJson };
@@ -54,7 +54,7 @@ std::vector<int64_t> ParseDepths(const std::string& text) {
   std::vector<int64_t> depths;
   for (size_t begin = 0; begin <= text.size();) {
     const size_t end = std::min(text.find(',', begin), text.size());
-    depths.push_back(ParseInt("--depths", text.substr(begin, end - begin), {0, kMostTokens}));
+    depths.push_back(ParseInt("--depths", text.substr(begin, end - begin), {0, kMaxTokens}));
     begin = end + 1;
   }
   return depths;
@@ -228,9 +228,9 @@ void AddBench(CLI::App* app, VerbFunction* run) {
           "what is measured: full, duo, and as full:bf16 with another type of K and V")
       ->type_name("A,B,..")
       ->default_str(options->modes);
-  AddInt(verb, "--decode", {0, kMostTokens}, &options->tests.decode, "tokens decoded per repetition; 0 = leave out")
+  AddInt(verb, "--decode", {0, kMaxTokens}, &options->tests.decode, "tokens decoded per repetition; 0 = leave out")
       ->default_str(std::to_string(options->tests.decode));
-  AddInt(verb, "--prefill", {0, kMostTokens}, &options->tests.prefill, "tokens prefilled per repetition; 0 = leave out")
+  AddInt(verb, "--prefill", {0, kMaxTokens}, &options->tests.prefill, "tokens prefilled per repetition; 0 = leave out")
       ->default_str(std::to_string(options->tests.prefill));
   AddChoice(verb, "--fill",
             std::vector<std::pair<std::string, Fill>>{{"prefill", Fill::kPrefill}, {"synthetic", Fill::kSynthetic}}, {},

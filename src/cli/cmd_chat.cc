@@ -39,7 +39,7 @@ constexpr const char* kHelp =
 constexpr int64_t kSnapshotEvery = 1024;
 
 // Far beyond any context; a pipe that never ends a line must not fill the memory.
-constexpr size_t kMostLineBytes = size_t{64} << 20;
+constexpr size_t kMaxLineBytes = size_t{64} << 20;
 
 struct ChatCommand {
   CommonOptions common;
@@ -70,9 +70,9 @@ Result<std::optional<std::string>> ReadLine() {
   errno = 0;
   int c;
   while ((c = std::getc(stdin)) != EOF && c != '\n') {
-    if (line.size() == kMostLineBytes) {
+    if (line.size() == kMaxLineBytes) {
       return Status(StatusCode::kInvalidArgument,
-                    fmt::format("standard input: a line of more than {} bytes", kMostLineBytes));
+                    fmt::format("standard input: a line of more than {} bytes", kMaxLineBytes));
     }
     line += static_cast<char>(c);
   }

@@ -273,7 +273,7 @@ void AddDemo(CLI::App* app, VerbFunction* run) {
   AddCommonOptions(verb, &options->common);
   AddInt(verb, "--tokens", {64, int64_t{1} << 30}, &options->tokens, "length of the generated text")
       ->default_str(std::to_string(kDefaultTokens));
-  AddInt(verb, "--facts", {1, kMostPasskeys + kMostCodes}, &options->facts, "facts hidden in it, each asked for once")
+  AddInt(verb, "--facts", {1, kMaxPasskeys + kMaxCodes}, &options->facts, "facts hidden in it, each asked for once")
       ->default_str(std::to_string(kDefaultFacts));
   AddText(verb, "--text", &options->text, "a file", "a text of your own instead, - = standard input")
       ->type_name("FILE");

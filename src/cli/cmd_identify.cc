@@ -74,7 +74,7 @@ Result<TrainingTexts> MakeTexts(const IdentifyCommand& command, const Tokenizer&
   Result<Haystack> haystack = LoadHaystack(command.text);
   if (!haystack.ok()) return haystack.status().Annotate("--text");
   if (haystack->truncated)
-    Note(fmt::format("of {} the first {} are used", command.text, FormatBytes(kMostHaystackBytes)));
+    Note(fmt::format("of {} the first {} are used", command.text, FormatBytes(kMaxHaystackBytes)));
   (*recipe)["passkey_length"] = d.n_words;
   (*recipe)["dataset_bytes"] = haystack->text.size();
   Fnv1a fingerprint;  // whether a resumed run reads the text it began with
@@ -165,7 +165,7 @@ Status RunScores(const IdentifyCommand& command, const Model& model, const Token
 
 Status Train(const IdentifyCommand& command, const Model& model, const TrainingTexts& texts,
              const TrainerOptions& options) {
-  const TwoStreamOptions two_stream{options.sink, options.recent, texts.most_tokens(), options.compute};
+  const TwoStreamOptions two_stream{options.sink, options.recent, texts.max_text_tokens(), options.compute};
   const uint64_t bytes = TeacherStudent::Bytes(model, two_stream);
   DUO_ASSIGN_OR_RETURN(
       Trainer trainer,
@@ -173,7 +173,7 @@ Status Train(const IdentifyCommand& command, const Model& model, const TrainingT
   const int64_t n_steps = options.schedule.n_steps, first = trainer.step();
   Note(fmt::format("{}{} steps on texts of up to {} tokens: {} beside the weights' {}",
                    first == 0 ? "" : fmt::format("goes on at step {} of ", FormatCount(first)), FormatCount(n_steps),
-                   FormatCount(texts.most_tokens()), FormatBytes(bytes), FormatBytes(model.weights_bytes())));
+                   FormatCount(texts.max_text_tokens()), FormatBytes(bytes), FormatBytes(model.weights_bytes())));
   ProgressBar bar(ShowProgress(command.common.progress));
   const ProgressCallback draw = bar.Callback();
   const auto begin = Clock::now();
@@ -270,7 +270,7 @@ Status Run(const IdentifyCommand& command) {
   if (optimize) DUO_RETURN_IF_ERROR(texts.CheckPasskeysFit());
   options.recipe = JsonText(recipe);
   const int64_t repeated = command.method == "repeat" ? std::min(command.repeat_chunk, seeded.data.max_tokens) + 64 : 0;
-  const int64_t longest = optimize ? texts.most_tokens() : seeded.data.max_tokens + repeated;
+  const int64_t longest = optimize ? texts.max_text_tokens() : seeded.data.max_tokens + repeated;
   DUO_RETURN_IF_ERROR(CheckContext(command.common, model.config(), longest,
                                    optimize                     ? " with their passkeys and questions"
                                    : command.method == "repeat" ? " with what is repeated"
@@ -312,7 +312,7 @@ void AddDataFlags(CLI::App* verb, IdentifyCommand* command) {
           "builtin = made-up stories with the facts of the embedded model")
       ->type_name("PATH|builtin")
       ->default_str(command->text);
-  AddInt(verb, "--passkeys", {1, kMostPasskeys}, &data->n_passkeys, "hidden in a text")
+  AddInt(verb, "--passkeys", {1, kMaxPasskeys}, &data->n_passkeys, "hidden in a text")
       ->default_str(std::to_string(data->n_passkeys));
   AddInt(verb, "--words", {1, 4096}, &data->n_words, "of a passkey (builtin: 4 to 8)")
       ->default_str(std::to_string(data->n_words));

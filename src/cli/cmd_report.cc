@@ -18,7 +18,7 @@
 namespace duo::cli {
 namespace {
 
-constexpr size_t kMostFileBytes = size_t{64} << 20;
+constexpr size_t kMaxFileBytes = size_t{64} << 20;
 
 struct ReportCommand {
   std::vector<std::string> inputs;
@@ -28,7 +28,7 @@ struct ReportCommand {
 };
 
 Result<Json> Read(const std::string& path) {
-  DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMostFileBytes));
+  DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxFileBytes));
   return ParseJson(text, path);
 }
 

@@ -169,17 +169,17 @@ void AddServe(CLI::App* app, VerbFunction* run) {
   AddText(verb, "--chat-template", &command->chat_template, "a template",
           "llama2, llama3, mistral, chatml or none (default: the model's own)")
       ->option_text("NAME");
-  AddInt(verb, "--parallel", {1, Session::kMostTogether}, &server.scheduler.most_running, "requests worked on at once")
-      ->default_str(std::to_string(server.scheduler.most_running));
-  AddInt(verb, "--queue", {1, 1 << 20}, &server.scheduler.most_waiting,
+  AddInt(verb, "--parallel", {1, Session::kMaxTogether}, &server.scheduler.max_running, "requests worked on at once")
+      ->default_str(std::to_string(server.scheduler.max_running));
+  AddInt(verb, "--queue", {1, 1 << 20}, &server.scheduler.max_waiting,
          "requests that may wait; further ones are refused")
-      ->default_str(std::to_string(server.scheduler.most_waiting));
+      ->default_str(std::to_string(server.scheduler.max_waiting));
   AddInt(verb, "--max-tokens", {1, int64_t{1} << 36}, &server.default_max_tokens,
          "most tokens of a chat answer whose request does not say")
       ->default_str(std::to_string(server.default_max_tokens));
-  AddInt(verb, "--max-prompt-tokens", {0, int64_t{1} << 36}, &server.most_prompt_tokens,
+  AddInt(verb, "--max-prompt-tokens", {0, int64_t{1} << 36}, &server.max_prompt_tokens,
          "longest prompt; 0 = what the context holds")
-      ->default_str(std::to_string(server.most_prompt_tokens));
+      ->default_str(std::to_string(server.max_prompt_tokens));
   AddText(verb, "--max-body", &command->max_body, "a size",
           "largest body of a request (default: 1 MiB and 32 bytes for each token of the context)")
       ->option_text("SIZE");

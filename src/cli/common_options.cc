@@ -27,8 +27,8 @@
 namespace duo::cli {
 namespace {
 
-constexpr int64_t kMostTokens = int64_t{1} << 36;
-constexpr size_t kMostTextBytes = size_t{1} << 30;
+constexpr int64_t kMaxTokens = int64_t{1} << 36;
+constexpr size_t kMaxTextBytes = size_t{1} << 30;
 constexpr double kDefaultSparsity = 0.5;
 
 Status BadFlag(const std::string& flag, const std::string& sentence) {
@@ -46,13 +46,13 @@ void AddHeadOptions(CLI::App* verb, CommonOptions* options) {
   AddReal(verb, "--threshold", {0, 1}, &options->threshold, "or: heads with a gate >= F are retrieval heads")
       ->excludes(sparsity)
       ->option_text("F");
-  AddInt(verb, "--sink", {0, kMostTokens}, &options->sink,
+  AddInt(verb, "--sink", {0, kMaxTokens}, &options->sink,
          "first tokens that streaming heads keep (default: the pattern's)");
-  AddInt(verb, "--recent", {1, kMostTokens}, &options->recent,
+  AddInt(verb, "--recent", {1, kMaxTokens}, &options->recent,
          "last tokens that streaming heads see, the current one included (default: the pattern's)");
-  AddInt(verb, "--prefill-recent", {1, kMostTokens}, &options->prefill_recent,
+  AddInt(verb, "--prefill-recent", {1, kMaxTokens}, &options->prefill_recent,
          "last tokens that streaming heads see in the prompt, at least --recent (default: --recent)");
-  AddInt(verb, "--pinned-prefix", {0, kMostTokens}, &options->pinned_prefix,
+  AddInt(verb, "--pinned-prefix", {0, kMaxTokens}, &options->pinned_prefix,
          "tokens at the start that no head may forget: a longer sink");
 }
 
@@ -78,12 +78,12 @@ void AddRunOptions(CLI::App* verb, CommonOptions* options) {
             std::vector<std::pair<std::string, Device>>{{"cpu", Device::kCpu}, {"cuda", Device::kCuda}}, {},
             &options->device, "where the maths runs")
       ->default_str("cpu");
-  AddInt(verb, "--snapshot-every", {0, kMostTokens}, &options->snapshot_every,
+  AddInt(verb, "--snapshot-every", {0, kMaxTokens}, &options->snapshot_every,
          "tokens between copies of the streaming windows, for cheap rewinding; 0 = no copies")
       ->default_str(std::to_string(options->snapshot_every));
   AddBytes(verb, "--memory", &options->memory_bytes,
            "limit for weights, KV and activations together, such as 24GiB (default: what the system has)");
-  AddInt(verb, "--max-context", {1, kMostTokens}, &options->max_context,
+  AddInt(verb, "--max-context", {1, kMaxTokens}, &options->max_context,
          "most tokens of prompt and answer (default: what the model was trained for)");
   AddInt(verb, "--seed", {0}, &options->seed, "for everything random")->default_str(std::to_string(options->seed));
   verb->add_flag("--json", options->json, "print one JSON value on stdout and nothing else there");
@@ -101,7 +101,7 @@ std::string DirectoryOfExecutable() {
 Result<std::string> ReadStandardInput() {
   std::string text;
   char buffer[65536];
-  while (text.size() <= kMostTextBytes) {
+  while (text.size() <= kMaxTextBytes) {
     const ssize_t n = Interrupted() ? 0 : read(STDIN_FILENO, buffer, sizeof buffer);
     if (n == 0 && !Interrupted()) return text;
     if (n <= 0) {
@@ -110,7 +110,7 @@ Result<std::string> ReadStandardInput() {
     }
     text.append(buffer, static_cast<size_t>(n));
   }
-  return Status(StatusCode::kCorrupt, fmt::format("standard input has more than {}", FormatBytes(kMostTextBytes)));
+  return Status(StatusCode::kCorrupt, fmt::format("standard input has more than {}", FormatBytes(kMaxTextBytes)));
 }
 
 // An error of the check would be one of the first prompt as well, which reports it.
@@ -347,7 +347,7 @@ Result<std::vector<ApiKey>> ReadKeyFile(const std::string& path) {
 }
 
 Result<std::string> ReadTextFile(const std::string& path) {
-  return path == "-" ? ReadStandardInput() : ReadFile(path, kMostTextBytes);
+  return path == "-" ? ReadStandardInput() : ReadFile(path, kMaxTextBytes);
 }
 
 }  // namespace duo::cli

@@ -12,7 +12,7 @@ namespace duo {
 namespace {
 
 constexpr int64_t kMaxChunk = 65536;
-constexpr int64_t kMostTokens = int64_t{1} << 36;
+constexpr int64_t kMaxTokens = int64_t{1} << 36;
 
 Status BadTokens(const char* option, int64_t value, const std::string& expected) {
   return BadOption(option, std::to_string(value), expected);
@@ -93,7 +93,7 @@ Result<MemoryPlan> PlanMemory(const ModelConfig& config, uint64_t weights_bytes,
   plan.snapshot_bytes_each = layout.SnapshotBytes(resolved.snapshot_every);
   CallBounds bounds = CallBoundsOf(config, resolved.chunk, resolved.compute);
   bounds.n_parts = config.n_layers;
-  bounds.n_sequences = Session::kMostTogether;
+  bounds.n_sequences = Session::kMaxTogether;
   plan.scratch_bytes = backend.MaxScratchBytes(bounds);
   plan.activation_bytes = Activations::Bytes(config, resolved.chunk) +
                           DuoAttention::ScratchBytes(layout, resolved.chunk) + plan.scratch_bytes;
@@ -109,7 +109,7 @@ uint64_t MemoryPlan::KvBytes(int64_t n_tokens) const {
 uint64_t MemoryPlan::TotalBytes(int64_t n_tokens) const { return weights_bytes + activation_bytes + KvBytes(n_tokens); }
 
 int64_t MemoryPlan::MaxContext(uint64_t bytes) const {
-  int64_t low = 0, high = kMostTokens;  // TotalBytes grows with n_tokens: bisect
+  int64_t low = 0, high = kMaxTokens;  // TotalBytes grows with n_tokens: bisect
   if (TotalBytes(0) > bytes) return 0;
   while (low < high) {
     const int64_t middle = low + (high - low + 1) / 2;

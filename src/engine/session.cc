@@ -296,10 +296,10 @@ Result<Session> Session::ClonePrefix(int64_t pos) const {
 }
 
 Status Session::DecodeTogether(std::span<Session* const> sessions, std::span<const int32_t> ids) {
-  if (sessions.empty() || sessions.size() != ids.size() || sessions.size() > static_cast<size_t>(kMostTogether)) {
+  if (sessions.empty() || sessions.size() != ids.size() || sessions.size() > static_cast<size_t>(kMaxTogether)) {
     return Status(StatusCode::kInvalidArgument, std::to_string(sessions.size()) + " sequences and " +
                                                     std::to_string(ids.size()) + " tokens: expected as many, 1.." +
-                                                    std::to_string(kMostTogether));
+                                                    std::to_string(kMaxTogether));
   }
   Workspace::Impl* work = sessions.front()->impl_->work;
   if (static_cast<int64_t>(sessions.size()) > work->chunk) {

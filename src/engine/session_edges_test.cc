@@ -251,7 +251,7 @@ TEST_F(SessionEdges, DecodingTogetherTakesUpToItsLimit) {
   std::vector<Session> sessions;
   std::vector<Session*> pointers;
   std::vector<int32_t> ids;
-  for (int i = 0; i <= Session::kMostTogether; ++i) {
+  for (int i = 0; i <= Session::kMaxTogether; ++i) {
     sessions.push_back(Session::Create(*model_, options, &workspace).value());
     ASSERT_TRUE(sessions.back().Prefill(First(5)).ok());
     ids.push_back(i);

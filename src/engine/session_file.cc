@@ -26,9 +26,9 @@ constexpr char kMagic[8] = {'D', 'U', 'O', 'S', 'E', 'S', 'S', '\n'};
 constexpr uint32_t kVersion = 1;
 constexpr size_t kDataAlign = 4096;
 constexpr size_t kTrailerBytes = 8;  // XXH3 of the data
-constexpr int64_t kMostTokens = int64_t{1} << 36;
-constexpr int kMostHeads = 1 << 16;
-constexpr int kMostHeadDim = 4096;
+constexpr int64_t kMaxTokens = int64_t{1} << 36;
+constexpr int kMaxHeads = 1 << 16;
+constexpr int kMaxHeadDim = 4096;
 constexpr size_t kCopyBytes = size_t{4} << 20;
 
 /// All integers little-endian, as this machine has them.
@@ -76,8 +76,8 @@ Result<KvLayout> LayoutFrom(const Json& json, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(const int64_t n_layers, JsonInt(json, "n_layers", where));
   DUO_ASSIGN_OR_RETURN(const int64_t n_kv_heads, JsonInt(json, "n_kv_heads", where));
   DUO_ASSIGN_OR_RETURN(const int64_t head_dim, JsonInt(json, "head_dim", where));
-  if (n_layers < 1 || n_kv_heads < 1 || n_layers > kMostHeads || n_kv_heads > kMostHeads ||
-      n_layers * n_kv_heads > kMostHeads || head_dim < 1 || head_dim > kMostHeadDim) {
+  if (n_layers < 1 || n_kv_heads < 1 || n_layers > kMaxHeads || n_kv_heads > kMaxHeads ||
+      n_layers * n_kv_heads > kMaxHeads || head_dim < 1 || head_dim > kMaxHeadDim) {
     return Corrupt(where, "no model has such layers and heads");
   }
   layout.head_dim = static_cast<int>(head_dim);
@@ -95,7 +95,7 @@ Result<KvLayout> LayoutFrom(const Json& json, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(layout.recent, JsonInt(json, "recent", where));
   DUO_ASSIGN_OR_RETURN(layout.prefill_recent, JsonInt(json, "prefill_recent", where));
   DUO_ASSIGN_OR_RETURN(layout.snapshot_every, JsonInt(json, "snapshot_every", where));
-  layout.capacity = kMostTokens;
+  layout.capacity = kMaxTokens;
   const Status status = CheckKvLayout(layout);
   if (!status.ok()) return Corrupt(where, status.message());
   return layout;
@@ -106,7 +106,7 @@ Result<SplitKvCache::Extent> ExtentFrom(const Json& json, const std::string& whe
   DUO_ASSIGN_OR_RETURN(extent.len, JsonInt(json, "len", where));
   DUO_ASSIGN_OR_RETURN(extent.lowest_held, JsonInt(json, "lowest_held", where));
   DUO_ASSIGN_OR_RETURN(const Json* snapshots, JsonMember(json, "snapshots", where));
-  if (extent.len < 0 || extent.len > kMostTokens || extent.lowest_held < 0 || extent.lowest_held > extent.len ||
+  if (extent.len < 0 || extent.len > kMaxTokens || extent.lowest_held < 0 || extent.lowest_held > extent.len ||
       !snapshots->is_array()) {
     return Corrupt(where, "len, lowest_held or snapshots cannot be");
   }

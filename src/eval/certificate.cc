@@ -10,7 +10,7 @@
 namespace duo {
 namespace {
 
-constexpr size_t kMostBytes = size_t{1} << 20;
+constexpr size_t kMaxBytes = size_t{1} << 20;
 
 }  // namespace
 
@@ -77,7 +77,7 @@ Result<Certificate> CertificateOf(const Json& json, const std::string& where) {
 Result<std::optional<Certificate>> LoadCertificate(const std::string& directory) {
   const std::string path = directory + "/" + kCertificateFile;
   if (!FileExists(path)) return std::optional<Certificate>();
-  DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMostBytes));
+  DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxBytes));
   DUO_ASSIGN_OR_RETURN(const Json json, ParseJson(text, path));
   DUO_ASSIGN_OR_RETURN(Certificate certificate, CertificateOf(json, path));
   return std::optional<Certificate>(std::move(certificate));

@@ -13,7 +13,7 @@
 namespace duo {
 namespace {
 
-constexpr size_t kMostFileBytes = size_t{4} << 30;
+constexpr size_t kMaxFileBytes = size_t{4} << 30;
 constexpr std::string_view kVersion2 = "longbench_v2";
 
 enum class Metric : uint8_t { kQaF1, kQaF1Zh, kRouge, kRougeZh, kClassification, kNumber, kCode, kLetter };
@@ -161,7 +161,7 @@ class Loader {
   explicit Loader(int64_t limit) : limit_(limit) {}
 
   Status AddFile(const std::string& path, const Task& task, const std::string& name) {
-    DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMostFileBytes));
+    DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxFileBytes));
     return AddLines(text, path, task, name);
   }
 
@@ -278,7 +278,7 @@ Result<std::vector<LongBenchSample>> LoadLongBench(const std::string& path, cons
   if (!IsDirectory(path)) {
     const std::filesystem::path file(path);
     if (file.extension() == ".json") {
-      DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMostFileBytes));
+      DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxFileBytes));
       DUO_RETURN_IF_ERROR(loader.AddVersion2(text, path));
       return loader.Take();
     }

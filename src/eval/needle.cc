@@ -134,8 +134,8 @@ Result<NeedleTask> MakeNeedleTask(NeedlePreset preset, int n_needles, uint64_t s
          {"eat", "sandwich", "sit", "Dolores Park", "sunny", "day"}}};
     return task;
   }
-  if (n_needles < 1 || n_needles > kMostPasskeys) {
-    return BadOption("n_needles", std::to_string(n_needles), "1.." + std::to_string(kMostPasskeys));
+  if (n_needles < 1 || n_needles > kMaxPasskeys) {
+    return BadOption("n_needles", std::to_string(n_needles), "1.." + std::to_string(kMaxPasskeys));
   }
   const FactKind kind = preset == NeedlePreset::kPasskey ? FactKind::kPasskey : FactKind::kCode;
   DUO_ASSIGN_OR_RETURN(const Book book, MakeBook({.n_tokens = 1, .n_facts = n_needles, .seed = seed, .kinds = {kind}},

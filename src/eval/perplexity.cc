@@ -19,7 +19,7 @@ namespace {
 
 constexpr int64_t kRowBytes = int64_t{64} << 20;  // of one session's rows that are compared at a time
 constexpr int64_t kFirstBucket = 128;
-constexpr int64_t kMostPosition = int64_t{1} << 30;
+constexpr int64_t kMaxPosition = int64_t{1} << 30;
 
 size_t ArgMax(std::span<const float> row) {
   return static_cast<size_t>(std::max_element(row.begin(), row.end()) - row.begin());
@@ -57,7 +57,7 @@ Status AppendRecord(const Json& record, const std::string& where, TextScores* sc
   DUO_RETURN_IF_ERROR(numbers(record, "full_nll", &scores->full_nll));
   const size_t n = scores->positions.size();
   bool whole = scores->full_nll.size() == n;
-  for (const int64_t pos : scores->positions) whole = whole && pos >= 1 && pos < kMostPosition;
+  for (const int64_t pos : scores->positions) whole = whole && pos >= 1 && pos < kMaxPosition;
   const auto modes = record.find("modes");
   if (modes == record.end() || !modes->is_array() || modes->size() != scores->modes.size()) {
     return Status(StatusCode::kCorrupt, where + ": modes: expected " + std::to_string(scores->modes.size()));

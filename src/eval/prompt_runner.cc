@@ -9,8 +9,8 @@ namespace duo {
 namespace {
 
 // Copies of the rings, so that any prefix can be taken up again: at most so many, and so many bytes of them.
-constexpr int64_t kMostSnapshots = 64;
-constexpr uint64_t kMostSnapshotBytes = uint64_t{256} << 20;
+constexpr int64_t kMaxSnapshots = 64;
+constexpr uint64_t kMaxSnapshotBytes = uint64_t{256} << 20;
 
 }  // namespace
 
@@ -20,8 +20,8 @@ Result<PromptRunner> PromptRunner::Create(const Model& model, const Tokenizer& t
     const int64_t context = model.config().ContextFor(options.max_context);
     options.snapshot_every = options.chunk;
     DUO_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(model.config(), 0, options, *model.backend()));
-    const auto affordable = static_cast<int64_t>(kMostSnapshotBytes / std::max<uint64_t>(1, plan.snapshot_bytes_each));
-    const int64_t n_snapshots = std::clamp<int64_t>(affordable, 1, kMostSnapshots);
+    const auto affordable = static_cast<int64_t>(kMaxSnapshotBytes / std::max<uint64_t>(1, plan.snapshot_bytes_each));
+    const int64_t n_snapshots = std::clamp<int64_t>(affordable, 1, kMaxSnapshots);
     options.snapshot_every =
         std::max<int64_t>(1, (context + options.chunk * n_snapshots - 1) / (options.chunk * n_snapshots)) *
         options.chunk;

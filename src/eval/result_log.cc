@@ -14,7 +14,7 @@
 namespace duo {
 namespace {
 
-constexpr size_t kMostBytes = size_t{4} << 30;
+constexpr size_t kMaxBytes = size_t{4} << 30;
 constexpr const char* kRecipe = "recipe";
 
 }  // namespace
@@ -29,7 +29,7 @@ Result<ResultLog> ResultLog::Open(const std::string& directory, const std::strin
     DUO_RETURN_IF_ERROR(WriteFileAtomic(log.path_, JsonText({{kRecipe, recipe}}) + "\n"));
     return log;
   }
-  DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(log.path_, kMostBytes));
+  DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(log.path_, kMaxBytes));
   size_t whole = 0;
   DUO_RETURN_IF_ERROR(log.Load(text, recipe, &whole));
   if (whole < text.size()) {

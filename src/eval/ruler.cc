@@ -16,7 +16,7 @@
 namespace duo {
 namespace {
 
-constexpr size_t kMostFileBytes = size_t{4} << 30;
+constexpr size_t kMaxFileBytes = size_t{4} << 30;
 
 constexpr std::array<const char*, 32> kFirstHalves = {
     "amber", "brave", "calm",  "dusty", "early", "fancy", "gentle", "hollow", "icy",    "jolly", "keen",
@@ -135,16 +135,16 @@ Growing VariableTracking(Rng* rng) {
 
 // Ten words stand 30 times, the others three times.
 Growing CommonWords(Rng* rng) {
-  constexpr int kCommon = 10, kMost = 900;
+  constexpr int kCommon = 10, kMax = 900;
   constexpr int64_t kTimes = 30, kRare = 3;
-  const std::vector<std::string> words = Different(kMost, [rng] {
+  const std::vector<std::string> words = Different(kMax, [rng] {
     return std::string(kFirstHalves[rng->Below(kFirstHalves.size())]) + kSecondHalves[rng->Below(kSecondHalves.size())];
   });
   const std::vector<std::string> common(words.begin(), words.begin() + kCommon);
   const uint64_t order = rng->Next();
   return {[=](int64_t n) {
             // n rare words; a longer list than there are words for says all of them more often in proportion.
-            const int64_t n_rare = std::min<int64_t>(n, kMost - kCommon);
+            const int64_t n_rare = std::min<int64_t>(n, kMax - kCommon);
             std::vector<std::string> list;
             const auto add = [&](int64_t times, int64_t word) {
               list.insert(list.end(), static_cast<size_t>(times), words[static_cast<size_t>(word)]);
@@ -226,7 +226,7 @@ Result<RulerSample> SampleOf(const Json& json, const std::string& where) {
 }
 
 Status AppendFile(const std::string& path, const std::string& task, std::vector<RulerSample>* samples) {
-  DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMostFileBytes));
+  DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxFileBytes));
   DUO_ASSIGN_OR_RETURN(std::vector<RulerSample> parsed, ParseRuler(text, path));
   for (RulerSample& sample : parsed) {
     sample.task = task;

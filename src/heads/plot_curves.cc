@@ -11,8 +11,8 @@
 namespace duo {
 namespace {
 
-constexpr size_t kMostLogBytes = size_t{1} << 30;
-constexpr size_t kMostPoints = 1000;  // of a curve: more are not seen
+constexpr size_t kMaxLogBytes = size_t{1} << 30;
+constexpr size_t kMaxPoints = 1000;  // of a curve: more are not seen
 
 struct LoggedStep {
   int64_t step = 0;
@@ -21,7 +21,7 @@ struct LoggedStep {
 };
 
 Result<std::vector<LoggedStep>> ReadLog(const std::string& path) {
-  DUO_ASSIGN_OR_RETURN(const std::string log, ReadFile(path, kMostLogBytes));
+  DUO_ASSIGN_OR_RETURN(const std::string log, ReadFile(path, kMaxLogBytes));
   std::vector<LoggedStep> steps;
   DUO_RETURN_IF_ERROR(ForEachJsonLine(log, path, [&](const Json& line, const std::string& where) -> Status {
     LoggedStep step;
@@ -47,7 +47,7 @@ Result<std::vector<LoggedStep>> ReadLog(const std::string& path) {
 
 // Columns: step, distillation loss, mean gate, every gate.
 std::string Data(const std::vector<LoggedStep>& steps) {
-  const size_t stride = (steps.size() + kMostPoints - 1) / kMostPoints;
+  const size_t stride = (steps.size() + kMaxPoints - 1) / kMaxPoints;
   std::string text = "$log << EOD\n";
   for (size_t i = 0; i < steps.size(); i += stride) {
     double mean = 0;

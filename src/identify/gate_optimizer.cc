@@ -13,7 +13,7 @@ constexpr double kBeta1 = 0.9, kBeta2 = 0.999, kEpsilon = 1e-8;
 // gates down together, and AdamW's second moments remember it. Tried on made-up losses with noise, of scales 0.001 to
 // 30, 250 and 2000 steps, shares of 0.25 to 0.75: the mean gate ends within 0.006 of the wanted one.
 constexpr double kRampShare = 0.5, kProportionalGain = 30, kIntegralGain = 300;
-constexpr double kLeastPenalty = 1e-6, kMostPenalty = 1e6;
+constexpr double kMinPenalty = 1e-6, kMaxPenalty = 1e6;
 
 }  // namespace
 
@@ -40,7 +40,7 @@ double GateOptimizer::error() const {
 
 double GateOptimizer::penalty() const {
   if (!schedule_.target_sparsity) return state_.reg_weight;
-  return std::clamp(state_.reg_weight * std::exp(kProportionalGain * error()), kLeastPenalty, kMostPenalty);
+  return std::clamp(state_.reg_weight * std::exp(kProportionalGain * error()), kMinPenalty, kMaxPenalty);
 }
 
 void GateOptimizer::Step(std::span<const double> gradients) {
@@ -57,7 +57,7 @@ void GateOptimizer::Step(std::span<const double> gradients) {
   }
   if (!schedule_.target_sparsity) return;
   state_.reg_weight *= std::exp(kIntegralGain / static_cast<double>(schedule_.n_steps) * error());
-  state_.reg_weight = std::clamp(state_.reg_weight, kLeastPenalty, kMostPenalty);
+  state_.reg_weight = std::clamp(state_.reg_weight, kMinPenalty, kMaxPenalty);
 }
 
 }  // namespace duo

@@ -12,8 +12,8 @@
 namespace duo {
 namespace {
 
-constexpr int64_t kMostTokens = int64_t{1} << 20;
-constexpr int kMostWords = 4096;
+constexpr int64_t kMaxTokens = int64_t{1} << 20;
+constexpr int kMaxWords = 4096;
 // Words between questions, frame and separators: generous, so that no text is longer than announced.
 constexpr int64_t kExtraTokens = 64;
 // Of the haystack's beginning, to learn how long tokens are.
@@ -58,15 +58,15 @@ Rng RngFor(uint64_t seed, uint64_t index) {
 
 Status TrainingTexts::CheckOptions() const {
   const PasskeyOptions& o = options_;
-  if (o.n_passkeys < 1 || o.n_passkeys > kMostPasskeys) {
-    return BadOption("n_passkeys", std::to_string(o.n_passkeys), "1.." + std::to_string(kMostPasskeys));
+  if (o.n_passkeys < 1 || o.n_passkeys > kMaxPasskeys) {
+    return BadOption("n_passkeys", std::to_string(o.n_passkeys), "1.." + std::to_string(kMaxPasskeys));
   }
-  if (o.n_words < 1 || o.n_words > kMostWords) {
-    return BadOption("n_words", std::to_string(o.n_words), "1.." + std::to_string(kMostWords));
+  if (o.n_words < 1 || o.n_words > kMaxWords) {
+    return BadOption("n_words", std::to_string(o.n_words), "1.." + std::to_string(kMaxWords));
   }
-  if (o.min_tokens < 16 || o.max_tokens < o.min_tokens || o.max_tokens > kMostTokens) {
+  if (o.min_tokens < 16 || o.max_tokens < o.min_tokens || o.max_tokens > kMaxTokens) {
     return Bad("texts of " + std::to_string(o.min_tokens) + " to " + std::to_string(o.max_tokens) +
-               " tokens, expected 16.." + std::to_string(kMostTokens) + " in increasing order")
+               " tokens, expected 16.." + std::to_string(kMaxTokens) + " in increasing order")
         .About("max_tokens");
   }
   if (o.n_lengths < 1) return BadOption("n_lengths", std::to_string(o.n_lengths), "1 or more");
@@ -109,11 +109,11 @@ Result<TrainingTexts> TrainingTexts::InHaystack(const Tokenizer& tokenizer, cons
   for (const char* name : kNatoWords) {
     word = std::max(word, static_cast<int64_t>(tokenizer.Encode(std::string(" ") + name, SpecialTokens::kNone).size()));
   }
-  for (int i = 0; i < kMostPasskeys; ++i) {
+  for (int i = 0; i < kMaxPasskeys; ++i) {
     const std::string both = Needle(i, "") + Question(i);
     question = std::max(question, static_cast<int64_t>(tokenizer.Encode(both, SpecialTokens::kNone).size()));
   }
-  texts.most_tokens_ =
+  texts.max_text_tokens_ =
       options.max_tokens + kExtraTokens + options.n_passkeys * (question + 2 * options.n_words * word + 16);
   return texts;
 }
@@ -122,7 +122,7 @@ Result<TrainingTexts> TrainingTexts::Builtin(const Tokenizer& tokenizer, const P
   TrainingTexts texts(tokenizer, options);
   DUO_RETURN_IF_ERROR(texts.CheckOptions());
   int64_t question = 0;
-  for (int i = 0; i < kMostPasskeys; ++i) {
+  for (int i = 0; i < kMaxPasskeys; ++i) {
     question = std::max(question, static_cast<int64_t>(tokenizer.Encode(Question(i), SpecialTokens::kNone).size()));
   }
   Rng rng = RngFor(options.seed, 0);
@@ -131,7 +131,7 @@ Result<TrainingTexts> TrainingTexts::Builtin(const Tokenizer& tokenizer, const P
     return shortest.status().Annotate("texts of " + std::to_string(options.min_tokens) + " tokens").About("min_tokens");
   }
   constexpr int64_t kAnswerTokens = 64;  // 8 words or 6 digits
-  texts.most_tokens_ = options.max_tokens + kExtraTokens + options.n_passkeys * (question + kAnswerTokens);
+  texts.max_text_tokens_ = options.max_tokens + kExtraTokens + options.n_passkeys * (question + kAnswerTokens);
   return texts;
 }
 
@@ -250,7 +250,7 @@ Result<TrainingText> TrainingTexts::MakeBuiltin(uint64_t index) const {
 }
 
 // Facts differ in length: where those of one seed do not fit, those of the next may.
-Result<std::string> TrainingTexts::BuiltinText(Rng* rng, int64_t n_tokens, int least_facts,
+Result<std::string> TrainingTexts::BuiltinText(Rng* rng, int64_t n_tokens, int min_facts,
                                                std::string* questions) const {
   constexpr int kTries = 32;
   const TokenCounter count = [this](std::string_view text) {
@@ -259,7 +259,7 @@ Result<std::string> TrainingTexts::BuiltinText(Rng* rng, int64_t n_tokens, int l
   Status failure;
   for (int attempt = 0; attempt < kTries; ++attempt) {
     const uint64_t seed = rng->Next();
-    for (int n_facts = options_.n_passkeys; n_facts >= least_facts; --n_facts) {
+    for (int n_facts = options_.n_passkeys; n_facts >= min_facts; --n_facts) {
       Result<Book> book = MakeBook({.n_tokens = n_tokens,
                                     .n_facts = n_facts,
                                     .seed = seed,

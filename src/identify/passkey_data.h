@@ -18,7 +18,7 @@ class Rng;  // base/rng.h
 
 /// Defaults: those of the published runs.
 struct PasskeyOptions {
-  int n_passkeys = 10;        // 1..kMostPasskeys
+  int n_passkeys = 10;        // 1..kMaxPasskeys
   int n_words = 32;           // of a passkey, drawn from the 26 words of the NATO alphabet; 1..4096
   int64_t min_tokens = 1000;  // of the haystack, without passkeys and questions
   int64_t max_tokens = 32000;
@@ -55,7 +55,7 @@ class TrainingTexts {
   Result<std::vector<int32_t>> Plain(uint64_t index, int64_t n_tokens) const;
 
   /// Most tokens that a text can have: max_tokens and an upper bound of what is added to it.
-  int64_t most_tokens() const { return most_tokens_; }
+  int64_t max_text_tokens() const { return max_text_tokens_; }
 
  private:
   TrainingTexts(const Tokenizer& tokenizer, const PasskeyOptions& options)
@@ -64,9 +64,9 @@ class TrainingTexts {
   int64_t DrawLength(Rng* rng) const;
   Result<TrainingText> MakeInHaystack(uint64_t index) const;
   Result<TrainingText> MakeBuiltin(uint64_t index) const;
-  /// A book with as many facts as fit, least_facts to n_passkeys; their questions and answers are added to `questions`
+  /// A book with as many facts as fit, min_facts to n_passkeys; their questions and answers are added to `questions`
   /// if given.
-  Result<std::string> BuiltinText(Rng* rng, int64_t n_tokens, int least_facts, std::string* questions) const;
+  Result<std::string> BuiltinText(Rng* rng, int64_t n_tokens, int min_facts, std::string* questions) const;
   /// A stretch of the haystack of about n_tokens tokens, from a random place.
   std::string Slice(Rng* rng, int64_t n_tokens) const;
   /// Text of `ids` without half a character at its end.
@@ -77,7 +77,7 @@ class TrainingTexts {
   PasskeyOptions options_;
   std::string haystack_;  // empty: builtin
   double bytes_per_token_ = 4;
-  int64_t most_tokens_ = 0;
+  int64_t max_text_tokens_ = 0;
 };
 
 }  // namespace duo

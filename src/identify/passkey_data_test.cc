@@ -38,7 +38,7 @@ TEST_F(TrainingTextsTest, HidePasskeysAndAskForThemInOrder) {
   for (uint64_t index = 0; index < 30; ++index) {
     const TrainingText text = texts.Make(index).value();
     ASSERT_EQ(text.labels.end, static_cast<int64_t>(text.ids.size()));
-    ASSERT_LE(text.labels.end, texts.most_tokens());
+    ASSERT_LE(text.labels.end, texts.max_text_tokens());
     const auto split = text.ids.begin() + static_cast<std::ptrdiff_t>(text.labels.begin);
     const std::string context = Text({text.ids.begin(), split}), asked = Text({split, text.ids.end()});
     EXPECT_EQ(text.ids[0], tokenizer.bos_id());
@@ -82,7 +82,7 @@ TEST_F(TrainingTextsTest, BuiltinBooksFitTheirLength) {
     const TrainingText text = texts.Make(index).value();
     EXPECT_LE(text.labels.begin, 1024);
     EXPECT_GT(text.labels.begin, 200);
-    EXPECT_LE(text.labels.end, texts.most_tokens());
+    EXPECT_LE(text.labels.end, texts.max_text_tokens());
     const auto split = text.ids.begin() + static_cast<std::ptrdiff_t>(text.labels.begin);
     EXPECT_THAT(Text({split, text.ids.end()}), testing::AnyOf(HasSubstr("Passkey: "), HasSubstr("Answer: ")));
   }
@@ -213,7 +213,7 @@ TEST_F(TrainingTextsTest, LengthsAreEvenlySpread) {
     std::set<int64_t> found;
     for (uint64_t index = 0; index < 40; ++index) {
       const TrainingText text = texts.Make(index).value();
-      EXPECT_LE(static_cast<int64_t>(text.ids.size()), texts.most_tokens());
+      EXPECT_LE(static_cast<int64_t>(text.ids.size()), texts.max_text_tokens());
       EXPECT_GT(text.labels.begin, 200);
       found.insert((text.labels.begin - 45 + 50) / 100 * 100);  // without the needle and the frame
     }

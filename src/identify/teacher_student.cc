@@ -18,7 +18,7 @@
 namespace duo {
 namespace {
 
-constexpr int64_t kMostTokens = int64_t{1} << 20;
+constexpr int64_t kMaxTokens = int64_t{1} << 20;
 constexpr int64_t kDistillRows = 256;  // compared on the host at a time
 
 /// Backend memory by the float.
@@ -194,9 +194,9 @@ Result<TeacherStudent> TeacherStudent::Create(const Model& model, const TwoStrea
                       WeightTypeName(model.config().weights) +
                       "; use the checkpoint they were made from, or a method without training");
   }
-  if (options.max_tokens < 2 || options.max_tokens > kMostTokens) {
+  if (options.max_tokens < 2 || options.max_tokens > kMaxTokens) {
     return Status(StatusCode::kInvalidArgument, "a training text of " + std::to_string(options.max_tokens) +
-                                                    " tokens, expected 2.." + std::to_string(kMostTokens));
+                                                    " tokens, expected 2.." + std::to_string(kMaxTokens));
   }
   const KvLayout full_layout = OneLayer(model.config(), options, 1);
   const KvLayout streaming_layout = OneLayer(model.config(), options, 0);

@@ -20,7 +20,7 @@
 namespace duo {
 namespace {
 
-constexpr size_t kMostStateBytes = size_t{64} << 20;
+constexpr size_t kMaxStateBytes = size_t{64} << 20;
 
 std::string StatePath(const std::string& dir) { return dir + "/state.json"; }
 std::string LogPath(const std::string& dir) { return dir + "/log.jsonl"; }
@@ -90,7 +90,7 @@ Result<Trainer> Trainer::Create(const Model& model, const TrainingTexts& texts, 
   RemoveHalfWrittenStates(options.dir);
   DUO_ASSIGN_OR_RETURN(TeacherStudent streams, TeacherStudent::Create(model, {.sink = options.sink,
                                                                               .recent = options.recent,
-                                                                              .max_tokens = texts.most_tokens(),
+                                                                              .max_tokens = texts.max_text_tokens(),
                                                                               .compute = options.compute,
                                                                               .memory_limit = options.memory_limit}));
   Trainer trainer(model, texts, options, std::move(streams), std::move(lock));
@@ -112,7 +112,7 @@ Status Trainer::Save() const {
 
 Status Trainer::Load() {
   const std::string path = StatePath(options_.dir);
-  DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMostStateBytes));
+  DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxStateBytes));
   DUO_ASSIGN_OR_RETURN(const Json json, ParseJson(text, path));
   const auto facts = json.find("facts");
   if (facts == json.end() || !facts->is_object()) return Status(StatusCode::kCorrupt, path + ": facts: missing");

@@ -191,7 +191,8 @@ TEST_F(TrainerTest, AccumulatesTheMeanOfItsTexts) {
                   })
                   .ok());
   TeacherStudent streams =
-      TeacherStudent::Create(model, {.sink = o.sink, .recent = o.recent, .max_tokens = texts->most_tokens()}).value();
+      TeacherStudent::Create(model, {.sink = o.sink, .recent = o.recent, .max_tokens = texts->max_text_tokens()})
+          .value();
   double mean = 0;
   std::vector<double> gradients(gates.size(), 0.1 / static_cast<double>(gates.size()));
   for (const uint64_t index : {2, 3}) {  // of step 2

@@ -11,7 +11,7 @@
 namespace duo {
 namespace {
 
-constexpr int kMostDims = 512;
+constexpr int kMaxDims = 512;
 
 struct Range {
   float low = std::numeric_limits<float>::infinity();
@@ -53,12 +53,12 @@ void QuantizeRow(const float* x, const KvFormat& format, uint8_t* to, int64_t ro
   const int levels = format.type == KvType::kInt8 ? 255 : 15;
   const Range range = RangeOf(x, format.head_dim);
   const bool finite = range.poison == 0.0f;
-  const float least = std::clamp(range.low, -kMostQuantized, kMostQuantized);
-  const float most = std::clamp(range.high, -kMostQuantized, kMostQuantized);
+  const float least = std::clamp(range.low, -kMaxQuantized, kMaxQuantized);
+  const float most = std::clamp(range.high, -kMaxQuantized, kMaxQuantized);
   const bf16 low = finite ? bf16{RoundDownToBf16(least)} : ToBf16(std::numeric_limits<float>::quiet_NaN());
   const bf16 step = finite ? bf16{RoundUpToBf16((most - ToFloat(low)) / static_cast<float>(levels))} : bf16{0};
   const float first = ToFloat(low), width = ToFloat(step);
-  uint8_t codes[kMostDims + 8] = {};
+  uint8_t codes[kMaxDims + 8] = {};
   if (width > 0) {
     for (int i = 0; i < format.head_dim; ++i) {
       const float at = (std::clamp(x[i], least, most) - first) / width + 0.5f;

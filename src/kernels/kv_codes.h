@@ -38,7 +38,7 @@ struct KvFormat {
 
 /// The largest magnitude a quantised row holds; larger finite values are clamped. (A range of twice that, a step's
 /// multiples and everything between are finite floats.)
-constexpr float kMostQuantized = 0x1p126f;
+constexpr float kMaxQuantized = 0x1p126f;
 
 /// Writes x [head_dim] as row `row` of the quantised cache at `to`: asymmetric, per token and head, as QServe
 /// (arXiv:2405.04532 section 4.2) and LServe (arXiv:2502.14866) do. x[i] becomes low + step * code[i], with low the

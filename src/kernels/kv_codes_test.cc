@@ -68,8 +68,8 @@ TEST(KvCodes, RowsOfEqualElementsAndExtremes) {
     x[4] = -std::numeric_limits<float>::max();
     QuantizeRow(x.data(), f, rows.data(), 3);
     const std::vector<double> y = Decoded(f, rows, 3);
-    EXPECT_NEAR(y[3] / double{kMostQuantized}, 1, 0.02) << "clamped, and finite";
-    EXPECT_NEAR(y[4] / double{kMostQuantized}, -1, 0.02);
+    EXPECT_NEAR(y[3] / double{kMaxQuantized}, 1, 0.02) << "clamped, and finite";
+    EXPECT_NEAR(y[4] / double{kMaxQuantized}, -1, 0.02);
     EXPECT_TRUE(std::isfinite(static_cast<float>(y[3])) && std::isfinite(static_cast<float>(y[4])));
     for (const float bad : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
                             std::numeric_limits<float>::quiet_NaN()}) {

@@ -46,7 +46,7 @@ CallBounds CallBoundsOf(const ModelConfig& c, int64_t n_tokens, ComputeType comp
   const int64_t logits = std::min(n_tokens, Activations::kLogitRows) * c.vocab_size;
   return {.n_tokens = n_tokens,
           .widest_input = widest,
-          .most_outputs = std::max(n_tokens * widest, logits),
+          .max_outputs = std::max(n_tokens * widest, logits),
           .largest_matrix = c.hidden_size * std::max(widest, c.vocab_size),
           .n_kv_heads = c.n_kv_heads,
           .group = c.group(),

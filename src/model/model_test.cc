@@ -100,10 +100,10 @@ TEST(CallBounds, AreThoseOfTheLargestProduct) {
   const ModelConfig config = TinyConfig();  // hidden size 48, MLP of 80, 97 tokens in the vocabulary
   const CallBounds few = CallBoundsOf(config, 5, ComputeType::kF32);
   EXPECT_EQ(few.widest_input, 80);
-  EXPECT_EQ(few.most_outputs, 5 * 97) << "logits of every token";
+  EXPECT_EQ(few.max_outputs, 5 * 97) << "logits of every token";
   EXPECT_EQ(few.largest_matrix, 48 * 97) << "the vocabulary's";
   const CallBounds many = CallBoundsOf(config, 1000, ComputeType::kF32);
-  EXPECT_EQ(many.most_outputs, 1000 * 80) << "logits are made of few tokens at a time";
+  EXPECT_EQ(many.max_outputs, 1000 * 80) << "logits are made of few tokens at a time";
 }
 
 TEST(QuantizeMatrix, NamesTheRowThatHasNoNumbers) {

@@ -23,9 +23,9 @@
 namespace duo {
 namespace {
 
-constexpr size_t kMostFileBytes = size_t{512} << 20;  // of a tokenizer.json or the like
+constexpr size_t kMaxFileBytes = size_t{512} << 20;  // of a tokenizer.json or the like
 // Of smoothing factors: no norm leaves the range of floats.
-constexpr double kMostPower = 30;
+constexpr double kMaxPower = 30;
 constexpr const char* kCompanions[] = {"generation_config.json", "tokenizer.json",      "tokenizer.model",
                                        "tokenizer_config.json",  "chat_template.jinja", "special_tokens_map.json"};
 
@@ -218,7 +218,7 @@ class Maker {
       const double x = inputs[i], w = weights[i];
       if (!(x > 0 && w > 0 && std::isfinite(x) && std::isfinite(w))) continue;  // nothing to balance
       const double power = std::round(alpha * std::log2(x) - (1 - alpha) * std::log2(w));
-      factors[i] = static_cast<float>(std::exp2(std::clamp(power, -kMostPower, kMostPower)));
+      factors[i] = static_cast<float>(std::exp2(std::clamp(power, -kMaxPower, kMaxPower)));
     }
     return factors;
   }
@@ -297,7 +297,7 @@ Status CheckQuantizeOut(const std::string& dir, const std::string& out) {
 namespace {
 
 Status WriteConfig(const std::string& dir, WeightType type, const Smoothing& smoothing, const std::string& out) {
-  DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(dir + "/config.json", kMostFileBytes));
+  DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(dir + "/config.json", kMaxFileBytes));
   DUO_ASSIGN_OR_RETURN(Json config, ParseJson(text, dir + "/config.json"));
   config["quantization_config"] = {{"quant_method", "duo"}, {"version", 1}, {"weights", WeightTypeName(type)}};
   if (!smoothing.layers.empty()) config["quantization_config"]["smoothing_alpha"] = smoothing.alpha;
@@ -325,7 +325,7 @@ Result<QuantizeReport> QuantizeCheckpoint(const std::string& dir, WeightType typ
   DUO_RETURN_IF_ERROR(safetensors::WriteSafetensors(out + "/model.safetensors", tensors));
   for (const char* name : kCompanions) {
     if (!FileExists(dir + "/" + name)) continue;
-    DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(dir + "/" + name, kMostFileBytes));
+    DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(dir + "/" + name, kMaxFileBytes));
     DUO_RETURN_IF_ERROR(WriteFileAtomic(out + "/" + name, text));
   }
   DUO_RETURN_IF_ERROR(WriteConfig(dir, type, smoothing, out));

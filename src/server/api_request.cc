@@ -12,8 +12,8 @@
 namespace duo {
 namespace {
 
-constexpr size_t kMostMessages = 10000;
-constexpr size_t kMostBiases = 1024;
+constexpr size_t kMaxMessages = 10000;
+constexpr size_t kMaxBiases = 1024;
 
 /// The number where it is a whole one: 3, and 3.0 as JSON schemas mean it.
 std::optional<int64_t> WholeNumber(const Json& value) {
@@ -147,9 +147,8 @@ void ReadPrompts(Fields* fields, std::vector<Prompt>* prompts) {
   if (IsPackedIds(*value)) return prompts->emplace_back(UnpackIds(*value)), void();
   if (!value->is_array() || value->empty()) return fields->Refuse("prompt", Fields::Expected(kExpected, *value));
   if (value->front().is_number()) return fields->Refuse("prompt", "expected token ids, 0 or more");
-  if (value->size() > kMostPrompts) {
-    return fields->Refuse("prompt",
-                          std::to_string(value->size()) + " prompts, at most " + std::to_string(kMostPrompts));
+  if (value->size() > kMaxPrompts) {
+    return fields->Refuse("prompt", std::to_string(value->size()) + " prompts, at most " + std::to_string(kMaxPrompts));
   }
   for (const Json& one : *value) {
     std::vector<int32_t> tokens;
@@ -220,8 +219,8 @@ void ReadMessages(Fields* fields, std::vector<ChatMessage>* messages) {
   const Json* value = fields->Get("messages");
   if (value == nullptr) return fields->Refuse("messages", "missing; expected an array of messages");
   if (IsPackedIds(*value)) return fields->Refuse("messages[0]", "expected an object, found number");
-  if (!value->is_array() || value->empty() || value->size() > kMostMessages) {
-    return fields->Refuse("messages", "expected an array of 1.." + std::to_string(kMostMessages) + " messages");
+  if (!value->is_array() || value->empty() || value->size() > kMaxMessages) {
+    return fields->Refuse("messages", "expected an array of 1.." + std::to_string(kMaxMessages) + " messages");
   }
   for (size_t i = 0; i < value->size(); ++i) {
     ChatMessage read;
@@ -236,7 +235,7 @@ void ReadStops(Fields* fields, std::vector<std::string>* stops) {
   const Json* value = fields->Get("stop");
   if (value == nullptr) return;
   const Json list = value->is_array() ? *value : Json::array({*value});
-  if (list.size() > kMostStops) return fields->Refuse("stop", "at most " + std::to_string(kMostStops) + " texts");
+  if (list.size() > kMaxStops) return fields->Refuse("stop", "at most " + std::to_string(kMaxStops) + " texts");
   for (const Json& stop : list) {
     if (!stop.is_string() || stop.get<std::string>().empty()) {
       return fields->Refuse("stop", "expected a text that is not empty, or an array of such");
@@ -248,8 +247,8 @@ void ReadStops(Fields* fields, std::vector<std::string>* stops) {
 void ReadBias(Fields* fields, SamplerOptions* sampler) {
   const Json* value = fields->Get("logit_bias");
   if (value == nullptr) return;
-  if (!value->is_object() || value->size() > kMostBiases) {
-    return fields->Refuse("logit_bias", "expected an object of at most " + std::to_string(kMostBiases) + " tokens");
+  if (!value->is_object() || value->size() > kMaxBiases) {
+    return fields->Refuse("logit_bias", "expected an object of at most " + std::to_string(kMaxBiases) + " tokens");
   }
   for (const auto& item : value->items()) {
     int32_t id = -1;
@@ -304,11 +303,11 @@ std::optional<ApiError> ReadDuo(Fields* outer, CompletionKind kind, CompletionRe
 
 void ReadLogProbs(Fields* fields, CompletionKind kind, CompletionRequest* request) {
   if (kind == CompletionKind::kText) {
-    if (const auto n = fields->Int("logprobs", 0, kMostLogProbs)) request->n_log_probs = static_cast<int>(*n);
+    if (const auto n = fields->Int("logprobs", 0, kMaxLogProbs)) request->n_log_probs = static_cast<int>(*n);
     return;
   }
   const bool wanted = fields->Bool("logprobs", false);
-  const auto top = fields->Int("top_logprobs", 0, kMostLogProbs);
+  const auto top = fields->Int("top_logprobs", 0, kMaxLogProbs);
   if (top && !wanted) return fields->Refuse("top_logprobs", "needs \"logprobs\": true");
   if (wanted) request->n_log_probs = static_cast<int>(top.value_or(0));
 }
@@ -353,8 +352,8 @@ std::optional<ApiError> ParseCompletion(std::string_view body, CompletionKind ki
   ReadLogProbs(&fields, kind, request);
   ReadStream(&fields, request);
   ReadSalt(&fields, &request->spec);
-  constexpr int64_t kMostTokens = int64_t{1} << 36;
-  request->max_tokens = fields.Int("max_tokens", 0, kMostTokens);
+  constexpr int64_t kMaxTokens = int64_t{1} << 36;
+  request->max_tokens = fields.Int("max_tokens", 0, kMaxTokens);
   request->reuse = fields.Bool("cache_prompt", true);
   if (kind == CompletionKind::kText) {
     ReadPrompts(&fields, &request->prompts);
@@ -363,7 +362,7 @@ std::optional<ApiError> ParseCompletion(std::string_view body, CompletionKind ki
     fields.Only("best_of", 1, "this server makes one choice per prompt");
   } else {
     ReadMessages(&fields, &request->messages);
-    if (const auto n = fields.Int("max_completion_tokens", 1, kMostTokens)) request->max_tokens = n;
+    if (const auto n = fields.Int("max_completion_tokens", 1, kMaxTokens)) request->max_tokens = n;
     const Json text = {{"type", "text"}};
     fields.Only("response_format", text, "this server answers in plain text only");
     fields.Only("tools", Json::array(), "this server calls no tools");

@@ -44,9 +44,9 @@ struct TokenizeRequest {
 
 enum class CompletionKind : uint8_t { kText, kChat };
 
-constexpr size_t kMostPrompts = 64;
-constexpr size_t kMostStops = 16;
-constexpr int kMostLogProbs = 20;
+constexpr size_t kMaxPrompts = 64;
+constexpr size_t kMaxStops = 16;
+constexpr int kMaxLogProbs = 20;
 constexpr size_t kMaxSaltBytes = 256;
 
 /// Every field is known and in range, or the error names it.

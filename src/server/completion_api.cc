@@ -11,7 +11,7 @@ namespace duo {
 namespace {
 
 // Log probabilities in one answer: each takes about a hundred bytes of JSON.
-constexpr int64_t kMostLogProbEntries = 1 << 20;
+constexpr int64_t kMaxLogProbEntries = 1 << 20;
 
 uint64_t FreshSeed() {
   std::random_device device;
@@ -70,9 +70,9 @@ std::optional<ApiError> CompletionApi::CheckLength(const CompletionRequest& requ
   }
   ApiError too_long;
   too_long.code = "context_length_exceeded";
-  if (defaults_.most_prompt_tokens > 0 && n_prompt > defaults_.most_prompt_tokens) {
+  if (defaults_.max_prompt_tokens > 0 && n_prompt > defaults_.max_prompt_tokens) {
     too_long.message = "the prompt has " + std::to_string(n_prompt) + " tokens, this server takes at most " +
-                       std::to_string(defaults_.most_prompt_tokens);
+                       std::to_string(defaults_.max_prompt_tokens);
     return too_long;
   }
   // An answer whose length nobody asked for may be as long as there is room.
@@ -95,7 +95,7 @@ std::optional<ApiError> CompletionApi::CheckLogProbs(const CompletionRequest& re
     if (job.prompt_log_probs) n_scored += static_cast<int64_t>(job.prompt.size());
     if (!request.stream) n_scored += job.generate.max_tokens;
   }
-  if (n_scored <= kMostLogProbEntries / (1 + request.n_log_probs)) return std::nullopt;
+  if (n_scored <= kMaxLogProbEntries / (1 + request.n_log_probs)) return std::nullopt;
   return BadField("logprobs", "those of " + std::to_string(n_scored) + " tokens with " +
                                   std::to_string(request.n_log_probs) +
                                   " others each are too many for one answer; ask for fewer, or with \"stream\": true");

@@ -19,10 +19,10 @@ namespace duo {
 
 struct CompletionDefaults {
   std::string model_name;
-  int64_t max_tokens = 1024;       // of a chat answer whose request does not say
-  int64_t most_prompt_tokens = 0;  // 0 = the context
-  double max_seconds = 0;          // of a request; 0 = no limit
-  uint64_t seed = 0;               // of requests without one, by their number; 0 = drawn anew for each
+  int64_t max_tokens = 1024;      // of a chat answer whose request does not say
+  int64_t max_prompt_tokens = 0;  // 0 = the context
+  double max_seconds = 0;         // of a request; 0 = no limit
+  uint64_t seed = 0;              // of requests without one, by their number; 0 = drawn anew for each
 };
 
 /// Thread safe; everything it is given must outlive it, and answers that are still streamed.

@@ -49,14 +49,14 @@ Result<std::vector<std::shared_ptr<Job>>> Scheduler::SubmitAll(std::vector<JobRe
     const int64_t n_tokens = static_cast<int64_t>(request.prompt.size()) + request.generate.max_tokens;
     DUO_RETURN_IF_ERROR(pool_.CheckEverFits(request.session, n_tokens));
   }
-  if (requests.size() > static_cast<size_t>(options_.most_waiting)) {
+  if (requests.size() > static_cast<size_t>(options_.max_waiting)) {
     return Status(StatusCode::kInvalidArgument, std::to_string(requests.size()) +
                                                     " prompts at once, this server's queue holds " +
-                                                    std::to_string(options_.most_waiting))
+                                                    std::to_string(options_.max_waiting))
         .About("prompt");
   }
   DropCancelledJobs();
-  if (queue_.size() + requests.size() > static_cast<size_t>(options_.most_waiting)) {
+  if (queue_.size() + requests.size() > static_cast<size_t>(options_.max_waiting)) {
     return NotNow(Unavailable::kQueueFull, "the queue is full: " + std::to_string(queue_.size()) + " requests wait");
   }
   std::vector<std::shared_ptr<Job>> jobs;
@@ -133,7 +133,7 @@ void Scheduler::DropCancelledJobs() {
 void Scheduler::Admit() {
   DropCancelledJobs();
   std::set<SessionId> wanted;  // sessions that requests further ahead wait for
-  for (size_t i = 0; i < queue_.size() && running_.size() < static_cast<size_t>(options_.most_running);) {
+  for (size_t i = 0; i < queue_.size() && running_.size() < static_cast<size_t>(options_.max_running);) {
     Waiting& waiting = queue_[i];
     const SessionId& id = waiting.job->request.session_id;
     if (pool_.IsBusy(id) || wanted.count(id) != 0) {

@@ -10,7 +10,7 @@
 //   4. one prompt reads one chunk,
 //   5. requests that are done release their sequences.
 //
-// Admission. A request runs when there is a place among `most_running` and its sequence is promised memory for all of
+// Admission. A request runs when there is a place among `max_running` and its sequence is promised memory for all of
 // its tokens: nothing that runs is ever out of memory. The order of admission:
 //   - A request for a session waits for earlier requests of that session and for a save of it; others pass it.
 //   - A request that memory does not suffice for lets later ones pass that fit, kMaxPassed at most. Then nobody is
@@ -49,8 +49,8 @@ namespace duo {
 constexpr int kMaxPassed = 16;
 
 struct SchedulerOptions {
-  int most_running = 8;   // requests worked on at once, 1..Session::kMostTogether
-  int most_waiting = 64;  // further ones in the queue; beyond that they are refused
+  int max_running = 8;   // requests worked on at once, 1..Session::kMaxTogether
+  int max_waiting = 64;  // further ones in the queue; beyond that they are refused
 };
 
 /// One request or kept sequence as others see it.

@@ -40,7 +40,7 @@ class BrokenTokenTest : public ServingTest {
 TEST_F(BrokenTokenTest, OnlyTheRequestWithoutLogitsFails) {
   Metrics metrics;
   WorkerThreads threads;
-  Scheduler scheduler(&*model_, nullptr, &*workspace_, &metrics, &threads, {.most_running = 4, .most_waiting = 8},
+  Scheduler scheduler(&*model_, nullptr, &*workspace_, &metrics, &threads, {.max_running = 4, .max_waiting = 8},
                       Roomy());
   JobRequest bad_answer = Request(Good(Prompt(2, 20)), 30);
   JobRequest first = Request(Good(Prompt(1, 40)), 30), second = Request(Good(Prompt(3, 33)), 30);

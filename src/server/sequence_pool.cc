@@ -12,7 +12,7 @@ namespace duo {
 namespace {
 
 // Reusing fewer tokens than this is not worth a copy.
-constexpr int64_t kLeastCopied = 64;
+constexpr int64_t kMinCopied = 64;
 // Nobody's text waits for longer than a piece of another's prompt. Matrix products of fewer tokens lose speed.
 constexpr int64_t kPieceTokens = 128;
 
@@ -230,7 +230,7 @@ Result<SequencePool::Claim> SequencePool::Acquire(const Wanted& wanted) {
     const bool mostly_shared = 2 * best.n_held >= s->session->len();
     const bool free = !s->busy && s->id.name.empty();
     if (free && mostly_shared) return TakeOver(s, wanted, best.n_held);
-    if (best.n_held >= kLeastCopied) {
+    if (best.n_held >= kMinCopied) {
       Result<Claim> copy = Copy(*s, wanted, best.n_held);
       if (copy.ok()) return copy;
       // There is no room for both: losing its end is better than reading the beginning again.

@@ -34,11 +34,11 @@ constexpr const char* kPagePolicy =
 constexpr std::chrono::seconds kWriteOut(10);  // most that stopping waits for clients to read what there is
 constexpr double kShareOfAvailable = 0.9;
 // The fewest tokens a server must have room for.
-constexpr int64_t kLeastTokens = 64;
+constexpr int64_t kMinTokens = 64;
 // Threads of the server itself: one runs the model, one accepts connections, the others are for connections.
 constexpr int kMinOwnThreads = 4, kOwnThreads = 6;
 // Pieces of address space that the system gives a process (vm.max_map_count is 65530), less what others take.
-constexpr int64_t kMostMappings = 50000;
+constexpr int64_t kMaxMappings = 50000;
 
 void SetError(const ApiError& error, Response* response) {
   response->status = error.http_status;
@@ -162,10 +162,10 @@ Result<std::unique_ptr<Server>> Server::Create(const ServedModel& served, const 
   CacheDefaults defaults{.session = served.session, .pattern = served.pattern, .pattern_name = served.pattern_name};
   defaults.session.memory_limit = budget;
   DUO_ASSIGN_OR_RETURN(defaults.session, ResolveOptions(config, defaults.session));
-  if (defaults.session.chunk < options.scheduler.most_running) {
+  if (defaults.session.chunk < options.scheduler.max_running) {
     return Status(StatusCode::kInvalidArgument,
                   "a chunk of " + std::to_string(defaults.session.chunk) + " tokens is less than the " +
-                      std::to_string(options.scheduler.most_running) + " sequences that may run at once")
+                      std::to_string(options.scheduler.max_running) + " sequences that may run at once")
         .About("chunk");
   }
   DUO_ASSIGN_OR_RETURN(const MemoryPlan plan,
@@ -178,7 +178,7 @@ Result<std::unique_ptr<Server>> Server::Create(const ServedModel& served, const 
   fitted.http = FitBodies(options.http, defaults.session.max_context, budget - std::min(budget, for_model));
   const uint64_t for_bodies = MemoryForBodies(fitted.http);
   const uint64_t fixed = for_model + for_bodies;
-  const uint64_t least = plan.TotalBytes(kLeastTokens) + for_bodies;
+  const uint64_t least = plan.TotalBytes(kMinTokens) + for_bodies;
   if (budget < least) {
     return Status(StatusCode::kResourceExhausted, "serving this model needs " + FormatBytes(least) + ", " +
                                                       FormatBytes(budget) +
@@ -188,7 +188,7 @@ Result<std::unique_ptr<Server>> Server::Create(const ServedModel& served, const 
   PoolLimits limits{.budget_bytes = budget - fixed, .workspace_bytes = plan.activation_bytes, .max_sequences = 0};
   const int64_t mappings = int64_t{2} * config.n_layers * (2 * config.n_kv_heads + 1);
   limits.max_sequences =
-      static_cast<size_t>(std::clamp<int64_t>(kMostMappings / mappings, options.scheduler.most_running, 1024));
+      static_cast<size_t>(std::clamp<int64_t>(kMaxMappings / mappings, options.scheduler.max_running, 1024));
   DUO_ASSIGN_OR_RETURN(Workspace workspace, Workspace::Create(model, defaults.session));
   auto impl =
       std::make_unique<Impl>(served, fitted, threads, std::move(log), std::move(defaults), std::move(workspace), limits,
@@ -200,7 +200,7 @@ Result<std::unique_ptr<Server>> Server::Create(const ServedModel& served, const 
                                          .full_plan = full_plan,
                                          .budget_bytes = budget,
                                          .requests_bytes = for_bodies,
-                                         .queue_limit = options.scheduler.most_waiting});
+                                         .queue_limit = options.scheduler.max_waiting});
   DUO_RETURN_IF_ERROR(impl->Open());
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
@@ -211,7 +211,7 @@ Status Server::Impl::Open() {
   completions_ = std::make_unique<CompletionApi>(&model_, &tokenizer_, options_.chat, &cache_,
                                                  CompletionDefaults{.model_name = options_.model_name,
                                                                     .max_tokens = options_.default_max_tokens,
-                                                                    .most_prompt_tokens = options_.most_prompt_tokens,
+                                                                    .max_prompt_tokens = options_.max_prompt_tokens,
                                                                     .max_seconds = options_.max_request_seconds,
                                                                     .seed = options_.seed},
                                                  &scheduler_, sessions_.get());

@@ -36,7 +36,7 @@ struct ServerOptions {
   bool page = true;                        // whether the web page is served
   bool log_prompts = false;                // whether prompts may stand in the log
   uint64_t memory_bytes = 0;               // for weights, workspace and sequences together; 0 = what the system has
-  int64_t most_prompt_tokens = 0;          // 0 = the context
+  int64_t max_prompt_tokens = 0;           // 0 = the context
   int64_t default_max_tokens = 1024;       // of chat answers
   uint64_t seed = 0;                       // of requests without one, by their number; 0 = drawn anew for each
   double drain_seconds = 30;               // that what runs may still take when the server stops

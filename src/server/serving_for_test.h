@@ -105,9 +105,9 @@ inline Outcome Finish(const std::shared_ptr<Job>& job) {
 
 class SchedulerTest : public ServingTest {
  protected:
-  void Start(int most_running = 8, int most_waiting = 64, std::optional<PoolLimits> limits = {}) {
+  void Start(int max_running = 8, int max_waiting = 64, std::optional<PoolLimits> limits = {}) {
     scheduler_.emplace(&*model_, nullptr, &*workspace_, &metrics_, &threads_,
-                       SchedulerOptions{.most_running = most_running, .most_waiting = most_waiting},
+                       SchedulerOptions{.max_running = max_running, .max_waiting = max_waiting},
                        limits.value_or(Roomy()));
   }
   std::shared_ptr<Job> Submit(JobRequest request) {

@@ -11,12 +11,12 @@
 namespace duo {
 namespace {
 
-constexpr int64_t kMostTokens = int64_t{1} << 31;
+constexpr int64_t kMaxTokens = int64_t{1} << 31;
 // Fewer sentences than this between facts are no text in which anything is hidden.
 constexpr int64_t kSentencesPerFact = 2;
 
 // The prose's own people are the first eight: a fact about Anna hides among sentences about Anna.
-constexpr std::array<const char*, kMostCodes> kNames = {
+constexpr std::array<const char*, kMaxCodes> kNames = {
     "Anna",   "Boris",  "Clara", "David", "Elena", "Felix",  "Maria",   "Peter",     "Rosa",        "Hugo",
     "Nina",   "Karl",   "Laura", "Simon", "Julia", "Thomas", "Emma",    "Paul",      "Sara",        "Martin",
     "Lucy",   "Frank",  "Helen", "Jack",  "Alice", "Bruno",  "Diana",   "Erik",      "Fiona",       "Georg",
@@ -170,9 +170,9 @@ std::vector<std::string> Shuffled(Rng* rng, const std::array<const char*, n>& wo
 Status CheckOptions(const BookOptions& o) {
   const auto bad = [](const std::string& sentence) { return Status(StatusCode::kInvalidArgument, sentence); };
   const auto is = [&](FactKind kind) { return std::find(o.kinds.begin(), o.kinds.end(), kind) != o.kinds.end(); };
-  const int most = (is(FactKind::kPasskey) ? kMostPasskeys : 0) + (is(FactKind::kCode) ? kMostCodes : 0);
-  if (o.n_tokens < 1 || o.n_tokens > kMostTokens) {
-    return BadOption("n_tokens", std::to_string(o.n_tokens), "1.." + std::to_string(kMostTokens));
+  const int most = (is(FactKind::kPasskey) ? kMaxPasskeys : 0) + (is(FactKind::kCode) ? kMaxCodes : 0);
+  if (o.n_tokens < 1 || o.n_tokens > kMaxTokens) {
+    return BadOption("n_tokens", std::to_string(o.n_tokens), "1.." + std::to_string(kMaxTokens));
   }
   if (o.n_facts < 0 || o.n_facts > most) {
     return BadOption("n_facts", std::to_string(o.n_facts),
@@ -224,7 +224,7 @@ class FactMaker {
  private:
   std::vector<FactKind> DrawKinds() const {
     std::vector<FactKind> kinds;
-    int left[2] = {kMostPasskeys, kMostCodes};
+    int left[2] = {kMaxPasskeys, kMaxCodes};
     for (size_t turn = 0; static_cast<int>(kinds.size()) < options_.n_facts; ++turn) {
       const FactKind kind = options_.kinds[turn % options_.kinds.size()];
       if (left[static_cast<size_t>(kind)]-- > 0) kinds.push_back(kind);
@@ -363,7 +363,7 @@ Result<Book> MakeBook(const BookOptions& options, const TokenCounter& count_toke
         .About("n_tokens");
   }
   double tokens_per_sentence = 12;
-  int64_t too_many = kMostTokens;
+  int64_t too_many = kMaxTokens;
   while (too_many - fits > 1 && options.n_tokens - fits_tokens > options.n_tokens / 500) {
     const double guess = static_cast<double>(options.n_tokens - fits_tokens) / tokens_per_sentence;
     const int64_t middle = std::clamp(fits + std::max<int64_t>(1, std::llround(guess)), fits + 1, too_many - 1);

@@ -20,7 +20,7 @@ enum class FactKind : uint8_t {
 
 struct BookOptions {
   int64_t n_tokens = 16384;  // of Book::text as the counter counts them; met up to 0.2 % or one sentence, never passed
-  int n_facts = 8;           // 0..kMostPasskeys + kMostCodes
+  int n_facts = 8;           // 0..kMaxPasskeys + kMaxCodes
   uint64_t seed = 1;
   /// Kinds to draw from, turn by turn in random order; a kind whose keys are used up leaves its turns to the other.
   std::vector<FactKind> kinds = {FactKind::kPasskey, FactKind::kCode};
@@ -32,8 +32,8 @@ struct BookOptions {
 };
 
 /// How many facts of a kind one book can hold: ordinals and first names.
-inline constexpr int kMostPasskeys = 20;
-inline constexpr int kMostCodes = 50;
+inline constexpr int kMaxPasskeys = 20;
+inline constexpr int kMaxCodes = 50;
 
 struct Fact {
   FactKind kind = FactKind::kPasskey;

@@ -21,8 +21,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kReadBytes = size_t{1} << 16;
-constexpr size_t kMostExpansion = 16;                // bytes of JSON lines per byte of text that is wanted
-constexpr size_t kMostLineBytes = size_t{64} << 20;  // of JSON lines: one document
+constexpr size_t kMaxExpansion = 16;                // bytes of JSON lines per byte of text that is wanted
+constexpr size_t kMaxLineBytes = size_t{64} << 20;  // of JSON lines: one document
 
 /// Takes bytes of a file in order; false = enough.
 using Sink = std::function<Result<bool>(std::string_view)>;
@@ -120,7 +120,7 @@ class Loader {
     bool more = true;
     DUO_RETURN_IF_ERROR(source([&](std::string_view bytes) -> Result<bool> {
       seen += bytes.size();
-      if (seen / kMostExpansion > max_bytes_) {
+      if (seen / kMaxExpansion > max_bytes_) {
         return Status(StatusCode::kCorrupt, path + ": line " + std::to_string(number + 1) + ": more than " +
                                                 std::to_string(seen) + " bytes of JSON for " +
                                                 std::to_string(haystack_.text.size()) + " of text");
@@ -128,9 +128,9 @@ class Loader {
       while (!bytes.empty() && more) {
         const size_t end = bytes.find('\n');
         line += bytes.substr(0, end);
-        if (line.size() > kMostLineBytes) {
+        if (line.size() > kMaxLineBytes) {
           return Status(StatusCode::kCorrupt, path + ": line " + std::to_string(number + 1) + ": more than " +
-                                                  std::to_string(kMostLineBytes) + " bytes");
+                                                  std::to_string(kMaxLineBytes) + " bytes");
         }
         if (end == std::string_view::npos) break;
         DUO_ASSIGN_OR_RETURN(more, take_line());

@@ -9,7 +9,7 @@
 
 namespace duo {
 
-inline constexpr size_t kMostHaystackBytes = size_t{256} << 20;
+inline constexpr size_t kMaxHaystackBytes = size_t{256} << 20;
 
 struct Haystack {
   std::string text;        // documents one after another, a blank line between them
@@ -20,7 +20,7 @@ struct Haystack {
 /// files *.txt, *.jsonl and *.jsonl.zst are taken in order of their names. Reads until there are max_bytes of text.
 /// kNotFound; kIo; kCorrupt names file and line.
 /// Decompressed JSON lines may take 16 times max_bytes, whatever they hold.
-Result<Haystack> LoadHaystack(const std::string& path, size_t max_bytes = kMostHaystackBytes);
+Result<Haystack> LoadHaystack(const std::string& path, size_t max_bytes = kMaxHaystackBytes);
 
 /// The same of one file's bytes; `name` decides what they are, and begins every message.
 Result<Haystack> ParseHaystack(std::string_view bytes, const std::string& name, size_t max_bytes);

@@ -26,7 +26,7 @@ constexpr size_t kRedZone = 256;
 constexpr size_t kPage = size_t{2} << 20;
 // Far from where this system puts heaps, stacks and libraries.
 const auto kArenaBegin = reinterpret_cast<uint8_t*>(uintptr_t{0x200000000000});
-constexpr size_t kMostQueued = 100000;
+constexpr size_t kMaxQueued = 100000;
 
 struct Device {
   DeviceFacts facts;
@@ -104,7 +104,7 @@ void Enqueue(std::function<void()> work) {
   const Guard guard(Turn());
   Device& d = TheDevice();
   d.queue.push_back(std::move(work));
-  if (d.queue.size() >= kMostQueued) Drain();
+  if (d.queue.size() >= kMaxQueued) Drain();
 }
 
 void Drain() {

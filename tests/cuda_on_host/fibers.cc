@@ -63,8 +63,8 @@ struct Warp {
 
 class Block {
  public:
-  Block() : threads_(kMostThreads), warps_(kMostThreads / kWarpSize) {
-    stacks_ = static_cast<uint8_t*>(mmap(nullptr, kMostThreads * kStackBytes, PROT_READ | PROT_WRITE,
+  Block() : threads_(kMaxThreads), warps_(kMaxThreads / kWarpSize) {
+    stacks_ = static_cast<uint8_t*>(mmap(nullptr, kMaxThreads * kStackBytes, PROT_READ | PROT_WRITE,
                                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     if (stacks_ == MAP_FAILED) Die("no memory for the stacks of kernels' threads");
     main_.begun = true;
@@ -132,7 +132,7 @@ void Block::Begin(Thread* thread) {
 
 void Block::Run(const ThreadView& view, size_t shared_bytes, const std::function<void()>& body) {
   n_ = static_cast<int>(view.block_size.x * view.block_size.y * view.block_size.z);
-  if (n_ < 1 || n_ > kMostThreads) Die("a block has 1 to 1024 threads");
+  if (n_ < 1 || n_ > kMaxThreads) Die("a block has 1 to 1024 threads");
   body_ = &body;
   n_ended_ = 0;
   // New for every block, so that a sanitizer sees where it ends.

@@ -18,7 +18,7 @@
 namespace cuda_on_host {
 
 constexpr int kWarpSize = 32;
-constexpr int kMostThreads = 1024;     // of a block
+constexpr int kMaxThreads = 1024;      // of a block
 constexpr size_t kExchangeBytes = 64;  // most that a lane gives in one exchange
 
 struct Dim {

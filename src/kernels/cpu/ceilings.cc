@@ -18,7 +18,7 @@ namespace duo {
 namespace {
 
 // The block is larger than the caches of all threads together: each group of cores may have one of its own.
-constexpr size_t kLeastBytes = size_t{256} << 20, kMostBytes = size_t{2} << 30, kBytesPerThread = size_t{64} << 20;
+constexpr size_t kMinBytes = size_t{256} << 20, kMaxBytes = size_t{2} << 30, kBytesPerThread = size_t{64} << 20;
 constexpr int kGemmRuns = 7;
 // Small enough that threads finish together, large enough that handing them out costs nothing.
 constexpr size_t kReadTaskBytes = size_t{2} << 20;
@@ -89,7 +89,7 @@ double GemmGflops(DType type, int n_threads) {
 
 Result<ReadBandwidth> ReadBandwidth::Create(Isa isa, int n_threads) {
   const size_t want = std::clamp(std::max(8 * LastCacheBytes(), static_cast<size_t>(n_threads) * kBytesPerThread),
-                                 kLeastBytes, kMostBytes);
+                                 kMinBytes, kMaxBytes);
   const auto n_tasks = static_cast<int64_t>(want / kReadTaskBytes);
   DUO_ASSIGN_OR_RETURN(Buffer block, Buffer::Allocate(static_cast<size_t>(n_tasks) * kReadTaskBytes));
   auto* data = block.as<uint8_t>();

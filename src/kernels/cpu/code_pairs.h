@@ -30,7 +30,7 @@ struct PairCodes {
   static constexpr int kQueryBytes = 2;
   static constexpr int kWeightBytes = 2;
   // The sum of 512 products with codes below 256, and that of a block's rows, stays below 2^31.
-  static constexpr float kMost = 16383.0f;
+  static constexpr float kMax = 16383.0f;
 
   DUO_ALWAYS_INLINE Code ZeroAcc() { return Code{}; }
   DUO_ALWAYS_INLINE Code ZeroSum() { return Code{}; }
@@ -65,17 +65,17 @@ struct PairCodes {
   // As DotCodes::StoreWeights, in pairs.
   DUO_ALWAYS_INLINE float StoreWeights(const float* w, int n, float largest, char* out) {
     const bool some = largest > 0x1p-100f;
-    const F inverse = V::Set(some ? kMost / largest : 0.0f);
+    const F inverse = V::Set(some ? kMax / largest : 0.0f);
     for (int r = 0; r < n; r += V::kLanes) V::StorePairs(out + 2 * r, V::ToInts(V::Mul(V::Load(w + r), inverse)));
-    return some ? largest / kMost : 0.0f;
+    return some ? largest / kMax : 0.0f;
   }
 
   struct Facts : QueryFacts {
     int32_t int_sum;  // of the rounded numbers
   };
-  // In steps of the largest magnitude / kMost, in pairs. May write up to a vector behind padded_dim.
+  // In steps of the largest magnitude / kMax, in pairs. May write up to a vector behind padded_dim.
   DUO_ALWAYS_INLINE Facts PrepareQuery(const float* q, int head_dim, int padded_dim, char* out) {
-    const Grid<V> grid = Grid<V>::Of(q, head_dim, kMost);
+    const Grid<V> grid = Grid<V>::Of(q, head_dim, kMax);
     Code sum = {};
     for (int d = 0; d < padded_dim; d += V::kLanes) {
       const F x = grid.some ? Widened<V>::LoadUpTo(q + d, head_dim - d) : V::Zero();

@@ -77,7 +77,7 @@ struct DotCodes {
   static constexpr int kPassWords = bits == 8 ? 2 : 1;
   static constexpr int kQueryBytes = 1;
   static constexpr int kWeightBytes = 2;
-  static constexpr float kMostWeight = 16383.0f;
+  static constexpr float kMaxWeight = 16383.0f;
 
   DUO_ALWAYS_INLINE Acc ZeroAcc() { return _mm512_setzero_si512(); }
   DUO_ALWAYS_INLINE Sum ZeroSum() { return {_mm512_setzero_si512(), _mm512_setzero_si512()}; }
@@ -114,13 +114,13 @@ struct DotCodes {
   // inverse to be a float (values that differ by less than 2^-100), all count as their low.
   DUO_ALWAYS_INLINE float StoreWeights(const float* w, int n, float largest, char* out) {
     const bool some = largest > 0x1p-100f;
-    const F inverse = V::Set(some ? kMostWeight / largest : 0.0f);
+    const F inverse = V::Set(some ? kMaxWeight / largest : 0.0f);
     for (int r = 0; r < n; r += 16) {
       const __m512i x = _mm512_cvtps_epi32(_mm512_mul_ps(V::Load(w + r), inverse));
       Store16(out + r, _mm512_cvtepi32_epi8(_mm512_srli_epi32(x, 7)));
       Store16(out + kBlockRows + r, _mm512_cvtepi32_epi8(_mm512_and_si512(x, _mm512_set1_epi32(127))));
     }
-    return some ? largest / kMostWeight : 0.0f;
+    return some ? largest / kMaxWeight : 0.0f;
   }
   DUO_ALWAYS_INLINE void Store16(char* p, __m128i x) {
     _mm_storeu_si128(static_cast<__m128i*>(static_cast<void*>(p)), x);

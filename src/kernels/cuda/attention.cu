@@ -14,17 +14,17 @@ Status CudaDecodeAttention(CudaStream stream, const CudaAttentionShape& shape, s
                            int n_processors, float* states, int32_t* counters) {
   const CudaDecodePlan plan = PlanCudaDecode(heads, n_processors);
   int64_t first_piece = 0;
-  for (size_t begin = 0; begin < heads.size(); begin += kMostDecodeHeads) {
-    const size_t n = std::min<size_t>(heads.size() - begin, kMostDecodeHeads);
+  for (size_t begin = 0; begin < heads.size(); begin += kMaxDecodeHeads) {
+    const size_t n = std::min<size_t>(heads.size() - begin, kMaxDecodeHeads);
     DecodeHeads some = {};
-    int64_t most_pieces = 0;
+    int64_t max_pieces = 0;
     for (size_t h = 0; h < n; ++h) {
       const int64_t n_pieces = plan.n_pieces[begin + h];
       some.head[h] = heads[begin + h];
       some.n_pieces[h] = static_cast<int32_t>(n_pieces);
       some.first_piece[h] = static_cast<int32_t>(first_piece);
       first_piece += n_pieces;
-      most_pieces = std::max(most_pieces, n_pieces);
+      max_pieces = std::max(max_pieces, n_pieces);
     }
     const DecodeArgs args{.group = shape.group,
                           .head_dim = shape.head_dim,
@@ -32,7 +32,7 @@ Status CudaDecodeAttention(CudaStream stream, const CudaAttentionShape& shape, s
                           .scale = shape.scale,
                           .states = states,
                           .counters = counters};
-    const dim3 grid(static_cast<unsigned>(most_pieces), static_cast<unsigned>(n));
+    const dim3 grid(static_cast<unsigned>(max_pieces), static_cast<unsigned>(n));
     const auto launch = ForTensorCores(shape) ? LaunchDecodeTensor : LaunchDecodeExact;
     DUO_RETURN_IF_ERROR(launch(stream, shape, grid, some, args));
   }
@@ -41,8 +41,8 @@ Status CudaDecodeAttention(CudaStream stream, const CudaAttentionShape& shape, s
 
 Status CudaPrefillAttention(CudaStream stream, const CudaAttentionShape& shape,
                             std::span<const CudaPrefillHead> heads) {
-  for (size_t begin = 0; begin < heads.size(); begin += kMostPrefillHeads) {
-    const size_t n = std::min<size_t>(heads.size() - begin, kMostPrefillHeads);
+  for (size_t begin = 0; begin < heads.size(); begin += kMaxPrefillHeads) {
+    const size_t n = std::min<size_t>(heads.size() - begin, kMaxPrefillHeads);
     PrefillHeads some = {};
     std::copy_n(heads.begin() + static_cast<std::ptrdiff_t>(begin), n, some.head);
     const auto launch = ForTensorCores(shape) ? LaunchPrefillTensor : LaunchPrefillExact;

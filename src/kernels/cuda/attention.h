@@ -53,7 +53,7 @@ struct CudaAttentionShape {
 struct CudaDecodePlan {
   int64_t rows_per_piece = 0;     // a multiple of 16
   std::vector<int64_t> n_pieces;  // of each head
-  int64_t most_pieces = 0;        // of a head
+  int64_t max_pieces = 0;         // of a head
   int64_t total_pieces = 0;
 };
 CudaDecodePlan PlanCudaDecode(std::span<const CudaDecodeHead> heads, int n_processors);

@@ -9,10 +9,10 @@
 
 namespace duo {
 
-constexpr int kMostPrefillHeads = 64;  // of a launch
+constexpr int kMaxPrefillHeads = 64;  // of a launch
 
 struct PrefillHeads {
-  CudaPrefillHead head[kMostPrefillHeads];
+  CudaPrefillHead head[kMaxPrefillHeads];
 };
 
 __device__ __forceinline__ int64_t PositionOf(const CudaPrefillHead& head, int64_t row) {

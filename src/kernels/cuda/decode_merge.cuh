@@ -9,13 +9,13 @@
 
 namespace duo {
 
-constexpr int kMostDecodeHeads = 64;  // of a launch: they travel in its parameters
-constexpr int kMergeQueries = 16;     // of a block
+constexpr int kMaxDecodeHeads = 64;  // of a launch: they travel in its parameters
+constexpr int kMergeQueries = 16;    // of a block
 
 struct DecodeHeads {
-  CudaDecodeHead head[kMostDecodeHeads];
-  int32_t n_pieces[kMostDecodeHeads];
-  int32_t first_piece[kMostDecodeHeads];
+  CudaDecodeHead head[kMaxDecodeHeads];
+  int32_t n_pieces[kMaxDecodeHeads];
+  int32_t first_piece[kMaxDecodeHeads];
 };
 
 // Kernels' arguments have no padding, so that all of their bytes are what somebody wrote.

@@ -28,7 +28,7 @@ CudaDecodePlan PlanCudaDecode(std::span<const CudaDecodeHead> heads, int n_proce
     int64_t n = 0;
     for (int i = 0; i < 2; ++i) n += (head.end[i] - head.begin[i] + plan.rows_per_piece - 1) / plan.rows_per_piece;
     plan.n_pieces.push_back(n);
-    plan.most_pieces = std::max(plan.most_pieces, n);
+    plan.max_pieces = std::max(plan.max_pieces, n);
     plan.total_pieces += n;
   }
   return plan;

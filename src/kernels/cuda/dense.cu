@@ -17,12 +17,12 @@ __global__ void EmbedKernel(const void* table, const float* scale, const int32_t
   }
 }
 
-constexpr int kMostRowThreads = 1024;
+constexpr int kMaxRowThreads = 1024;
 constexpr int kTogether = 4;  // numbers of a thread that are on their way from memory
 
 /// Numbers [from, dim) of a row in steps of `step`. A row with a norm or codes is one block's, which reads it several
 /// times, but from the cache; of any other row gridDim.y blocks have a part each.
-__global__ void __launch_bounds__(kMostRowThreads) MakeRowsKernel(CudaRows r, CudaRowsOut out) {
+__global__ void __launch_bounds__(kMaxRowThreads) MakeRowsKernel(CudaRows r, CudaRowsOut out) {
   DUO_SHARED_MEMORY(memory);
   auto* shared = reinterpret_cast<float*>(memory);  // [3, kWarp]
   const int64_t begin = static_cast<int64_t>(blockIdx.x) * r.dim;
@@ -149,10 +149,10 @@ Status CudaEmbed(CudaStream stream, const MatrixView& table, const int32_t* ids,
 Status CudaMakeRows(CudaStream stream, const CudaRows& rows, const CudaRowsOut& out) {
   const bool whole = rows.norm != nullptr || out.codes != nullptr || out.grid != nullptr;
   // Of a decode step's one token a block may be the only one: a long row gets all the threads it can have.
-  constexpr int64_t kLong = 4096, kMostParts = 4096;
-  const unsigned threads = whole && rows.dim >= kLong ? kMostRowThreads : kElementThreads;
+  constexpr int64_t kLong = 4096, kMaxParts = 4096;
+  const unsigned threads = whole && rows.dim >= kLong ? kMaxRowThreads : kElementThreads;
   const int64_t of_block = int64_t{threads} * kTogether;
-  const unsigned parts = whole ? 1 : static_cast<unsigned>(std::min<int64_t>(GridOf(rows.dim, of_block), kMostParts));
+  const unsigned parts = whole ? 1 : static_cast<unsigned>(std::min<int64_t>(GridOf(rows.dim, of_block), kMaxParts));
   return Launch(stream, "rows of activations",
                 {dim3(GridOf(rows.n_rows, 1), parts), threads, 3 * kWarp * sizeof(float)}, MakeRowsKernel, rows, out);
 }

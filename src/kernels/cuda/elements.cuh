@@ -11,8 +11,8 @@ constexpr int kElementThreads = 256;
 
 /// Enough blocks for every multiprocessor; threads go on in strides over the rest.
 inline unsigned ElementGrid(int64_t n) {
-  constexpr int64_t kMostBlocks = 4096;
-  return static_cast<unsigned>(std::min<int64_t>((n + kElementThreads - 1) / kElementThreads, kMostBlocks));
+  constexpr int64_t kMaxBlocks = 4096;
+  return static_cast<unsigned>(std::min<int64_t>((n + kElementThreads - 1) / kElementThreads, kMaxBlocks));
 }
 __device__ __forceinline__ int64_t FirstElement() {
   return static_cast<int64_t>(blockIdx.x) * kElementThreads + static_cast<int64_t>(threadIdx.x);

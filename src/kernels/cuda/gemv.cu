@@ -9,11 +9,11 @@ namespace duo {
 namespace {
 
 constexpr int kWarps = 8;  // of a block
-constexpr int kMostTokens = 8;
+constexpr int kMaxTokens = 8;
 constexpr int kStep = 8;  // inputs of one load
 constexpr int RowsOfWarp(int n_tokens) { return n_tokens <= 2 ? 2 : 1; }
 
-constexpr int kMostParts = 3;  // matrices of a launch: q, k and v
+constexpr int kMaxParts = 3;  // matrices of a launch: q, k and v
 
 /// A matrix, and which blocks of threads have its rows.
 struct GemvPart {
@@ -25,7 +25,7 @@ struct GemvPart {
   int32_t first_block, accumulate;  // 0 or 1
 };
 struct GemvArgs {
-  GemvPart part[kMostParts];
+  GemvPart part[kMaxParts];
   int64_t n_in;
   const float* x;
   int32_t n_parts, round_x;  // 0 or 1
@@ -197,12 +197,12 @@ Status RunTokens(CudaStream stream, DType type, unsigned n_blocks, const GemvArg
   return OkStatus();
 }
 
-/// Tasks of one type, at most kMostParts.
+/// Tasks of one type, at most kMaxParts.
 Status RunParts(CudaStream stream, std::span<const CudaGemvTask> tasks, const CudaGemv& g) {
   const DType type = tasks[0].w.dtype;
   const int64_t n_in = tasks[0].w.n_in;
   for (int64_t done = 0; done < g.n_tokens;) {
-    const int64_t left = g.n_tokens - done, n = left >= kMostTokens ? kMostTokens : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+    const int64_t left = g.n_tokens - done, n = left >= kMaxTokens ? kMaxTokens : left >= 4 ? 4 : left >= 2 ? 2 : 1;
     GemvArgs args{.part = {},
                   .n_in = n_in,
                   .x = g.x + done * n_in,
@@ -224,7 +224,7 @@ Status RunParts(CudaStream stream, std::span<const CudaGemvTask> tasks, const Cu
       case 1: DUO_RETURN_IF_ERROR(RunTokens<1>(stream, type, n_blocks, args)); break;
       case 2: DUO_RETURN_IF_ERROR(RunTokens<2>(stream, type, n_blocks, args)); break;
       case 4: DUO_RETURN_IF_ERROR(RunTokens<4>(stream, type, n_blocks, args)); break;
-      default: DUO_RETURN_IF_ERROR(RunTokens<kMostTokens>(stream, type, n_blocks, args)); break;
+      default: DUO_RETURN_IF_ERROR(RunTokens<kMaxTokens>(stream, type, n_blocks, args)); break;
     }
     done += n;
   }
@@ -236,7 +236,7 @@ Status RunParts(CudaStream stream, std::span<const CudaGemvTask> tasks, const Cu
 Status RunCudaGemv(CudaStream stream, const CudaGemv& g) {
   for (size_t begin = 0; begin < g.tasks.size();) {
     size_t n = 1;
-    while (begin + n < g.tasks.size() && n < kMostParts && g.tasks[begin + n].w.dtype == g.tasks[begin].w.dtype) ++n;
+    while (begin + n < g.tasks.size() && n < kMaxParts && g.tasks[begin + n].w.dtype == g.tasks[begin].w.dtype) ++n;
     DUO_RETURN_IF_ERROR(RunParts(stream, g.tasks.subspan(begin, n), g));
     begin += n;
   }

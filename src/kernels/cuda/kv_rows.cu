@@ -9,14 +9,14 @@
 namespace duo {
 namespace {
 
-constexpr int kWarps = 4;        // of a block, a row each
-constexpr int kMostTasks = 128;  // of a launch: they travel in its parameters
-constexpr int kMostDims = 512;
-constexpr int64_t kMostRowBlocks = 1024;
+constexpr int kWarps = 4;       // of a block, a row each
+constexpr int kMaxTasks = 128;  // of a launch: they travel in its parameters
+constexpr int kMaxDims = 512;
+constexpr int64_t kMaxRowBlocks = 1024;
 
 template <class Task>
 struct Tasks {
-  Task task[kMostTasks];
+  Task task[kMaxTasks];
 };
 
 __device__ __forceinline__ float Clamp(float x, float low, float high) { return fminf(fmaxf(x, low), high); }
@@ -32,8 +32,8 @@ __device__ void QuantizeWarpRow(const float* x, const KvFormat& format, uint8_t*
     most = fmaxf(most, x[d]);
     poison += x[d] * 0.0f;
   }
-  least = Clamp(WarpMin(least), -kMostQuantized, kMostQuantized);
-  most = Clamp(WarpMax(most), -kMostQuantized, kMostQuantized);
+  least = Clamp(WarpMin(least), -kMaxQuantized, kMaxQuantized);
+  most = Clamp(WarpMax(most), -kMaxQuantized, kMaxQuantized);
   const bool finite = WarpSum(poison) == 0.0f;
   const uint16_t low_bits = finite ? RoundDownToBf16(least) : uint16_t{0x7fc0};
   const float first = FloatOfBf16(low_bits);
@@ -73,7 +73,7 @@ __global__ void StoreRowsKernel(const __grid_constant__ Tasks<CudaStoreTask> tas
         reinterpret_cast<uint16_t*>(task.dst)[row * head_dim + d] = Bf16OfFloat(x[d]);
       }
     } else {
-      QuantizeWarpRow(x, {task.part, kType, head_dim}, task.dst, row, shared + warp * (kMostDims + 8));
+      QuantizeWarpRow(x, {task.part, kType, head_dim}, task.dst, row, shared + warp * (kMaxDims + 8));
     }
   }
 }
@@ -101,7 +101,7 @@ __global__ void CopyRowsKernel(const __grid_constant__ Tasks<CudaCopyRowsTask> t
   }
 }
 
-/// One launch for every kMostTasks tasks that have rows.
+/// One launch for every kMaxTasks tasks that have rows.
 template <class Task, class Start>
 Status ForTasks(std::span<const Task> tasks, const Start& start) {
   Tasks<Task> some = {};
@@ -109,7 +109,7 @@ Status ForTasks(std::span<const Task> tasks, const Start& start) {
   int64_t rows = 0;
   const auto flush = [&]() -> Status {
     if (n == 0) return OkStatus();
-    const dim3 grid(static_cast<unsigned>(std::min((rows + kWarps - 1) / kWarps, kMostRowBlocks)), n);
+    const dim3 grid(static_cast<unsigned>(std::min((rows + kWarps - 1) / kWarps, kMaxRowBlocks)), n);
     n = 0;
     rows = 0;
     return start(some, grid);
@@ -118,7 +118,7 @@ Status ForTasks(std::span<const Task> tasks, const Start& start) {
     if (task.n_rows == 0) continue;
     some.task[n++] = task;
     rows = std::max(rows, task.n_rows);
-    if (n == kMostTasks) DUO_RETURN_IF_ERROR(flush());
+    if (n == kMaxTasks) DUO_RETURN_IF_ERROR(flush());
   }
   return flush();
 }
@@ -127,7 +127,7 @@ Status ForTasks(std::span<const Task> tasks, const Start& start) {
 
 Status CudaStoreRows(CudaStream stream, std::span<const CudaStoreTask> tasks, int head_dim, KvType type) {
   return ForTasks(tasks, [&](const Tasks<CudaStoreTask>& some, dim3 grid) {
-    const LaunchShape shape{grid, kWarps * kWarp, kWarps * (kMostDims + 8)};
+    const LaunchShape shape{grid, kWarps * kWarp, kWarps * (kMaxDims + 8)};
     auto* kernel = type == KvType::kF32    ? StoreRowsKernel<KvType::kF32>
                    : type == KvType::kBF16 ? StoreRowsKernel<KvType::kBF16>
                    : type == KvType::kInt8 ? StoreRowsKernel<KvType::kInt8>

@@ -162,8 +162,8 @@ class LtMatmul : public CudaMatmul {
     const Shape shape = ShapeOf(p);
     auto plan = plans_.find(shape);
     if (plan == plans_.end()) {
-      constexpr size_t kMostPlans = 4096;  // prompts end in chunks of any length
-      if (plans_.size() >= kMostPlans) plans_.clear();
+      constexpr size_t kMaxPlans = 4096;  // prompts end in chunks of any length
+      if (plans_.size() >= kMaxPlans) plans_.clear();
       DUO_ASSIGN_OR_RETURN(Plan made, Plan::Make(lt_, p));
       plan = plans_.emplace(shape, std::move(made)).first;
     }

@@ -13,7 +13,7 @@ namespace {
 
 constexpr size_t kArgumentAlign = 16;
 // Then graphs are given up: a driver that cannot make them.
-constexpr int kMostRefusals = 3;
+constexpr int kMaxRefusals = 3;
 
 /// What no device can start, before it is held back: a driver may notice it only when the graph is launched.
 Status CheckShape(const char* name, const LaunchShape& shape) {
@@ -149,7 +149,7 @@ void CudaGraphs::Begin(int part) {
 Status CudaGraphs::End() {
   const std::lock_guard lock(mutex_);
   holding_ = false;
-  if (n_held_ > 0 && whole_ && n_refusals_ < kMostRefusals) {
+  if (n_held_ > 0 && whole_ && n_refusals_ < kMaxRefusals) {
     if (parts_.size() <= part_) parts_.resize(part_ + 1);
     PartGraph& graph = parts_[part_];
     if (graph.Become(&held_, n_held_).ok()) {
