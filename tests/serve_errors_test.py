@@ -50,12 +50,12 @@ WRONG_FIELDS = [
     (TEXT, {"n": 2}, "n", "one choice"),
     (TEXT, {"best_of": 3}, "best_of", "one choice"),
     (TEXT, {"suffix": "end"}, "suffix", "end of a text"),
-    (TEXT, {"messages": USER}, "messages", "knows no such field"),
-    (TEXT, {"max_token": 3}, "max_token", "knows no such field"),
+    (TEXT, {"messages": USER}, "messages", "has no such field"),
+    (TEXT, {"max_token": 3}, "max_token", "has no such field"),
     (TEXT, {"duo": 1}, "duo", "expected an object"),
-    (TEXT, {"duo": {"spars": 1}}, "duo.spars", "knows no such field"),
+    (TEXT, {"duo": {"spars": 1}}, "duo.spars", "has no such field"),
     (TEXT, {"duo": {"sparsity": 1.5}}, "duo.sparsity", "is not a number in"),
-    (TEXT, {"duo": {"pattern": "other"}}, "duo.pattern", '"other" is not known here'),
+    (TEXT, {"duo": {"pattern": "other"}}, "duo.pattern", 'unknown pattern "other"'),
     (TEXT, {"duo": {"pattern": "none", "sparsity": 0.5}}, "duo.sparsity", "contradicts"),
     (TEXT, {"duo": {"sink": -1}}, "duo.sink", "is not an integer in"),
     (TEXT, {"duo": {"recent": 0}}, "duo.recent", "is not an integer in"),
@@ -65,7 +65,7 @@ WRONG_FIELDS = [
     (TEXT, {"duo": {"min_p": 2}}, "duo.min_p", "is not a number in"),
     (TEXT, {"duo": {"repetition_penalty": 0}}, "duo.repetition_penalty", "is not a number in"),
     (TEXT, {"duo": {"ignore_eos": 0}}, "duo.ignore_eos", "expected true or false"),
-    (TEXT, {"duo": {"pin_system_prompt": True}}, "duo.pin_system_prompt", "knows no such field"),
+    (TEXT, {"duo": {"pin_system_prompt": True}}, "duo.pin_system_prompt", "has no such field"),
     (TEXT, {"prompt": ["a", "b"], "duo": {"cache": "x"}}, "duo.cache", "one prompt"),
     (CHAT, {"messages": []}, "messages", "expected an array"),
     (CHAT, {"messages": "hello"}, "messages", "expected an array"),
@@ -74,22 +74,22 @@ WRONG_FIELDS = [
     (CHAT, {"messages": [{"role": "user"}]}, "messages[0].content", "missing"),
     (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type", "text"),
     (CHAT, {"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {}}]}]},
-     "messages[0].content[0].cache_control", "knows no such field"),
+     "messages[0].content[0].cache_control", "has no such field"),
     (CHAT, {"messages": [*USER, {"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}]},
-     "messages[1].tool_calls", "calls no tools"),
+     "messages[1].tool_calls", "not call tools"),
     (CHAT, {"messages": [{"role": "user", "content": "a", "name": "b"}]}, "messages[0].name", "no place for names"),
     (CHAT, {"messages": [{"role": "user", "content": "a", "prefix": True}]}, "messages[0].prefix", "no such field"),
     (CHAT, {"cache_salt": ""}, "cache_salt", "1..256 bytes"),
     (TEXT, {"cache_salt": 5}, "cache_salt", "expected a string"),
     (CHAT, {"max_completion_tokens": 0}, "max_completion_tokens", "is not an integer in 1.."),
     (CHAT, {"top_logprobs": 2}, "top_logprobs", '"logprobs": true'),
-    (CHAT, {"tools": [{"type": "function"}]}, "tools", "calls no tools"),
+    (CHAT, {"tools": [{"type": "function"}]}, "tools", "not call tools"),
     (CHAT, {"response_format": {"type": "json_object"}}, "response_format", "plain text"),
-    (CHAT, {"prompt": "a"}, "prompt", "knows no such field"),
+    (CHAT, {"prompt": "a"}, "prompt", "has no such field"),
     ("/tokenize", {"content": 1}, "content", "expected a string"),
     ("/tokenize", {}, "content", "expected one of"),
     ("/tokenize", {"content": "a", "messages": USER}, "content", "expected one of"),
-    ("/tokenize", {"content": "a", "other": 1}, "other", "knows no such field"),
+    ("/tokenize", {"content": "a", "other": 1}, "other", "has no such field"),
     ("/detokenize", {"tokens": ["a"]}, "tokens", "token ids"),
     ("/detokenize", {"tokens": 5}, "tokens", "token ids"),
     ("/detokenize", {"tokens": [5, 1024]}, "tokens[1]", "1024 is not in the vocabulary 0..1023"),
@@ -259,7 +259,7 @@ class NoTemplateTest(ServeTest):
         answer = server.request("POST", TEXT, {"prompt": "a", "duo": {"sparsity": 0.5}})
         self.assert_error(answer, 400, "invalid_request_error", None, "duo.sparsity", "without a pattern")
         answer = server.request("POST", TEXT, {"prompt": "a", "duo": {"pattern": "demo"}})
-        self.assert_error(answer, 400, "invalid_request_error", None, "duo.pattern", '"demo" is not known here')
+        self.assert_error(answer, 400, "invalid_request_error", None, "duo.pattern", 'unknown pattern "demo"')
         self.assertIsNone(server.status()["pattern"])
         self.assertEqual(server.complete("The cow", 2, duo={"pattern": "none"})[2]["duo"]["sparsity"], 0)
 

@@ -411,7 +411,7 @@ class MemoryTest(ServeTest):
         server = self.serve("--max-context", 100000)
         body = {"prompt": "a", "max_tokens": 60000, "logprobs": 20}
         answer = server.request("POST", TEXT, body)
-        self.assert_error(answer, 400, "invalid_request_error", None, "logprobs", "60000 tokens with 20 others each")
+        self.assert_error(answer, 400, "invalid_request_error", None, "logprobs", "60000 tokens, each with 20 others")
         stream = server.stream(body=body)
         self.assertIn("choices", stream.next())
         stream.disconnect()

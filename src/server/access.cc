@@ -7,12 +7,12 @@
 namespace duo {
 namespace {
 
-/// Owns nothing: no key and no trust domain has such a name.
+/// The owner name of callers without a key. They own nothing, because no key and no trust domain has this name.
 constexpr std::string_view kNobody = "?";
 
 char ToLower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 
-/// In time that depends on the lengths alone.
+/// Compares in time that depends only on the lengths.
 bool SameSecret(const std::string& a, const std::string& b) {
   unsigned difference = a.size() == b.size() ? 0 : 1;
   for (size_t i = 0; i < a.size(); ++i) {
@@ -22,9 +22,9 @@ bool SameSecret(const std::string& a, const std::string& b) {
   return difference == 0;
 }
 
-/// The key that a request carries, null when it is none of the server's. Takes the same time whichever it is.
+/// The server's key that the request carries, or null. Takes the same time whichever key it is.
 const ApiKey* KeyOf(const AccessRules& rules, const httplib::Request& request) {
-  constexpr std::string_view kScheme = "bearer ";  // of any case (RFC 9110 11.1)
+  constexpr std::string_view kScheme = "bearer ";  // in upper or lower case (RFC 9110 11.1)
   std::string given = request.get_header_value("Authorization");
   for (size_t i = 0; i < std::min(given.size(), kScheme.size()); ++i) given[i] = ToLower(given[i]);
   const ApiKey* found = nullptr;
@@ -34,7 +34,7 @@ const ApiKey* KeyOf(const AccessRules& rules, const httplib::Request& request) {
   return found;
 }
 
-/// Health and the files of the page say nothing that is secret.
+/// Whether a request needs no key: health and the files of the page hold no secrets.
 bool IsOpen(const AccessRules& rules, const httplib::Request& request) {
   if (request.path == "/health") return true;
   const bool at_the_root = request.path == "/" || request.path.find('/', 1) == std::string::npos;
@@ -48,14 +48,14 @@ std::optional<ApiError> CheckAccess(const AccessRules& rules, const httplib::Req
   if (auto error = CheckSite(rules.site, request)) return error;
   const std::string encoding = request.get_header_value("Content-Encoding");
   if (!encoding.empty() && encoding != "identity") {
-    return PlainError(415, "Content-Encoding: bodies are taken as they are, not packed");
+    return PlainError(415, "Content-Encoding: compressed bodies are not supported; send the body as it is");
   }
   const bool has_body = request.method == "POST" && request.path.find("/v1/sessions/") != 0;
   if (has_body && request.get_header_value("Content-Type").rfind("application/json", 0) != 0) {
     return PlainError(415, "Content-Type: expected application/json");
   }
   if (rules.api_keys.empty() || IsOpen(rules, request) || KeyOf(rules, request) != nullptr) return std::nullopt;
-  ApiError error = PlainError(401, "a valid API key is missing: expected \"Authorization: Bearer KEY\"");
+  ApiError error = PlainError(401, "the API key is missing or unknown; expected \"Authorization: Bearer KEY\"");
   error.type = "authentication_error";
   error.code = "invalid_api_key";
   return error;

@@ -1,4 +1,4 @@
-// Who may ask a server for something: hosts, origins, bodies, the API key.
+// Checks who may use the server: host names, origins, types of bodies, API keys.
 #pragma once
 
 #include <httplib.h>
@@ -16,18 +16,18 @@ namespace duo {
 
 struct AccessRules {
   SiteRules site;
-  std::vector<ApiKey> api_keys;  // empty = none is asked for
-  std::string admin;             // name of the key that sees what all others do; empty = none
-  bool share_prefixes = false;   // all keys are one trust domain
-  bool page = true;              // whether the web page may be read without the key
+  std::vector<ApiKey> api_keys;  // empty = no key is required
+  std::string admin;             // name of the key whose status and metrics cover all keys; empty = none
+  bool share_prefixes = false;   // all keys form one trust domain
+  bool page = true;              // the web page may be read without a key
 };
 
-/// Checks what every request must have; an error ends it. 403 as CheckSite, 415 for a body that is packed or not JSON,
-/// 401 without a key of the server's.
+/// Checks the rules that apply to every request. An error ends the request: 403 as in CheckSite, 415 for a body that is
+/// compressed or not JSON, 401 without one of the server's keys.
 std::optional<ApiError> CheckAccess(const AccessRules& rules, const httplib::Request& request);
 
-/// The sender of a request that CheckAccess let in. Only the open routes get one without a key: a caller that owns
-/// nothing and sees nothing of what others own.
+/// The sender of a request that CheckAccess accepted. On open routes the sender may have no key: such a caller owns
+/// nothing and sees nothing that others own.
 Caller CallerOf(const AccessRules& rules, const httplib::Request& request);
 
 }  // namespace duo

@@ -13,9 +13,9 @@
 namespace duo {
 namespace {
 
-// How often a waiting handler looks whether its client is still there.
+// A waiting handler checks this often whether its client is still connected.
 constexpr double kLookSeconds = 0.1;
-// A stream without news gets a comment this often, so that neither side takes it for dead.
+// A stream without news sends a comment this often, so that neither side takes the connection for dead.
 constexpr double kSilentSeconds = 2;
 constexpr int kRetrySeconds = 2;
 
@@ -42,7 +42,7 @@ AnswerWriter::AnswerWriter(CompletionKind kind, CompletionRequest request, std::
   before_text_ = tokenizer->Decode({before_}, SpecialTokens::kAdd);
 }
 
-// As it stands behind other text: some tokenizers drop a blank at the beginning.
+// The token's text after other text: some tokenizers drop a blank at the beginning of a text.
 std::string AnswerWriter::TokenText(int32_t id) const {
   const std::string both = tokenizer_->Decode({before_, id}, SpecialTokens::kAdd);
   return before_ >= 0 && both.compare(0, before_text_.size(), before_text_) == 0
@@ -59,8 +59,8 @@ Json AnswerWriter::EmptyLogProbs() const {
           {"text_offset", Json::array()}};
 }
 
-// A prompt given as a text is echoed as it came: with the special tokens that stand in it, without those that the
-// tokenizer put around it. One given as ids is decoded without special tokens.
+// A prompt sent as text is echoed unchanged: with the special tokens written in it, without those that the tokenizer
+// adds around it. A prompt sent as ids is decoded without special tokens.
 AnswerWriter::Shown AnswerWriter::ShownInEcho(const Choice& choice, size_t index) const {
   const std::vector<int32_t>& prompt = choice.job->request.prompt;
   const Prompt& given = request_.prompts[static_cast<size_t>(&choice - choices_.data())];
@@ -101,7 +101,7 @@ void AnswerWriter::AddLogProbs(Choice* choice, int32_t id, Shown shown, const st
   (*to)["token_logprobs"].push_back(log_probs->chosen.log_prob);
   Json top = Json::object();
   for (const TokenLogProb& other : log_probs->top) {
-    // Different tokens may have one text (parts of characters): the likelier stays.
+    // Different tokens may have the same text (parts of characters): keep the likelier one.
     const std::string text = TokenText(other.id);
     if (!top.contains(text)) top[text] = other.log_prob;
   }
@@ -243,8 +243,8 @@ void AnswerWriter::CheckTime() {
 
 ApiError AnswerWriter::ErrorOf(const Choice& choice) const {
   if (!choice.out_of_time) return FromStatus(choice.status);
-  ApiError error = PlainError(503, fmt::format("nothing was generated in the {:g} s that this server gives a request; "
-                                               "what was read of the prompt is kept for the next try",
+  ApiError error = PlainError(503, fmt::format("no token was generated within the {:g} s that this server allows a "
+                                               "request; the part of the prompt that was read is kept for a retry",
                                                max_seconds_));
   error.code = "time_limit";
   error.retry_after_s = kRetrySeconds;

@@ -7,9 +7,9 @@
 namespace duo {
 namespace {
 
-// When a client that found the queue full may come back.
+// A client that found the queue full may try again after this time.
 constexpr int kRetryAfterSeconds = 2;
-// Nginx logs this for a client that left before its answer; nobody reads it.
+// The status that nginx logs for a client that left before its answer. No client reads it.
 constexpr int kClientLeft = 499;
 
 ApiError NotNowError(const Status& status) {

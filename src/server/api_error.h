@@ -1,4 +1,4 @@
-// Errors as OpenAI's clients know them.
+// Errors in the format that OpenAI's clients expect.
 #pragma once
 
 #include <string>
@@ -20,13 +20,18 @@ struct ApiError {
 /// {"error":{"message","type","param","code"}}
 Json ToJson(const ApiError& error);
 
-/// The error of a request whose work failed in this way. kInvalidArgument: 400, its param is the status's subject;
-/// kResourceExhausted: 400, memory_exceeded; kUnsupported: 400; kNotFound: 404; kIo: 507; kCorrupt: 409; kUnavailable,
-/// by its reason (server/unavailable.h): queue full 429 with Retry-After, stopping 503, session busy and no memory now
-/// 409; kCancelled: 499, for a client that left; others: 500.
+/// The error of a request whose work failed with `status`. Its HTTP status follows from the code:
+///   400: kInvalidArgument (`param` is the status's subject), kResourceExhausted (memory_exceeded), kUnsupported.
+///   404: kNotFound.
+///   409: kCorrupt.
+///   499: kCancelled, for a client that left.
+///   507: kIo.
+///   500: every other code except kUnavailable.
+/// The reason of kUnavailable decides (server/unavailable.h): 429 with Retry-After for a full queue, 409 for a busy
+/// session or no memory now, 503 for stopping.
 ApiError FromStatus(const Status& status);
 
-/// A status and a sentence; the type follows from the status.
+/// An error with this sentence. Its type follows from the HTTP status.
 ApiError PlainError(int http_status, const std::string& message);
 
 ApiError BadField(const std::string& param, const std::string& message);

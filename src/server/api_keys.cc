@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::string_view kBlanks = " \t\r";
 
-/// The words of a line, at most three of them: nobody asks for more.
+/// The first words of a line, at most three: a third word is an error already.
 std::vector<std::string_view> WordsOf(std::string_view line) {
   std::vector<std::string_view> words;
   while (words.size() < 3) {
@@ -24,23 +24,23 @@ std::vector<std::string_view> WordsOf(std::string_view line) {
   return words;
 }
 
-/// Empty when the key can stand in a header and is not too long.
+/// Returns why a key is not valid; empty when it fits in a header and is not too long.
 std::string WrongWith(std::string_view key) {
   if (key.size() > kMaxApiKeyBytes) return "the key is longer than " + std::to_string(kMaxApiKeyBytes) + " bytes";
   const auto visible = [](char c) { return c > 0x20 && c < 0x7f; };
   return std::all_of(key.begin(), key.end(), visible) ? "" : "the key has a character that is not visible ASCII";
 }
 
-/// Says what is wrong with a line's key among those before it; empty when nothing is.
+/// Returns why a line's key cannot follow those before it; empty when it can.
 std::string WrongWith(const ApiKey& key, const std::vector<ApiKey>& before, bool is_bare) {
-  // The words of the line are not repeated: one of them may be a key in the wrong place.
+  // The message does not quote the name: it may be a key in the wrong place.
   if (!is_bare && !IsSessionName(key.name)) {
     return "the name must be 1..64 letters, digits, '.', '_' or '-', not beginning with a dot";
   }
   for (const ApiKey& other : before) {
     if (is_bare || other.name.empty()) return "a key without a name must be the file's only one; expected NAME KEY";
-    if (other.name == key.name) return "the name \"" + key.name + "\" is there twice";
-    if (other.key == key.key) return "the key of \"" + key.name + "\" is that of \"" + other.name + "\" too";
+    if (other.name == key.name) return "the name \"" + key.name + "\" occurs twice";
+    if (other.key == key.key) return "\"" + other.name + "\" and \"" + key.name + "\" have the same key";
   }
   if (before.size() == kMaxApiKeys) return "more than " + std::to_string(kMaxApiKeys) + " keys";
   return WrongWith(key.key);
@@ -58,13 +58,13 @@ Result<std::vector<ApiKey>> ParseApiKeys(std::string_view text, const std::strin
     const bool is_bare = words.size() == 1;
     ApiKey key{.name = is_bare ? "" : std::string(words[0]), .key = std::string(words[is_bare ? 0 : 1])};
     const std::string wrong =
-        words.size() > 2 ? "expected NAME KEY, neither with blanks" : WrongWith(key, keys, is_bare);
+        words.size() > 2 ? "expected NAME KEY, without blanks in either" : WrongWith(key, keys, is_bare);
     if (!wrong.empty()) {
       return Status(StatusCode::kInvalidArgument, path + ": line " + std::to_string(n_line) + ": " + wrong);
     }
     keys.push_back(std::move(key));
   }
-  if (keys.empty()) return Status(StatusCode::kInvalidArgument, path + ": there is no key in it");
+  if (keys.empty()) return Status(StatusCode::kInvalidArgument, path + ": the file holds no key");
   return keys;
 }
 

@@ -1,4 +1,4 @@
-// The keys that clients may send, and their owners. Untrusted bytes; fuzz/api_keys_fuzz.cc.
+// The API keys that clients may send, and their owners. Parses untrusted bytes; see fuzz/api_keys_fuzz.cc.
 #pragma once
 
 #include <string>
@@ -10,16 +10,17 @@
 namespace duo {
 
 struct ApiKey {
-  std::string name;  // its owner; empty when the server has one key without a name
+  std::string name;  // its owner; empty for a server with one key that has no name
   std::string key;
 };
 
 constexpr size_t kMaxApiKeys = 4096;
-constexpr size_t kMaxApiKeyBytes = 1024;  // of one key
+constexpr size_t kMaxApiKeyBytes = 1024;  // per key
 
-/// The keys of a file: a line "NAME KEY" for each, or one line that is a key. Blank lines and lines that begin with '#'
-/// are left out. Names are what IsSessionName takes. kInvalidArgument names `path` and the line: a name or key that is
-/// there twice, a bad name, a missing key, a key with characters that HTTP does not carry; a file without a key.
+/// Parses a key file: one line "NAME KEY" per key, or a single line that holds only a key. Skips blank lines and lines
+/// that begin with '#'. A name must satisfy IsSessionName. Fails with kInvalidArgument for a bad name, a missing key, a
+/// key with characters that HTTP cannot carry, and a file without keys. Names and keys must not occur twice. The error
+/// names `path` and, except for a file without keys, the line.
 Result<std::vector<ApiKey>> ParseApiKeys(std::string_view text, const std::string& path);
 
 }  // namespace duo

@@ -39,11 +39,10 @@ TEST(ApiKeys, ASingleKeyNeedsNoName) {
 }
 
 TEST(ApiKeys, WhatIsWrongIsNamedWithFileAndLineAndNoKey) {
-  EXPECT_THAT(ErrorOf(""), HasSubstr("keys.txt: there is no key"));
-  EXPECT_THAT(ErrorOf("# nothing\n\n"), HasSubstr("there is no key"));
-  EXPECT_THAT(ErrorOf("anna secret1\n\nanna secret2\n"),
-              HasSubstr("keys.txt: line 3: the name \"anna\" is there twice"));
-  EXPECT_THAT(ErrorOf("anna secret1\nben secret1\n"), HasSubstr("line 2: the key of \"ben\" is that of \"anna\" too"));
+  EXPECT_THAT(ErrorOf(""), HasSubstr("keys.txt: the file holds no key"));
+  EXPECT_THAT(ErrorOf("# nothing\n\n"), HasSubstr("the file holds no key"));
+  EXPECT_THAT(ErrorOf("anna secret1\n\nanna secret2\n"), HasSubstr("keys.txt: line 3: the name \"anna\" occurs twice"));
+  EXPECT_THAT(ErrorOf("anna secret1\nben secret1\n"), HasSubstr("line 2: \"anna\" and \"ben\" have the same key"));
   EXPECT_THAT(ErrorOf("anna secret1\nben\n"), HasSubstr("line 2: a key without a name"));
   EXPECT_THAT(ErrorOf("secret1\nanna secret2\n"), HasSubstr("line 2: a key without a name"));
   EXPECT_THAT(ErrorOf("anna secret1 secret2\n"), HasSubstr("line 1: expected NAME KEY"));

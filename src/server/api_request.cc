@@ -15,7 +15,7 @@ namespace {
 constexpr size_t kMaxMessages = 10000;
 constexpr size_t kMaxBiases = 1024;
 
-/// The number where it is a whole one: 3, and 3.0 as JSON schemas mean it.
+/// The value as an integer. Accepts 3.0 too, since JSON schemas treat it as an integer.
 std::optional<int64_t> WholeNumber(const Json& value) {
   if (value.is_number_unsigned()) {
     const auto number = value.get<uint64_t>();
@@ -29,14 +29,14 @@ std::optional<int64_t> WholeNumber(const Json& value) {
   return static_cast<int64_t>(number);
 }
 
-/// Reads members of one object, remembers the first that is wrong, and knows which were asked for: others are refused.
+/// Reads the members of one object and remembers the first error. Finish refuses members that were never read.
 class Fields {
  public:
   Fields(const Json& object, std::string prefix) : object_(object), prefix_(std::move(prefix)) {
     if (!object.is_object()) Refuse("", "expected an object, found " + std::string(RequestTypeName(object)));
   }
 
-  /// The member, null when it is missing or null.
+  /// The member, or a null pointer when it is missing or null.
   const Json* Get(const char* key) {
     known_.insert(key);
     if (!object_.is_object()) return nullptr;
@@ -89,7 +89,7 @@ class Fields {
     }
     return value->get<std::string>();
   }
-  /// A field that OpenAI has and this server has not: only the value that asks for nothing is taken.
+  /// For a field of OpenAI's interface that this server does not support: accepts only the value that has no effect.
   void Only(const char* key, const Json& neutral, const char* why) {
     const Json* value = Get(key);
     if (value != nullptr && *value != neutral) Refuse(key, why);
@@ -101,18 +101,18 @@ class Fields {
     param += key;
     error_ = BadField(param.empty() ? "body" : param, what);
   }
-  /// Takes over an error of a nested value.
+  /// Takes over the error of a nested value.
   void Pass(ApiError error) {
     if (!error_) error_ = std::move(error);
   }
   static std::string Expected(const std::string& what, const Json& found) {
     return "expected " + what + ", found " + RequestTypeName(found);
   }
-  /// The first error; a member nobody asked for is one.
+  /// Returns the first error. A member that was never read is an error too.
   std::optional<ApiError> Finish() {
     if (error_ || !object_.is_object()) return error_;
     for (const auto& item : object_.items()) {
-      if (known_.count(item.key()) == 0) Refuse(item.key(), "this server knows no such field");
+      if (known_.count(item.key()) == 0) Refuse(item.key(), "this server has no such field");
     }
     return error_;
   }
@@ -124,14 +124,14 @@ class Fields {
   std::optional<ApiError> error_;
 };
 
-/// An array of token ids. An empty array is one too.
+/// Reads an array of token ids, which may be empty.
 bool ReadTokens(const Json& list, std::vector<int32_t>* tokens) {
   if (IsPackedIds(list)) {
     *tokens = UnpackIds(list);
     return true;
   }
   if (!list.is_array()) return false;
-  for (const Json& id : list) {  // an empty one, or whole numbers written as 3.0
+  for (const Json& id : list) {  // not packed: empty, or with ids written as 3.0
     const std::optional<int64_t> number = WholeNumber(id);
     if (!number || *number < 0 || *number > INT32_MAX) return false;
     tokens->push_back(static_cast<int32_t>(*number));
@@ -148,7 +148,8 @@ void ReadPrompts(Fields* fields, std::vector<Prompt>* prompts) {
   if (!value->is_array() || value->empty()) return fields->Refuse("prompt", Fields::Expected(kExpected, *value));
   if (value->front().is_number()) return fields->Refuse("prompt", "expected token ids, 0 or more");
   if (value->size() > kMaxPrompts) {
-    return fields->Refuse("prompt", std::to_string(value->size()) + " prompts, at most " + std::to_string(kMaxPrompts));
+    return fields->Refuse(
+        "prompt", std::to_string(value->size()) + " prompts, at most " + std::to_string(kMaxPrompts) + " are allowed");
   }
   for (const Json& one : *value) {
     std::vector<int32_t> tokens;
@@ -162,8 +163,8 @@ void ReadPrompts(Fields* fields, std::vector<Prompt>* prompts) {
   }
 }
 
-/// A text, or an array of {"type":"text","text":...}. The first part that is something else, or that holds more, is
-/// refused under its path.
+/// Reads a text, or an array of {"type":"text","text":...}. The error gives the path of the first part that is
+/// something else or has other members.
 std::optional<ApiError> ReadContent(const Json& content, const std::string& where, std::string* text) {
   constexpr const char* kExpected = R"(a text, or an array of {"type": "text", "text": ...})";
   if (content.is_string()) {
@@ -174,7 +175,7 @@ std::optional<ApiError> ReadContent(const Json& content, const std::string& wher
   for (size_t i = 0; i < content.size(); ++i) {
     Fields part(content[i], where + "[" + std::to_string(i) + "]");
     if (part.Text("type").value_or("") != "text")
-      part.Refuse("type", "this server takes parts of the type \"text\" only");
+      part.Refuse("type", "this server accepts only parts of the type \"text\"");
     const std::optional<std::string> piece = part.Text("text");
     if (!piece) part.Refuse("text", "missing; expected a string");
     if (auto error = part.Finish()) return error;
@@ -183,15 +184,15 @@ std::optional<ApiError> ReadContent(const Json& content, const std::string& wher
   return std::nullopt;
 }
 
-/// Members of a message that OpenAI's interface has and this server's templates have no place for: they are taken where
-/// they say nothing, because clients send an answer back as they got it.
+/// Refuses members of OpenAI's messages that this server's templates cannot express. Values without effect are
+/// accepted, because clients send an answer back as they received it.
 void RefuseWhatSaysSomething(Fields* message) {
   message->Only("name", "", "this server's chat templates have no place for names");
-  message->Only("tool_calls", Json::array(), "this server calls no tools");
-  message->Only("function_call", nullptr, "this server calls no functions");
-  message->Only("tool_call_id", "", "this server calls no tools");
+  message->Only("tool_calls", Json::array(), "this server does not call tools");
+  message->Only("function_call", nullptr, "this server does not call functions");
+  message->Only("tool_call_id", "", "this server does not call tools");
   message->Only("refusal", "", "this server's chat templates have no place for refusals");
-  message->Only("audio", nullptr, "this server takes text only");
+  message->Only("audio", nullptr, "this server accepts only text");
   message->Only("annotations", Json::array(), "this server's chat templates have no place for annotations");
 }
 
@@ -235,10 +236,11 @@ void ReadStops(Fields* fields, std::vector<std::string>* stops) {
   const Json* value = fields->Get("stop");
   if (value == nullptr) return;
   const Json list = value->is_array() ? *value : Json::array({*value});
-  if (list.size() > kMaxStops) return fields->Refuse("stop", "at most " + std::to_string(kMaxStops) + " texts");
+  if (list.size() > kMaxStops)
+    return fields->Refuse("stop", "expected at most " + std::to_string(kMaxStops) + " texts");
   for (const Json& stop : list) {
     if (!stop.is_string() || stop.get<std::string>().empty()) {
-      return fields->Refuse("stop", "expected a text that is not empty, or an array of such");
+      return fields->Refuse("stop", "expected a text that is not empty, or an array of such texts");
     }
     stops->push_back(stop.get<std::string>());
   }
@@ -319,7 +321,7 @@ void ReadStream(Fields* fields, CompletionRequest* request) {
   if (!request->stream) return fields->Refuse("stream_options", "needs \"stream\": true");
   Fields inner(*options, "stream_options");
   request->include_usage = inner.Bool("include_usage", false);
-  inner.Get("include_obfuscation");  // padding against who listens; nothing to do on one machine
+  inner.Get("include_obfuscation");  // padding against eavesdroppers, which this server does not send
   if (auto error = inner.Finish()) fields->Pass(*std::move(error));
 }
 
@@ -358,18 +360,18 @@ std::optional<ApiError> ParseCompletion(std::string_view body, CompletionKind ki
   if (kind == CompletionKind::kText) {
     ReadPrompts(&fields, &request->prompts);
     request->echo = fields.Bool("echo", false);
-    fields.Only("suffix", "", "this server completes at the end of a text only");
+    fields.Only("suffix", "", "this server continues only the end of a text");
     fields.Only("best_of", 1, "this server makes one choice per prompt");
   } else {
     ReadMessages(&fields, &request->messages);
     if (const auto n = fields.Int("max_completion_tokens", 1, kMaxTokens)) request->max_tokens = n;
     const Json text = {{"type", "text"}};
-    fields.Only("response_format", text, "this server answers in plain text only");
-    fields.Only("tools", Json::array(), "this server calls no tools");
-    fields.Only("functions", Json::array(), "this server calls no functions");
-    fields.Only("tool_choice", "none", "this server calls no tools");
+    fields.Only("response_format", text, "this server answers only in plain text");
+    fields.Only("tools", Json::array(), "this server does not call tools");
+    fields.Only("functions", Json::array(), "this server does not call functions");
+    fields.Only("tool_choice", "none", "this server does not call tools");
     fields.Get("parallel_tool_calls");
-    fields.Only("modalities", Json::array({"text"}), "this server answers in text only");
+    fields.Only("modalities", Json::array({"text"}), "this server answers only in text");
     fields.Get("reasoning_effort");
   }
   fields.Only("n", 1, "this server makes one choice per prompt");
@@ -379,7 +381,7 @@ std::optional<ApiError> ParseCompletion(std::string_view body, CompletionKind ki
   if (auto error = ReadDuo(&fields, kind, request)) return error;
   if (auto error = fields.Finish()) return error;
   if (!request->cache.empty() && request->prompts.size() > 1) {
-    return BadField("duo.cache", "one session takes one prompt");
+    return BadField("duo.cache", "a request with a session takes one prompt");
   }
   return std::nullopt;
 }

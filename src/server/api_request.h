@@ -1,4 +1,4 @@
-// Bodies of requests, checked field by field. Untrusted bytes; fuzz/api_request_fuzz.cc.
+// Parses the bodies of requests and checks every field. Untrusted bytes; see fuzz/api_request_fuzz.cc.
 #pragma once
 
 #include <cstdint>
@@ -15,31 +15,31 @@
 
 namespace duo {
 
-/// A text, or tokens as they are.
+/// A text, or token ids.
 using Prompt = std::variant<std::string, std::vector<int32_t>>;
 
 struct CompletionRequest {
-  std::string model;                  // empty = whichever is served
-  std::vector<Prompt> prompts;        // of a completion: at least one
-  std::vector<ChatMessage> messages;  // of a chat: at least one
+  std::string model;                  // empty = the one that is served
+  std::vector<Prompt> prompts;        // for kText: at least one
+  std::vector<ChatMessage> messages;  // for kChat: at least one
   GenerateOptions generate;
   std::optional<int64_t> max_tokens;
   bool has_seed = false;
-  int n_log_probs = -1;  // -1 = none
+  int n_log_probs = -1;  // most likely tokens to report for every token; -1 = no log probabilities
   bool echo = false;
   bool stream = false;
   bool include_usage = false;
-  bool reuse = true;  // "cache_prompt": tokens of the prompt may be found in memory instead of read
+  bool reuse = true;  // "cache_prompt": prompt tokens may come from sequences in memory instead of being read
   CacheSpec spec;
   bool pin_system_prompt = false;
-  std::string cache;  // name of a session, empty = none
+  std::string cache;  // name of a session; empty = none
 };
 
 struct TokenizeRequest {
   std::optional<std::string> text;
   std::vector<ChatMessage> messages;
   bool add_special = true;
-  bool count_only = false;  // the tokens themselves are not wanted
+  bool count_only = false;  // return the number of tokens without the tokens
 };
 
 enum class CompletionKind : uint8_t { kText, kChat };
@@ -49,13 +49,13 @@ constexpr size_t kMaxStops = 16;
 constexpr int kMaxLogProbs = 20;
 constexpr size_t kMaxSaltBytes = 256;
 
-/// Every field is known and in range, or the error names it.
+/// Each parses a body. The error names the first field that is unknown, missing, of a wrong type or out of range.
 std::optional<ApiError> ParseCompletion(std::string_view body, CompletionKind kind, CompletionRequest* request);
 std::optional<ApiError> ParseTokenize(std::string_view body, TokenizeRequest* request);
 std::optional<ApiError> ParseDetokenize(std::string_view body, std::vector<int32_t>* tokens);
 
-/// Letters, digits, '.', '_' and '-', not beginning with a dot, 1..64 of them: a name that is a file's name in any
-/// folder.
+/// Whether `name` consists of 1..64 letters, digits, '.', '_' and '-' and does not begin with a dot. Such a name is
+/// valid as a file name in any folder.
 bool IsSessionName(std::string_view name);
 
 }  // namespace duo

@@ -44,15 +44,15 @@ Result<SessionOptions> ResolveSpec(const CacheSpec& spec, const CacheDefaults& d
   SessionOptions options = defaults.session;
   const bool full = spec.pattern == "none";
   if (!full && !spec.pattern.empty() && (!defaults.pattern || spec.pattern != defaults.pattern_name)) {
-    return BadField("pattern", "the pattern \"" + spec.pattern + "\" is not known here; there is \"none\"" +
-                                   (defaults.pattern ? " and \"" + defaults.pattern_name + "\"" : std::string()));
+    return BadField("pattern", "unknown pattern \"" + spec.pattern + "\"; expected \"none\"" +
+                                   (defaults.pattern ? " or \"" + defaults.pattern_name + "\"" : std::string()));
   }
   if (full) {
     if (spec.sparsity && *spec.sparsity > 0) return BadField("sparsity", "a sparsity contradicts the pattern \"none\"");
     options.heads = AllRetrieval(config.n_layers, config.n_kv_heads);
   } else if (spec.sparsity) {
     if (!defaults.pattern)
-      return BadField("sparsity", "the sparsity means nothing: this server was started without a pattern");
+      return BadField("sparsity", "a sparsity needs a pattern, but this server was started without a pattern");
     Result<HeadChoice> heads = ChooseBySparsity(*defaults.pattern, *spec.sparsity);
     if (!heads.ok()) return BadField("sparsity", heads.status().message());
     options.heads = *std::move(heads);

@@ -10,7 +10,7 @@
 namespace duo {
 namespace {
 
-// Log probabilities in one answer: each takes about a hundred bytes of JSON.
+// Max log probabilities in one answer. Each takes about a hundred bytes of JSON.
 constexpr int64_t kMaxLogProbEntries = 1 << 20;
 
 uint64_t FreshSeed() {
@@ -39,8 +39,8 @@ std::optional<ApiError> CompletionApi::Render(const std::vector<ChatMessage>& me
                                               std::vector<int32_t>* tokens) const {
   if (!chat_) {
     return BadField("messages", "the model \"" + defaults_.model_name +
-                                    "\" has no chat template that duo knows, and the server was started without the "
-                                    "name of one; /v1/completions takes a text");
+                                    "\" has no chat template that duo knows, and the server was started without "
+                                    "one; use /v1/completions with a text");
   }
   Result<std::vector<int32_t>> rendered = chat_->Render(*tokenizer_, messages);
   if (!rendered.ok()) {
@@ -71,11 +71,11 @@ std::optional<ApiError> CompletionApi::CheckLength(const CompletionRequest& requ
   ApiError too_long;
   too_long.code = "context_length_exceeded";
   if (defaults_.max_prompt_tokens > 0 && n_prompt > defaults_.max_prompt_tokens) {
-    too_long.message = "the prompt has " + std::to_string(n_prompt) + " tokens, this server takes at most " +
+    too_long.message = "the prompt has " + std::to_string(n_prompt) + " tokens, but this server accepts at most " +
                        std::to_string(defaults_.max_prompt_tokens);
     return too_long;
   }
-  // An answer whose length nobody asked for may be as long as there is room.
+  // A request without max_tokens gets at most the rest of the context.
   if (!request.max_tokens) job->generate.max_tokens = std::min(job->generate.max_tokens, context - n_prompt);
   if (job->generate.max_tokens < 0 || n_prompt > context || job->generate.max_tokens > context - n_prompt) {
     too_long.message = "the context has " + std::to_string(context) + " tokens; the prompt has " +
@@ -86,7 +86,7 @@ std::optional<ApiError> CompletionApi::CheckLength(const CompletionRequest& requ
   return std::nullopt;
 }
 
-// A stream gives its entries away as they come; an answer holds them all.
+// A stream sends its entries as they come, while a whole answer holds all of them.
 std::optional<ApiError> CompletionApi::CheckLogProbs(const CompletionRequest& request,
                                                      const std::vector<JobRequest>& jobs) {
   if (request.n_log_probs < 0) return std::nullopt;
@@ -96,9 +96,9 @@ std::optional<ApiError> CompletionApi::CheckLogProbs(const CompletionRequest& re
     if (!request.stream) n_scored += job.generate.max_tokens;
   }
   if (n_scored <= kMaxLogProbEntries / (1 + request.n_log_probs)) return std::nullopt;
-  return BadField("logprobs", "those of " + std::to_string(n_scored) + " tokens with " +
+  return BadField("logprobs", "the log probabilities of " + std::to_string(n_scored) + " tokens, each with " +
                                   std::to_string(request.n_log_probs) +
-                                  " others each are too many for one answer; ask for fewer, or with \"stream\": true");
+                                  " others, are too many for one answer; ask for fewer, or set \"stream\": true");
 }
 
 std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const Caller& caller,

@@ -1,4 +1,4 @@
-// /v1/completions and /v1/chat/completions: from a request's body to the answer, whole or streamed.
+// Handles /v1/completions and /v1/chat/completions, from a request's body to the answer, whole or streamed.
 #pragma once
 
 #include <httplib.h>
@@ -19,19 +19,19 @@ namespace duo {
 
 struct CompletionDefaults {
   std::string model_name;
-  int64_t max_tokens = 1024;      // of a chat answer whose request does not say
+  int64_t max_tokens = 1024;      // of a chat answer whose request sets no limit
   int64_t max_prompt_tokens = 0;  // 0 = the context
-  double max_seconds = 0;         // of a request; 0 = no limit
-  uint64_t seed = 0;              // of requests without one, by their number; 0 = drawn anew for each
+  double max_seconds = 0;         // per request; 0 = no limit
+  uint64_t seed = 0;              // for requests without a seed, plus an offset by number; 0 = a random one for each
 };
 
-/// Thread safe; everything it is given must outlive it, and answers that are still streamed.
+/// Thread safe. Everything it is given must outlive it and all answers that are still being streamed.
 class CompletionApi {
  public:
   CompletionApi(const Model* model, const Tokenizer* tokenizer, std::optional<ChatTemplate> chat,
                 const CacheDefaults* cache, CompletionDefaults defaults, Scheduler* scheduler, SessionStore* sessions);
 
-  /// The answer, or how it will be streamed, in *response. Returns what went wrong before the first byte.
+  /// Puts the answer, or the provider that streams it, into *response. Returns an error found before the first byte.
   std::optional<ApiError> Complete(CompletionKind kind, const Caller& caller, const std::string& body,
                                    httplib::Response* response);
 
@@ -39,7 +39,7 @@ class CompletionApi {
   std::optional<ApiError> Tokenize(const TokenizeRequest& request, std::vector<int32_t>* tokens) const;
 
   bool has_chat() const { return chat_.has_value(); }
-  /// Streamed answers that are not written to their end.
+  /// Streamed answers that are not completely written yet.
   int64_t n_streams() const { return streams_.use_count() - 1; }
 
  private:
@@ -57,7 +57,7 @@ class CompletionApi {
   Scheduler* scheduler_;
   SessionStore* sessions_;
   std::atomic<uint64_t> n_requests_ = 0;
-  std::shared_ptr<void> streams_ = std::make_shared<char>();  // a copy for each
+  std::shared_ptr<void> streams_ = std::make_shared<char>();  // every streamed answer holds a copy
 };
 
 }  // namespace duo
