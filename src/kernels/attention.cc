@@ -7,9 +7,9 @@
 namespace duo {
 
 int64_t PrefillBlockTokens(int group, int head_dim) {
-  // Packed queries and output sums take 8 bytes per query and dimension. 384 queries of 128 dimensions are 384 KiB:
-  // with a tile of keys and values (up to 128 KiB) they fit a 1 MiB second-level cache, and each key row that comes
-  // from memory is multiplied 384 times.
+  // Packed queries and output sums take 8 bytes per query and dimension, so 384 queries of 128 dimensions take 384 KiB.
+  // Together with a tile of keys and values (up to 128 KiB) they fit a 1 MiB second-level cache. Each key row that
+  // comes from memory is then multiplied 384 times.
   const int64_t queries =
       std::clamp<int64_t>(int64_t{384} * 128 / head_dim / kMaxQueryTile * kMaxQueryTile, kMaxQueryTile, 2 * 384);
   return std::max<int64_t>(1, queries / group);

@@ -1,8 +1,10 @@
-// Gradients of masked attention on one thread. Forward (attention.h), for one query i of a KV head's group:
-//   s_j = scale * q . k_j,  p = softmax over the keys that the mask shows,  o = sum_j p_j v_j
+// Gradients of masked attention on one thread.
+//
+// Forward (attention.h), for one query i of a KV head's group:
+//   s_j = scale * q . k_j,  p = softmax over the keys that the mask shows,  o = sum_j p_j v_j.
 // Backward, given do:
 //   dv_j += p_j do,  dp_j = do . v_j,  ds_j = p_j (dp_j - sum_j p_j dp_j),  dq = scale * sum_j ds_j k_j,
-//   dk_j += scale * ds_j q
+//   dk_j += scale * ds_j q.
 #pragma once
 
 #include <cstddef>
@@ -13,13 +15,14 @@
 
 namespace duo {
 
-/// One KV head over a whole sequence of n_tokens that starts at position 0. Floats; token-major like activations.
+/// One KV head over a whole sequence of n_tokens that starts at position 0. All arrays are floats, token-major like
+/// activations.
 struct AttentionBackward {
   const float* q = nullptr;  // token t, q head g of the group: q + t * q_stride + g * head_dim; RoPE applied
   const float* k = nullptr;  // token t: k + t * kv_stride, [head_dim]
   const float* v = nullptr;
   const float* d_out = nullptr;  // as q
-  int64_t q_stride = 0;          // floats between tokens; likewise below
+  int64_t q_stride = 0;          // floats between tokens; kv_stride too
   int64_t kv_stride = 0;
   int64_t n_tokens = 0;  // >= 1
   int group = 1;
@@ -32,8 +35,8 @@ struct AttentionBackward {
   float* scratch = nullptr;  // AttentionBackwardScratchFloats(...)
 };
 
-/// Softmax rows are made again, block by block of queries, from the keys a block can see: time and scratch are linear
-/// in n_tokens for a streaming head.
+/// Recomputes the softmax rows for one block of queries at a time, from the keys that the block can see. So time and
+/// scratch are at most linear in n_tokens for a streaming head.
 void RunAttentionBackward(const AttentionBackward& a, const DenseKernels& kernels);
 size_t AttentionBackwardScratchFloats(int64_t n_tokens, int group, int head_dim, const LambdaMask& mask);
 

@@ -1,4 +1,4 @@
-# Attention kernels: sources, the flags of the instruction-set specific ones, and the test. Included by CMakeLists.txt.
+# Sources of the attention kernels, flags of the instruction-set specific ones, and tests. Included by CMakeLists.txt.
 set(DUO_ATTENTION_SOURCES
   attention.cc
   attention_dispatch.cc
@@ -12,7 +12,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
     cpu/attention_avx512.cc
     cpu/attention_avx512_vnni.cc
     cpu/attention_avx512_bf16.cc)
-  # gcc 12 takes the undefined operands of its own AVX-512 intrinsics for mistakes (gcc bug 105593).
+  # gcc 12 warns about the undefined operands of its own AVX-512 intrinsics (gcc bug 105593).
   set(DUO_ATTENTION_AVX512_FLAGS -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c
     $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized> $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   set_source_files_properties(cpu/attention_avx2.cc PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")

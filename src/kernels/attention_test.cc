@@ -1,4 +1,4 @@
-// Decode attention of every instruction set that this CPU has, against the reference.
+// Decode attention against the reference, on every instruction set that this CPU has.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -93,7 +93,7 @@ void ExpectStateNear(const Shape& s, DecodeInputs* in, const State& got, double 
   EXPECT_TRUE(got.max.SurroundingsAreNan() && got.sum.SurroundingsAreNan() && got.acc.SurroundingsAreNan());
 }
 
-// query_steps: of a query's largest element, where the kernel rounds it to integers.
+// query_steps: the integer that a query's largest element becomes where the kernel rounds queries to integers.
 void CheckDecode(const AttentionKernels& kernels, const Shape& s, double deviation, bool q_is_exact, uint64_t seed,
                  double query_steps = 127) {
   SCOPED_TRACE(Describe(s));
@@ -140,7 +140,7 @@ TEST_P(DecodeAttentionTest, RoundsQueriesWithinTheBound) {
   }
 }
 
-// Integer sums come to the edge of what 32 bits hold: 512 products of the largest codes and queries.
+// 512 products of the largest codes and queries bring integer sums close to the limit of 32 bits.
 TEST_P(DecodeAttentionTest, LargestSumsOfProductsFit) {
   for (const float sign : {1.0f, -1.0f}) {
     for (const Shape& s : TypesOf({.head_dim = 512, .group = 4, .n_rows = 300})) {
@@ -202,7 +202,8 @@ TEST_P(DecodeAttentionTest, InPiecesMergesToTheWhole) {
 
 TEST_P(DecodeAttentionTest, OfEqualScoresIsTheMeanOfTheValues) {
   for (const Shape& s : TypesOf({.head_dim = 64, .group = 4, .n_rows = 256})) {
-    for (const bool far_apart : {false, true}) {  // rows of equal elements; of the first and the last code
+    for (const bool far_apart :
+         {false, true}) {  // false: rows of equal elements; true: rows of only the first and the last code
       SCOPED_TRACE(Describe(s));
       Rng rng(12);
       DecodeInputs in(s, 0.0, true, &rng);
@@ -224,7 +225,7 @@ TEST_P(DecodeAttentionTest, OfEqualScoresIsTheMeanOfTheValues) {
   }
 }
 
-// One key far above the others, in turn at every place of a block, and scores of +-1e4.
+// One key scores far above the others, at several places of a block in turn. Scores are +-1e4.
 TEST_P(DecodeAttentionTest, SurvivesExtremeScores) {
   for (const Shape& s : TypesOf({.head_dim = 16, .group = 2, .n_rows = 130})) {
     for (const int64_t winner : {int64_t{0}, int64_t{1}, int64_t{63}, int64_t{64}, int64_t{100}, int64_t{129}}) {
@@ -236,7 +237,8 @@ TEST_P(DecodeAttentionTest, SurvivesExtremeScores) {
       State got(s);
       kernels().decode(Params(s, &in, &got));
       for (int g = 0; g < s.group; ++g) {
-        const float near = IsQuantized(s.kv_type) ? 1e-4f : 0.0f;  // the winner's code times the weight's
+        const float near =
+            IsQuantized(s.kv_type) ? 1e-4f : 0.0f;  // relative error of the winner's code and of the weight's code
         const float score = 25.0f * in.k.Get(winner * s.head_dim);
         EXPECT_NEAR(got.max.Get(g), score, score * near);
         EXPECT_EQ(got.sum.Get(g), 1.0f);
@@ -248,7 +250,7 @@ TEST_P(DecodeAttentionTest, SurvivesExtremeScores) {
   }
 }
 
-// A broken model must show, not answer with zeros.
+// A broken model must show; it must not answer with zeros.
 TEST_P(DecodeAttentionTest, ANanInAKeyOrAValueReachesTheOutput) {
   for (const Shape& s : TypesOf({.head_dim = 16, .group = 2, .n_rows = 130})) {
     for (const int64_t row : {int64_t{0}, int64_t{63}, int64_t{129}}) {
@@ -267,7 +269,7 @@ TEST_P(DecodeAttentionTest, ANanInAKeyOrAValueReachesTheOutput) {
   }
 }
 
-// A piece of one row, a NaN key, has no maximum.
+// A piece whose only row has a NaN key has no maximum.
 TEST_P(DecodeAttentionTest, ANanAloneInItsPieceSurvivesMerging) {
   for (const Shape& s : TypesOf({.head_dim = 16, .group = 2, .n_rows = 1})) {
     SCOPED_TRACE(Describe(s));

@@ -1,4 +1,4 @@
-// What the attention tests share: arrays between NaNs, shapes, and the error bound of docs/numerics.md.
+// Shared by the attention tests: arrays between NaNs, shapes, and the error bound of docs/numerics.md.
 #pragma once
 
 #include <algorithm>
@@ -20,9 +20,9 @@
 namespace duo::attention_test {
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-constexpr int kPoison = 96;  // elements of NaN around every array
+constexpr int kPoison = 96;  // NaN elements before and after every array
 
-// An array between NaNs that starts `shift` elements off a 64-byte boundary; every element is NaN until set.
+// An array between NaNs that starts `shift` elements after a 64-byte boundary. Every element is NaN until set.
 class Guarded {
  public:
   Guarded(int64_t n, DType type, int shift) : type_(type), n_(n) {
@@ -76,8 +76,8 @@ class Guarded {
 
 inline bool IsQuantized(KvType type) { return type == KvType::kInt8 || type == KvType::kInt4; }
 
-// Rows of a cache between NaNs; every row is NaN until set. Plain rows begin `shift` elements off a 64-byte boundary;
-// quantised ones begin at row `shift` of a cache whose other rows are NaN.
+// Rows of a cache between NaNs. Every row is NaN until set. Plain rows begin `shift` elements after a 64-byte boundary.
+// Quantised rows begin at row `shift` of a cache whose other rows are NaN.
 class TestRows {
  public:
   TestRows(int64_t n_rows, int head_dim, KvType type, int shift)
@@ -86,7 +86,7 @@ class TestRows {
         first_(IsQuantized(type) ? shift : 0),
         floats_(static_cast<size_t>(n_rows * head_dim), kNan) {
     const size_t element = type == KvType::kF32 ? 4 : 2, poison = kPoison * element;
-    if (IsQuantized(type)) {  // nothing behind the last block: asan sees what reads there
+    if (IsQuantized(type)) {  // the buffer ends with the last block, so asan sees reads past it
       bytes_.resize(KvBytes(type, head_dim, first_ + n_rows), 0xff);
       begin_ = bytes_.data();
       return;
@@ -106,14 +106,14 @@ class TestRows {
     floats_[i] = x;
     Encode(i / head_dim_);
   }
-  // As the cache holds it.
+  // The element as the cache holds it.
   float Get(int64_t i) const {
     return static_cast<float>(
         KvElement(begin_, part_, type_, first_ + i / head_dim_, head_dim_, static_cast<int>(i % head_dim_)));
   }
   const void* data() const { return begin_; }
   int64_t first_row() const { return first_; }
-  // The same numbers as rows of floats, and their magnitudes.
+  // The same numbers as rows of floats, or their magnitudes.
   TestRows Floats(bool absolute = false) const {
     TestRows copy(n_rows(), head_dim_, KvType::kF32, 0);
     for (int64_t row = 0; row < n_rows(); ++row) {
@@ -124,7 +124,7 @@ class TestRows {
     return copy;
   }
   void SetPart(KvPart part) { part_ = part; }
-  // The largest step times the number of steps, and the largest |low|, of rows that are not NaN.
+  // The largest step times the number of steps, over rows that are not NaN. MostLow: the largest |low| of those rows.
   double Range() const {
     return Largest([this](float step, float) { return step * (type_ == KvType::kInt8 ? 255 : 15); });
   }
@@ -184,7 +184,7 @@ struct Shape {
   int64_t n_rows = 64;  // decode
   KvType kv_type = KvType::kBF16;
   AttentionMath math = AttentionMath::kBF16;
-  int shift = 0;  // elements off alignment
+  int shift = 0;  // elements after an aligned address
 };
 
 inline std::string Describe(const Shape& s) {
@@ -207,10 +207,10 @@ inline void FillNormal(TestRows* x, double deviation, Rng* rng) {
   for (int64_t r = 0; r < x->n_rows(); ++r) SetNormalRow(x, r, deviation, rng);
 }
 
-// What the bound needs to know of a call: largest products over queries and keys.
+// Largest products over a call's queries and keys, from which the bound follows.
 struct Products {
-  double largest = 0;  // scale * sum_d |q_d k_d|; of a quantised key with |low| + |step code| for |k_d|
-  double rounded = 0;  // scale * max_d |q_d| / 254 * sum_d |k_d|: what rounding the query to 8 bits may change
+  double largest = 0;  // scale * sum_d |q_d k_d|; for a quantised key |k_d| is |low| + |step code|
+  double rounded = 0;  // scale * max_d |q_d| / 254 * sum_d |k_d|: the error of rounding the query to 8 bits
 };
 
 // docs/numerics.md, "Attention": |out - exact| <= weighted |v| * RelativeBound + AbsoluteBound.
@@ -223,25 +223,26 @@ inline double RelativeBound(const Shape& s, int64_t n_keys, const Products& p, b
   return 2 * score_error + (static_cast<double>(n_keys) + 64) * u + (pairs ? u16 : 0.0);
 }
 
-// Prefill multiplies the values of a quantised cache as bf16 numbers where decode multiplies integers: those and the
-// weights are rounded.
+// Prefill multiplies the values of a quantised cache as bf16 numbers where decode multiplies integers. It rounds both
+// the values and the weights to bf16.
 inline double PrefillBound(const Shape& s) {
   return s.math == AttentionMath::kBF16 && IsQuantized(s.kv_type) ? std::ldexp(2.0, -8) : 0.0;
 }
 
-// Of the values' ranges: float sums of low + step * code.
+// The error of float sums of low + step * code, from the ranges of the values.
 inline double AbsoluteBound(const Shape& s, const TestRows& v, int64_t n_keys) {
   if (!IsQuantized(s.kv_type)) return 0;
   return (v.MostLow() + v.Range()) * (static_cast<double>(n_keys) + 64) * std::ldexp(1.0, -24);
 }
 
-// And what decode's rounding of weights to 14 bits of their block's largest may change; sum: of exp(score - largest).
+// The additional error of decode, which rounds weights to 14 bits of the largest in their block.
+// sum: the sum of exp(score - largest score).
 inline double WeightsBound(const Shape& s, const TestRows& v, int64_t n_keys, double sum) {
   if (!IsQuantized(s.kv_type) || s.math == AttentionMath::kF32) return 0;
   return v.Range() * static_cast<double>(n_keys) / (32766 * sum);
 }
 
-// Queries that no kernel rounds: bf16 numbers, and for quantised caches bytes with one of 127.
+// Queries that every kernel represents exactly: bf16 numbers, or for quantised caches bytes of which one is 127.
 inline void FillExactQueries(Guarded* q, const Shape& s, double deviation, Rng* rng) {
   for (int64_t i = 0; i < q->size(); ++i) {
     const double byte = i % s.head_dim == 3 ? 127 : static_cast<double>(rng->Below(255)) - 127;
@@ -250,7 +251,7 @@ inline void FillExactQueries(Guarded* q, const Shape& s, double deviation, Rng* 
   }
 }
 
-// Rows of NaN, which nobody sees, do not count.
+// Ignores rows of NaN, which no query sees.
 inline Products LargestProducts(const Shape& s, const Guarded& q, const TestRows& k, int64_t n_queries,
                                 int64_t n_rows) {
   const auto dim = static_cast<size_t>(s.head_dim);
@@ -283,7 +284,7 @@ inline Products LargestProducts(const Shape& s, const Guarded& q, const TestRows
   return largest;
 }
 
-// Every type of cache and of products.
+// `s` with every type of cache and of products.
 inline std::vector<Shape> TypesOf(Shape s) {
   std::vector<Shape> shapes;
   for (const KvType type : {KvType::kF32, KvType::kBF16, KvType::kInt8, KvType::kInt4}) {

@@ -1,4 +1,5 @@
-// Gradients against central differences of their forward in double, and the fast attention gradient against the plain.
+// Gradients against central differences of their forward in double, and the fast attention gradient against the
+// reference.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -36,7 +37,7 @@ double Dot(const Doubles& a, const Floats& b) {
   return sum;
 }
 
-// Every component of `gradient` is that of dy . forward(x): central differences with step h are off by O(h^2).
+// Expects every component of `gradient` to be that of dy . forward(x). Central differences with step h err by O(h^2).
 void ExpectGradient(const std::function<Doubles(const Doubles&)>& forward, const Floats& x, const Floats& dy,
                     const Floats& gradient, const char* what) {
   constexpr double kStep = 1e-4;
@@ -114,7 +115,7 @@ TEST(SwiGluBackward, OfFarGatesIsFinite) {
   EXPECT_EQ(up[1], 200.0f);
 }
 
-// Every level against the plain one, for lengths around the vectors', and nothing behind the end is touched.
+// Every level agrees with the formulas for lengths around the vector length, and touches nothing past the end.
 TEST(ElementwiseBackward, LevelsAgree) {
   Rng rng(8);
   for (const Isa isa : attention_test::LevelsOfThisCpu()) {
@@ -148,7 +149,7 @@ TEST(ElementwiseBackward, LevelsAgree) {
   }
 }
 
-// The gradient of a rotation is the rotation back, amplitude and all: what the trainer relies on.
+// The gradient of a rotation is the rotation back, including its amplitude. The trainer relies on this.
 TEST(RopeBackward, IsRopeWithTheSineNegated) {
   Rng rng(3);
   const int dim = 8;
@@ -182,7 +183,7 @@ TEST(MixByGate, AndItsDerivatives) {
   const double d_gate = MixByGateBackward(rows, full.data(), streaming.data(), d_streaming.data());
   double expected = 0;
   for (size_t i = 0; i < 18; ++i) {
-    if (i % 6 >= 4) {  // another head's
+    if (i % 6 >= 4) {  // belongs to another head
       EXPECT_EQ(out[i], 7.0f);
       EXPECT_EQ(d_streaming[i], d_out[i]);
       continue;
@@ -236,7 +237,7 @@ struct AttentionData {
   Floats q, k, v, d_out, dq, dk, dv, scratch;
 };
 
-// The plain gradient itself: every input of a small case.
+// The reference gradient itself, for every input of a small case.
 TEST(AttentionBackward, ReferenceIsTheDerivative) {
   for (const LambdaMask mask : {LambdaMask{}, LambdaMask{.sink = 2, .window = 3}}) {
     AttentionData data({.n_tokens = 9, .group = 2, .head_dim = 4, .mask = mask, .n_kv_heads = 1}, 5);
@@ -289,7 +290,7 @@ void ExpectNear(const Floats& got, const Floats& expected, const char* what) {
   float largest = 0;
   for (const float x : expected) largest = std::max(largest, std::isnan(x) ? 0.0f : std::fabs(x));
   for (size_t i = 0; i < got.size(); ++i) {
-    ASSERT_EQ(std::isnan(got[i]), std::isnan(expected[i])) << what << " " << i;  // the other head's
+    ASSERT_EQ(std::isnan(got[i]), std::isnan(expected[i])) << what << " " << i;  // NaN in the other head's elements
     if (std::isnan(got[i])) continue;
     ASSERT_NEAR(got[i], expected[i], 2e-5f * largest) << what << " " << i;
   }

@@ -1,5 +1,5 @@
-// Matrix-vector and element-wise work on one thread, and GEMM through oneDNN on all of them.
-// Plain old data (the structs): instruction-set specific files may include it.
+// Parameters of matrix-vector and element-wise work on one thread. (cpu/gemm.h has matrix products on all threads.)
+// The structs are plain old data, so instruction-set specific files may include this header.
 #pragma once
 
 #include <cstddef>
@@ -10,11 +10,11 @@
 namespace duo {
 
 /// y[t][o] = (accumulate ? y[t][o] : 0) + bias[o] + sum_i w[o][i] x[t][i] for o in [row_begin, row_end), for one token
-/// or a few. Reads each weight once from memory. A token's result does not depend on the others.
+/// or a few. Reads each weight from memory once. A token's result does not depend on the other tokens.
 struct Gemv {
   const void* w = nullptr;         // [n_out, n_in] w_type, row-major (as checkpoints store linear layers)
   DType w_type = DType::kBF16;     // kF32, kBF16, kF16 or kI8
-  const float* w_scale = nullptr;  // [n_out]: weights of kI8 are scale * number; null otherwise
+  const float* w_scale = nullptr;  // [n_out]: a kI8 weight is scale * number; null for other types
   int64_t n_in = 0;
   int64_t row_begin = 0;
   int64_t row_end = 0;
@@ -31,14 +31,14 @@ struct Gemv4 {
   const uint8_t* w = nullptr;  // blocks of 16 outputs
   int64_t n_in = 0;
   int64_t row_begin = 0;        // a multiple of 16
-  int64_t row_end = 0;          // likewise, or n_out
-  const void* x = nullptr;      // as the same table's prepare wrote it
+  int64_t row_end = 0;          // a multiple of 16, or n_out
+  const void* x = nullptr;      // written by `prepare` of the same table
   const float* bias = nullptr;  // [n_out] or null
   float* y = nullptr;           // [n_out]
   int accumulate = 0;           // 0 or 1
 };
 
-/// Products with int4 weights, and what they want x to be.
+/// Products with int4 weights, and the preparation of x for them.
 struct Gemv4Kernels {
   /// x [n_in] -> out, Gemv4PreparedBytes(n_in), 64-byte aligned.
   void (*prepare)(const float* x, int64_t n_in, void* out);
@@ -48,15 +48,15 @@ static inline constexpr size_t Gemv4PreparedBytes(int64_t n_in) {
   return static_cast<size_t>((n_in + 63) / 64) * (64 * 4 + 64);
 }
 
-/// The same as Gemv over int8 weights, with inputs rounded to 15 bits per group of kGemv8Group: for a few tokens, where
-/// products of floats would take longer than reading the weights.
+/// Like Gemv over int8 weights, but with inputs rounded to 15 bits per group of kGemv8Group. Meant for a few tokens,
+/// where products of floats would take longer than reading the weights.
 struct Gemv8 {
   const int8_t* w = nullptr;       // [n_out, n_in]
   const float* w_scale = nullptr;  // [n_out]
   int64_t n_in = 0;
   int64_t row_begin = 0;
   int64_t row_end = 0;
-  const void* x = nullptr;  // as prepare wrote it, tokens Gemv8PreparedBytes(n_in) apart
+  const void* x = nullptr;  // written by `prepare`, tokens Gemv8PreparedBytes(n_in) apart
   int64_t n_tokens = 1;
   const float* bias = nullptr;  // [n_out] or null
   float* y = nullptr;           // token t: y + t * y_stride
@@ -67,14 +67,14 @@ struct Gemv8 {
 struct Gemv8Kernels {
   /// x [n_in] -> out, Gemv8PreparedBytes(n_in), 64-byte aligned.
   void (*prepare)(const float* x, int64_t n_in, void* out);
-  void (*run)(const Gemv8&);  // null: no gain over Gemv with this instruction set
+  void (*run)(const Gemv8&);  // null where the instruction set gains nothing over Gemv
 };
 static inline constexpr int64_t kGemv8Group = 256;
 static inline constexpr size_t Gemv8PreparedBytes(int64_t n_in) {
   return static_cast<size_t>((n_in + kGemv8Group - 1) / kGemv8Group) * (kGemv8Group * 2 + 64);
 }
 
-/// Rows of RMSNorm: out[r][i] = x[r][i] / sqrt(mean_i(x[r]^2) + eps) * weight[i] (arXiv:1910.07467). in place allowed.
+/// Rows of RMSNorm: out[r][i] = x[r][i] / sqrt(mean_i(x[r]^2) + eps) * weight[i] (arXiv:1910.07467). out may be x.
 struct RmsNorm {
   const float* x = nullptr;  // row r starts at x + r * x_stride
   int64_t x_stride = 0;
@@ -86,8 +86,8 @@ struct RmsNorm {
   int64_t out_stride = 0;
 };
 
-/// Rotary embedding in place, Hugging Face's rotate-half convention: dimension d pairs with d + head_dim/2
-/// (arXiv:2104.09864). x'[d] = x[d] c - x[d+h] s; x'[d+h] = x[d+h] c + x[d] s.
+/// Rotary embedding in place (arXiv:2104.09864), in Hugging Face's rotate-half convention: dimension d pairs with d +
+/// h, h = head_dim/2. x'[d] = x[d] c - x[d+h] s; x'[d+h] = x[d+h] c + x[d] s.
 struct Rope {
   float* x = nullptr;  // token t, head g: x + t * x_stride + g * head_dim
   int64_t x_stride = 0;

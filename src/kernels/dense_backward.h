@@ -1,5 +1,5 @@
-// Gradients of the element-wise operations of dense.h and of softmax, on one thread, and the mix of two attention
-// outputs by a gate. Those without a function here are in the tables of cpu/dense_kernels.h.
+// Gradients of the element-wise operations of dense.h and of softmax, and the mix of two attention outputs by a gate.
+// All run on one thread. Operations without a function here are in the tables of cpu/dense_kernels.h.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,8 @@
 namespace duo {
 
 /// Forward y_i = w_i x_i r, r = 1 / sqrt(mean_j x_j^2 + eps):
-///   dx_i = r w_i dy_i - x_i r^3 / dim sum_j w_j dy_j x_j.   Rows contiguous; dx may be dy.
+///   dx_i = r w_i dy_i - x_i r^3 / dim sum_j w_j dy_j x_j.
+/// Rows are contiguous. dx may be dy.
 struct RmsNormBackward {
   const float* x = nullptr;       // [n_rows, dim]
   const float* weight = nullptr;  // [dim]
@@ -20,7 +21,8 @@ struct RmsNormBackward {
 void RunRmsNormBackward(const RmsNormBackward& p);
 
 /// Forward h = silu(gate) up, silu(g) = g s, s = 1 / (1 + exp(-g)):
-///   dup = dh silu(gate),  dgate = dh up s (1 + gate (1 - s)).   In place: gate becomes dgate, up becomes dup.
+///   dup = dh silu(gate),  dgate = dh up s (1 + gate (1 - s)).
+/// Works in place: gate becomes dgate, and up becomes dup.
 struct SwiGluBackward {
   const float* dh = nullptr;  // [n]
   float* gate = nullptr;      // [n]
@@ -28,8 +30,9 @@ struct SwiGluBackward {
   int64_t n = 0;
 };
 
-/// Forward p = softmax(s), out = p v. In place: the scores s become p, dp = d_out v^T becomes
-///   ds_j = scale p_j (dp_j - sum_i p_i dp_i).   Scores of -infinity have no weight; one at least must be finite.
+/// Forward p = softmax(s), out = p v. Works in place: the scores s become p, and dp = d_out v^T becomes
+///   ds_j = scale p_j (dp_j - sum_i p_i dp_i).
+/// Scores of -infinity have no weight. At least one score must be finite.
 struct SoftmaxBackward {
   float* scores = nullptr;  // [n]
   float* dp = nullptr;      // [n]
@@ -48,8 +51,8 @@ struct GateRows {
 /// out = gate * full + (1 - gate) * streaming; out may be streaming.
 void MixByGate(const GateRows& rows, const float* full, const float* streaming, float* out);
 
-/// d_out becomes the gradient of streaming, (1 - gate) d_out; returns that of the gate, sum d_out (full - streaming).
-/// full is a constant.
+/// d_out becomes the gradient of streaming, (1 - gate) d_out. Returns the gradient of the gate,
+/// sum d_out (full - streaming). `full` is a constant and has no gradient.
 double MixByGateBackward(const GateRows& rows, const float* full, const float* streaming, float* d_out);
 
 }  // namespace duo

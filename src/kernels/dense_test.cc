@@ -22,7 +22,7 @@ using testing_util::kUnit;
 constexpr int64_t kSizes[] = {1, 2, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 127, 250, 1000, 4096};
 constexpr DType kTypes[] = {DType::kF32, DType::kBF16, DType::kF16};
 
-// One suite for every implementation; levels that the machine lacks are skipped.
+// Runs one suite for every implementation. Levels that the machine lacks are skipped.
 class DenseTest : public testing::TestWithParam<Isa> {
  protected:
   void SetUp() override {
@@ -55,7 +55,7 @@ TEST_P(DenseTest, GemvAgreesWithReference) {
         Gemv p{.w = w.data(), .w_type = type, .n_in = n_in, .row_end = n_out, .x = x.f32(), .y = y.f32()};
         p.bias = (variant & 1) != 0 ? bias.f32() : nullptr;
         p.accumulate = variant >> 1;
-        if (p.accumulate != 0) y.Fill(rng);  // otherwise NaN: nothing of it may survive
+        if (p.accumulate != 0) y.Fill(rng);  // otherwise y is NaN, and none of it may survive
         const std::vector<float> before = y.Floats();
         std::vector<float> expected = before;
         Gemv oracle = p;
@@ -205,7 +205,7 @@ TEST_P(DenseTest, RopeAgreesWithReference) {
   }
 }
 
-// 8 u relative; where exp(-gate) overflows the result is 0, off by at most 2^-121 |up|.
+// 8 u relative. Where exp(-gate) overflows the result is 0, with an error of at most 2^-121 |up|.
 void ExpectSwiGlu(const std::vector<float>& gate, const std::vector<float>& up, const float* got) {
   std::vector<float> want(gate.size());
   reference::SwiGluRange(
@@ -311,12 +311,12 @@ TEST_P(DenseTest, WideningIsExactForEveryValue) {
 
 TEST_P(DenseTest, ReadSumReadsEveryByteOnce) {
   for (const size_t bytes : {size_t{0}, size_t{1}, size_t{63}, size_t{511}, size_t{512}, size_t{1100}, size_t{2048}}) {
-    std::vector<uint8_t> x(bytes + 1, 0);  // from an odd address
+    std::vector<uint8_t> x(bytes + 1, 0);  // read from an odd address
     EXPECT_EQ(kernels().read_sum(x.data() + 1, bytes), 0.0);
     for (size_t i = 1; i <= bytes; ++i) {
       x[i] = 1;
       const double sum = kernels().read_sum(x.data() + 1, bytes);
-      // The byte counts once, at one of eight places of a 64-bit word.
+      // The byte is counted once, at one of the eight places of a 64-bit word.
       ASSERT_GT(sum, 0.0) << "byte " << i - 1 << " of " << bytes;
       ASSERT_EQ(std::log2(sum), 8 * std::floor(std::log2(sum) / 8)) << "byte " << i - 1 << " of " << bytes;
       x[i] = 0;

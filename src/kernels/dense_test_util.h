@@ -1,5 +1,5 @@
-// Arrays for kernel tests: misaligned on purpose, NaN around them, so that a kernel that reads past an end computes NaN
-// and one that writes past it is caught.
+// Arrays for kernel tests, misaligned on purpose and with NaN around them. A kernel that reads past an end computes
+// NaN, and one that writes past an end is caught.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -17,7 +17,7 @@ namespace duo::testing_util {
 inline constexpr int64_t kPad = 80;
 inline constexpr uint8_t kPadByte = 0xff;  // a NaN in f32, bf16 and f16
 
-/// n elements of `type`, `shift` elements off a vector boundary, all bytes 0xff (NaN) until set.
+/// n elements of `type`, `shift` elements after a vector boundary. All bytes are 0xff (NaN) until set.
 class Guarded {
  public:
   Guarded(int64_t n, DType type, int64_t shift = 1)
@@ -44,7 +44,7 @@ class Guarded {
     std::memcpy(out.data(), data(), out.size() * sizeof(float));
     return out;
   }
-  /// Whether everything outside the n elements is as it was.
+  /// Whether everything outside the n elements is unchanged.
   bool GuardsIntact() const {
     const auto end = static_cast<size_t>(offset_) + static_cast<size_t>(n_) * DTypeBytes(type_);
     for (size_t i = 0; i < bytes_.size(); ++i) {
@@ -54,7 +54,7 @@ class Guarded {
   }
 
  private:
-  // A half near f for |f| < 65504: mantissa truncated. Tests need some half, not the nearest.
+  // A half near f, for |f| < 65504, with a truncated mantissa. Tests do not need the nearest half.
   static f16 NearHalf(float f) {
     uint32_t u;
     std::memcpy(&u, &f, sizeof u);

@@ -37,8 +37,8 @@ struct Shape {
   WeightLayout layout = WeightLayout::kOutIn;
 };
 
-// What the weights are worth in the product: rounded to bf16 when x is bf16, because products are then bf16 x bf16, or,
-// below Isa::kAvx512Bf16, exactly what they are.
+// The weights' values in the product. When x is bf16 they are rounded to bf16, because products are then bf16 x bf16
+// or, below Isa::kAvx512Bf16, exactly the same products as floats.
 std::vector<float> WeightsAsMultiplied(Guarded& w, const Shape& s, Isa isa) {
   std::vector<float> out(static_cast<size_t>(s.n_out * s.n_in));
   for (size_t i = 0; i < out.size(); ++i) {
@@ -76,7 +76,7 @@ void ExpectAgrees(GemmRunner& runner, Isa isa, const Shape& s, Rng& rng) {
   Guarded x(s.n_tokens * s.n_in, s.x_type), w(s.n_out * s.n_in, s.w_type), bias(s.n_out, DType::kF32);
   Guarded out(s.n_tokens * stride, DType::kF32);
   x.Fill(rng), w.Fill(rng), bias.Fill(rng);
-  if (s.accumulate) out.Fill(rng);  // otherwise NaN: nothing of it may survive
+  if (s.accumulate) out.Fill(rng);  // otherwise out is NaN, and none of it may survive
   const std::vector<float> before = out.Floats();
   Gemm gemm{.x = x.data(), .x_type = s.x_type, .n_tokens = s.n_tokens, .n_in = s.n_in};
   gemm.w = w.data(), gemm.w_type = s.w_type, gemm.w_layout = s.layout, gemm.n_out = s.n_out,
@@ -130,7 +130,7 @@ TEST_P(GemmTest, AgreesWithReferenceForEveryCombination) {
   }
 }
 
-// More shapes than the runner keeps, then the first ones again.
+// Runs more shapes than the runner keeps, then the first ones again.
 TEST_P(GemmTest, EveryNumberOfTokensAndEvictedShapes) {
   GemmRunner runner(1, GetParam());
   for (int round = 0; round < 2; ++round) {
@@ -141,7 +141,8 @@ TEST_P(GemmTest, EveryNumberOfTokensAndEvictedShapes) {
   }
 }
 
-// One row is 256 KiB of floats, so that 64 of them fill a panel: several panels, then several blocks of tokens.
+// A row is 256 KiB of floats, so a panel holds the minimum of 64 rows. Covers several panels, then several blocks of
+// tokens.
 TEST_P(GemmTest, ConvertedPanelsAndBlocks) {
   GemmRunner runner(2, GetParam());
   ExpectAgrees(runner, GetParam(), {2, 130, 65536, DType::kF32, DType::kF16, true, true}, rng);
@@ -155,8 +156,8 @@ TEST_P(GemmTest, ConvertedPanelsAndBlocks) {
                GemmRunner::MaxScratchBytes(GetParam(), 2, 65536, DType::kF32, DType::kF16, WeightLayout::kInOut)));
 }
 
-// With OMP_MAX_ACTIVE_LEVELS=0, OMP_THREAD_LIMIT=1 or inside a caller's own parallel region the runtime gives smaller
-// teams than were asked for. A library that had cut its work for the larger team left most of the output unwritten.
+// With OMP_MAX_ACTIVE_LEVELS=0 or OMP_THREAD_LIMIT=1, or inside a caller's own parallel region, the runtime gives
+// smaller teams than requested. A library that had cut its work for the larger team left most of the output unwritten.
 TEST_P(GemmTest, DoesNotDependOnTheTeamOfTheRuntime) {
   const OpenMpWithoutTeams limit;
   GemmRunner runner(4, GetParam());
@@ -188,7 +189,7 @@ TEST(Gemm, LeavesTheCallersNumberOfThreadsAlone) {
   EXPECT_EQ(OpenMpThreads(), 3);
 }
 
-// Every cut: few and many outputs and tokens for several threads, with remainders in both.
+// Covers every way to cut a product: few and many outputs and tokens for several threads, with remainders in both.
 TEST_P(GemmTest, BlocksOfTokensAndOutputs) {
   for (const int n_threads : {1, 3, 8}) {
     GemmRunner runner(n_threads, GetParam());

@@ -1,4 +1,4 @@
-// An int4 matrix for tests, and the numbers that it stands for.
+// An int4 matrix for tests, and the numbers that it represents.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,7 @@
 
 namespace duo::testing_util {
 
-/// Nothing lies behind the last block: asan sees what reads there.
+/// The buffer ends with the last block, so asan sees reads past it.
 struct Int4Blocks {
   Int4Blocks(const std::vector<float>& w, int64_t rows, int64_t inputs) : n_out(rows), n_in(inputs) {
     bytes.resize(Int4Bytes(n_out, n_in));
@@ -21,7 +21,7 @@ struct Int4Blocks {
                         bytes.data() + static_cast<size_t>(row / kInt4Rows) * Int4BlockBytes(n_in));
     }
   }
-  /// As docs/formats.md places it.
+  /// The weight at the place that docs/formats.md gives.
   float At(int64_t row, int64_t i) const {
     const uint8_t* piece = bytes.data() + static_cast<size_t>(row / 16) * Int4BlockBytes(n_in) +
                            static_cast<size_t>(i / 64) * kInt4PieceBytes;

@@ -1,4 +1,4 @@
-// The largest softmax weight that any of some keys receives from any of some queries, on one thread.
+// The largest softmax weight that a set of keys receives from a set of queries, computed on one thread.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +9,7 @@
 
 namespace duo {
 
-/// One KV head. The queries attend to more keys than these; `lse` holds what their softmax divides by.
+/// One KV head. The queries attend to more keys than these, so `lse` gives the logarithm of each softmax's denominator.
 struct KeyWeights {
   const float* q = nullptr;  // token t, q head g of the group: q + t * q_stride + g * head_dim
   int64_t q_stride = 0;      // floats between tokens
@@ -25,8 +25,8 @@ struct KeyWeights {
   float* scratch = nullptr;  // KeyWeightsScratchFloats(head_dim)
 };
 
-/// max over queries i and keys j of exp(scale q_i . k_j - lse_i), at most 1 (rounding apart, which is cut off); NaN
-/// when any of it is. Works on blocks of queries and keys: scratch does not depend on how many there are.
+/// max over queries i and keys j of exp(scale q_i . k_j - lse_i). Rounding above 1 is cut off. The result is NaN when
+/// any of the weights is NaN. Works on blocks of queries and keys, so scratch does not depend on how many there are.
 double LargestKeyWeight(const KeyWeights& p, const DenseKernels& kernels);
 size_t KeyWeightsScratchFloats(int head_dim);
 

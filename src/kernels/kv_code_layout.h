@@ -1,5 +1,5 @@
-// Where the codes of a row of a quantised cache are (docs/formats.md), and how its two parameters are rounded: for the
-// kernels that write and copy rows, on the CPU and on GPUs (device code may call constexpr functions).
+// Where the codes of a row of a quantised cache are (docs/formats.md), and how its two parameters are rounded. Used by
+// the kernels that write and copy rows, on the CPU and on GPUs (device code may call constexpr functions).
 #pragma once
 
 #include <bit>
@@ -9,15 +9,16 @@
 
 namespace duo {
 
-/// Offsets from row 0 of the cache. Of keys, a word of four bytes for every row; of values, four rows together.
+/// Byte offsets from row 0 of the cache. A word is four bytes of codes. Keys keep a word per row; in values the bytes
+/// of four rows are interleaved.
 struct CodeRow {
   int64_t codes;
   int64_t params;  // step, then low: bf16
   int word_step;   // bytes between words
-  int byte_step;   // bytes between those of a word
-  int n_words;     // of four bytes, the padded ones too
+  int byte_step;   // bytes between the bytes of a word
+  int n_words;     // words of four bytes, including padding
 
-  /// Of byte i of a word.
+  /// Offset of byte i of a word.
   constexpr int64_t At(int word, int i) const { return codes + int64_t{word} * word_step + i * byte_step; }
 };
 
@@ -34,9 +35,10 @@ constexpr CodeRow CodeRowOf(const KvFormat& format, int64_t row) {
           .n_words = code_bytes / 4};
 }
 
-/// Byte i of a word, from the codes of all dimensions of the row and zeros behind them. Of int4 keys, word j has
-/// dimensions 8 j + i in its low and 8 j + 4 + i in its high halves, so that four queries in a row meet each; of int4
-/// values, a byte has two neighbours.
+/// Byte i of a word, from the codes of all dimensions of the row, padded with zeros.
+/// In int4 keys, the low half of byte i of word j has dimension 8 j + i, the high half 8 j + 4 + i. So the low halves of
+/// a word meet four consecutive elements of the query, and so do the high halves.
+/// In int4 values, a byte has two neighbouring dimensions.
 constexpr uint8_t CodeByte(const KvFormat& format, const uint8_t* codes, int word, int i) {
   if (format.type == KvType::kInt8) return codes[4 * word + i];
   const bool keys = format.part == KvPart::kKeys;
@@ -54,7 +56,7 @@ constexpr CodePlace PlaceOfCode(const KvFormat& format, int d) {
   return {d / 8, d / 2 % 4, d % 2 * 4};
 }
 
-/// The nearest bf16 number that is not above x, which is finite, as its bits; and the one that is not below x.
+/// The bits of the nearest bf16 number that is not above x; RoundUpToBf16: not below x. x is finite.
 constexpr uint16_t RoundDownToBf16(float x) {
   const auto bits = std::bit_cast<uint32_t>(x);
   const bool negative = (bits >> 31) != 0, cut = (bits & 0xffffu) != 0;

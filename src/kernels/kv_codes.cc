@@ -19,7 +19,7 @@ struct Range {
   float poison = 0.0f;  // NaN when any element is not finite
 };
 
-// Eight of each, so that no comparison waits for the one before it.
+// Keeps eight independent ranges, so that no comparison waits for the one before it.
 Range RangeOf(const float* x, int n) {
   constexpr int kChains = 8;
   Range chain[kChains];
@@ -38,7 +38,7 @@ Range RangeOf(const float* x, int n) {
   return all;
 }
 
-// Single bytes: other threads may be writing other rows of the same blocks.
+// Copies single bytes, because other threads may be writing other rows of the same blocks.
 void CopyRow(const KvFormat& format, const uint8_t* from, int64_t from_row, uint8_t* to, int64_t to_row) {
   const CodeRow a = CodeRowOf(format, from_row), b = CodeRowOf(format, to_row);
   for (int word = 0; word < a.n_words; ++word) {
@@ -66,7 +66,7 @@ void QuantizeRow(const float* x, const KvFormat& format, uint8_t* to, int64_t ro
     }
   }
   const CodeRow out = CodeRowOf(format, row);
-  const KvFormat own = format;  // a copy: the compiler need not read it again behind every byte that is stored
+  const KvFormat own = format;  // a copy, so that the compiler need not reload it after every stored byte
   for (int word = 0; word < out.n_words; ++word) {
     for (int i = 0; i < 4; ++i) to[out.At(word, i)] = CodeByte(own, codes, word, i);
   }

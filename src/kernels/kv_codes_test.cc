@@ -1,4 +1,4 @@
-// Rows of codes: what quantising loses, what it must not, and copies.
+// Rows of codes: the error of quantising, the values that must stay exact, and copies.
 #include "kernels/kv_codes.h"
 
 #include <gtest/gtest.h>
@@ -44,7 +44,7 @@ TEST(KvCodes, EveryElementIsWithinHalfAStep) {
         const std::vector<float> x = Normal(&rng, head_dim, 3 * scale, scale);
         QuantizeRow(x.data(), f, rows.data(), 18);
         const auto [low, high] = std::minmax_element(x.begin(), x.end());
-        // low is rounded down by at most 2^-7 of itself, the step up by as much.
+        // Rounding moves low down by at most 2^-7 of itself, and the step up by at most 2^-7 of itself.
         const double range = double{*high} - *low + std::ldexp(std::fabs(double{*low}), -7);
         const double step = range / (f.type == KvType::kInt8 ? 255 : 15) * (1 + std::ldexp(1.0, -7));
         const std::vector<double> y = Decoded(f, rows, 18);

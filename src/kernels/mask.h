@@ -1,5 +1,6 @@
-// The exact Lambda mask of a streaming head (DuoAttention section 2.2; DESIGN: per query, so independent of chunks).
-// Plain old data: instruction-set specific files may include it.
+// The exact Lambda mask of a streaming head (DuoAttention section 2.2). It is defined per query, so it does not depend
+// on how a prompt is cut into chunks.
+// Plain old data, so instruction-set specific files may include this header.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,7 @@ struct LambdaMask {
   int64_t window = kWholeContext;  // tokens, >= 1
 };
 
-// static: an instruction-set specific object must not export a copy that the linker could choose for everybody.
+// static, because an instruction-set specific object must not export a copy that the linker could use everywhere.
 static inline constexpr bool Sees(const LambdaMask& mask, int64_t i, int64_t j) {
   return j <= i && (j < mask.sink || i - j < mask.window);
 }

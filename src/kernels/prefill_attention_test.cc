@@ -1,4 +1,4 @@
-// Prefill attention of every instruction set that this CPU has, against the reference.
+// Prefill attention against the reference, on every instruction set that this CPU has.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -124,7 +124,7 @@ TEST_P(PrefillAttentionTest, FollowsTheLambdaMask) {
   }
 }
 
-// Positions beyond 32 bits of tokens, and a block at its largest size.
+// Positions beyond 32 bits, and a block of the largest size.
 TEST_P(PrefillAttentionTest, AtVeryLargePositions) {
   const int64_t q_pos = (int64_t{1} << 33) + 5;
   for (const Shape& s : TypesOf({.head_dim = 64, .group = 4})) {
@@ -208,7 +208,7 @@ TEST_P(PrefillAttentionTest, SurvivesExtremeScores) {
     const PrefillCase c = WholeCache(s, 100, 60, {.sink = 8, .window = 40});
     PrefillInputs in(c, 9);
     for (int64_t i = 0; i < in.q.size(); ++i) in.q.Set(i, i % s.head_dim == 0 ? 100.0f : 0.0f);
-    // Scores climb to 1e4 at the newest key, in steps of 100: every query copies the value of its own position.
+    // Scores climb to 1e4 at the newest key, in steps of 100. So every query copies the value of its own position.
     for (int64_t r = 0; r < c.n_rows; ++r) {
       for (int d = 0; d < s.head_dim; ++d) {
         in.k.Set(r * s.head_dim + d, d == 0 ? -400.0f + 4.0f * static_cast<float>(r) : 0.0f);
@@ -227,7 +227,7 @@ TEST_P(PrefillAttentionTest, SurvivesExtremeScores) {
   }
 }
 
-// A broken model must show, not answer with zeros.
+// A broken model must show; it must not answer with zeros.
 TEST_P(PrefillAttentionTest, ANanInAKeyReachesEveryQueryThatSeesIt) {
   for (const Shape& s : TypesOf({.head_dim = 16, .group = 2})) {
     SCOPED_TRACE(Describe(s));

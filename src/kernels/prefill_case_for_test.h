@@ -1,4 +1,4 @@
-// Cases of prefill attention for tests of every implementation, and what the reference makes of them.
+// Cases of prefill attention for tests of every implementation, and the reference's results for them.
 #pragma once
 
 #include <algorithm>
@@ -37,7 +37,7 @@ inline PrefillCase WholeCache(Shape s, int64_t q_pos, int64_t n_tokens, LambdaMa
   return {.shape = s, .n_tokens = n_tokens, .q_pos = q_pos, .n_rows = q_pos + n_tokens, .mask = mask};
 }
 
-// A streaming head that kept its sinks and the window before the chunk.
+// A streaming head whose cache holds its sinks, the window before the chunk, and the chunk.
 inline PrefillCase SplitCache(Shape s, int64_t q_pos, int64_t n_tokens, LambdaMask mask) {
   const int64_t sinks = std::min(mask.sink, q_pos);
   const int64_t body_pos = std::max(sinks, q_pos - mask.window + 1);
@@ -50,7 +50,7 @@ inline PrefillCase SplitCache(Shape s, int64_t q_pos, int64_t n_tokens, LambdaMa
           .mask = mask};
 }
 
-// Rows that no query sees stay NaN: touching them shows.
+// Fills the rows that some query sees. The others stay NaN, so that a kernel which touches them fails.
 inline void FillSeenRows(const PrefillCase& c, TestRows* k, TestRows* v, Rng* rng) {
   for (int64_t r = 0; r < c.n_rows; ++r) {
     const int64_t pos = r < c.n_sink_rows ? r : c.body_pos + r - c.n_sink_rows;
@@ -62,7 +62,7 @@ inline void FillSeenRows(const PrefillCase& c, TestRows* k, TestRows* v, Rng* rn
   }
 }
 
-// Everything but q, out, lse and scratch.
+// All parameters except q, out, lse and scratch.
 inline PrefillAttention ParamsOf(const PrefillCase& c, const TestRows& k, const TestRows& v) {
   PrefillAttention a;
   a.q_pos = c.q_pos;
@@ -81,7 +81,7 @@ inline PrefillAttention ParamsOf(const PrefillCase& c, const TestRows& k, const 
   return a;
 }
 
-// What the reference gives for queries q, token t at q + t * q_stride.
+// The reference's results for queries q, with token t at q + t * q_stride.
 struct PrefillReference {
   PrefillReference(const PrefillCase& c, const float* q, int64_t q_stride, const TestRows& k, const TestRows& v) {
     const int64_t width = int64_t{c.shape.group} * c.shape.head_dim;
@@ -96,7 +96,7 @@ struct PrefillReference {
     ReferencePrefillAttention(a);
   }
   std::vector<float> out;        // [n_tokens, group, head_dim]
-  std::vector<float> magnitude;  // likewise of |v|: what the error bound is relative to
+  std::vector<float> magnitude;  // the same for |v|; the error bound is relative to it
   std::vector<float> lse;        // [n_tokens, group]
 };
 

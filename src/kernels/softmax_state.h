@@ -1,5 +1,5 @@
-// The online softmax state (max, sum, acc) of one query, and how two of them merge (arXiv:1805.02867 section 3.1;
-// flash-decoding). Uses std::exp: not for instruction-set specific files.
+// The online softmax state (max, sum, acc) of one query, and how two such states merge (arXiv:1805.02867 section 3.1;
+// flash-decoding). Uses std::exp, so instruction-set specific files must not include it.
 #pragma once
 
 #include <cmath>
@@ -11,7 +11,7 @@ constexpr float kNegInf = -__builtin_inff();
 /// Folds the state `b` (max, sum, acc[head_dim]) of another set of keys into `a`. Either may be empty (max == -inf).
 static inline void MergeSoftmaxState(float* max_a, float* sum_a, float* acc_a, float max_b, float sum_b,
                                      const float* acc_b, int head_dim) {
-  if (max_b == kNegInf && sum_b == 0.0f) return;  // a sum of NaN without a maximum is that of a NaN key
+  if (max_b == kNegInf && sum_b == 0.0f) return;  // a NaN sum without a maximum comes from a NaN key and is kept
   const float max = *max_a > max_b ? *max_a : max_b;
   const float scale_a = *max_a == kNegInf ? 0.0f : std::exp(*max_a - max);
   const float scale_b = std::exp(max_b - max);

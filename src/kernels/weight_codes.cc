@@ -9,7 +9,7 @@
 namespace duo {
 namespace {
 
-// Added to a number below 2^22 it leaves the nearest integer in the low bits of the sum.
+// 1.5 * 2^23. The sum with a number below 2^22 has the nearest integer in its low bits.
 constexpr float kRounder = 12582912.0f;
 
 int32_t NearestInt(float x) {
@@ -19,7 +19,7 @@ int32_t NearestInt(float x) {
   return bits - 0x4b400000;
 }
 
-// Codes of a group for one scale; returns the squared error.
+// Writes a group's codes for one scale and returns the squared error.
 float Encode(const float* w, float scale, uint8_t* code) {
   const float inverse = scale == 0.0f ? 0.0f : 1.0f / scale;
   float error = 0;
@@ -32,7 +32,8 @@ float Encode(const float* w, float scale, uint8_t* code) {
   return error;
 }
 
-// The element of largest magnitude takes code 0 (-8 scales) at full scale; a little less often fits the others better.
+// At full scale the element of largest magnitude takes code 0 (-8 scales). A slightly smaller scale often fits the
+// other elements better.
 float ChooseScale(const float* w, uint8_t* best_code) {
   float most = 0;
   for (int64_t i = 0; i < kInt4Group; ++i) most = std::fabs(w[i]) > std::fabs(most) ? w[i] : most;

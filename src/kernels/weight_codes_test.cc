@@ -1,4 +1,4 @@
-// Quantised weights: what quantising loses, and products with them on every instruction set against the reference.
+// Quantised weights: the error of quantising, and products with them on every instruction set against the reference.
 #include "kernels/weight_codes.h"
 
 #include <gtest/gtest.h>
@@ -115,14 +115,14 @@ TEST_P(QuantizedProducts, GemvOfInt8AgreesWithReference) {
 }
 
 TEST_P(QuantizedProducts, GemvOfInt8ForFewTokensAgreesWithReference) {
-  if (kernels().gemv8.run == nullptr) GTEST_SKIP() << "SKIPPED: as Gemv with " << IsaName(GetParam());
+  if (kernels().gemv8.run == nullptr) GTEST_SKIP() << "SKIPPED: gemv8 is Gemv with " << IsaName(GetParam());
   for (const int64_t n_in : {1, 7, 31, 64, 130, 256, 257, 1000, 4096}) {
     for (const int64_t n_tokens : {1, 2, 3, 4, 5, 8, 11}) {
       const int64_t n_out = 1 + static_cast<int64_t>(rng.Below(7)), y_stride = n_out + 2;
       std::vector<int8_t> w(static_cast<size_t>(n_out * n_in));
       for (int8_t& code : w) code = static_cast<int8_t>(static_cast<int64_t>(rng.Below(255)) - 127);
       std::vector<float> x = Normal(&rng, n_tokens * n_in);
-      x[0] = 1000;  // of its group alone
+      x[0] = 1000;  // affects the rounding of its own group only
       const std::vector<float> scale(static_cast<size_t>(n_out), 0.25f), bias = Normal(&rng, n_out);
       const std::vector<float> before = Normal(&rng, n_tokens * y_stride);
       const size_t bytes = Gemv8PreparedBytes(n_in);
@@ -157,7 +157,7 @@ TEST_P(QuantizedProducts, GemvOfInt8ForFewTokensAgreesWithReference) {
         const int64_t t = at / y_stride, o = at % y_stride;
         const auto i_at = static_cast<size_t>(at);
         if (o >= n_out) {
-          ASSERT_EQ(got[i_at], before[i_at]) << "behind token " << t;
+          ASSERT_EQ(got[i_at], before[i_at]) << "after token " << t;
           continue;
         }
         double bound = 0, magnitude = std::fabs(bias[static_cast<size_t>(o)]) + std::fabs(before[i_at]);
@@ -194,7 +194,7 @@ TEST_P(QuantizedProducts, GemvOfInt4AgreesWithReference) {
         Gemv oracle{.w = floats.data(), .w_type = DType::kF32, .n_in = n_in, .row_end = n_out, .x = x.data()};
         oracle.bias = bias.data(), oracle.y = want.data(), oracle.accumulate = exact ? 1 : 0;
         reference::GemvRows(oracle);
-        // In two calls, at a multiple of 16.
+        // Two calls, cut at a multiple of 16.
         for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, std::min<int64_t>(n_out, 48)}, {48, n_out}}) {
           if (begin >= end) continue;
           gemv4.run({.w = w.bytes.data(),
@@ -226,7 +226,7 @@ TEST_P(QuantizedProducts, GemvOfInt4AgreesWithReference) {
   }
 }
 
-// Bits: inputs that 15 bits hold exactly leave no error but float's.
+// Inputs that 15 bits hold exactly leave only the rounding errors of float.
 TEST_P(QuantizedProducts, GemvOfInt4IsExactForInputsOf15Bits) {
   const int64_t n_in = 320, n_out = 40;
   const Int4Blocks w(Normal(&rng, n_out * n_in), n_out, n_in);
@@ -328,7 +328,7 @@ TEST_P(QuantizedProducts, GemmAgreesWithReference) {
             oracle.x = x_floats.data(), oracle.x_type = DType::kF32;
             oracle.w = w_floats.data(), oracle.w_type = DType::kF32, oracle.out = want.data();
             reference::GemmAll(oracle);
-            // Weights become bf16 numbers where x is bf16 and the CPU multiplies those.
+            // Weights become bf16 numbers where x is bf16 and the CPU has bf16 products.
             const double w_rounding =
                 x_type == DType::kBF16 && GetParam() >= Isa::kAvx512Bf16 ? std::ldexp(1.0, -8) : 0.0;
             for (int64_t t = 0; t < n_tokens; ++t) {

@@ -1,5 +1,5 @@
-// out_i = sum_j softmax_j(scale * q_i . k_j) v_j (arXiv:1706.03762 equation 1), the softmax shifted by its largest
-// score.
+// out_i = sum_j softmax_j(scale * q_i . k_j) v_j (arXiv:1706.03762 equation 1). The largest score is subtracted before
+// the softmax.
 #include "kernels/reference/attention_reference.h"
 
 #include <algorithm>
@@ -13,7 +13,7 @@
 namespace duo {
 namespace {
 
-// A code as docs/formats.md places it.
+// The code at the place that docs/formats.md gives.
 int CodeAt(const uint8_t* block, KvPart part, KvType type, size_t code_bytes, size_t lane, size_t d) {
   const bool keys = part == KvPart::kKeys;
   if (type == KvType::kInt8)

@@ -1,4 +1,4 @@
-// Attention as plain loops in double: the oracle that every kernel is tested against. Same contracts as attention.h.
+// Attention as plain loops in double. It is the oracle for the tests of every kernel. Same contracts as attention.h.
 #pragma once
 
 #include "kernels/attention.h"
@@ -9,7 +9,7 @@ namespace duo {
 /// Element d of a row of a cache of any type (docs/formats.md).
 double KvElement(const void* rows, KvPart part, KvType type, int64_t row, int head_dim, int d);
 
-/// acc, sum and max are kept as floats between calls, as the contract stores them; within a call everything is double.
+/// acc, sum and max are floats between calls, as in the contract. Within a call everything is double.
 void ReferenceDecodeAttention(const DecodeAttention& a);
 
 /// Needs no scratch. A query that sees no key gets zeros.

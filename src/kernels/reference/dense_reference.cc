@@ -28,7 +28,7 @@ void GemvRows(const Gemv& p) {
   }
 }
 
-// Zhang and Sennrich, arXiv:1910.07467, equation 4, with eps under the root.
+// Zhang and Sennrich, arXiv:1910.07467, equation 4, with eps added under the root.
 void RmsNormRows(const RmsNorm& p) {
   for (int64_t r = 0; r < p.n_rows; ++r) {
     const float* x = p.x + r * p.x_stride;

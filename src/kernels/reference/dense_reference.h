@@ -1,4 +1,4 @@
-// The dense operations as their equations say, with double accumulation: the oracle of the tests.
+// The dense operations, written directly from their equations with double accumulation. They are the tests' oracle.
 #pragma once
 
 #include "base/bf16.h"
@@ -10,7 +10,7 @@ namespace duo::reference {
 /// Element i of an array of `type`, exactly.
 double Load(const void* data, DType type, int64_t i);
 
-/// Contracts in kernels/dense.h and kernels/cpu/gemm.h.
+/// kernels/dense.h and kernels/cpu/gemm.h have the contracts.
 void GemvRows(const Gemv& p);
 void RmsNormRows(const RmsNorm& p);
 void RopeTokens(const Rope& p);
