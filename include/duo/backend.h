@@ -1,4 +1,4 @@
-// Where the maths runs. A backend owns threads or a device; models and sessions borrow it.
+// A backend runs the maths. It owns threads or a device; models and sessions borrow it.
 #pragma once
 
 #include <cstdint>
@@ -13,9 +13,9 @@ enum class Device : uint8_t { kCpu, kCuda };
 
 /// How activations and products are computed.
 enum class ComputeType : uint8_t {
-  kF32,   // the checking mode: float activations, products and accumulation everywhere
+  kF32,   // for checking: activations, products and accumulation are float everywhere
   kBF16,  // inputs of matrix products rounded to bf16; accumulation, residual stream and softmax statistics in float
-  kInt8,  // inputs of matrix products in multiples of their token's largest / 127 (W8A8); needs int8 weights
+  kInt8,  // W8A8: inputs of matrix products quantised with step = max|x| / 127 per token; needs int8 weights
 };
 
 /// "f32", "bf16", "int8".
@@ -23,7 +23,7 @@ const char* ComputeTypeName(ComputeType type);
 
 struct BackendOptions {
   Device device = Device::kCpu;
-  /// Threads for the CPU; 0 = every core this process may use. At most 1024.
+  /// CPU threads, at most 1024; 0 = one per core that this process may use.
   int n_threads = 0;
 };
 
@@ -34,12 +34,13 @@ struct BackendDeleter {
 };
 using BackendPtr = std::unique_ptr<Backend, BackendDeleter>;
 
-/// Reads DUO_ISA once (the library's only look at the environment) to force an instruction set.
-/// kInvalidArgument for bad options or an unknown DUO_ISA, kUnsupported for a device or instruction set that this build
-/// or machine lacks. A backend, and whatever borrows it, is used by one thread at a time.
+/// Creates a backend. The environment variable DUO_ISA forces an instruction set. It is read once, and the library
+/// reads no other variable.  Returns kInvalidArgument if an option is bad or DUO_ISA is unknown, and kUnsupported if
+/// this build or machine lacks the device or the instruction set.
+/// Only one thread at a time may use a backend and the models and sessions that borrow it.
 Result<BackendPtr> CreateBackend(const BackendOptions& options);
 
-/// For people and JSON: "cpu, avx512_bf16, 2 threads".
+/// A description for people and JSON: "cpu, avx512_bf16, 2 threads".
 std::string DescribeBackend(const Backend& backend);
 int BackendThreads(const Backend& backend);
 

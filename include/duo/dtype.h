@@ -6,7 +6,7 @@
 
 namespace duo {
 
-/// kI8 and kU8 hold quantised weights: signed numbers, and bytes whose meaning is elsewhere.
+/// kI8 and kU8 hold quantised weights: int8 numbers and packed int4 blocks (docs/formats.md).
 enum class DType : uint8_t { kF32, kBF16, kF16, kI8, kU8 };
 
 /// Bytes of one element.
@@ -14,7 +14,7 @@ inline constexpr size_t DTypeBytes(DType type) {
   return type == DType::kF32 ? 4 : type == DType::kI8 || type == DType::kU8 ? 1 : 2;
 }
 
-/// "f32", "bf16", "f16": the names used on the command line and in JSON; "i8", "u8".
+/// "f32", "bf16", "f16", "i8", "u8". The first three are also the names on the command line and in JSON.
 inline constexpr const char* DTypeName(DType type) {
   switch (type) {
     case DType::kF32: return "f32";
@@ -26,7 +26,7 @@ inline constexpr const char* DTypeName(DType type) {
   return "unknown";
 }
 
-/// How a model's matrices are kept: as in the checkpoint, or quantised (docs/formats.md).
+/// How a model's matrices are stored: as in the checkpoint, or quantised (docs/formats.md).
 enum class WeightType : uint8_t { kNative, kInt8, kInt4 };
 
 /// "native", "int8", "int4".
@@ -34,14 +34,15 @@ inline constexpr const char* WeightTypeName(WeightType type) {
   return type == WeightType::kNative ? "native" : type == WeightType::kInt8 ? "int8" : "int4";
 }
 
-/// Element types of a KV cache. int8 and int4 are affine codes: an element of a row (a token's K or V of one head) is
-/// low + step * code, code in 0..255 or 0..15.
+/// Element types of a KV cache. A row is one token's K or V of one head. With kInt8 and kInt4 each row has its own
+/// `low` and `step`, and an element is low + step * code. Codes are 0..255 for kInt8 and 0..15 for kInt4.
 enum class KvType : uint8_t { kF32, kBF16, kInt8, kInt4 };
 
-/// Rows whose codes are interleaved; 1 for rows that lie one after another. docs/formats.md has the layout.
+/// Rows per block of interleaved codes; 1 for types whose rows are stored one after another. docs/formats.md has the
+/// layout.
 inline constexpr int KvBlockRows(KvType type) { return type == KvType::kInt8 || type == KvType::kInt4 ? 16 : 1; }
 
-/// Bytes that one row of head_dim elements takes: the elements, or padded codes, step and low.
+/// Bytes of one row of head_dim elements: the elements themselves, or the padded codes with their step and low.
 inline constexpr size_t KvRowBytes(KvType type, int head_dim) {
   const auto n = static_cast<size_t>(head_dim);
   switch (type) {
@@ -53,7 +54,7 @@ inline constexpr size_t KvRowBytes(KvType type, int head_dim) {
   return 0;
 }
 
-/// Bytes of n_rows rows, in whole blocks.
+/// Bytes of n_rows rows, rounded up to whole blocks.
 inline constexpr size_t KvBytes(KvType type, int head_dim, int64_t n_rows) {
   const int64_t rows = KvBlockRows(type);
   return static_cast<size_t>((n_rows + rows - 1) / rows * rows) * KvRowBytes(type, head_dim);

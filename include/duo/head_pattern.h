@@ -1,4 +1,5 @@
-// Head patterns: which KV heads need the whole context. The published DuoAttention format and the choice of heads.
+// Head patterns: which KV heads need the whole context. Reads and writes the published DuoAttention format and chooses
+// the retrieval heads.
 #pragma once
 
 #include <cstdint>
@@ -15,15 +16,15 @@ struct HeadPattern {
   int n_kv_heads = 0;         // per layer
   std::vector<double> gates;  // [n_layers, n_kv_heads], 1 = retrieval, 0 = streaming; finite
   int64_t sink = 64;          // tokens at the start that streaming heads keep
-  int64_t recent = 256;       // last tokens they keep, the current one included
-  std::string config_json;    // the whole config.json as read, so that unknown keys survive; "{}" when made here
+  int64_t recent = 256;       // last tokens that streaming heads keep, the current one included
+  std::string config_json;    // the whole config.json as read, so that unknown keys survive; "{}" for new patterns
 
   double gate(int layer, int kv_head) const {
     return gates[static_cast<size_t>(layer) * static_cast<size_t>(n_kv_heads) + static_cast<size_t>(kv_head)];
   }
 };
 
-/// Which heads are retrieval heads. A view of the choice, not of the gates: what the engine runs with.
+/// Which heads are retrieval heads. The engine runs with this choice; it does not need the gates.
 struct HeadChoice {
   int n_layers = 0;
   int n_kv_heads = 0;
@@ -37,38 +38,42 @@ struct HeadChoice {
   double sparsity() const;  // share of streaming heads
 };
 
-/// Reads `dir`/full_attention_heads.tsv and `dir`/config.json (sink_size, recent_size; deploy_sink_size and
-/// deploy_recent_size win over them when they are numbers). kNotFound; kCorrupt names file, line and column for rows of
-/// unequal length, NaN, infinities, anything that is not a number, and for negative or absurd sizes.
+/// Reads `dir`/full_attention_heads.tsv and `dir`/config.json. The sizes are sink_size and recent_size of the config.
+/// If deploy_sink_size and deploy_recent_size are numbers, they override these.
+///
+/// Returns kNotFound if a file is missing. Returns kCorrupt, with file, line and column, if rows differ in length, a
+/// value is not a finite number, or a size is negative or absurd.
 Result<HeadPattern> LoadHeadPattern(const std::string& dir);
 
-/// Writes the published format; creates `dir`. Loading it again gives the same gates bit for bit. kIo.
+/// Creates `dir` and writes the pattern there in the published format. Loading it again gives the same gates bit for
+/// bit. kIo.
 Status SaveHeadPattern(const HeadPattern& pattern, const std::string& dir);
 
-/// kInvalidArgument, with both shapes in the sentence, when the pattern is not for n_layers x n_kv_heads.
+/// Returns kInvalidArgument, with both shapes in the sentence, if the pattern is not for n_layers x n_kv_heads.
 Status CheckPatternShape(const HeadPattern& pattern, int n_layers, int n_kv_heads);
 
-/// Every head retrieval: full attention.
+/// Makes every head a retrieval head: full attention.
 HeadChoice AllRetrieval(int n_layers, int n_kv_heads);
 
-/// DuoAttention's quantile rule: of N gates clipped to [0,1] keep the N - ceil(sparsity*(N-1)) highest (all if
-/// sparsity <= 0, none if >= 1). Ties: higher gate, then lower layer, then lower head. kInvalidArgument: sparsity is
-/// not in [0,1], or a gate is NaN.
+/// DuoAttention's quantile rule. Clips the N gates to [0,1] and keeps the N - ceil(sparsity*(N-1)) highest (all if
+/// sparsity <= 0, none if >= 1). Ties go to the higher unclipped gate, then to the lower layer, then to the lower head.
+/// Returns kInvalidArgument if sparsity is not in [0,1] or a gate is NaN.
 Result<HeadChoice> ChooseBySparsity(const HeadPattern& pattern, double sparsity);
 
-/// Keeps gate >= threshold, so no gate that is NaN.
+/// Keeps the heads with gate >= threshold. A NaN gate is never kept.
 HeadChoice ChooseByThreshold(const HeadPattern& pattern, double threshold);
 
-/// Layer-exclusive: each layer wholly retrieval or wholly streaming. Of L layers keep the L - ceil(sparsity*(L-1)) (all
-/// if sparsity <= 0, none if >= 1) with the largest sums of clipped gates, which is the choice that changes the gates
-/// least: sum over heads of |gate - assigned|. Ties: the lower layer. (ZigzagAttention, arXiv:2508.12407, has the idea;
-/// the criterion is ours.) Errors as ChooseBySparsity.
+/// Layer-exclusive choice: all heads of a layer are retrieval heads, or all are streaming heads. Keeps the L -
+/// ceil(sparsity*(L-1)) of L layers with the largest sums of clipped gates (all if sparsity <= 0, none if >= 1). This
+/// choice minimises the sum over heads of |gate - assigned|. Ties go to the lower layer. The idea is from
+/// ZigzagAttention (arXiv:2508.12407); the criterion is duo's own. Errors as ChooseBySparsity.
 Result<HeadChoice> ChooseLayersBySparsity(const HeadPattern& pattern, double sparsity);
 
-/// As many retrieval heads as ChooseBySparsity would keep, drawn at random by `seed`: the counter-example.
+/// Draws as many retrieval heads as ChooseBySparsity would keep, at random by `seed`: a baseline for comparisons.
 Result<HeadChoice> ChooseAtRandom(int n_layers, int n_kv_heads, double sparsity, uint64_t seed);
 
-/// A choice as gates of 0 and 1, for writing it in the published format with `from`'s sink, recent and config.
+/// The choice as a pattern with gates of 0 and 1, to be written in the published format. Sink, recent and config are
+/// those of `from`.
 HeadPattern ToPattern(const HeadChoice& choice, const HeadPattern& from);
 
 }  // namespace duo

@@ -1,4 +1,4 @@
-// A decoder-only transformer's weights and facts, opened from a Hugging Face directory. Immutable and shared.
+// A decoder-only transformer, opened from a Hugging Face directory: its configuration and its weights.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 
 namespace duo {
 
-/// The facts of a model that people and the engine need. Validated when the model is opened.
+/// A model's configuration. Validated when the model is opened.
 struct ModelConfig {
   std::string name;        // last component of the directory
   std::string model_type;  // "llama", "mistral", "qwen2", "qwen3"
@@ -30,50 +30,52 @@ struct ModelConfig {
   bool mlp_bias = false;
   bool qk_norm = false;  // RMSNorm over head_dim of every q and k head, before RoPE
   bool tied_embeddings = false;
-  DType weights_type = DType::kBF16;         // element type config.json gives for the matrices
-  WeightType weights = WeightType::kNative;  // how the matrices are kept
-  int64_t trained_context = 0;               // tokens; max_position_embeddings, or more where yarn stretches them
-  int64_t max_context = 0;                   // tokens beyond it are refused; 0 = no limit of the model's own
-  std::string max_context_reason;            // what sets max_context: "sliding_window 4096"
+  DType weights_type = DType::kBF16;         // element type that config.json gives for the matrices
+  WeightType weights = WeightType::kNative;  // how the matrices are stored
+  int64_t trained_context = 0;               // tokens: max_position_embeddings, or more where yarn stretches it
+  int64_t max_context = 0;                   // longer contexts are refused; 0 = the model sets no limit
+  std::string max_context_reason;            // the key that sets max_context: "sliding_window 4096"
   std::vector<double> inv_freq;              // [head_dim / 2] RoPE angle per position, scaling included
-  double rope_amplitude = 1.0;               // cos and sin are multiplied by it (yarn's attention factor)
+  double rope_amplitude = 1.0;               // cos and sin are multiplied by this (yarn's attention factor)
   std::vector<int32_t> eos_ids;              // every id that ends generation
   int32_t bos_id = -1;                       // -1 = none
-  /// Sentences for people about this checkpoint: what of its files was ignored, what limits the context.
+  /// Sentences for people about this checkpoint: parts of its files that were ignored, and limits of the context.
   std::vector<std::string> notes;
 
   int group() const { return n_heads / n_kv_heads; }
-  /// The context when `asked` tokens were asked for; with 0, that of the training as far as max_context allows.
+  /// Returns `asked` when it is positive. For 0, returns the trained context, capped by max_context.
   int64_t ContextFor(int64_t asked) const {
     if (asked > 0) return asked;
     return max_context > 0 && max_context < trained_context ? max_context : trained_context;
   }
   int64_t n_parameters() const;
-  /// What such a model takes in memory, plain elements with 2 bytes each.
+  /// Bytes that such a model takes in memory, with 2 bytes for each plain element.
   uint64_t WeightsBytes() const;
 };
 
 struct ModelOptions {
-  /// kInt8, kInt4: the matrices are quantised while the model is opened, into memory (docs/formats.md): layers as said,
-  /// embedding and output matrix to int8.
+  /// kInt8 and kInt4 quantise the matrices into memory while the model is opened (docs/formats.md). The layers'
+  /// matrices get this type. The embedding and the output matrix get int8 in both cases.
   WeightType weights = WeightType::kNative;
-  /// Of the quantising: matrices done.
+  /// Progress of the quantisation, in matrices.
   ProgressCallback progress;
 };
 
-/// Shape alone: the config of `dir`/config.json, or of a config.json given by its path. Errors as Model::Open.
+/// Reads the configuration without the weights. `path` is a model directory or a config.json. Errors as Model::Open.
 Result<ModelConfig> LoadModelConfig(const std::string& path);
 
-/// Owner of the weights. Immutable after opening; must outlive its sessions, and its backend must outlive it.
+/// Owns the weights. Immutable after opening, so many sessions may share it. The model must outlive its sessions, and
+/// its backend must outlive the model.
 class Model {
  public:
-  /// Maps the checkpoint; matrices that are not to be quantised are used where they lie in the files. kCancelled by
-  /// the progress callback. kNotFound, kCorrupt (file, tensor, shape found
-  /// and expected), kUnsupported, kResourceExhausted.
+  /// Maps the checkpoint's files. Matrices that stay in their native type are used directly from the mapping.
+  ///
+  /// Returns kCancelled if the progress callback returned false. Returns kCorrupt with file, tensor, and the shapes
+  /// found and expected. Other errors: kNotFound, kUnsupported, kResourceExhausted.
   static Result<Model> Open(const std::string& dir, Backend* backend, const ModelOptions& options = {});
 
-  /// A model of the given shape with random weights in memory (bf16, or quantised), the same for the same seed: for
-  /// measuring speed. n_layers > 0 makes only that many layers. kResourceExhausted.
+  /// Makes a model of the given shape with random weights in memory (bf16, or quantised), for measuring speed. The same
+  /// seed gives the same weights. n_layers > 0 makes only that many layers. kResourceExhausted.
   static Result<Model> Random(const ModelConfig& config, int n_layers, uint64_t seed, Backend* backend,
                               const ModelOptions& options = {});
 
@@ -84,12 +86,14 @@ class Model {
   const ModelConfig& config() const;
   Backend* backend() const;
   uint64_t weights_bytes() const;
-  /// The part of weights_bytes() that is mapped from files: in no process's own memory, but it must stay cached.
+  /// The part of weights_bytes() that is mapped from files. It is page cache, not memory of the process, but decoding
+  /// is fast only while it stays cached.
   uint64_t mapped_bytes() const;
 
-  /// kUnavailable, naming the file, when a file whose weights are used where they are mapped was written to or replaced
-  /// since it was opened. After a write the weights are a mixture, and Session's calls fail too (they look every
-  /// second); a replaced file stays as it was for those who have it open. A system call for each file; thread safe.
+  /// Checks the files whose weights are used from the mapping. Returns kUnavailable, with the file's name, if one was
+  /// written to or replaced after it was opened. A written file is a mixture of old and new weights. Session's calls
+  /// then fail too, because they check once a second. A replaced file keeps its old content for those who have it open.
+  /// Makes one system call per file. Thread safe.
   Status CheckFiles() const;
 
   class Weights;

@@ -1,4 +1,4 @@
-// How long work reports that it advances. The library never prints: the caller's callback does.
+// Long work reports its progress to a callback of the caller. The library itself never prints.
 #pragma once
 
 #include <cstdint>
@@ -8,15 +8,15 @@ namespace duo {
 
 struct Progress {
   const char* stage = "";     // "prefill", "load"...: static storage
-  int64_t done = 0;           // units finished
-  int64_t total = 0;          // units in all; 0 when unknown
+  int64_t done = 0;           // units finished so far
+  int64_t total = 0;          // all units; 0 when unknown
   const char* unit = "";      // "tokens", "bytes": static storage
   double seconds = 0;         // since the stage began
   uint64_t memory_bytes = 0;  // KV bytes committed so far, 0 when it does not apply
 };
 
-/// Called from the thread that called the library, between steps. Return false to stop: the work then ends with
-/// kCancelled and whatever the header of the called function says about its state. May be empty.
+/// Called between steps, from the thread that called the library. Return false to stop: the call then returns
+/// kCancelled, and its own comment says in what state it leaves its objects. May be empty.
 using ProgressCallback = std::function<bool(const Progress&)>;
 
 }  // namespace duo

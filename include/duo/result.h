@@ -1,4 +1,4 @@
-// Errors as values. Bad input is a value (Status, Result<T>); a bug is a crash (DUO_CHECK, base/check.h).
+// Errors as values. Bad input gives a Status or Result<T>; a bug in duo crashes (DUO_CHECK, base/check.h).
 #pragma once
 
 #include <optional>
@@ -12,20 +12,20 @@ enum class StatusCode {
   kOk,
   kInvalidArgument,    // the caller asked for something contradictory or out of range
   kNotFound,           // a file, tensor or key that must exist does not
-  kCorrupt,            // bytes that do not say what their format promises
-  kUnsupported,        // well formed, but a feature duo does not have
+  kCorrupt,            // bytes that break the rules of their format
+  kUnsupported,        // well formed, but needs a feature that duo lacks
   kResourceExhausted,  // memory, disk or context length would not suffice; nothing was allocated
   kIo,                 // the operating system refused to read or write
   kCancelled,          // the caller's callback asked to stop
-  kUnavailable,        // not now: something is busy, full or stopping; the same call may succeed later
-  kInternal,           // a computation gave NaN, or a library below us failed in a way that has no better name
+  kUnavailable,        // something is busy, full or stopping; the same call may succeed later
+  kInternal,           // a computation gave NaN, or a library that duo uses failed and no other code fits
 };
 
 /// The code's name as printed in messages and JSON ("invalid argument").
 const char* StatusCodeName(StatusCode code);
 
-/// A code and one sentence for people: which file, which key, what was found, what was expected. Code never reads the
-/// sentence; what it needs to know beside the code is the subject.
+/// A code and one sentence for people: which file, which key, what was found, what was expected. Programs read the code
+/// and the subject, never the sentence.
 class [[nodiscard]] Status {
  public:
   Status() = default;
@@ -35,12 +35,12 @@ class [[nodiscard]] Status {
   StatusCode code() const { return code_; }
   const std::string& message() const { return message_; }
   /// The option or field that the error is about, by its name in the API ("max_tokens", "sink"); empty when the error
-  /// is not about one. A command line puts its dashes before it, a server reports it as the parameter.
+  /// is about none. A command line turns it into its own option, and a server reports it as the parameter.
   const std::string& subject() const { return subject_; }
 
-  /// The same error about `subject`; an ok status stays ok.
+  /// The same error with this subject. An ok status stays ok.
   Status About(std::string_view subject) const;
-  /// The same error with `prefix` in front of its sentence ("reading pattern P: ..."); an ok status stays ok.
+  /// The same error with `prefix` and ": " before its sentence ("reading pattern P: ..."). An ok status stays ok.
   Status Annotate(std::string_view prefix) const;
 
  private:
@@ -51,7 +51,7 @@ class [[nodiscard]] Status {
 
 inline Status OkStatus() { return {}; }
 
-/// Either a value or the Status that says why there is none. Reading the value of an error aborts: test ok() first.
+/// Either a value or the Status that says why there is none. Reading the value of an error aborts, so test ok() first.
 template <typename T>
 class [[nodiscard]] Result {
  public:

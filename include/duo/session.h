@@ -17,30 +17,30 @@
 namespace duo {
 
 struct SessionOptions {
-  /// Which heads keep everything; empty (n_layers == 0) = all of them, full attention.
+  /// The heads that keep the whole context; empty (n_layers == 0) = all of them, full attention.
   HeadChoice heads;
-  /// Tokens that streaming heads keep from the start. Raised to pinned_prefix when that is more.
+  /// First tokens that streaming heads keep. Raised to pinned_prefix when that is more.
   int64_t sink = 64;
   /// Last tokens that streaming heads see, the current one included; >= 1.
   int64_t recent = 256;
-  /// The same for prompt tokens, >= recent (LServe, arXiv:2502.14866, runs 8192 in prefill and 256 in decode);
-  /// 0 = recent.
+  /// Last tokens that streaming heads see from a prompt token, >= recent; 0 = recent. LServe (arXiv:2502.14866) uses
+  /// 8192 for prefill and 256 for decode.
   int64_t prefill_recent = 0;
-  /// Tokens at the start that no head may forget, for example the system prompt (arXiv:2510.00231).
+  /// First tokens that every head keeps, for example the system prompt (arXiv:2510.00231).
   int64_t pinned_prefix = 0;
-  /// Tokens prefilled together, 1..65536. Larger is faster until matrix products are saturated, and needs memory for
-  /// activations. The result does not depend on it.
+  /// Prompt tokens that go through the model at once, 1..65536. A larger chunk is faster until matrix products are
+  /// saturated, and needs more memory for activations. The result does not depend on it.
   int64_t chunk = 512;
   ComputeType compute = ComputeType::kBF16;
-  /// How K and V are kept. kInt8 and kInt4 take a little more than half and a quarter of kBF16's memory and time per
-  /// token; docs/quality.md has what they cost, and why models whose keys have outliers (biases of Qwen2 and 2.5, norms
-  /// of Qwen3) do not bear them.
+  /// Element type of K and V. Per token, kInt8 takes a little more than half of kBF16's memory and time, and kInt4 a
+  /// little more than a quarter. The page docs/quality.md has their loss in quality. It also says why they do not suit
+  /// models whose keys have outliers (biases of Qwen2 and Qwen2.5, norms of Qwen3).
   KvType kv_type = KvType::kBF16;
-  /// Most tokens the sequence may have; 0 = the model's trained context. Reserves address space only.
+  /// Maximum length of the sequence in tokens; 0 = the model's trained context. Reserves address space, not memory.
   int64_t max_context = 0;
-  /// Tokens between copies of the streaming heads' rings, which make Rewind cheap; 0 = no copies.
+  /// Tokens between snapshots, which are copies of the streaming heads' rings that make Rewind cheap; 0 = no snapshots.
   int64_t snapshot_every = 0;
-  /// Bytes that KV and activations may take; 0 = what the system has available when they are needed.
+  /// Maximum bytes of KV and activations; 0 = what the system has available when they are needed.
   uint64_t memory_limit = 0;
 };
 
@@ -49,34 +49,36 @@ struct MemoryPlan {
   uint64_t weights_bytes = 0;
   uint64_t kv_bytes_per_token = 0;   // retrieval heads
   uint64_t kv_fixed_bytes = 0;       // streaming heads
-  uint64_t kv_page_bytes = 0;        // most that whole pages add, where a device gives no less
-  uint64_t snapshot_bytes_each = 0;  // one ring snapshot, 0 without snapshots
+  uint64_t kv_page_bytes = 0;        // upper bound of what rounding to a device's pages adds; 0 on the CPU
+  uint64_t snapshot_bytes_each = 0;  // one snapshot of the rings; 0 without snapshots
   int64_t snapshot_every = 0;        // tokens
   uint64_t activation_bytes = 0;     // activations, scratch of attention and of the backend
-  uint64_t scratch_bytes = 0;        // the part of activation_bytes that the backend holds once for all sessions
+  uint64_t scratch_bytes = 0;        // the part of activation_bytes that the backend has once for all sessions
 
   uint64_t KvBytes(int64_t n_tokens) const;  // with snapshots
   uint64_t TotalBytes(int64_t n_tokens) const;
-  /// Most tokens that fit `bytes` in all; 0 when not even the fixed parts do. INT64_MAX-free: at most 2^36.
+  /// The largest number of tokens for which everything fits in `bytes`, at most 2^36; 0 when not even the fixed parts
+  /// fit.
   int64_t MaxContext(uint64_t bytes) const;
 };
 
-/// kInvalidArgument for options that contradict each other or the model.
+/// Returns kInvalidArgument if the options contradict each other or the model.
 Result<MemoryPlan> PlanMemory(const ModelConfig& config, uint64_t weights_bytes, const SessionOptions& options,
                               const Backend& backend);
 
-/// Intermediate values of a call, for sessions of one model that take turns: they are large, and nothing in them
-/// outlives a call. Not thread safe; must outlive its sessions, and the model must outlive it.
+/// Memory for the intermediate values of a call. They are large and none of them outlives the call, so sessions of one
+/// model that take turns may share a workspace. Not thread safe. It must outlive its sessions, and the model must
+/// outlive it.
 class Workspace {
  public:
-  /// Only `chunk` and `compute` of the options count: sessions that use the workspace have the same compute and at most
-  /// that chunk. Errors as Session::Create.
+  /// Uses only `chunk` and `compute` of the options. Sessions that share the workspace have the same compute and at
+  /// most this chunk. Errors as Session::Create.
   static Result<Workspace> Create(const Model& model, const SessionOptions& options);
   Workspace(Workspace&&) noexcept;
   Workspace& operator=(Workspace&&) noexcept;
   ~Workspace();
 
-  /// Gives back the memory that grew with the streaming windows of the sessions so far. The next prefill takes what its
+  /// Frees the memory that grew with the streaming windows of the sessions so far. The next prefill allocates what its
   /// own session needs. Call it between steps.
   void ReleaseWindows();
 
@@ -87,100 +89,114 @@ class Workspace {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Not thread safe; the model must outlive it. Sessions that share a workspace may be made, saved and destroyed by one
-/// thread while another runs others of them.
+/// Not thread safe. The model must outlive it. One thread may create, save and destroy sessions of a shared workspace
+/// while another thread runs other sessions of it.
 class Session {
  public:
-  /// Without a workspace it has one of its own. kInvalidArgument (the sentence names the option), kResourceExhausted
-  /// (bytes needed and available).
+  /// Without `workspace` the session makes its own. Returns kInvalidArgument with the option's name, or
+  /// kResourceExhausted with the bytes needed and available.
   static Result<Session> Create(const Model& model, const SessionOptions& options, Workspace* workspace = nullptr);
   Session(Session&&) noexcept;
   Session& operator=(Session&&) noexcept;
   ~Session();
 
-  /// Adds prompt tokens, in chunks, and leaves the logits behind the last one in logits(). Callback after each chunk.
-  /// kInvalidArgument: ids empty or outside the vocabulary. kResourceExhausted: the context or memory would not
-  /// suffice; says how much would. These two leave the sequence as it was. kCancelled: the callback said stop.
-  /// kInternal: the logits are NaN or infinite; says in which layer they begin, if it can be found. kUnavailable: a
-  /// file of the model was written to (Model::CheckFiles). These and other errors leave the chunks so far in the
-  /// sequence, and logits() empty.
+  /// Adds prompt tokens in chunks and calls `progress` after each chunk. Then logits() predicts the token after the
+  /// last one.
+  ///
+  /// Returns kInvalidArgument if `ids` is empty or has an id outside the vocabulary. Returns kResourceExhausted if the
+  /// context or the memory would not suffice; the sentence says how much would. These two leave the sequence as it was.
+  ///
+  /// Returns kCancelled if the callback returned false, and kUnavailable if a file of the model was written to
+  /// (Model::CheckFiles). Returns kInternal if the logits are NaN or infinite; the sentence names the layer where they
+  /// begin, if it can be found. These and all other errors leave the finished chunks in the sequence and logits()
+  /// empty.
   Status Prefill(std::span<const int32_t> ids, const ProgressCallback& progress = {});
 
-  /// Adds one generated token; logits() then predicts its successor. Errors as Prefill.
+  /// Adds one generated token. Then logits() predicts the token after it. Errors as Prefill.
   Status Decode(int32_t id);
 
-  /// The most sequences that DecodeTogether takes.
+  /// Maximum number of sequences for DecodeTogether.
   static constexpr int kMaxTogether = 16;
 
-  /// Adds ids[i] to sessions[i] for all of them in one pass over the weights: sequences that generate at the same time.
-  /// All are different, share one workspace and keep K and V as the same type; at most kMaxTogether and as many as a
-  /// chunk has tokens. With ComputeType::kF32 the same numbers as Decode of each alone. Errors as Prefill; of
-  /// kInvalidArgument and kResourceExhausted nothing has changed, unless all have grown and only their logits are
-  /// missing. Where some logits are NaN or infinite (kInternal), all have grown, and those with logits() may go on.
+  /// Adds ids[i] to sessions[i] for every i in one pass over the weights, for sequences that generate at the same time.
+  /// The sessions are distinct, share one workspace and have the same kv_type. There are at most kMaxTogether of them,
+  /// and no more than the workspace's chunk. With ComputeType::kF32 each session gets the same numbers as from its own
+  /// Decode.
+  ///
+  /// Errors as Prefill. After kInvalidArgument and kResourceExhausted, either nothing has changed, or all sessions have
+  /// grown and only their logits are missing. After kInternal (some logits are NaN or infinite) all have grown, and
+  /// those with logits() may continue.
   static Status DecodeTogether(std::span<Session* const> sessions, std::span<const int32_t> ids);
 
-  /// Logits after the last token, [vocab], all finite. Valid until the next call that changes the sequence; empty
-  /// before the first.
+  /// Logits after the last token, [vocab], all finite; empty before the first token. Valid until the next call that
+  /// changes the sequence.
   std::span<const float> logits() const;
 
-  /// Prefill that gives the logits of the tokens at positions [begin, end) (absolute) to `row`, in order. `row` gets
-  /// position and [vocab] floats that are valid during the call, and returns an error to stop.
+  /// Like Prefill, and calls `row` with the logits at each absolute position in [begin, end), in order. `row` gets the
+  /// position and [vocab] floats, which are valid during the call. It returns an error to stop.
   using LogitsCallback = std::function<Status(int64_t pos, std::span<const float> logits)>;
   Status PrefillWithLogits(std::span<const int32_t> ids, int64_t begin, int64_t end, const LogitsCallback& row,
                            const ProgressCallback& progress = {});
 
-  /// Final-norm hidden state of the last token, [hidden]. Valid and empty as logits().
+  /// Hidden state of the last token after the final norm, [hidden]. Valid as long as logits(), and empty when logits()
+  /// is.
   std::span<const float> last_hidden() const;
 
-  /// Tokens [0, pos) stay, the rest is forgotten; unless pos == len(), logits() is empty until the next token. Exact:
-  /// where the streaming heads' rings no longer hold what is needed, they are restored from a snapshot and at most
-  /// snapshot_every tokens (without snapshots: all) are prefilled again; kCancelled then leaves a shorter sequence.
+  /// Keeps tokens [0, pos) and forgets the rest. Unless pos == len(), logits() is empty until the next token. The
+  /// result is exact. If the streaming heads' rings no longer hold the rows that are needed, Rewind restores them from
+  /// a snapshot. Then it prefills at most snapshot_every tokens again (without snapshots: all of them), and kCancelled
+  /// leaves a shorter sequence. Returns kInvalidArgument if pos is not in [0, len()].
   Status Rewind(int64_t pos, const ProgressCallback& progress = {});
 
-  /// Rewind that leaves running tokens again to the caller: tokens [0, result) stay, with result <= pos as large as
-  /// rings and snapshots allow. Cheap. kInvalidArgument as Rewind.
+  /// Like Rewind, but prefills nothing again, so it is cheap. Keeps tokens [0, result), where result <= pos is the
+  /// largest length that rings and snapshots allow. The caller then runs the tokens [result, pos) again.
+  /// kInvalidArgument as Rewind.
   Result<int64_t> RewindToHeld(int64_t pos);
 
-  /// How many tokens RewindToHeld(pos) would keep.
+  /// The number of tokens that RewindToHeld(pos) would keep.
   int64_t HeldAt(int64_t pos) const;
 
-  /// Forgets logits() and last_hidden() and gives back their memory: for sequences that are only kept.
+  /// Forgets logits() and last_hidden() and frees their memory, for sequences that are idle.
   void DropLogits();
 
-  /// How many of these tokens, from the first on, the sequence has in the same way: a sequence that was rewound there
-  /// goes on as one that was given them as a prompt. (Generated tokens do not count where prompts see another window.)
+  /// Length of the common prefix of `ids` and the sequence that can be reused. After a rewind to it, the sequence
+  /// continues exactly like one that was given these tokens as a prompt. Generated tokens do not count when prompt
+  /// tokens see another window (prefill_recent != recent).
   int64_t CommonPrefix(std::span<const int32_t> ids) const;
 
-  /// Tokens before the first generated one.
+  /// Number of tokens before the first generated one.
   int64_t prompt_len() const;
 
-  /// An independent copy of the sequence, with the same workspace where that is shared. kResourceExhausted.
+  /// An independent copy of the sequence. A shared workspace is shared with the copy too. kResourceExhausted.
   Result<Session> Clone() const;
 
-  /// A copy of its first HeldAt(pos) tokens; without logits unless that is all of them. Errors as Clone and Rewind.
+  /// A copy of the first HeldAt(pos) tokens. It has no logits unless these are all tokens. Errors as Clone and Rewind.
   Result<Session> ClonePrefix(int64_t pos) const;
 
-  /// Writes the sequence to a file that appears when it is whole (docs/formats.md): tokens, K, V, snapshots; not the
-  /// logits. `note`: up to 64 KiB of the caller's own, kept with it. Reads the sequence only. kIo names the reason.
+  /// Writes tokens, K, V and snapshots to a file, but not the logits (docs/formats.md). The file appears under its name
+  /// only when it is complete. `note` is text of the caller, up to 64 KiB, that is stored with it. Save does not change
+  /// the sequence. Returns kIo with the reason.
   Status Save(const std::string& path, const std::string& note = "") const;
 
-  /// A sequence as Save wrote it, for the same model with the same options (those of its cache: heads, windows, types,
-  /// snapshots). kNotFound, kIo; kCorrupt when the file is damaged; kInvalidArgument when it is of another model,
-  /// choice of heads or KV type, and says which; kResourceExhausted.
+  /// Reads a sequence that Save wrote. The model must be the same, and so must the options of the cache: heads,
+  /// windows, type and snapshots.
+  ///
+  /// Returns kCorrupt if the file is damaged. Returns kInvalidArgument if it is for another model, choice of heads or
+  /// KV type; the sentence says which. Other errors: kNotFound, kIo, kResourceExhausted.
   static Result<Session> Load(const Model& model, const SessionOptions& options, const std::string& path,
                               Workspace* workspace = nullptr);
 
-  /// Fails with kResourceExhausted when n_tokens more would not fit; the sentence has bytes needed, available, and the
-  /// context that would fit.
+  /// Returns kResourceExhausted if n_tokens more would not fit. The sentence has the bytes needed, the bytes available,
+  /// and the context that would fit.
   Status CheckFits(int64_t n_tokens) const;
 
-  /// Advances the cache by n_tokens whose K and V are arbitrary finite values, without running the model: for measuring
-  /// speed at a depth. Not for text. Errors as Prefill.
+  /// Advances the cache by n_tokens with arbitrary finite K and V, without running the model. Only for measuring speed
+  /// at a context length, not for generating text. Errors as Prefill.
   Status FillSynthetic(int64_t n_tokens, uint64_t seed);
 
   int64_t len() const;
-  const std::vector<int32_t>& tokens() const;  // all of them; synthetic ones are 0
-  const SessionOptions& options() const;       // as resolved
+  const std::vector<int32_t>& tokens() const;  // all tokens; synthetic ones are 0
+  const SessionOptions& options() const;       // with defaults filled in
   const MemoryPlan& plan() const;
   uint64_t kv_bytes() const;  // K, V and snapshots in use now
 
@@ -190,7 +206,7 @@ class Session {
   std::unique_ptr<Impl> impl_;
 };
 
-/// What a file of Session::Save says about itself.
+/// Facts in the header of a file that Session::Save wrote.
 struct SessionFileInfo {
   std::string model_name;
   int64_t n_tokens = 0;
@@ -198,7 +214,7 @@ struct SessionFileInfo {
   std::string note;
 };
 
-/// Reads the beginning of the file only. kNotFound, kIo, kCorrupt.
+/// Reads only the file's header. kNotFound, kIo, kCorrupt.
 Result<SessionFileInfo> ReadSessionFileInfo(const std::string& path);
 
 }  // namespace duo

@@ -3,7 +3,7 @@
 
 namespace duo {
 
-/// Semantic version of the linked library, for example "0.1.0". Static storage.
+/// Semantic version of the linked library, for example "0.1.0". The string has static storage.
 const char* Version();
 
 }  // namespace duo
