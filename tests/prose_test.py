@@ -29,7 +29,7 @@ BANNED_OPENINGS = {"Of", "What", "Who", "Whoever", "Whatever", "Whose"}
 
 # A dot that does not end a sentence.
 ABBREVIATION = re.compile(r"\b(e\.g|i\.e|vs|cf|no|etc|approx|Fig|Sec|Eq)\.")
-SENTENCE_END = re.compile(r"(?<=[.?!])[\"')\]]*\s+(?=[\"'(\[]?[A-Z`0-9])")
+SENTENCE_END = re.compile(r"(?<=[.?!])[\"')\]]*\s+(?=[\"'(\[*]*[A-Z`0-9])")
 
 
 def words(sentence):

@@ -14,7 +14,7 @@
 namespace duo {
 namespace {
 
-// The format allows a pointer fewer than 1024 bytes (git-lfs, docs/spec.md).
+// The format allows a pointer fewer than 1024 bytes (specification of git-lfs).
 constexpr size_t kMaxLfsPointerBytes = 1023;
 constexpr std::string_view kLfsVersion = "version https://git-lfs.github.com/spec/v";
 
