@@ -1,4 +1,4 @@
-# Debian 12 packages (scripts/packages names them). Everything is found, nothing is downloaded.
+# The libraries are Debian 12 packages (scripts/packages lists them). Nothing is downloaded.
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(nlohmann_json 3.11 REQUIRED)
 find_package(fmt REQUIRED)

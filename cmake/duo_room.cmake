@@ -1,5 +1,5 @@
 # duo_room(<room> SOURCES a.cc... [ROOMS lower rooms...] [LIBS private libraries...])
-# One room = one static library duo_<room>. Sources are listed by hand.
+# Defines the static library duo_<room> of a room. Sources are listed by hand.
 function(duo_room room)
   cmake_parse_arguments(ARG "" "" "SOURCES;ROOMS;LIBS" ${ARGN})
   add_library(duo_${room} STATIC ${ARG_SOURCES})
@@ -19,7 +19,7 @@ function(duo_room room)
 endfunction()
 
 # duo_test(<name> SOURCES x_test.cc... ROOMS rooms... [LIBS ...]): a GoogleTest program; each TEST is one ctest test.
-# They see data outside the repository as DUO_SHARED_DIR where there is any, and print SKIPPED where there is none.
+# DUO_SHARED_DIR is the optional folder with data outside the repository. Tests whose data is missing print SKIPPED.
 function(duo_test name)
   if(NOT DUO_BUILD_TESTS)
     return()

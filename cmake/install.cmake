@@ -1,4 +1,5 @@
-# duo::duo: all rooms in one archive, libduo.a, with the libraries they need; and what `find_package(duo)` reads.
+# Defines duo::duo, which is all rooms in one archive, libduo.a, with the libraries that they need. Installs it with the
+# files that `find_package(duo)` reads.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
@@ -22,7 +23,7 @@ target_compile_features(duo_library PUBLIC cxx_std_20)
 target_include_directories(duo_library PUBLIC
   $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>
   $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
-# Private: the public headers include nothing but the standard library, so users only link these.
+# Private: the public headers include only the standard library, so users only link these.
 target_link_libraries(duo_library PRIVATE ${libraries})
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/duo)
