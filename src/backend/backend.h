@@ -1,9 +1,11 @@
-// The dozen operations a transformer needs, and memory. The model is written once over this interface.
+// The dozen operations a transformer needs, and memory. The model is written once, against this interface.
 //
-// Every pointer is to this backend's memory unless the parameter says host. Activations are float; matrix inputs are
-// rounded to bf16 inside Linear when the compute type asks for it. One thread at a time, except for memory: Allocate,
-// Reserve, ToHost, FromHost and MaxScratchBytes may be called beside anything else. Work may be queued: an operation
-// that returns nothing leaves its error to the next call that returns a Status.
+// Pointers: every pointer is to this backend's memory unless the parameter's name begins with host.
+// Types: activations are float. Linear rounds matrix inputs to bf16 when the compute type asks for it.
+// Threads: one thread at a time. Only Allocate, Reserve, ToHost, FromHost and MaxScratchBytes may run at the same time
+// as any other call.
+// Errors: a backend may queue work. The error of an operation that returns void is returned by the next call that
+// returns a Status.
 #pragma once
 
 #include <cstddef>
@@ -20,13 +22,13 @@
 
 namespace duo {
 
-/// Owner of a block of backend memory.
+/// Owns a block of backend memory.
 class DeviceMemory {
  public:
   virtual ~DeviceMemory() = default;
   virtual uint8_t* data() const = 0;
   virtual size_t bytes() const = 0;
-  /// Backs [offset, offset + n) with memory; only for what Reserve() returned. kResourceExhausted.
+  /// Backs [offset, offset + n) with memory. Call it only for blocks from Reserve(). kResourceExhausted.
   virtual Status Commit(size_t offset, size_t n) = 0;
 };
 using DeviceMemoryPtr = std::unique_ptr<DeviceMemory>;
@@ -39,17 +41,18 @@ struct LinearTask {
   bool accumulate = false;      // adds to out: the residual connection
 };
 
-/// The input of a product, x [n_tokens, n_in], and what is made of it first: either of RMSNorm(x) and silu(x) * up.
+/// The input of a product: x [n_tokens, n_in], or RMSNorm(x), or silu(x) * up. The last two are computed first.
 struct ProductInput {
   const float* x = nullptr;
   int64_t n_tokens = 1;
   int64_t n_in = 0;
   const float* norm = nullptr;  // [n_in] weights of an RMSNorm, or null
-  float eps = 0;                // of the norm
-  const float* up = nullptr;    // [n_tokens, n_in], or null
-  float* made = nullptr;        // [n_tokens, n_in] memory for what is made of x; for up it may be x
-  bool made_is_kept = false;    // what is made stands there afterwards; otherwise it is undefined
+  float eps = 0;                // epsilon of the RMSNorm
+  const float* up = nullptr;    // [n_tokens, n_in], or null; at most one of norm and up is set
+  float* made = nullptr;        // [n_tokens, n_in] memory for the computed input; with `up` it may be x
+  bool made_is_kept = false;    // true: `made` holds the computed input afterwards; false: its contents are undefined
 
+  /// Whether the input is computed from x.
   bool IsMade() const { return norm != nullptr || up != nullptr; }
 };
 
@@ -59,7 +62,7 @@ struct RowRange {
   int64_t end = 0;
 };
 
-/// One KV head of a decode step: the rows its queries attend to are one or two ranges (a ring wraps around).
+/// One KV head of a decode step. Its queries attend to one range of rows, or to two where a ring wraps around.
 struct DecodeHead {
   const float* q = nullptr;    // [group, head_dim]
   const uint8_t* k = nullptr;  // row 0 of the head: [row, head_dim], or blocks of codes (kernels/kv_codes.h)
@@ -70,19 +73,20 @@ struct DecodeHead {
   float* lse = nullptr;  // [group] log of the sum of exp(score), or null
 };
 
+/// One KV head of a prefill step.
 struct PrefillHead {
-  const float* q = nullptr;    // token t: q + t * q_stride, [group, head_dim] there
+  const float* q = nullptr;    // token t: [group, head_dim] at q + t * q_stride
   const uint8_t* k = nullptr;  // [n_rows] rows of the cache, in order of position
   const uint8_t* v = nullptr;
   int64_t n_rows = 0;
-  int64_t n_sink_rows = 0;  // row r < n_sink_rows has position r,
-  int64_t body_pos = 0;     // any other body_pos + (r - n_sink_rows)
+  int64_t n_sink_rows = 0;  // row r < n_sink_rows has position r
+  int64_t body_pos = 0;     // row r >= n_sink_rows has position body_pos + (r - n_sink_rows)
   LambdaMask mask;
   float* out = nullptr;  // token t: out + t * q_stride
-  float* lse = nullptr;  // token t: lse + t * lse_stride, [group] there, or null
+  float* lse = nullptr;  // token t: [group] at lse + t * lse_stride, or null
 };
 
-/// What all heads of one attention call share.
+/// The parameters that all heads of one attention call share.
 struct AttentionShape {
   int group = 1;
   int head_dim = 0;
@@ -108,7 +112,7 @@ struct StoreTask {
 /// Copies rows of one head's K or V between caches of the same type.
 struct CopyRowsTask {
   KvPart part = KvPart::kKeys;
-  const uint8_t* src = nullptr;  // row 0; likewise dst
+  const uint8_t* src = nullptr;  // row 0 of the head, also in dst
   int64_t src_row = 0;
   uint8_t* dst = nullptr;
   int64_t dst_row = 0;
@@ -122,22 +126,22 @@ struct CopyTask {
   size_t bytes = 0;
 };
 
-/// The largest calls a session will make.
+/// Upper bounds of the calls a session will make.
 struct CallBounds {
   int64_t n_tokens = 1;
-  int n_parts = 0;             // of a step (BeginPart)
-  int n_sequences = 1;         // in one DecodeAttention
+  int n_parts = 0;             // parts of a step (BeginPart)
+  int n_sequences = 1;         // sequences in one DecodeAttention
   int64_t widest_input = 0;    // elements of a Linear's input per token
-  int64_t max_outputs = 0;     // elements of a Linear's output, of all its tokens
-  int64_t largest_matrix = 0;  // weights
+  int64_t max_outputs = 0;     // elements of a Linear's output, all tokens together
+  int64_t largest_matrix = 0;  // number of weights
   int n_kv_heads = 1;
   int group = 1;
   int head_dim = 0;
   ComputeType compute = ComputeType::kBF16;
-  DType weights = DType::kBF16;  // of the matrices
+  DType weights = DType::kBF16;  // type of the matrices
 };
 
-/// Seconds spent per kind of work since the last reset; for `duo bench`.
+/// Seconds spent per kind of work since the last reset. Used by `duo bench`.
 struct BackendTimes {
   double attention_s = 0;
   double linear_s = 0;
@@ -153,61 +157,64 @@ class Backend {
   virtual int n_threads() const = 0;
 
   // ---- memory
-  /// Uninitialised memory. kResourceExhausted.
+  /// Returns uninitialised memory. kResourceExhausted.
   virtual Result<DeviceMemoryPtr> Allocate(size_t bytes) = 0;
-  /// Address space that Commit() backs as it is needed. kResourceExhausted.
+  /// Returns address space that Commit() backs when it is needed. kResourceExhausted.
   virtual Result<DeviceMemoryPtr> Reserve(size_t bytes) = 0;
-  /// What Commit() takes comes in multiples of this; 1 where memory is taken as it is touched.
+  /// Commit() takes memory in multiples of this. 1 if the first touch of a page takes the memory.
   virtual size_t CommitBytes() const = 0;
-  /// Bytes that could still be taken of the memory this backend works in.
+  /// Bytes that can still be allocated from the memory this backend works in.
   virtual uint64_t AvailableBytes() const = 0;
-  /// A copy of host bytes in this backend's memory, for weights; null where operations read them in place.
+  /// Copies host bytes (weights) to this backend's memory. Null if operations can read the host bytes in place.
   /// kResourceExhausted.
   virtual Result<DeviceMemoryPtr> Upload(const void* host, size_t bytes) = 0;
   virtual void Copy(std::span<const CopyTask> tasks) = 0;
-  /// Waits for all work before it. kInternal for what went wrong in that work.
+  /// Waits for all earlier work. kInternal if that work failed.
   virtual Status ToHost(const void* src, void* host_dst, size_t bytes) = 0;
   virtual void FromHost(const void* host_src, void* dst, size_t bytes) = 0;
-  /// Scratch the backend itself may hold at most for calls within these bounds, for the memory plan.
+  /// Upper bound of the scratch that the backend holds for calls within these bounds. The memory plan needs it.
   virtual uint64_t MaxScratchBytes(const CallBounds& bounds) const = 0;
 
   // ---- operations
-  /// out[t] = table[ids[t]]; host_ids are valid rows. The table is not int4.
+  /// out[t] = table[ids[t]]. host_ids must be rows of the table. The table must not be int4.
   virtual void Embed(const MatrixView& table, std::span<const int32_t> host_ids, float* out) = 0;
-  /// Rows of `dim` floats, contiguous; in place allowed.
+  /// x, out: contiguous rows of `dim` floats. They may be the same memory.
   virtual void RmsNorm(const float* x, const float* weight, float eps, int64_t n_rows, int64_t dim, float* out) = 0;
-  /// All tasks share the input; with kInt8 all their weights are int8. kResourceExhausted, kInternal.
+  /// All tasks share the input. With kInt8 all their weights must be int8. kResourceExhausted, kInternal.
   virtual Status Linear(ComputeType compute, const ProductInput& input, std::span<const LinearTask> tasks) = 0;
-  /// By what Rope rotates from now on: host_cos, host_sin [n_tokens, half_dim], which must live as long.
+  /// Sets the tables that Rope() uses: host_cos, host_sin [n_tokens, half_dim]. They must outlive every Rope() call
+  /// that uses them.
   virtual void SetRotations(const float* host_cos, const float* host_sin, int64_t n_tokens, int half_dim) = 0;
   /// Rotates q [n_tokens, n_heads, head_dim] and k [n_tokens, n_kv_heads, head_dim] in place.
   virtual void Rope(float* q, int n_heads, float* k, int n_kv_heads, int64_t n_tokens, int head_dim) = 0;
-  /// No two tasks of a call write the same rows, but they may write rows of one block of codes; likewise CopyRows.
+  /// Two tasks of one call must not write the same row. They may write rows of one block of codes. The same holds for
+  /// CopyRows.
   virtual void StoreRows(std::span<const StoreTask> tasks, int head_dim, KvType type) = 0;
   virtual void CopyRows(std::span<const CopyRowsTask> tasks, int head_dim, KvType type) = 0;
   virtual Status DecodeAttention(const AttentionShape& shape, std::span<const DecodeHead> heads) = 0;
   virtual Status PrefillAttention(const AttentionShape& shape, std::span<const PrefillHead> heads) = 0;
 
   // ---- steps
-  /// What is queued until EndPart is part 0, 1, ... of a step that comes again and again with other arguments, a layer
-  /// of a forward pass for one: a backend may hold it back and send it off as a whole. Anything may be called between.
-  /// Errors of launches inside a part, whatever the operations returned, are EndPart's at the latest.
+  /// Work queued between BeginPart and EndPart is part 0, 1, ... of a step that is repeated with other arguments. For
+  /// example, each layer is a part of a forward pass. A backend may hold the work back and submit it as a whole. Any
+  /// operation may be called inside a part. If a launch fails after its operation returned OK, EndPart returns the
+  /// error.
   virtual void BeginPart(int part) = 0;
   virtual Status EndPart() = 0;
 
-  /// For finding heads; null where this backend has none. Lives as long as the backend.
+  /// The operations for finding heads, or null if this backend has none. They live as long as the backend.
   virtual IdentifyOps* identify_ops() = 0;
 
   // ---- measurement
-  /// Of the work between ResetTimes and the first times() behind it.
+  /// Times of the work between ResetTimes() and the first times() after it.
   virtual BackendTimes times() const = 0;
   virtual void ResetTimes() = 0;
-  /// Whether times are taken without slowing the work down.
+  /// Whether measuring times does not slow the work down.
   virtual bool TimesAreFree() const = 0;
-  /// Read bandwidth of the memory weights and caches live in, GB/s, as it is now: one pass of some milliseconds over a
-  /// block of hundreds of MiB, which the first call allocates and the backend keeps. kResourceExhausted.
+  /// Current read bandwidth, in GB/s, of the memory that holds weights and caches. Makes one pass of some milliseconds
+  /// over a block of hundreds of MiB. The first call allocates the block, and the backend keeps it. kResourceExhausted.
   virtual Result<double> MeasureReadBandwidth() = 0;
-  /// GFLOP/s of a large matrix product alone.
+  /// GFLOP/s of a large matrix product on its own.
   virtual Result<double> MeasureGemm(ComputeType compute) = 0;
 };
 

@@ -87,7 +87,7 @@ TEST(Backend, RefusesWhatItCannotBe) {
   EXPECT_NE(status.message().find("mmx"), std::string::npos);
 }
 
-/// One product by plain loops.
+/// One product, computed with plain loops.
 std::vector<double> Product(const std::vector<float>& x, const std::vector<bf16>& w, int64_t n, int64_t in,
                             int64_t out) {
   std::vector<double> y(static_cast<size_t>(n * out));
@@ -137,7 +137,7 @@ TEST(Backend, LinearGroupsAgreeForOneAndManyTokensAndThreads) {
   }
 }
 
-// Few tokens take other kernels than many; with f32 a token's result does not depend on how many came with it.
+// Few tokens use other kernels than many. With f32 a token's result does not depend on how many tokens are in the call.
 TEST(Backend, LinearOfFewTokensAgreesForAllWeightsAndComputeTypes) {
   Rng rng(9);
   const int64_t in = 320, out = 48;
@@ -179,7 +179,8 @@ TEST(Backend, LinearOfFewTokensAgreesForAllWeightsAndComputeTypes) {
           if (compute == ComputeType::kF32 && n <= 16) {
             ASSERT_EQ(together[i], alone[i]) << DTypeName(view.dtype) << " tokens " << n;
           }
-          // Weights and inputs are of size 1: bf16 of either is off by at most 2^-8 of a product, and errors cancel.
+          // Weights and inputs are about 1. Rounding one of them to bf16 changes a product by at most 2^-8 of it, and
+          // the errors cancel.
           ASSERT_NEAR(together[i], alone[i], compute == ComputeType::kF32 ? 1e-3 : 0.5)
               << DTypeName(view.dtype) << " compute " << static_cast<int>(compute) << " tokens " << n;
         }

@@ -27,7 +27,7 @@
 namespace duo {
 namespace {
 
-/// Adds the time of a scope to `*total`.
+/// Adds the time between construction and destruction to `*total`.
 class ScopedTime {
  public:
   explicit ScopedTime(double* total) : total_(total), begin_(Clock::now()) {}
@@ -40,18 +40,20 @@ class ScopedTime {
   Clock::time_point begin_;
 };
 
-// Element-wise work below this many elements is done by one thread: waking the others costs more.
+// One thread does element-wise work on up to this many elements. Waking the others would cost more.
 constexpr int64_t kSerialElements = 1 << 15;
 constexpr int64_t kElementBlock = 1 << 14;
-// Products of few tokens up to this many weights run on one thread for the same reason.
+// For the same reason one thread does a product of few tokens with up to this many weights.
 constexpr int64_t kSerialWeights = 1 << 15;
-// Long runs of memory read faster than short ones: 2 MiB at 40 GB/s where 256 KiB gave 37 (bf16, two Zen 4 cores).
+// Long runs of memory are read faster than short ones: 40 GB/s with 2 MiB, 37 GB/s with 256 KiB (bf16, two Zen 4
+// cores).
 constexpr int64_t kGemvBlockBytes = 2 << 20;
 
-// Most tokens whose products read each weight once, row by row, instead of going through the library for matrix
-// products. Measured on two Zen 4 cores, 64 Mi weights of bf16, milliseconds for 4 / 8 / 16 tokens: 5.2 / 7.2 / 15,
-// the library 8.5 / 9.4 / 11.5; with quantised weights the library needs them converted first. With f32 a token's
-// result shall not depend on how many are computed together, at least up to this many.
+// Up to this many tokens, a product reads each weight once, row by row. With more tokens it calls the library for
+// matrix products. Measured on two Zen 4 cores with 64 Mi weights of bf16, for 4 / 8 / 16 tokens: 5.2 / 7.2 / 15 ms,
+// and 8.5 / 9.4 / 11.5 ms with the library. The limit is higher for bf16 products with quantised weights, because the
+// library needs these converted first. It is also higher with f32: up to the limit, a token's result must not depend on
+// the number of tokens that are computed together.
 constexpr int64_t kFewTokens = 8;
 constexpr int64_t kMaxFewTokens = 16;
 
@@ -66,7 +68,7 @@ size_t StateBytes(int group, int head_dim) {
   return RoundUp(static_cast<size_t>(group) * (static_cast<size_t>(head_dim) + 2) * sizeof(float), kCacheLineBytes);
 }
 
-// With f32 a token's result does not depend on what runs beside it.
+// With f32 a token's result must not depend on the other sequences of the call.
 DecodeCut CutOf(ComputeType compute) {
   return compute == ComputeType::kF32 ? DecodeCut::kByHead : DecodeCut::kBalanced;
 }
@@ -130,7 +132,7 @@ class CpuBackend : public Backend {
   Status DecodeAttention(const AttentionShape& shape, std::span<const DecodeHead> heads) override;
   Status PrefillAttention(const AttentionShape& shape, std::span<const PrefillHead> heads) override;
 
-  // Work begins when it is called for.
+  // Every operation runs at once, so nothing is held back.
   void BeginPart(int) override {}
   Status EndPart() override { return OkStatus(); }
 
@@ -153,23 +155,23 @@ class CpuBackend : public Backend {
   }
 
  private:
-  /// Threads for element-wise work on n elements.
+  /// Number of threads for element-wise work on n elements.
   int TeamFor(int64_t n) const { return n <= kSerialElements ? 1 : n_threads_; }
-  /// What is multiplied: x, or what is made of it.
+  /// Returns the input of the product: x, or the result of the norm or of SwiGLU.
   const float* Make(const ProductInput& input);
   void Rotate(float* x, int64_t n_tokens, int n_heads, int head_dim);
-  /// x [n_tokens, n_in] in steps of each token's own, valid until the next call.
+  /// x [n_tokens, n_in], quantised with one scale per token. Valid until the next call.
   struct Int8Tokens {
     const void* values;
-    DType type;          // kI8, or kF32 (and no scale) where this CPU's int8 products are no gain
+    DType type;          // kI8; kF32 without scales if int8 products are not faster on this CPU
     const float* scale;  // [n_tokens]
   };
   Result<Int8Tokens> RoundToInt8(const float* x, int64_t n_tokens, int64_t n_in);
-  /// The same values as floats.
+  /// Rounds x to the same int8 values, returned as floats (value * scale).
   Result<const float*> OnInt8Grid(const float* x, int64_t n_tokens, int64_t n_in);
   Status LinearFewTokens(ComputeType compute, const float* x, int64_t n_tokens, int64_t n_in,
                          std::span<const LinearTask> tasks);
-  /// x as a product with codes wants it, tokens `token_bytes` apart.
+  /// Converts x to the layout that a product with quantised weights needs. Tokens are `token_bytes` apart.
   Result<const uint8_t*> Prepare(void (*prepare)(const float*, int64_t, void*), const float* x, int64_t n_tokens,
                                  int64_t n_in, size_t token_bytes);
 
@@ -183,15 +185,15 @@ class CpuBackend : public Backend {
   Scratch prepared_;            // x of a product of few tokens with int4 or int8 weights
   Scratch states_;              // partial softmax states of a decode step
   Scratch tile_;                // prefill scratch of all threads
-  const float* cos_ = nullptr;  // of SetRotations
+  const float* cos_ = nullptr;  // from SetRotations
   const float* sin_ = nullptr;
   BackendTimes times_;
   std::optional<ReadBandwidth> read_bandwidth_;
 };
 
 uint64_t CpuBackend::MaxScratchBytes(const CallBounds& bounds) const {
-  // Many tokens are rounded to bf16, few to floats that hold bf16 values. With int8: the numbers and a scale per token,
-  // or floats that hold their values, and the numbers they are made from.
+  // With bf16, many tokens are rounded to bf16, and few tokens to floats that hold bf16 values. With int8 there are two
+  // forms: int8 numbers and a scale per token, or floats that hold their values and the numbers they are made from.
   const bool int8 = bounds.compute == ComputeType::kInt8, grid = int8 && isa_ < Isa::kAvx512Vnni;
   const auto inputs = static_cast<uint64_t>(bounds.n_tokens * bounds.widest_input);
   const int64_t n_few = std::min(bounds.n_tokens, kMaxFewTokens);
@@ -366,7 +368,7 @@ Status CpuBackend::LinearFewTokens(ComputeType compute, const float* x, int64_t 
     const bool int4 = type == DType::kU8;
     const auto row_bytes =
         int4 ? static_cast<int64_t>(Int4BlockBytes(n_in)) / kInt4Rows : n_in * static_cast<int64_t>(DTypeBytes(type));
-    // At most 2 MiB of weights per block, at least 8 rows (of int4: 16), and enough blocks for every thread.
+    // A block has at most 2 MiB of weights and at least 8 rows (int4: 16). There are enough blocks for every thread.
     const int64_t per_thread = DivideUp(n_out, n_threads_ * 4), multiple = int4 ? kInt4Rows : 8;
     const int64_t rows =
         std::max<int64_t>(multiple, std::min(per_thread, kGemvBlockBytes / row_bytes) / multiple * multiple);
@@ -379,7 +381,7 @@ Status CpuBackend::LinearFewTokens(ComputeType compute, const float* x, int64_t 
     const DType type = task.weight.dtype;
     const int64_t n_out = task.weight.n_out;
     if (type == DType::kU8) {
-      // Two groups of outputs at a time, which the other tokens find in the cache.
+      // Two groups of outputs at a time, so that their weights are still in the CPU's cache for the other tokens.
       for (int64_t begin = block.begin; begin < block.end; begin += n_tokens == 1 ? block.end : 2 * kInt4Rows) {
         for (int64_t t = 0; t < n_tokens; ++t) {
           gemv4.run({.w = static_cast<const uint8_t*>(task.weight.data),
@@ -526,7 +528,7 @@ Status CpuBackend::PrefillAttention(const AttentionShape& shape, std::span<const
   const int64_t n_blocks = DivideUp(shape.n_tokens, block);
   const size_t scratch_bytes = RoundUp(PrefillScratchBytes(shape.group, shape.head_dim), kCacheLineBytes);
   DUO_ASSIGN_OR_RETURN(uint8_t * scratch, tile_.Get(scratch_bytes * static_cast<size_t>(n_threads_)));
-  // The last block of a chunk sees most keys: it goes first, so that no thread is left with a long one at the end.
+  // The last block of a chunk sees the most keys. It goes first, so that no thread has a long block left at the end.
   ParallelFor(n_threads_, n_blocks * static_cast<int64_t>(heads.size()), [&](int64_t task, int thread) {
     const PrefillHead& head = heads[static_cast<size_t>(task % static_cast<int64_t>(heads.size()))];
     const int64_t begin = (n_blocks - 1 - task / static_cast<int64_t>(heads.size())) * block;

@@ -1,11 +1,11 @@
-// The CPU backend: kernels of one instruction set, spread over OpenMP threads.
+// The CPU backend. It runs the kernels of one instruction set on OpenMP threads.
 #pragma once
 
 #include "backend/backend.h"
 
 namespace duo {
 
-/// Errors as CreateBackend.
+/// Returns the errors of CreateBackend.
 Result<BackendPtr> CreateCpuBackend(const BackendOptions& options);
 
 }  // namespace duo

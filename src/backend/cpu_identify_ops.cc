@@ -15,7 +15,7 @@ namespace duo {
 namespace {
 
 constexpr int64_t kElementBlock = 1 << 14;
-constexpr int64_t kMixTokens = 256;  // of one partial sum of a gate's gradient
+constexpr int64_t kMixTokens = 256;  // tokens in one partial sum of a gate's gradient
 
 GateRows RowsOf(const HeadMix& mix, int64_t head, int64_t n_tokens) {
   return {.n_tokens = n_tokens,
@@ -81,7 +81,7 @@ void CpuIdentifyOps::SwiGlu(const float* dh, float* gate, float* up, int64_t n) 
   });
 }
 
-// One thread per KV head: keys of neighbouring blocks overlap, and their gradients are added in order.
+// One thread per KV head. Neighbouring blocks share keys, so one thread adds their gradients in a fixed order.
 Status CpuIdentifyOps::Attention(const AttentionGradient& a) {
   const size_t floats = AttentionBackwardScratchFloats(a.n_tokens, a.group, a.head_dim, a.mask);
   DUO_ASSIGN_OR_RETURN(uint8_t * memory, scratch_.Get(floats * static_cast<size_t>(n_threads_) * sizeof(float)));
@@ -142,7 +142,7 @@ uint64_t CpuIdentifyOps::KeyWeightScratchBytes(int64_t, int64_t, int, int head_d
 }
 
 Status CpuIdentifyOps::LargestKeyWeights(const KeyWeightTask& t, std::span<double> host_largest) {
-  constexpr int64_t kTokens = 128;  // of one piece of work: heads alone are too few for many threads
+  constexpr int64_t kTokens = 128;  // tokens per piece of work; there are fewer heads than many machines have threads
   const auto n_heads = static_cast<int64_t>(t.host_keys.size());
   const int64_t n_blocks = DivideUp(t.n_tokens, kTokens), width = static_cast<int64_t>(t.group) * t.head_dim;
   const size_t floats = KeyWeightsScratchFloats(t.head_dim);
@@ -167,7 +167,7 @@ Status CpuIdentifyOps::LargestKeyWeights(const KeyWeightTask& t, std::span<doubl
   });
   for (size_t i = 0; i < largest.size(); ++i) {
     double& most = host_largest[i % static_cast<size_t>(n_heads)];
-    most = std::isnan(most) || largest[i] <= most ? most : largest[i];  // a NaN stays
+    most = std::isnan(most) || largest[i] <= most ? most : largest[i];  // keeps a NaN
   }
   return OkStatus();
 }

@@ -1,5 +1,5 @@
-// Gradients on the CPU: kernels/dense_backward.h and kernels/attention_backward.h over OpenMP threads, GEMM by oneDNN.
-// Every sum has a fixed order, so that a run is the same bit for bit whatever the timing of threads.
+// Gradients on the CPU: kernels/dense_backward.h and kernels/attention_backward.h on OpenMP threads, GEMM from oneDNN.
+// Every sum has a fixed order, so a run is bit for bit the same whatever the timing of the threads.
 #pragma once
 
 #include "backend/cpu_memory.h"
@@ -30,7 +30,7 @@ class CpuIdentifyOps : public IdentifyOps {
   Isa isa_;
   const DenseKernels& dense_;
   GemmRunner gemm_;
-  Scratch scratch_;  // dy in bf16, or the blocks of all threads' attention
+  Scratch scratch_;  // dy in bf16, or the attention blocks of all threads
 };
 
 }  // namespace duo

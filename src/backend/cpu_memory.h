@@ -9,14 +9,14 @@
 
 namespace duo {
 
-/// As Backend::Allocate and Backend::Reserve.
+/// Implement Backend::Allocate and Backend::Reserve.
 Result<DeviceMemoryPtr> AllocateHostMemory(size_t bytes);
 Result<DeviceMemoryPtr> ReserveHostMemory(size_t bytes);
 
-/// A buffer that only grows, kept between calls.
+/// A buffer that is kept between calls and only grows.
 class Scratch {
  public:
-  /// At least `bytes`, contents undefined, valid until the next Get. kResourceExhausted.
+  /// Returns at least `bytes` with undefined contents. They are valid until the next Get. kResourceExhausted.
   Result<uint8_t*> Get(size_t bytes);
 
  private:

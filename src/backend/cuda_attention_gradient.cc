@@ -18,9 +18,11 @@ int64_t BlockFloats(int64_t n_tokens, const LambdaMask& mask) {
   return std::min(kBlockTokens, n_tokens) * MostSeenKeys(mask, n_tokens, kBlockTokens);
 }
 
-/// Head by head, a block of queries at a time. Scores and d_out v^T are whole products over the keys that any of the
-/// queries sees, then comes the softmax's gradient row by row, then the three products with its results. Keys'
-/// gradients are added up in the order of the blocks.
+/// Goes through blocks of queries, and in each block through the heads. For each there are three steps:
+/// 1. The scores and d_out v^T, as whole products over all keys that any query of the block sees.
+/// 2. The gradient of the softmax, row by row.
+/// 3. Three products with its results: dq, dk and dv.
+/// The keys' gradients are added in the order of the blocks.
 class AttentionBlocks {
  public:
   AttentionBlocks(CudaStream stream, CudaMatmul* matmul, const AttentionGradient& a, float* scratch)
@@ -50,7 +52,7 @@ class AttentionBlocks {
   }
 
  private:
-  /// Neighbouring keys, as positions [pos, pos + n) and as columns of scores [column, column + n).
+  /// Neighbouring keys. Their positions are [pos, pos + n), their columns in the scores [column, column + n).
   struct Keys {
     int64_t pos, column, n;
   };
@@ -60,12 +62,12 @@ class AttentionBlocks {
       if (seen.n_sinks > 0) keys.push_back({0, 0, seen.n_sinks});
       keys.push_back({seen.body, seen.n_sinks, seen.end - seen.body});
     }
-    int64_t begin, rows;  // of queries
+    int64_t begin, rows;  // position of the first query, number of queries
     SeenKeys seen;
-    std::vector<Keys> keys;  // all that are seen
+    std::vector<Keys> keys;  // all keys in `seen`: sinks, if any, and the rest
   };
 
-  /// Where the block's queries of a head are in q, d_out and dq, and the keys of its KV head in k, v, dk and dv.
+  /// Offset of the block's queries of a head in q, d_out and dq, and of the keys of its KV head in k, v, dk and dv.
   int64_t QueriesAt(const Block& block, int64_t head) const { return block.begin * q_stride_ + head * a_.head_dim; }
   int64_t KeysAt(const Keys& keys, int64_t head) const { return keys.pos * kv_stride_ + head / a_.group * a_.head_dim; }
 
@@ -93,7 +95,7 @@ class AttentionBlocks {
     return OkStatus();
   }
 
-  /// p = softmax of what is seen, ds = scale * p (ds - sum p ds).
+  /// p = softmax of the scores of visible keys, ds = scale * p (ds - sum p ds).
   Status Softmax(const Block& block) const {
     return RunCudaSoftmaxBackward(stream_, {.scores = p_,
                                             .dp = ds_,
@@ -153,7 +155,7 @@ class AttentionBlocks {
   CudaMatmul* matmul_;
   const AttentionGradient& a_;
   int64_t q_stride_, kv_stride_;  // floats between tokens
-  float *p_, *ds_;                // [block's queries, keys that it sees]
+  float *p_, *ds_;                // [queries of the block, keys that the block sees]
 };
 
 }  // namespace

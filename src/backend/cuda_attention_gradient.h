@@ -1,4 +1,4 @@
-// The gradient of attention on a GPU (equations: kernels/attention_backward.h), as products of whole blocks.
+// The gradient of attention on a GPU, as products of whole blocks. The equations are in kernels/attention_backward.h.
 #pragma once
 
 #include <cstddef>
@@ -11,10 +11,12 @@
 
 namespace duo {
 
-/// Scratch on the device for a call of n_tokens: linear in n_tokens for a retrieval head, bounded for a streaming one.
+/// Device scratch for a call of n_tokens. It grows linearly with n_tokens for retrieval heads, and is bounded for
+/// streaming heads.
 size_t CudaAttentionGradientBytes(int64_t n_tokens, const LambdaMask& mask);
 
-/// Queued on `stream`, which is also the matmul's. scratch: CudaAttentionGradientBytes(a.n_tokens, a.mask).
+/// Queues the work on `stream`, which must also be the matmul's stream. scratch must have
+/// CudaAttentionGradientBytes(a.n_tokens, a.mask) bytes.
 Status RunCudaAttentionGradient(CudaStream stream, CudaMatmul* matmul, const AttentionGradient& a, float* scratch);
 
 }  // namespace duo

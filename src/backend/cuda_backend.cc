@@ -26,7 +26,7 @@
 namespace duo {
 namespace {
 
-// Of a part's graph of about ten launches: some KiB each for the driver, and their arguments.
+// Memory of one part's graph. It has about ten launches; each takes some KiB in the driver, and its arguments.
 constexpr uint64_t kGraphBytes = uint64_t{256} << 10;
 constexpr int kCopyMeasurePasses = 8;
 #ifdef DUO_CUDA_ON_HOST
@@ -51,7 +51,7 @@ class CudaBackend : public Backend {
   std::string Describe() const override {
     return "cuda, " + device_->name() + ", " + std::to_string(device_->n_processors()) + " multiprocessors";
   }
-  // Of the host, for what is done before weights go to the device.
+  // Host threads. They prepare weights before these go to the device.
   int n_threads() const override { return AvailableThreads(); }
 
   Result<DeviceMemoryPtr> Allocate(size_t bytes) override { return AllocateCudaMemory(bytes, stream_); }
@@ -117,7 +117,7 @@ class CudaBackend : public Backend {
   Result<double> MeasureGemm(ComputeType compute) override;
 
  private:
-  /// Operations that return nothing leave their first error for the next one that returns a Status.
+  /// Keeps the first error of operations that return void. The next operation that returns a Status returns it.
   void Keep(const Status& status) { kept_.Keep(status); }
   std::unique_ptr<CudaDevice> device_;
   CudaStream stream_;
@@ -128,9 +128,9 @@ class CudaBackend : public Backend {
   CudaScratch ids_{stream_};
   CudaScratch rotations_{stream_};
   CudaProducts products_{stream_, matmul_.get()};
-  CudaScratch states_{stream_};    // of a decode step's pieces
-  CudaScratch counters_{stream_};  // likewise, zeros between calls
-  CudaScratch measured_{stream_};  // what bandwidth is measured on
+  CudaScratch states_{stream_};    // softmax states of a decode step's pieces
+  CudaScratch counters_{stream_};  // counters of a decode step's pieces; zeros between calls
+  CudaScratch measured_{stream_};  // memory that MeasureReadBandwidth copies
   const float* cos_ = nullptr;
   const float* sin_ = nullptr;
   CudaKeptStatus kept_;

@@ -5,7 +5,7 @@
 
 namespace duo {
 
-/// Errors as CreateBackend; kUnsupported says what is missing: a device, its architecture, a newer driver.
+/// Returns the errors of CreateBackend. kUnsupported says what is missing: a device, a newer device or a newer driver.
 Result<BackendPtr> CreateCudaBackend(const BackendOptions& options);
 
 }  // namespace duo

@@ -7,7 +7,7 @@
 namespace duo {
 namespace {
 
-// Tensor cores with bf16 and asynchronous copies to shared memory came with it.
+// Compute capability 8 brought tensor cores with bf16 and asynchronous copies to shared memory.
 constexpr int kMinMajor = 8;
 
 std::string VersionText(int version) {
@@ -15,7 +15,7 @@ std::string VersionText(int version) {
 }
 
 Status NoDevice(const std::string& why) {
-  return Status(StatusCode::kUnsupported, why + "; the CPU backend needs none").About("device");
+  return Status(StatusCode::kUnsupported, why + "; the CPU backend needs no GPU").About("device");
 }
 
 }  // namespace
@@ -33,7 +33,7 @@ Result<std::unique_ptr<CudaDevice>> CudaDevice::Open() {
                     "; install a newer driver");
   }
   if (counted == cudaErrorNoDevice || (counted == cudaSuccess && n_devices == 0)) {
-    return NoDevice("no NVIDIA GPU can be used here");
+    return NoDevice("this machine has no NVIDIA GPU that can be used");
   }
   DUO_RETURN_IF_ERROR(CudaStatus(counted, "looking for devices"));
   DUO_RETURN_IF_ERROR(CudaStatus(cudaSetDevice(0), "device 0"));
@@ -43,7 +43,7 @@ Result<std::unique_ptr<CudaDevice>> CudaDevice::Open() {
   std::unique_ptr<CudaDevice> device(new CudaDevice);
   device->name_ = prop.name;
   const auto ask = [](int* value, cudaDeviceAttr attribute) {
-    return CudaStatus(cudaDeviceGetAttribute(value, attribute, 0), "what device 0 is");
+    return CudaStatus(cudaDeviceGetAttribute(value, attribute, 0), "attributes of device 0");
   };
   DUO_RETURN_IF_ERROR(ask(&major, cudaDevAttrComputeCapabilityMajor));
   DUO_RETURN_IF_ERROR(ask(&minor, cudaDevAttrComputeCapabilityMinor));

@@ -1,4 +1,4 @@
-// The GPU that work is queued on: found, checked, described.
+// Finds, checks and describes the GPU that work is queued on.
 #pragma once
 
 #include <memory>
@@ -9,10 +9,11 @@
 
 namespace duo {
 
-/// Device 0 and a stream of its own.
+/// Device 0, with its own stream.
 class CudaDevice {
  public:
-  /// kUnsupported: no device, an architecture below 8.0, a driver older than this build's toolkit.
+  /// kUnsupported: there is no device, its compute capability is below 8.0, or the driver is older than this build's
+  /// toolkit.
   static Result<std::unique_ptr<CudaDevice>> Open();
   ~CudaDevice();
   CudaDevice(const CudaDevice&) = delete;
@@ -27,7 +28,7 @@ class CudaDevice {
   CudaDevice() = default;
 
   CUstream_st* stream_ = nullptr;
-  std::unique_ptr<CudaGraphs> graphs_;  // of the stream
+  std::unique_ptr<CudaGraphs> graphs_;  // launches held back for stream_
   int n_processors_ = 0;
   std::string name_;
 };

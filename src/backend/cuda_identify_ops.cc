@@ -15,8 +15,8 @@
 namespace duo {
 namespace {
 
-constexpr int64_t kBlockTokens = 512;                // most queries whose scores are held
-constexpr int64_t kScoreFloats = int64_t{16} << 20;  // of queries and keys at a time
+constexpr int64_t kBlockTokens = 512;                // max queries in a block of scores
+constexpr int64_t kScoreFloats = int64_t{16} << 20;  // max scores in a block, if it has more than one query
 
 }  // namespace
 
@@ -38,7 +38,8 @@ Status CudaIdentifyOps::Linear(ComputeType compute, int64_t n_tokens, std::span<
   return LinearOf<uint16_t>(CudaProductType::kBF16, n_tokens, tasks, dx);
 }
 
-// A weight of another type than the product's is widened some outputs at a time, which are summed over.
+// A weight that has another type than the product is widened, some rows at a time. The rows are outputs, and dx is a
+// sum over the outputs.
 template <class T>
 Status CudaIdentifyOps::LinearOf(CudaProductType type, int64_t n_tokens, std::span<const LinearGradient> tasks,
                                  float* dx) {
@@ -135,7 +136,7 @@ Status CudaIdentifyOps::MixBackward(const HeadMix& mix, float* d_out, std::span<
 
 namespace {
 
-/// How LargestKeyWeights' block of scores, [rows, n_keys], begins a block of memory.
+/// The block of scores [rows, n_keys] at the beginning of LargestKeyWeights' scratch.
 struct ScoreBlock {
   ScoreBlock(int64_t n_tokens, int64_t n_keys)
       : rows(std::min(n_tokens, std::clamp(kScoreFloats / n_keys, int64_t{1}, kBlockTokens))),
@@ -148,7 +149,7 @@ struct ScoreBlock {
 
 uint64_t CudaIdentifyOps::KeyWeightScratchBytes(int64_t n_tokens, int64_t n_keys, int n_heads, int head_dim) const {
   const auto floats = static_cast<uint64_t>(n_heads * n_tokens + n_keys * head_dim);
-  // Fewer keys than n_keys may make a larger block, of more rows.
+  // A call with fewer than n_keys keys may use a larger block, because it has more rows.
   const uint64_t scores = std::max(ScoreBlock(n_tokens, n_keys).bytes,
                                    static_cast<size_t>(std::min(n_tokens * n_keys, kScoreFloats)) * sizeof(float));
   return scores + floats * sizeof(float);
@@ -200,7 +201,7 @@ Status CudaIdentifyOps::LargestKeyWeights(const KeyWeightTask& t, std::span<doub
   DUO_RETURN_IF_ERROR(CudaStatus(cudaStreamSynchronize(stream_.get()), "weights of keys"));
   for (size_t i = 0; i < found.size(); ++i) {
     double& most = host_largest[i / static_cast<size_t>(t.group * t.n_tokens)];
-    most = std::isnan(most) || double{found[i]} <= most ? most : double{found[i]};  // a NaN stays
+    most = std::isnan(most) || double{found[i]} <= most ? most : double{found[i]};  // keeps a NaN
   }
   return OkStatus();
 }

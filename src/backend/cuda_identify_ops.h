@@ -1,4 +1,4 @@
-// The gradients of the CUDA backend.
+// IdentifyOps of the CUDA backend.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace duo {
 
-/// Operations that return nothing leave their error in *kept.
+/// Operations that return void put their error into *kept.
 class CudaIdentifyOps : public IdentifyOps {
  public:
   CudaIdentifyOps(CudaStream stream, CudaMatmul* matmul, CudaKeptStatus* kept)
@@ -41,7 +41,7 @@ class CudaIdentifyOps : public IdentifyOps {
   CudaScratch gates_{stream_};
   CudaScratch rounded_{stream_};  // dy in bf16; keys as floats
   CudaScratch panel_{stream_};    // weights in the product's type
-  CudaScratch blocks_{stream_};   // scores of a block of queries, and their gradient; parts of sums
+  CudaScratch blocks_{stream_};   // scores of a block of queries and their gradient; partial sums
 };
 
 }  // namespace duo

@@ -1,4 +1,4 @@
-// An error for which there was no Status to return.
+// Keeps the error of an operation that returns void.
 #pragma once
 
 #include <mutex>
@@ -8,14 +8,14 @@
 
 namespace duo {
 
-/// Keeps the first error until somebody can return it. Thread safe.
+/// Keeps the first error until Take(). Thread safe.
 class CudaKeptStatus {
  public:
   void Keep(const Status& status) {
     const std::lock_guard lock(mutex_);
     if (kept_.ok() && !status.ok()) kept_ = status;
   }
-  /// Whoever gets the error is the only one.
+  /// Returns the error and clears it, so only one caller gets it.
   Status Take() {
     const std::lock_guard lock(mutex_);
     return std::exchange(kept_, OkStatus());

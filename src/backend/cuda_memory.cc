@@ -16,7 +16,7 @@ namespace duo {
 namespace {
 
 Status NoMemory(size_t bytes) {
-  return Status(StatusCode::kResourceExhausted, "device memory: " + FormatBytes(bytes) + " more are needed, " +
+  return Status(StatusCode::kResourceExhausted, "device memory: " + FormatBytes(bytes) + " more are needed, but only " +
                                                     FormatBytes(FreeCudaBytes()) + " are free");
 }
 
@@ -57,7 +57,8 @@ Result<DeviceMemoryPtr> AllocateCudaMemory(size_t bytes, CudaStream stream) {
   return DeviceMemoryPtr(std::make_unique<CudaBlock>(data, bytes, stream));
 }
 
-// Asked for by name at run time, so that a program with this backend starts where there is no driver.
+// Functions of the driver, looked up by name at run time. A program with this backend then starts on machines without a
+// driver too.
 struct CudaAddressSpace::Driver {
   decltype(&cuMemAddressReserve) reserve = nullptr;
   decltype(&cuMemAddressFree) free = nullptr;
@@ -79,7 +80,7 @@ struct CudaAddressSpace::Driver {
     const cudaError_t error = cudaGetDriverEntryPointByVersion(name, &found, kVersion, cudaEnableDefault, &result);
     if (error != cudaSuccess || found == nullptr) {
       return Status(StatusCode::kUnsupported,
-                    std::string("the CUDA driver has no ") + name + "; a newer one is needed");
+                    std::string("the CUDA driver has no ") + name + "; install a newer driver");
     }
     *function = reinterpret_cast<Function>(found);
     return OkStatus();
@@ -135,7 +136,7 @@ class CudaVirtualMemory : public DeviceMemory {
     if (created == CUDA_ERROR_OUT_OF_MEMORY) return NoMemory(bytes);
     if (created != CUDA_SUCCESS) return Failed("memory", created);
     const CUresult mapped = driver_->map(address_ + offset, bytes, 0, handle, 0);
-    driver_->release(handle);  // goes when it is unmapped
+    driver_->release(handle);  // the driver frees the memory once it is unmapped
     if (mapped == CUDA_ERROR_OUT_OF_MEMORY) return NoMemory(bytes);
     if (mapped != CUDA_SUCCESS) return Failed("mapping", mapped);
     CUmemAccessDesc access = {};
@@ -160,7 +161,7 @@ class CudaVirtualMemory : public DeviceMemory {
   const CudaAddressSpace::Driver* driver_;
   CUdeviceptr address_;
   size_t bytes_, reserved_bytes_;
-  std::vector<bool> mapped_;  // by page
+  std::vector<bool> mapped_;  // one per page
   std::vector<Piece> pieces_;
 };
 

@@ -1,4 +1,4 @@
-// Memory of the CUDA backend: blocks, and address space that gets memory piece by piece.
+// Memory of the CUDA backend: blocks, and address space that is backed by memory piece by piece.
 #pragma once
 
 #include <cstddef>
@@ -10,21 +10,24 @@
 
 namespace duo {
 
-/// Bytes of device memory that nobody has taken.
+/// Bytes of device memory that are free.
 uint64_t FreeCudaBytes();
 
-/// As Backend::Allocate and Backend::Reserve. Work that is queued on `stream` is waited for before memory is given
-/// back. kResourceExhausted with the bytes needed and free.
+/// Implements Backend::Allocate. The block's destructor waits for the work queued on `stream` before it frees the
+/// memory. kResourceExhausted, with the bytes needed and free.
 Result<DeviceMemoryPtr> AllocateCudaMemory(size_t bytes, CudaStream stream);
 
-/// Reserves through the driver's virtual memory management; what is committed begins as zeros.
+/// Reserves address space through the driver's virtual memory management. Committed memory is zeroed.
 class CudaAddressSpace {
  public:
-  /// Looks the driver's functions up. kUnsupported when it has none.
+  /// Looks up the driver's functions. kUnsupported if the driver lacks one or the device has no virtual memory
+  /// management.
   static Result<std::unique_ptr<CudaAddressSpace>> Open(int device, CudaStream stream);
   ~CudaAddressSpace();
+  /// Implements Backend::Reserve. Its blocks wait for `stream` and report errors as AllocateCudaMemory does. This must
+  /// outlive the blocks.
   Result<DeviceMemoryPtr> Reserve(size_t bytes);
-  /// Committed memory comes in multiples of this.
+  /// Memory is committed in multiples of this.
   size_t granularity() const;
 
   struct Driver;
@@ -34,11 +37,11 @@ class CudaAddressSpace {
   std::unique_ptr<Driver> driver_;
 };
 
-/// A block that only grows, kept between calls.
+/// A block that is kept between calls and only grows.
 class CudaScratch {
  public:
   explicit CudaScratch(CudaStream stream) : stream_(stream) {}
-  /// At least `bytes`; what is new of it begins as zeros, everything else as the last call left it or undefined.
+  /// Returns at least `bytes`. A block that had to grow is all zeros. Otherwise the contents are unchanged.
   Result<uint8_t*> Get(size_t bytes);
 
  private:

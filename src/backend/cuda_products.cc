@@ -10,7 +10,7 @@
 namespace duo {
 namespace {
 
-// Most tokens whose products read each weight once, row by row, instead of going through cuBLASLt.
+// Up to this many tokens, a product reads each weight once, row by row. With more tokens it calls cuBLASLt.
 constexpr int64_t kFewTokens = 8;
 
 /// Tokens [begin, begin + n).
@@ -27,7 +27,7 @@ float* KeptOf(const ProductInput& input) { return input.IsMade() && input.made_i
 
 }  // namespace
 
-// What is made of the input goes straight to the numbers that are multiplied.
+// The kernel that computes the input (norm, SwiGLU) also rounds it to the type that is multiplied.
 Status CudaProducts::Linear(ComputeType compute, const ProductInput& input, std::span<const LinearTask> tasks) {
   DUO_CHECK(input.norm == nullptr || input.up == nullptr, "an input is made in one way");
   const CudaProductType type = CudaProductTypeOf(compute);
@@ -62,7 +62,7 @@ Status CudaProducts::LinearFewTokens(ComputeType compute, const ProductInput& in
     DUO_RETURN_IF_ERROR(CudaMakeRows(stream_, RowsOf(input), {.floats = input.made}));
     return multiply(input.made, 0, input.n_tokens);
   }
-  // Some tokens at a time: there may be many where the library does not take a matrix.
+  // Some tokens at a time, because there may be many: this path also handles shapes that the library does not take.
   for (int64_t begin = 0; begin < input.n_tokens; begin += kFewTokens) {
     const int64_t n = std::min(kFewTokens, input.n_tokens - begin);
     DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(static_cast<size_t>(n * input.n_in) * sizeof(float)));

@@ -1,4 +1,4 @@
-// Linear of the CUDA backend: which kernels and which products of the library it is made of.
+// Linear of the CUDA backend. It chooses between our kernels and the products of the library.
 #pragma once
 
 #include <cstdint>
@@ -19,27 +19,27 @@ inline CudaProductType CudaProductTypeOf(ComputeType compute) {
   return CudaProductType::kInt8;
 }
 
-/// Queued on the stream, which is also the matmul's.
+/// Queues its work on the stream, which must also be the matmul's stream.
 class CudaProducts {
  public:
   CudaProducts(CudaStream stream, CudaMatmul* matmul) : stream_(stream), matmul_(matmul) {}
 
-  /// Backend::Linear.
+  /// Implements Backend::Linear.
   Status Linear(ComputeType compute, const ProductInput& input, std::span<const LinearTask> tasks);
-  /// Scratch held at most for calls within these bounds.
+  /// Upper bound of the scratch held for calls within these bounds.
   static uint64_t MaxScratchBytes(const CallBounds& bounds);
 
  private:
   Status LinearFewTokens(ComputeType compute, const ProductInput& input, std::span<const LinearTask> tasks);
   Status LinearInt8(const ProductInput& input, std::span<const LinearTask> tasks);
-  /// x [n_tokens, n_in] and weights as T: bf16 or float.
+  /// Multiplies x [n_tokens, n_in] and weights as T, which is bf16 or float.
   template <class T>
   Status LinearFloats(CudaProductType type, const T* x, int64_t n_tokens, int64_t n_in,
                       std::span<const LinearTask> tasks);
 
   CudaStream stream_;
   CudaMatmul* matmul_;
-  CudaScratch rounded_{stream_};  // x in bf16, int8 or on int8's grid
+  CudaScratch rounded_{stream_};  // x in bf16 or int8, or floats that hold the values of int8 numbers
   CudaScratch panel_{stream_};    // weights as bf16 or floats
   CudaScratch sums_{stream_};     // int32 results
 };

@@ -1,4 +1,4 @@
-# The CUDA backend, likewise (src/kernels/cuda/sources.cmake).
+# Sources of the CUDA backend. src/kernels/cuda/sources.cmake lists those of the kernels.
 set(DUO_CUDA_BACKEND
   cuda_attention_gradient.cc
   cuda_backend.cc

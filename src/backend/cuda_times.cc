@@ -7,7 +7,7 @@
 namespace duo {
 namespace {
 
-// Then they are added up and used again.
+// After this many spans their times are added to the sums, and their events are used again.
 constexpr size_t kMaxSpans = 4096;
 constexpr size_t kOff = SIZE_MAX;
 

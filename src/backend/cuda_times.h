@@ -1,4 +1,5 @@
-// How long the device works on what, by events in its stream: between Reset and Read, since they take time themselves.
+// Measures how long the device works on each kind of work, with events in its stream. Events take time themselves, so
+// they are recorded only between Reset and Read.
 #pragma once
 
 #include <functional>
@@ -20,7 +21,7 @@ class CudaTimes {
   CudaTimes(const CudaTimes&) = delete;
   CudaTimes& operator=(const CudaTimes&) = delete;
 
-  /// Work that is queued while it lives counts as `kind`.
+  /// Work that is queued while a Scope lives counts as `kind`.
   class Scope {
    public:
     Scope(CudaTimes* times, Kind kind) : times_(times), index_(times->Begin(kind)) {}
@@ -33,11 +34,11 @@ class CudaTimes {
     size_t index_;
   };
 
-  /// From now on times are recorded.
+  /// Clears the sums and starts recording.
   void Reset();
-  /// Waits for what is queued; nothing more is recorded.
+  /// Waits for the recorded work, stops recording and returns the sums.
   BackendTimes Read();
-  /// Of work that `work` queues.
+  /// Seconds that the device takes for the work that `work` queues.
   Result<double> SecondsOf(const std::function<Status()>& work);
 
  private:

@@ -12,7 +12,7 @@ namespace duo {
 namespace {
 
 constexpr size_t kBlockBytes = size_t{32} << 20;
-constexpr int64_t kPieceBytes = 1 << 20;  // that a thread copies at a time
+constexpr int64_t kPieceBytes = 1 << 20;  // copied by a thread at a time
 
 }  // namespace
 

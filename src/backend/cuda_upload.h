@@ -1,4 +1,4 @@
-// Weights on their way to the device: while one block travels the next is read from its file.
+// Copies weights to the device. While one block is on its way, the next is read from its file.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,7 @@ struct CUevent_st;
 
 namespace duo {
 
-/// Copies through two blocks of pinned memory, which are taken at the first copy and kept.
+/// Copies through two blocks of pinned memory. The first copy allocates them, and they are kept.
 class CudaUploader {
  public:
   explicit CudaUploader(CudaStream stream) : stream_(stream) {}
@@ -19,7 +19,7 @@ class CudaUploader {
   CudaUploader(const CudaUploader&) = delete;
   CudaUploader& operator=(const CudaUploader&) = delete;
 
-  /// Queued on the stream; `from` may be reused when this returns. kResourceExhausted, kInternal.
+  /// Queues the copy on the stream. The caller may reuse `from` when this returns. kResourceExhausted, kInternal.
   Status Copy(const void* from, uint8_t* to, size_t bytes, int n_threads);
 
  private:

@@ -7,11 +7,12 @@
 namespace duo {
 namespace {
 
-// Below this many rows a piece's fixed cost (rounding q, merging states) would show.
+// In a shorter piece the fixed cost (rounding q, merging states) would matter.
 constexpr int64_t kMinPieceRows = 256;
-// Whole blocks of rows of every kernel, where a range begins at one: a ring's may not.
+// A multiple of every kernel's block of rows. Pieces are then whole blocks if the range begins at a block; a range of a
+// ring may not.
 constexpr int64_t kPieceMultiple = 128;
-// Enough pieces per thread that a core which is briefly taken away does not hold up the others.
+// Enough pieces per thread that losing a core for a moment does not hold up the other threads.
 constexpr int64_t kPiecesPerThread = 8;
 
 int64_t RowsOf(const DecodeHead& head) {
@@ -20,7 +21,7 @@ int64_t RowsOf(const DecodeHead& head) {
   return rows;
 }
 
-/// Rows of a piece where the threads share `total` rows.
+/// Rows per piece if the threads share `total` rows.
 int64_t PieceRows(int64_t total, int n_threads) {
   const int64_t wanted = n_threads == 1 ? total : DivideUp(total, n_threads * kPiecesPerThread);
   return RoundUp(std::max(wanted, kMinPieceRows), kPieceMultiple);
@@ -28,7 +29,7 @@ int64_t PieceRows(int64_t total, int n_threads) {
 
 }  // namespace
 
-// Each of a head's two ranges may end in a piece that is not full.
+// Each of a head's two ranges may end in a short piece.
 int64_t MaxDecodePieces(int64_t n_heads_each, int64_t n_sequences, int n_threads, DecodeCut cut) {
   const int64_t n_shares = cut == DecodeCut::kByHead ? n_sequences : 1;
   return n_shares * n_threads * kPiecesPerThread + 2 * n_heads_each * n_sequences;

@@ -1,4 +1,4 @@
-// How a decode step's work is cut into pieces for the threads: across heads and along the sequence.
+// Cuts the work of a decode step into pieces for the threads: by head, and along the sequence.
 #pragma once
 
 #include <cstdint>
@@ -16,18 +16,18 @@ struct DecodePiece {
   int64_t end = 0;
 };
 
-/// Whether the other heads of a call may decide where a head's rows are cut. The cuts show in the last bits: another
-/// order of additions.
+/// Whether the place of a head's cuts may depend on the other heads of the call. Other cuts change the order of
+/// additions, and with it the last bits of the result.
 enum class DecodeCut : uint8_t {
   kBalanced,  // all pieces have one size, so that every thread is busy
-  kByHead,    // by the head's own rows alone, as if all heads of its sequence were like it
+  kByHead,    // depends on the head's own rows alone, as if all heads of its sequence had as many
 };
 
-/// How many pieces SplitDecode makes at most for the heads of n_sequences sequences.
+/// Upper bound of the pieces that SplitDecode makes for the heads of n_sequences sequences.
 int64_t MaxDecodePieces(int64_t n_heads_each, int64_t n_sequences, int n_threads, DecodeCut cut);
 
-/// Cuts every range of every head into pieces, chosen so that each thread gets several pieces (for balance) but none is
-/// so short that its fixed cost shows. The union of pieces is exactly the union of ranges. n_heads_each: heads of one
+/// Cuts every range of every head into pieces. Each thread gets several pieces, for balance, but no piece is so short
+/// that its fixed cost matters. The union of the pieces is exactly the union of the ranges. n_heads_each: heads of one
 /// sequence.
 std::vector<DecodePiece> SplitDecode(std::span<const DecodeHead> heads, int64_t n_heads_each, int n_threads,
                                      DecodeCut cut);

@@ -24,7 +24,7 @@ Result<BackendPtr> CreateBackend(const BackendOptions& options) {
       break;
 #endif
   }
-  return Status(StatusCode::kUnsupported, "this build of duo has no CUDA backend; every build has the CPU's")
+  return Status(StatusCode::kUnsupported, "this build of duo has no CUDA backend; every build has the CPU backend")
       .About("device");
 }
 
