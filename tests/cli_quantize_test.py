@@ -164,7 +164,7 @@ class QuantizeTest(CliTest):
     def test_bad_input(self):
         out, _ = self.quantized("int8")
         self.fails(2, ["already"], "quantize", "--model", out, "--weights", "int4", "--out", self.dir / "again")
-        self.fails(2, ["config.json already"], "quantize", "--model", "demo", "--weights", "int4", "--out", out)
+        self.fails(2, ["already has a config.json"], "quantize", "--model", "demo", "--weights", "int4", "--out", out)
         self.fails(2, ["weights", "already"], "generate", "--model", out, "--weights", "int4", "--prompt", "x")
         self.fails(2, ["--weights"], "quantize", "--model", "demo", "--weights", "int3", "--out", self.dir / "x")
         self.fails(2, ["--out"], "quantize", "--model", "demo", "--weights", "int8")

@@ -138,7 +138,7 @@ TEST(OpenModel, RefusesTensorsOfTheModelThatTheConfigDoesNotAnnounce) {
     checkpoint.shapes[name] = {16};
     const Status status = OpenStatus(&checkpoint);
     EXPECT_EQ(status.code(), StatusCode::kCorrupt) << name;
-    EXPECT_NE(status.message().find(name + ": the tensor is there, but"), std::string::npos) << status.message();
+    EXPECT_NE(status.message().find(name + ": the file has this tensor, but"), std::string::npos) << status.message();
     EXPECT_NE(status.message().find("(" + reason + ")"), std::string::npos) << status.message();
   }
 }
@@ -192,7 +192,7 @@ TEST(OpenModel, ATiedModelWithAnotherHeadUsesThatHead) {
     EXPECT_EQ(Logits(&tied, &config, weights), expected);
     EXPECT_FALSE(config.tied_embeddings);
     ASSERT_EQ(config.notes.size(), 1u);
-    EXPECT_NE(config.notes[0].find("lm_head.weight: is not the embedding"), std::string::npos) << config.notes[0];
+    EXPECT_NE(config.notes[0].find("lm_head.weight: differs from the embedding"), std::string::npos) << config.notes[0];
   }
 }
 

@@ -14,8 +14,8 @@ struct Part {
   int64_t floats;
 };
 
-// q, k, v and attended could share memory with gate and up, which are used after them: kept apart, so that every
-// pointer means one thing.
+// q, k, v and attended could share memory with gate and up, which are used after them. They have their own memory, so
+// that every pointer means one thing.
 std::vector<Part> Parts(const ModelConfig& c, int64_t n) {
   const int64_t q = static_cast<int64_t>(c.n_heads) * c.head_dim;
   const int64_t kv = static_cast<int64_t>(c.n_kv_heads) * c.head_dim;

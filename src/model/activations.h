@@ -1,4 +1,4 @@
-// The intermediate values of one call: allocated once for the largest chunk, overwritten by every layer.
+// The intermediate values of one call. They are allocated once, for the largest chunk, and every layer overwrites them.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,8 @@
 
 namespace duo {
 
-/// Views into one block of backend memory; float, row-major, n = tokens of the call. Owner; move-only.
+/// Owns one block of backend memory and the views into it. Values are float and row-major; n = tokens of the call.
+/// Move-only.
 class Activations {
  public:
   Activations() = default;
@@ -16,7 +17,7 @@ class Activations {
   static uint64_t Bytes(const ModelConfig& config, int64_t max_tokens);
 
   int64_t max_tokens = 0;
-  int64_t n_tokens = 0;       // of the last Forward
+  int64_t n_tokens = 0;       // tokens of the last Forward
   float* x = nullptr;         // [n, hidden] residual stream
   float* normed = nullptr;    // [n, hidden]
   float* q = nullptr;         // [n, n_heads, head_dim]
@@ -27,14 +28,14 @@ class Activations {
   float* up = nullptr;        // [n, intermediate]
   float* logits = nullptr;    // [kLogitRows, vocab]
 
-  /// Rows of logits computed at a time: a vocabulary row is large.
+  /// Max rows of logits computed at a time. It is small because a row has one float per token of the vocabulary.
   static constexpr int64_t kLogitRows = 16;
 
  private:
   DeviceMemoryPtr memory_;
 };
 
-/// The largest calls of a forward pass of up to n tokens and of its logits.
+/// Upper bounds of the calls of a forward pass of up to n_tokens tokens, its logits included.
 CallBounds CallBoundsOf(const ModelConfig& config, int64_t n_tokens, ComputeType compute);
 
 }  // namespace duo

@@ -9,7 +9,7 @@
 namespace duo {
 namespace {
 
-/// Enough to notice a fine-tune wherever it begins. A model with 36 layers has 8 MiB of such pages.
+/// Enough to notice a fine-tune whatever its first changed layer is. A model with 36 layers has 8 MiB of such pages.
 constexpr size_t kPages = 8;
 constexpr size_t kPageBytes = 4096;
 

@@ -1,4 +1,4 @@
-// Which model something was measured on, or saved from.
+// Identifies the model that something was measured on or saved from.
 #pragma once
 
 #include <string>
@@ -7,10 +7,11 @@
 
 namespace duo {
 
-/// 16 hexadecimal digits over the shapes, norms, biases, the positions' frequencies and eight pages of 4 KiB of every
-/// matrix as it is kept, spread evenly from its first byte to its last. Two checkpoints of one shape, a model and its
-/// fine-tune too, differ there, and so do a model with another RoPE scaling and one whose weights are quantised. A
-/// change of a few rows between the pages is not seen.
+/// A hash of 16 hexadecimal digits. It covers the shapes, norms, biases, RoPE frequencies and eight pages of 4 KiB of
+/// every matrix. The pages are spread evenly from the first byte of the matrix, as it is stored in memory, to its last.
+///
+/// Two checkpoints of one shape have different fingerprints. So have a model and its fine-tune, a model with another
+/// RoPE scaling, and one with quantised weights. A change of a few rows between the pages is not noticed.
 std::string ModelFingerprint(const Model::Weights& weights);
 std::string ModelFingerprint(const Model& model);
 

@@ -14,7 +14,8 @@ namespace {
 
 constexpr int64_t kProbes = 16;
 
-/// The largest ratio of a layer's heads; ratio 0 if none has one. `keys` [kProbes, n_kv_heads, head_dim].
+/// The head of a layer with the largest ratio. Its ratio is 0 if no head has one. `keys` [kProbes, n_kv_heads,
+/// head_dim].
 KeyOutlier LargestOf(int layer, const ModelConfig& c, const std::vector<float>& keys) {
   const auto head_dim = static_cast<size_t>(c.head_dim);
   const size_t token = static_cast<size_t>(c.n_kv_heads) * head_dim;
@@ -25,14 +26,14 @@ KeyOutlier LargestOf(int layer, const ModelConfig& c, const std::vector<float>& 
     for (size_t channel = first; channel < first + head_dim; ++channel) {
       double energy = 0;
       for (size_t at = channel; at < keys.size(); at += token) energy += double{keys[at]} * double{keys[at]};
-      // NaN has no place in an order.
+      // nth_element cannot order NaN.
       sizes.push_back(std::isfinite(energy) ? std::sqrt(energy / kProbes) : std::numeric_limits<double>::infinity());
     }
     const auto middle = sizes.begin() + static_cast<std::ptrdiff_t>(head_dim / 2);
     std::nth_element(sizes.begin(), middle, sizes.end());
     const KeyOutlier found{
         .layer = layer, .kv_head = head, .largest = *std::max_element(middle, sizes.end()), .others = *middle};
-    if (!std::isfinite(found.largest)) continue;  // what the model computes is refused
+    if (!std::isfinite(found.largest)) continue;  // the engine refuses the results of such a model anyway
     if (found.ratio() > worst.ratio()) worst = found;
   }
   return worst;
@@ -44,7 +45,7 @@ Result<KeyOutlier> LargestKeyOutlier(const Model& model) {
   const Model::Weights& w = model.weights();
   const ModelConfig& c = w.config;
   DUO_ASSIGN_OR_RETURN(const Activations act, Activations::Create(w.backend, c, kProbes));
-  // Independent elements of size 1, which is how large a norm makes them.
+  // Independent elements of size 1: the same size as after a norm.
   Rng rng(1);
   std::vector<float> inputs(static_cast<size_t>(kProbes * c.hidden_size));
   for (float& x : inputs) x = static_cast<float>(rng.Normal());

@@ -1,5 +1,5 @@
-// How far single channels of keys stand out: biases of several hundred (Qwen2 and 2.5), large weights of k_norm
-// (Qwen3).
+// Measures how far single channels of keys stand out. The causes are biases of several hundred (Qwen2 and 2.5) and
+// large weights of k_norm (Qwen3).
 #pragma once
 
 #include "duo/dtype.h"
@@ -8,8 +8,9 @@
 
 namespace duo {
 
-/// The largest channel of a KV head's keys, measured by the head's other channels. Sizes are root mean squares of keys
-/// before RoPE: it turns pairs of channels, so a cached key has as much in the channel or in its partner.
+/// The largest channel of a KV head's keys, compared with the head's other channels. The size of a channel is the root
+/// mean square of keys before RoPE. RoPE rotates pairs of channels, so in a cached key the same size is in the channel
+/// or in its partner.
 struct KeyOutlier {
   int layer = 0;
   int kv_head = 0;
@@ -19,14 +20,14 @@ struct KeyOutlier {
   double ratio() const { return others > 0 ? largest / others : 0; }
 };
 
-/// The KV head with the largest ratio; heads whose keys are not finite are left out, so a ratio of 0 says nothing. The
-/// sizes of keys come from a few inputs that are as a norm leaves them, in all
-/// layers: time and memory of a prompt of 16 tokens without its attention. Must not run beside sessions of the model's
+/// Finds the KV head with the largest ratio. Heads whose keys are not finite are left out, so a ratio of 0 says
+/// nothing. Measures keys in all layers with 16 random inputs that have the size of normed inputs. Costs the time and
+/// memory of a prompt of 16 tokens without its attention. Must not run at the same time as sessions of the model's
 /// backend. kResourceExhausted, kInternal.
 Result<KeyOutlier> LargestKeyOutlier(const Model& model);
 
-/// From this ratio on, keys as `type` lose too much: where it was measured (docs/quality.md), 5 of 100 choices of the
-/// most likely token and more. 0 for types that have no such limit.
+/// At this ratio or more, keys stored as `type` lose too much: in the measurements (docs/quality.md), 5 of 100 choices
+/// of the most likely token or more. 0 for types that have no such limit.
 double KeyOutlierLimit(KvType type);
 
 }  // namespace duo

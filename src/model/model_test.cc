@@ -33,7 +33,7 @@ TEST(Rope, DefaultAndLinear) {
   for (size_t i = 0; i < 4; ++i) EXPECT_DOUBLE_EQ(linear[i], base[i] / 4);
 }
 
-// Llama 3.1's numbers: theta 500000, factor 8, low 1, high 4, trained on 8192; hand-worked at the three regions.
+// Llama 3.1's numbers: theta 500000, factor 8, low 1, high 4, trained on 8192. Computed by hand for the three regions.
 TEST(Rope, Llama3KeepsHighFrequenciesAndDividesLowOnes) {
   RopeConfig rope;
   rope.theta = 500000;
@@ -137,7 +137,7 @@ TEST(Fingerprint, TellsModelsApart) {
   ModelConfig scaled = TinyConfig();
   scaled.inv_freq.back() /= 8;
   EXPECT_TRUE(seen.insert(ModelFingerprint(*make(scaled, WeightType::kNative))).second) << "RoPE";
-  // As long as the longest of the vectors that it stands for: a bias of all query heads.
+  // It replaces several vectors, so it must be as long as the longest: a bias of all query heads.
   const int64_t longest = std::max<int64_t>(model->config.hidden_size, model->layers[2].q.n_out);
   const std::vector<float> other(static_cast<size_t>(longest), 0.5f);
   for (const float** vector : {&model->final_norm, &model->layers[1].mlp_norm, &model->layers[2].q_bias}) {

@@ -1,4 +1,4 @@
-// Weights for a backend that has memory of its own.
+// Copies weights to a backend that has its own memory.
 #include <map>
 #include <string>
 #include <type_traits>
@@ -12,7 +12,7 @@
 namespace duo {
 namespace {
 
-/// Every pointer of the weights with the bytes behind it.
+/// Calls `visit` with the address of every pointer in the weights and the number of bytes it points to.
 template <class Visit>
 Status ForEachPart(Model::Weights* w, const Visit& visit) {
   const ModelConfig& c = w->config;
@@ -49,9 +49,9 @@ Status Model::Weights::Place(const ModelOptions& options) {
   if (probe == nullptr) return OkStatus();
   std::string before = ModelFingerprint(*this);
   if (total_bytes > backend->AvailableBytes()) {
-    return Status(StatusCode::kResourceExhausted, "the weights need " + FormatBytes(total_bytes) +
-                                                      " of device memory, " + FormatBytes(backend->AvailableBytes()) +
-                                                      " are free; int8 or int4 weights need less")
+    return Status(StatusCode::kResourceExhausted,
+                  "the weights need " + FormatBytes(total_bytes) + " of device memory, but only " +
+                      FormatBytes(backend->AvailableBytes()) + " are free; int8 or int4 weights need less")
         .About("weights");
   }
   std::map<const void*, const void*> done;  // tied matrices are uploaded once
@@ -75,7 +75,7 @@ Status Model::Weights::Place(const ModelOptions& options) {
     return go_on ? OkStatus() : Cancelled();
   };
   DUO_RETURN_IF_ERROR(ForEachPart(this, place));
-  // What was uploaded may still be on its way from here.
+  // Uploads may still read the host's memory. Wait for them before it is freed.
   uint8_t waited;
   DUO_RETURN_IF_ERROR(backend->ToHost(placed_.back()->data(), &waited, 1));
   fingerprint = std::move(before);

@@ -23,15 +23,15 @@
 namespace duo {
 namespace {
 
-constexpr size_t kMaxFileBytes = size_t{512} << 20;  // of a tokenizer.json or the like
-// Of smoothing factors: no norm leaves the range of floats.
+constexpr size_t kMaxFileBytes = size_t{512} << 20;  // for tokenizer.json, config.json and similar files
+// Smoothing factors are 2^-30 .. 2^30, so that no norm leaves the range of floats.
 constexpr double kMaxPower = 30;
 constexpr const char* kCompanions[] = {"generation_config.json", "tokenizer.json",      "tokenizer.model",
                                        "tokenizer_config.json",  "chat_template.jinja", "special_tokens_map.json"};
 
 bool EndsWith(std::string_view text, std::string_view end) { return text.ends_with(end); }
 
-/// What a tensor becomes; kNative for all but matrices.
+/// The type that a tensor is converted to. kNative for every tensor that is not a matrix of the model.
 WeightType TypeOf(const std::string& name, WeightType type) {
   if (name == "model.embed_tokens.weight" || name == "lm_head.weight") return HeadWeightType(type);
   if (!name.starts_with("model.layers.")) return WeightType::kNative;
@@ -43,8 +43,9 @@ WeightType TypeOf(const std::string& name, WeightType type) {
   return WeightType::kNative;
 }
 
-/// Adds up over the rows of a matrix how far codes are from weights. Rows may come from several threads. Portable code
-/// undoes the codes, so that a report is the same on every machine; the sums below take longer than that.
+/// Compares a quantised matrix with its original. Calls row_of from several threads. Decodes with the portable kernels,
+/// so that a report is the same on every machine. Faster ones would save little: the sums below take longer than
+/// decoding.
 MatrixReport Compare(const std::string& name, const QuantizedMatrix& q, const MatrixRows& row_of, int n_threads) {
   const DenseKernels& kernels = DenseKernelsFor(Isa::kPortable);
   const MatrixView view = q.view();
@@ -78,13 +79,13 @@ MatrixReport Compare(const std::string& name, const QuantizedMatrix& q, const Ma
   return {name, q.type, energy > 0 ? std::sqrt(error / energy) : 0, rms > 0 ? most / rms : 0};
 }
 
-/// Makes the tensors of one checkpoint.
+/// Makes the tensors of the quantised checkpoint.
 class Maker {
  public:
   Maker(const Checkpoint& file, WeightType type, int n_threads, const ProgressCallback& progress)
       : file_(file), type_(type), n_threads_(n_threads), progress_(progress) {}
 
-  /// To be called before Tensors.
+  /// Computes the smoothing factors. Must be called before Tensors.
   Status Smooth(const HfConfig& config, const Smoothing& smoothing, QuantizeReport* report) {
     const auto group = static_cast<size_t>(config.group()), head_dim = static_cast<size_t>(config.head_dim);
     const auto n_layers = static_cast<int64_t>(smoothing.layers.size());
@@ -131,7 +132,7 @@ class Maker {
     return OkStatus();
   }
 
-  /// The new tensors; their data is made when they are written.
+  /// Returns the new tensors. Their data is computed when they are written.
   Result<std::vector<safetensors::Tensor>> Tensors(QuantizeReport* report) {
     report_ = report;
     std::vector<safetensors::Tensor> tensors;
@@ -165,7 +166,7 @@ class Maker {
       if (!int8) continue;
       safetensors::Tensor scales = {name + kScaleSuffix, safetensors::Type::kF32, {plain.n_out}, nullptr, {}};
       scales.make = [this, name, plain, type]() -> Result<Buffer> {
-        // Odd sizes are written behind their scales: those are made twice.
+        // The writer may write the scales before the codes (matrices of odd sizes). Such matrices are quantised twice.
         if (scales_[name].bytes() == 0) {
           DUO_ASSIGN_OR_RETURN(QuantizedMatrix made,
                                QuantizeMatrix(plain.n_out, plain.n_in, Rows(name, plain), type, n_threads_));
@@ -182,15 +183,15 @@ class Maker {
  private:
   Status OtherShape(const std::string& what) const {
     return Status(StatusCode::kInvalidArgument,
-                  file_.dir() + ": " + what + ": is of another shape than config.json says");
+                  file_.dir() + ": " + what + ": the shape is not the one in config.json");
   }
-  /// Whether they are as many, where there are any.
+  /// Whether `name` has either n divisors or none.
   bool HasDivisors(const std::string& name, int64_t n) const {
     const auto found = divisors_.find(name);
     return found == divisors_.end() || found->second.size() == static_cast<size_t>(n);
   }
 
-  /// Powers of two: those of a group of matrices with the same input.
+  /// The smoothing factors of a group of matrices with the same input. All are powers of two.
   Result<std::vector<float>> Factors(const std::vector<float>& inputs, double alpha,
                                      const std::vector<std::string>& matrices) const {
     std::vector<float> weights(inputs.size(), 0.0f);
@@ -236,7 +237,7 @@ class Maker {
     };
   }
 
-  /// A norm or a bias.
+  /// A norm or a bias, divided by the smoothing factors.
   safetensors::Tensor Divided(const std::string& name, const TensorView& view) const {
     safetensors::Tensor tensor = {name, safetensors::Type::kF32, {view.shape[0]}, nullptr, {}};
     tensor.make = [view, &divisors = divisors_.at(name)]() -> Result<Buffer> {
@@ -274,8 +275,8 @@ class Maker {
   QuantizeReport* report_ = nullptr;
   int64_t n_matrices_ = 0;
   std::map<std::string, Buffer> scales_;
-  std::map<std::string, std::vector<float>> factors_;   // of smoothed matrices' columns
-  std::map<std::string, std::vector<float>> divisors_;  // of smoothed norms, biases and matrices' rows
+  std::map<std::string, std::vector<float>> factors_;   // by name of a matrix: multiply its columns
+  std::map<std::string, std::vector<float>> divisors_;  // by name of a norm, bias or matrix: divide elements or rows
   Clock::time_point begin_ = Clock::now();
 };
 
@@ -284,11 +285,11 @@ class Maker {
 Status CheckQuantizeOut(const std::string& dir, const std::string& out) {
   std::error_code error;
   if (std::filesystem::equivalent(dir, out, error)) {
-    return Status(StatusCode::kInvalidArgument, out + ": is the model itself; name another directory");
+    return Status(StatusCode::kInvalidArgument, out + ": this is the model's own directory; name another one");
   }
   for (const char* name : {"config.json", "model.safetensors", "model.safetensors.index.json"}) {
     if (FileExists(out + "/" + name)) {
-      return Status(StatusCode::kInvalidArgument, out + ": has a " + name + " already; name another directory");
+      return Status(StatusCode::kInvalidArgument, out + ": already has a " + name + "; name another directory");
     }
   }
   return OkStatus();
@@ -310,8 +311,8 @@ Result<QuantizeReport> QuantizeCheckpoint(const std::string& dir, WeightType typ
                                           const std::string& out, int n_threads, const ProgressCallback& progress) {
   DUO_ASSIGN_OR_RETURN(const HfConfig config, LoadHfConfig(dir));
   if (config.weights != WeightType::kNative) {
-    return Status(StatusCode::kInvalidArgument, dir + ": its weights are " + WeightTypeName(config.weights) +
-                                                    " already; quantize what they were made from");
+    return Status(StatusCode::kInvalidArgument, dir + ": its weights are already " + WeightTypeName(config.weights) +
+                                                    "; quantize the checkpoint they were made from");
   }
   DUO_ASSIGN_OR_RETURN(const Checkpoint file, Checkpoint::Open(dir));
   DUO_RETURN_IF_ERROR(CheckQuantizeOut(dir, out));

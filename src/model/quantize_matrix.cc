@@ -31,7 +31,7 @@ void WidenRow(const MatrixView& m, int64_t row, float* out) {
   }
 }
 
-/// The lowest row that holds what cannot be quantised; threads tell it of theirs.
+/// Remembers the lowest row that cannot be quantised. Several threads may call Check at once.
 class BadRow {
  public:
   void Check(int64_t row, const float* values, int64_t n) {

@@ -1,4 +1,4 @@
-// Quantising a model's matrices, one at a time.
+// Quantises a model's matrices, one at a time.
 #pragma once
 
 #include <functional>
@@ -10,17 +10,17 @@
 
 namespace duo {
 
-/// Which matrices of a model become what: the layers' what was asked for; embedding and output matrix int8 in either
-/// case, because every token's logits come through them.
+/// Type of the embedding and the output matrix if the layers' matrices have type `type`. It is int8 even if the layers
+/// are int4, because the logits of every token depend on these matrices.
 inline WeightType HeadWeightType(WeightType type) { return type == WeightType::kNative ? type : WeightType::kInt8; }
 
-/// Name of the tensor with the scales of an int8 matrix in a checkpoint: the matrix' own and this.
+/// In a checkpoint, the scales of an int8 matrix are a tensor. Its name is the matrix's name plus this suffix.
 inline constexpr const char* kScaleSuffix = "_scale";
 
-/// Owns codes and scales of one matrix.
+/// Owns the codes (quantised values) and scales of one matrix.
 struct QuantizedMatrix {
-  Buffer codes;   // [n_out, n_in] int8, or Int4Bytes(n_out, n_in)
-  Buffer scales;  // [n_out] float of int8, else empty
+  Buffer codes;   // int8: [n_out, n_in]; int4: Int4Bytes(n_out, n_in) bytes
+  Buffer scales;  // int8: [n_out] float; int4: empty
   MatrixView view() const;
 
   int64_t n_out = 0;
@@ -28,15 +28,15 @@ struct QuantizedMatrix {
   WeightType type = WeightType::kInt8;
 };
 
-/// Gives row `row` of a matrix as n_in floats; called by several threads at once.
+/// Writes row `row` of a matrix to `out` as n_in floats. Several threads call it at once.
 using MatrixRows = std::function<void(int64_t row, float* out)>;
 
-/// A matrix [n_out, n_in] as int8 or int4 (kernels/weight_codes.h), rows over threads. kResourceExhausted;
-/// kCorrupt names the row that has a NaN or an infinity.
+/// Quantises a matrix [n_out, n_in] to int8 or int4 (kernels/weight_codes.h). The threads share the rows.
+/// kResourceExhausted. kCorrupt names the first row that has a NaN or an infinity.
 Result<QuantizedMatrix> QuantizeMatrix(int64_t n_out, int64_t n_in, const MatrixRows& row_of, WeightType type,
                                        int n_threads);
 
-/// The rows of a plain matrix (f32, bf16 or f16), which must outlive them.
+/// The rows of a plain matrix (f32, bf16 or f16). Its data must outlive the returned function.
 MatrixRows RowsOf(const MatrixView& matrix);
 
 }  // namespace duo

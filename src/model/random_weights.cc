@@ -1,4 +1,4 @@
-// Random weights of a given shape, so that speed can be measured without a checkpoint.
+// Makes random weights of a given shape, so that speed can be measured without a checkpoint.
 #include <algorithm>
 #include <cstring>
 #include <vector>
@@ -12,8 +12,8 @@
 
 namespace duo {
 
-/// Carves all matrices out of one block and fills it with normal values from a table of random ones: at 8B parameters
-/// drawing each value would take minutes, and speed does not depend on the values being independent.
+/// Allocates all matrices in one block and fills it with copies of a table of normal random values. Drawing 8 billion
+/// values would take minutes, and speed does not depend on the values being independent.
 class RandomFiller {
  public:
   RandomFiller(Model::Weights* weights, uint64_t seed, const ModelOptions& options)
@@ -83,7 +83,7 @@ class RandomFiller {
 
   Status FillMatrices() {
     DUO_ASSIGN_OR_RETURN(weights_->random_, Buffer::Allocate(bytes_));
-    // An odd length, so that the table's repetition never lines up with rows.
+    // The length is odd, so that the repeated table never lines up with the rows.
     std::vector<bf16> table(65521);
     for (bf16& value : table) value = ToBf16(0.02f * static_cast<float>(rng_.Normal()));
     const size_t table_bytes = table.size() * sizeof(bf16);
@@ -116,7 +116,7 @@ class RandomFiller {
   std::vector<MatrixView*> views_;
   std::vector<size_t> offsets_;
   std::vector<WeightType> types_;
-  size_t bytes_ = 0;  // of all plain matrices
+  size_t bytes_ = 0;  // size of all plain matrices
 };
 
 Result<std::unique_ptr<Model::Weights>> Model::Weights::FromRandom(const ModelConfig& config, uint64_t seed,

@@ -34,7 +34,7 @@ void ApplyYarn(const RopeConfig& rope, int head_dim, std::vector<double>* angles
   }
   low = std::max(low, 0.0);
   high = std::min(high, static_cast<double>(head_dim - 1));
-  if (low == high) high += 0.001;  // the published rule's way around a division by zero
+  if (low == high) high += 0.001;  // the published rule avoids a division by zero in this way
   for (size_t i = 0; i < angles->size(); ++i) {
     const double ramp = std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0);
     double& angle = (*angles)[i];

@@ -1,5 +1,5 @@
-// A small checkpoint made of numbers that every element type holds exactly, and the model's equations over them in
-// their plainest form: by the tensors' names, in double, one token at a time.
+// A small checkpoint whose numbers every element type holds exactly. It also computes the model's equations in their
+// plainest form: with tensors by name, in double, one token at a time.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -26,7 +26,7 @@ class TinyCheckpoint {
   static constexpr int kLayers = 2, kHeads = 4, kKvHeads = 2, kHeadDim = 8, kGroup = kHeads / kKvHeads;
   static constexpr int64_t kHidden = 24, kIntermediate = 40, kVocab = 50;
 
-  /// `family`: a model_type; further keys of config.json may say more about it, before Fill.
+  /// `family`: the model_type. Other keys of `config` may be changed before Fill.
   explicit TinyCheckpoint(const std::string& family = "llama") {
     config = {{"model_type", family},
               {"vocab_size", kVocab},
@@ -44,7 +44,7 @@ class TinyCheckpoint {
               {"rope_theta", 100.0}};
   }
 
-  /// Draws the tensors that the config announces.
+  /// Draws random values for the tensors that the config announces.
   void Fill(uint64_t seed) {
     Rng rng(seed);
     const auto add = [&](const std::string& name, std::vector<int64_t> shape, double mean) {
@@ -52,7 +52,7 @@ class TinyCheckpoint {
       for (const int64_t d : shape) n *= d;
       std::vector<float>& values = tensors[name].values;
       values.clear();
-      // Multiples of 1/64 below 2: eight bits.
+      // Multiples of 1/64 below 2, which need eight bits.
       for (int64_t i = 0; i < n; ++i) {
         values.push_back(static_cast<float>(mean + (static_cast<double>(rng.Below(51)) - 25) / 64));
       }
@@ -86,7 +86,7 @@ class TinyCheckpoint {
     }
   }
 
-  /// Writes config.json and model.safetensors into a folder, elements as the config's torch_dtype says.
+  /// Writes config.json and model.safetensors into a folder. Elements have the type in the config's torch_dtype.
   void Write(const std::string& dir) const {
     ASSERT_TRUE(WriteFileAtomic(dir + "/config.json", config.dump()).ok());
     const std::string dtype = config["torch_dtype"];
@@ -105,20 +105,21 @@ class TinyCheckpoint {
     ASSERT_TRUE(safetensors::WriteSafetensors(dir + "/model.safetensors", written).ok());
   }
 
-  /// Says whether a query may see a key: layer, KV head, the query's position, the key's.
+  /// Whether the query at position i may see the key at position j.
   using Sees = std::function<bool(int layer, int kv_head, int64_t i, int64_t j)>;
 
   /// Every token's values in one layer.
   struct LayerValues {
-    std::vector<std::vector<double>> normed, q, k;            // q and k as they are before RoPE
-    std::vector<std::vector<std::vector<double>>> weights;    // [token][q head][position] of attention
-    std::vector<std::vector<double>> attended, middle, down;  // what o, gate and up, and down multiply
+    std::vector<std::vector<double>> normed, q, k;            // q and k before RoPE
+    std::vector<std::vector<std::vector<double>>> weights;    // [token][q head][position] attention weights
+    std::vector<std::vector<double>> attended, middle, down;  // inputs of o; of gate and up; of down
   };
-  /// Hidden states after the final norm and logits of every token. inv_freq and amplitude are RoPE's.
+  /// Values of every layer, and every token's hidden state after the final norm and its logits.
   struct Output {
     std::vector<LayerValues> layers;
     std::vector<std::vector<double>> hidden, logits;
   };
+  /// Runs the model over `ids`. inv_freq and amplitude are the parameters of RoPE.
   Output Run(const std::vector<int32_t>& ids, const std::vector<double>& inv_freq, double amplitude,
              const Sees& sees) const {
     Output out;
@@ -157,7 +158,7 @@ class TinyCheckpoint {
     return out;
   }
 
-  /// RoPE of one position: element d of a head turns with element d + head_dim / 2.
+  /// RoPE of one position. Elements d and d + head_dim / 2 of a head are rotated as a pair.
   static std::vector<double> Rotated(const std::vector<double>& heads, size_t pos, const std::vector<double>& inv_freq,
                                      double amplitude) {
     std::vector<double> out(heads.size());
@@ -201,7 +202,7 @@ class TinyCheckpoint {
     }
     return y;
   }
-  /// The norm of each head, where the model has one.
+  /// Each head after its norm, if the model has one.
   std::vector<double> NormedHeads(const std::vector<double>& heads, const std::string& norm) const {
     if (!tensors.contains(norm)) return heads;
     std::vector<double> out;
@@ -211,7 +212,7 @@ class TinyCheckpoint {
     }
     return out;
   }
-  /// Softmax over the positions that are seen; 0 for the others.
+  /// Softmax over the visible positions. The others have weight 0.
   template <class MaySee>
   static std::vector<std::vector<double>> Weights(const std::vector<double>& q,
                                                   const std::vector<std::vector<double>>& keys, const MaySee& sees) {

@@ -7,7 +7,7 @@
 
 namespace duo {
 
-/// 3 layers, 4 q heads, 2 KV heads of 16. Model::Random fills it.
+/// 3 layers, 4 q heads, 2 KV heads of 16. Model::Random makes its weights.
 inline ModelConfig TinyConfig() {
   ModelConfig config;
   config.name = "tiny";

@@ -18,7 +18,7 @@ Status CheckTokenIds(std::span<const int32_t> ids, int64_t vocab_size) {
   return OkStatus();
 }
 
-// Angles in double: at position 10^6 a float angle is wrong by 0.03 radians.
+// Angles are computed in double. At position 10^6 a float angle would be wrong by 0.03 radians.
 void Transformer::FillRope(std::span<const int64_t> positions) {
   const std::vector<double>& inv_freq = w_.config.inv_freq;
   const size_t half = inv_freq.size();

@@ -1,5 +1,5 @@
-// The transformer against its equations (tiny_checkpoint_for_test.h): every kind of layer, however tokens are cut into
-// calls, and whichever head sees how much.
+// Compares the transformer with its equations (tiny_checkpoint_for_test.h), for every kind of layer, several sizes of
+// chunks and several patterns of heads.
 #include "model/transformer.h"
 
 #include <algorithm>
@@ -21,7 +21,7 @@ TinyCheckpoint Made(const std::string& family, const Json& more, uint64_t seed) 
   return checkpoint;
 }
 
-/// One of each kind of layer.
+/// One checkpoint for each kind of layer.
 std::vector<TinyCheckpoint> Kinds() {
   return {Made("llama", Json::object(), 1),
           Made("llama", {{"attention_bias", true}, {"mlp_bias", true}, {"torch_dtype", "float16"}}, 2),
@@ -60,7 +60,7 @@ class TransformerTest : public testing::Test {
     layout.capacity = 64;
     return layout;
   }
-  /// The first n_prompt tokens see the longer window.
+  /// The mask of a layout. The first n_prompt tokens see the longer window.
   static TinyCheckpoint::Sees MaskOf(const KvLayout& layout, int64_t n_prompt) {
     return [layout, n_prompt](int layer, int kv_head, int64_t i, int64_t j) {
       if (layout.heads.is_retrieval(layer, kv_head)) return j <= i;
@@ -84,7 +84,7 @@ class TransformerTest : public testing::Test {
   std::vector<int32_t> ids_;
 };
 
-/// A sequence with everything that it needs.
+/// A sequence with everything that a forward pass needs.
 struct Sequence {
   Sequence(const Model& model, const KvLayout& layout, int64_t max_chunk)
       : transformer(model.weights(), ComputeType::kF32),

@@ -45,7 +45,7 @@ Status Model::Weights::Quantize(WeightType type, const ModelOptions& options, co
 Status Model::Weights::CheckFiles(Checkpoint::Replaced replaced) const {
   if (!checkpoint_ || mapped_bytes == 0) return OkStatus();
   const std::lock_guard lock(change_mutex_);
-  // A file that became whole again later does not mend what was computed from it.
+  // The first change is kept: restoring the file later does not correct results that were computed from it.
   if (change_.ok()) change_ = checkpoint_->CheckFiles(Checkpoint::Replaced::kIsFine);
   has_change_ = !change_.ok();
   return change_.ok() ? checkpoint_->CheckFiles(replaced) : change_;
@@ -58,7 +58,7 @@ Status Model::Weights::CheckFilesNowAndThen() const {
   return CheckFiles(Checkpoint::Replaced::kIsFine);
 }
 
-/// Takes tensors by their Hugging Face names, checking each against the shape the config promises.
+/// Takes tensors by their Hugging Face names, and checks each against the shape in the config.
 class CheckpointLoader {
  public:
   CheckpointLoader(Model::Weights* weights, const ModelOptions& options)
@@ -77,7 +77,7 @@ class CheckpointLoader {
   }
 
  private:
-  // As transformers 5 does it: a tied model's two matrices are one where the checkpoint has one of them or both are
+  // Follows transformers 5: the two matrices of a tied model are one if the checkpoint has only one of them or both are
   // equal. A head that differs was trained, whatever config.json says.
   Status EmbeddingAndHead() {
     ModelConfig& c = weights_->config;
@@ -86,7 +86,7 @@ class CheckpointLoader {
       DUO_ASSIGN_OR_RETURN(const bool equal, StoredAlike(embedding, head));
       c.tied_embeddings = equal;
       if (!equal) {
-        c.notes.push_back(file_.dir() + ": " + head + ": is not the embedding that config.json ties it to " +
+        c.notes.push_back(file_.dir() + ": " + head + ": differs from the embedding, although config.json ties them " +
                           "(tie_word_embeddings); the stored head is used");
       }
     }
@@ -97,7 +97,7 @@ class CheckpointLoader {
     return OkStatus();
   }
 
-  // Whether both matrices, and their scales where they have such, are the same bytes of the same type and shape.
+  // Whether both matrices, and their scales if they have any, have the same bytes, type and shape.
   Result<bool> StoredAlike(const std::string& name, const std::string& other) {
     for (const std::string suffix : {"", kScaleSuffix}) {
       if (!file_.Has(name + suffix) && !file_.Has(other + suffix)) continue;
@@ -147,11 +147,11 @@ class CheckpointLoader {
     return OkStatus();
   }
 
-  // A bias, a norm or an adapter that the config does not announce would silently be left out.
+  // Without this check, a bias, a norm or an adapter that the config does not announce would silently be ignored.
   Status CheckNothingIsLeftOut() const {
     for (const std::string& name : file_.names()) {
       const bool of_model = name.starts_with("model.") || name.starts_with("lm_head.");
-      // Tables that old versions of transformers saved beside the weights; they follow from config.json.
+      // Old versions of transformers saved such tables with the weights. They follow from config.json.
       const bool table = name.find("rotary_emb.") != std::string::npos || name.ends_with(".position_ids");
       if (of_model && !table && !taken_.contains(name)) return Unannounced(name);
     }
@@ -169,8 +169,8 @@ class CheckpointLoader {
     if (name.ends_with(".q_norm.weight") || name.ends_with(".k_norm.weight")) reason = "model_type qwen3";
     if (layer >= c.n_layers) reason = "num_hidden_layers " + std::to_string(c.n_layers);
     return Status(StatusCode::kCorrupt, file_.dir() + ": " + name +
-                                            ": the tensor is there, but config.json does not announce it (" + reason +
-                                            "); the result would be wrong");
+                                            ": the file has this tensor, but config.json does not announce it (" +
+                                            reason + "); without it the results would be wrong");
   }
 
   Status CheckShape(const std::string& name, const TensorView& view, int64_t rows, int64_t columns) const {
@@ -211,7 +211,7 @@ class CheckpointLoader {
                   file_.dir() + ": " + name + ": type " + DTypeName(tensor.dtype) + ", expected " + expected);
   }
 
-  // A matrix as duo quantize wrote it.
+  // A quantised matrix, as written by duo quantize.
   Status StoredMatrix(const std::string& name, int64_t rows, int64_t columns, MatrixView* view, WeightType type) {
     DUO_ASSIGN_OR_RETURN(const TensorView tensor, Take(name));
     *view = {.data = tensor.data, .dtype = tensor.dtype, .n_out = rows, .n_in = columns};
@@ -255,7 +255,7 @@ class CheckpointLoader {
   const Checkpoint& file_;
   const ModelOptions& options_;
   WeightType head_type_ = WeightType::kNative;
-  std::set<std::string, std::less<>> taken_;  // names of tensors that the model has
+  std::set<std::string, std::less<>> taken_;  // names of the tensors that the model uses
 };
 
 Result<std::unique_ptr<Model::Weights>> Model::Weights::FromCheckpoint(const std::string& dir, Backend* backend,
@@ -267,8 +267,8 @@ Result<std::unique_ptr<Model::Weights>> Model::Weights::FromCheckpoint(const std
   if (options.weights != WeightType::kNative) {
     if (weights->config.weights != WeightType::kNative) {
       return Status(StatusCode::kInvalidArgument,
-                    std::string(WeightTypeName(options.weights)) + " weights are asked for, but those of " + dir +
-                        " are " + WeightTypeName(weights->config.weights) + " already; open it without that")
+                    std::string(WeightTypeName(options.weights)) + " weights were requested, but the weights of " +
+                        dir + " are already " + WeightTypeName(weights->config.weights) + "; open it as it is")
           .About("weights");
     }
     weights->config.weights = options.weights;

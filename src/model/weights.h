@@ -1,4 +1,4 @@
-// The weights of a model: views of matrices where they lie, small vectors as floats.
+// The weights of a model: views of matrices in place (for example in a mapped file), and small vectors as floats.
 #pragma once
 
 #include <atomic>
@@ -19,7 +19,7 @@
 
 namespace duo {
 
-/// Type of the layers' matrices where they lie, as MatrixView::dtype.
+/// MatrixView::dtype of the layers' matrices.
 inline DType MatrixType(const ModelConfig& config) {
   return config.weights == WeightType::kInt8   ? DType::kI8
          : config.weights == WeightType::kInt4 ? DType::kU8
@@ -32,7 +32,7 @@ struct LayerWeights {
   MatrixView k;                           // [n_kv_heads * head_dim, hidden]
   MatrixView v;                           // [n_kv_heads * head_dim, hidden]
   MatrixView o;                           // [hidden, n_heads * head_dim]
-  const float* q_bias = nullptr;          // null where the model has none
+  const float* q_bias = nullptr;          // null if the model has none
   const float* k_bias = nullptr;
   const float* v_bias = nullptr;
   const float* o_bias = nullptr;
@@ -47,7 +47,7 @@ struct LayerWeights {
   const float* down_bias = nullptr;
 };
 
-/// Owns the mapped checkpoint or the random weights. Views and pointers live as long as it does.
+/// Owns the mapped checkpoint or the random weights. Views and pointers are valid as long as this lives.
 class Model::Weights {
  public:
   static Result<std::unique_ptr<Weights>> FromCheckpoint(const std::string& dir, Backend* backend,
@@ -55,10 +55,10 @@ class Model::Weights {
   static Result<std::unique_ptr<Weights>> FromRandom(const ModelConfig& config, uint64_t seed, Backend* backend,
                                                      const ModelOptions& options);
 
-  /// Whether the files that the weights are read from are what they were: Checkpoint::CheckFiles, where anything is
-  /// used where it is mapped. Once they are not, they never are again. Thread safe.
+  /// Returns Checkpoint::CheckFiles if any weights are used in mapped files: an error if a file has changed. After a
+  /// write to a file, every later call fails too. Thread safe.
   Status CheckFiles(Checkpoint::Replaced replaced) const;
-  /// The same, of what was written to, for callers that ask at every step: looks at the files once a second.
+  /// Checks only for writes to the files, and only once a second. Cheap enough to call at every step.
   Status CheckFilesNowAndThen() const;
 
   ModelConfig config;
@@ -69,24 +69,26 @@ class Model::Weights {
   std::vector<LayerWeights> layers;
   uint64_t total_bytes = 0;
   uint64_t mapped_bytes = 0;
-  std::string fingerprint;  // of weights that the host cannot read any more (model/fingerprint.h)
+  std::string fingerprint;  // set if the host can no longer read the weights (model/fingerprint.h)
 
  private:
   friend class CheckpointLoader;
   friend class RandomFiller;
-  /// Moves everything to the backend's memory where that is not the host's. Progress as Quantize. kResourceExhausted.
+  /// Moves everything to the backend's memory, unless that is host memory. Reports progress as Quantize does.
+  /// kResourceExhausted, kCancelled.
   Status Place(const ModelOptions& options);
-  /// A vector of n floats that lives as long as this.
+  /// Returns n floats that live as long as this.
   Result<float*> NewVector(int64_t n);
-  /// Makes *matrix, whose shape is set, a quantised one that lives as long as this. kResourceExhausted, kCancelled.
+  /// Quantises the rows and points *matrix to the result, which lives as long as this. The caller sets the shape of
+  /// *matrix. kResourceExhausted, kCancelled.
   Status Quantize(WeightType type, const ModelOptions& options, const MatrixRows& row_of, MatrixView* matrix);
 
-  std::optional<Checkpoint> checkpoint_;  // of a model opened from files
+  std::optional<Checkpoint> checkpoint_;  // empty for random weights
   mutable std::mutex change_mutex_;
-  mutable Status change_;  // the first change that was found in them; guarded by change_mutex_
+  mutable Status change_;  // the first write found in the checkpoint's files; guarded by change_mutex_
   mutable std::atomic<bool> has_change_ = false;
   mutable std::atomic<int64_t> next_check_ms_ = 0;
-  Buffer random_;  // of a random model: all plain matrices
+  Buffer random_;  // all plain matrices of a random model
   std::deque<QuantizedMatrix> quantized_;
   Clock::time_point opened_ = Clock::now();
   std::deque<Buffer> vectors_;  // norms and biases as floats

@@ -1,4 +1,4 @@
-// Checkpoints opened, quantised while they are opened, and quantised into another folder.
+// Tests of opening checkpoints, of quantising them while opening, and of quantising into another folder.
 #include "model/weights.h"
 
 #include <algorithm>
@@ -25,7 +25,7 @@ TinyCheckpoint Made(const std::string& family, const Json& more) {
   return checkpoint;
 }
 
-/// With everything that a model may have.
+/// A checkpoint with every optional bias.
 TinyCheckpoint WithBiases() { return Made("llama", {{"attention_bias", true}, {"mlp_bias", true}}); }
 
 class WeightsTest : public testing::Test {
@@ -199,7 +199,7 @@ TEST_F(WeightsTest, QuantisedWeightsStayCloseToTheirs) {
   EXPECT_LT(Distance(Logits(Opened(checkpoint, WeightType::kInt4)), exact), 0.4);
 }
 
-/// Every matrix of a checkpoint has a report that its numbers bear out.
+/// Checks that every matrix of a checkpoint has a report, and that the report agrees with its numbers.
 void CheckReport(const TinyCheckpoint& checkpoint, WeightType type, const QuantizeReport& report) {
   uint64_t before = 0;
   size_t n_matrices = 0;
@@ -218,7 +218,8 @@ void CheckReport(const TinyCheckpoint& checkpoint, WeightType type, const Quanti
       largest = std::max(largest, std::fabs(static_cast<double>(x)));
     }
     EXPECT_NEAR(by_name[name].outlier, largest / std::sqrt(squares / static_cast<double>(tensor.values.size())), 1e-6);
-    // Numbers spread evenly up to the largest, rounded to 1/127 or about 1/7 of it: sqrt(3) / 2 / sqrt(3) of a step.
+    // The numbers are spread evenly up to the largest, and rounded to steps of 1/127 or about 1/7 of it. The error of
+    // rounding is then step / (2 sqrt(3)), and the root mean square of the numbers 1 / sqrt(3): the ratio is step / 2.
     const double step = by_name[name].type == WeightType::kInt8 ? 1.0 / 127 : 1.0 / 7;
     EXPECT_GT(by_name[name].error, 0.3 * step) << name;
     EXPECT_LT(by_name[name].error, 0.7 * step) << name;
@@ -290,7 +291,7 @@ TEST_F(WeightsTest, QuantisingRefusesPlacesThatHoldAModel) {
   EXPECT_NE(status.message().find("model.layers.1.mlp.up_proj.weight"), std::string::npos) << status.message();
 }
 
-/// The largest magnitudes of a channel in some matrices' columns.
+/// The largest magnitude of a channel in a column of several matrices.
 float LargestWeight(const TinyCheckpoint& checkpoint, const std::vector<std::string>& matrices, size_t channel) {
   float largest = 0;
   for (const std::string& name : matrices) {
@@ -358,7 +359,7 @@ TEST_F(SmoothingTest, FactorsAreTheNearestPowersOfTwoOfTheirEquation) {
     expect(inputs.attention, got.attention, {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"});
     expect(inputs.mlp, got.mlp, {"mlp.gate_proj", "mlp.up_proj"});
     expect(inputs.down, got.down, {"mlp.down_proj"});
-    // Heads of a group share theirs: the largest of the group's.
+    // The heads of a group share one factor, which is the largest of the group.
     for (size_t kv = 0; kv < 2; ++kv) {
       for (size_t d = 0; d < 8; ++d) {
         float largest = 0;
@@ -375,7 +376,8 @@ TEST_F(SmoothingTest, FactorsAreTheNearestPowersOfTwoOfTheirEquation) {
   }
 }
 
-// Factors up to 2^6 go in and out again; where one was left out the logits would have nothing in common.
+// Factors of up to 2^6 are divided out and multiplied in again. If one of them were missing, the logits would be
+// completely different.
 TEST_F(SmoothingTest, TheModelStaysTheSame) {
   for (const Json& more : {Json{{"attention_bias", true}, {"mlp_bias", true}}, Json{{"torch_dtype", "bfloat16"}}}) {
     const TinyCheckpoint checkpoint = Made("llama", more);
@@ -387,7 +389,7 @@ TEST_F(SmoothingTest, TheModelStaysTheSame) {
     auto model = Model::Open(out, backend_.get());
     ASSERT_TRUE(model.ok()) << model.status().message();
     EXPECT_LT(Distance(Logits(*model), exact), 0.1);
-    // Smoothed norms are floats; the last one is not smoothed, and stays what it was.
+    // Smoothed norms are stored as floats. The final norm is not smoothed and keeps its type.
     const uint64_t saved = checkpoint.config["torch_dtype"] == "bfloat16" ? 2 * TinyCheckpoint::kHidden : 0;
     EXPECT_EQ(report->bytes_after, model->weights_bytes() - saved);
   }
