@@ -8,7 +8,7 @@
 namespace duo {
 namespace {
 
-// Start of the last character of text[0, end); end > 0.
+// Returns the start of the last character of text[0, end); end > 0.
 size_t PreviousCharacter(std::string_view text, size_t end) {
   size_t pos = end - 1;
   while (pos > 0 && (static_cast<uint8_t>(text[pos]) & 0xC0) == 0x80) --pos;
@@ -20,7 +20,7 @@ bool TouchesWord(std::string_view text, size_t begin, size_t end) {
   return end < text.size() && IsWordCharacter(NextUtf8(text, end).code_point);
 }
 
-// Stops at `floor`, the end of the token before: white space is taken once.
+// Stops at `floor`, the end of the previous token, so that no white space is taken twice.
 size_t SkipSpaceBackwards(std::string_view text, size_t pos, size_t floor) {
   while (pos > floor) {
     const size_t previous = PreviousCharacter(text, pos);
@@ -113,7 +113,7 @@ int32_t AddedTokenFinder::Match(std::string_view text, size_t pos, size_t* end) 
 
 std::vector<AddedTokenFinder::Piece> AddedTokenFinder::Split(std::string_view text, bool skip_special) const {
   std::vector<Piece> pieces;
-  size_t copied = 0;  // end of the piece before
+  size_t copied = 0;  // end of the last piece
   for (size_t pos = 0; pos < text.size();) {
     size_t end = 0;
     const int32_t index = first_[static_cast<uint8_t>(text[pos])] == 0 ? -1 : Match(text, pos, &end);
@@ -123,12 +123,12 @@ std::vector<AddedTokenFinder::Piece> AddedTokenFinder::Split(std::string_view te
     }
     const Flags& token = tokens_[static_cast<size_t>(index)];
     size_t begin = pos;
-    pos = end;  // a match that is discarded below still uses its text up, as in the reference
+    pos = end;  // a match that is discarded below still consumes its text, as in the reference
     if (skip_special && token.special) continue;
     if (token.single_word && TouchesWord(text, begin, end)) continue;
     if (token.lstrip) begin = SkipSpaceBackwards(text, begin, copied);
     if (token.rstrip) end = SkipSpaceForwards(text, end);
-    // The token before took this one, which is white space, along: there is no second token for the same text.
+    // This token is white space that the previous token already took: the same text does not give a second token.
     if (begin >= end) continue;
     if (copied < begin) pieces.push_back({text.substr(copied, begin - copied), -1});
     pieces.push_back({text.substr(begin, end - begin), token.id});

@@ -1,4 +1,4 @@
-// Tokens that are looked for in the text itself before the model sees it ("<|eot_id|>").
+// Tokens that are matched in the text itself before the model sees it ("<|eot_id|>").
 #pragma once
 
 #include <array>
@@ -17,16 +17,17 @@ struct AddedToken {
   std::string content;
   int32_t id = -1;
   bool single_word = false;  // matches only where no word character touches it
-  bool lstrip = false;       // takes the white space before it along
-  bool rstrip = false;       // takes the white space after it along
-  bool normalized = false;   // looked for after normalisation, itself normalised
-  bool special = false;      // left out by Decode(kNone)
+  bool lstrip = false;       // also takes the white space before it
+  bool rstrip = false;       // also takes the white space after it
+  bool normalized = false;   // matched after normalisation, in its normalised form
+  bool special = false;      // omitted by Decode(kNone)
 
-  /// One entry of "added_tokens" (tokenizer.json) or of "added_tokens_decoder" (tokenizer_config.json, id = its key).
+  /// Parses one entry of "added_tokens" (tokenizer.json) or "added_tokens_decoder" (tokenizer_config.json, where its
+  /// key is the id).
   static Result<AddedToken> Parse(const Json& entry, int64_t id, const std::string& where);
 };
 
-/// Finds tokens in text: leftmost, longest first. Immutable once filled.
+/// Finds tokens in text: the leftmost match first, and the longest at one position. Immutable once filled.
 class AddedTokenFinder {
  public:
   struct Piece {
@@ -34,12 +35,12 @@ class AddedTokenFinder {
     int32_t id;  // -1: ordinary text
   };
 
-  /// `pattern`: what to look for (the token's content, normalised where it asks for that). kUnsupported, naming
-  /// `where`, when it or all of them together are too long: every byte costs a search node.
+  /// `pattern` is the text to find: the token's content, normalised if the token asks for it. Returns kUnsupported,
+  /// naming `where`, when this pattern or all patterns together are too long: every byte costs a search node.
   Status Add(const AddedToken& token, std::string_view pattern, const std::string& where);
 
-  /// `text` as ordinary pieces and tokens, in order; no ordinary piece is empty. `skip_special`: special tokens are
-  /// ordinary text. Costs at most the length of the longest token per byte.
+  /// Cuts `text` into ordinary pieces and tokens, in order. No ordinary piece is empty. With `skip_special`, special
+  /// tokens are ordinary text. Each byte costs at most the length of the longest token.
   std::vector<Piece> Split(std::string_view text, bool skip_special) const;
 
  private:
@@ -55,7 +56,7 @@ class AddedTokenFinder {
     bool special;
   };
   uint32_t Child(uint32_t node, uint8_t byte) const;
-  // Index of the longest token at text[pos] and its end; -1 when there is none.
+  // Returns the index of the longest token at text[pos] and sets `end` to its end; -1 if no token matches.
   int32_t Match(std::string_view text, size_t pos, size_t* end) const;
 
   std::vector<Node> nodes_{1};

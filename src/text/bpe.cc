@@ -15,7 +15,7 @@ namespace duo {
 namespace {
 
 constexpr size_t kMinCacheSlots = 64;
-constexpr size_t kMaxCacheSlots = 16384;  // 2 MB: what fits a core's second-level cache
+constexpr size_t kMaxCacheSlots = 16384;  // 2 MB, which fits a core's second-level cache
 
 std::string_view FirstCharacter(std::string_view text) { return text.substr(0, NextUtf8(text, 0).n_bytes); }
 
@@ -56,7 +56,7 @@ void BpeCache::Store(const int32_t* symbols, size_t n, const int32_t* ids, size_
 }
 
 Result<BpeModel> BpeModel::Parse(const Json& model, BpeAlphabet alphabet, const std::string& where) {
-  // Files written by old versions of the library leave the type out.
+  // Files from old versions of the library omit the type.
   DUO_ASSIGN_OR_RETURN(const std::string type, JsonStringOr(model, "type", "BPE", where));
   if (type != "BPE") return UnsupportedPart(where, "model", type, "BPE");
   BpeModel bpe;
@@ -161,8 +161,8 @@ Status BpeModel::AddMerge(std::string_view left, std::string_view right, uint32_
   const int32_t last = vocabulary_.Find(LastCharacter(left));
   const int32_t first = vocabulary_.Find(FirstCharacter(right));
   if (last >= 0 && first >= 0) joints_.Set(last, first, {});
-  // A byte's or the unknown token's id as an initial symbol is not spelled by its characters; a rule over it would
-  // join symbols that joints_ does not show.
+  // As an initial symbol, the id of a byte or of the unknown token is not spelled by its characters. A rule for such an
+  // id would join symbols that joints_ does not show.
   for (const int32_t id : {left_id, right_id}) {
     const bool is_byte = byte_fallback_ && std::find(byte_ids_.begin(), byte_ids_.end(), id) != byte_ids_.end();
     if (id == unk_id_ || is_byte) cut_at_joints_ = false;
@@ -202,7 +202,8 @@ void BpeModel::Symbols(std::string_view piece, std::vector<int32_t>* symbols) co
       unknown_pending = false;
       symbols->push_back(id);
     } else if (!(byte_fallback_ && AppendByteFallback(character, symbols)) && unk_id_ >= 0) {
-      // As in the reference, an unknown token waits for the next known character, and byte tokens overtake it.
+      // As in the reference, an unknown token waits for the next known character. Byte tokens in between come before
+      // it.
       if (unknown_pending && !fuse_unk_) symbols->push_back(unk_id_);
       unknown_pending = true;
     }

@@ -1,4 +1,4 @@
-// The "model" of a BPE tokenizer.json: a piece of text -> ids.
+// The "model" of a BPE tokenizer.json: turns a piece of text into ids.
 #pragma once
 
 #include <array>
@@ -21,13 +21,13 @@ enum class BpeAlphabet : uint8_t {
   kBytes,       // one symbol per byte, spelled by byte_alphabet.h (GPT-2's dialect)
 };
 
-/// Results of short runs, remembered during one Encode call: words repeat. Direct-mapped, fixed size.
+/// Remembers the results of short runs during one Encode call, because words repeat. Direct-mapped, fixed size.
 class BpeCache {
  public:
   static constexpr size_t kMaxSymbols = 16;
   explicit BpeCache(size_t text_bytes);
 
-  /// Appends the remembered result for `symbols` (at most kMaxSymbols); false when there is none.
+  /// Appends the remembered result for `symbols` (at most kMaxSymbols). Returns false if none is remembered.
   bool Lookup(const int32_t* symbols, size_t n, std::vector<int32_t>* out) const;
   void Store(const int32_t* symbols, size_t n, const int32_t* ids, size_t n_ids);
 
@@ -43,7 +43,7 @@ class BpeCache {
   std::vector<Slot> slots_;
 };
 
-/// What one Encode call works with: made per call, so that the model itself stays immutable.
+/// Working memory of one Encode call. Each call makes its own, so that the model itself stays immutable.
 struct BpeScratch {
   explicit BpeScratch(size_t text_bytes) : cache(text_bytes) {}
   std::vector<int32_t> symbols;
@@ -54,10 +54,10 @@ struct BpeScratch {
 /// Immutable: may be used from several threads at once.
 class BpeModel {
  public:
-  /// kCorrupt names the key, kUnsupported the option (dropout, subword prefixes, a model that is not BPE).
+  /// kCorrupt names the key. kUnsupported names the option (dropout, subword prefixes, a model that is not BPE).
   static Result<BpeModel> Parse(const Json& model, BpeAlphabet alphabet, const std::string& where);
 
-  /// Appends the ids of `piece` (valid UTF-8). O(n log n); linear for text whose words are bounded.
+  /// Appends the ids of `piece` (valid UTF-8). O(n log n); linear if the words of the text have bounded length.
   void Encode(std::string_view piece, BpeScratch* scratch, std::vector<int32_t>* ids) const;
 
   const Vocabulary& vocabulary() const { return vocabulary_; }
@@ -83,11 +83,11 @@ class BpeModel {
   bool fuse_unk_ = false;
   bool ignore_merges_ = false;
   int32_t unk_id_ = -1;
-  IdByText whole_pieces_;              // ignore_merges: pieces that are tokens, spelled as pieces are
-  std::array<int32_t, 256> byte_ids_;  // of "<0xNN>", -1 where the vocabulary lacks it
-  std::vector<int32_t> unit_ids_;      // of one byte, or of one code point below kDenseUnits; -1: not in the vocabulary
-  // Neighbouring initial symbols that stand side by side in some merged token. No merge ever crosses another pair, so
-  // a run can be cut there: SentencePiece's dialect, whose piece is the whole text, falls into words.
+  IdByText whole_pieces_;              // for ignore_merges: pieces that are tokens, spelled as in the text
+  std::array<int32_t, 256> byte_ids_;  // ids of "<0xNN>"; -1 where the vocabulary lacks it
+  std::vector<int32_t> unit_ids_;      // by byte, or by code point below kDenseUnits; -1: not in the vocabulary
+  // Pairs of initial symbols that are adjacent inside some merged token. No merge ever crosses any other pair, so a run
+  // can be cut there. This cuts SentencePiece's dialect, whose piece is the whole text, into words.
   MergeTable joints_;
   bool cut_at_joints_ = true;
 };

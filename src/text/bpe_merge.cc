@@ -36,7 +36,7 @@ void BpeMerger::Merge(const MergeTable& merges, std::span<const int32_t> symbols
     const auto left = static_cast<uint32_t>(top.order);
     const uint32_t right = next_[left];
     if (id_[left] == kGone || right == kNone) continue;
-    // A candidate may be stale. The reference compares merged ids only, not ranks; so the same pairs merge here.
+    // A candidate may be stale. Like the reference, compare only merged ids, not ranks, so that the same pairs merge.
     const MergeRule* rule = merges.Find(id_[left], id_[right]);
     if (rule == nullptr || rule->id != top.merged_id) continue;
     id_[left] = top.merged_id;

@@ -9,8 +9,8 @@
 
 namespace duo {
 
-/// Applies the rules to a run of initial symbols: always the lowest rank first, the leftmost pair on ties, exactly as
-/// the reference library does. Keeps its buffers between calls: one object per thread.
+/// Applies the merge rules to a run of initial symbols. The lowest rank always merges first, and on ties the leftmost
+/// pair, exactly as in the reference library. The object keeps its buffers between calls: use one per thread.
 class BpeMerger {
  public:
   /// Appends the merged ids to `out`. `symbols` has fewer than 2^32 entries.
@@ -19,7 +19,7 @@ class BpeMerger {
  private:
   void Offer(const MergeTable& merges, uint32_t left, uint32_t right);
 
-  // The symbols as a doubly linked list over positions; a merged-away symbol has id kGone.
+  // The symbols form a doubly linked list over positions. A symbol that was merged away has id kGone.
   std::vector<int32_t> id_;
   std::vector<uint32_t> prev_;
   std::vector<uint32_t> next_;

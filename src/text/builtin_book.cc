@@ -12,10 +12,10 @@ namespace duo {
 namespace {
 
 constexpr int64_t kMaxTokens = int64_t{1} << 31;
-// Fewer sentences than this between facts are no text in which anything is hidden.
+// With fewer sentences between the facts, nothing would be hidden.
 constexpr int64_t kSentencesPerFact = 2;
 
-// The prose's own people are the first eight: a fact about Anna hides among sentences about Anna.
+// The prose itself is about the first eight, so a fact about Anna hides among sentences about Anna.
 constexpr std::array<const char*, kMaxCodes> kNames = {
     "Anna",   "Boris",  "Clara", "David", "Elena", "Felix",  "Maria",   "Peter",     "Rosa",        "Hugo",
     "Nina",   "Karl",   "Laura", "Simon", "Julia", "Thomas", "Emma",    "Paul",      "Sara",        "Martin",
@@ -27,7 +27,7 @@ constexpr uint64_t kStoryNames = 8;
 struct Topic {
   std::array<const char*, 6> nouns;
   std::array<const char*, 6> plurals;
-  std::array<const char*, 3> verbs;  // singular: the plural is one letter shorter
+  std::array<const char*, 3> verbs;  // singular; the plural is one letter shorter
   std::array<const char*, 3> adjectives;
 };
 
@@ -65,7 +65,7 @@ struct Sentence {
 
 enum class Subject : uint8_t { kShe, kHe, kThing, kThey };
 
-/// Endless prose by a small grammar: topics drift, verbs go with their objects, pronouns agree.
+/// Endless prose from a small grammar: topics drift, verbs fit their objects, and pronouns agree.
 class Prose {
  public:
   explicit Prose(uint64_t seed) : rng_(seed) {}
@@ -109,7 +109,7 @@ class Prose {
     if (kind < 0.25) {
       const uint64_t i = rng_.Below(kStoryNames);
       Add(kNames[i]);
-      // The story's women and men take turns in the list.
+      // The story's women and men alternate in the list.
       return i % 2 == 0 ? Subject::kShe : Subject::kHe;
     }
     const bool plural = kind >= 0.65;
@@ -145,14 +145,14 @@ class Prose {
   std::string words_;
 };
 
-/// How a needle stands in the text.
+/// How a needle is set in the text.
 enum class Placement : uint8_t { kOwnParagraph, kOwnLine, kInParagraph };
 
 struct HiddenFact {
   Fact fact;
   Placement placement = Placement::kOwnParagraph;
   bool full_stop = true;
-  double position = 0;  // share of the sentences that stand before it
+  double position = 0;  // share of the sentences that come before it
 };
 
 template <typename T>
@@ -182,10 +182,10 @@ Status CheckOptions(const BookOptions& o) {
     return bad("the depths of facts: expected 0 <= begin <= end <= 1");
   }
   if (o.min_words < 1 || o.max_words < o.min_words || o.max_words > static_cast<int>(kNatoWords.size())) {
-    return bad("words of a passkey: expected 1 <= least <= most <= 26, because they are different words");
+    return bad("words of a passkey: expected 1 <= min <= max <= 26, because all words of a passkey differ");
   }
   if (o.min_digits < 1 || o.max_digits < o.min_digits || o.max_digits > 18) {
-    return bad("digits of a code: expected 1 <= least <= most <= 18");
+    return bad("digits of a code: expected 1 <= min <= max <= 18");
   }
   return OkStatus();
 }
@@ -200,11 +200,11 @@ class FactMaker {
     for (const FactKind kind : DrawKinds()) {
       HiddenFact hidden;
       hidden.fact = kind == FactKind::kPasskey ? Passkey() : Code();
-      // Short answers may be part of one another (a code of one digit): drawn again, but not for ever.
+      // A short answer may be part of another (a code of one digit), so draw again, but with a limit.
       for (int tries = 0; Overlaps(hidden.fact, *out); ++tries) {
         if (tries == 1000) {
-          return Status(StatusCode::kInvalidArgument, "there are not " + std::to_string(options_.n_facts) +
-                                                          " different answers of so few words or digits")
+          return Status(StatusCode::kInvalidArgument,
+                        "so few words or digits cannot make " + std::to_string(options_.n_facts) + " different answers")
               .About("n_facts");
         }
         hidden.fact.answer = kind == FactKind::kPasskey ? DrawWords() : DrawDigits();
@@ -278,8 +278,8 @@ class FactMaker {
   size_t n_passkeys_ = 0, n_codes_ = 0;
 };
 
-/// Puts sentences and facts together. The same sentences always come in the same order, so a longer book is the shorter
-/// one with more text between its facts.
+/// Combines sentences and facts. The sentences always come in the same order, so a longer book is a shorter one with
+/// more text between its facts.
 class Binder {
  public:
   Binder(std::vector<HiddenFact> facts, uint64_t prose_seed) : prose_(prose_seed), facts_(std::move(facts)) {}
@@ -313,7 +313,7 @@ class Binder {
     return std::max<int64_t>(2, std::llround(fact.position * static_cast<double>(n_sentences)));
   }
 
-  /// `separator`: what the unit wants before it; the unit before may want more.
+  /// `separator` is what the unit needs before it; the previous unit may need more.
   void Add(std::string_view separator, std::string_view unit) {
     text_ += separator.size() > separator_.size() || (separator == "\n" && separator_ == " ") ? separator : separator_;
     text_ += unit;
@@ -327,7 +327,7 @@ class Binder {
     if (hidden.full_stop) {
       text_ += '.';
     } else {
-      separator_ = "\n";  // nothing else says where the words of the passkey end
+      separator_ = "\n";  // otherwise nothing marks the end of the passkey's words
     }
   }
 
@@ -353,13 +353,13 @@ Result<Book> MakeBook(const BookOptions& options, const TokenCounter& count_toke
   }
   Binder binder(std::move(facts), prose_seed);
 
-  // The most sentences that fit, or nearly: interpolation from a number that fits towards one that does not.
+  // Finds about the largest number of sentences that fits: interpolates from one that fits towards one that does not.
   int64_t fits = std::max<int64_t>(1, kSentencesPerFact * options.n_facts);
   int64_t fits_tokens = count_tokens(binder.Bind(fits));
   if (fits_tokens > options.n_tokens) {
     return Status(StatusCode::kInvalidArgument,
-                  std::to_string(options.n_facts) + " facts and a little text around them take " +
-                      std::to_string(fits_tokens) + " tokens, " + std::to_string(options.n_tokens) + " are wanted")
+                  std::to_string(options.n_facts) + " facts and a little text around them need " +
+                      std::to_string(fits_tokens) + " tokens, but n_tokens is " + std::to_string(options.n_tokens))
         .About("n_tokens");
   }
   double tokens_per_sentence = 12;

@@ -7,7 +7,7 @@
 namespace duo {
 namespace {
 
-/// Words, as a stand-in for a tokenizer: every space or newline begins one.
+/// Counts words, as a stand-in for a tokenizer: every space or newline begins one.
 int64_t CountWords(std::string_view text) {
   int64_t n = 1;
   for (const char c : text) n += c == ' ' || c == '\n' ? 1 : 0;
@@ -36,7 +36,7 @@ TEST(BuiltinBook, IsTheSameForTheSameSeedAndAnotherForAnother) {
   EXPECT_NE(Make(options).text, a.text);
 }
 
-// Pins the generator: an accidental change of it would change what the documented numbers were measured on.
+// Pins the generator: an accidental change would alter the texts on which the documented numbers were measured.
 TEST(BuiltinBook, TextOfSeedOneBeginsAndEndsAsItAlwaysDid) {
   const Book book = Make({.n_tokens = 400, .n_facts = 2});
   EXPECT_EQ(book.text.substr(0, 39), "This is a very long story book: <book> ");
@@ -66,7 +66,8 @@ TEST(BuiltinBook, EveryFactStandsOnceAndInOrderAtSpreadDepths) {
       EXPECT_EQ(Occurrences(book.text, fact.answer), 1u) << fact.answer;
       EXPECT_GT(fact.depth, before);
       before = fact.depth;
-      // Step 0.9 / 12, half a step of jitter in all; the facts' own text bends the scale a little.
+      // The step is 0.9 / 12, with half a step of jitter in all. The text of the facts themselves shifts the depths a
+      // little.
       EXPECT_NEAR(fact.depth, 0.05 + 0.9 / 12 * (static_cast<double>(i) + 0.5), 0.05);
     }
   }

@@ -13,7 +13,7 @@ struct Alphabet {
   std::array<std::string, 256> text;
   std::array<int, kAlphabetEnd> byte;  // -1: not in the alphabet
 
-  // Printable Latin-1 stands for itself, the other 68 bytes for U+0100 and up.
+  // Printable Latin-1 represents itself; the other 68 bytes get U+0100 and up.
   Alphabet() {
     byte.fill(-1);
     uint32_t next = 0x100;

@@ -8,9 +8,9 @@
 
 namespace duo {
 
-/// The character that stands for `byte`, as UTF-8.
+/// The character that represents `byte`, as UTF-8.
 const std::string& ByteToAlphabet(uint8_t byte);
-/// The bytes that `token` spells; nothing when a character of it is not in the alphabet.
+/// The bytes that `token` spells; nullopt if one of its characters is not in the alphabet.
 std::optional<std::string> BytesFromAlphabet(std::string_view token);
 
 }  // namespace duo

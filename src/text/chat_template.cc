@@ -30,8 +30,8 @@ std::string_view Trim(std::string_view text) {
   return begin < end ? text.substr(begin, end - begin) : std::string_view();
 }
 
-// What the template itself writes when a ChatML conversation has no system message:
-// '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' as one Jinja string.
+// Finds the system message that a ChatML template itself writes when a conversation has none. The template holds it as
+// one Jinja string: '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n'.
 std::string ChatMlDefaultSystem(std::string_view jinja) {
   constexpr std::string_view kOpen = "<|im_start|>system";
   constexpr std::string_view kClose = "<|im_end|>";
@@ -53,14 +53,14 @@ std::string ChatMlDefaultSystem(std::string_view jinja) {
   return "";
 }
 
-// Collects ids; stretches of text between them are encoded whole, because tokens reach over the seams between the
-// template's words and the messages'.
+// Collects ids. The text between two ids is encoded as a whole, because a token may span the boundary between the
+// template's words and a message's.
 class Transcript {
  public:
   explicit Transcript(const Tokenizer& tokenizer) : tokenizer_(tokenizer), impl_(Tokenizer::Impl::Of(tokenizer)) {}
 
   void Text(std::string_view text) { text_ += text; }
-  // A marker of the template: an id where the vocabulary has it as a special token, otherwise text.
+  // Adds a marker of the template: an id if the vocabulary has it as a special token, otherwise text.
   void Marker(std::string_view marker) {
     const int32_t id = tokenizer_.TokenId(marker);
     if (id >= 0 && tokenizer_.IsSpecial(id)) {
@@ -69,7 +69,7 @@ class Transcript {
       Text(marker);
     }
   }
-  // Nothing for -1.
+  // Does nothing for -1.
   void Id(int32_t id) {
     if (id < 0) return;
     FlushText();
@@ -108,7 +108,7 @@ bool ContinuesAnswer(const std::vector<ChatMessage>& messages) {
   return messages.back().role == ChatMessage::Role::kAssistant;
 }
 
-/// The last question; the number of messages when there is none.
+/// The index of the last user message; the number of messages if there are none.
 size_t LastUser(const std::vector<ChatMessage>& messages) {
   size_t last = messages.size();
   for (size_t i = 0; i < messages.size(); ++i) last = messages[i].role == ChatMessage::Role::kUser ? i : last;
@@ -120,7 +120,7 @@ std::string_view WithoutNewlinesInFront(std::string_view text) {
   return text;
 }
 
-// Qwen3 leaves the reasoning of earlier turns out.
+// Qwen3 omits the reasoning of earlier turns.
 std::string_view WithoutReasoning(std::string_view text) {
   constexpr std::string_view kEnd = "</think>";
   const size_t end = text.rfind(kEnd);
@@ -141,7 +141,7 @@ std::string_view ReasoningOf(std::string_view text) {
 
 }  // namespace
 
-// A model is given no order of roles that its template refuses.
+// Refuses every order of roles that the template refuses.
 Status ChatTemplate::CheckRoles(const std::vector<ChatMessage>& messages) const {
   using Role = ChatMessage::Role;
   const auto wrong = [&](size_t i, const std::string& what) {
@@ -149,7 +149,8 @@ Status ChatTemplate::CheckRoles(const std::vector<ChatMessage>& messages) const 
     return Status(StatusCode::kInvalidArgument, where + ": " + what).About(where);
   };
   const std::string whose = std::string("the ") + style_name() + " template of this model takes ";
-  if (messages.empty()) return Status(StatusCode::kInvalidArgument, "messages: there is none").About("messages");
+  if (messages.empty())
+    return Status(StatusCode::kInvalidArgument, "messages: expected at least one, found none").About("messages");
   const size_t first = messages[0].role == Role::kSystem ? 1 : 0;
   for (size_t i = first; i < messages.size(); ++i) {
     const Role role = messages[i].role;
@@ -159,7 +160,7 @@ Status ChatTemplate::CheckRoles(const std::vector<ChatMessage>& messages) const 
     return wrong(i, whose + "user and assistant in turn, after at most one system message: found " +
                         std::string(RoleName(role)) + ", expected " + std::string(RoleName(expected)));
   }
-  if (alternates_ && messages.size() == first) return wrong(0, whose + "a system message only with a user's after it");
+  if (alternates_ && messages.size() == first) return wrong(0, whose + "a system message only before a user message");
   return OkStatus();
 }
 
@@ -172,8 +173,8 @@ Result<ChatTemplate> ChatTemplate::Recognise(const Tokenizer& tokenizer) {
   }
   struct Family {
     Style style;
-    std::vector<const char*> marks;   // all of them in the template
-    std::vector<const char*> tokens;  // all of them in the vocabulary
+    std::vector<const char*> marks;   // all must be in the template
+    std::vector<const char*> tokens;  // all must be in the vocabulary
   };
   const Family families[] = {
       {Style::kLlama3,
@@ -197,7 +198,7 @@ Result<ChatTemplate> ChatTemplate::Recognise(const Tokenizer& tokenizer) {
   }
   return Status(StatusCode::kUnsupported,
                 path +
-                    ": chat_template is none that duo knows; looked for <|start_header_id|> (Llama-3), "
+                    ": chat_template: not a format that duo knows; looked for <|start_header_id|> (Llama-3), "
                     "<|im_start|> (ChatML, Qwen), [INST] with <<SYS>> (Llama-2), [INST] (Mistral)");
 }
 
@@ -290,7 +291,7 @@ std::vector<int32_t> ChatTemplate::RenderLlama3(const Tokenizer& tokenizer,
   return out.Take();
 }
 
-// <s>[INST] USER [/INST]ANSWER</s>[INST] USER [/INST], spaces as the template has them
+// <s>[INST] USER [/INST]ANSWER</s>[INST] USER [/INST], with the spaces that the template has
 std::vector<int32_t> ChatTemplate::RenderMistral(const Tokenizer& tokenizer,
                                                  const std::vector<ChatMessage>& messages) const {
   Transcript out(tokenizer);
@@ -350,7 +351,7 @@ std::vector<int32_t> ChatTemplate::RenderChatMl(const Tokenizer& tokenizer,
 }
 
 // Qwen3 keeps the reasoning of answers after the last question, and gives the last answer a place for it. Reasoning
-// that was broken off goes on where it stopped: the template would close it.
+// that was broken off continues where it stopped, although the template would close it.
 std::string ChatTemplate::ChatMlAnswer(const std::vector<ChatMessage>& messages, size_t i) const {
   const std::string& text = messages[i].text;
   if (!drop_reasoning_) return text;

@@ -1,5 +1,5 @@
-// Which conversation format a template asks for, and the exact text that comes of it. The published templates' own
-// renderings are compared in tokenizer_golden_test.cc.
+// Tests which conversation format a template selects and the exact text that results. tokenizer_golden_test.cc compares
+// the renderings of the published templates.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -101,7 +101,7 @@ TEST(ChatTemplate, ReadsTheFamilyAndItsDetailsOffTheTemplate) {
       "<s>[INST] u[/INST] <think>t</think>\n\nx<s>[INST] s\n\nv[/INST]");
   EXPECT_EQ(rendered("'[INST]' + content + ' [/INST]'", turns),
             "<s>[INST]s\n\nu [/INST]<think>t</think>\n\nx<s>[INST]v [/INST]");
-  // An answer to be continued: what stands before it is what stands before every answer, and nothing stands after it.
+  // An answer to continue: the text before it is the text before every answer, and nothing comes after it.
   const std::vector<ChatMessage> open = {{ChatMessage::Role::kUser, "u"}, {ChatMessage::Role::kAssistant, " x y "}};
   EXPECT_EQ(rendered("<|im_start|><|im_end|>", open), "<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n x y ");
   EXPECT_EQ(rendered("[INST] + <<SYS>>", open), "<s>[INST] u [/INST] x y");
@@ -124,7 +124,7 @@ TEST(ChatTemplate, ReadsTheFamilyAndItsDetailsOffTheTemplate) {
   EXPECT_THAT(rendered("<|im_start|><|im_end|> System message must be at the beginning", {open[0], told[0], open[0]}),
               HasSubstr("at the beginning only"));
   EXPECT_THAT(rendered("<|start_header_id|><|end_header_id|><|eot_id|>", one), HasSubstr("vocabulary lacks"));
-  EXPECT_THAT(rendered("{{ 'GPT4 Correct User: ' }}", one), HasSubstr("none that duo knows; looked for"));
+  EXPECT_THAT(rendered("{{ 'GPT4 Correct User: ' }}", one), HasSubstr("not a format that duo knows; looked for"));
   EXPECT_THAT(rendered("", one), HasSubstr("no chat template"));
 }
 

@@ -33,8 +33,8 @@ class Merger {
     const int32_t in_vocabulary = vocabulary_.Find(token.content);
     token.id = in_vocabulary >= 0 ? in_vocabulary : next_id_++;
     if (token.id > text_limits::kMaxTokenId || tokens_.size() >= 2 * text_limits::kMaxAddedTokens) {
-      return Status(StatusCode::kUnsupported, where + ": more tokens than expected, which is at most " +
-                                                  std::to_string(2 * text_limits::kMaxAddedTokens));
+      return Status(StatusCode::kUnsupported,
+                    where + ": too many tokens, expected at most " + std::to_string(2 * text_limits::kMaxAddedTokens));
     }
     index_.emplace(token.content, tokens_.size());
     tokens_.push_back(std::move(token));
@@ -45,7 +45,7 @@ class Merger {
 
  private:
   std::vector<AddedToken> tokens_;
-  std::unordered_map<std::string, size_t> index_;  // by content, into tokens_
+  std::unordered_map<std::string, size_t> index_;  // by content; the index of the token in tokens_
   const Vocabulary& vocabulary_;
   int32_t next_id_;
 };

@@ -1,4 +1,4 @@
-// Tokens that tokenizer_config.json declares, beside those of the tokenizer's own file.
+// Tokens that tokenizer_config.json declares in addition to those of the tokenizer's own file.
 #pragma once
 
 #include <string>
@@ -11,10 +11,10 @@
 
 namespace duo {
 
-/// `own` (the added tokens of the tokenizer's file) and what the config declares, as the reference puts them together:
-/// of a token that both have, the config's flags count and the file's id; a token that is in the model's vocabulary has
-/// its id there; others, in the order of their ids in added_tokens_decoder, then as additional_special_tokens lists
-/// them, get the next free ids. kUnsupported when there are too many.
+/// Merges `own` (the added tokens of the tokenizer's file) with the tokens that the config declares, as the reference
+/// does. If both have a token, it gets the file's id and the config's flags, but a special token stays special. A token
+/// in the model's vocabulary has its id there. All others get the next free ids: first added_tokens_decoder in the
+/// order of its ids, then additional_special_tokens in listed order. Returns kUnsupported when there are too many.
 Result<std::vector<AddedToken>> WithDeclaredTokens(std::vector<AddedToken> own, const Vocabulary& vocabulary,
                                                    const TokenizerConfig& config);
 

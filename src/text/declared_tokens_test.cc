@@ -1,5 +1,5 @@
-// Tokens of tokenizer_config.json. The ids and texts are those of transformers 5.24 with tokenizers 0.23.3 for the same
-// files.
+// Tests of tokens from tokenizer_config.json. The ids and texts are those of transformers 5.24 with tokenizers 0.23.3
+// for the same files.
 #include "text/declared_tokens.h"
 
 #include <gmock/gmock.h>

@@ -13,7 +13,7 @@ namespace duo {
 class Decoder::Spec {
  public:
   virtual ~Spec() = default;
-  /// A fresh running step that passes its text to `next`.
+  /// Starts a step that passes its text to `next`.
   virtual std::unique_ptr<DecodeStep> Start(DecodeStep* next) const = 0;
 };
 
@@ -43,7 +43,7 @@ class AppendStep final : public DecodeStep {
   std::string* out_;
 };
 
-// A step with a successor; `next_` outlives it.
+// A step with a successor. `next_` outlives it.
 class LinkedStep : public DecodeStep {
  public:
   explicit LinkedStep(DecodeStep* next) : next_(next) {}
@@ -53,7 +53,7 @@ class LinkedStep : public DecodeStep {
   DecodeStep* next_;
 };
 
-// A step that keeps bytes back until it is certain what they are.
+// A step that holds bytes back until it is certain what they mean.
 class HoldingStep : public LinkedStep {
  public:
   using LinkedStep::LinkedStep;
@@ -63,7 +63,7 @@ class HoldingStep : public LinkedStep {
   }
 
  protected:
-  // Gives the first n pending bytes to Emit.
+  // Passes the first n pending bytes to Emit.
   void Release(size_t n) {
     if (n == 0) return;
     const std::string bytes = pending_.substr(0, n);
@@ -138,7 +138,7 @@ class ReplaceStep final : public LinkedStep {
   const ReplaceOptions& options_;
 };
 
-// The byte that a token like "<0x0A>" stands for, read as the reference reads it (Rust's from_str_radix takes "+A").
+// The byte that a token like "<0x0A>" represents, parsed as in the reference (Rust's from_str_radix takes "+A").
 std::optional<char> ByteToken(std::string_view token) {
   if (token.size() != 6 || token.substr(0, 3) != "<0x" || token[5] != '>') return std::nullopt;
   int value = 0;
@@ -201,9 +201,9 @@ class FuseStep final : public LinkedStep {
 
 struct StripOptions {
   std::string character;
-  size_t start;  // how many of them are removed at most
+  size_t start;  // max number of characters removed at the start
   size_t stop;
-  bool fused;  // Take gets parts of one token
+  bool fused;  // Take receives parts of one token
 };
 class StripStep final : public LinkedStep {
  public:
@@ -247,24 +247,24 @@ class StripStep final : public LinkedStep {
 
   const StripOptions& options_;
   size_t start_left_;
-  std::string held_;  // characters that are removed if nothing follows
+  std::string held_;  // characters to remove if nothing follows them
 };
 
 using SpecPtr = std::unique_ptr<Decoder::Spec>;
 
 bool IsOneCharacter(std::string_view text) { return !text.empty() && NextUtf8(text, 0).n_bytes == text.size(); }
 
-// What parsing one step has to know of the steps before it.
+// The facts about earlier steps that parsing a step needs.
 struct ParseState {
-  bool fused = false;  // tokens arrive in parts of one
-  size_t growth = 1;   // bytes out per byte in, at most
+  bool fused = false;  // tokens arrive as parts of one
+  size_t growth = 1;   // max bytes out per byte in
 };
 
 Result<SpecPtr> ParseReplace(const Json& part, ParseState* state, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(Pattern pattern, Pattern::Parse(part, where));
   DUO_ASSIGN_OR_RETURN(std::string content, ParseReplacement(part, "content", where));
   DUO_RETURN_IF_ERROR(LimitGrowth(pattern, content, &state->growth, where));
-  // Behind Fuse a match could reach over two parts, unless it is a single character.
+  // After Fuse, a match could span two parts unless it is a single character.
   if (state->fused && (pattern.literal() == nullptr || !IsOneCharacter(*pattern.literal()))) {
     return Status(StatusCode::kUnsupported,
                   where + ": Replace of more than one character after Fuse or ByteLevel is not supported");
@@ -279,7 +279,7 @@ Result<SpecPtr> ParseStrip(const Json& part, bool fused, const std::string& wher
   DUO_ASSIGN_OR_RETURN(const int64_t start, JsonIntOr(part, "start", 0, where));
   DUO_ASSIGN_OR_RETURN(const int64_t stop, JsonIntOr(part, "stop", 0, where));
   if (!IsOneCharacter(options.character))
-    return Status(StatusCode::kCorrupt, where + ": content: expected a character");
+    return Status(StatusCode::kCorrupt, where + ": content: expected one character");
   if (start < 0 || stop < 0 || start > text_limits::kMaxStripCount || stop > text_limits::kMaxStripCount) {
     return Status(StatusCode::kCorrupt, where + ": Strip of " + std::to_string(start) + " and " + std::to_string(stop) +
                                             " characters, expected 0.." + std::to_string(text_limits::kMaxStripCount));

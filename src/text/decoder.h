@@ -1,5 +1,5 @@
-// What tokenizer.json's "decoder" does: tokens -> text, incrementally. Every step takes tokens one by one and passes on
-// what later tokens cannot change, so that whole and incremental decoding are the same code.
+// tokenizer.json's "decoder": turns tokens into text, incrementally. Every step takes tokens one by one and passes on
+// the text that later tokens cannot change. Whole and incremental decoding are therefore the same code.
 #pragma once
 
 #include <cstdint>
@@ -14,13 +14,14 @@
 
 namespace duo {
 
-/// One running decoding. Borrows the Decoder that made it.
+/// One decoding in progress. Borrows the Decoder that made it.
 class DecodeStep {
  public:
   virtual ~DecodeStep() = default;
-  /// The next token, or, behind a step that fuses tokens, the next part of the only one. Whole characters only.
+  /// Takes the next token. After a step that fuses tokens, takes the next part of the single fused token. `text` has
+  /// whole characters only.
   virtual void Take(std::string_view text) = 0;
-  /// No more tokens: passes on what was held back.
+  /// Marks the end of the tokens and passes on the text that was held back.
   virtual void Finish() {}
 };
 
@@ -29,18 +30,18 @@ class Decoder {
  public:
   class Spec;
 
-  /// `spec` null: tokens joined by a space, as in the reference. Knows ByteLevel, Metaspace, Replace, ByteFallback,
-  /// Fuse, Strip and Sequence of these.
+  /// A null `spec` joins tokens with a space, as in the reference. Supports ByteLevel, Metaspace, Replace,
+  /// ByteFallback, Fuse, Strip, and a Sequence of these.
   static Result<Decoder> Parse(const Json* spec, const std::string& where);
-  /// What a SentencePiece model does: U+2581 to space, byte tokens to text (each undecodable byte to U+FFFD), and, with
-  /// `strip_first_space`, without the space the encoder put in front.
+  /// Decodes as a SentencePiece model does: U+2581 becomes a space, and byte tokens become text (U+FFFD for each
+  /// undecodable byte). `strip_first_space` removes the space that the encoder put in front.
   static Decoder ForSentencePiece(bool strip_first_space);
 
   Decoder(Decoder&&) noexcept;
   Decoder& operator=(Decoder&&) noexcept;
   ~Decoder();
 
-  /// A decoding that appends to `out`, which must outlive it.
+  /// A decoding that appends to `out`. Both `decoder` and `out` must outlive it.
   class Run {
    public:
     Run(const Decoder& decoder, std::string* out);
@@ -48,7 +49,7 @@ class Decoder {
     void Finish() { steps_.back()->Finish(); }
 
    private:
-    std::vector<std::unique_ptr<DecodeStep>> steps_;  // last one first: each borrows the one before it
+    std::vector<std::unique_ptr<DecodeStep>> steps_;  // in reverse order: each step borrows the one before it here
   };
 
  private:

@@ -21,17 +21,17 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kReadBytes = size_t{1} << 16;
-constexpr size_t kMaxExpansion = 16;                // bytes of JSON lines per byte of text that is wanted
-constexpr size_t kMaxLineBytes = size_t{64} << 20;  // of JSON lines: one document
+constexpr size_t kMaxExpansion = 16;                // max bytes of JSON lines per byte of wanted text
+constexpr size_t kMaxLineBytes = size_t{64} << 20;  // max length of a JSON line, which is one document
 
-/// Takes bytes of a file in order; false = enough.
+/// Takes bytes of a file in order. Returns false when it has enough.
 using Sink = std::function<Result<bool>(std::string_view)>;
 
 bool EndsWith(const std::string& text, std::string_view end) {
   return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
 }
 
-/// Gives all bytes of a source to the sink, until it has enough.
+/// Passes all bytes of a source to the sink until the sink has enough.
 using Source = std::function<Status(const Sink&)>;
 
 Source FileSource(const std::string& path) {
@@ -123,7 +123,7 @@ class Loader {
       if (seen / kMaxExpansion > max_bytes_) {
         return Status(StatusCode::kCorrupt, path + ": line " + std::to_string(number + 1) + ": more than " +
                                                 std::to_string(seen) + " bytes of JSON for " +
-                                                std::to_string(haystack_.text.size()) + " of text");
+                                                std::to_string(haystack_.text.size()) + " bytes of text");
       }
       while (!bytes.empty() && more) {
         const size_t end = bytes.find('\n');

@@ -1,4 +1,4 @@
-// Reading the tagged objects of tokenizer.json ({"type": "Sequence", ...}) with errors that name file and key.
+// Reads the tagged objects of tokenizer.json ({"type": "Sequence", ...}) with errors that name file and key.
 #pragma once
 
 #include <string>
@@ -13,13 +13,14 @@ namespace duo {
 Result<const Json*> JsonArray(const Json& object, const char* key, const std::string& where);
 /// The member `key`, which must be an object.
 Result<const Json*> JsonObject(const Json& object, const char* key, const std::string& where);
-/// The member `key` or null when it is missing or JSON null.
+/// The member `key`, or null when it is missing or JSON null.
 const Json* JsonOptional(const Json& object, const char* key);
 
-/// The leaves of `part` in order: a {"type":"Sequence"} stands for its members (at most text_limits::kMaxSteps in all).
+/// The leaves of `part` in order. Members replace each {"type":"Sequence"}; at most text_limits::kMaxSteps leaves in
+/// all.
 Result<std::vector<const Json*>> FlattenSequence(const Json& part, const char* members_key, const std::string& where);
 
-/// kUnsupported "<where>: <what> "<name>" is not supported; duo knows <known>".
+/// kUnsupported: "<where>: <what> "<name>" is not supported; duo knows <known>".
 Status UnsupportedPart(const std::string& where, const char* what, const std::string& name, const char* known);
 
 }  // namespace duo

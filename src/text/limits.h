@@ -1,5 +1,5 @@
-// Bounds on what tokenizer files may ask for. Each is several times what the largest published tokenizers use; beyond
-// it a file is refused with a sentence before anything is allocated from it.
+// Bounds on what tokenizer files may ask for. Each is several times what the largest published tokenizers use. A file
+// beyond a bound is refused with an error before anything is allocated for it.
 #pragma once
 
 #include <cstddef>
@@ -15,10 +15,10 @@ inline constexpr int64_t kMaxTokenId = (int64_t{1} << 21) - 1;       // Gemma: 2
 inline constexpr size_t kMaxMerges = size_t{1} << 22;                // Gemma: 580,604
 inline constexpr size_t kMaxAddedTokens = size_t{1} << 16;           // Gemma: 6,415
 inline constexpr size_t kMaxAddedTokenBytes = 1024;                  // per token, before and after normalisation
-inline constexpr size_t kMaxAddedTokenTotalBytes = size_t{4} << 20;  // of all: each costs a search node
+inline constexpr size_t kMaxAddedTokenTotalBytes = size_t{4} << 20;  // for all tokens: each byte costs a search node
 inline constexpr size_t kMaxRegexBytes = size_t{1} << 14;            // o200k: 250 bytes
 inline constexpr size_t kMaxSteps = 64;             // normalizers, pre-tokenisers or decoders in a Sequence
-inline constexpr size_t kMaxReplacementBytes = 64;  // text put in place of a match
+inline constexpr size_t kMaxReplacementBytes = 64;  // of the text that replaces a match
 inline constexpr size_t kMaxGrowth = 1024;          // bytes out per byte in, over all Replace steps
 inline constexpr int64_t kMaxStripCount = 1024;
 

@@ -1,4 +1,4 @@
-// The merge rules of a BPE vocabulary: (left id, right id) -> rank and merged id.
+// The merge rules of a BPE vocabulary map (left id, right id) to a rank and the merged id.
 #pragma once
 
 #include <cstddef>
@@ -8,14 +8,14 @@
 namespace duo {
 
 struct MergeRule {
-  uint32_t rank;  // lower merges first
+  uint32_t rank;  // lower ranks merge first
   int32_t id;     // of the merged token
 };
 
-/// Open addressing over flat arrays: one or two cache lines per lookup, which is what encoding spends its time on.
+/// Open addressing over flat arrays: a lookup touches one or two cache lines, and encoding spends its time on lookups.
 class MergeTable {
  public:
-  /// Room for n rules.
+  /// Reserves room for n rules.
   explicit MergeTable(size_t n = 0);
 
   /// A later rule for the same pair replaces the earlier one, as in the reference.
@@ -30,7 +30,7 @@ class MergeTable {
   }
 
  private:
-  static constexpr uint64_t kEmpty = UINT64_MAX;  // ids are not negative
+  static constexpr uint64_t kEmpty = UINT64_MAX;  // never a real key, because ids are not negative
   static uint64_t Key(int32_t left, int32_t right) {
     return (static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32) | static_cast<uint32_t>(right);
   }

@@ -1,4 +1,4 @@
-// What tokenizer.json's "normalizer" does to a text before it is cut into pieces.
+// tokenizer.json's "normalizer": changes a text before it is cut into pieces.
 #pragma once
 
 #include <memory>
@@ -16,7 +16,8 @@ class Normalizer {
  public:
   class Step;
 
-  /// `spec` null: no normalizer. Knows NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip and Sequence of these.
+  /// A null `spec` means no normalizer. Supports NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip, and a
+  /// Sequence of these.
   static Result<Normalizer> Parse(const Json* spec, const std::string& where);
 
   Normalizer();
@@ -32,7 +33,7 @@ class Normalizer {
   std::vector<std::unique_ptr<Step>> steps_;
 };
 
-/// Every character in lower case, as the step Lowercase does it. Bytes that are not UTF-8 become U+FFFD.
+/// Lower-cases every character, like the step Lowercase. Bytes that are not UTF-8 become U+FFFD.
 std::string LowercaseText(std::string_view text);
 
 }  // namespace duo

@@ -29,7 +29,9 @@ Result<Pattern> Pattern::Parse(const Json& part, const std::string& where) {
   }
   DUO_ASSIGN_OR_RETURN(std::string text, JsonString(*spec, "String", here));
   if (text.size() > text_limits::kMaxRegexBytes) {
-    return Status(StatusCode::kUnsupported, here + ": String of " + std::to_string(text.size()) + " bytes");
+    return Status(StatusCode::kUnsupported, here + ": String of " + std::to_string(text.size()) +
+                                                " bytes, expected at most " +
+                                                std::to_string(text_limits::kMaxRegexBytes));
   }
   return Literal(std::move(text));
 }
@@ -72,8 +74,9 @@ Status LimitGrowth(const Pattern& pattern, const std::string& content, size_t* g
   const size_t per_byte = literal == nullptr ? content.size() : content.size() / std::max<size_t>(1, literal->size());
   *growth *= 1 + per_byte;
   if (*growth <= text_limits::kMaxGrowth) return OkStatus();
-  return Status(StatusCode::kUnsupported, where + ": Replace steps that make a text more than " +
-                                              std::to_string(text_limits::kMaxGrowth) + " times as long");
+  return Status(StatusCode::kUnsupported, where + ": the Replace steps can make a text more than " +
+                                              std::to_string(text_limits::kMaxGrowth) +
+                                              " times as long, which is not supported");
 }
 
 }  // namespace duo

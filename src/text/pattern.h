@@ -1,4 +1,4 @@
-// {"String": "..."} or {"Regex": "..."}: what a Split or Replace looks for.
+// {"String": "..."} or {"Regex": "..."}: the text that a Split or Replace matches.
 #pragma once
 
 #include <optional>
@@ -14,16 +14,16 @@ namespace duo {
 
 class Pattern {
  public:
-  /// The member "pattern" of `part`. kCorrupt, kUnsupported.
+  /// Parses the member "pattern" of `part`. Errors: kCorrupt, kUnsupported.
   static Result<Pattern> Parse(const Json& part, const std::string& where);
   static Pattern Literal(std::string text);
   static Pattern OfRegex(Regex regex);
 
-  /// Appends the successive matches; an empty literal matches nowhere.
+  /// Appends the successive matches. An empty literal matches nowhere.
   void FindAll(std::string_view text, std::vector<ByteRange>* matches) const;
-  /// `text` with every match replaced by `content`.
+  /// Returns `text` with every match replaced by `content`.
   std::string ReplaceAll(std::string_view text, std::string_view content) const;
-  /// The literal, or null for a regex.
+  /// The literal; null for a regex.
   const std::string* literal() const { return regex_.has_value() ? nullptr : &literal_; }
 
  private:
@@ -31,11 +31,13 @@ class Pattern {
   std::optional<Regex> regex_;
 };
 
-/// The short string `key` that is put in place of matches. kCorrupt; kUnsupported beyond kMaxReplacementBytes.
+/// Reads the member `key` of `part`, the short text that replaces a match. Errors: kCorrupt; kUnsupported beyond
+/// kMaxReplacementBytes.
 Result<std::string> ParseReplacement(const Json& part, const char* key, const std::string& where);
 
-/// Multiplies `growth` (bytes out per byte in, at most) by what replacing `pattern` by `content` may add. kUnsupported
-/// beyond text_limits::kMaxGrowth: a sequence of Replace steps must not turn a line into a gigabyte.
+/// Multiplies `growth` (max bytes out per byte in) by the growth that replacing `pattern` by `content` may cause.
+/// Returns kUnsupported beyond text_limits::kMaxGrowth: a sequence of Replace steps must not turn a line into a
+/// gigabyte.
 Status LimitGrowth(const Pattern& pattern, const std::string& content, size_t* growth, const std::string& where);
 
 }  // namespace duo

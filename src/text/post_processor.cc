@@ -6,7 +6,7 @@
 namespace duo {
 namespace {
 
-// The ids of special token `name` as the template's own table lists them.
+// Appends the ids of the special token `name`, as the template's own table lists them.
 Status AppendSpecial(const Json& table, const std::string& name, const std::string& where, std::vector<int32_t>* ids) {
   const Json* entry = JsonOptional(table, name.c_str());
   if (entry == nullptr) {
@@ -30,7 +30,8 @@ Status ApplyTemplate(const Json& part, const std::string& where, PostProcessor* 
   std::vector<int32_t> after;
   int n_sequences = 0;
   if (single->size() > text_limits::kMaxSteps) {
-    return Status(StatusCode::kUnsupported, where + ": single: " + std::to_string(single->size()) + " parts");
+    return Status(StatusCode::kUnsupported, where + ": single: " + std::to_string(single->size()) +
+                                                " parts, expected at most " + std::to_string(text_limits::kMaxSteps));
   }
   for (const Json& piece : *single) {
     if (JsonOptional(piece, "Sequence") != nullptr) {
@@ -43,7 +44,7 @@ Status ApplyTemplate(const Json& part, const std::string& where, PostProcessor* 
   }
   if (n_sequences != 1) {
     return Status(StatusCode::kUnsupported,
-                  where + ": single: the text stands there " + std::to_string(n_sequences) + " times, expected once");
+                  where + ": single: contains the text " + std::to_string(n_sequences) + " times, expected once");
   }
   result->prefix.insert(result->prefix.begin(), before.begin(), before.end());
   result->suffix.insert(result->suffix.end(), after.begin(), after.end());

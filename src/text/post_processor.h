@@ -1,4 +1,4 @@
-// What tokenizer.json's "post_processor" puts around the ids of one text.
+// tokenizer.json's "post_processor": the ids that go before and after the ids of one text.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +14,8 @@ struct PostProcessor {
   std::vector<int32_t> prefix;
   std::vector<int32_t> suffix;
 
-  /// `spec` null: nothing is added. Knows TemplateProcessing (its "single" form), ByteLevel (which changes offsets
-  /// only) and Sequence of these.
+  /// A null `spec` adds nothing. Supports TemplateProcessing (its "single" form), ByteLevel (which changes only
+  /// offsets), and a Sequence of these.
   static Result<PostProcessor> Parse(const Json* spec, const std::string& where);
 };
 

@@ -18,7 +18,7 @@ class PreTokenizer::Stage {
 namespace {
 
 constexpr const char* kKnown = "Split, ByteLevel, Digits, Metaspace, Sequence";
-// GPT-2's own pattern: what ByteLevel with use_regex splits by.
+// GPT-2's own pattern, which ByteLevel splits by if use_regex is set.
 constexpr std::string_view kGpt2Regex = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
 enum class Behavior : uint8_t { kRemoved, kIsolated, kMergedWithPrevious, kMergedWithNext, kContiguous };
@@ -28,7 +28,7 @@ struct Span {
   bool is_match;
 };
 
-// The whole text as matches and the gaps between them.
+// Divides the whole text into the matches and the gaps between them.
 std::vector<Span> Tile(std::string_view text, const std::vector<ByteRange>& matches, bool invert) {
   std::vector<Span> spans;
   spans.reserve(matches.size() * 2 + 1);
@@ -57,7 +57,7 @@ void MergeWithPrevious(std::vector<Span>* spans) {
   *spans = std::move(merged);
 }
 
-// The same backwards.
+// The same fold backwards: a match joins the piece after it unless that was a match too.
 void MergeWithNext(std::vector<Span>* spans) {
   std::vector<Span> merged;
   bool previous_match = false;
@@ -224,7 +224,7 @@ Result<StagePtr> ParseMetaspace(const Json& part, const std::string& where) {
   }
   DUO_ASSIGN_OR_RETURN(const std::string scheme, JsonStringOr(part, "prepend_scheme", "always", where));
   DUO_ASSIGN_OR_RETURN(const bool split, JsonBoolOr(part, "split", true, where));
-  // Files from before prepend_scheme say add_prefix_space instead; false wins over the scheme, as in the reference.
+  // Files older than prepend_scheme use add_prefix_space. If it is false, it overrides the scheme, as in the reference.
   DUO_ASSIGN_OR_RETURN(const bool add_prefix_space, JsonBoolOr(part, "add_prefix_space", true, where));
   if (scheme != "always" && scheme != "first" && scheme != "never") {
     return UnsupportedPart(where, "Metaspace prepend_scheme", scheme, "always, first, never");
@@ -245,7 +245,7 @@ Result<StagePtr> ParseStage(const Json& part, const std::string& type, const std
   return UnsupportedPart(where, "pre-tokeniser", type, kKnown);
 }
 
-// Hands each piece to the next stage.
+// Runs each piece through the stages from `index` on, and passes the results to `last`.
 class StageRunner final : public PieceSink {
  public:
   StageRunner(const std::vector<StagePtr>& stages, size_t index, PieceSink* last)

@@ -1,4 +1,4 @@
-// What tokenizer.json's "pre_tokenizer" does: cuts a text into pieces over which BPE never merges.
+// tokenizer.json's "pre_tokenizer": cuts a text into pieces. BPE never merges across a cut.
 #pragma once
 
 #include <memory>
@@ -11,11 +11,11 @@
 
 namespace duo {
 
-/// Receives pieces in text order; none is empty. The view is valid during the call only.
+/// Receives pieces in text order; none is empty. The view is valid only during the call.
 class PieceSink {
  public:
   virtual ~PieceSink() = default;
-  /// `at_start`: the piece begins where the whole input text begins.
+  /// `at_start`: the piece begins at the start of the whole input text.
   virtual void Piece(std::string_view piece, bool at_start) = 0;
 };
 
@@ -24,7 +24,8 @@ class PreTokenizer {
  public:
   class Stage;
 
-  /// `spec` null: the whole text is one piece. Knows Split, ByteLevel (as the last), Digits, Metaspace and Sequence.
+  /// A null `spec` makes the whole text one piece. Supports Split, ByteLevel (only as the last step), Digits, Metaspace
+  /// and Sequence.
   static Result<PreTokenizer> Parse(const Json* spec, const std::string& where);
 
   PreTokenizer();
@@ -33,7 +34,7 @@ class PreTokenizer {
   ~PreTokenizer();
 
   void Run(std::string_view text, bool at_start, PieceSink* sink) const;
-  /// Whether pieces are to be read as bytes spelled by the byte-level alphabet (byte_alphabet.h).
+  /// Whether the model reads pieces as bytes, spelled with the byte-level alphabet (byte_alphabet.h).
   bool byte_level() const { return byte_level_; }
 
  private:

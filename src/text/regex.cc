@@ -36,7 +36,7 @@ struct FreeJitStack {
   void operator()(pcre2_jit_stack* p) const { pcre2_jit_stack_free(p); }
 };
 
-// One scan's own state: what PCRE2 writes to while matching.
+// The state of one scan: the objects that PCRE2 writes to while it matches.
 class Matcher {
  public:
   Matcher(const pcre2_code* code, std::string_view text)
@@ -45,13 +45,13 @@ class Matcher {
         data_(pcre2_match_data_create(1, nullptr)),
         context_(pcre2_match_context_create(nullptr)) {
     DUO_CHECK(data_ != nullptr && context_ != nullptr, "out of memory in PCRE2");
-    // A run of n spaces costs `\s*[\r\n]+` about n steps back, so the limit has to grow with the text.
+    // In a run of n spaces, `\s*[\r\n]+` backtracks about n steps, so the limit must grow with the text.
     const size_t wanted = std::min<size_t>(text.size(), UINT32_MAX / 8) * 8;
     pcre2_set_match_limit(context_.get(), std::max(kMinMatchLimit, static_cast<uint32_t>(wanted)));
     pcre2_set_heap_limit(context_.get(), kHeapLimitKib);
   }
 
-  // First match at or after `start`; false when there is none or a limit was hit.
+  // Finds the first match at or after `start`. Returns false if none exists or a limit was hit.
   bool Find(size_t start, ByteRange* match) {
     int rc = Run(start, 0);
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT && stack_ == nullptr) {
@@ -76,7 +76,7 @@ class Matcher {
   std::string_view text_;
   std::unique_ptr<pcre2_match_data, FreeMatchData> data_;
   std::unique_ptr<pcre2_match_context, FreeMatchContext> context_;
-  std::unique_ptr<pcre2_jit_stack, FreeJitStack> stack_;  // only when the default of 32 KiB did not suffice
+  std::unique_ptr<pcre2_jit_stack, FreeJitStack> stack_;  // set only if the default of 32 KiB was too small
 };
 
 }  // namespace
@@ -114,7 +114,7 @@ Result<Regex> Regex::Compile(std::string_view pattern, const std::string& where)
     return Status(StatusCode::kUnsupported, where + ": regex " + std::string(pattern.substr(0, 200)) + ": " +
                                                 reinterpret_cast<const char*>(reason.data()));
   }
-  // Where JIT is not available matching goes on without it.
+  // If JIT is not available, matching works without it.
   (void)pcre2_jit_compile(code->code.get(), PCRE2_JIT_COMPLETE);
   return Regex(std::move(code));
 }

@@ -1,4 +1,4 @@
-// Regexes of tokenizer.json, run by PCRE2 (JIT where the CPU has it).
+// Regexes of tokenizer.json, run by PCRE2 (with its JIT where the CPU supports it).
 #pragma once
 
 #include <cstddef>
@@ -27,9 +27,9 @@ class Regex {
   Regex& operator=(Regex&&) noexcept;
   ~Regex();
 
-  /// Appends the successive matches in `text` (valid UTF-8) to `matches`, ordered, not overlapping; empty matches are
-  /// reported as the reference does (one per position, never at the end of the match before). A pattern that exceeds
-  /// the step limit, which grows with the text's length, stops matching there.
+  /// Appends the successive matches in `text` (valid UTF-8) to `matches`, in order and without overlap. Empty matches
+  /// are reported as in the reference: one per position, never at the end of the previous match. A pattern that exceeds
+  /// the step limit stops matching there. The limit grows with the length of the text.
   void FindAll(std::string_view text, std::vector<ByteRange>* matches) const;
 
  private:

@@ -7,10 +7,10 @@
 namespace duo {
 namespace {
 
-// Members of \s: property White_Space. PCRE2's own \s has U+180E besides.
+// Members of \s: the property White_Space. PCRE2's own \s also contains U+180E.
 constexpr std::string_view kSpaceMembers =
     R"(\x{09}-\x{0d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
-// Members of \w (UTS #18 without the joiners). PCRE2's own \w leaves out marks.
+// Members of \w (UTS #18 without the joiners). PCRE2's own \w excludes marks.
 constexpr std::string_view kWordMembers = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
 
 constexpr std::array<std::string_view, 39> kCategories = {
@@ -64,7 +64,7 @@ class Translator {
     for (const std::string_view known : {"(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>", "(?i:", "(?-i:"}) {
       if (rest.substr(0, known.size()) == known) return Copy(known.size());
     }
-    // Elsewhere Ruby's (?i) reaches over alternatives and PCRE2's does not.
+    // Elsewhere, Ruby's (?i) extends over alternatives and PCRE2's does not.
     if (pos_ == 0 && rest.substr(0, 4) == "(?i)") return Copy(4);
     return Refuse("the group " + std::string(rest.substr(0, 4)));
   }

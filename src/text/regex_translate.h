@@ -1,5 +1,5 @@
-// Oniguruma pattern -> PCRE2 pattern. tokenizer.json holds regexes in Oniguruma's Ruby syntax (what the reference
-// library runs); the two dialects differ in a few escapes, and a silent difference would be wrong token ids.
+// Translates Oniguruma patterns to PCRE2 patterns. tokenizer.json holds regexes in Oniguruma's Ruby syntax, which the
+// reference library runs. The dialects differ in a few escapes, and a silent difference would give wrong token ids.
 #pragma once
 
 #include <string>
@@ -9,8 +9,8 @@
 
 namespace duo {
 
-/// A PCRE2 pattern (for PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE) that matches what `pattern` matches in Oniguruma.
-/// kUnsupported, naming the construct, where the meaning differs and no translation is known.
+/// Returns a PCRE2 pattern (for PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE) that matches what `pattern` matches in
+/// Oniguruma. kUnsupported, naming the construct, if the meaning differs and no translation is known.
 Result<std::string> TranslateOniguruma(std::string_view pattern, const std::string& where);
 
 }  // namespace duo

@@ -32,11 +32,11 @@ struct Field {
   std::string_view bytes;  // of a length-delimited field
 };
 
-// The fields of one protobuf message, in file order.
+// Reads the fields of one protobuf message, in file order.
 class FieldReader {
  public:
   explicit FieldReader(std::string_view bytes) : rest_(bytes) {}
-  // False at the end, and on bytes that are no protobuf (then ok() is false).
+  // Returns false at the end, and on bytes that are not a protobuf message (then ok() is false).
   bool Next(Field* field) {
     *field = {};
     uint64_t tag = 0;
@@ -85,8 +85,9 @@ uint32_t ReadU32(std::string_view bytes, size_t index) {
   return value;
 }
 
-// The table is a darts-clone double array (32-bit units) behind its size in bytes, then the replacement strings, each
-// ended by a zero byte. A unit at i links to the block of units at i ^ offset, entered with any byte as label.
+// The table begins with its size in bytes and a darts-clone double array (32-bit units). The replacement strings
+// follow, each ended by a zero byte. A unit at i links to the block of units at i ^ offset, and any byte may be the
+// label that enters the block.
 bool CharsmapIsSafe(std::string_view blob) {
   if (blob.empty()) return true;
   if (blob.size() <= sizeof(uint32_t)) return false;
@@ -99,7 +100,7 @@ bool CharsmapIsSafe(std::string_view blob) {
   const size_t n_units = trie_bytes / sizeof(uint32_t);
   for (size_t i = 0; i < n_units; ++i) {
     const uint32_t unit = ReadU32(trie, i);
-    if ((unit >> 31) != 0) continue;  // a value: never followed
+    if ((unit >> 31) != 0) continue;  // a value, which is never followed
     const size_t block = i ^ (static_cast<size_t>(unit >> 10) << ((unit & 0x200u) >> 6));
     if ((block | 0xFF) >= n_units) return false;
     const bool has_leaf = ((unit >> 8) & 1) != 0;
@@ -112,7 +113,7 @@ Status Corrupt(const std::string& path, const std::string& what) {
   return Status(StatusCode::kCorrupt, path + ": " + what);
 }
 
-// What decides words_are_independent. Defaults as in sentencepiece_model.proto.
+// The traits that determine words_are_independent. Defaults are those of sentencepiece_model.proto.
 struct Traits {
   bool bpe = false;
   bool charsmap = false;
@@ -120,7 +121,7 @@ struct Traits {
   bool remove_extra_spaces = true;
   bool escape_spaces = true;
   bool piece_spans_words = false;
-  bool has_space_piece = false;  // else spaces are unknown, and unknown neighbours become one token
+  bool has_space_piece = false;  // otherwise spaces are unknown, and adjacent unknowns become one token
 };
 
 bool HasMarkInside(std::string_view piece) {
@@ -141,9 +142,9 @@ Status CheckPiece(std::string_view bytes, int64_t index, const std::string& path
   const std::string name = "piece " + std::to_string(index);
   if (!reader.ok() || text.empty()) return Corrupt(path, name + ": expected a text, found none");
   if (!IsValidUtf8(text) || text.find('\0') != std::string_view::npos) {
-    return Corrupt(path, name + ": expected UTF-8 without zero bytes, found otherwise");
+    return Corrupt(path, name + ": expected UTF-8 without zero bytes, found other bytes");
   }
-  if (!std::isfinite(score)) return Corrupt(path, name + ": score: expected a finite number, found otherwise");
+  if (!std::isfinite(score)) return Corrupt(path, name + ": score: expected a finite number, found NaN or infinity");
   if (HasMarkInside(text)) traits->piece_spans_words = true;
   if (text == kSpaceMark) traits->has_space_piece = true;
   return OkStatus();
@@ -178,7 +179,7 @@ Status CheckNormalizer(std::string_view bytes, const std::string& path, Traits* 
         if (!CharsmapIsSafe(field.bytes)) {
           return Corrupt(path,
                          "normalizer_spec: precompiled_charsmap: expected a double array whose links stay "
-                         "inside it, found otherwise");
+                         "inside it, found a malformed one");
         }
         break;
       default: break;

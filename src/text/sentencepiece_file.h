@@ -1,4 +1,4 @@
-// The parts of a SentencePiece model file that must be known, or checked, before the library gets to see its bytes.
+// Reads the parts of a SentencePiece model file that must be known or checked before the library sees its bytes.
 #pragma once
 
 #include <cstdint>
@@ -12,14 +12,15 @@ namespace duo {
 struct SentencePieceFile {
   int64_t n_pieces = 0;
   bool add_dummy_prefix = true;  // the encoder puts a space in front of every text
-  // Cutting a text before each word changes nothing: BPE, the text is not normalised, a dummy prefix makes up for the
-  // word's own space, and no piece has U+2581 behind another character, so no merge crosses a cut.
+  // True if cutting a text before each word does not change its ids. The model must be BPE without normalisation, with
+  // a dummy prefix that replaces the word's own space. No piece may have U+2581 after another character, so that no
+  // merge crosses a cut.
   bool words_are_independent = false;
 };
 
-/// Walks the protobuf (sentencepiece_model.proto) with every length checked. kCorrupt: not such a file, or a
-/// normalisation table whose links leave the table (the library follows them unchecked). kUnsupported: a model type
-/// other than BPE and unigram, or white space as a suffix.
+/// Walks the protobuf (sentencepiece_model.proto) and checks every length. Returns kCorrupt if it is not such a file,
+/// or if a normalisation table has links that leave the table (the library follows them unchecked). Returns
+/// kUnsupported for a model type other than BPE and unigram, and for white space as a suffix.
 Result<SentencePieceFile> CheckSentencePieceFile(std::string_view bytes, const std::string& path);
 
 }  // namespace duo

@@ -14,8 +14,8 @@ constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581
 constexpr size_t kMaxRememberedWordBytes = 32;
 constexpr size_t kMaxRememberedWords = size_t{1} << 16;
 
-// End of the stretch that begins at `begin`: before the spaces of the next word. Trailing spaces belong to the last
-// word: on their own they would be a text of spaces, which loses one to the dummy prefix.
+// Returns the end of the stretch at `begin`, which is before the spaces of the next word. Trailing spaces belong to the
+// last word: a text of spaces alone would lose one of them to the dummy prefix.
 size_t WordEnd(std::string_view text, size_t begin) {
   const size_t word = text.find_first_not_of(' ', begin);
   if (word == std::string_view::npos) return text.size();
@@ -48,7 +48,7 @@ class SentencePieceTokenizer final : public Tokenizer::Impl {
 };
 
 Status SentencePieceTokenizer::Load(std::string_view bytes, const std::string& path, const TokenizerConfig& config) {
-  try {  // its trie builder throws on keys it does not like
+  try {  // the library's trie builder throws on keys that it refuses
     const auto status = processor_.LoadFromSerializedProto({bytes.data(), bytes.size()});
     if (!status.ok()) {
       return Status(StatusCode::kCorrupt, path + ": not a SentencePiece model: " + std::string(status.message()));
@@ -64,7 +64,8 @@ Status SentencePieceTokenizer::AddPieces(const std::string& path, const Tokenize
   for (int id = 0; id < processor_.GetPieceSize(); ++id) {
     DUO_RETURN_IF_ERROR(pieces_.Add(processor_.IdToPiece(id), id, path));
   }
-  // Here the ids of added_tokens_decoder count: the model's file has no added tokens that they could continue.
+  // The declared tokens are passed as the file's own, so the ids of added_tokens_decoder count. The model's file has no
+  // added tokens whose ids they could continue.
   DUO_ASSIGN_OR_RETURN(const auto declared, WithDeclaredTokens(config.added_tokens, pieces_, config));
   for (const AddedToken& token : declared) {
     const std::string where = config.path + ": added_tokens_decoder or additional_special_tokens";
@@ -79,7 +80,7 @@ Status SentencePieceTokenizer::AddPieces(const std::string& path, const Tokenize
     token.id = id;
     token.special = true;
     DUO_RETURN_IF_ERROR(AddToken(token, path));
-    // Where the config has its own flags for the token, those stay.
+    // If the config declared the token, its flags stay: the finder keeps the first entry.
     DUO_RETURN_IF_ERROR(finder_.Add(token, token.content, path));
   }
   return OkStatus();
@@ -101,7 +102,7 @@ void SentencePieceTokenizer::EncodeText(std::string_view text, SpecialText speci
       ids->push_back(piece.id);
       continue;
     }
-    // A U+2581 in the text counts as a space too; such texts are rare enough to be left whole.
+    // A U+2581 in the text also counts as a space. Such texts are rare, so they are encoded whole.
     if (words_are_independent_ && piece.text.find(kSpaceMark) == std::string_view::npos) {
       EncodeByWords(piece.text, ids);
     } else {
@@ -118,12 +119,12 @@ std::vector<int> SentencePieceTokenizer::EncodeStretch(std::string_view text) co
   return ids;
 }
 
-// The library takes seconds per megabyte of one text; words repeat, and each costs it little.
+// The library takes seconds per megabyte for one long text. Words repeat, and each costs it little.
 void SentencePieceTokenizer::EncodeByWords(std::string_view text, std::vector<int32_t>* ids) const {
   std::unordered_map<std::string_view, std::vector<int>> remembered;
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = WordEnd(text, begin);
-    // The dummy prefix stands for one space of every word but the first.
+    // The dummy prefix replaces one space of every word except the first.
     const std::string_view word = text.substr(begin, end - begin).substr(begin == 0 ? 0 : 1);
     begin = end;
     const auto known = remembered.find(word);

@@ -1,4 +1,4 @@
-// tokenizer.model through the SentencePiece library, for checkpoints without a tokenizer.json.
+// Reads tokenizer.model with the SentencePiece library, for checkpoints without a tokenizer.json.
 #pragma once
 
 #include <memory>
@@ -12,10 +12,10 @@
 
 namespace duo {
 
-/// `bytes` is the content of the file at `path`. bos goes in front unless the config says add_bos_token false, eos
-/// behind only where it says add_eos_token true. Control tokens and the config's added tokens are looked for in the
-/// text; what stands between them is encoded on its own, each stretch with the model's leading space.
-/// kCorrupt, kUnsupported.
+/// `bytes` is the content of the file at `path`. Encoding begins with bos unless the config sets add_bos_token to
+/// false, and ends with eos only if the config sets add_eos_token to true. Control tokens and the config's added tokens
+/// are matched in the text. Each stretch of text between them is encoded on its own, with the model's leading space.
+/// Errors: kCorrupt, kUnsupported.
 Result<std::unique_ptr<Tokenizer::Impl>> ParseSentencePiece(std::string_view bytes, const std::string& path,
                                                             const TokenizerConfig& config);
 

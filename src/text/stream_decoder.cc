@@ -15,7 +15,7 @@ struct StreamDecoder::State {
 
   const Tokenizer::Impl& impl;
   SpecialTokens special;
-  std::string text;  // decided, not handed out yet
+  std::string text;  // decided text that was not returned yet
   std::optional<Decoder::Run> run;
 };
 
@@ -32,7 +32,7 @@ std::string StreamDecoder::Push(int32_t id) {
 
 std::string StreamDecoder::Flush() {
   state_->run->Finish();
-  state_->run.emplace(state_->impl.decoder(), &state_->text);  // what is pushed next is a text of its own
+  state_->run.emplace(state_->impl.decoder(), &state_->text);  // the next token begins a new text
   return std::exchange(state_->text, std::string());
 }
 

@@ -43,8 +43,8 @@ Status Tokenizer::Impl::AddToken(const AddedToken& token, const std::string& whe
   }
   if (known < 0 && holder != nullptr) {
     return Status(StatusCode::kCorrupt, where + ": \"" + token.content.substr(0, 60) + "\": id " +
-                                            std::to_string(token.id) + " is \"" + holder->substr(0, 60) +
-                                            "\"'s in the vocabulary");
+                                            std::to_string(token.id) + " belongs to \"" + holder->substr(0, 60) +
+                                            "\" in the vocabulary");
   }
   const bool repeated = added_.Find(token.content) == token.id;
   if (known < 0 && !repeated) DUO_RETURN_IF_ERROR(added_.Add(token.content, token.id, where));

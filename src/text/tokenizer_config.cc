@@ -23,7 +23,7 @@ Result<std::optional<bool>> OptionalBool(const Json& config, const char* key, co
   return std::optional<bool>(value);
 }
 
-// One text, or [{"name": "default", "template": "..."}, ...].
+// The template is one text, or [{"name": "default", "template": "..."}, ...].
 Result<std::string> TemplateText(const Json& config, const std::string& path) {
   const Json* value = JsonOptional(config, "chat_template");
   if (value == nullptr) return std::string();
@@ -62,7 +62,7 @@ Status ReadAddedTokens(const Json& config, const std::string& path, std::vector<
   return OkStatus();
 }
 
-// A list of texts or of objects, or an object whose values are such ({"image_token": "<image>"}).
+// Reads a list of texts or objects, or an object whose values are texts or objects ({"image_token": "<image>"}).
 Status ReadSpecialTokens(const Json& config, const char* key, const std::string& path,
                          std::vector<AddedToken>* tokens) {
   const Json* list = JsonOptional(config, key);
@@ -119,7 +119,7 @@ Result<TokenizerConfig> TokenizerConfig::Read(const std::string& dir) {
     DUO_ASSIGN_OR_RETURN(config, Parse(text, path));
   }
   config.path = path;
-  // Newer checkpoints keep the template in a file of its own, which wins.
+  // Newer checkpoints keep the template in its own file, which wins.
   const std::string jinja = dir + "/chat_template.jinja";
   if (FileExists(jinja)) {
     DUO_ASSIGN_OR_RETURN(config.chat_template, ReadFile(jinja, text_limits::kMaxChatTemplateBytes));

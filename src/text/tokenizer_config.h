@@ -1,4 +1,4 @@
-// tokenizer_config.json and chat_template.jinja: what stands beside the vocabulary.
+// tokenizer_config.json and chat_template.jinja: the settings that accompany the vocabulary.
 #pragma once
 
 #include <optional>
@@ -16,11 +16,11 @@ struct TokenizerConfig {
   std::string eos_token;
   std::optional<bool> add_bos_token;
   std::optional<bool> add_eos_token;
-  std::vector<AddedToken> added_tokens;               // added_tokens_decoder, with the ids of their keys
-  std::vector<AddedToken> additional_special_tokens;  // and extra_special_tokens, as it is called now; without ids
-  std::string chat_template;                          // Jinja text, empty: none
+  std::vector<AddedToken> added_tokens;               // from added_tokens_decoder, whose keys are the ids
+  std::vector<AddedToken> additional_special_tokens;  // also from extra_special_tokens, the newer name; without ids
+  std::string chat_template;                          // Jinja text; empty: none
 
-  /// The files of `dir`; a missing file leaves the defaults. kCorrupt names file and key.
+  /// Reads the files of `dir`. A missing file leaves the defaults. kCorrupt names file and key.
   static Result<TokenizerConfig> Read(const std::string& dir);
   /// `text` is the content of tokenizer_config.json.
   static Result<TokenizerConfig> Parse(const std::string& text, const std::string& path);

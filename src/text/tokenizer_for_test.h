@@ -1,4 +1,4 @@
-// Tokenizers for tests: from JSON, and those of tests/data/tokenizers.
+// Tokenizers for tests, from JSON or from tests/data/tokenizers.
 #pragma once
 
 #include <string>
@@ -9,10 +9,10 @@
 
 namespace duo {
 
-/// A tokenizer.json; the test fails where it is not read.
+/// Parses a tokenizer.json; the test fails if it is refused.
 Tokenizer ParseTokenizer(const Json& json, const TokenizerConfig& config = {});
 
-/// The folder of a style ("llama3"), and the tokenizer in it; the test fails where it does not open.
+/// The folder of a style ("llama3"), and the tokenizer in it. The test fails if it does not open.
 std::string StyleDir(const std::string& style);
 Tokenizer OpenStyle(const std::string& style);
 

@@ -1,4 +1,4 @@
-// Every tokenizer of tests/data/tokenizers against what the reference library made of the same texts.
+// Compares every tokenizer of tests/data/tokenizers with the reference library's results for the same texts.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -30,7 +30,7 @@ Json ReadGolden(const std::string& style) {
   return Json::parse(text.ok() ? *text : "{}");
 }
 
-// The text as it comes out piece by piece; every piece must be whole characters.
+// Decodes the text piece by piece; every piece must have whole characters.
 std::string DecodeInSteps(const Tokenizer& tokenizer, const std::vector<int32_t>& ids, SpecialTokens special) {
   StreamDecoder decoder(tokenizer, special);
   std::string text;

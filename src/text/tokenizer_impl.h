@@ -1,4 +1,4 @@
-// What both kinds of tokenizer files come down to.
+// The state and interface that both kinds of tokenizer files share.
 #pragma once
 
 #include <cstdint>
@@ -23,16 +23,16 @@ class Tokenizer::Impl {
  public:
   virtual ~Impl() = default;
 
-  /// Whether special tokens that stand in a text become their ids or stay text.
+  /// Whether special tokens in a text become their ids or stay text.
   enum class SpecialText : uint8_t { kRead, kPlain };
 
-  /// Appends the ids of `text` (valid UTF-8). `at_start`: nothing stands before it.
+  /// Appends the ids of `text` (valid UTF-8). `at_start`: no text comes before it.
   virtual void EncodeText(std::string_view text, SpecialText special, bool at_start,
                           std::vector<int32_t>* ids) const = 0;
 
-  /// The token's text as its files spell it, null for an unknown id.
+  /// The token's text as its file spells it; null for an unknown id.
   const std::string* TokenText(int32_t id) const;
-  /// The token's text as decoders are given it: that of an added token which is looked for after normalisation is
+  /// The token's text as decoders receive it. The text of an added token that is matched after normalisation is
   /// normalised too. Null for an unknown id.
   const std::string* DecodedText(int32_t id) const;
   int32_t TokenId(std::string_view text) const;
@@ -45,19 +45,19 @@ class Tokenizer::Impl {
   int32_t bos_id() const { return bos_id_; }
   int32_t eos_id() const { return eos_id_; }
   const std::string& chat_template() const { return chat_template_; }
-  /// Where the chat template was looked for, for messages.
+  /// The path where the chat template was looked for, for messages.
   const std::string& config_path() const { return config_path_; }
 
-  /// A tokenizer over `impl`; only the two openers and tests need this.
+  /// Makes a tokenizer from `impl`. Only the two openers and tests need this.
   static Tokenizer Wrap(std::unique_ptr<Impl> impl) { return Tokenizer(std::move(impl)); }
   static const Impl& Of(const Tokenizer& tokenizer) { return *tokenizer.impl_; }
 
  protected:
   explicit Impl(Decoder decoder) : decoder_(std::move(decoder)) {}
-  /// Makes `token` known; a token of the same text keeps the vocabulary's id, which must equal token.id.
-  /// kCorrupt when id or text are another token's.
+  /// Makes `token` known. A text that the vocabulary has keeps its id there, which must equal token.id. kCorrupt when
+  /// the id or the text belongs to another token.
   Status AddToken(const AddedToken& token, const std::string& where);
-  /// bos, eos and chat template. kCorrupt when bos or eos are not in the vocabulary.
+  /// Sets bos, eos and the chat template. kCorrupt when bos or eos is not in the vocabulary.
   Status ApplyConfig(const TokenizerConfig& config);
 
   /// The model's own tokens.
@@ -65,7 +65,7 @@ class Tokenizer::Impl {
 
   Vocabulary added_;                                           // tokens that the model's vocabulary lacks
   std::vector<bool> special_;                                  // by id
-  std::unordered_map<int32_t, std::string> normalized_texts_;  // by id, where they differ from TokenText
+  std::unordered_map<int32_t, std::string> normalized_texts_;  // by id; only those that differ from TokenText
   Decoder decoder_;
   std::vector<int32_t> prefix_;
   std::vector<int32_t> suffix_;

@@ -36,11 +36,11 @@ class BpeTokenizer final : public Tokenizer::Impl {
   Normalizer normalizer_;
   PreTokenizer pre_tokenizer_;
   BpeModel model_;
-  AddedTokenFinder raw_tokens_;         // looked for in the text as it came
-  AddedTokenFinder normalized_tokens_;  // looked for after normalisation
+  AddedTokenFinder raw_tokens_;         // matched in the text before normalisation
+  AddedTokenFinder normalized_tokens_;  // matched after normalisation
 };
 
-// Encodes pieces as they come.
+// Encodes each piece as it arrives.
 class EncodeSink final : public PieceSink {
  public:
   EncodeSink(const BpeModel& model, BpeScratch* scratch, std::vector<int32_t>* ids)
@@ -110,7 +110,7 @@ Status BpeTokenizer::ReadAddedTokens(const Json& json, const std::string& path, 
         i < n_own ? path + ": added_tokens[" + std::to_string(i) + "]" : config.path + ": \"" + token.content + "\"";
     DUO_RETURN_IF_ERROR(AddToken(token, where));
     std::string pattern = token.content;
-    if (token.normalized) normalizer_.Apply(&pattern);  // may make it much longer
+    if (token.normalized) normalizer_.Apply(&pattern);  // this may make it much longer
     DUO_RETURN_IF_ERROR((token.normalized ? normalized_tokens_ : raw_tokens_).Add(token, pattern, where));
     if (pattern != token.content) normalized_texts_[token.id] = pattern;
   }

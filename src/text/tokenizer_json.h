@@ -1,4 +1,4 @@
-// tokenizer.json of the `tokenizers` library, BPE models in both dialects (byte-level and SentencePiece-style).
+// Reads tokenizer.json of the `tokenizers` library: BPE models in both dialects (byte-level and SentencePiece-style).
 #pragma once
 
 #include <memory>
@@ -12,9 +12,9 @@
 
 namespace duo {
 
-/// `text` is the content of the file at `path` (for messages).
-/// kCorrupt: file and key, found and expected. kUnsupported: the model, step or option duo lacks.
-/// "truncation" and "padding" of the file are not applied.
+/// `text` is the content of the file at `path` (for messages). The "truncation" and "padding" of the file are not
+/// applied. kCorrupt names file and key, found and expected. kUnsupported names the model, step or option that duo
+/// lacks.
 Result<std::unique_ptr<Tokenizer::Impl>> ParseTokenizerJson(std::string_view text, const std::string& path,
                                                             const TokenizerConfig& config);
 

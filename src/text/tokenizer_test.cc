@@ -1,4 +1,4 @@
-// Tokenizers made of a few lines of JSON: bad input, incremental decoding, long texts.
+// Tests of tokenizers made from a few lines of JSON: bad input, incremental decoding, long texts.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -45,10 +45,10 @@ std::string StyleFile(const std::string& style, const std::string& name) {
 }
 
 struct BadCase {
-  const char* pointer;  // where in the minimal file
-  const char* value;    // what stands there instead
+  const char* pointer;  // JSON pointer into the minimal file
+  const char* value;    // the value to put there
   StatusCode code;
-  const char* names;  // what the sentence must name
+  const char* names;  // text that the error must contain
 };
 
 TEST(TokenizerJson, NamesTheKeyOfEveryMistake) {
@@ -62,7 +62,7 @@ TEST(TokenizerJson, NamesTheKeyOfEveryMistake) {
       {"/model/vocab/a", "99999999999", StatusCode::kCorrupt, "vocab: \"a\": id 99999999999"},
       {"/model/vocab/a", "18446744073709551615", StatusCode::kCorrupt, "vocab: \"a\": id"},
       {"/model/vocab/a", "\"x\"", StatusCode::kCorrupt, "vocab: \"a\": expected an id, found string"},
-      {"/model/vocab/a", "1", StatusCode::kCorrupt, "id 1 is already \"a\"'s"},
+      {"/model/vocab/a", "1", StatusCode::kCorrupt, "id 1 already belongs to \"a\""},
       {"/model/merges", "{}", StatusCode::kCorrupt, "model: merges: expected an array, found object"},
       {"/model/merges/0", "\"ab\"", StatusCode::kCorrupt, "merges[0]: expected two tokens and one space"},
       {"/model/merges/0", "\"a b c\"", StatusCode::kCorrupt, "merges[0]: expected two tokens and one space"},
@@ -77,7 +77,7 @@ TEST(TokenizerJson, NamesTheKeyOfEveryMistake) {
       {"/added_tokens", "{}", StatusCode::kCorrupt, "added_tokens: expected an array"},
       {"/added_tokens/0", "1", StatusCode::kCorrupt, "added_tokens[0]: id"},
       {"/added_tokens/0/id", "2", StatusCode::kCorrupt, "added_tokens[0]: \"<s>\" has id 2 here and 3"},
-      {"/added_tokens/0/content", "\"<x>\"", StatusCode::kCorrupt, "added_tokens[0]: \"<x>\": id 3 is \"<s>\"'s"},
+      {"/added_tokens/0/content", "\"<x>\"", StatusCode::kCorrupt, "added_tokens[0]: \"<x>\": id 3 belongs to \"<s>\""},
       {"/added_tokens/0/special", "3", StatusCode::kCorrupt, "added_tokens[0]: special"},
       {"/normalizer", "{\"type\":\"Precompiled\"}", StatusCode::kUnsupported, "normalizer \"Precompiled\""},
       {"/normalizer", "{\"type\":\"Sequence\"}", StatusCode::kCorrupt, "normalizer: normalizers: expected an array"},
@@ -102,7 +102,7 @@ TEST(TokenizerJson, NamesTheKeyOfEveryMistake) {
       {"/post_processor", R"({"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"q"}}],"special_tokens":{}})",
        StatusCode::kCorrupt, "special_tokens: expected \"q\""},
       {"/post_processor", R"({"type":"TemplateProcessing","single":[],"special_tokens":{}})", StatusCode::kUnsupported,
-       "stands there 0 times"},
+       "contains the text 0 times"},
       {"/post_processor",
        R"({"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"q"}},{"Sequence":{"id":"A"}}],
            "special_tokens":{"q":{"ids":[77]}}})",
@@ -214,8 +214,8 @@ TEST(SentencePiece, ControlPiecesAreBounded) {
   EXPECT_THAT(parsed.status().message(), HasSubstr("m: a token of 1025 bytes"));
 }
 
-// The texts of pieces that stand between "|", tokens with their ids. Where the reference (tokenizers 0.23.3) gives
-// pieces, these are its; it panics on a token that was taken along in part.
+// Joins the texts of the pieces with "|" and gives tokens their ids. If the reference (tokenizers 0.23.3) returns
+// pieces, the expected ones are its own. It panics if part of a token was already taken.
 std::string Pieces(const AddedTokenFinder& finder, std::string_view text) {
   std::string pieces;
   for (const auto& piece : finder.Split(text, false)) {
@@ -250,7 +250,7 @@ TEST(AddedTokens, WhiteSpaceIsTakenOnce) {
   EXPECT_EQ(Pieces(both_ways, "x<a> \n y"), "x|<a> \n #7|y|");
   EXPECT_EQ(Pieces(both_ways, "x<a>\n\n"), "x|<a>\n\n#7|");
 
-  newline.lstrip = newline.rstrip = false;  // then the reference reads it a second time
+  newline.lstrip = newline.rstrip = false;  // as in the reference, the token is then read a second time
   AddedTokenFinder plain;
   ASSERT_TRUE(plain.Add(left, left.content, "t").ok());
   ASSERT_TRUE(plain.Add(newline, newline.content, "t").ok());
@@ -316,7 +316,7 @@ TEST(StreamDecoder, HoldsBackHalfACharacter) {
 }
 
 TEST(StreamDecoder, GivesAByteRunOfTheOtherDialectAtItsEnd) {
-  // The tokenizers library turns a whole run of byte tokens into U+FFFD when one byte is wrong: nothing of it is
+  // The tokenizers library turns a whole run of byte tokens into U+FFFD when one byte is wrong. Nothing of the run is
   // certain before it ends.
   const Tokenizer tokenizer = OpenStyle("llama2");
   const std::vector<int32_t> emoji = tokenizer.Encode("\U0001F9FF", SpecialTokens::kNone);
@@ -331,7 +331,7 @@ TEST(StreamDecoder, GivesAByteRunOfTheOtherDialectAtItsEnd) {
   EXPECT_EQ(so_far, std::string(kReplacementUtf8) + std::string(kReplacementUtf8));
 }
 
-// Truth: tokenizers 0.23.3.
+// Expected values come from tokenizers 0.23.3.
 TEST(Decode, StripTakesCharactersOffBothEnds) {
   Json json = Json::parse(R"({"model":{"type":"BPE","vocab":{"xxabxx":0,"ab":1,"cax":2,"xac":3},"merges":[]},
     "decoder":{"type":"Strip","content":"x","start":1,"stop":1}})");
@@ -364,7 +364,7 @@ TEST(Decode, LeavesUnknownIdsOut) {
   EXPECT_EQ(tokenizer.Decode({2, 3, 4, 0}, SpecialTokens::kNone), "ab a");
 }
 
-// The merge loop as the definition has it: find the lowest rank, leftmost, merge, repeat.
+// The merge loop by definition: find the lowest rank, leftmost, merge, repeat.
 std::vector<int32_t> SlowMerge(const MergeTable& merges, std::vector<int32_t> ids) {
   while (true) {
     const MergeRule* best = nullptr;
@@ -386,7 +386,7 @@ TEST(BpeMerge, EqualsTheDefinitionOnRandomRules) {
   uint32_t seed = 1;
   const auto random = [&](uint32_t n) { return (seed = seed * 1664525 + 1013904223) / 7 % n; };
   for (int round = 0; round < 300; ++round) {
-    // Every pair makes a token of its own; ranks are a random order over all rules.
+    // Every pair makes its own token; the ranks are a random order of all rules.
     MergeTable merges(64);
     int32_t next_id = 4;
     for (uint32_t k = 0; k < 40; ++k) {

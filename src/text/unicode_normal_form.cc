@@ -13,7 +13,7 @@ namespace {
 
 int CombiningClass(utf8proc_int32_t code_point) { return utf8proc_get_property(code_point)->combining_class; }
 
-// utf8proc_decompose orders marks by swapping neighbours, quadratic in a run of marks; a stable sort is not.
+// utf8proc_decompose orders marks by swapping neighbours, which is quadratic in a run of marks. A stable sort is not.
 void OrderMarks(std::vector<utf8proc_int32_t>* code_points) {
   auto it = code_points->begin();
   while (it != code_points->end()) {
@@ -27,7 +27,7 @@ void OrderMarks(std::vector<utf8proc_int32_t>* code_points) {
   }
 }
 
-// Below U+0300 nothing composes with what stands before it and NFC changes nothing.
+// Below U+0300 nothing composes with the character before it, so NFC changes nothing.
 bool IsCertainlyNfc(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return static_cast<uint8_t>(c) < 0xCC; });
 }
@@ -41,7 +41,7 @@ std::string ToNormalForm(std::string_view text, NormalForm form) {
       static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (compatibility ? UTF8PROC_COMPAT : 0));
   std::vector<utf8proc_int32_t> code_points;
   code_points.reserve(text.size());
-  std::array<utf8proc_int32_t, 32> parts;  // the longest decomposition, U+FDFA's, has 18
+  std::array<utf8proc_int32_t, 32> parts;  // the longest decomposition, that of U+FDFA, has 18
   for (size_t pos = 0; pos < text.size();) {
     const Utf8Step step = NextUtf8(text, pos);
     pos += step.n_bytes;

@@ -9,7 +9,7 @@ namespace {
 
 struct LeadByte {
   uint32_t n_trail;         // continuation bytes that must follow
-  uint8_t first_lo = 0x80;  // range of the first of them (excludes overlong forms, surrogates, > U+10FFFF)
+  uint8_t first_lo = 0x80;  // range of the first one (excludes overlong forms, surrogates, > U+10FFFF)
   uint8_t first_hi = 0xBF;
 };
 
@@ -34,7 +34,7 @@ bool ClassifyLead(uint8_t byte, LeadByte* lead) {
   return true;
 }
 
-// Index of the first byte at or after pos with its high bit set.
+// Returns the index of the first byte at or after pos with its high bit set.
 size_t SkipAscii(std::string_view text, size_t pos) {
   while (pos + 8 <= text.size()) {
     uint64_t word;
@@ -107,7 +107,7 @@ void AppendReplacingInvalid(std::string_view bytes, std::string* out) {
 }
 
 size_t DecidedPrefix(std::string_view bytes) {
-  // An unfinished character is at most three bytes long, so only the last three can begin one.
+  // An unfinished character has at most three bytes, so only the last three bytes can begin one.
   for (size_t back = 1; back <= 3 && back <= bytes.size(); ++back) {
     const size_t pos = bytes.size() - back;
     if ((static_cast<uint8_t>(bytes[pos]) & 0xC0) == 0x80) continue;
@@ -147,7 +147,7 @@ bool IsWordCharacter(uint32_t c) {
     case UTF8PROC_CATEGORY_PC: return true;
     default: break;
   }
-  // Other_Alphabetic outside the categories above: circled and squared Latin letters. Join_Control: ZWNJ, ZWJ.
+  // Other_Alphabetic outside these categories: circled and squared Latin letters. Join_Control: ZWNJ, ZWJ.
   return (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) ||
          (c >= 0x1F170 && c <= 0x1F189) || c == 0x200C || c == 0x200D;
 }

@@ -1,4 +1,4 @@
-// UTF-8 one code point at a time, and the rules for bytes that are not UTF-8.
+// Reads UTF-8 one code point at a time, and replaces bytes that are not UTF-8.
 #pragma once
 
 #include <cstddef>
@@ -13,28 +13,28 @@ inline constexpr std::string_view kReplacementUtf8 = "\xEF\xBF\xBD";
 
 struct Utf8Step {
   uint32_t code_point;  // kReplacementCodePoint when invalid
-  uint32_t n_bytes;     // of the character; when invalid, of the "maximal subpart" that one U+FFFD stands for
+  uint32_t n_bytes;     // of the character; when invalid, of the "maximal subpart" that one U+FFFD replaces
   bool valid;
   bool truncated;  // invalid only because the text ended inside the character
 };
 
-/// The character at text[pos]; pos < text.size(). Well-formedness as in the Unicode Standard, table 3-7; maximal
-/// subparts as in its section 3.9 (what Python's errors="replace" and Rust's from_utf8_lossy do).
+/// Reads the character at text[pos]; pos < text.size(). Well-formedness follows the Unicode Standard, table 3-7.
+/// Maximal subparts follow its section 3.9, as in Python's errors="replace" and Rust's from_utf8_lossy.
 Utf8Step NextUtf8(std::string_view text, size_t pos);
 
 void AppendUtf8(uint32_t code_point, std::string* out);
 bool IsValidUtf8(std::string_view text);
 /// Appends `bytes` to `out` with every maximal invalid subpart replaced by U+FFFD.
 void AppendReplacingInvalid(std::string_view bytes, std::string* out);
-/// Length of the longest prefix that later bytes cannot change: all but an unfinished last character.
+/// Length of the longest prefix that later bytes cannot change: everything except an unfinished last character.
 size_t DecidedPrefix(std::string_view bytes);
 
-/// Every character, U+FFFD for what is not UTF-8.
+/// All code points of `text`; U+FFFD replaces what is not UTF-8.
 std::u32string CodePoints(std::string_view text);
 
 /// Unicode property White_Space.
 bool IsWhiteSpace(uint32_t code_point);
-/// What `\w` means to the reference library: Alphabetic, marks, decimal digits, connectors, joiners.
+/// Whether `\w` of the reference library matches: Alphabetic, marks, decimal digits, connectors, joiners.
 bool IsWordCharacter(uint32_t code_point);
 /// General categories Nd, Nl and No.
 bool IsNumeric(uint32_t code_point);

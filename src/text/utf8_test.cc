@@ -17,7 +17,7 @@ TEST(Utf8, ReplacesMaximalSubparts) {
   const std::string r(kReplacementUtf8);
   EXPECT_EQ(Repaired("plain ascii, longer than eight bytes"), "plain ascii, longer than eight bytes");
   EXPECT_EQ(Repaired("a\xC3"), "a" + r);
-  EXPECT_EQ(Repaired("\xE4\xBDx"), r + "x");       // one for the cut character
+  EXPECT_EQ(Repaired("\xE4\xBDx"), r + "x");       // one for the truncated character
   EXPECT_EQ(Repaired("\xED\xA0\x80"), r + r + r);  // surrogate: no byte begins a character
   EXPECT_EQ(Repaired("\xC0\xAF"), r + r);          // overlong
   EXPECT_EQ(Repaired("\xF0\x9F\x98\xF0\x9F\x98\x80"), r + "\xF0\x9F\x98\x80");

@@ -29,11 +29,11 @@ Status Vocabulary::Add(std::string_view text, int64_t id, const std::string& whe
   const auto slot = static_cast<size_t>(id);
   if (slot >= texts_.size()) texts_.resize(slot + 1, nullptr);
   if (texts_[slot] != nullptr) {
-    return Status(StatusCode::kCorrupt, where + ": " + name + ": id " + std::to_string(id) + " is already \"" +
-                                            texts_[slot]->substr(0, 60) + "\"'s");
+    return Status(StatusCode::kCorrupt, where + ": " + name + ": id " + std::to_string(id) + " already belongs to \"" +
+                                            texts_[slot]->substr(0, 60) + "\"");
   }
   const auto [it, inserted] = ids_.emplace(text, static_cast<int32_t>(id));
-  if (!inserted) return Status(StatusCode::kCorrupt, where + ": " + name + " stands there twice");
+  if (!inserted) return Status(StatusCode::kCorrupt, where + ": " + name + " appears twice");
   texts_[slot] = &it->first;
   return OkStatus();
 }

@@ -1,4 +1,4 @@
-// Token text <-> id, as the model's file spells it.
+// Maps token text to ids and back. Texts are spelled as in the model's file.
 #pragma once
 
 #include <cstdint>
@@ -22,18 +22,18 @@ using IdByText = std::unordered_map<std::string, int32_t, StringHash, std::equal
 /// Immutable once filled. Ids may have gaps.
 class Vocabulary {
  public:
-  /// {"token": id, ...}. kCorrupt names the token whose id is out of range, or the two tokens that share one.
+  /// Parses {"token": id, ...}. kCorrupt names the token whose id is out of range, or the two tokens that share one.
   static Result<Vocabulary> Parse(const Json& vocab, const std::string& where);
 
-  /// kCorrupt when the id is out of range or another token's.
+  /// kCorrupt when the id is out of range or taken, or the text was added before.
   Status Add(std::string_view text, int64_t id, const std::string& where);
 
-  /// -1 when there is none.
+  /// -1 if the text is not in the vocabulary.
   int32_t Find(std::string_view text) const {
     const auto it = ids_.find(text);
     return it == ids_.end() ? -1 : it->second;
   }
-  /// Null when no token has this id. Valid until the next Add.
+  /// Null if no token has this id. Valid until the next Add.
   const std::string* Text(int32_t id) const {
     return id >= 0 && static_cast<size_t>(id) < texts_.size() ? texts_[static_cast<size_t>(id)] : nullptr;
   }
@@ -43,7 +43,7 @@ class Vocabulary {
 
  private:
   IdByText ids_;
-  std::vector<const std::string*> texts_;  // by id, into ids_ (whose nodes do not move)
+  std::vector<const std::string*> texts_;  // by id; points into ids_, whose nodes do not move
 };
 
 }  // namespace duo
