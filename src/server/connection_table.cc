@@ -35,7 +35,7 @@ std::list<ConnectionTable::Row>::iterator ConnectionTable::Victim() {
     if (row->state == State::kEnding) return row;
     auto* best = row->state == State::kIdle ? &idle : row->state == State::kHeader ? &slow : nullptr;
     if (best == nullptr || (*best != rows_.end() && (*best)->since <= row->since)) continue;
-    // A request that has just come in is not cut off.
+    // Do not cut off a request that has just arrived.
     if (row->state == State::kIdle && HasInput(row->sock)) continue;
     *best = row;
   }
@@ -51,7 +51,7 @@ void ConnectionTable::GiveUp() {
 void ConnectionTable::Stop() {
   const std::lock_guard lock(mutex_);
   stopping_ = true;
-  // Answers that are under way may still be written.
+  // Answers in progress may still be written.
   for (const Row& row : rows_) ::shutdown(row.sock, SHUT_RD);
 }
 

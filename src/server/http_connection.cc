@@ -18,7 +18,7 @@ namespace {
 constexpr const char* kBadRequest = "invalid_request_error";
 constexpr const char* kInterim = "HTTP/1.1 100 Continue\r\n\r\n";
 constexpr size_t kBodyStepBytes = 4 << 10;
-// Once a request is over, memory is given back to the system for bodies of at least this size.
+// After a request with a body of at least this size, free memory is returned to the system.
 constexpr size_t kTrimBytes = 256 << 10;
 
 const char* StatusLine(int http_status) {
@@ -61,7 +61,7 @@ bool HttpConnection::WaitForRequest(ConnectionTable::Entry* entry) {
 bool HttpConnection::EndRequest() {
   ReleaseBody();
   has_answered_ = true;
-  // How long a chunked body was only the library knows.
+  // Only the library knows the length of a chunked body.
   return !broken_ && !close_after_ && framing_.done() && !framing_.chunked() && n_body_ >= framing_.content_length();
 }
 
@@ -105,12 +105,12 @@ ssize_t HttpConnection::read(char* to, size_t size) {
   if (broken_) return -1;
   const bool in_body = framing_.done();
   if (in_body && !framing_.has_body()) return 0;
-  // The library reads a body after the server's handler has let its client in.
+  // The library reads a body only after the server's handler has accepted the header.
   if (in_body && framing_.content_length() > limits_.max_body_bytes) {
     Answer("413 Payload Too Large", kBadRequest, "the body is too large");
     return -1;
   }
-  // Bytes after the announced body are the next request's.
+  // Bytes after the announced length belong to the next request.
   const size_t left = in_body && !framing_.chunked() ? framing_.content_length() - n_body_ : size;
   if (left == 0) return 0;
   if (begin_ == end_ && !Fill()) return -1;
@@ -147,7 +147,8 @@ int HttpConnection::Poll(short events, int timeout_ms) const {
   return n;
 }
 
-// Both sides closed, or reset: unlike a client that has only ended its own side, nobody reads any more.
+// Whether both sides are closed or the connection was reset, so that nobody reads any more. This is not so when a
+// client has only closed its sending side.
 bool HttpConnection::Reset() const {
   pollfd look{.fd = sock_, .events = 0, .revents = 0};
   return ::poll(&look, 1, 0) > 0 && (look.revents & (POLLHUP | POLLERR)) != 0;
@@ -176,7 +177,7 @@ bool HttpConnection::Fill() {
   return true;
 }
 
-// The library reads lines byte by byte, so that it never takes more than the header here.
+// The library reads lines byte by byte, so it never takes more than the header here.
 bool HttpConnection::ReadHeader(const char* bytes, size_t n) {
   framing_.Feed(std::string_view(bytes, n));
   if (const auto& error = framing_.error()) {
@@ -190,7 +191,7 @@ bool HttpConnection::ReadHeader(const char* bytes, size_t n) {
 
 bool HttpConnection::CountBody(size_t n) {
   n_body_ += n;
-  // Framing of chunks is not more than the content again.
+  // The framing of chunks counts too. It may take as many bytes as the content.
   if (framing_.chunked() && n_body_ > 2 * limits_.max_body_bytes + kBodyStepBytes) {
     Answer("413 Payload Too Large", kBadRequest, "the body is too large");
     return false;
@@ -206,7 +207,7 @@ bool HttpConnection::CountBody(size_t n) {
   return true;
 }
 
-// The many small blocks of a parsed body leave holes that the C library keeps; the body and its values have gone now.
+// The many small blocks of a parsed body leave holes that the C library keeps. The body and its values are freed now.
 void HttpConnection::ReleaseBody() {
   if (claimed_ >= kTrimBytes) malloc_trim(0);
   *body_bytes_ -= claimed_;

@@ -1,4 +1,4 @@
-// One connection as the HTTP library's stream: its bytes counted, its times kept, its framing checked.
+// One connection as the HTTP library's stream. It counts bytes, enforces time limits and checks the framing.
 #pragma once
 
 #include <httplib.h>
@@ -14,8 +14,9 @@
 
 namespace duo {
 
-/// When a limit is passed it answers by itself and then fails, so that the library says nothing more. Used by the
-/// thread of the connection alone. All that it is given must outlive it; `body_bytes` is that of all connections.
+/// When a limit is exceeded, the connection answers by itself and then fails, so that the library writes nothing more.
+/// Used only by the thread of the connection. Everything it is given must outlive it. All connections share
+/// `body_bytes`.
 class HttpConnection : public httplib::Stream {
  public:
   HttpConnection(int sock, const HttpLimits& limits, std::atomic<size_t>* body_bytes)
@@ -24,23 +25,24 @@ class HttpConnection : public httplib::Stream {
   HttpConnection(const HttpConnection&) = delete;
   HttpConnection& operator=(const HttpConnection&) = delete;
 
-  /// Waits for the first byte of a request, in `entry` too; false when none comes in time or the connection shall end.
+  /// Waits for the first byte of a request and keeps `entry` up to date. False when no byte comes in time or the
+  /// connection must end.
   bool WaitForRequest(ConnectionTable::Entry* entry);
-  /// After a request was answered: its body's memory goes back. Whether another request may follow on this connection:
-  /// not after an answer of our own, nor where bytes of the body may be left that would be taken for a request.
+  /// Call it after a request was answered. Releases the memory of the body and returns whether another request may
+  /// follow. None may follow after an answer of our own, or when unread bytes of the body could be taken for a request.
   bool EndRequest();
-  /// No further request may follow: the answer ends with the connection.
+  /// Allows no further request, because the end of the connection marks the end of the answer.
   void CloseAfterAnswer() { close_after_ = true; }
 
-  /// Whether the client of the request that is being answered has gone. One that has only closed its sending side waits
-  /// for its answer and stays (RFC 9112, 9.6). It looks like one that has closed both until something is sent to it, so
-  /// an interim answer is: the system of a client that left resets the connection then.
+  /// Whether the client of the current request has gone. A client that has only closed its sending side still waits for
+  /// its answer (RFC 9112, 9.6). It looks like one that closed both sides until something is sent to it. So this sends
+  /// an interim answer: the system of a client that left then resets the connection.
   bool ClientGone();
 
-  /// An answer from outside the library, the connection's last. `status_line` may have fields after a CR LF.
+  /// Writes an answer without the library, as the connection's last one. `status_line` may hold fields after a CR LF.
   void Answer(const char* status_line, const char* type, const char* message);
-  /// Ends the own side. Bytes that the client still sends are read until it is silent for a moment, at most for so
-  /// long: closing on unread bytes would reset the connection, and the client might never see the answer.
+  /// Closes the sending side. Then reads what the client still sends until it is silent for a moment, for at most
+  /// `max_seconds`. Closing with unread bytes would reset the connection, and the client might never see the answer.
   void Linger(double max_seconds);
   void Close();
 
@@ -65,20 +67,20 @@ class HttpConnection : public httplib::Stream {
   int sock_;
   const HttpLimits& limits_;
   std::atomic<size_t>* body_bytes_;
-  size_t claimed_ = 0;  // of that, by this connection
+  size_t claimed_ = 0;  // bytes of *body_bytes_ that this connection has claimed
   ConnectionTable::Entry* entry_ = nullptr;
-  bool has_answered_ = false;  // a request, on this connection
+  bool has_answered_ = false;  // at least one request of this connection
   char buffer_[16 << 10];
-  size_t begin_ = 0, end_ = 0;  // of what is unread in it
-  bool broken_ = false;         // answered by ourselves
+  size_t begin_ = 0, end_ = 0;  // the unread part of buffer_
+  bool broken_ = false;         // Answer() was called; the library may write no more
 
   // ---- of the current request
   HttpFraming framing_;
-  Clock::time_point begun_ = Clock::now();  // its header, then its body
-  size_t n_body_ = 0;                       // bytes read
+  Clock::time_point begun_ = Clock::now();  // when its header began, then when its body began
+  size_t n_body_ = 0;                       // bytes of the body read
   bool close_after_ = false;
-  bool writing_ = false;  // some of its answer is written
-  bool probed_ = false;   // whether its client is there
+  bool writing_ = false;  // a part of its answer is written
+  bool probed_ = false;   // ClientGone has sent an interim answer
 };
 
 }  // namespace duo

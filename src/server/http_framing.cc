@@ -12,7 +12,7 @@ bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 bool IsBlank(char c) { return c == ' ' || c == '\t'; }
 bool IsControl(char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }
 
-/// Names of methods and fields (RFC 9110, 5.6.2).
+/// Whether `text` is a token, as names of methods and fields must be (RFC 9110, 5.6.2).
 bool IsToken(std::string_view text) {
   const auto allowed = [](char c) {
     return IsLetter(c) || IsDigit(c) || std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos;
@@ -58,11 +58,11 @@ void HttpFraming::EndLine(std::string_view line) {
   if (std::any_of(line.begin(), line.end(), stray)) return Refuse(400, "a control character in the header");
   if (!has_request_line_) return RequestLine(line);
   if (line.empty()) return EndHeader();
-  if (IsBlank(line.front())) return Refuse(400, "a field of the header goes on in a second line");
+  if (IsBlank(line.front())) return Refuse(400, "a field of the header continues on a second line");
   const size_t colon = line.find(':');
   if (colon == std::string_view::npos) return Refuse(400, "a line of the header has no colon");
   const std::string_view name = line.substr(0, colon);
-  if (!IsToken(name)) return Refuse(400, "a field's name in the header is not a name, or a blank follows it");
+  if (!IsToken(name)) return Refuse(400, "a field name in the header is not valid, or a blank follows it");
   Field(name, WithoutBlanks(line.substr(colon + 1)));
 }
 
@@ -75,19 +75,19 @@ void HttpFraming::RequestLine(std::string_view line) {
   }
   const std::string_view target = line.substr(first + 1, last - first - 1), version = line.substr(last + 1);
   if (std::any_of(target.begin(), target.end(), IsBlank)) return Refuse(400, "a blank in the request's target");
-  if (version != "HTTP/1.1" && version != "HTTP/1.0") return Refuse(400, "expected version 1.1 or 1.0 of HTTP");
+  if (version != "HTTP/1.1" && version != "HTTP/1.0") return Refuse(400, "expected HTTP/1.1 or HTTP/1.0");
   minor_version_ = version.back() - '0';
 }
 
 void HttpFraming::Field(std::string_view name, std::string_view value) {
   if (SameName(name, "host")) {
-    if (++n_hosts_ > 1) Refuse(400, "Host: twice");
+    if (++n_hosts_ > 1) Refuse(400, "Host: given twice");
   } else if (SameName(name, "transfer-encoding")) {
-    if (chunked_) return Refuse(400, "Transfer-Encoding: twice");
+    if (chunked_) return Refuse(400, "Transfer-Encoding: given twice");
     if (!SameName(value, "chunked")) return Refuse(501, "Transfer-Encoding: expected chunked");
     chunked_ = true;
   } else if (SameName(name, "content-length")) {
-    if (content_length_) return Refuse(400, "Content-Length: twice");
+    if (content_length_) return Refuse(400, "Content-Length: given twice");
     uint64_t length = 0;
     const char* end = value.data() + value.size();
     const auto parsed = std::from_chars(value.data(), end, length);
@@ -100,7 +100,7 @@ void HttpFraming::Field(std::string_view name, std::string_view value) {
 }
 
 void HttpFraming::EndHeader() {
-  if (chunked_ && content_length_) return Refuse(400, "both Content-Length and Transfer-Encoding");
+  if (chunked_ && content_length_) return Refuse(400, "both Content-Length and Transfer-Encoding are given");
   if (chunked_ && !is_http_1_1()) return Refuse(400, "HTTP/1.0 has no Transfer-Encoding");
   if (n_hosts_ == 0 && is_http_1_1()) return Refuse(400, "Host: missing");
   done_ = true;

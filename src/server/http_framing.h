@@ -1,5 +1,5 @@
-// Finds where a request of HTTP/1.1 ends: its header line by line, and how long its body is (RFC 9112). Untrusted
-// bytes, as they come from the network; no sockets. fuzz/http_framing_fuzz.cc.
+// Finds where an HTTP/1.1 request ends: reads its header line by line and finds the length of its body (RFC 9112).
+// Parses untrusted bytes from the network and knows no sockets; see fuzz/http_framing_fuzz.cc.
 #pragma once
 
 #include <cstddef>
@@ -10,27 +10,27 @@
 
 namespace duo {
 
-/// The refusal of a request of which only the header is known.
+/// Why a request is refused after only its header was read.
 struct FramingError {
   int http_status = 400;
   const char* message = "";
 };
 
-/// The header of one request. The library that parses it once more is more lenient; whatever two readers could take in
-/// two ways is refused here, so that no proxy, and not the library, sees another end of the request than this class.
+/// The header of one request. The library parses it again and is more lenient. This class refuses everything that two
+/// readers could understand differently. So neither a proxy nor the library sees another end of the request.
 class HttpFraming {
  public:
-  /// At most this many bytes of header; more is error 431.
+  /// Accepts at most this many bytes of header; more is error 431.
   explicit HttpFraming(size_t max_header_bytes) : max_header_bytes_(max_header_bytes) {}
 
-  /// Takes bytes up to the end of the header, and returns how many it took. Takes nothing after that end or an error.
+  /// Takes bytes up to the end of the header and returns how many it took. Takes nothing after that end or an error.
   size_t Feed(std::string_view bytes);
 
-  /// Whether the empty line that ends the header was seen and everything before it is as it should be.
+  /// Whether the header has ended with its empty line and has no error.
   bool done() const { return done_; }
   const std::optional<FramingError>& error() const { return error_; }
 
-  // ---- once done()
+  // ---- valid once done()
   /// Whether bytes of a body follow: a length was announced, or chunks.
   bool has_body() const { return chunked_ || content_length_.has_value(); }
   bool chunked() const { return chunked_; }
@@ -48,7 +48,7 @@ class HttpFraming {
 
   size_t max_header_bytes_;
   size_t n_bytes_ = 0;
-  std::string line_;  // begun and not ended
+  std::string line_;  // the current line, not complete yet
   bool has_request_line_ = false;
   bool done_ = false;
   int minor_version_ = 1;

@@ -7,7 +7,7 @@
 namespace duo {
 namespace {
 
-constexpr uint64_t kShareForBodies = 16;  // one part of so many
+constexpr uint64_t kShareForBodies = 16;  // bodies get one part in 16 of the memory
 constexpr size_t kTogetherBytes = size_t{16} << 20;
 
 }  // namespace
@@ -15,7 +15,7 @@ constexpr size_t kTogetherBytes = size_t{16} << 20;
 HttpLimits FitBodies(HttpLimits limits, int64_t max_context, uint64_t memory_bytes) {
   const auto share = static_cast<size_t>(memory_bytes / kShareForBodies / kMemoryPerBodyByte);
   if (limits.max_body_bytes == 0) {
-    // Ids with their commas and blanks take eight bytes at most where the vocabulary has under a million tokens.
+    // An id with its comma and blank takes at most eight bytes in a vocabulary of under a million tokens.
     const size_t least = (64 << 10) + 8 * static_cast<size_t>(max_context);
     limits.max_body_bytes = std::min(DefaultBodyBytes(max_context), std::max(share, least));
   }

@@ -16,18 +16,18 @@
 namespace duo {
 namespace {
 
-// Connections that the system takes before the server has looked at them. The library asks for 5, so that a burst of
-// clients would wait a second and more for their systems to try again.
+// Connections that the system accepts before the server has looked at them. The library asks for 5. In a burst,
+// further clients would wait a second or more until their systems try again.
 constexpr int kBacklog = 512;
-// For what a client still sends after its last answer.
+// Time for reading what a client still sends after its last answer.
 constexpr double kLingerSeconds = 3;
 
-/// Set while the accepting thread answers a connection that there is no thread for.
+/// Set while the accepting thread answers a connection that got no place or no thread.
 thread_local bool refuse_connection = false;
 
 thread_local HttpConnection* current_connection = nullptr;
 
-/// A thread for each connection that the table admits; others are answered at once.
+/// Runs each connection that the table admits on a thread. Others are refused at once.
 class ConnectionThreads : public httplib::TaskQueue {
  public:
   ConnectionThreads(ConnectionTable* table, WorkerThreads* threads, std::function<void(const std::string&)> log)
@@ -36,7 +36,7 @@ class ConnectionThreads : public httplib::TaskQueue {
   void enqueue(std::function<void()> task) override {
     if (table_->Admit()) {
       if (Start(task)) return;
-      log_("the system allows no more threads (a limit on processes or memory): a connection is answered 503");
+      log_("the system allows no more threads (a limit on processes or memory); a connection is refused with 503");
     }
     refuse_connection = true;
     task();
@@ -49,8 +49,8 @@ class ConnectionThreads : public httplib::TaskQueue {
   }
 
  private:
-  // Starts a connection that was admitted. Where the system gives no further thread, the present number of threads is
-  // the limit: a silent connection gives way, and its thread takes this one.
+  // Starts a connection that was admitted. If the system allows no further thread, the current number of threads is the
+  // limit: a silent connection is closed, and its thread serves this one.
   bool Start(const std::function<void()>& task) {
     Count(1, 1);
     if (threads_->Run([this, task] { Serve(task); })) return true;
@@ -71,7 +71,7 @@ class ConnectionThreads : public httplib::TaskQueue {
     Count(-1, -1);
   }
 
-  /// Returns how many run.
+  /// Adds to both counts. Returns how many connections run.
   int Count(int running, int open) {
     const std::lock_guard lock(mutex_);
     n_running_ += running;
@@ -85,11 +85,11 @@ class ConnectionThreads : public httplib::TaskQueue {
   std::function<void(const std::string&)> log_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  int n_running_ = 0;  // on threads
-  int n_open_ = 0;     // those and the ones that wait for a thread
+  int n_running_ = 0;  // connections that have a thread
+  int n_open_ = 0;     // those, and connections that wait for a thread
 };
 
-/// Parts of answers are for files: nobody asks for some bytes of a completion, or for one byte a thousand times.
+/// Ignores requests for ranges of bytes. They are meant for files, and could ask for one byte a thousand times.
 const std::function<void(httplib::Request&)> kWholeAnswers = [](httplib::Request& request) { request.ranges.clear(); };
 
 }  // namespace
@@ -98,12 +98,12 @@ HttpServer::HttpServer(const HttpLimits& limits, WorkerThreads* threads, std::fu
     : limits_(limits), connections_(limits.max_connections) {
   set_payload_max_length(limits.max_body_bytes);
   new_task_queue = [this, threads, log = std::move(log)] { return new ConnectionThreads(&connections_, threads, log); };
-  // What the library tells clients about kept connections.
+  // The library tells clients these values in the field Keep-Alive.
   set_keep_alive_timeout(limits.idle_timeout_s);
   set_keep_alive_max_count(size_t{1} << 30);
   set_tcp_nodelay(true);
   set_socket_options([](socket_t sock) {
-    // A port whose last connections are still closing can be taken again; one that somebody listens on cannot.
+    // This takes a port whose last connections are still closing, but not a port on which another program listens.
     const int on = 1;
     setsockopt(sock, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     fcntl(sock, F_SETFD, FD_CLOEXEC);
@@ -142,7 +142,7 @@ void HttpServer::FitToVersion(const httplib::Request& request, httplib::Response
 bool HttpServer::process_and_close_socket(socket_t sock) {
   HttpConnection connection(sock, limits_, &body_bytes_);
   if (refuse_connection) {
-    // By the thread that accepts connections: nobody waits for this client.
+    // This thread accepts connections, so it must not wait for this client.
     connection.Answer("503 Service Unavailable\r\nRetry-After: 2", "server_error", "too many connections");
     connection.Linger(0);
     connection.Close();

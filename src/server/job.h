@@ -1,4 +1,4 @@
-// One request on its way through the scheduler: what it asks, and what has become of it so far.
+// One request on its way through the scheduler: what it asks for, and its progress so far.
 #pragma once
 
 #include <atomic>
@@ -17,41 +17,41 @@
 
 namespace duo {
 
-/// What a client asks for, checked against the model.
+/// A client's request, checked against the model.
 struct JobRequest {
   std::string id;               // for people: "cmpl-12"
   std::vector<int32_t> prompt;  // at least one token
-  GenerateOptions generate;     // max_tokens may be 0: the prompt is read only
+  GenerateOptions generate;     // max_tokens may be 0: then the prompt is only read
   CacheSpec spec;
-  SessionOptions session;         // of the spec, resolved
-  SessionId session_id;           // its owner, and the session that it belongs to
+  SessionOptions session;         // resolved options of `spec`
+  SessionId session_id;           // its owner, and the name of its session
   int n_log_probs = -1;           // most likely tokens to report for every token; -1 = no log probabilities
-  bool prompt_log_probs = false;  // for the prompt's tokens too
-  bool reuse = true;              // whether tokens of the prompt may be found in memory instead of read
+  bool prompt_log_probs = false;  // report them for the prompt's tokens too
+  bool reuse = true;              // prompt tokens may come from sequences in memory instead of being read
 };
 
 struct JobToken {
   int32_t id = -1;
-  std::string piece;                  // text that became certain with it
-  std::optional<LogProbs> log_probs;  // where asked for
+  std::string piece;                  // text that became certain with this token
+  std::optional<LogProbs> log_probs;  // when requested
 };
 
-/// Where the time of a request went, and what it cost.
+/// The times and the costs of a request.
 struct JobStats {
   int64_t n_prompt = 0;
-  int64_t n_cached = 0;  // tokens of the prompt that were not read again
+  int64_t n_cached = 0;  // prompt tokens that were in memory and not read again
   int64_t n_generated = 0;
   double queue_s = 0;
   double prefill_s = 0;
-  double first_token_s = 0;  // from submission
+  double first_token_s = 0;  // since the request was submitted
   double decode_s = 0;
-  int64_t n_chunks_waited = 0;  // of other prompts, between its admission and the end of its prompt
+  int64_t n_chunks_waited = 0;  // chunks of other prompts, from its admission to the end of its prompt
   uint64_t kv_bytes = 0;
   FinishReason finish = FinishReason::kMaxTokens;
 };
 
-/// Held by the client's thread and by the scheduler's: either may be the last to let go of it, since a client leaves
-/// whenever it likes; hence the shared pointers to it. Thread safe.
+/// Shared by the client's thread and the scheduler's. Either may release it last, since a client may leave at any time;
+/// hence the shared pointers to it. Thread safe.
 class Job {
  public:
   explicit Job(JobRequest asked) : request(std::move(asked)), submitted(Clock::now()) {}
@@ -60,19 +60,20 @@ class Job {
   const Clock::time_point submitted;
 
   // ---- the client's side
-  /// What happened since the last call.
+  /// Everything that happened since the last call.
   struct News {
-    int64_t prompt_done = 0;                                // tokens of the prompt that are read (the cached ones too)
-    std::vector<std::optional<LogProbs>> prompt_log_probs;  // of further prompt tokens, in order; the first has none
+    int64_t prompt_done = 0;  // prompt tokens read so far, with the cached ones
+    std::vector<std::optional<LogProbs>>
+        prompt_log_probs;  // of the next prompt tokens, in order; a prompt's first token has none
     std::vector<JobToken> tokens;
-    std::string rest;  // text held back until the end; once finished
+    std::string rest;  // text held back until the end; valid once finished
     bool finished = false;
-    Status status;  // once finished
+    Status status;  // valid once finished
     JobStats stats;
   };
-  /// Waits until there is something new, at most `seconds`.
+  /// Waits for news, for at most `seconds`.
   News Take(double seconds);
-  /// The client wants no more: the scheduler lets go of the request before its next step.
+  /// Tells the scheduler that the client has left. The scheduler ends the request in its next step.
   void Cancel() { cancelled_ = true; }
   bool cancelled() const { return cancelled_; }
 

@@ -90,25 +90,25 @@ std::string Metrics::Text(const Caller& caller, const Gauges& g) const {
     text += fmt::format("duo_responses_total{{route=\"{}\",status=\"{}\"}} {}\n", key.first, key.second, n);
   }
   text += Counter("duo_prompt_tokens_total", "Tokens of prompts.", c.prompt_tokens);
-  text += Counter("duo_cached_tokens_total", "Tokens of prompts that kept sequences had already.", c.cached_tokens);
+  text += Counter("duo_cached_tokens_total", "Prompt tokens that were in memory already.", c.cached_tokens);
   text += Counter("duo_generated_tokens_total", "Tokens generated.", c.generated_tokens);
-  text += Counter("duo_cancelled_requests_total", "Requests whose client went away.", c.cancelled);
+  text += Counter("duo_cancelled_requests_total", "Requests whose client left.", c.cancelled);
   text += Counter("duo_decode_steps_total", "Passes over the weights for generated tokens.", c.steps);
-  text += Counter("duo_decode_step_sequences_total", "Sequences in those passes.", c.step_sequences);
+  text += Counter("duo_decode_step_sequences_total", "Sequences decoded in those passes.", c.step_sequences);
   const auto count = [](int64_t n) { return static_cast<uint64_t>(n); };
   text += Gauge("duo_waiting_requests", "Requests in the queue.", count(g.waiting));
-  text += Gauge("duo_running_requests", "Requests that are being worked on.", count(g.running));
-  text += Gauge("duo_kept_sequences", "Finished sequences in memory.", count(g.kept));
-  text += Gauge("duo_kv_promised_bytes", "Memory promised to running requests.", g.promised_bytes);
-  text += Gauge("duo_kv_kept_bytes", "Memory of finished sequences.", g.kept_bytes);
-  text += Gauge("duo_kv_budget_bytes", "Memory for sequences in all.", g.budget_bytes);
+  text += Gauge("duo_running_requests", "Requests that read their prompt or generate.", count(g.running));
+  text += Gauge("duo_kept_sequences", "Sequences in memory without a request.", count(g.kept));
+  text += Gauge("duo_kv_promised_bytes", "Memory reserved for running requests.", g.promised_bytes);
+  text += Gauge("duo_kv_kept_bytes", "Memory of sequences without a request.", g.kept_bytes);
+  text += Gauge("duo_kv_budget_bytes", "Memory for all sequences together.", g.budget_bytes);
   if (caller.sees_all) {
-    text += Counter("duo_evicted_sequences_total", "Kept sequences that were given up for room.", g.evicted);
+    text += Counter("duo_evicted_sequences_total", "Sequences that were evicted to make room.", g.evicted);
     text += Gauge("duo_resident_bytes", "Resident memory of the process.", g.resident_bytes);
   }
-  text += c.queue.Text("duo_queue_seconds", "From a request's arrival to its first step.");
-  text += c.first_token.Text("duo_first_token_seconds", "From a request's arrival to its first token.");
-  return text + c.token.Text("duo_token_seconds", "Between two tokens of one sequence.");
+  text += c.queue.Text("duo_queue_seconds", "Seconds from a request's arrival to its first step.");
+  text += c.first_token.Text("duo_first_token_seconds", "Seconds from a request's arrival to its first token.");
+  return text + c.token.Text("duo_token_seconds", "Seconds between two tokens of one sequence.");
 }
 
 }  // namespace duo

@@ -1,4 +1,4 @@
-// What a server counts, and Prometheus' text of it.
+// Counts what happens in a server, and writes the counts in Prometheus' text format.
 #pragma once
 
 #include <array>
@@ -12,28 +12,28 @@
 
 namespace duo {
 
-/// Seconds in buckets that double from 1 ms to 2^17 ms. Not thread safe.
+/// Durations in buckets whose bounds double from 1 ms to 2^17 ms. Not thread safe.
 class Histogram {
  public:
   void Add(double seconds);
-  /// Lines of one histogram named `name`.
+  /// The lines of this histogram under the name `name`.
   std::string Text(const std::string& name, const std::string& help) const;
 
  private:
   static constexpr int kBuckets = 18;
-  std::array<uint64_t, kBuckets + 1> counts_ = {};  // the last: beyond all bounds
+  std::array<uint64_t, kBuckets + 1> counts_ = {};  // the last one counts durations beyond all bounds
   uint64_t n_ = 0;
   double sum_ = 0;
 };
 
-/// Values of the moment, for one page of metrics.
+/// The current values for one page of metrics.
 struct Gauges {
   int64_t waiting = 0, running = 0, kept = 0;
   uint64_t promised_bytes = 0, kept_bytes = 0, budget_bytes = 0, resident_bytes = 0;
   uint64_t evicted = 0;
 };
 
-/// Counts events for each owner (SessionId::owner) and for all together. Thread safe.
+/// Counts events for each owner (SessionId::owner) and for all owners together. Thread safe.
 class Metrics {
  public:
   void CountResponse(const std::string& owner, const std::string& route, int status);
@@ -42,12 +42,12 @@ class Metrics {
   void CountCancelled(const std::string& owner);
   void AddQueueSeconds(const std::string& owner, double seconds);
   void AddFirstTokenSeconds(const std::string& owner, double seconds);
-  void AddTokenSeconds(const std::string& owner, double seconds);  // between a sequence's tokens
-  /// One step: how many sequences of each owner were decoded in it.
+  void AddTokenSeconds(const std::string& owner, double seconds);  // between two tokens of a sequence
+  /// Counts one decode step with this many sequences of each owner.
   void AddBatch(const std::map<std::string, int64_t>& n_sequences);
 
-  /// The metrics that the caller may see. The process's memory and the sequences given up tell of others, so only a
-  /// caller who sees all gets them.
+  /// The metrics that the caller may see. Resident memory and evictions tell about other owners, so only a caller that
+  /// sees all gets them.
   std::string Text(const Caller& caller, const Gauges& gauges) const;
 
  private:
@@ -57,7 +57,7 @@ class Metrics {
     uint64_t steps = 0, step_sequences = 0;
     Histogram queue, first_token, token;
   };
-  /// Changes the counts of all and of the owner in the same way.
+  /// Applies `change` to the counts of all and to those of the owner.
   template <typename Change>
   void Count(const std::string& owner, const Change& change) {
     const std::lock_guard lock(mutex_);

@@ -9,13 +9,13 @@ namespace duo {
 namespace {
 
 constexpr size_t kMaxNesting = 64;
-// About what the JSON library takes: an element of an array that grows, and what values of each kind hold beside it.
+// Approximate memory of the JSON library's values: one element of a growing array, and what each kind adds to it.
 constexpr size_t kValueBytes = 32;
 constexpr size_t kMemberBytes = 72;
 constexpr size_t kStringBytes = 48;
 constexpr size_t kContainerBytes = 64;
 
-/// Takes the parser's events and builds the value; a function that returns false ends the parse.
+/// Builds the value from the parser's events. A function that returns false ends the parse.
 class Builder : public nlohmann::json_sax<Json> {
  public:
   explicit Builder(size_t max_bytes) : max_bytes_(max_bytes) {}
@@ -25,7 +25,7 @@ class Builder : public nlohmann::json_sax<Json> {
   bool number_integer(number_integer_t value) override { return Add(value); }
   bool number_float(number_float_t value, const string_t&) override { return Add(value); }
   bool string(string_t& value) override { return Add(std::move(value)); }
-  bool binary(binary_t&) override { return false; }  // JSON's text has none
+  bool binary(binary_t&) override { return false; }  // JSON text has no binary values
   bool number_unsigned(number_unsigned_t value) override {
     if (!packing_ || value > static_cast<number_unsigned_t>(INT32_MAX)) return Add(value);
     const auto id = static_cast<int32_t>(value);
@@ -60,11 +60,11 @@ class Builder : public nlohmann::json_sax<Json> {
     return false;
   }
 
-  /// Puts a value into the open container; null when there are too many.
+  /// Puts a value into the open container. Returns null when the values take too much memory.
   Json* Place(Json value) {
     n_bytes_ += kValueBytes + (value.is_string() ? kStringBytes : value.is_structured() ? kContainerBytes : 0);
     if (n_bytes_ > max_bytes_) {
-      Refuse("more values than a request of this size needs");
+      Refuse("the body holds more values than a request of this size needs");
       return nullptr;
     }
     if (open_.empty()) return &(root_ = std::move(value));
@@ -88,11 +88,11 @@ class Builder : public nlohmann::json_sax<Json> {
 
   bool Close() {
     open_.pop_back();
-    packing_ = false;  // the one around holds more than ids
+    packing_ = false;  // the enclosing container holds more than ids
     return true;
   }
 
-  /// The open array holds something else too: its ids so far become values like others.
+  /// Called when the open array holds something other than ids: its ids so far become ordinary values.
   bool Unpack() {
     if (!std::exchange(packing_, false)) return true;
     for (const int32_t id : UnpackIds(Json::binary(std::exchange(packed_, {})))) {
@@ -102,11 +102,11 @@ class Builder : public nlohmann::json_sax<Json> {
   }
 
   const size_t max_bytes_;
-  size_t n_bytes_ = 0;  // that the values take
+  size_t n_bytes_ = 0;  // memory that the values take
   Json root_;
-  std::vector<Json*> open_;  // containers around the next value; only the last one grows, so that these stay in place
-  Json* member_ = nullptr;   // of the last one, when it is an object
-  bool packing_ = false;     // the last one is an array with nothing but packed_ in it
+  std::vector<Json*> open_;  // containers around the next value; only the last one grows, so the others stay in place
+  Json* member_ = nullptr;   // current member of the last container, when that is an object
+  bool packing_ = false;     // the last container is an array that holds only packed_
   std::vector<uint8_t> packed_;
   std::string error_;
 };

@@ -1,5 +1,5 @@
-// The owners of sequences. A trust domain is all clients with one API key; without keys, with one key that has no
-// name, or with shared prefixes there is one domain for everybody, whose name is empty.
+// The owners of sequences. A trust domain consists of all clients with one API key. Without keys, with a single key
+// that has no name, or with shared prefixes, all clients are in one domain, whose name is empty.
 #pragma once
 
 #include <string>
@@ -7,7 +7,7 @@
 
 namespace duo {
 
-/// A session's name within its owner's domain: the same name of another owner is another session.
+/// A session's name within its owner's domain. The same name under another owner is another session.
 struct SessionId {
   std::string owner;
   std::string name;  // empty = no session
@@ -16,7 +16,7 @@ struct SessionId {
   bool operator<(const SessionId& other) const { return std::tie(owner, name) < std::tie(other.owner, other.name); }
 };
 
-/// The one who asks: the name of what they own, and whether status and metrics show them what others own.
+/// The sender of a request: its domain, and whether status and metrics show it what other domains own.
 struct Caller {
   std::string owner;
   bool sees_all = false;

@@ -11,7 +11,7 @@ namespace {
 
 constexpr const char* kUsualHeaders = "Authorization, Content-Type";
 constexpr size_t kMaxRequestedHeaders = 2048;      // bytes
-constexpr const char* kPreflightSeconds = "7200";  // that a browser may remember an answer; none keeps one for longer
+constexpr const char* kPreflightSeconds = "7200";  // for which a browser may cache an answer; none caches it for longer
 
 std::string Lower(std::string text) {
   std::transform(text.begin(), text.end(), text.begin(),
@@ -33,7 +33,7 @@ bool IsAddress(const std::string& host) {
          inet_pton(AF_INET6, host.substr(1, host.size() - 2).c_str(), &v6) == 1;
 }
 
-/// Numbers and the one name that resolvers keep for this: others may be made to point anywhere.
+/// Accepts loopback addresses and the one name that resolvers reserve for them. Other names may point anywhere.
 bool IsLoopback(const std::string& host) {
   in_addr address;
   const bool v4 = inet_pton(AF_INET, host.c_str(), &address) == 1;
@@ -51,7 +51,7 @@ bool AnswersTo(const SiteRules& rules, const std::string& host) {
                      [&](const std::string& allowed) { return host == HostOnly(allowed); });
 }
 
-/// Names of fields with commas between them: nothing that could end a header's line.
+/// Whether `text` is a list of field names with commas. It holds nothing that could end a header's line.
 bool IsListOfNames(const std::string& text) {
   return !text.empty() && text.size() <= kMaxRequestedHeaders && std::all_of(text.begin(), text.end(), [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
@@ -65,7 +65,7 @@ std::optional<ApiError> CheckSite(const SiteRules& rules, const httplib::Request
   const std::string host = HostOnly(request.get_header_value("Host"));
   if (!host.empty() && !AnswersTo(rules, host)) {
     return PlainError(
-        403, "this server answers to names of its own machine, and to those it was given, not to \"" + host + "\"");
+        403, "this server answers to names of its own machine and to those it was given, not to \"" + host + "\"");
   }
   const std::string origin = request.get_header_value("Origin");
   if (origin.empty() || rules.cors_origin == "*" || origin == rules.cors_origin || origin == rules.public_origin ||
@@ -73,7 +73,7 @@ std::optional<ApiError> CheckSite(const SiteRules& rules, const httplib::Request
     return std::nullopt;
   }
   return PlainError(403, "pages of \"" + origin +
-                             "\" may not use this server: that is neither its own address, nor its public URL, nor its "
+                             "\" may not use this server: this is neither its own address, nor its public URL, nor its "
                              "CORS origin");
 }
 
@@ -83,7 +83,7 @@ void AddCorsHeaders(const SiteRules& rules, const httplib::Request& request, htt
   response->set_header("Access-Control-Expose-Headers", "Retry-After");
   response->set_header("Vary", "Origin, Access-Control-Request-Headers");
   if (request.method != "OPTIONS") return;
-  // Clients made for browsers send fields of their own, which say nothing here: whatever is asked for is allowed.
+  // Clients made for browsers send fields of their own, which have no effect here. All fields are allowed.
   const std::string wanted = request.get_header_value("Access-Control-Request-Headers");
   response->set_header("Access-Control-Allow-Headers", IsListOfNames(wanted) ? wanted : std::string(kUsualHeaders));
   response->set_header("Access-Control-Allow-Methods", "GET, POST, DELETE");
@@ -93,7 +93,7 @@ void AddCorsHeaders(const SiteRules& rules, const httplib::Request& request, htt
 Result<std::string> OriginOfUrl(const std::string& url) {
   std::string origin = Lower(url);
   const Status wrong(StatusCode::kInvalidArgument,
-                     "\"" + url + "\", expected http:// or https://, a host, perhaps a port, and no path");
+                     "found \"" + url + "\"; expected http:// or https://, a host, an optional port, and no path");
   const bool https = origin.rfind("https://", 0) == 0;
   if (!https && origin.rfind("http://", 0) != 0) return wrong;
   if (origin.back() == '/') origin.pop_back();

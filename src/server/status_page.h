@@ -1,4 +1,4 @@
-// What a server says of itself: GET /v1/status.
+// The status that a server reports: GET /v1/status.
 #pragma once
 
 #include <optional>
@@ -13,15 +13,15 @@
 
 namespace duo {
 
-/// What does not change while the server lives. Must outlive the calls it is given to.
+/// The part of the status that does not change while the server runs. Must outlive the calls that use it.
 struct ServedFacts {
   std::string model_name;
   const ModelConfig* config = nullptr;
   const CacheDefaults* cache = nullptr;
   std::optional<ChatTemplate> chat;
-  MemoryPlan plan, full_plan;  // as requests are served by default, and with full attention
+  MemoryPlan plan, full_plan;  // with the default options of requests, and with full attention
   uint64_t budget_bytes = 0;
-  uint64_t requests_bytes = 0;  // of that, for the bodies of requests
+  uint64_t requests_bytes = 0;  // bytes of budget_bytes reserved for request bodies
   int64_t queue_limit = 0;
 };
 

@@ -7,7 +7,7 @@ namespace {
 
 struct Name {
   Unavailable why;
-  const char* subject;  // what the status is about
+  const char* subject;  // of the status
 };
 
 constexpr Name kNames[] = {{Unavailable::kQueueFull, "queue"},

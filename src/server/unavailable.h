@@ -1,4 +1,4 @@
-// The reason why the server does not do something at this moment: a value for code, beside the sentence for people.
+// The reason why the server cannot do something now: a value for code, beside the sentence for people.
 #pragma once
 
 #include <cstdint>
@@ -10,19 +10,19 @@
 namespace duo {
 
 enum class Unavailable : uint8_t {
-  kQueueFull,    // as many requests wait as may
+  kQueueFull,    // max_waiting requests wait already
   kStopping,     // the server is shutting down
-  kSessionBusy,  // a request, a save or a restore has the session
+  kSessionBusy,  // a request, a save or a restore uses the session
   kNoMemory,     // running requests hold the memory
 };
 
-/// A status of the code kUnavailable that WhyUnavailable understands.
+/// A status with the code kUnavailable whose reason WhyUnavailable returns.
 Status NotNow(Unavailable why, std::string sentence);
 
-/// Why `status` is kUnavailable; empty for every other status.
+/// The reason why `status` is kUnavailable; empty for every other status.
 std::optional<Unavailable> WhyUnavailable(const Status& status);
 
-/// The one sentence of a server that shuts down.
+/// The status for requests to a server that shuts down.
 Status Stopping();
 
 }  // namespace duo

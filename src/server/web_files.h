@@ -1,4 +1,4 @@
-// The web page's files, as they were when the program was built.
+// The web page's files, embedded when the program was built.
 #pragma once
 
 #include <span>

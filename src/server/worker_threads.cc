@@ -15,7 +15,7 @@ WorkerThreads::~WorkerThreads() {
     stop_ = true;
   }
   wake_.notify_all();
-  // A thread that ends moves itself to the other list.
+  // A thread that ends moves itself to ended_.
   std::unique_lock lock(mutex_);
   wake_.wait(lock, [this] { return threads_.empty(); });
   JoinEnded(&lock);

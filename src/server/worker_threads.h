@@ -1,4 +1,4 @@
-// The server's own threads: the scheduler's, the one that accepts connections, and one for each connection.
+// The server's own threads: one for the scheduler, one that accepts connections, and one for each connection.
 #pragma once
 
 #include <climits>
@@ -12,24 +12,24 @@
 
 namespace duo {
 
-/// Threads that run tasks, one task each at a time. Some are started beforehand and stay, so that a limit on threads
-/// cannot leave a server that listens without threads. Thread safe. Tasks must not throw.
+/// Threads that each run one task at a time. Some are started beforehand and stay. So a limit on threads cannot leave a
+/// listening server without them. Thread safe. Tasks must not throw.
 class WorkerThreads {
  public:
-  /// Never more than max_threads, as if the system refused further ones.
+  /// Never starts more than max_threads, as if the system refused further ones.
   explicit WorkerThreads(int max_threads = INT_MAX) : max_threads_(max_threads) {}
   /// Waits for all tasks.
   ~WorkerThreads();
   WorkerThreads(const WorkerThreads&) = delete;
   WorkerThreads& operator=(const WorkerThreads&) = delete;
 
-  /// Starts threads until there are n. They stay; further ones end when they have no task. Returns how many there are:
-  /// fewer than n when the system refuses one (a limit on processes, no memory for a stack).
+  /// Starts threads until there are n. These stay, while further ones end when they have no task. Returns how many
+  /// there are: fewer than n when the system refuses one (a limit on processes, no memory for a stack).
   int Start(int n);
 
-  /// Runs a task on an idle thread, else on a new one. False when there is no idle thread and the system refuses one.
+  /// Runs a task on an idle thread, else on a new one. False when no thread is idle and the system refuses a new one.
   bool Run(std::function<void()> task);
-  /// The same; the future becomes ready when the task is done. An invalid future when no thread can be had.
+  /// Like Run. The future becomes ready when the task is done. It is invalid when no thread is available.
   std::future<void> Begin(std::function<void()> task);
   /// Runs a task as soon as a thread is idle.
   void RunLater(std::function<void()> task);
@@ -41,12 +41,12 @@ class WorkerThreads {
   void JoinEnded(std::unique_lock<std::mutex>* lock);
 
   const int max_threads_;
-  std::mutex mutex_;  // of what follows
+  std::mutex mutex_;  // guards the members below
   std::condition_variable wake_;
   std::deque<std::function<void()>> tasks_;
   Threads threads_, ended_;
-  size_t n_idle_ = 0;  // of threads_: those without a task, tasks_ not counted
-  size_t n_kept_ = 0;  // of threads_: idle ones end while there are more
+  size_t n_idle_ = 0;  // threads in threads_ without a task, even if tasks_ waits for them
+  size_t n_kept_ = 0;  // idle threads end while threads_ holds more than this
   bool stop_ = false;
 };
 
