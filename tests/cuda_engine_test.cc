@@ -1,5 +1,5 @@
-// The whole engine over the CUDA backend beside the golden models and the CPU's backend: on a GPU, or on the CPU
-// (tests/cuda_on_host).
+// Compares the whole engine over the CUDA backend with the golden models and with the CPU's backend. Runs on a GPU, or
+// on the CPU (tests/cuda_on_host).
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -41,7 +41,7 @@ TEST_P(CudaGoldenTest, Agrees) {
   }
 }
 
-/// The larger ones take minutes on the CPU.
+/// Leaves out the larger models on the CPU, where they take minutes.
 std::vector<std::string> Cases() {
   std::vector<std::string> dirs = CaseDirs();
 #ifdef DUO_CUDA_ON_HOST
@@ -67,7 +67,7 @@ float WorstOf(const std::vector<float>& got, const std::vector<float>& want) {
   return worst;
 }
 
-/// Logits behind a prompt and behind three tokens more.
+/// Logits after a prompt and after each of three more tokens.
 std::vector<float> Logits(Backend* backend, WeightType weights, const SessionOptions& options) {
   const int head_dim = options.compute == ComputeType::kF32 ? 16 : 64;
   const auto model = Model::Random(Config(head_dim), 0, 3, backend, {.weights = weights, .progress = {}});
@@ -90,9 +90,9 @@ TEST(CudaEngine, IsTheCpuWithinRounding) {
     ComputeType compute;
     WeightType weights;
     KvType kv_type;
-    double bound;  // of the largest logit
+    double bound;  // relative to the largest logit
   };
-  // The CPU rounds queries to integers over codes, and neither rounds the same sums alike.
+  // The CPU rounds queries to integers when keys are codes. The two backends also round the same sums differently.
   const Case cases[] = {{ComputeType::kF32, WeightType::kNative, KvType::kF32, 1e-5},
                         {ComputeType::kF32, WeightType::kNative, KvType::kBF16, 0.01},
                         {ComputeType::kBF16, WeightType::kNative, KvType::kBF16, 0.02},
@@ -113,7 +113,7 @@ TEST(CudaEngine, IsTheCpuWithinRounding) {
   }
 }
 
-/// Linear over a matrix of random numbers, with what is left in `made`.
+/// Linear over a matrix of random numbers. The result has its output, and the input that it leaves in `made`.
 struct ProductCase {
   ComputeType compute;
   DType type;
@@ -175,7 +175,7 @@ ProductResult RunProduct(Backend* backend, const ProductCase& c) {
   return result;
 }
 
-// Widths that cuBLASLt takes and others; few and many tokens.
+// Has widths that cuBLASLt takes and others, and few and many tokens.
 TEST(CudaEngine, ProductsOfEveryInputAreThoseOfTheCpu) {
   const auto cpu = CreateBackend({.device = Device::kCpu, .n_threads = 1}).value();
   const auto cuda = CreateCudaBackend({}).value();
@@ -192,7 +192,7 @@ TEST(CudaEngine, ProductsOfEveryInputAreThoseOfTheCpu) {
                          std::to_string(n_tokens) + " inputs " + std::to_string(n_in) + " made by " +
                          std::to_string(what) + (kept ? ", kept" : ""));
             const ProductResult want = RunProduct(cpu.get(), c), got = RunProduct(cuda.get(), c);
-            // A number between two of bf16 or of int8 may be rounded to either.
+            // A number between two values of bf16 or int8 may be rounded to either.
             const double bound = compute == ComputeType::kF32 ? 1e-5 : 0.02;
             ASSERT_LE(WorstOf(got.out, want.out), bound * LargestOf(want.out));
             ASSERT_LE(WorstOf(got.made, want.made), 1e-5 * LargestOf(want.made));
@@ -224,7 +224,7 @@ TEST(CudaEngine, RewindsClonesAndSavesExactly) {
     EXPECT_EQ(after(Session::Load(model, options, path).value(), 48), whole);
     ASSERT_TRUE(session.Decode(7).ok());
     ASSERT_TRUE(session.Rewind(40).ok());
-    // Read again in other chunks: sums of the same numbers in another order.
+    // Other chunks add the same numbers in another order.
     const std::vector<float> again = after(std::move(session), 40);
     EXPECT_LE(WorstOf(again, whole), (type == KvType::kF32 ? 1e-5f : 0.02f) * LargestOf(whole));
   }

@@ -1,4 +1,5 @@
-// Finding heads over the CUDA backend beside the CPU's, on a GPU or on the CPU (tests/cuda_on_host).
+// Compares the functions for finding heads over the CUDA backend with the CPU's. Runs on a GPU, or on the CPU
+// (tests/cuda_on_host).
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -77,7 +78,7 @@ TEST(CudaIdentify, ScoresAreThoseOfTheCpu) {
   }
 }
 
-/// Floats in a backend's memory.
+/// An array of floats in a backend's memory.
 class There {
  public:
   There(Backend* backend, const std::vector<float>& values)

@@ -1,4 +1,4 @@
-// A small model and how it is run, for tests of the CUDA backend.
+// A small model, a prompt and session options for tests of the CUDA backend.
 #pragma once
 
 #include <cmath>
@@ -11,7 +11,7 @@
 
 namespace duo::cuda_test {
 
-/// head_dim 64: for tensor cores.
+/// Tensor cores need head_dim 64.
 inline ModelConfig Config(int head_dim = 16) {
   ModelConfig config = TinyConfig();
   config.hidden_size = 64;

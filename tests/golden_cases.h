@@ -1,5 +1,5 @@
-// Models whose outputs an independent float64 implementation computed, and how a session is held against them. Cases:
-// tests/data/golden (this project's own, made by tools/make_golden.py), and any in DUO_SHARED_DIR/golden.
+// Golden models: an independent float64 implementation computed their outputs, and a session is compared with these.
+// The cases are in tests/data/golden (made by tools/make_golden.py) and in DUO_SHARED_DIR/golden.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -104,7 +104,7 @@ inline std::vector<std::string> CaseDirs() {
 
 inline bool IsOwn(const std::string& dir) { return dir.find("/tests/data/") != std::string::npos; }
 
-// The bound of the goldens: 2e-4 of the largest absolute value of the expected rows.
+// The tolerance of the golden models is 2e-4 of the largest absolute value of the expected rows.
 inline void ExpectClose(std::span<const float> got, const std::vector<float>& expected, const char* what) {
   ASSERT_EQ(got.size(), expected.size()) << what;
   float largest = 0, worst = 0;
@@ -116,7 +116,7 @@ inline void ExpectClose(std::span<const float> got, const std::vector<float>& ex
   EXPECT_LE(worst, 2e-4f * largest) << what;
 }
 
-/// Prompt and greedy tokens of one choice of heads, with the checking types.
+/// Checks prompt and greedy tokens for one choice of heads. Computes in f32, with K and V in f32.
 inline void CheckMode(const Model& model, const Golden& golden, const HeadChoice& heads, int64_t chunk) {
   const bool duo_mode = heads.sparsity() > 0;
   SessionOptions options;

@@ -1,4 +1,4 @@
-// Stands in for the header of CUDA's driver: virtual memory management.
+// Stands in for the header of CUDA's driver. It has the driver's virtual memory management.
 #pragma once
 
 #include <cstdint>
@@ -45,7 +45,9 @@ inline CUresult cuMemCreate(CUmemGenericAllocationHandle* handle, size_t bytes, 
   *handle = bytes;
   return CUDA_SUCCESS;
 }
-inline CUresult cuMemRelease(CUmemGenericAllocationHandle) { return CUDA_SUCCESS; }  // memory goes when it is unmapped
+inline CUresult cuMemRelease(CUmemGenericAllocationHandle) {
+  return CUDA_SUCCESS;
+}  // memory is freed when it is unmapped
 inline CUresult cuMemMap(CUdeviceptr, size_t bytes, size_t, CUmemGenericAllocationHandle handle, unsigned long long) {
   return handle == bytes ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
@@ -64,7 +66,7 @@ inline CUresult cuMemGetAllocationGranularity(size_t* bytes, const CUmemAllocati
   return CUDA_SUCCESS;
 }
 
-// The runtime hands out the driver's functions by name.
+// The runtime returns the driver's functions by name.
 enum cudaDriverEntryPointQueryResult { cudaDriverEntryPointSuccess = 0 };
 constexpr unsigned long long cudaEnableDefault = 0;
 inline cudaError_t cudaGetDriverEntryPointByVersion(const char* name, void** function, unsigned, unsigned long long,

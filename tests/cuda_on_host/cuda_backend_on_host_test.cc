@@ -1,4 +1,4 @@
-// What the stand-in for a device can show of the CUDA backend: what becomes of memory, and of faults.
+// The CUDA backend on the stand-in for a device: memory is freed, memory is planned, faults become errors.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -36,7 +36,7 @@ TEST_F(CudaBackendOnHost, MemoryIsGivenBack) {
         Session session = Session::Create(model, Options(ComputeType::kBF16, KvType::kBF16)).value();
         ASSERT_TRUE(session.Prefill(Prompt(50)).ok());
       }
-      // What stays is the backend's own scratch.
+      // Only the backend's own scratch remains.
       EXPECT_LE(cuda_on_host::UsedBytes(), with_model + (size_t{1} << 20));
     }
     EXPECT_LE(cuda_on_host::UsedBytes(), before + (size_t{1} << 20));
@@ -48,7 +48,7 @@ TEST_F(CudaBackendOnHost, WhatASessionTakesIsPlanned) {
   struct Case {
     ComputeType compute;
     WeightType weights;
-    int64_t max_context;  // 2000: heads share pages of 2 MiB; more: they have some of their own
+    int64_t max_context;  // 2000: heads share pages of 2 MiB; longer: heads have their own
   };
   for (const auto& [compute, weights, max_context] : {Case{ComputeType::kBF16, WeightType::kNative, 2000},
                                                       {ComputeType::kBF16, WeightType::kNative, 1 << 20},
@@ -68,7 +68,7 @@ TEST_F(CudaBackendOnHost, WhatASessionTakesIsPlanned) {
     Session session = Session::Create(model, options).value();
     ASSERT_TRUE(session.FillSynthetic(1900, 1).ok());
     ASSERT_TRUE(session.Prefill(Prompt(30)).ok());
-    for (const int32_t id : {1, 2}) ASSERT_TRUE(session.Decode(id).ok());  // the second as graphs
+    for (const int32_t id : {1, 2}) ASSERT_TRUE(session.Decode(id).ok());  // the second step runs as graphs
     const int64_t at = session.len();
     ASSERT_TRUE(session.PrefillWithLogits(Prompt(20), at, at + 20, [](int64_t, auto) { return OkStatus(); }).ok());
     const MemoryPlan& plan = session.plan();
@@ -82,7 +82,7 @@ TEST_F(CudaBackendOnHost, WhatWeightsOfKeysTakeIsPlanned) {
     int64_t n_tokens, n_keys;
     int n_heads, head_dim;
   };
-  // One block of scores, some, and one in which fewer queries fit.
+  // One block of scores, several blocks, and one block with room for fewer queries.
   for (const Case& c : {Case{5, 40, 2, 8}, {700, 50, 1, 8}, {20, 900000, 1, 2}}) {
     const auto cuda = CreateCudaBackend({}).value();
     const auto zeros = [&](int64_t n) {
@@ -92,7 +92,7 @@ TEST_F(CudaBackendOnHost, WhatWeightsOfKeysTakeIsPlanned) {
       return memory;
     };
     const DeviceMemoryPtr q = zeros(c.n_tokens * c.n_heads * c.head_dim), lse = zeros(c.n_tokens * c.n_heads);
-    const DeviceMemoryPtr key = zeros(c.n_keys * c.head_dim);  // zeros as bf16 too
+    const DeviceMemoryPtr key = zeros(c.n_keys * c.head_dim);  // all zeros, in bf16 too
     const std::vector<const uint8_t*> keys(static_cast<size_t>(c.n_heads), key->data());
     std::vector<double> largest(keys.size());
     const size_t before = cuda_on_host::UsedBytes();
@@ -129,7 +129,7 @@ TEST_F(CudaBackendOnHost, WhatDoesNotFitIsRefusedWithNumbers) {
   EXPECT_EQ(context.code(), StatusCode::kResourceExhausted);
   EXPECT_NE(context.message().find("would fit"), std::string::npos) << context.message();
   EXPECT_TRUE(session.CheckFits(1000).ok());
-  // And later, when the next pages are not there.
+  // A later call fails too, when the next pages are not available.
   Status last;
   for (int i = 0; i < 100 && last.ok(); ++i) last = session.FillSynthetic(1000, 1);
   EXPECT_EQ(last.code(), StatusCode::kResourceExhausted) << last.message();
@@ -147,17 +147,17 @@ TEST_F(CudaBackendOnHost, ADecodedTokenIsAGraphForEveryLayer) {
     const SessionOptions options = Options(compute, KvType::kBF16);
     Session session = Session::Create(model, options).value();
     ASSERT_TRUE(session.Prefill(Prompt(30)).ok());
-    ASSERT_TRUE(session.Decode(3).ok());  // takes the scratch that it needs between launches
+    ASSERT_TRUE(session.Decode(3).ok());  // allocates the scratch that it needs between launches
     for (const int32_t id : {60, 7}) {
       const int64_t kernels = cuda_on_host::KernelsRun(), graphs = cuda_on_host::GraphsLaunched();
       ASSERT_TRUE(session.Decode(id).ok());
       EXPECT_EQ(cuda_on_host::GraphsLaunched() - graphs, 3);
-      // Of a layer: norm, q k v, RoPE, storing, attention, o, norm, gate up, SwiGLU, down; o's input is rounded to
-      // int8. Besides: embedding, norm, logits.
+      // Per layer: norm, q k v, RoPE, storing, attention, o, norm, gate up, SwiGLU, down. With int8, one kernel more
+      // rounds o's input to int8. Once: embedding, norm, logits.
       EXPECT_EQ(cuda_on_host::KernelsRun() - kernels, 3 * (compute == ComputeType::kInt8 ? 11 : 10) + 4);
     }
     const std::vector<float> want = logits_of(session);
-    // Times are taken between the launches; some drivers have no graphs.
+    // No graphs run when times are measured between the launches, or when the driver has no graphs.
     for (const bool timed : {true, false}) {
       cuda_on_host::Facts().has_graphs = timed;
       const auto other = CreateCudaBackend({}).value();
@@ -172,7 +172,7 @@ TEST_F(CudaBackendOnHost, ADecodedTokenIsAGraphForEveryLayer) {
       if (!timed) continue;
       EXPECT_GT(other->times().attention_s, 0);
       ASSERT_TRUE(plain.Decode(9).ok());
-      EXPECT_EQ(cuda_on_host::GraphsLaunched(), graphs + 3) << "times that were read are not taken any more";
+      EXPECT_EQ(cuda_on_host::GraphsLaunched(), graphs + 3) << "no times are measured after they were read";
     }
     cuda_on_host::Facts() = {};
   }
@@ -187,13 +187,13 @@ TEST_F(CudaBackendOnHost, AFaultOnTheDeviceIsASentence) {
   const Status status = session.Decode(3);
   EXPECT_EQ(status.code(), StatusCode::kInternal);
   EXPECT_NE(status.message().find("illegal memory access"), std::string::npos) << status.message();
-  EXPECT_FALSE(session.Decode(3).ok()) << "a device with a fault does no more work";
+  EXPECT_FALSE(session.Decode(3).ok()) << "a device with a fault does not work again";
 }
 
 TEST_F(CudaBackendOnHost, ALayerThatCannotBeLaunchedLeavesTheSessionAsItWas) {
   const auto cuda = CreateCudaBackend({}).value();
   ModelConfig config = Config();
-  config.n_layers = 1;  // the last one: nothing behind it in the pass would tell
+  config.n_layers = 1;  // the fault is in the last layer, so no later layer can report it
   const Model model = Model::Random(config, 0, 3, cuda.get()).value();
   SessionOptions options = Options(ComputeType::kBF16, KvType::kBF16);
   options.heads = AllRetrieval(1, 2);
@@ -201,7 +201,7 @@ TEST_F(CudaBackendOnHost, ALayerThatCannotBeLaunchedLeavesTheSessionAsItWas) {
   ASSERT_TRUE(session.Prefill(Prompt(30)).ok());
   ASSERT_TRUE(session.Decode(3).ok());
   const int64_t len = session.len();
-  cuda_on_host::Facts().shared_bytes = 100;  // less than a norm takes
+  cuda_on_host::Facts().shared_bytes = 100;  // less than a norm needs
   const Status status = session.Decode(3);
   EXPECT_EQ(status.code(), StatusCode::kInternal);
   EXPECT_EQ(session.len(), len);

@@ -1,4 +1,4 @@
-// The stand-in itself: it must see the mistakes that it is there for.
+// The stand-in itself must find the mistakes that it exists for.
 #include <gtest/gtest.h>
 
 #include <memory>
@@ -22,7 +22,7 @@ __global__ void SumKernel(const float* x, int n, float* out) {
   out[blockIdx.x * blockDim.x + threadIdx.x] = sum;
 }
 
-/// Every thread reads what its neighbour wrote, with a barrier between or without.
+/// Every thread writes, then reads its neighbour's value, with or without a barrier in between.
 __global__ void NeighbourKernel(bool barrier, int* out) {
   DUO_SHARED_MEMORY(shared);
   auto* slots = reinterpret_cast<int*>(shared);
@@ -107,7 +107,7 @@ TEST_F(CudaOnHost, WorkRunsWhenItIsWaitedFor) {
   pageable[0] = 2;
   EXPECT_EQ(out.ToHost()[0], 1);
   cudaMemcpyAsync(out.data(), pinned, sizeof(int), cudaMemcpyHostToDevice, nullptr);
-  *pinned = 2;  // too early
+  *pinned = 2;  // too early: the copy has not run
   EXPECT_EQ(out.ToHost()[0], 2);
   cudaFreeHost(pinned);
 }
@@ -120,7 +120,7 @@ TEST_F(CudaOnHost, LaunchesThatCannotBeInAGraphAreNamedAndTheOthersRun) {
   const auto run = [&](unsigned threads, bool part) {
     graphs.Begin(0);
     EXPECT_TRUE(Launch(stream, "first", {1, 1}, StoreKernel, out.data(), size_t{0}).ok());
-    if (part) stream.get();  // sends the first alone
+    if (part) stream.get();  // sends the first launch alone
     EXPECT_TRUE(Launch(stream, "second", {1, threads}, StoreKernel, out.data(), size_t{1}).ok());
     return graphs.End();
   };
@@ -131,10 +131,10 @@ TEST_F(CudaOnHost, LaunchesThatCannotBeInAGraphAreNamedAndTheOthersRun) {
     EXPECT_NE(out.ToHost()[1], 7);
   }
   EXPECT_EQ(graphs.n_launched(), 0);
-  EXPECT_TRUE(run(1, false).ok()) << "an error is told once, and graphs go on";
+  EXPECT_TRUE(run(1, false).ok()) << "an error is reported once, and graphs continue";
   EXPECT_EQ(graphs.n_launched(), 1);
   EXPECT_EQ(out.ToHost()[1], 7);
-  // A driver that makes none is not asked for ever.
+  // A driver that cannot make graphs is asked only a few times.
   cuda_on_host::Facts().has_graphs = false;
   CudaGraphs none(nullptr);
   for (int step = 0; step < 5; ++step) {
@@ -182,7 +182,7 @@ TEST_F(CudaOnHostDeathTest, MistakesEndTheProgram) {
   EXPECT_DEATH(
       {
         const DeviceArray<int> out(1);
-        out.data()[0] = 1;  // by the host
+        out.data()[0] = 1;  // the host writes
       },
       "");
 }

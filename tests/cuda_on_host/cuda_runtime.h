@@ -1,8 +1,8 @@
-// Stands in for CUDA's header of this name where kernels and the code that starts them run on this machine's CPU, for
-// tests: the part of CUDA that duo uses (fibers.h: inside kernels, device.h: around them).
+// Stands in for CUDA's header of this name, so that tests can run kernels, and the code that launches them, on the CPU.
+// It has the part of CUDA that duo uses. fibers.h implements it inside kernels, and device.h outside of them.
 #pragma once
 
-#include <math.h>  // expf and its like without a namespace, as CUDA has them
+#include <math.h>  // expf and similar functions in the global namespace, as in CUDA
 
 #include <cmath>
 #include <cstddef>
@@ -30,7 +30,7 @@
 
 using uint3 = cuda_on_host::Dim;
 struct dim3 : cuda_on_host::Dim {
-  dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : Dim{x_, y_, z_} {}  // NOLINT: implicit as CUDA's
+  dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : Dim{x_, y_, z_} {}  // NOLINT: implicit, as in CUDA
 };
 struct alignas(8) uint2 {
   unsigned x, y;
@@ -98,7 +98,7 @@ inline unsigned __float_as_uint(float value) {
 inline float __int2float_rn(int n) { return static_cast<float>(n); }
 inline int __float2int_rn(float x) { return static_cast<int>(std::nearbyintf(x)); }
 
-// ---------------------------------------------------------------- around them
+// ---------------------------------------------------------------- outside of kernels
 
 enum cudaError_t : int {
   cudaSuccess = 0,
@@ -235,14 +235,14 @@ inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cud
   const bool from_device = kind != cudaMemcpyHostToDevice, to_device = kind != cudaMemcpyDeviceToHost;
   if (bytes == 0) return cudaSuccess;
   if (cuda_on_host::IsDevice(from, bytes) != from_device || cuda_on_host::IsDevice(to, bytes) != to_device) {
-    cuda_on_host::Die("a copy between other memories than it says");
+    cuda_on_host::Die("a copy's kind does not match its addresses");
   }
   const auto copy = [](void* dst, const void* src, size_t n) {
     if (cuda_on_host::PeekError() != 0) return;
     const cuda_on_host::DeviceAccess access;
     std::memcpy(dst, src, n);
   };
-  if (!from_device && !cuda_on_host::IsPinned(from)) {  // such a source may change when the call has returned
+  if (!from_device && !cuda_on_host::IsPinned(from)) {  // the caller may change such a source after the call
     auto* kept = new uint8_t[bytes];
     std::memcpy(kept, from, bytes);
     cuda_on_host::Enqueue([=] {
@@ -256,7 +256,7 @@ inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cud
   return static_cast<cudaError_t>(cuda_on_host::PeekError());
 }
 inline cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
-  if (!cuda_on_host::IsDevice(to, bytes)) cuda_on_host::Die("memory of the host is set by the device");
+  if (!cuda_on_host::IsDevice(to, bytes)) cuda_on_host::Die("the device sets memory of the host");
   cuda_on_host::Enqueue([=] {
     const cuda_on_host::DeviceAccess access;
     std::memset(to, value, bytes);
@@ -271,7 +271,7 @@ cudaError_t cudaFuncSetAttribute(F*, cudaFuncAttribute, int value) {
 }
 
 struct cudaLaunchConfig_t {
-  dim3 gridDim_, blockDim_;  // of CUDA without the underscores, which are macros here
+  dim3 gridDim_, blockDim_;  // CUDA's names have no underscore, but those are macros here
   size_t dynamicSmemBytes;
   cudaStream_t stream;
   void* attrs;
@@ -279,7 +279,7 @@ struct cudaLaunchConfig_t {
 };
 
 namespace cuda_on_host {
-/// A kernel with its arguments.
+/// A kernel launch with its arguments.
 struct Run {
   dim3 grid, block;
   size_t shared_bytes;
@@ -293,7 +293,7 @@ struct Run {
 };
 }  // namespace cuda_on_host
 
-/// Must have been called for every kernel that is launched by its address.
+/// Call this for every kernel before it is launched by its address.
 template <class... P>
 void CudaOnHostKnow(void (*kernel)(P...)) {
   cuda_on_host::KnowKernel(reinterpret_cast<const void*>(kernel), [](const void* address, void** arguments) {
@@ -329,9 +329,9 @@ struct CUgraphNode_st {
 struct CUgraph_st {
   std::vector<std::unique_ptr<CUgraphNode_st>> nodes;
 };
-constexpr size_t kCudaOnHostNodeBytes = 10 << 10;  // of device memory: a guess at what a driver takes
+constexpr size_t kCudaOnHostNodeBytes = 10 << 10;  // device memory per node: a guess at what a driver takes
 struct CUgraphExec_st {
-  std::vector<const CUgraphNode_st*> of;  // which node of the graph
+  std::vector<const CUgraphNode_st*> of;  // the graph's node of each of `nodes`
   std::vector<CUgraphNode_st> nodes;
 };
 using cudaGraph_t = CUgraph_st*;
@@ -381,7 +381,7 @@ inline cudaError_t cudaGraphExecKernelNodeSetParams(cudaGraphExec_t exec, cudaGr
   }
   return cudaErrorInvalidValue;
 }
-/// Of the nodes that may run, the one that was added last: what is not said to wait does not.
+/// Among the nodes that may run, queues the one that was added last. A missing dependency then shows in the results.
 inline cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
   ++cuda_on_host::GraphsLaunched();
   const size_t n = exec->nodes.size();

@@ -24,17 +24,17 @@ constexpr size_t kArenaBytes = size_t{1} << 40;
 constexpr size_t kAlign = 256;
 constexpr size_t kRedZone = 256;
 constexpr size_t kPage = size_t{2} << 20;
-// Far from where this system puts heaps, stacks and libraries.
+// Far from the addresses where this system puts heaps, stacks and libraries.
 const auto kArenaBegin = reinterpret_cast<uint8_t*>(uintptr_t{0x200000000000});
 constexpr size_t kMaxQueued = 100000;
 
 struct Device {
   DeviceFacts facts;
-  std::map<uint8_t*, size_t> allocations;  // of cudaMalloc
+  std::map<uint8_t*, size_t> allocations;  // by cudaMalloc
   std::map<uint8_t*, size_t> pinned;
   std::deque<std::function<void()>> queue;
   size_t used = 0;
-  uint8_t* next = kArenaBegin;  // addresses are not used twice: a stale pointer shows
+  uint8_t* next = kArenaBegin;  // addresses are not used twice, so that a stale pointer faults
   int n_access = 0;
   int error = 0;
   int fail_next = 0;
@@ -58,7 +58,7 @@ Device& TheDevice() {
   return *device;
 }
 
-/// Held by every function that somebody outside kernels calls: threads of a program take turns.
+/// Every function that is called outside kernels holds it, so that a program's threads take turns.
 std::recursive_mutex& Turn() {
   static std::recursive_mutex* const mutex = new std::recursive_mutex;
   return *mutex;
@@ -151,7 +151,7 @@ void FreeDevice(void* data) {
   Drain();
   Device& d = TheDevice();
   const auto at = d.allocations.find(static_cast<uint8_t*>(data));
-  if (at == d.allocations.end()) Die("device memory is freed that was not allocated");
+  if (at == d.allocations.end()) Die("freed device memory that was not allocated");
   Forget(at->first, at->second);
   d.used -= at->second;
   d.allocations.erase(at);
@@ -168,7 +168,7 @@ void FreePinned(void* data) {
   const Guard guard(Turn());
   if (data == nullptr) return;
   Drain();
-  if (TheDevice().pinned.erase(static_cast<uint8_t*>(data)) == 0) Die("pinned memory is freed that was not allocated");
+  if (TheDevice().pinned.erase(static_cast<uint8_t*>(data)) == 0) Die("freed pinned memory that was not allocated");
   std::free(data);
 }
 
@@ -226,14 +226,14 @@ std::function<void()> Bind(const void* kernel, void** arguments) {
 }
 
 void CheckArgument(const void* bytes, size_t n) {
-  // Heaps and libraries of programs lie at 0x55.. and 0x7..., of sanitized ones at 0x6...; no count or pair of floats
-  // that kernels are given looks like that.
+  // Heaps and libraries of programs are at 0x55.. and 0x7..., those of sanitized programs at 0x6.... Counts and pairs
+  // of floats among kernels' arguments do not look like that.
   for (size_t at = 0; at + 8 <= n; at += 8) {
     uint64_t word;
     std::memcpy(&word, static_cast<const uint8_t*>(bytes) + at, 8);
     const uint64_t top = word >> 40;
     const bool like_one = (top >= 0x55 && top <= 0x56) || (top >= 0x60 && top <= 0x7f);
-    // Padding may look like one, but hardly like one with memory behind it.
+    // Padding may look like an address, but hardly like an address of mapped memory.
     unsigned char resident;
     if (like_one && mincore(reinterpret_cast<void*>(word / 4096 * 4096), 1, &resident) == 0) {
       std::fprintf(stderr, "at byte %zu of an argument: %zx\n", at, static_cast<size_t>(word));

@@ -1,5 +1,5 @@
-// A device of the stand-in: memory that the host cannot touch outside kernels and copies, a queue of work that runs
-// when somebody waits for it and no sooner, and failures on demand.
+// The device of the stand-in for CUDA. The host cannot touch its memory outside kernels and copies. Its queue of work
+// runs when a caller waits for it, not before. It fails on demand.
 #pragma once
 
 #include <cstddef>
@@ -15,43 +15,43 @@ struct DeviceFacts {
   int major = 9, minor = 0;
   int n_processors = 4;
   size_t memory_bytes = size_t{2} << 30;
-  size_t shared_bytes = 227 << 10;  // that a block may use
+  size_t shared_bytes = 227 << 10;  // maximum per block
   int driver_version = 13000;
   bool has_graphs = true;
 };
 DeviceFacts& Facts();
 
-/// The next kernel that runs leaves this error (of cudaError) behind, as an asynchronous fault does.
+/// The next kernel that runs sets this error (a cudaError), as an asynchronous fault does.
 void FailNextKernel(int error);
 
-/// Bytes of device memory that are taken.
+/// Bytes of device memory in use.
 size_t UsedBytes();
-/// Kernels run since the program began, and graphs launched.
+/// Kernels run, and graphs launched, since the program began.
 int64_t KernelsRun();
 int64_t& GraphsLaunched();
 
-/// Queues work; runs it at once when it is full.
+/// Queues work. Runs all of it when the queue is full.
 void Enqueue(std::function<void()> work);
-/// Runs what is queued.
+/// Runs all queued work.
 void Drain();
 
-void* AllocateDevice(size_t bytes);  // null: no memory
+void* AllocateDevice(size_t bytes);  // null when not enough device memory is free
 void FreeDevice(void* data);
 void* AllocatePinned(size_t bytes);
 void FreePinned(void* data);
-/// Whether the bytes lie in pinned memory: others are copied before a copy to the device returns, as CUDA does.
+/// Whether the bytes are in pinned memory. A copy to the device reads other memory before it returns, as CUDA's does.
 bool IsPinned(const void* data);
 bool IsDevice(const void* data, size_t bytes);
 
-/// Address space without memory, and pieces of it that get some.
+/// Reserves address space without memory, and maps memory into parts of it.
 void* ReserveDevice(size_t bytes);
 void ReleaseDevice(void* data, size_t bytes);
-bool TakeBytes(size_t bytes);  // of the device's memory; false: there are none left
+bool TakeBytes(size_t bytes);  // counts device memory as used; false when not enough is free
 void GiveBytes(size_t bytes);
 void MapDevice(void* data, size_t bytes);
 void UnmapDevice(void* data, size_t bytes);
 
-/// While one lives device memory can be touched.
+/// The host can touch device memory while an object of this class lives.
 class DeviceAccess {
  public:
   DeviceAccess();
@@ -60,16 +60,16 @@ class DeviceAccess {
   DeviceAccess& operator=(const DeviceAccess&) = delete;
 };
 
-/// From a kernel's address to how it is run with arguments that are only addresses: their values are kept.
+/// Makes a call of a kernel from the addresses of its arguments. The call holds copies of their values.
 using BindArguments = std::function<void()> (*)(const void* kernel, void** arguments);
 void KnowKernel(const void* kernel, BindArguments bind);
-std::function<void()> Bind(const void* kernel, void** arguments);  // dies when nobody knows it
+std::function<void()> Bind(const void* kernel, void** arguments);  // dies when the kernel is not known
 
 /// Dies when a word of the kernel's arguments looks like an address of host memory.
 void CheckArgument(const void* bytes, size_t n);
 void RunKernel(const Dim& grid, const Dim& block, size_t shared_bytes, const std::function<void()>& body);
 
-int TakeError();  // the last one, which is forgotten
+int TakeError();  // the last error; does not clear it, because faults of kernels stay
 int PeekError();
 void SetError(int error);
 

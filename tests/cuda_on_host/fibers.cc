@@ -18,8 +18,8 @@ namespace {
 
 constexpr size_t kStackBytes = size_t{128} << 10;
 
-/// A flow of control with a stack of its own. Between the first entry and the last exit setjmp is enough, and far
-/// faster than swapcontext, which asks the kernel for signal masks; but only the latter is known to AddressSanitizer.
+/// A flow of control with a stack of its own. After the first entry, setjmp is enough to switch. It is far faster than
+/// swapcontext, which asks the kernel for signal masks. But AddressSanitizer knows only swapcontext.
 struct Fiber {
   ucontext_t context;
   jmp_buf jump;
@@ -84,7 +84,7 @@ class Block {
  private:
   static void Enter();
   void Begin(Thread* thread);
-  /// Runs what can run. Returns whether anything did.
+  /// Runs the threads that are ready. Returns whether any ran.
   bool RunReady();
   bool OpenBarriers();
 
@@ -103,13 +103,13 @@ class Block {
 };
 
 Block& TheBlock() {
-  static Block* const block = new Block;  // stacks live as long as the program
+  static Block* const block = new Block;  // never freed: its stacks live as long as the program
   return *block;
 }
 
 void Block::Enter() {
   Block& block = TheBlock();
-  while (true) {  // once for every block
+  while (true) {  // one turn per block
     (*block.body_)();
     block.Wait(State::kEnded);
   }
@@ -135,7 +135,7 @@ void Block::Run(const ThreadView& view, size_t shared_bytes, const std::function
   if (n_ < 1 || n_ > kMaxThreads) Die("a block has 1 to 1024 threads");
   body_ = &body;
   n_ended_ = 0;
-  // New for every block, so that a sanitizer sees where it ends.
+  // Allocated for every block, so that a sanitizer sees accesses past its end.
   shared_memory_ = std::make_unique<uint8_t[]>(shared_bytes + 128);
   shared_ = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(shared_memory_.get()) + 127) / 128 * 128);
   std::memset(shared_, 0xff, shared_bytes);
@@ -200,7 +200,7 @@ bool Block::OpenBarriers() {
 
 Thread* Running() {
   Thread* thread = TheBlock().running();
-  if (thread == nullptr) Die("something that only kernels may do, outside of one");
+  if (thread == nullptr) Die("an operation of kernels outside of a kernel");
   return thread;
 }
 
@@ -224,7 +224,7 @@ void WaitForBlock() { TheBlock().Wait(State::kWaitsForBlock); }
 void WaitForWarp() { TheBlock().Wait(State::kWaitsForWarp); }
 
 Exchange ExchangeInWarp(const void* mine, size_t bytes) {
-  if (bytes > kExchangeBytes) Die("more bytes than an exchange takes");
+  if (bytes > kExchangeBytes) Die("an exchange of more bytes than it can take");
   Thread* thread = Running();
   uint8_t* slots = TheBlock().warp().slots[thread->n_exchanges++ % 2];
   std::memcpy(slots + static_cast<size_t>(thread->index % kWarpSize) * kExchangeBytes, mine, bytes);

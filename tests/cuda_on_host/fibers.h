@@ -1,6 +1,6 @@
-// Runs a kernel's grid on one CPU thread: block after block, each CUDA thread a fiber that gives way at barriers and
-// warp-wide operations. What CUDA leaves undefined ends the program with a message: threads of a block that wait for
-// different things, warp-wide operations without the whole warp.
+// Runs a kernel's grid on one CPU thread, one block after another. Each CUDA thread is a fiber that yields at barriers
+// and at warp-wide operations. Behaviour that CUDA leaves undefined ends the program with a message: threads of a block
+// that wait for different things, and warp-wide operations without the whole warp.
 #pragma once
 
 #include <cstddef>
@@ -18,8 +18,8 @@
 namespace cuda_on_host {
 
 constexpr int kWarpSize = 32;
-constexpr int kMaxThreads = 1024;      // of a block
-constexpr size_t kExchangeBytes = 64;  // most that a lane gives in one exchange
+constexpr int kMaxThreads = 1024;      // per block
+constexpr size_t kExchangeBytes = 64;  // maximum bytes per lane in one exchange
 
 struct Dim {
   unsigned x = 1, y = 1, z = 1;
@@ -30,7 +30,7 @@ struct ThreadView {
   Dim block_size, grid_size;
 };
 
-/// Of the running thread; only inside a kernel.
+/// These four describe the running thread. Except InKernel, they may be called only inside a kernel.
 const ThreadView& ThisThread();
 int Lane();
 uint8_t* SharedMemory();
@@ -39,28 +39,29 @@ bool InKernel();
 void WaitForBlock();
 void WaitForWarp();
 
-/// What the 32 lanes of a warp gave to the same exchange; valid until this lane's next one but one.
+/// The values of a warp's 32 lanes in one exchange. Valid until this lane's second exchange after it.
 struct Exchange {
   const uint8_t* slots;
   const uint8_t* of(int lane) const { return slots + static_cast<size_t>(lane) * kExchangeBytes; }
 };
 Exchange ExchangeInWarp(const void* mine, size_t bytes);
 
-/// The order in which threads that could go on do: results must not depend on it.
+/// The order in which threads that are ready run. Results must not depend on it.
 enum class Schedule : uint8_t { kAscending, kDescending, kShuffled };
 void SetSchedule(Schedule schedule);
 
-/// Runs `body` for every thread of the grid. Shared memory begins as NaNs, so that what is not written shows.
+/// Runs `body` for every thread of the grid. Shared memory starts as NaNs, so that a read before a write shows in the
+/// results.
 void RunGrid(const Dim& grid, const Dim& block, size_t shared_bytes, const std::function<void()>& body);
 
-/// cp.async: copies happen when the thread waits for them, no sooner.
+/// cp.async: the copies happen when the thread waits for them, not before.
 void CopyAsync(void* to, const void* from, size_t bytes);
 void CommitCopies();
-/// All groups of copies but the last n that this thread committed.
+/// Waits for all groups of copies that this thread committed, except the last `n_left`.
 void WaitForCopies(int n_left);
 
 [[noreturn]] void Die(const char* what);
-/// Dies when an address is not a multiple of this.
+/// Dies when the address is not a multiple of `bytes`.
 void CheckAligned(const void* data, size_t bytes);
 
 }  // namespace cuda_on_host

@@ -1,4 +1,4 @@
-// Matrix products without cuBLASLt, by plain loops, in the order of the queue.
+// Matrix products in plain loops instead of cuBLASLt. They run in the order of the queue.
 #include "base/bf16.h"
 #include "cuda_on_host/cuda_runtime.h"
 #include "kernels/cuda/matmul.h"
@@ -30,11 +30,11 @@ class HostMatmul : public CudaMatmul {
 
   Status Run(const CudaProduct& p) override {
     if (p.type == CudaProductType::kInt8 && !Takes(p.type, p.n_in, p.StrideOfOut()))
-      return Status(StatusCode::kInternal, "a shape cuBLASLt does not take");
+      return Status(StatusCode::kInternal, "a shape that cuBLASLt does not take");
     for (const void* data : {p.x, p.w, static_cast<const void*>(p.out)}) {
-      if (!cuda_on_host::IsDevice(data, 1)) cuda_on_host::Die("a matrix product is given memory of the host");
+      if (!cuda_on_host::IsDevice(data, 1)) cuda_on_host::Die("a matrix product gets memory of the host");
     }
-    stream_.get();  // launches that are held back go first
+    stream_.get();  // sends the launches that are held back first
     cuda_on_host::Enqueue([p] {
       const cuda_on_host::DeviceAccess access;
       switch (p.type) {
