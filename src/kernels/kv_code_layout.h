@@ -36,9 +36,9 @@ constexpr CodeRow CodeRowOf(const KvFormat& format, int64_t row) {
 }
 
 /// Byte i of a word, from the codes of all dimensions of the row, padded with zeros.
-/// In int4 keys, the low half of byte i of word j has dimension 8 j + i, the high half 8 j + 4 + i. So the low halves of
-/// a word meet four consecutive elements of the query, and so do the high halves.
-/// In int4 values, a byte has two neighbouring dimensions.
+/// In int4 keys, the low half of byte i of word j has dimension 8 j + i, the high half 8 j + 4 + i. So the low halves
+/// of a word meet four consecutive elements of the query, and so do the high halves. In int4 values, a byte has two
+/// neighbouring dimensions.
 constexpr uint8_t CodeByte(const KvFormat& format, const uint8_t* codes, int word, int i) {
   if (format.type == KvType::kInt8) return codes[4 * word + i];
   const bool keys = format.part == KvPart::kKeys;

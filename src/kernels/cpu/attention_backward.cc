@@ -11,8 +11,8 @@
 namespace duo {
 namespace {
 
-// Rows of scores per block: enough for the products to run at full speed, few enough that a block of a streaming head
-// (some hundred keys) stays in the second-level cache.
+// Rows of scores per block. This is enough for the products to run at full speed. It is few enough that a block of a
+// streaming head (some hundred keys) stays in the second-level cache.
 constexpr int64_t kBlockRows = 128;
 
 int64_t BlockTokens(int group) { return std::max<int64_t>(1, kBlockRows / group); }
@@ -68,10 +68,10 @@ class Runner {
     }
   }
 
-  /// Scores -> weights in p, do . v -> scale * ds in ds.
+  /// In place: p turns from scores into weights, ds from do . v into scale * ds.
   void SoftmaxRow(const SeenKeys& keys, int64_t pos, float* p, float* ds) const {
     const int64_t n = keys.count();
-    // Unseen keys lie between sinks and window, and behind the query.
+    // Unseen keys lie between sinks and window, and after the query.
     const int64_t window_begin = a_.mask.window > pos ? 0 : pos - a_.mask.window + 1;
     const int64_t sink_end = keys.n_sinks + std::clamp(a_.mask.sink - keys.body, int64_t{0}, keys.end - keys.body);
     const int64_t hidden_end = std::max(sink_end, keys.n_sinks + std::max<int64_t>(0, window_begin - keys.body));

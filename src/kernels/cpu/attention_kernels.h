@@ -1,5 +1,5 @@
-// The attention kernels of each instruction set (contracts in attention.h). Plain old data: instruction-set specific
-// files include it; kernel_table.h is what callers use.
+// The attention kernels of each instruction set (contracts in attention.h). Only declarations, so instruction-set
+// specific files may include this header. Callers use kernel_table.h.
 #pragma once
 
 #include "kernels/attention.h"

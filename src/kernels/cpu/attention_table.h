@@ -1,5 +1,5 @@
-// Which loop serves which type of cache, for a vector type V (vec_<isa>.h): where all products are of floats, and where
-// V has products of pairs of 16-bit numbers.
+// Chooses the loop for a type of cache, for a vector type V (vec_<isa>.h). The *FloatProducts functions multiply floats
+// only. DecodePairProducts needs a V with products of pairs of 16-bit numbers.
 #pragma once
 
 #include "kernels/attention.h"

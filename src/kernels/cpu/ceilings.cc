@@ -17,16 +17,16 @@
 namespace duo {
 namespace {
 
-// The block is larger than the caches of all threads together: each group of cores may have one of its own.
+// The block is larger than the caches of all threads together, because each group of cores may have its own cache.
 constexpr size_t kMinBytes = size_t{256} << 20, kMaxBytes = size_t{2} << 30, kBytesPerThread = size_t{64} << 20;
 constexpr int kGemmRuns = 7;
-// Small enough that threads finish together, large enough that handing them out costs nothing.
+// Small enough that threads finish together, large enough that distributing the tasks costs nothing.
 constexpr size_t kReadTaskBytes = size_t{2} << 20;
 
 double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-// The last cache that core 0 shares with its neighbours; 0 when the system does not say. (sysconf multiplies it by the
-// number of such groups it supposes, which under a hypervisor can be the host's.)
+// The last-level cache that core 0 shares with its neighbours; 0 when the system does not report it. Sysconf would
+// multiply it by an assumed number of such groups, which under a hypervisor can be the host's.
 size_t LastCacheBytes() {
   size_t kib = 0;
   if (std::FILE* f = std::fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "re")) {
@@ -36,7 +36,7 @@ size_t LastCacheBytes() {
   return kib << 10;
 }
 
-// Keeps `value` alive for the optimiser without writing it anywhere.
+// Stops the optimiser from removing `value`, without storing it anywhere.
 void Keep(double value) { asm volatile("" : : "g"(&value) : "memory"); }
 
 double GemmGflops(DType type, int n_threads) {
@@ -59,7 +59,7 @@ double GemmGflops(DType type, int n_threads) {
   };
   std::vector<Own> own;
   for (int i = 0; i < n_threads; ++i) own.push_back({dnnl::stream(engine), {matmul_desc.dst_desc(), engine}});
-  // 0x3f3f.. is 0.75 in either type, in any layout: numbers of ordinary size, neither zero nor subnormal.
+  // 0x3f3f.. is about 0.75 as bf16 and as float, in any layout. So the numbers are neither zero nor subnormal.
   std::memset(x.get_data_handle(), 0x3f, x.get_desc().get_size());
   for (const dnnl::memory& m : w) std::memset(m.get_data_handle(), 0x3f, m.get_desc().get_size());
   std::vector<double> seconds;
@@ -78,7 +78,7 @@ double GemmGflops(DType type, int n_threads) {
         refused = true;
       }
     });
-    if (run > 0) seconds.push_back(Now() - start);  // the first one touches the output's pages
+    if (run > 0) seconds.push_back(Now() - start);  // the first run touches the output's pages
   }
   if (refused) throw dnnl::error(dnnl_runtime_error, "it did not run");
   std::nth_element(seconds.begin(), seconds.begin() + kGemmRuns / 2, seconds.end());
@@ -114,9 +114,10 @@ Result<double> MeasureGemmGflops(Isa isa, DType type, int n_threads) {
     const Isa needed = type == DType::kI8 ? Isa::kAvx512Vnni : Isa::kAvx512Bf16;
     return GemmGflops(isa >= needed ? type : DType::kF32, n_threads);
   } catch (const dnnl::error& e) {
-    return Status(StatusCode::kInternal, std::string("oneDNN refused the ceiling's matrix product: ") + e.what());
+    return Status(StatusCode::kInternal,
+                  std::string("oneDNN refused the matrix product that measures the ceiling: ") + e.what());
   } catch (const std::bad_alloc&) {
-    return Status(StatusCode::kResourceExhausted, "no memory for the ceiling's matrix product");
+    return Status(StatusCode::kResourceExhausted, "no memory for the matrix product that measures the ceiling");
   }
 }
 

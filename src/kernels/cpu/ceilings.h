@@ -1,4 +1,4 @@
-// What the machine can give, measured: the denominators of every speed that is reported.
+// Measured limits of the machine: memory bandwidth and matrix throughput. Reported speeds are divided by them.
 #pragma once
 
 #include <utility>
@@ -10,14 +10,14 @@
 
 namespace duo {
 
-/// Memory far larger than the caches, read by all threads whenever somebody wants to know what the machine gives now:
-/// on a shared one that moves from second to second, so a speed is compared with passes beside it.
+/// A block of memory far larger than the caches, which all threads read to measure the bandwidth at this moment. On a
+/// shared machine the bandwidth changes from second to second, so a speed is compared with passes run next to it.
 class ReadBandwidth {
  public:
-  /// A block of 256 MiB, or more where the caches are large (8 times the last one, 64 MiB per thread), at most 2 GiB.
-  /// kResourceExhausted when the memory cannot be had.
+  /// Allocates 256 MiB, or more where that is larger: 8 times the last-level cache, or 64 MiB per thread. Never more
+  /// than 2 GiB. kResourceExhausted when the memory is not available.
   static Result<ReadBandwidth> Create(Isa isa, int n_threads);
-  /// GB/s (1e9 bytes) of one pass with DenseKernels::read_sum, some 10 ms.
+  /// Runs one pass of DenseKernels::read_sum (about 10 ms) and returns its GB/s (1e9 bytes).
   double Measure() const;
 
  private:
@@ -28,10 +28,11 @@ class ReadBandwidth {
   int n_threads_;
 };
 
-/// GFLOP/s of oneDNN's matmul alone, [512, 4096] x [4096, 1024] of `type` (kF32, kBF16 or kI8) -> f32 on every thread
-/// at the same time, with weights that were packed as oneDNN likes them. The median of several runs, about a second in
-/// all. Where `isa` has no bf16 products (below kAvx512Bf16) the ceiling for kBF16 is that of kF32, which GemmRunner
-/// runs there. kInternal when the library refuses, kResourceExhausted without memory.
+/// GFLOP/s of oneDNN's matmul alone: [512, 4096] x [4096, 1024] of `type` (kF32, kBF16 or kI8) -> f32, on every thread
+/// at the same time, with weights in oneDNN's packed layout. Returns the median of several runs, which take about a
+/// second in all. Below kAvx512Bf16, which has no bf16 products, the ceiling for kBF16 is that of kF32, because
+/// GemmRunner multiplies floats there. Likewise kI8 below kAvx512Vnni. kInternal when the library refuses,
+/// kResourceExhausted when memory runs out.
 Result<double> MeasureGemmGflops(Isa isa, DType type, int n_threads);
 
 }  // namespace duo

@@ -1,6 +1,6 @@
-// Products of quantised rows (code_products.h) as products of 16-bit numbers, two added in every 32-bit lane, for CPUs
-// with such products (AVX2, AVX-512) and without dot products of bytes. Queries and weights are rounded to 14 bits and
-// a sign. A block's sums stay exact integers.
+// Products of quantised rows (code_products.h) as products of 16-bit numbers, two of them added in every 32-bit lane.
+// For CPUs with such products (AVX2, AVX-512) but without dot products of bytes. Queries and weights are rounded to 14
+// bits and a sign. A block's sums stay exact integers.
 #pragma once
 
 #include <cstddef>
@@ -29,13 +29,13 @@ struct PairCodes {
   static constexpr int kPassWords = V::kLanes == 16 || bits == 8 ? 2 : 1;
   static constexpr int kQueryBytes = 2;
   static constexpr int kWeightBytes = 2;
-  // The sum of 512 products with codes below 256, and that of a block's rows, stays below 2^31.
+  // The sum of 512 products with codes below 256 stays below 2^31, and so does the sum over a block's rows.
   static constexpr float kMax = 16383.0f;
 
   DUO_ALWAYS_INLINE Code ZeroAcc() { return Code{}; }
   DUO_ALWAYS_INLINE Code ZeroSum() { return Code{}; }
   DUO_ALWAYS_INLINE F ToFloat(Code x) { return V::FromInts(x); }
-  // Bytes 0 and 2, 1 and 3 of every word; of int4 low halves first.
+  // Bytes 0 and 2 of every word, then bytes 1 and 3; for int4 first their low halves, then their high halves.
   DUO_ALWAYS_INLINE void SplitKeys(const char* p, Code* code) {
     Code x;
     __builtin_memcpy(&x, p, sizeof x);
@@ -62,7 +62,7 @@ struct PairCodes {
   DUO_ALWAYS_INLINE Sum ValueMulAdd(Code code, Weight weight, Sum sum) { return sum + V::MulPairs(code, weight.w); }
   DUO_ALWAYS_INLINE F Total(Sum sum, F step) { return V::Mul(V::FromInts(sum), step); }
 
-  // As DotCodes::StoreWeights, in pairs.
+  // Like DotCodes::StoreWeights, but in pairs.
   DUO_ALWAYS_INLINE float StoreWeights(const float* w, int n, float largest, char* out) {
     const bool some = largest > 0x1p-100f;
     const F inverse = V::Set(some ? kMax / largest : 0.0f);
@@ -71,9 +71,9 @@ struct PairCodes {
   }
 
   struct Facts : QueryFacts {
-    int32_t int_sum;  // of the rounded numbers
+    int32_t int_sum;  // sum of the rounded numbers
   };
-  // In steps of the largest magnitude / kMax, in pairs. May write up to a vector behind padded_dim.
+  // Writes q in pairs, in steps of its largest magnitude / kMax. May write up to a vector past padded_dim.
   DUO_ALWAYS_INLINE Facts PrepareQuery(const float* q, int head_dim, int padded_dim, char* out) {
     const Grid<V> grid = Grid<V>::Of(q, head_dim, kMax);
     Code sum = {};

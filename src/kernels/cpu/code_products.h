@@ -1,5 +1,5 @@
-// How codes of quantised rows (kv_codes.h) are multiplied, for a vector type V: as floats. A policy of
-// decode_codes_loop.h; code_pairs.h and code_products_avx512_vnni.h have those for integer products.
+// FloatCodes multiplies the codes of quantised rows (kv_codes.h) as floats, for a vector type V. It is a policy of
+// decode_codes_loop.h. code_pairs.h and code_products_avx512_vnni.h have the policies for integer products.
 #pragma once
 
 #include <cstddef>
@@ -11,22 +11,23 @@
 namespace duo {
 namespace {
 
-// What scores need of a prepared query: q ~ step * prepared, and the sum of that over head_dim.
+// Facts about a prepared query that scores need: q ~ step * prepared, and sum = the sum of step * prepared over
+// head_dim.
 struct QueryFacts {
   float step;
   float sum;
 };
 
-// Numbers as multiples of a step, which the largest magnitude is n_steps of. Where that is too small for the step's
-// inverse to be a float all are 0, in any step; where one is not finite the step is NaN.
+// Symmetric quantisation: step = max|x| / n_steps, and x ~ step * integer. Where max|x| is too small for the step's
+// inverse to be a float, all integers are 0 and the step is arbitrary. Where an x is not finite, the step is NaN.
 template <class V>
 struct Grid {
-  typename V::F inverse;  // of the step
+  typename V::F inverse;  // 1 / step
   float step;
-  bool some;  // else the numbers count as 0
+  bool some;  // false: all integers are 0
 
   static inline Grid Of(const float* x, int64_t n, float n_steps) {
-    typename V::F most = V::Zero(), poison = V::Zero();  // NaN when one is not finite
+    typename V::F most = V::Zero(), poison = V::Zero();  // poison: NaN when an x is not finite
     for (int64_t i = 0; i < n; i += V::kLanes) {
       const typename V::F v = Widened<V>::LoadUpTo(x + i, n - i);
       most = V::Max(V::Max(v, V::Sub(V::Zero(), v)), most);
@@ -49,9 +50,9 @@ struct FloatCodes {
   };
   static constexpr int kBits = bits;
   static constexpr int kBlockRows = 64;
-  // A word of a key has this many codes, each with a query element of its own.
+  // Codes per word of a key. Each is multiplied with its own query element.
   static constexpr int kKeyCodes = bits == 8 ? 4 : 8;
-  // A word of four values: for each of kOutputs vectors of dimensions, kTerms codes to add.
+  // A vector of words of four value rows has kOutputs vectors of dimensions, with kTerms codes to add for each.
   static constexpr int kOutputs = bits == 8 ? 1 : 2;
   static constexpr int kTerms = 4;
   // Vectors of words per pass over a block's values.
@@ -78,7 +79,7 @@ struct FloatCodes {
       }
     }
   }
-  // Of row t of the four: dimensions of the first output, then of the second.
+  // code[t]: row t of the four, dimensions of the first output. code[4 + t]: dimensions of the second output.
   DUO_ALWAYS_INLINE void SplitValues(const char* p, F* code) {
     const typename V::Bits x = LoadWords(p);
     DUO_UNROLL for (int t = 0; t < 4; ++t) {
@@ -98,12 +99,13 @@ struct FloatCodes {
   DUO_ALWAYS_INLINE F ValueMulAdd(F code, Weight weight, F sum) { return V::Fma(code, weight.w, sum); }
   DUO_ALWAYS_INLINE F Total(F sum, F) { return sum; }
 
-  // n weights (a multiple of 16, the largest of them given) as the products want them; returns their step.
+  // Writes n weights in the form that LoadWeight reads, and returns their step. n is a multiple of 16. The float
+  // without a name is the largest weight.
   DUO_ALWAYS_INLINE float StoreWeights(const float* w, int n, float, char* out) {
     for (int r = 0; r < n; r += V::kLanes) V::Store(out + 4 * r, V::Load(w + r));
     return 1.0f;
   }
-  // q as words of kKeyCodes elements, zeros behind head_dim.
+  // Writes q as words of kKeyCodes elements, with zeros after head_dim.
   DUO_ALWAYS_INLINE QueryFacts PrepareQuery(const float* q, int head_dim, int padded_dim, char* out) {
     float sum = 0.0f;
     for (int d = 0; d < padded_dim; ++d) {

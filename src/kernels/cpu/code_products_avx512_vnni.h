@@ -1,5 +1,6 @@
-// Products of quantised rows (code_products.h) as integer dot products: 4 codes and 4 signed bytes per 32-bit lane.
-// Queries are rounded to 8 bits, weights to 14: two numbers of 7 bits. A block's sums stay exact integers.
+// Products of quantised rows (code_products.h) as integer dot products of 4 codes and 4 signed bytes per 32-bit lane.
+// Queries are rounded to 8 bits. Weights are rounded to 14 bits and split into two numbers of 7 bits. A block's sums
+// stay exact integers.
 #pragma once
 
 #include <immintrin.h>
@@ -14,8 +15,8 @@
 namespace duo {
 namespace {
 
-// Adds 4 products of unsigned and signed bytes to every lane. In assembly, because gcc 12 moves the sums of a loop to
-// other registers and back around its own intrinsic, which takes as long as the products.
+// Adds 4 products of unsigned and signed bytes to every lane. It is in assembly because gcc 12 moves the sums of a loop
+// to other registers and back around its own intrinsic. These moves take as long as the products.
 DUO_ALWAYS_INLINE __m512i DotBytes(__m512i codes, __m512i bytes, __m512i acc) {
   asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(codes), "v"(bytes));
   return acc;
@@ -24,7 +25,7 @@ DUO_ALWAYS_INLINE __m512i DotBytes(__m512i codes, __m512i bytes, __m512i acc) {
 // A query in steps of its largest magnitude / 127, as signed bytes.
 struct RoundedQuery {
   using V = VecAvx512;
-  __m512 inverse;  // of the step
+  __m512 inverse;  // 1 / step
   float byte_sum;
   QueryFacts facts;
 
@@ -42,7 +43,8 @@ struct RoundedQuery {
     return query;
   }
 
-  // The next 64 of the n >= 1 elements that are left, zeros behind them.
+  // Bytes: the next 64 of the n >= 1 elements that are left, followed by zeros. Bytes16: the same for 16 elements, any
+  // n.
   DUO_ALWAYS_INLINE __m128i Bytes16(const float* q, int n, __m512 inverse) {
     const __mmask16 there = n >= 16 ? 0xffff : n <= 0 ? 0 : V::First(n);
     const __m512 x = _mm512_mul_ps(_mm512_maskz_loadu_ps(there, q), inverse);
@@ -68,8 +70,8 @@ struct DotCodes {
     __m512i high, low;
   };
   static constexpr int kBits = bits;
-  // 64 rows of codes below 256 and weights below 2^14, or 128 of codes below 16, stay below 2^28; a block and the next
-  // one fit the first-level cache.
+  // Sums over 64 rows of codes below 256, or 128 rows of codes below 16, with weights below 2^14 stay below 2^28. A
+  // block and the next one fit the first-level cache.
   static constexpr int kBlockRows = bits == 8 ? 64 : 128;
   static constexpr int kKeyCodes = bits == 8 ? 1 : 2;
   static constexpr int kOutputs = bits == 8 ? 1 : 2;
@@ -99,7 +101,7 @@ struct DotCodes {
     return _mm512_set1_epi32(x);
   }
   DUO_ALWAYS_INLINE Acc KeyMulAdd(Code code, __m512i q, Acc acc) { return DotBytes(code, q, acc); }
-  // Bytes of high parts for all rows of a block, then of low parts.
+  // The high bytes of all rows of a block come first, then the low bytes.
   DUO_ALWAYS_INLINE Weight LoadWeight(const char* weights, int quad, int) {
     return {Broadcast(weights + 4 * quad), Broadcast(weights + kBlockRows + 4 * quad)};
   }
@@ -110,8 +112,8 @@ struct DotCodes {
     return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(sum.high, 7), sum.low)), step);
   }
 
-  // Multiples of a step that the largest takes to the last of them. Where the largest is too small for the step's
-  // inverse to be a float (values that differ by less than 2^-100), all count as their low.
+  // Writes weights as multiples of a step, of which the largest weight is kMaxWeight steps. The step's inverse may not
+  // be a float where the largest weight is 2^-100 or less. Then all weights become 0, and each value counts as its low.
   DUO_ALWAYS_INLINE float StoreWeights(const float* w, int n, float largest, char* out) {
     const bool some = largest > 0x1p-100f;
     const F inverse = V::Set(some ? kMaxWeight / largest : 0.0f);

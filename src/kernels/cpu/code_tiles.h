@@ -1,5 +1,5 @@
-// Tiles of prefill_loop.h made from the codes of quantised rows (kv_codes.h), for a vector type V: as floats, keys with
-// one column per row. kv_rows.h has the policies for rows of plain elements.
+// Tiles of prefill_loop.h made from the codes of quantised rows (kv_codes.h), for a vector type V. Codes become floats,
+// and a tile of keys has one column per row. kv_rows.h has the policies for rows of plain elements.
 #pragma once
 
 #include <cstddef>
@@ -14,16 +14,16 @@
 namespace duo {
 namespace {
 
-// A block of 16 rows of which some belong to a tile.
+// A block of 16 rows, some of which belong to a tile.
 struct CodeBlock {
   const char* codes;
   const char* params;
-  int first;    // row of the block that is the tile's first, or 0
-  int last;     // one behind the last
-  int64_t row;  // where row `first` is in the tile
+  int first;    // the block's rows [first, last) belong to the tile
+  int last;     // exclusive
+  int64_t row;  // place of row `first` in the tile
 };
 
-// The block that has row `at` of [row, row + n).
+// The block that contains row `at`, for a tile of rows [row, row + n).
 DUO_ALWAYS_INLINE CodeBlock BlockAt(const char* base, int code_bytes, int64_t row, int64_t n, int64_t at) {
   CodeBlock b;
   b.codes = base + static_cast<size_t>(at / kCodeRows) * CodeBlockBytes(code_bytes);
@@ -53,9 +53,9 @@ template <class V, int bits>
 struct FloatCodeTiles : FloatProducts<V, F32Rows<V>> {
   using F = typename V::F;
   using Codes = FloatCodes<V, bits>;
-  static constexpr int kKeyTile = 48;  // and up to 15 columns before the first
-  static constexpr int kColumns =
-      kKeyTile + kCodeRows + 4;  // 64 would put all dimensions into a quarter of a cache's sets
+  static constexpr int kKeyTile = 48;  // plus up to 15 columns before the first key
+  // The 4 are padding: 64 columns would put all dimensions into a quarter of a cache's sets.
+  static constexpr int kColumns = kKeyTile + kCodeRows + 4;
   static constexpr int kKeyStep = 4 * kColumns;
   static_assert(kColumns <= kTileUnits);  // a column has a unit per dimension
   DUO_ALWAYS_INLINE size_t RowBytes(int head_dim) { return static_cast<size_t>(CodeBytes(bits, head_dim) + 4); }

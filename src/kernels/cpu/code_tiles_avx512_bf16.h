@@ -1,5 +1,6 @@
-// Tiles of prefill_loop.h made from codes (code_tiles.h) for CPUs with integer and bf16 dot products: scores are
-// products of codes and queries rounded to 8 bits, 4 dimensions per unit; values become bf16 numbers, in pairs of rows.
+// Tiles of prefill_loop.h made from codes (code_tiles.h), for CPUs with integer and bf16 dot products. Scores are
+// products of codes and queries rounded to 8 bits, with 4 dimensions per unit. Values become bf16 numbers, in pairs of
+// rows.
 #pragma once
 
 #include <immintrin.h>
@@ -29,14 +30,14 @@ struct DotCodeTiles : Bf16PairCache {
   DUO_ALWAYS_INLINE ScoreAcc ZeroScore() { return _mm512_setzero_si512(); }
   DUO_ALWAYS_INLINE ScoreAcc ScoreMulAdd(Unit key, Unit query, ScoreAcc acc) { return DotBytes(key, query, acc); }
   DUO_ALWAYS_INLINE size_t RowBytes(int head_dim) { return static_cast<size_t>(CodeBytes(bits, head_dim) + 4); }
-  // Dimensions [d, d + 64) of a query as 16 units; writes what its scores are in steps of, and the sum of its bytes.
+  // Dimensions [d, d + 64) of a query as 16 units. *step gets the query's step, and *sum the sum of its bytes.
   DUO_ALWAYS_INLINE F RoundQueryUnits(const float* q, int head_dim, int d, float* step, float* sum) {
     const RoundedQuery query = RoundedQuery::Of(q, head_dim);
     *step = query.facts.step;
     *sum = query.byte_sum;
     return _mm512_castsi512_ps(query.Bytes(q + d, head_dim - d));
   }
-  // In steps of the query.
+  // The score in steps of the query.
   DUO_ALWAYS_INLINE F ToScore(ScoreAcc acc, float step, float low, F query_sums) {
     return V::Fma(_mm512_cvtepi32_ps(acc), V::Set(step), V::Mul(V::Set(low), query_sums));
   }
@@ -62,7 +63,7 @@ struct DotCodeTiles : Bf16PairCache {
     return {reinterpret_cast<const char*>(tile + offset), 4};
   }
 
-  // 16 codes of row t of four, from words, as floats.
+  // 16 codes of one row of four, as floats; `shift` selects the row's bits in each word.
   DUO_ALWAYS_INLINE F RowCodes(__m512i words, int shift) {
     const __m512i mask = _mm512_set1_epi32(bits == 8 ? 255 : 15);
     return _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srlv_epi32(words, _mm512_set1_epi32(shift)), mask));
@@ -97,7 +98,7 @@ struct DotCodeTiles : Bf16PairCache {
     }
     return {reinterpret_cast<const char*>(tile), static_cast<size_t>(padded_dim) * 4};
   }
-  // As bf16 into the low or the high halves of 16 units.
+  // Stores x as bf16 into the low or the high halves of 16 units.
   DUO_ALWAYS_INLINE void StoreHalf(float* out, F x, bool high) {
     const __m512i half = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x));
     if (high) {

@@ -1,7 +1,9 @@
 // Decode attention of one KV head over quantised rows (kv_codes.h), for a vector type V and a policy P of products
-// (code_products.h): the online softmax over blocks of rows, as decode_loop.h. Step and low never meet the codes:
-// (low + step * code) . q = step * (code . q) + low * sum(q), and sum_j p_j (low_j + step_j code_j) =
-// sum_j p_j low_j + sum_j (p_j step_j) code_j. A lane is a row in scores, a dimension in outputs.
+// (code_products.h). It runs the online softmax over blocks of rows, as decode_loop.h does. Steps and lows are never
+// applied to single codes.
+//   Scores: (low + step * code) . q = step * (code . q) + low * sum(q).
+//   Outputs: sum_j p_j (low_j + step_j code_j) = sum_j p_j low_j + sum_j (p_j step_j) code_j.
+// A lane is a row in scores and a dimension in outputs.
 #pragma once
 
 #include <cstddef>
@@ -21,28 +23,29 @@ template <class V, class P>
 struct DecodeCodesLoop {
   using F = typename V::F;
   static constexpr int kRows = P::kBlockRows;
-  static constexpr int kWordBytes = 4 * V::kLanes;        // of a vector of words
-  static constexpr int kVectors = kCodeRows / V::kLanes;  // of rows in a block of the cache
+  static constexpr int kWordBytes = 4 * V::kLanes;        // bytes of a vector of words
+  static constexpr int kVectors = kCodeRows / V::kLanes;  // vectors of rows in a block of the cache
 
-  // Lives on the stack: everything about one batch of heads.
+  // Everything about one batch of heads. Lives on the stack.
   struct Batch {
-    int n_blocks;        // register blocks of heads: each asks for its share of the next cache lines
-    int code_bytes;      // of a row
-    size_t block_bytes;  // of kCodeRows rows
+    int n_blocks;        // register blocks of heads; each prefetches its share of the next cache lines
+    int code_bytes;      // bytes of a row's codes
+    size_t block_bytes;  // bytes of kCodeRows rows
     int query_stride;    // bytes per head
     alignas(64) char query[kDecodeHeads * kMaxHeadDim * P::kQueryBytes];  // [head][word][code]
     alignas(64) float scores[kDecodeHeads * kRows];                       // [head][row], then weight * step
     alignas(64) char weights[kDecodeHeads * kRows * P::kWeightBytes];     // [head], as P multiplies them
     alignas(64) float sums[kDecodeHeads * V::kLanes];                     // [head]: sum of weights, spread over lanes
     alignas(64) float lows[kDecodeHeads * V::kLanes];                     // [head]: sum of weight * low
-    alignas(64) uint32_t k_params[kRows], v_params[kRows];                // step and low; zeros of rows not asked for
+    alignas(64) uint32_t k_params[kRows], v_params[kRows];  // step and low; zeros for rows outside the range
     QueryFacts facts[kDecodeHeads];
     float max[kDecodeHeads];
     float keep[kDecodeHeads];         // exp(old max - new max) of the block
-    float weight_step[kDecodeHeads];  // of the block
+    float weight_step[kDecodeHeads];  // step of the block's weights
   };
 
-  // Rows [begin, end) of the n that lie from `blocks` on; others get zeros, so that whatever lies there adds nothing.
+  // Loads step and low of the n rows that begin at `blocks`. Rows outside [begin, end) get zeros, so that they add
+  // nothing whatever their blocks hold.
   static void LoadParams(const char* blocks, int begin, int end, int n, const Batch& b, uint32_t* params) {
     for (int r = 0; r < n; r += kCodeRows, blocks += b.block_bytes) {
       __builtin_memcpy(params + r, blocks + kCodeRows * b.code_bytes, 4 * kCodeRows);
@@ -61,11 +64,11 @@ struct DecodeCodesLoop {
     return (F)(bits & 0xffff0000u);
   }
 
-  // Scores of R vectors of rows for H heads, as products of codes.
+  // Products of queries and codes, for R vectors of rows and H heads. Weigh turns them into scores.
   template <int H, int R>
   DUO_ALWAYS_INLINE void ScoreVectors(const char* k, const char* query, const Batch& b, float* scores,
                                       Prefetcher* prefetch) {
-    Prefetcher f = *prefetch;     // in registers, which a pointer's target is not
+    Prefetcher f = *prefetch;     // a local copy stays in registers
     Prefetcher::Lines<V>(&f, 2);  // for steps and lows, which follow every 16 rows
     typename P::Acc acc[H][R];
     DUO_UNROLL for (int h = 0; h < H; ++h) { DUO_UNROLL for (int r = 0; r < R; ++r) acc[h][r] = P::ZeroAcc(); }
@@ -94,9 +97,9 @@ struct DecodeCodesLoop {
   // n rows, a multiple of kCodeRows.
   template <int H>
   static void ScoreBlock(const char* k, int n, Batch* b, int head, Prefetcher* prefetch) {
-    // Vectors of rows at once: enough sums that none waits for the one before it.
+    // Vectors of rows at once. They give enough independent sums that none waits for the one before it.
     constexpr int kMany = V::kLanes == 16 ? (H >= 3 ? 2 : 4) : V::kLanes == 8 ? 2 : 4;
-    constexpr int kFew = V::kLanes == 16 ? 1 : kMany;  // a block of the cache at least
+    constexpr int kFew = V::kLanes == 16 ? 1 : kMany;  // at least one block of the cache
     const char* query = b->query + head * b->query_stride;
     float* scores = b->scores + head * kRows;
     const auto at = [&](int r) { return k + static_cast<size_t>(r / kCodeRows) * b->block_bytes + r % kCodeRows * 4; };
@@ -107,7 +110,7 @@ struct DecodeCodesLoop {
     for (; r < n; r += kFew * V::kLanes) ScoreVectors<H, kFew>(at(r), query, *b, scores + r, prefetch);
   }
 
-  // Products of codes -> scores -> weights; updates max, sums and lows.
+  // Turns products of codes into scores and scores into weights. Updates max, sums and lows.
   static void Weigh(Batch* b, int head, int begin, int end, int n, float scale) {
     float* scores = b->scores + head * kRows;
     const F factor = V::Set(scale * b->facts[head].step), shift_low = V::Set(scale * b->facts[head].sum);
@@ -136,8 +139,8 @@ struct DecodeCodesLoop {
         P::StoreWeights(scores, n, V::HorizontalMax(largest), b->weights + head * kRows * P::kWeightBytes);
   }
 
-  // W vectors of words of values, and so W * kOutputs vectors of dimensions, for H heads: acc = acc * keep + sum over
-  // rows of weight * code. n_dims: how many of the dimensions there are.
+  // acc = acc * keep + sum over rows of weight * code, for H heads. Covers W vectors of words of values, which are
+  // W * kOutputs vectors of dimensions. Only the first n_dims of these dimensions exist.
   template <int H, int W>
   DUO_ALWAYS_INLINE void AccumulateWords(const char* v, int n, const Batch& b, int head, int n_dims, int head_dim,
                                          float* acc, Prefetcher* prefetch, int lines) {
@@ -193,7 +196,7 @@ struct DecodeCodesLoop {
   static void AccumulateBlock(const char* v, int n, const Batch& b, int head, int head_dim, float* acc,
                               Prefetcher* prefetch) {
     constexpr int kWidth = P::kOutputs * V::kLanes;  // dimensions of a vector of words
-    // The last load of four rows may reach up to 48 bytes beyond them: into the next four, or at the end of a block
+    // The last load of four rows may reach up to 48 bytes past them: into the next four rows or, at the end of a block,
     // into its 64 bytes of parameters. Those lanes are dropped.
     const int lines = P::kPassWords * kWordBytes / 64 > b.n_blocks ? P::kPassWords * kWordBytes / 64 / b.n_blocks : 1;
     int d = 0;
@@ -235,7 +238,7 @@ struct DecodeCodesLoop {
       const int end = last - row < n ? static_cast<int>(last - row) : n;
       const char* k = block(a.k, i);
       const char* v = block(a.v, i);
-      // While a block's keys are read those of the next are asked for, and likewise its values.
+      // Reading a block's keys prefetches the keys of the next block. The same holds for values.
       const int64_t next = i + n / kCodeRows, left_then = blocks_end - next;
       const int64_t after = next + (left_then < kRows / kCodeRows ? left_then : kRows / kCodeRows);
       Prefetcher keys = {block(a.k, next), block(a.k, after)}, values = {block(a.v, next), block(a.v, after)};

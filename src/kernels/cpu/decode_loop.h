@@ -1,7 +1,7 @@
-// Decode attention of one KV head for a vector type V and a cache policy C (kv_rows.h): the online softmax over blocks
-// of rows (arXiv:1805.02867). A block's scores are computed for all query heads, then its weights, then its share of
-// the output, so each cache row comes from memory once; further passes for other heads find it in the first-level
-// cache.
+// Decode attention of one KV head, for a vector type V and a cache policy C (kv_rows.h). It runs the online softmax
+// over blocks of rows (arXiv:1805.02867). For each block it computes the scores of all query heads, then the weights,
+// then the block's share of the output. So each cache row comes from memory once. Further passes for other heads find
+// it in the first-level cache.
 #pragma once
 
 #include <cstddef>
@@ -15,9 +15,9 @@
 namespace duo {
 namespace {
 
-// 32 rows of 128 bf16 keys and values are 16 KiB: a block and the next one fit a first-level cache of 32 or 48 KiB.
+// 32 rows of 128 bf16 keys and values are 16 KiB, so a block and the next one fit a first-level cache of 32 or 48 KiB.
 constexpr int kDecodeRows = 32;
-// How far memory is asked for ahead: 16 KiB of 128 bf16 keys, and as much of values.
+// The distance of prefetching: 16 KiB of keys for 128 bf16 dimensions, and as much of values.
 constexpr int kAheadRows = 2 * kDecodeRows;
 
 template <class V, class C>
@@ -30,9 +30,9 @@ struct DecodeLoop {
   static constexpr int kChunkBytes = kChunk * C::kElementBytes;
   static constexpr int kQueryChunkBytes = kChunk * C::kQueryBytes;
 
-  // Lives on the stack: everything about one batch of heads.
+  // Everything about one batch of heads. Lives on the stack.
   struct Batch {
-    int n_blocks;  // register blocks of heads: each asks for its share of the next cache lines
+    int n_blocks;  // register blocks of heads; each prefetches its share of the next cache lines
     alignas(64) char query[kDecodeHeads * kMaxHeadDim * C::kQueryBytes];  // [head][chunk]
     alignas(64) float scores[kDecodeHeads * kDecodeRows];                 // [head][row], then weights
     alignas(64) float sums[kDecodeHeads * V::kLanes];                     // [head]: sum of weights, spread over lanes
@@ -41,7 +41,7 @@ struct DecodeLoop {
     int query_stride;          // bytes per head
   };
 
-  // Scores of R rows for H heads: the dot products of all pairs, then one transposing reduction.
+  // Scores of R rows for H heads. Computes the dot products of all pairs, then one transposing reduction.
   template <int H, int R, bool kWhole>
   DUO_ALWAYS_INLINE void ScoreRows(const char* k, int n_rows, const char* query, int query_stride, int head_dim,
                                    F scale, float* scores) {
@@ -98,7 +98,8 @@ struct DecodeLoop {
     }
   }
 
-  // scores -> exp(score - max) in place; updates max and the spread sum; keep = exp(old max - new max).
+  // Turns scores into exp(score - max) in place. Updates max and the spread sum, and sets keep = exp(old max - new
+  // max).
   DUO_ALWAYS_INLINE void Weigh(float* scores, int n_rows, float* max, float* sums, float* keep) {
     constexpr int kStep = 2 * V::kLanes;
     const int padded = (n_rows + kStep - 1) / kStep * kStep;
@@ -115,7 +116,8 @@ struct DecodeLoop {
     V::Store(sums, V::Add(sum0, sum1));
   }
 
-  // Dimensions [d, d + n) of H heads: acc = acc * keep + sum over rows of weight * v. U chunks, or one partial chunk.
+  // acc = acc * keep + sum over rows of weight * v, for H heads. v and acc begin at the first dimension. Covers U whole
+  // chunks of dimensions, or one partial chunk of n.
   template <int H, int U, bool kWhole>
   DUO_ALWAYS_INLINE void AccumulateChunks(const char* v, int n_rows, const float* weights, const float* keep,
                                           int head_dim, int n, float* acc, Prefetcher* prefetch, int lines) {
@@ -125,7 +127,8 @@ struct DecodeLoop {
     for (int r = 0; r < n_rows; r += C::kPerUnit, weights += 1) {
       Prefetcher::Lines<V>(prefetch, lines);
       const char* row = v + r * row_bytes;
-      const char* next = C::kPerUnit == 2 && r + 1 < n_rows ? row + row_bytes : row;  // else its weight is 0
+      const char* next =
+          C::kPerUnit == 2 && r + 1 < n_rows ? row + row_bytes : row;  // without a next row its weight is 0
       DUO_UNROLL for (int u = 0; u < U; ++u) {
         const ValueUnits x =
             kWhole ? C::LoadValues(row + u * kChunkBytes, next + u * kChunkBytes) : C::LoadValuesPartial(row, next, n);
@@ -197,7 +200,7 @@ struct DecodeLoop {
       const int n = end - row < kDecodeRows ? static_cast<int>(end - row) : kDecodeRows;
       const char* k = static_cast<const char*>(a.k) + static_cast<size_t>(row) * row_bytes;
       const char* v = static_cast<const char*>(a.v) + static_cast<size_t>(row) * row_bytes;
-      // While a block's keys are read those of a later one are asked for, and likewise its values.
+      // Reading a block's keys prefetches the keys of a later block. The same holds for values.
       const int64_t left = end - row, from = left < kAheadRows ? left : kAheadRows;
       const int64_t to = left < kAheadRows + kDecodeRows ? left : kAheadRows + kDecodeRows;
       Prefetcher keys = {k + from * row_bytes, k + to * row_bytes};

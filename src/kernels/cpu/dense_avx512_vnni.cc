@@ -1,5 +1,5 @@
-// Dense kernels with integer dot products: GEMV over int4 weights. The input is kept to 15 bits of each group of 32, as
-// two signed numbers of 7 and 8 bits; a group's sums are exact integers.
+// Dense kernels with integer dot products: GEMV over int4 weights. Inputs are rounded to 15 bits per group of 32 and
+// stored as two signed bytes of 8 and 7 bits. A group's sums are exact integers.
 #include <immintrin.h>
 
 #include "kernels/cpu/code_products_avx512_vnni.h"
@@ -13,7 +13,7 @@ namespace {
 struct DotGroups {
   using V = VecAvx512;
   using Codes = DotCodes<4>;
-  // 64 inputs: high bytes, low bytes, and of both groups the step and -8 times the sum.
+  // 64 inputs: high bytes, low bytes, then the step and -8 times the sum of each of the two groups.
   struct Piece {
     int8_t high[64];
     int8_t low[64];
@@ -78,7 +78,7 @@ struct DotGroups {
 };
 
 struct VecAvx512Vnni : VecAvx512 {
-  // In assembly for the reason DotBytes is.
+  // In assembly for the same reason as DotBytes.
   DUO_ALWAYS_INLINE Bits AddPairs(Bits sum, Bits a, Bits b) {
     asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
     return sum;

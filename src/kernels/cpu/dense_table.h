@@ -1,5 +1,5 @@
-// The table of dense kernels over a vector type V (vec_<isa>.h) and groups of int4 weights (gemv4_loop.h). Each
-// instruction set's file makes its own.
+// The table of dense kernels for a vector type V (vec_<isa>.h) and a policy of int4 groups (gemv4_loop.h). The file of
+// each instruction set makes its own table.
 #pragma once
 
 #include "kernels/cpu/dense_kernels.h"
@@ -20,7 +20,7 @@ constexpr Gemv8Kernels Gemv8KernelsOf() {
   }
 }
 
-// V8 is V with the sums of pairs that products with int8 weights take.
+// V8 is V with the AddPairs that products with int8 weights use.
 template <class V, class Groups, class V8 = V>
 constexpr DenseKernels DenseKernelsOf() {
   using Loop = ElementwiseLoop<V>;

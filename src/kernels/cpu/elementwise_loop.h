@@ -1,4 +1,4 @@
-// Norms, RoPE, SwiGLU, conversions and the reading of memory for a vector type V (vec_<isa>.h). Memory outside the
+// Norms, RoPE, SwiGLU, conversions and reading memory, for a vector type V (vec_<isa>.h). Memory outside the given
 // ranges is not touched.
 #pragma once
 
@@ -22,7 +22,7 @@ struct ElementwiseLoop {
   using Words = typename V::Words;
   static constexpr int kLanes = V::kLanes;
 
-  // One vector of a range: every lane, or the n < kLanes that are left.
+  // One vector of a range: all lanes, or the last n < kLanes elements.
   template <bool kWhole>
   struct Block {
     int n;
@@ -50,7 +50,7 @@ struct ElementwiseLoop {
     }
   };
 
-  // body(i, block) for each block of [0, n), its first element i.
+  // Calls body(i, block) for each block of [0, n), where i is the block's first element.
   template <class Body>
   DUO_ALWAYS_INLINE void ForBlocks(int64_t n, const Body& body) {
     int64_t i = 0;
@@ -58,9 +58,10 @@ struct ElementwiseLoop {
     if (i < n) body(i, Block<false>{static_cast<int>(n - i)});
   }
 
-  // exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2; Taylor's polynomial of degree 7 is off by at most
-  // r^8 / 8! = 5.2e-9 there, below a tenth of an ulp. Under 2 ulp in all. Beyond the float range: 0 and infinity.
-  // ln 2 in three parts: n times either of the first two is exact, so r is good without a fused multiply-add too.
+  // exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2. There the Taylor polynomial of degree 7 has an error of
+  // at most r^8 / 8! = 5.2e-9, which is below a tenth of an ulp. The total error is under 2 ulp. Beyond the float range
+  // the result is 0 or infinity. Subtracts n ln 2 in three parts. The first two products with n are exact, so r is
+  // accurate even without a fused multiply-add.
   DUO_ALWAYS_INLINE F Exp(F x) {
     x = V::Min(V::Set(89.0f), V::Max(V::Set(-104.0f), x));  // NaN passes
     const F n = V::Round(V::Mul(x, V::Set(0x1.715476p+0f)));
@@ -78,8 +79,8 @@ struct ElementwiseLoop {
     return V::Scale(p, n);
   }
 
-  // The bits of the nearest bf16 in the upper half of each lane, ties to even, zeros below; NaN stays NaN.
-  // (AVX512_BF16's own conversion would flush subnormal numbers to zero.)
+  // The bits of the nearest bf16 (ties to even) in the upper half of each lane, zeros in the lower half. NaN stays NaN.
+  // AVX512_BF16's own conversion is not used, because it flushes subnormal numbers to zero.
   DUO_ALWAYS_INLINE Bits RoundedBits(F x) {
     const Bits u = (Bits)x;
     const Bits rounded = u + 0x7fff + ((u >> 16) & 1), quiet = u | 0x400000;
@@ -87,7 +88,7 @@ struct ElementwiseLoop {
   }
 
   static float SumOfSquares(const float* x, int64_t n) {
-    constexpr int kChains = kLanes < 8 ? 32 / kLanes : 4;  // at least 32 partial sums: docs/numerics.md counts on them
+    constexpr int kChains = kLanes < 8 ? 32 / kLanes : 4;  // at least 32 partial sums, as docs/numerics.md assumes
     constexpr int64_t kStep = kChains * kLanes;
     F acc[kChains];
     DUO_UNROLL for (int c = 0; c < kChains; ++c) acc[c] = V::Zero();
@@ -166,7 +167,7 @@ struct ElementwiseLoop {
     F sums = V::Zero(), products = V::Zero();
     ForBlocks(p.n, [&](int64_t i, auto block) {
       block.Store(p.scores + i, Exp(V::Sub(block.Load(p.scores + i), V::Set(max))));
-      const F weight = block.Load(p.scores + i);  // zeros behind the end
+      const F weight = block.Load(p.scores + i);  // zeros after the end
       sums = V::Add(sums, weight);
       products = V::Fma(weight, block.Load(p.dp + i), products);
     });
@@ -203,13 +204,14 @@ struct ElementwiseLoop {
       case DType::kBF16: return WidenAs<bf16>(x, out, n);
       case DType::kF16: return WidenAs<f16>(x, out, n);
       case DType::kI8: return WidenAs<int8_t>(x, out, n);
-      case DType::kU8: return;  // no number by itself
+      case DType::kU8: return;  // int4 codes have no value of their own
     }
   }
 
-  // Two distant streams and a software prefetch into the second-level cache. Medians of 25 turns on two Zen 4 cores, of
-  // a block of 1 GiB in tasks of 2 MiB: 48 GB/s; one plain stream 42, four 46, eight 39, sixteen with prefetch 24.
-  // Words are added, and wrap around: all that matters is that each is read.
+  // Reads two distant streams with a software prefetch into the second-level cache. This gives 48 GB/s, as the median
+  // of 25 turns on two Zen 4 cores over a block of 1 GiB in tasks of 2 MiB. One plain stream gives 42, four give 46,
+  // eight 39, and sixteen with prefetch 24. The sum of the words may wrap around, because it only proves that each was
+  // read.
   static double ReadSum(const void* x, size_t bytes) {
     constexpr size_t kStreams = 2, kChains = 2, kStep = kChains * sizeof(Words), kAhead = 4096;
     const char* from = static_cast<const char*>(x);

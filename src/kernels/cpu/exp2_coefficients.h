@@ -1,9 +1,10 @@
-// 2^f = 1 + f (c1 + f (c2 + ...)) for f in [-1/2, 1/2]: minimax for the relative error (Lawson iteration), p(0) = 1.
+// Polynomials for 2^f = 1 + f (c1 + f (c2 + ...)), f in [-1/2, 1/2]. They are minimax in the relative error (Lawson
+// iteration) with p(0) = 1.
 #pragma once
 
 namespace duo {
 
-// Degree 6, relative error 2.0e-9: a float result is limited by its own rounding.
+// Degree 6, relative error 2.0e-9, so the rounding of the float result dominates.
 constexpr float kExp2C1 = 6.931471825e-01f;
 constexpr float kExp2C2 = 2.402264774e-01f;
 constexpr float kExp2C3 = 5.550332367e-02f;

@@ -24,29 +24,29 @@ namespace {
 using Tag = dnnl::memory::format_tag;
 using Type = dnnl::memory::data_type;
 
-// Activations converted at a time: a block that stays in a shared cache.
+// Bytes of activations converted at a time. A block of this size stays in a shared cache.
 constexpr size_t kTokensBytes = size_t{16} << 20;
-// A task's weights, and its results: each about half a second-level cache.
+// Bytes of a task's weights, and bytes of its results. Each is about half a second-level cache.
 constexpr size_t kPanelBytes = size_t{1} << 20;
-// oneDNN's own scratch for one product on one thread, as planned for: 128 KiB was seen with bf16, 256 KiB with floats.
-// Another CPU's kernels may take more.
+// Bytes planned for oneDNN's own scratch for one product on one thread. It took 128 KiB with bf16 and 256 KiB with
+// floats; the kernels for another CPU may take more.
 constexpr size_t kScratchpadBytes = size_t{1} << 20;
-// Blocks have whole register tiles of outputs (oneDNN blocks n_out by 64).
+// Blocks have whole register tiles of outputs. oneDNN blocks n_out by 64.
 constexpr int64_t kOutputMultiple = 64;
-// Enough tasks that a thread which comes late does not keep the others waiting.
+// Enough tasks per thread that a late thread does not keep the others waiting.
 constexpr int64_t kBlocksPerThread = 4;
-// A task below this takes less than 0.1 ms, of which the library's call is some per cent.
+// A task below this takes less than 0.1 ms, and the call into the library is then some per cent of it.
 constexpr int64_t kTaskOperations = 16'000'000;
-// Blocks of tokens have whole register tiles, and enough tokens to be worth reading the weights for.
+// Blocks of tokens have whole register tiles, and enough tokens to justify reading the weights.
 constexpr int64_t kTokenMultiple = 64;
-// Distinct shapes of one model: about six matrices, times whole chunk and last chunk, times a block and the last block.
+// A model has about six matrices, each with a whole and a last chunk, each of these with a whole and a last block.
 constexpr size_t kMaxPrimitives = 128;
 
 Type ToDnnl(DType type) { return type == DType::kF32 ? Type::f32 : type == DType::kI8 ? Type::s8 : Type::bf16; }
 
-// x [m, k] and the result [m, n] without gaps between rows, w [n, k] or [k, n] likewise: anything else gets a slower
-// implementation (bf16, 16 / 64 / 512 tokens on one Zen 4 core: 120 / 184 / 213 GFLOP/s without gaps, 68 / 137 / 195
-// with gaps between the rows of the result).
+// x is [m, k], w is [n, k] or [k, n], and the result is [m, n], all without gaps between rows. With gaps oneDNN chooses
+// a slower implementation. For bf16 and 16 / 64 / 512 tokens on one Zen 4 core it reaches 120 / 184 / 213 GFLOP/s
+// without gaps, and 68 / 137 / 195 with gaps between the rows of the result.
 struct Key {
   int64_t m, n, k;
   DType type;
@@ -61,18 +61,18 @@ struct Entry {
   uint64_t last_use = 0;
 };
 
-/// A product whose activations have the type that is multiplied, cut into blocks that are tasks of their own.
+/// A product cut into blocks, each of which is one task. The activations already have the type that is multiplied.
 struct Product {
   Gemm g;
-  bool copy_w;                          // each block's weights go into a panel first, converted or closed up
-  int64_t block_tokens, block_outputs;  // of every block but the last ones
+  bool copy_w;                          // each block's weights are first copied into a panel, converted or without gaps
+  int64_t block_tokens, block_outputs;  // of every block except the last ones
   int64_t n_token_blocks() const { return DivideUp(g.n_tokens, block_tokens); }
   int64_t n_output_blocks() const { return DivideUp(g.n_out, block_outputs); }
   int64_t tokens_of(int64_t block) const { return std::min(block_tokens, g.n_tokens - block * block_tokens); }
   int64_t outputs_of(int64_t block) const { return std::min(block_outputs, g.n_out - block * block_outputs); }
 };
 
-// Outputs whose weights fit kPanelBytes, in whole register tiles, and at least one tile.
+// Number of outputs whose weights fit kPanelBytes: a multiple of the register tile, and at least one tile.
 int64_t PanelOutputs(int64_t n_in, DType type) {
   const auto rows = static_cast<int64_t>(kPanelBytes / (static_cast<size_t>(n_in) * DTypeBytes(type)));
   return std::max(rows / kOutputMultiple * kOutputMultiple, kOutputMultiple);
@@ -80,7 +80,7 @@ int64_t PanelOutputs(int64_t n_in, DType type) {
 
 Status Grow(Buffer* buffer, size_t bytes) {
   if (buffer->bytes() >= bytes) return OkStatus();
-  *buffer = Buffer();  // the old block goes first: never both
+  *buffer = Buffer();  // free the old block first, so that both never exist together
   DUO_ASSIGN_OR_RETURN(*buffer, Buffer::Allocate(bytes));
   return OkStatus();
 }
@@ -93,13 +93,13 @@ const void* RowPtr(const void* base, DType type, int64_t row, int64_t n_in) {
 
 // One row of a matrix of any type.
 struct SourceRow {
-  const void* data;  // of int4: the block
+  const void* data;  // for int4, the block that contains the row
   DType type;
-  float scale;       // of int8
-  int64_t in_block;  // row of an int4 block
+  float scale;       // int8 only
+  int64_t in_block;  // int4 only: the row within its block
 };
 
-// Elements [first, first + n) as floats; first a multiple of 64.
+// Writes elements [first, first + n) as floats. `first` is a multiple of 64.
 void WidenRow(const DenseKernels& kernels, const SourceRow& row, int64_t first, int64_t n, float* out) {
   if (row.type == DType::kU8) {
     kernels.unpack4(static_cast<const uint8_t*>(row.data), row.in_block, first, n, out);
@@ -111,7 +111,7 @@ void WidenRow(const DenseKernels& kernels, const SourceRow& row, int64_t first, 
   for (int64_t i = 0; i < n; ++i) out[i] *= row.scale;
 }
 
-// Through floats, a piece at a time.
+// Converts through floats, one piece at a time.
 void RowToBf16(const DenseKernels& kernels, const SourceRow& row, int64_t n, bf16* to) {
   constexpr int64_t kPiece = 1024;
   float wide[kPiece];
@@ -133,19 +133,20 @@ class GemmRunner::Impl {
   size_t scratch_bytes() const { return tokens_.bytes() + panels_.bytes() + results_.bytes() + scratchpads_.bytes(); }
 
  private:
-  // x of the type that is multiplied. Throws dnnl::error, std::bad_alloc.
+  // g.x_type must be the type that is multiplied. Throws dnnl::error and std::bad_alloc.
   Status Multiply(const Gemm& g);
   Product Cut(const Gemm& g) const;
-  // Makes what the tasks of a product need: primitives, and scratch for every thread. Throws as Multiply.
+  // Creates what the tasks of a product need: primitives, and scratch for every thread. Throws like Multiply.
   Status Prepare(const Product& product);
-  // Throws as Multiply.
+  // Throws like Multiply.
   void RunBlock(const Product& product, int64_t token_block, int64_t output_block, int thread);
   void ConvertWeights(const Gemm& g, int64_t first_output, int64_t n_outputs, void* to) const;
   void Execute(const Entry& entry, const void* x, const void* w, float* result, int thread);
   Entry* Find(const Key& key);
   const Entry& FindOrMake(const Key& key);
   Entry Make(const Key& key) const;
-  // to[n] of `type` = row `row` of a matrix whose rows are from_stride elements apart. scale: of rows of int8.
+  // Writes row `row` of a matrix, whose rows are from_stride elements apart, as to[n] of `type`. scale: per row of
+  // int8, or null.
   void ConvertRow(const void* from, DType from_type, int64_t from_stride, const float* scale, int64_t row, void* to,
                   DType type, int64_t n) const;
 
@@ -157,8 +158,8 @@ class GemmRunner::Impl {
   std::vector<Entry> entries_;
   uint64_t clock_ = 0;
   Buffer tokens_;                                                     // converted activations
-  Buffer panels_, results_, scratchpads_;                             // of all threads
-  size_t panel_bytes_ = 0, result_bytes_ = 0, scratchpad_bytes_ = 0;  // of one thread
+  Buffer panels_, results_, scratchpads_;                             // for all threads
+  size_t panel_bytes_ = 0, result_bytes_ = 0, scratchpad_bytes_ = 0;  // per thread
 };
 
 Entry* GemmRunner::Impl::Find(const Key& key) {
@@ -172,7 +173,7 @@ Entry GemmRunner::Impl::Make(const Key& key) const {
   dnnl::primitive_attr attr;
   attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   const Type type = ToDnnl(key.type);
-  // [n_out, n_in] row-major is seen as its transpose.
+  // oneDNN sees row-major [n_out, n_in] as its transpose.
   const Tag w_tag = key.layout == WeightLayout::kOutIn ? Tag::ba : Tag::ab;
   Entry entry;
   entry.key = key;
@@ -206,7 +207,8 @@ Product GemmRunner::Impl::Cut(const Gemm& g) const {
   Product product{g, copy_w, g.n_tokens, g.n_out};
   product.block_outputs =
       std::min({g.n_out, PanelOutputs(g.n_in, g.x_type), RoundUp(DivideUp(g.n_out, n_tasks), kOutputMultiple)});
-  // Where outputs alone give too few tasks, tokens are cut as well; not when each cut would copy the weights again.
+  // Where outputs alone give too few tasks, tokens are cut as well. They are not cut where each block of tokens would
+  // copy the weights again.
   const int64_t missing = DivideUp(n_tasks, product.n_output_blocks());
   if (missing > 1 && !copy_w) product.block_tokens = RoundUp(DivideUp(g.n_tokens, missing), kTokenMultiple);
   const int64_t fit = static_cast<int64_t>(kPanelBytes / sizeof(float)) / product.block_outputs;
@@ -284,7 +286,7 @@ void GemmRunner::Impl::Execute(const Entry& entry, const void* x, const void* w,
   stream.wait();
 }
 
-// out = result * scales + bias + what was there, for a block of outputs of one token.
+// out = result * scales + bias (+ out if g.accumulate), for a block of outputs of one token.
 void StoreResult(const Gemm& g, const float* result, int64_t token, int64_t first_output, int64_t n_outputs) {
   float* to = g.out + token * g.out_stride + first_output;
   const float* bias = g.bias == nullptr ? nullptr : g.bias + first_output;
@@ -334,7 +336,7 @@ Status GemmRunner::Impl::Multiply(const Gemm& g) {
   ParallelFor(n_threads_, n_token_blocks * product.n_output_blocks(), [&](int64_t task, int thread) {
     try {
       RunBlock(product, task % n_token_blocks, task / n_token_blocks, thread);
-    } catch (...) {  // to the caller's thread, which knows what to say
+    } catch (...) {  // rethrown on the caller's thread, which makes it a Status
       const std::lock_guard lock(mutex);
       failure = std::current_exception();
     }
@@ -347,12 +349,12 @@ Status GemmRunner::Impl::Run(const Gemm& g) {
   const bool quantized = g.w_type == DType::kI8 || g.w_type == DType::kU8;
   DUO_CHECK(g.x_type == DType::kF32 || g.x_type == DType::kBF16 || (g.x_type == DType::kI8 && g.w_type == DType::kI8),
             "activations are f32, bf16, or int8 with int8 weights");
-  DUO_CHECK(!quantized || g.w_layout == WeightLayout::kOutIn, "quantised weights are multiplied forward only");
+  DUO_CHECK(!quantized || g.w_layout == WeightLayout::kOutIn, "quantised weights must have layout kOutIn");
   DUO_CHECK(g.n_in > 0 && g.out_stride >= g.n_out, "a product needs inputs, and rows of the output must not overlap");
   if (g.n_tokens <= 0 || g.n_out <= 0) return OkStatus();
   try {
     if (g.x_type != DType::kBF16 || has_bf16_) return Multiply(g);
-    // No products of bf16: the activations become floats, a block of tokens at a time.
+    // Without bf16 products, widen the activations to floats, one block of tokens at a time.
     const size_t row_bytes = static_cast<size_t>(g.n_in) * sizeof(float);
     const int64_t block = std::clamp<int64_t>(static_cast<int64_t>(kTokensBytes / row_bytes), 1, g.n_tokens);
     DUO_RETURN_IF_ERROR(Grow(&tokens_, static_cast<size_t>(block) * row_bytes));
@@ -373,7 +375,7 @@ Status GemmRunner::Impl::Run(const Gemm& g) {
                                              " tokens, [" + std::to_string(g.n_out) + ", " + std::to_string(g.n_in) +
                                              "]: " + e.what());
   } catch (const std::bad_alloc&) {
-    return Status(StatusCode::kResourceExhausted, "no memory for oneDNN's own tables");
+    return Status(StatusCode::kResourceExhausted, "out of memory for oneDNN's own tables");
   }
 }
 
@@ -382,7 +384,7 @@ void RunBlockGemm(const BlockGemm& g) {
   const auto letter = [](Transpose op) { return op == Transpose::kYes ? 'T' : 'N'; };
   const dnnl_status_t status = dnnl_sgemm(letter(g.a_op), letter(g.b_op), g.m, g.n, g.k, g.alpha, g.a, g.a_stride, g.b,
                                           g.b_stride, g.beta, g.c, g.c_stride);
-  DUO_CHECK(status == dnnl_success, "sizes and strides of a block are the caller's own");
+  DUO_CHECK(status == dnnl_success, "oneDNN rejected the sizes or strides of a block");
 }
 
 GemmRunner::GemmRunner(int n_threads, Isa isa) : impl_(std::make_unique<Impl>(n_threads, isa)) {}
@@ -395,7 +397,7 @@ size_t GemmRunner::MaxScratchBytes(Isa isa, int n_threads, int64_t widest_input,
   const DType type = x_type == DType::kBF16 && isa < Isa::kAvx512Bf16 ? DType::kF32 : x_type;
   const size_t widest = static_cast<size_t>(PanelOutputs(widest_input, type) * widest_input) * DTypeBytes(type);
   const bool copy_w = w_type != type || layout == WeightLayout::kInOut;
-  // Narrower inputs fill a panel to less than one tile below its size.
+  // A product with fewer inputs may fill its panel up to kPanelBytes, so the bound is the larger of the two.
   const size_t panel = copy_w ? std::max(widest, kPanelBytes) + kPageBytes : 0;
   return (x_type != type ? kTokensBytes : 0) +
          static_cast<size_t>(n_threads) * (panel + kPanelBytes + kPageBytes + kScratchpadBytes);

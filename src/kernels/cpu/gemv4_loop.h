@@ -1,5 +1,5 @@
-// GEMV over int4 weights (kernels/weight_codes.h) for a vector type V and a policy G of how a group of 32 inputs is
-// multiplied. A lane is an output, so that a group's scales are one vector and nothing is summed across lanes.
+// GEMV over int4 weights (kernels/weight_codes.h) for a vector type V. The policy G says how a group of 32 inputs is
+// multiplied. A lane is an output, so a group's scales are one vector and nothing is summed across lanes.
 #pragma once
 
 #include <cstdint>
@@ -14,16 +14,16 @@
 namespace duo {
 namespace {
 
-// Groups of floats.
+// Multiplies groups as floats.
 template <class V>
 struct FloatGroups {
   using F = typename V::F;
   using Codes = FloatCodes<V, 4>;
-  // 64 inputs, zeros behind n_in.
+  // 64 inputs, zeros after n_in.
   struct Piece {
     float x[kInt4Inputs];
   };
-  static constexpr int kStreams = 1;  // its codes as floats take the registers
+  static constexpr int kStreams = 1;  // the codes as floats need the registers of a second stream
 
   static void Prepare(const float* x, int64_t n_in, void* out) {
     auto* piece = static_cast<Piece*>(out);
@@ -49,16 +49,16 @@ struct FloatGroups {
   }
 };
 
-// A group's inputs as integers of 14 bits and a sign, for CPUs with products of pairs (code_pairs.h). Its sums are
-// exact.
+// Multiplies groups whose inputs are integers of 14 bits and a sign, for CPUs with products of pairs (code_pairs.h). A
+// group's sums are exact.
 template <class V>
 struct PairGroups {
   using F = typename V::F;
   using Codes = PairCodes<V, 4>;
   struct Piece {
     char pairs[2 * kInt4Inputs];
-    float step[2];      // of each group
-    int32_t offset[2];  // -8 times its sum
+    float step[2];      // per group
+    int32_t offset[2];  // per group: -8 times the sum of its integers
   };
   static constexpr int kStreams = 2;
 
@@ -101,11 +101,12 @@ template <class V, class G>
 struct Gemv4Loop {
   using F = typename V::F;
   using Piece = typename G::Piece;
-  static constexpr int kVectors = kInt4Rows / V::kLanes;  // of a block's outputs
+  static constexpr int kVectors = kInt4Rows / V::kLanes;  // vectors per block of 16 outputs
   static constexpr int64_t kPrefetchBytes = 4096;
   static_assert(sizeof(Piece) <= Gemv4PreparedBytes(kInt4Inputs));
 
-  // Outputs [row, row + 16) and the kN - 1 other blocks `stride` bytes, `rows` outputs further on.
+  // Outputs [row, row + 16), and kN - 1 further blocks of outputs, each `stride` bytes and `rows` outputs after the one
+  // before.
   template <int kN>
   static void Blocks(const Gemv4& p, int64_t row, int64_t rows) {
     const int64_t n_pieces = (p.n_in + kInt4Inputs - 1) / kInt4Inputs;
@@ -147,7 +148,7 @@ struct Gemv4Loop {
     }
   }
 
-  // Streams of memory as in gemv_loop.h.
+  // Reads several streams of memory, as in gemv_loop.h.
   static void Run(const Gemv4& p) {
     constexpr int kStreams = G::kStreams;
     const int64_t n_blocks = (p.row_end - p.row_begin + kInt4Rows - 1) / kInt4Rows, per_stream = n_blocks / kStreams;
@@ -160,7 +161,7 @@ struct Gemv4Loop {
   static constexpr Gemv4Kernels Kernels() { return {.prepare = G::Prepare, .run = Run}; }
 };
 
-// Row 0..15 of a block as floats: see DenseKernels::unpack4.
+// DenseKernels::unpack4.
 template <class V>
 struct Unpack4Loop {
   using F = typename V::F;

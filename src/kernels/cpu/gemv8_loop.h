@@ -1,6 +1,7 @@
-// Products of a few tokens with int8 weights for a vector type V with products of pairs: weights as they are, inputs as
-// integers of 14 bits and a sign in steps of each group's own, sums of a group exact. Per weight and token this is half
-// the instructions of the products of floats in gemv_loop.h, which for one token wait for memory anyway.
+// Products of a few tokens with int8 weights, for a vector type V with products of pairs. Weights are multiplied as
+// they are. Inputs become integers of 14 bits and a sign, with one step per group. A group's sums are exact. Per weight
+// and token this takes half the instructions of the float products in gemv_loop.h. Those are fast enough for one token,
+// which waits for memory anyway.
 #pragma once
 
 #include <cstdint>
@@ -18,15 +19,15 @@ struct Gemv8Loop {
   using Bits = typename V::Bits;
   // Sums of 256 products of 128 x 16383 in kLanes lanes stay below 2^30.
   struct Piece {
-    int16_t x[kGemv8Group];  // zeros behind n_in
+    int16_t x[kGemv8Group];  // zeros after n_in
     float step;
     float unused[15];
   };
   static_assert(sizeof(Piece) == Gemv8PreparedBytes(kGemv8Group));
-  static constexpr int kStreams = 2;  // gemv_loop.h
+  static constexpr int kStreams = 2;  // as in gemv_loop.h
   static constexpr int64_t kPrefetchBytes = 4096;
-  // Sums of the rows and tokens stay in registers; with eight tokens AVX-512 is no faster, with two AVX2 takes 1.5
-  // times as long for four.
+  // Tokens at once. The sums of the rows and tokens stay in registers. Eight tokens at once gain nothing on AVX-512.
+  // With two at once, AVX2 takes 1.5 times as long for four tokens.
   static constexpr int kTokens = 4;
   static constexpr int kVector = 2 * V::kLanes;  // numbers of 16 bits
 
@@ -48,7 +49,7 @@ struct Gemv8Loop {
     __builtin_memcpy(&x, p, sizeof x);
     return x;
   }
-  // The n < kVector weights that are left, zeros behind them.
+  // The last n < kVector weights, followed by zeros.
   DUO_ALWAYS_INLINE Bits LoadLast(const int8_t* p, int64_t n) {
     int8_t whole[kVector] = {};
     __builtin_memcpy(whole, p, static_cast<size_t>(n));

@@ -1,4 +1,4 @@
-// GEMV for a vector type V (vec_<isa>.h): weights are widened in registers and multiplied by the float x.
+// GEMV for a vector type V (vec_<isa>.h). Weights are widened in registers and multiplied by the float x.
 #pragma once
 
 #include <cstdint>
@@ -15,20 +15,27 @@ namespace {
 template <class V>
 struct GemvLoop {
   using F = typename V::F;
-  // Rows at once, so that x is loaded from cache once for two. They are not neighbours: the range is cut into halves
-  // and each is read from its start to its end, so that memory sees two long streams and the prefetchers never stop.
-  // Measured on one Zen 5 core, AVX-512, bf16, n_in 4096 / 14336, of 39.7 / 40.6 GB/s that plain reading gives: four
-  // neighbouring rows 30.0 / 30.5, two streams without software prefetch 34.9 / 30.0, with it 36.4 / 36.4, four streams
-  // 34.8 / 34.5. On two Zen 4 cores that read 46 GB/s, bf16 / int8 / int4: prefetch into the first-level cache 28 / 25
-  // / 25, into the second 37 / 44 / 45; 2 KiB ahead 32 / 32 / 32, 8 KiB as 4; one stream 32 / 30 / 33.
+  // Rows at once, so that x is loaded from cache once for two rows. The rows are not neighbours: the range is cut into
+  // halves, and each half is read from its start to its end. So memory sees two long streams, and the prefetchers never
+  // stop.
+  //
+  // One Zen 5 core, AVX-512, bf16, n_in 4096 / 14336, in GB/s; plain reading gives 39.7 / 40.6.
+  //   Four neighbouring rows: 30.0 / 30.5.
+  //   Two streams without software prefetch: 34.9 / 30.0.
+  //   Two streams with software prefetch: 36.4 / 36.4.
+  //   Four streams: 34.8 / 34.5.
+  // Two Zen 4 cores, bf16 / int8 / int4, in GB/s; plain reading gives 46.
+  //   Prefetch into the first-level cache: 28 / 25 / 25.
+  //   Prefetch into the second-level cache: 37 / 44 / 45. 2 KiB ahead: 32 / 32 / 32. 8 KiB ahead: the same as 4 KiB.
+  //   One stream: 32 / 30 / 33.
   static constexpr int kStreams = 2;
   static constexpr int64_t kPrefetchBytes = 4096;
-  // Accumulators per row and token hide the latency of the additions; those of all streams and the operands fit the
-  // registers. The order of a row's sum is the same whatever else is computed with it, so results do not depend on how
-  // rows are split, nor on the other tokens.
+  // Accumulators per row and token, which hide the latency of the additions. The accumulators of all streams and the
+  // operands fit the registers. The order of a row's sum is always the same, so results depend neither on how rows are
+  // split nor on the other tokens.
   static constexpr int kChains = V::kLanes == 4 ? 4 : 2;
   static constexpr int64_t kStep = kChains * V::kLanes;
-  // Tokens that share a weight in registers. Further ones find the rows in the first-level cache.
+  // Tokens that share a weight in registers. Further tokens find the rows in the first-level cache.
   static constexpr int kTokens = V::kLanes / 4;
 
   template <typename T>
@@ -37,7 +44,7 @@ struct GemvLoop {
     for (int64_t b = 0; b < kStep * static_cast<int64_t>(sizeof(T)); b += 64) V::Prefetch(ahead + b);
   }
 
-  // sums[s][t] = row s . x[t], row s at w + s * stride.
+  // sums[s][t] = row s . x[t], where row s is at w + s * stride.
   template <typename T, int kN, int kM>
   static void DotRows(const T* w, int64_t stride, const float* x, int64_t n, float (*sums)[kTokens]) {
     using W = Widened<V>;
@@ -123,7 +130,7 @@ struct GemvLoop {
       case DType::kBF16: return Rows<bf16>(p);
       case DType::kF16: return Rows<f16>(p);
       case DType::kI8: return Rows<int8_t>(p);
-      case DType::kU8: return;  // Gemv4
+      case DType::kU8: return;  // int4 weights use Gemv4
     }
   }
 };

@@ -39,8 +39,8 @@ const char* IsaName(Isa isa) {
 
 Isa DetectIsa() {
 #if defined(__x86_64__)
-  // The compiler's run-time library asks cpuid and, for the wide registers, xgetbv: whether the operating system saves
-  // them. So a kernel without AVX-512 state counts as a CPU without AVX-512.
+  // The compiler's run-time library asks cpuid. For the wide registers it also asks xgetbv, which says whether the
+  // operating system saves them. So an operating system without AVX-512 state counts as a CPU without AVX-512.
   __builtin_cpu_init();
   if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !internal::HasF16c()) return Isa::kPortable;
   if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||

@@ -1,4 +1,4 @@
-// Parts of isa.h that tests drive directly.
+// Parts of isa.h that tests call directly.
 #pragma once
 
 #include "duo/result.h"
@@ -9,8 +9,8 @@ namespace duo::internal {
 /// SelectIsa on a machine whose best level is `detected`.
 Result<Isa> SelectIsaFrom(Isa detected, const char* forced);
 
-/// cpuid leaf 1, ECX bit 29: half <-> float conversion (clang 14's __builtin_cpu_supports has no name for it). Its
-/// registers are AVX's, so the operating system's part is answered by the check for AVX2.
+/// cpuid leaf 1, ECX bit 29: half <-> float conversion. clang 14's __builtin_cpu_supports has no name for it. F16C uses
+/// the registers of AVX, so the check for AVX2 covers the operating system's support.
 bool HasF16c();
 
 }  // namespace duo::internal

@@ -1,4 +1,4 @@
-// The kernels of one instruction set as a table of functions. Immutable, static storage.
+// The kernels of one instruction set as tables of functions. The tables are immutable and have static storage.
 #pragma once
 
 #include "kernels/attention.h"
@@ -12,7 +12,7 @@ struct AttentionKernels {
   void (*prefill)(const PrefillAttention&);
 };
 
-/// Every level has every function; a level without an own variant of one points to the next lower level's.
+/// Every level has every function. A level without its own variant of a function uses that of the next lower level.
 const AttentionKernels& AttentionKernelsFor(Isa isa);
 const DenseKernels& DenseKernelsFor(Isa isa);
 

@@ -10,8 +10,8 @@
 namespace duo {
 namespace {
 
-constexpr int64_t kRows = 256;  // queries of a block
-constexpr int64_t kKeys = 512;  // keys of a block: the scores take 512 KiB
+constexpr int64_t kRows = 256;  // queries per block
+constexpr int64_t kKeys = 512;  // keys per block; the scores take 512 KiB
 
 }  // namespace
 
@@ -48,7 +48,7 @@ double LargestKeyWeight(const KeyWeights& p, const DenseKernels& kernels) {
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t row = begin + r;
       const float weight = best[r] - p.lse[row / p.group * p.lse_stride + row % p.group];
-      // A score that is not a number has made its query's sum one too.
+      // A NaN score makes the query's softmax sum NaN too, and so its lse.
       if (std::isnan(weight)) return std::numeric_limits<double>::quiet_NaN();
       largest = std::max(largest, weight);
     }

@@ -1,6 +1,6 @@
-// How cache rows enter multiply-adds, for caches whose products are of floats. A policy of decode_loop.h and
-// prefill_loop.h; kv_rows_avx512_bf16.h has the one for bf16 pairs. A "unit" is what one 32-bit lane of a multiply-add
-// takes: here one float, there a pair of bf16.
+// FloatProducts multiplies cache rows as floats. It is a policy of decode_loop.h and prefill_loop.h.
+// kv_rows_avx512_bf16.h has the policy for bf16 pairs. A "unit" is the operand of one 32-bit lane of a multiply-add:
+// one float here, a pair of bf16 there.
 #pragma once
 
 #include <cstddef>
@@ -11,19 +11,19 @@
 namespace duo {
 namespace {
 
-// Rows of a tile: row r begins at p + r * stride bytes.
+// Rows of a tile. Row r begins `stride` * r bytes after p.
 struct TileRows {
   const char* p;
   size_t stride;
 };
 
-// Where a tile made from codes keeps step and low of its keys, beside it.
+// Step and low of the keys of a tile made from codes, stored separately from the tile.
 struct TileParams {
   float* step;
   float* low;
 };
 
-// Rows of floats, in pairs of vectors: what FloatProducts asks of the type of a cache's elements.
+// Rows of floats, loaded as pairs of vectors. FloatProducts needs these functions for each element type.
 template <class V>
 struct F32Rows {
   using F = typename V::F;
@@ -33,12 +33,12 @@ struct F32Rows {
     *a = V::Load(p);
     *b = V::Load(p + 4 * V::kLanes);
   }
-  // The first n < 2 kLanes elements, zeros behind them.
+  // The first n < 2 kLanes elements, followed by zeros.
   DUO_ALWAYS_INLINE void LoadTwicePartial(const char* p, int n, F* a, F* b) {
     *a = n < V::kLanes ? V::LoadPartial(p, n) : V::Load(p);
     *b = n < V::kLanes ? V::Zero() : V::LoadPartial(p + 4 * V::kLanes, n - V::kLanes);
   }
-  // Where element i of a row is in such a pair, and the pair back in the order of memory.
+  // TwiceIndex: the place of a row's element i in such a pair. Restore: puts a pair back into the order of memory.
   DUO_ALWAYS_INLINE int TwiceIndex(int i) { return i; }
   DUO_ALWAYS_INLINE void Restore(F*, F*) {}
 
@@ -83,7 +83,7 @@ struct FloatProducts {
   static constexpr int kElementBytes = Rows::kElementBytes;
   static constexpr int kKeyTile = 64;
   static constexpr int kKeyStep = 4;      // bytes between units of a key in a tile
-  static constexpr int kDimsPerStep = 1;  // of a key's unit
+  static constexpr int kDimsPerStep = 1;  // dimensions per unit of a key
   static constexpr bool kRoundsQueries = false;
   DUO_ALWAYS_INLINE size_t RowBytes(int head_dim) { return static_cast<size_t>(head_dim) * kElementBytes; }
 
@@ -100,16 +100,16 @@ struct FloatProducts {
   DUO_ALWAYS_INLINE Elements LoadQuery(const char* p) { return {V::Load(p), V::Load(p + 4 * V::kLanes)}; }
   static constexpr int kQueryBytes = 4;  // per element, prepared
 
-  // Prefill: kLanes units of a query row as floats; n elements are left in the row.
+  // Prefill: kLanes units of a query row as floats. The row has n elements left.
   DUO_ALWAYS_INLINE F LoadQueryUnits(const float* q, int n) {
     return n >= V::kLanes ? V::Load(q) : V::LoadPartial(q, n);
   }
-  // Weights of two consecutive keys for the same queries, written over their scores.
+  // Writes the weights of two consecutive keys for the same queries over their scores.
   DUO_ALWAYS_INLINE void StoreWeightRows(float* tile, int row, int pitch, int lane, F p0, F p1) {
     V::Store(tile + row * pitch + lane, p0);
     V::Store(tile + (row + 1) * pitch + lane, p1);
   }
-  // Weights of 2 kLanes consecutive keys, written over their scores: keys [i, i + 2 kLanes).
+  // Writes the weights of keys [i, i + 2 kLanes) over their scores.
   DUO_ALWAYS_INLINE void StoreWeights(float* w, int i, F p0, F p1) {
     V::Store(w + i, p0);
     V::Store(w + i + V::kLanes, p1);
@@ -138,7 +138,7 @@ struct FloatProducts {
   }
   DUO_ALWAYS_INLINE void RestoreDims(F* a, F* b) { Rows::Restore(a, b); }
 
-  // Rows [row, row + n) of the cache that begins at `base`.
+  // Prepare rows [row, row + n) of the cache that begins at `base`.
   static TileRows PrepareKeys(const char* base, int64_t row, int64_t n, int head_dim, int padded_dim, float* tile,
                               TileParams) {
     return Rows::Floats(base + static_cast<size_t>(row * head_dim) * kElementBytes, n, head_dim, padded_dim, tile);

@@ -1,6 +1,6 @@
-// The cache policy (kv_rows.h) of bf16 dot products: a unit is a pair of bf16, and one instruction adds two products to
-// each float lane. Pairs lie along head_dim in scores (as in the cache) and along keys in outputs (two rows
-// interleaved).
+// The cache policy (kv_rows.h) of bf16 dot products. A unit is a pair of bf16, and one instruction adds two products to
+// each float lane. In scores a pair is two dimensions, as in the cache. In outputs it is two keys, from two interleaved
+// rows.
 #pragma once
 
 #include <immintrin.h>
@@ -45,15 +45,15 @@ struct Bf16PairCache {
   DUO_ALWAYS_INLINE F Dot(Elements k, Elements q, F acc) { return MulAdd(k, q, acc); }
   DUO_ALWAYS_INLINE F Exp2(F x) { return V::ShortExp2(x); }
 
-  // 32 floats rounded to nearest even: a in the lower half.
+  // 32 floats rounded to nearest even, with a in the lower half.
   DUO_ALWAYS_INLINE __m512i Round(F a, F b) { return (__m512i)_mm512_cvtne2ps_pbh(b, a); }
-  // n >= 1 floats as 16 pairs, zeros behind.
+  // n >= 1 floats as 16 pairs, padded with zeros.
   DUO_ALWAYS_INLINE Unit RoundUpTo32(const float* q, int n) {
     if (n >= 32) return Round(V::Load(q), V::Load(q + 16));
     if (n >= 16) return Round(V::Load(q), V::LoadPartial(q + 16, n - 16));
     return Round(V::LoadPartial(q, n), V::Zero());
   }
-  // As the bits of a float vector, which is what is transposed.
+  // Returned as the bits of a float vector, because Transpose takes float vectors.
   DUO_ALWAYS_INLINE F LoadQueryUnits(const float* q, int n) { return _mm512_castsi512_ps(RoundUpTo32(q, n)); }
 
   DUO_ALWAYS_INLINE Elements LoadElements(const char* p) { return _mm512_loadu_si512(p); }
@@ -71,7 +71,7 @@ struct Bf16PairCache {
     const __m512i a = LoadElementsPartial(row, n), b = LoadElementsPartial(next, n);
     return {_mm512_unpacklo_epi16(a, b), _mm512_unpackhi_epi16(a, b)};
   }
-  // The unpack instructions interleave inside 128-bit lanes: a has dimensions 0-3, 8-11, ..., b the others.
+  // The unpack instructions interleave inside 128-bit lanes: a has dimensions 0-3, 8-11, ..., and b has the others.
   DUO_ALWAYS_INLINE void RestoreDims(F* a, F* b) {
     const __m512i low = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
     const __m512i high = _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
@@ -80,13 +80,13 @@ struct Bf16PairCache {
     *a = first;
   }
 
-  // Weights of keys [i, i + 32) as pairs over their own scores.
+  // Writes the weights of keys [i, i + 32), as pairs, over their own scores.
   DUO_ALWAYS_INLINE void StoreWeights(float* w, int i, F p0, F p1) { _mm512_storeu_si512(w + i / 2, Round(p0, p1)); }
-  // Weights of keys row and row + 1 as pairs over the scores of rows that were read before.
+  // Writes the weights of keys row and row + 1, as pairs, over scores that were already read.
   DUO_ALWAYS_INLINE void StoreWeightRows(float* tile, int row, int pitch, int lane, F p0, F p1) {
     _mm512_storeu_si512(tile + row / 2 * pitch + lane, _mm512_permutexvar_epi16(Interleave(), Round(p0, p1)));
   }
-  // Elements 0, 16, 1, 17, ... 15, 31.
+  // The indices 0, 16, 1, 17, ... 15, 31.
   DUO_ALWAYS_INLINE __m512i Interleave() {
     const __m512i low = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     return _mm512_or_si512(low, _mm512_slli_epi32(_mm512_add_epi32(low, _mm512_set1_epi32(16)), 16));
@@ -114,7 +114,7 @@ struct Bf16PairCache {
     }
     return {reinterpret_cast<const char*>(tile), static_cast<size_t>(padded_dim) * 4};
   }
-  // Elements first, 32 + first, first + 1, 32 + first + 1, ... of two vectors.
+  // The indices first, 32 + first, first + 1, 32 + first + 1, ... into two vectors.
   DUO_ALWAYS_INLINE __m512i Interleave32(int first) {
     const __m512i low = _mm512_add_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
                                          _mm512_set1_epi32(first));

@@ -1,7 +1,7 @@
-// Prefill attention of one KV head for a vector type V and a cache policy C (kv_rows.h): FlashAttention's tiling
-// (arXiv:2205.14135) on one thread, transposed. One lane is one query, so that scores S^T = K Q^T and outputs
-// O^T = V^T P^T both have a vector of queries as one operand and single broadcast elements of K or V as the other:
-// plain keys are used as they lie in the cache, and maxima and sums need no reduction across lanes.
+// Prefill attention of one KV head for a vector type V and a cache policy C (kv_rows.h). It is FlashAttention's tiling
+// (arXiv:2205.14135) on one thread, transposed: one lane is one query. Scores are S^T = K Q^T and outputs O^T = V^T
+// P^T. Both products have a vector of queries as one operand, and a broadcast element of K or V as the other. So plain
+// keys are used as they lie in the cache, and maxima and sums need no reduction across lanes.
 #pragma once
 
 #include <cstddef>
@@ -35,11 +35,11 @@ struct PrefillLoop {
   // A tile of consecutive keys at consecutive positions.
   struct KeyTile {
     TileRows keys;      // rows of units, C::kKeyStep bytes apart
-    TileParams params;  // of the keys, where C makes them from codes
-    TileRows values;    // rows of units: one per key, or one per pair of keys
+    TileParams params;  // of the keys; used only where C multiplies codes
+    TileRows values;    // rows of units, one per key or one per pair of keys
     int64_t pos;
     int n;
-    const char* prefetch[2];  // keys and values that come next
+    const char* prefetch[2];  // keys and values of the next tile
     const char* prefetch_end[2];
   };
 
@@ -57,7 +57,7 @@ struct PrefillLoop {
   // Units of a key.
   int Steps() const { return (a.head_dim + C::kDimsPerStep - 1) / C::kDimsPerStep; }
 
-  // Scores of kRows keys for kVecs vectors of queries, unscaled, with the running maximum.
+  // Unscaled scores of kRows keys for kVecs vectors of queries. Updates the running maximum.
   template <int kVecs, bool kMasked>
   DUO_ALWAYS_INLINE void ScoreKeys(const char* const* row, const QueryTile& queries, TileParams params, int steps,
                                    const int32_t* lo, const int32_t* hi, float* scores, F* max) {
@@ -93,7 +93,7 @@ struct PrefillLoop {
     }
   }
 
-  // The tokens [lo, hi) of the block that see the key at `pos`.
+  // Tokens [lo, hi) of the block see the key at `pos`.
   DUO_ALWAYS_INLINE void SeenBy(const PrefillAttention& p, int64_t pos, int32_t* lo, int32_t* hi) {
     const int64_t first = pos - p.q_pos;
     const bool always = pos < p.mask.sink || p.mask.window > INT32_MAX;
@@ -110,7 +110,7 @@ struct PrefillLoop {
     }
   }
 
-  // Scores of the tile's keys [begin, end) (begin a multiple of kRows), rounded up to whole groups of kRows.
+  // Scores of the tile's keys [begin, end), rounded up to whole groups of kRows. `begin` is a multiple of kRows.
   template <int kVecs>
   void ScoreTile(KeyTile* tile, const QueryTile& queries, int begin, int end, F* max) const {
     const int steps = Steps();
@@ -139,7 +139,8 @@ struct PrefillLoop {
     }
   }
 
-  // Scores -> weights exp(scale * (score - max)) in place; updates max and sum; keep = exp(scale * (old max - max)).
+  // Turns scores into weights exp(scale * (score - max)) in place. Updates max and sum, and sets
+  // keep = exp(scale * (old max - max)).
   template <int kVecs>
   void WeighTile(const QueryTile& queries, int begin, int end, const F* tile_max, F* keep) const {
     constexpr int kPitch = kVecs * kLanes;
@@ -149,7 +150,7 @@ struct PrefillLoop {
       if constexpr (C::kRoundsQueries) factor = V::Mul(factor, V::Load(queries.q_step + v * kLanes));
       const F old_max = V::Load(queries.max + v * kLanes);
       const F max = V::Max(old_max, tile_max[v]);
-      // A lane that has seen no key yet: -inf - -inf would be NaN; any finite shift gives weights of 0.
+      // In a lane that has seen no key yet, -inf - -inf would be NaN. Any finite shift gives weights of 0.
       const F shift = V::Max(max, V::Set(-__FLT_MAX__));
       keep[v] = V::Exp2(V::Mul(V::Sub(old_max, shift), factor));
       F sum0 = V::Zero(), sum1 = V::Zero();
@@ -166,7 +167,7 @@ struct PrefillLoop {
     }
   }
 
-  // D dimensions of O^T: out = out * keep + sum over keys of value * weight.
+  // out = out * keep + sum over keys of value * weight, for D dimensions of O^T.
   template <int kVecs, int D>
   DUO_ALWAYS_INLINE void AccumulateDims(const char* values, size_t stride, int n_units, const float* weights,
                                         const F* keep, float* out) {
@@ -208,7 +209,7 @@ struct PrefillLoop {
 
   template <int kVecs>
   void ProcessTile(KeyTile* tile, const QueryTile& queries) const {
-    // Only keys that some query of this tile sees.
+    // Restrict the tile to keys that some query of this query tile sees.
     int64_t end = queries.last_pos - tile->pos + 1;
     if (end > tile->n) end = tile->n;
     int64_t begin = 0;
@@ -248,7 +249,8 @@ struct PrefillLoop {
     return left < 3 ? static_cast<int>(left) : 3;
   }
 
-  // kLanes queries, their head_dim transposed to [step][kLanes] at `out` with `pitch` lanes between steps.
+  // Transposes the queries, kLanes at a time, to [step][kLanes] with `pitch` lanes between steps. Resets max, sum and
+  // out.
   void PackQueries() {
     int32_t* token = reinterpret_cast<int32_t*>(scratch + layout.token);
     for (int64_t q = 0; q < layout.padded_queries; ++q) {
@@ -269,7 +271,7 @@ struct PrefillLoop {
           const float* from = a.q + m / a.group * a.q_stride + m % a.group * a.head_dim;
           const int d = s * C::kDimsPerStep;
           if constexpr (C::kRoundsQueries) {
-            // All of them again for every 64 dimensions: two at most for the usual heads.
+            // Rounds the whole query again for every 64 dimensions, which is twice at most for the usual head_dim.
             block[i] = C::RoundQueryUnits(from, a.head_dim, d, scratch + layout.q_step + q + i,
                                           scratch + layout.q_sum + q + i);
           } else {
@@ -284,7 +286,7 @@ struct PrefillLoop {
     }
   }
 
-  // Of the queries of the vector that begins at q.
+  // Writes lse of the vector of queries that begins at q.
   void WriteLogSums(int64_t q) const {
     for (int64_t i = q; i < q + kLanes && i < layout.n_queries; ++i) {
       a.lse[i / a.group * a.lse_stride + i % a.group] =
@@ -301,7 +303,7 @@ struct PrefillLoop {
       alignas(64) float inverse[kLanes];
       for (int i = 0; i < kLanes; ++i) {
         const float sum = scratch[layout.sum + q + i];
-        inverse[i] = sum == 0.0f ? 0.0f : 1.0f / sum;  // a NaN stays one
+        inverse[i] = sum == 0.0f ? 0.0f : 1.0f / sum;  // a NaN stays NaN
       }
       if (a.lse != nullptr) WriteLogSums(q);
       const F factor = V::Load(inverse);

@@ -1,5 +1,5 @@
-// What prefill attention has to read, and where it keeps its work. Shared by all instruction sets.
-// Plain old data: instruction-set specific files may include it.
+// The rows that prefill attention reads, and the layout of its scratch. Shared by all instruction sets.
+// Plain old data, so instruction-set specific files may include this header.
 #pragma once
 
 #include <cstddef>
@@ -11,22 +11,22 @@ namespace duo {
 
 // Queries (tokens x heads of the group) are handled in tiles of at most this many: 3 vectors of 16 floats.
 constexpr int kMaxQueryTile = 48;
-// Keys per tile, at most: scores of a query tile (24 KiB) stay in a 32-48 KiB first-level cache.
+// Maximum number of keys per tile. The scores of a query tile (24 KiB) then stay in a 32-48 KiB first-level cache.
 constexpr int kMaxKeyTile = 128;
-// Columns of a tile of keys that is made from codes: its first row may lie anywhere within 16.
+// Columns of a tile of keys made from codes. Its first row may be any of the 16 rows of a block.
 constexpr int kMaxKeyColumns = kMaxKeyTile + 16;
-// 32-bit units of widened keys, values or value pairs per tile, per dimension.
+// 32-bit units per tile and dimension, for widened keys, values or pairs of values.
 constexpr int kTileUnits = 68;
 
 /// Consecutive key rows at consecutive positions.
-struct KeyRun {  // no member initialisers here: they would make constructors, which an object file may export
+struct KeyRun {  // no member initialisers: they would create constructors, which an object file may export
   int64_t row;
   int64_t pos;
   int64_t n_rows;
 };
 
-/// The rows that at least one query of the block sees, in order. Sinks and window, each perhaps split where the cache
-/// goes over from sink rows to body rows: at most 4 runs.
+/// The rows that at least one query of the block sees, in order. These are the sinks and the window. Each may be split
+/// where the cache changes from sink rows to body rows, so there are at most 4 runs.
 struct VisibleRuns {
   KeyRun run[4];
   int n;
@@ -65,18 +65,18 @@ static inline VisibleRuns FindVisibleRuns(const PrefillAttention& a) {
 
 /// Offsets into the scratch, in 4-byte units, each a multiple of 16 (64 bytes).
 struct PrefillLayout {
-  size_t queries;  // [query tile][unit][queries of the tile] floats, bf16 pairs or 4 bytes
-  size_t out;      // [query tile][padded dim][queries of the tile] sum of p * v
-  size_t max;      // [padded queries] largest unscaled score, in steps of the query where it is rounded to bytes
+  size_t queries;  // [query tile][unit][queries of the tile]: floats, bf16 pairs or 4 bytes
+  size_t out;      // [query tile][padded dim][queries of the tile]: sum of p * v
+  size_t max;      // [padded queries]: largest unscaled score, in the query's steps if queries are bytes
   size_t sum;      // [padded queries]
-  size_t token;    // [padded queries] int32: token of the block
-  size_t q_step;   // [padded queries] of queries rounded to bytes: their step, and the sum of the bytes
-  size_t q_sum;    // [padded queries]
-  size_t scores;   // [key tile][queries of the tile], then the weights in their place
-  size_t keys;     // [kTileUnits][padded dim] keys widened to float; of codes [unit][column]
-  size_t values;   // [kTileUnits][padded dim] values widened to float, or pairs of rows
-  size_t k_step;   // [kMaxKeyColumns] of a tile of codes
-  size_t k_low;    // [kMaxKeyColumns]
+  size_t token;    // [padded queries] int32: token within the block
+  size_t q_step;   // [padded queries]: step of a query rounded to bytes
+  size_t q_sum;    // [padded queries]: sum of its bytes
+  size_t scores;   // [key tile][queries of the tile]: scores, later weights
+  size_t keys;     // [kTileUnits][padded dim]: keys widened to float; from codes [unit][column]
+  size_t values;   // [kTileUnits][padded dim]: values widened to float, or pairs of rows
+  size_t k_step;   // [kMaxKeyColumns]: steps of a tile of codes
+  size_t k_low;    // [kMaxKeyColumns]: lows of a tile of codes
   size_t total;
   int64_t n_queries;
   int64_t padded_queries;  // multiple of kMaxQueryTile

@@ -1,4 +1,5 @@
-// Vectors of 4 floats in the compilers' generic notation: what the loops (*_loop.h) and kv_rows.h ask for.
+// Vectors of 4 floats in the compilers' generic notation, and the functions that the loops (*_loop.h) and kv_rows.h
+// need.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +14,7 @@ namespace {
 struct VecPortable {
   typedef float F __attribute__((vector_size(16)));
   typedef uint32_t Bits __attribute__((vector_size(16)));   // the bits of F's lanes
-  typedef uint64_t Words __attribute__((vector_size(16)));  // the same in larger lanes
+  typedef uint64_t Words __attribute__((vector_size(16)));  // the same bits in larger lanes
   typedef int32_t Ints __attribute__((vector_size(16)));
   typedef uint16_t Halves __attribute__((vector_size(16)));
   static constexpr int kLanes = 4;
@@ -28,7 +29,7 @@ struct VecPortable {
     return x;
   }
   DUO_ALWAYS_INLINE void Store(void* p, F x) { __builtin_memcpy(p, &x, sizeof x); }
-  // The first n < kLanes elements; zeros behind them.
+  // The first n < kLanes elements, followed by zeros.
   DUO_ALWAYS_INLINE F LoadPartial(const void* p, int n) {
     F x = Zero();
     for (int i = 0; i < n; ++i) {
@@ -41,8 +42,8 @@ struct VecPortable {
   DUO_ALWAYS_INLINE void StorePartial(float* p, F x, int n) {
     for (int i = 0; i < n; ++i) p[i] = x[i];
   }
-  // kLanes 16-bit numbers. Zeros are shuffled in behind each, which is one instruction where gcc 12 makes five of
-  // __builtin_convertvector; the low half of a lane is taken to be the first in memory, as it is in the files.
+  // kLanes 16-bit numbers, one per lane. A shuffle puts a zero after each number. It is one instruction, where gcc 12
+  // makes five of __builtin_convertvector. The low half of a lane must come first in memory, as it does in the files.
   DUO_ALWAYS_INLINE Bits Load16(const void* p) {
     Words x = {0, 0};
     uint64_t four;
@@ -61,8 +62,9 @@ struct VecPortable {
   // kLanes IEEE halves as floats.
   DUO_ALWAYS_INLINE F LoadF16(const void* p) { return FromF16(Load16(p)); }
   DUO_ALWAYS_INLINE F LoadF16Partial(const void* p, int n) { return FromF16(Load16Partial(p, n)); }
-  // Exponent and mantissa moved to a float's places make a number 2^112 times too small, also where the half is
-  // subnormal; the product is exact. Infinity and NaN (exponent 31) get the float's largest exponent.
+  // Exponent and mantissa, moved to their places in a float, give a number that is 2^112 times too small. This also
+  // holds for subnormal halves. The product with 2^112 is exact. Infinity and NaN (exponent 31) get the float's largest
+  // exponent.
   DUO_ALWAYS_INLINE F FromF16(Bits x) {
     const Bits magnitude = (x & 0x7fff) << 13;
     const Bits special = (Bits)((Ints)magnitude >= 0x1f << 23) & 0x7f800000;
@@ -70,7 +72,7 @@ struct VecPortable {
   }
   // kLanes signed bytes as floats.
   DUO_ALWAYS_INLINE F LoadI8(const int8_t* p) {
-    // Each byte to the top of its lane, and down again with its sign.
+    // Moves each byte to the top of its lane, then shifts it down with its sign.
     typedef uint8_t Bytes __attribute__((vector_size(16)));
     uint32_t four;
     __builtin_memcpy(&four, p, sizeof four);
@@ -82,19 +84,19 @@ struct VecPortable {
   }
   // Signed 32-bit integers as floats.
   DUO_ALWAYS_INLINE F FromInts(Bits x) { return __builtin_convertvector((Ints)x, F); }
-  // (a0, b0, a1, b1, ...) in two vectors.
+  // Replaces the pair by (a0, b0, a1, b1, ...).
   DUO_ALWAYS_INLINE void Interleave(F* a, F* b) {
     const F low = {(*a)[0], (*b)[0], (*a)[1], (*b)[1]}, high = {(*a)[2], (*b)[2], (*a)[3], (*b)[3]};
     *a = low;
     *b = high;
   }
-  // The low halves of the lanes, whose high halves are zero.
+  // Stores the low halves of the lanes. The high halves must be zero.
   DUO_ALWAYS_INLINE void StoreLow16(void* p, Bits x) {
     uint16_t low[kLanes];
     for (int i = 0; i < kLanes; ++i) low[i] = static_cast<uint16_t>(x[i]);
     __builtin_memcpy(p, low, sizeof low);
   }
-  // 2 kLanes bf16 as floats in the order that is cheapest; Restore puts such a pair back into the order of memory.
+  // 2 kLanes bf16 as floats in the cheapest order. Restore puts such a pair back into the order of memory.
   DUO_ALWAYS_INLINE void LoadBf16Twice(const char* p, F* a, F* b) {
     *a = LoadBf16(p);
     *b = LoadBf16(p + 8);
@@ -112,7 +114,7 @@ struct VecPortable {
   DUO_ALWAYS_INLINE F Div(F a, F b) { return a / b; }
   DUO_ALWAYS_INLINE F Fma(F a, F b, F c) { return a * b + c; }
   DUO_ALWAYS_INLINE F MulSub(F a, F b, F c) { return a * b - c; }
-  // b where one of them is NaN.
+  // Max and Min return b where a or b is NaN.
   DUO_ALWAYS_INLINE F Max(F a, F b) {
     F r;
     for (int i = 0; i < 4; ++i) r[i] = a[i] > b[i] ? a[i] : b[i];
@@ -130,9 +132,9 @@ struct VecPortable {
   }
   DUO_ALWAYS_INLINE float HorizontalSum(F a) { return (a[0] + a[1]) + (a[2] + a[3]); }
 
-  // To the nearest integer, for |x| < 2^22: there 1.5 * 2^23 + x has no bits behind the point.
+  // To the nearest integer, for |x| < 2^22. In this range 1.5 * 2^23 + x has no fractional bits.
   DUO_ALWAYS_INLINE F Round(F x) { return (x + 12582912.0f) - 12582912.0f; }
-  // x 2^n for integers -150 <= n <= 128; in two factors, because 2^n alone may be no normal float.
+  // x 2^n for integers -150 <= n <= 128. Multiplies by two factors, because 2^n alone may not be a normal float.
   DUO_ALWAYS_INLINE F Scale(F x, F n) {
     const F first = Round(n * 0.5f);
     return x * PowerOfTwo(first) * PowerOfTwo(n - first);
@@ -140,8 +142,8 @@ struct VecPortable {
   // The low bits of 1.5 * 2^23 + 127 + n are the biased exponent.
   DUO_ALWAYS_INLINE F PowerOfTwo(F n) { return (F)((Bits)(n + 12583039.0f) << 23); }
 
-  // 2^x for x <= 0; 0 below 2^-126 and for -inf, NaN for NaN. Adding 1.5 * 2^23 rounds x to the nearest integer n in
-  // the low bits.
+  // 2^x for x <= 0. The result is 0 for x < -126 (also for -inf) and NaN for NaN. Adding 1.5 * 2^23 rounds x to the
+  // nearest integer n, which is then in the low bits.
   DUO_ALWAYS_INLINE F Exp2(F x) {
     F r;
     for (int i = 0; i < 4; ++i) {
@@ -182,13 +184,13 @@ struct VecPortable {
     Transpose(x);
     return (x[0] + x[1]) + (x[2] + x[3]);
   }
-  // The first n of kParts equal parts of x; part h goes to p + h * stride.
+  // Stores the first n of kParts equal parts of x. Part h goes to p + h * stride.
   template <int kParts, int n>
   DUO_ALWAYS_INLINE void StoreParts(float* p, int stride, F x) {
     constexpr int kPart = kLanes / kParts;
     for (int i = 0; i < n * kPart; ++i) p[i / kPart * stride + i % kPart] = x[i];
   }
-  // Into the second-level cache.
+  // Prefetches into the second-level cache.
   DUO_ALWAYS_INLINE void Prefetch(const char* p) { __builtin_prefetch(p, 0, 2); }
 };
 

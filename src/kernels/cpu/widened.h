@@ -1,4 +1,4 @@
-// Elements of every type that weights have as vectors of floats, for a vector type V (vec_<isa>.h).
+// Loads elements of every weight type as vectors of floats, for a vector type V (vec_<isa>.h).
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,8 @@ struct Widened {
     return V::LoadI8(whole);
   }
 
-  // One vector of the n elements that are left (none: n <= 0), zeros behind them; memory behind them is not touched.
+  // One vector from the n elements that are left, followed by zeros (all zeros if n <= 0). Memory after the n elements
+  // is not touched.
   template <typename T>
   DUO_ALWAYS_INLINE F LoadUpTo(const T* p, int64_t n) {
     return n >= V::kLanes ? Load(p) : n <= 0 ? V::Zero() : LoadPartial(p, static_cast<int>(n));
