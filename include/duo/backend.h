@@ -35,8 +35,11 @@ struct BackendDeleter {
 using BackendPtr = std::unique_ptr<Backend, BackendDeleter>;
 
 /// Creates a backend. The environment variable DUO_ISA forces an instruction set. It is read once, and the library
-/// reads no other variable.  Returns kInvalidArgument if an option is bad or DUO_ISA is unknown, and kUnsupported if
-/// this build or machine lacks the device or the instruction set.
+/// reads no other variable.
+///
+/// Returns kInvalidArgument if an option is bad or DUO_ISA is unknown, and kUnsupported if this build or machine lacks
+/// the device or the instruction set.
+///
 /// Only one thread at a time may use a backend and the models and sessions that borrow it.
 Result<BackendPtr> CreateBackend(const BackendOptions& options);
 

@@ -34,7 +34,7 @@ struct ModelConfig {
   WeightType weights = WeightType::kNative;  // how the matrices are stored
   int64_t trained_context = 0;               // tokens: max_position_embeddings, or more where yarn stretches it
   int64_t max_context = 0;                   // longer contexts are refused; 0 = the model sets no limit
-  std::string max_context_reason;            // the key that sets max_context: "sliding_window 4096"
+  std::string max_context_reason;            // what sets max_context: "sliding_window 4096"
   std::vector<double> inv_freq;              // [head_dim / 2] RoPE angle per position, scaling included
   double rope_amplitude = 1.0;               // cos and sin are multiplied by this (yarn's attention factor)
   std::vector<int32_t> eos_ids;              // every id that ends generation

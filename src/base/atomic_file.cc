@@ -15,13 +15,13 @@
 namespace duo {
 namespace {
 
-// Names with 64 random bits meet by chance next to never.
+// 64 random bits make it almost certain that the first name is free.
 constexpr int kMaxTries = 8;
 
 Result<std::string> TemporaryName(const std::string& path) {
   uint64_t number = 0;
   if (getrandom(&number, sizeof number, 0) != static_cast<ssize_t>(sizeof number)) {
-    return Status(StatusCode::kIo, path + ": the system gives no random numbers: " + std::strerror(errno));
+    return Status(StatusCode::kIo, path + ": cannot get a random number from the system: " + std::strerror(errno));
   }
   return fmt::format("{}.tmp{:016x}", path, number);
 }
@@ -31,7 +31,7 @@ Result<std::string> TemporaryName(const std::string& path) {
 Status CheckReplaceable(const std::string& path) {
   struct stat info {};
   if (stat(path.c_str(), &info) != 0 || S_ISREG(info.st_mode)) return OkStatus();
-  return Status(StatusCode::kIo, path + ": is there and is not a regular file; it will not be replaced");
+  return Status(StatusCode::kIo, path + ": exists and is not a regular file; it will not be replaced");
 }
 
 Result<AtomicFile> AtomicFile::Create(const std::string& path, FileAccess access) {
@@ -63,7 +63,7 @@ AtomicFile& AtomicFile::operator=(AtomicFile&& other) noexcept {
 }
 
 Status AtomicFile::Write(const void* data, size_t bytes) {
-  DUO_CHECK(fd_ >= 0, "writing to a file that has failed or is finished");
+  DUO_CHECK(fd_ >= 0, "Write on a file that has failed or is finished");
   const char* at = static_cast<const char*>(data);
   while (bytes > 0) {
     const ssize_t n = write(fd_, at, bytes);
@@ -76,7 +76,7 @@ Status AtomicFile::Write(const void* data, size_t bytes) {
 }
 
 Status AtomicFile::Commit() {
-  DUO_CHECK(fd_ >= 0, "finishing a file that has failed or is finished");
+  DUO_CHECK(fd_ >= 0, "Commit on a file that has failed or is finished");
   if (fsync(fd_) != 0) return Fail("cannot be flushed to disk");
   // Network file systems report some failed writes only here.
   if (close(std::exchange(fd_, -1)) != 0) return Fail("cannot be written");

@@ -1,4 +1,5 @@
-// A file that appears under its name when it is whole: written beside it, flushed to disk, renamed over it.
+// A file that appears under its name only when it is complete. It is written under a temporary name beside it, flushed
+// to disk, and renamed.
 #pragma once
 
 #include <cstddef>
@@ -10,23 +11,26 @@
 
 namespace duo {
 
-/// Whether writing to a temporary name and renaming it over `path` would be right: nothing is there, or a regular file.
-/// kIo for a directory, device or pipe, which a rename would replace.
+/// Ok when a rename may replace `path`: it does not exist, or it is a regular file. kIo when it is a directory, device
+/// or pipe.
 Status CheckReplaceable(const std::string& path);
 
-/// The users who may read a file that is made.
+/// The users who may read a new file.
 enum class FileAccess : uint8_t {
-  kUmask,  // the users whom the process's umask lets
-  kOwner,  // its owner alone, whatever the umask says
+  kUmask,  // the users that the process's umask allows
+  kOwner,  // only the owner, whatever the umask says
 };
 
-/// Owner of the unfinished file. Until Commit succeeds, `path` keeps what it held; the temporary file, which lies in
-/// the same directory, goes with the first error or with the owner. Its name is `path`, ".tmp" and a random number, and
-/// nothing that is there already is opened, so that others who may write into the directory cannot prepare it. Every
-/// error is kIo and names `path` and the reason. Move-only. Not thread safe.
+/// Owns the unfinished file. Until Commit succeeds, `path` keeps its old content. The temporary file is in the same
+/// directory. It is deleted at the first error, or when the owner is destroyed.
+///
+/// The temporary name is `path`, ".tmp" and a random number, and an existing file is never opened. So others who may
+/// write into the directory cannot prepare a file of that name.
+///
+/// Every error is kIo and names `path` and the reason. Move-only. Not thread safe.
 class AtomicFile {
  public:
-  /// As CheckReplaceable; also when the directory takes no new file.
+  /// Errors as CheckReplaceable; also kIo when no file can be created in the directory.
   static Result<AtomicFile> Create(const std::string& path, FileAccess access = FileAccess::kUmask);
   ~AtomicFile() { Discard(); }
   AtomicFile(AtomicFile&& other) noexcept;
@@ -34,10 +38,11 @@ class AtomicFile {
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
 
-  /// Appends, unbuffered. Neither Write nor Commit may follow an error or Commit.
+  /// Appends without buffering. After an error or Commit, neither Write nor Commit may be called.
   Status Write(const void* data, size_t bytes);
   Status Write(std::string_view text) { return Write(text.data(), text.size()); }
-  /// Flushes to disk and renames: afterwards `path` holds all that was written, whatever crashes later.
+  /// Flushes to disk and renames. Afterwards `path` holds everything that was written, and a later crash does not
+  /// change that.
   Status Commit();
 
  private:
@@ -46,7 +51,7 @@ class AtomicFile {
   void Discard();
 
   std::string path_;
-  std::string temporary_;  // empty when there is none to remove
+  std::string temporary_;  // empty when there is no file to remove
   int fd_ = -1;
 };
 

@@ -1,4 +1,4 @@
-// The error of an option out of range, in one sentence.
+// The error for an option that is out of range.
 #pragma once
 
 #include <string>
@@ -9,7 +9,8 @@
 
 namespace duo {
 
-/// kInvalidArgument about `option`, by its name in the API: "sink is -1; expected 0 or more tokens".
+/// kInvalidArgument whose subject is `option`, its name in the API. The sentence is like "sink is -1; expected 0 or
+/// more tokens".
 inline Status BadOption(std::string_view option, std::string_view value, std::string_view expected) {
   std::string sentence(option);
   sentence.append(" is ").append(value).append("; expected ").append(expected);

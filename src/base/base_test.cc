@@ -180,7 +180,7 @@ TEST(File, AnLfsPointerIsNotTheFile) {
 
 TEST(AtomicFile, TemporaryNamesCannotBePreparedByOthers) {
   const TempDir dir;
-  // The name that was used once: a link of it let others choose the file that is overwritten.
+  // Older versions used this name. A link of this name let others choose the file that is overwritten.
   const std::string victim = dir.file("victim");
   dir.Write("victim", "untouched");
   std::filesystem::create_symlink(victim, dir.file("file.tmp" + std::to_string(getpid())));
@@ -388,7 +388,7 @@ TEST(AtomicFile, AnErrorLeavesTheOldFileAndNothingElse) {
   auto file = AtomicFile::Create(path);
   ASSERT_TRUE(file.ok());
   ASSERT_TRUE(file->Write("begin").ok());
-  // A limit on file sizes stands for a full disk; without a handler the signal would end the program.
+  // A limit on file sizes simulates a full disk. Without a handler the signal would end the program.
   struct rlimit old_limit {};
   ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &old_limit), 0);
   const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
@@ -418,7 +418,7 @@ TEST(Json, ErrorsNameFileAndKey) {
   EXPECT_FALSE(JsonInt(*json, "big", "c.json").ok());
   EXPECT_EQ(JsonInt(*json, "s", "c.json").status().message(), "c.json: s: expected a whole number, found string \"x\"");
   EXPECT_EQ(JsonString(*json, "none", "c.json").status().message(), "c.json: none: expected a string, found nothing");
-  // The library's exception names are not for people, whatever it finds wrong.
+  // Messages never contain the JSON library's exception names.
   for (const char* text : {"{\"a\": }", "[1e999]", "\"\\ud800\"", "\"\xff\"", ""}) {
     const std::string message = ParseJson(text, "f").status().message();
     EXPECT_EQ(message.rfind("f: not valid JSON: ", 0), 0u) << message;

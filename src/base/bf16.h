@@ -1,4 +1,5 @@
-// bfloat16 and IEEE half as 16-bit storage types. Plain old data: instruction-set specific files may include it.
+// bfloat16 and IEEE half as 16-bit storage types. They are plain old data, so files for one instruction set may include
+// this.
 #pragma once
 
 #include <cstdint>

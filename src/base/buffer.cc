@@ -48,7 +48,7 @@ Result<VirtualBuffer> VirtualBuffer::Reserve(size_t bytes) {
   VirtualBuffer b;
   if (bytes == 0) return b;
   if (bytes > SIZE_MAX - 2 * kHugePageBytes) return OutOfMemory(bytes, "address space");
-  // Over-reserve, then give back what lies outside the aligned range.
+  // Reserve too much, then free what lies outside the aligned range.
   const size_t want = RoundUp(bytes, kPageBytes);
   void* raw = mmap(nullptr, want + kHugePageBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (raw == MAP_FAILED) return OutOfMemory(bytes, "address space");

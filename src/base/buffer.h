@@ -1,4 +1,4 @@
-// Owners of memory. Move-only; what they lend (data()) is valid until they are destroyed or moved from.
+// Owners of memory. Move-only. The result of data() is valid until the owner is destroyed or moved from.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +8,7 @@
 
 namespace duo {
 
-/// 64-byte aligned heap block, contents uninitialised.
+/// A 64-byte aligned block of heap memory, uninitialised.
 class Buffer {
  public:
   Buffer() = default;
@@ -32,7 +32,7 @@ class Buffer {
   size_t bytes_ = 0;
 };
 
-/// Address space that is reserved at once and backed by memory as it is committed: growth without copying.
+/// Address space that is reserved at once and backed by memory as it is committed, so that it grows without copying.
 /// Committed pages read as zero before their first write. Not thread safe.
 class VirtualBuffer {
  public:
@@ -45,8 +45,8 @@ class VirtualBuffer {
   VirtualBuffer(const VirtualBuffer&) = delete;
   VirtualBuffer& operator=(const VirtualBuffer&) = delete;
 
-  /// Makes [offset, offset + bytes) readable and writable; already committed parts are untouched. Whole 2 MiB blocks
-  /// inside the range are advised to use huge pages. kResourceExhausted when the system refuses.
+  /// Makes [offset, offset + bytes) readable and writable. Parts that are already committed do not change. The kernel
+  /// is advised to use huge pages for whole 2 MiB blocks in the range. kResourceExhausted when the system refuses.
   Status Commit(size_t offset, size_t bytes);
 
   uint8_t* data() const { return data_; }

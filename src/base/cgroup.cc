@@ -12,8 +12,8 @@
 namespace duo {
 namespace {
 
-constexpr size_t kMaxFileBytes = size_t{4} << 20;  // of a file of /proc or of a control group
-// Version 1 writes "no limit" as the largest multiple of a page; no machine has as much.
+constexpr size_t kMaxFileBytes = size_t{4} << 20;  // size of a file of /proc or of a control group
+// Version 1 writes "no limit" as the largest multiple of a page. No machine has that much memory.
 constexpr uint64_t kNoLimit = uint64_t{1} << 60;
 
 enum class Version { k1, k2 };
@@ -24,13 +24,13 @@ struct Level {
   Version version = Version::k2;
 };
 
-/// A place where a hierarchy of groups can be read. `top` is the group whose files lie in `point` itself: a container's
-/// own group, where the container shows its processes nothing above it.
+/// A place where a hierarchy of groups can be read. `top` is the group whose files are in `point` itself. For a
+/// container that hides the groups above it, this is the container's own group.
 struct Mount {
   std::string point;
   std::string top;
   Version version = Version::k2;
-  std::string controllers;  // of version 1: "rw,cpu,cpuacct"
+  std::string controllers;  // only version 1: "rw,cpu,cpuacct"
 };
 
 std::string Text(const std::string& path) {
@@ -83,7 +83,7 @@ std::vector<Mount> Mounts(const std::string& root) {
           {"/sys/fs/cgroup/cpu", "/", Version::k1, "cpu"}};
 }
 
-/// The group of the process in a hierarchy, as a path below its top: "" for the top itself.
+/// The group of the process in a hierarchy, as a path below the top; "" for the top itself.
 std::string GroupBelow(const Mount& mount, std::string_view controller, const std::string& groups) {
   for (const std::string& line : Split(groups, '\n')) {
     // 0::/a/b, 4:memory:/a/b
@@ -93,7 +93,7 @@ std::string GroupBelow(const Mount& mount, std::string_view controller, const st
     const bool is_it = mount.version == Version::k2 ? controllers.empty() : Lists(controllers, controller);
     if (!is_it) continue;
     std::string group = line.substr(second + 1);
-    // A process that was moved out of its namespace is in "/../other": that cannot be read from here.
+    // A process that was moved out of its namespace is in "/../other", which cannot be read from here.
     if (!group.starts_with('/') || group.starts_with("/..") || group == "/" || group == mount.top) return "";
     if (mount.top != "/" && group.starts_with(mount.top + "/")) group.erase(0, mount.top.size());
     return group;
@@ -102,7 +102,7 @@ std::string GroupBelow(const Mount& mount, std::string_view controller, const st
 }
 
 /// The groups that may limit `controller` for this process, from its own up to the top of each hierarchy. Some of the
-/// directories may not exist: a container may be told paths of its host.
+/// directories may not exist, because a container may see paths of its host.
 std::vector<Level> LevelsOf(const std::string& root, std::string_view controller) {
   std::vector<Level> levels;
   const std::string groups = Text(root + "/proc/self/cgroup");
@@ -118,7 +118,7 @@ std::vector<Level> LevelsOf(const std::string& root, std::string_view controller
   return levels;
 }
 
-/// The bytes that the kernel drops when the group needs memory: file pages that need not be written first, and slabs.
+/// Bytes that the kernel drops when the group needs memory: slabs, and file pages that need not be written first.
 uint64_t Reclaimable(const std::string& stat, const std::string& prefix, const std::string& dirty,
                      const std::string& writeback) {
   const uint64_t cache = NumberOfLine(stat, prefix + "active_file") + NumberOfLine(stat, prefix + "inactive_file");
@@ -131,12 +131,12 @@ std::optional<uint64_t> MemoryLeft(const Level& level) {
   const std::string stat = Text(level.directory + "/memory.stat");
   uint64_t limit = kNoLimit, used = 0, reclaimable = 0;
   if (level.version == Version::k2) {
-    // Above memory.high the kernel slows the group down until it takes less.
+    // Above memory.high the kernel slows the group down until it uses less memory.
     limit = std::min(number("memory.max").value_or(kNoLimit), number("memory.high").value_or(kNoLimit));
     used = number("memory.current").value_or(0);
     reclaimable = Reclaimable(stat, "", "file_dirty", "file_writeback");
   } else {
-    // The second one is the tightest limit of all levels, those above the top too.
+    // hierarchical_memory_limit is the tightest limit of all levels, including those above the top.
     limit = number("memory.limit_in_bytes").value_or(kNoLimit);
     if (const uint64_t above = NumberOfLine(stat, "hierarchical_memory_limit"); above > 0)
       limit = std::min(limit, above);
@@ -156,7 +156,7 @@ std::optional<int64_t> Cpus(const Level& level) {
     quota = Number(text);
     if (blank != std::string::npos) period = Number(text.substr(blank + 1));
   } else {
-    quota = Number(Text(level.directory + "/cpu.cfs_quota_us"));  // -1: none
+    quota = Number(Text(level.directory + "/cpu.cfs_quota_us"));  // -1 without a quota
     period = Number(Text(level.directory + "/cpu.cfs_period_us"));
   }
   if (!quota || !period || *quota == 0 || *period == 0) return std::nullopt;

@@ -1,5 +1,5 @@
-// The memory and CPU time that Linux's control groups leave this process. A limit may stand at any level above the
-// process and in either version of control groups; the tightest one holds.
+// The memory and CPU time that Linux's control groups leave to this process. Any group above the process may have a
+// limit, in either version of control groups. The tightest limit holds.
 #pragma once
 
 #include <cstdint>
@@ -8,12 +8,12 @@
 
 namespace duo {
 
-/// Bytes that the process and its neighbours in a group may still take before a limit of memory makes the kernel kill
-/// one of them; empty when no group has such a limit. Page cache that the kernel can drop at once counts as left, as it
-/// does in MemAvailable. `root` stands before /proc and /sys: tests have trees of their own.
+/// Bytes that the process and its neighbours in a group may still take before the kernel kills one of them for reaching
+/// a memory limit. Empty when no group has such a limit. Page cache that the kernel can drop at once counts as left, as
+/// in MemAvailable. `root` is put before /proc and /sys, so that tests can use trees of their own.
 std::optional<uint64_t> CgroupMemoryLeft(const std::string& root = "");
 
-/// CPUs whose whole time the tightest quota is worth, rounded up, at least 1; empty without a quota.
+/// The tightest CPU quota in whole CPUs, rounded up, at least 1. Empty without a quota.
 std::optional<int> CgroupCpus(const std::string& root = "");
 
 }  // namespace duo

@@ -33,7 +33,7 @@ class CgroupTest : public testing::Test {
     std::filesystem::create_directories(std::filesystem::path(root_.file(name)).parent_path());
     root_.Write(name, text);
   }
-  /// A group of version 2 with its limit, what it uses, and how much of that is clean page cache.
+  /// A group of version 2 with its limit, its use, and how much of the use is clean page cache.
   void V2(const std::string& group, const std::string& limit, uint64_t used_mib, uint64_t cache_mib = 0) {
     const std::string directory = "sys/fs/cgroup" + group + "/";
     File(directory + "memory.max", limit);
@@ -87,8 +87,8 @@ TEST_F(CgroupTest, TheTightestLevelOfV2Holds) {
   EXPECT_EQ(LeftMib(), 50u) << "a neighbour's limit is not its own";
 }
 
-// A second start in a container of 900 MiB, whose page cache holds the model of 700 MiB that the first one read: it was
-// refused with "0 B are available".
+// A container has 900 MiB, and its page cache holds the model of 700 MiB that a first process read. A second process
+// was once refused with "0 B are available".
 TEST_F(CgroupTest, PageCacheOfTheModelIsNotUsedMemory) {
   File("proc/self/cgroup", "0::/\n");
   File("proc/self/mountinfo", kV2Mount);
@@ -156,7 +156,7 @@ TEST_F(CgroupTest, PathsThatAreNotThere) {
   }
 }
 
-// The memory controller of version 1 beside an empty hierarchy of version 2, as systemd calls "hybrid".
+// The memory controller is of version 1, beside an empty hierarchy of version 2. systemd calls this "hybrid".
 TEST_F(CgroupTest, Hybrid) {
   File("proc/self/cgroup", "4:memory:/a\n1:name=systemd:/a\n0::/a\n");
   File("proc/self/mountinfo",

@@ -1,4 +1,4 @@
-// Invariants. A failed check is a bug in duo, never bad input (that is a Status).
+// Checks invariants. A failed check is a bug in duo. Bad input never fails a check; it gives a Status.
 #pragma once
 
 namespace duo::internal {

@@ -1,4 +1,4 @@
-// Durations of work, in seconds of a clock that never jumps.
+// Durations in seconds, from a clock that never jumps.
 #pragma once
 
 #include <chrono>

@@ -1,4 +1,4 @@
-// Where two sequences of tokens part.
+// The length of the common prefix of two sequences of tokens.
 #pragma once
 
 #include <algorithm>

@@ -7,11 +7,11 @@
 
 namespace duo {
 
-/// Held until it is destroyed, or its process ends in whatever way. Advisory, leaves no file.
+/// An advisory lock, held until it is destroyed or the process ends in any way. It leaves no file.
 class DirectoryLock {
  public:
-  /// kUnavailable when another process (or another lock of this one) holds it; kIo when there is no such directory.
-  /// A file system that knows no locks grants it.
+  /// kUnavailable when another process, or another lock of this process, holds it. kIo when the directory does not
+  /// exist. Always succeeds on a file system without locks.
   static Result<DirectoryLock> Take(const std::string& directory);
   DirectoryLock(DirectoryLock&& other) noexcept;
   DirectoryLock& operator=(DirectoryLock&& other) noexcept;

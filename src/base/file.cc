@@ -14,11 +14,11 @@
 namespace duo {
 namespace {
 
-// The format allows a pointer fewer than 1024 bytes (specification of git-lfs).
+// A pointer has fewer than 1024 bytes (specification of git-lfs).
 constexpr size_t kMaxLfsPointerBytes = 1023;
 constexpr std::string_view kLfsVersion = "version https://git-lfs.github.com/spec/v";
 
-/// The path that a dangling link names; empty for all other paths.
+/// The target of a dangling link; empty for all other paths.
 std::string MissingTarget(const std::string& path) {
   std::error_code error;
   if (!std::filesystem::is_symlink(path, error) || std::filesystem::exists(path, error)) return "";
@@ -44,7 +44,7 @@ Result<std::string> ReadFile(const std::string& path, size_t max_bytes) {
     if (bytes.size() + static_cast<size_t>(n) > max_bytes) {
       close(fd);
       return Status(StatusCode::kCorrupt,
-                    path + ": larger than the " + std::to_string(max_bytes) + " bytes such a file may have");
+                    path + ": larger than " + std::to_string(max_bytes) + " bytes, the limit for such a file");
     }
     bytes.append(block, static_cast<size_t>(n));
   }
@@ -66,7 +66,7 @@ Status OpenError(const std::string& path, int error) {
 Status RefuseLfsPointer(std::string_view bytes, const std::string& path) {
   if (bytes.size() > kMaxLfsPointerBytes || !bytes.starts_with(kLfsVersion)) return OkStatus();
   return Status(StatusCode::kCorrupt,
-                path + ": is a git-lfs pointer, not the file that it stands for; \"git lfs pull\" downloads that");
+                path + ": is a git-lfs pointer, not the file itself; \"git lfs pull\" downloads it");
 }
 
 Status WriteFileAtomic(const std::string& path, std::string_view bytes) {

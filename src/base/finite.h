@@ -7,7 +7,7 @@
 
 namespace duo {
 
-/// Whether no element is NaN or an infinity. Looks at the exponents, so that compilers vectorise it: a row of 128k
+/// Whether no element is NaN or infinite. Tests only the exponents, so that compilers vectorise the loop: a row of 128k
 /// logits takes a few microseconds.
 inline bool AllFinite(std::span<const float> values) {
   constexpr uint32_t kExponent = 0x7f800000;

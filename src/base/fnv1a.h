@@ -1,4 +1,4 @@
-// FNV-1a, 64 bits: tells files and texts apart where nobody means harm.
+// 64-bit FNV-1a hash. It tells files and texts apart, but an attacker can make collisions.
 #pragma once
 
 #include <cstddef>

@@ -8,7 +8,7 @@ namespace {
 
 constexpr int kMaxNesting = 64;
 
-// The nesting depth is bounded before the parser builds a tree, so that destroying the tree cannot exhaust the stack.
+// The nesting is limited before the parser builds a tree, so that destroying the tree cannot exhaust the stack.
 bool NestsDeeperThan(std::string_view text, int limit) {
   int depth = 0;
   bool in_string = false;
@@ -64,7 +64,7 @@ Result<Json> ParseJson(std::string_view text, const std::string& where) {
   if (NestsDeeperThan(text, kMaxNesting)) {
     return Status(StatusCode::kCorrupt, where + ": JSON nested deeper than " + std::to_string(kMaxNesting) + " levels");
   }
-  // The library takes a NUL for the end of the text.
+  // The library reads a NUL as the end of the text.
   if (const size_t nul = text.find('\0'); nul != std::string_view::npos) {
     return Status(StatusCode::kCorrupt, where + ": not valid JSON: a NUL at byte " + std::to_string(nul));
   }

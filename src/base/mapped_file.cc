@@ -33,7 +33,7 @@ FileChange MappedFile::Change() const {
 }
 
 Result<MappedFile> MappedFile::Open(const std::string& path, Links links) {
-  // A pipe without a writer would hold the opener up for ever.
+  // Without O_NONBLOCK, opening a pipe that has no writer would block for ever.
   const int no_follow = links == Links::kRefuse ? O_NOFOLLOW : 0;
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | no_follow);
   if (fd < 0) return OpenError(path, errno);

@@ -11,23 +11,23 @@ struct stat;
 
 namespace duo {
 
-/// The change of a mapped file since it was opened.
+/// How a mapped file has changed since it was opened.
 enum class FileChange : uint8_t {
   kNone,
-  kGone,      // nothing has its name any more; the mapping still shows the old file, whole
-  kReplaced,  // another file has its name; the mapping still shows the old one, whole
-  kWritten,   // it was written to, lengthened or cut: the mapping shows a mixture of old and new
+  kGone,      // its name no longer exists; the mapping still shows the whole old file
+  kReplaced,  // another file has its name; the mapping still shows the whole old file
+  kWritten,   // it was written to, lengthened or cut; the mapping shows a mixture of old and new
 };
-/// Says whether opening follows a symbolic link.
+/// Whether opening follows a symbolic link.
 enum class Links : uint8_t { kFollow, kRefuse };
 
-/// Owner of a read-only mapping. Its bytes live until it is destroyed or moved from, and must not be written to;
-/// a file that is truncated by somebody else while mapped makes reads fail with SIGBUS, as with every mapping.
+/// Owns a read-only mapping. Its bytes live until it is destroyed or moved from, and must not be written to. If
+/// somebody truncates the file while it is mapped, reads fail with SIGBUS, as with every mapping.
 class MappedFile {
  public:
   MappedFile() = default;
-  /// kIo; OpenError's and RefuseLfsPointer's errors (base/file.h). Directories, pipes and other non-files are
-  /// kInvalidArgument, without waiting for a writer. An empty file maps to size() == 0.
+  /// Errors as OpenError and RefuseLfsPointer (base/file.h); kIo. Directories, pipes and the like give
+  /// kInvalidArgument, and a pipe does not block. An empty file maps to size() == 0.
   static Result<MappedFile> Open(const std::string& path, Links links = Links::kFollow);
   ~MappedFile();
   MappedFile(MappedFile&& other) noexcept;
@@ -40,16 +40,16 @@ class MappedFile {
 
   const std::string& path() const { return path_; }
 
-  /// Compares the file of this name with the one that was opened: device, inode, size and time of the last change.
-  /// Costs a system call. A touched file counts as written to. Thread safe.
+  /// Compares the file that has this name now with the one that was opened: device, inode, size and modification time.
+  /// A touched file counts as written to. Costs a system call. Thread safe.
   FileChange Change() const;
 
-  /// Bytes that will not be read again soon leave this process' resident memory; reading them brings them back. False,
-  /// and nothing is done, when they do not lie in this file.
+  /// Removes these bytes from the process's resident memory, for bytes that will not be read again soon. Reading them
+  /// brings them back. Returns false and does nothing when they are not in this file.
   bool Forget(const void* from, size_t bytes) const;
 
  private:
-  /// Tells one state of a file from another.
+  /// Identifies one state of a file.
   struct Identity {
     uint64_t device = 0, inode = 0;
     int64_t size = 0, changed_s = 0, changed_ns = 0;

@@ -9,21 +9,21 @@
 
 namespace duo {
 
-/// int4 weights lie in blocks of 16 outputs, and there in pieces of 64 inputs: codes of both groups of 32 inputs, then
-/// their scales (kernels/weight_codes.h).
+/// int4 weights are stored in blocks of 16 outputs. A block is a sequence of pieces of 64 inputs, and a piece has the
+/// codes of its two groups of 32 inputs, then their scales (kernels/weight_codes.h).
 constexpr int64_t kInt4Rows = 16;
 constexpr int64_t kInt4Inputs = 64;
 constexpr int64_t kInt4Group = 32;
-constexpr int64_t kInt4CodeBytes = kInt4Rows * kInt4Group / 2;  // of a group
-constexpr int64_t kInt4ScaleBytes = kInt4Rows * 2;              // likewise
+constexpr int64_t kInt4CodeBytes = kInt4Rows * kInt4Group / 2;  // codes of a group
+constexpr int64_t kInt4ScaleBytes = kInt4Rows * 2;              // scales of a group
 constexpr size_t kInt4PieceBytes = 2 * (kInt4CodeBytes + kInt4ScaleBytes);
 
-/// Where a piece has codes 8 word .. 8 word + 7 of one output in a group, four bytes: inputs 0..3 in their low halves,
-/// 4..7 in the high ones.
+/// Offset in a piece of the four bytes with codes 8 * word .. 8 * word + 7 of output `row` in a group. The first four
+/// codes are in the bytes' low halves, the other four in the high halves.
 constexpr int64_t Int4WordAt(int64_t group, int64_t word, int64_t row) {
   return kInt4CodeBytes * group + 4 * (kInt4Rows * word + row);
 }
-/// And its scale, bf16.
+/// Offset in a piece of the bf16 scale of output `row` in a group.
 constexpr int64_t Int4ScaleAt(int64_t group, int64_t row) {
   return 2 * kInt4CodeBytes + kInt4ScaleBytes * group + 2 * row;
 }
@@ -35,15 +35,15 @@ inline size_t Int4Bytes(int64_t n_out, int64_t n_in) {
   return static_cast<size_t>(DivideUp(n_out, kInt4Rows)) * Int4BlockBytes(n_in);
 }
 
-/// Does not own its bytes: whoever hands one out says until when they live.
+/// Does not own its bytes. The function that returns a view says how long they live.
 struct MatrixView {
-  const void* data = nullptr;    // [n_out, n_in] dtype; of kU8 int4 blocks
-  DType dtype = DType::kBF16;    // kF32, kBF16, kF16; kI8: int8; kU8: int4
-  const float* scale = nullptr;  // [n_out] of int8: a weight is scale * number
+  const void* data = nullptr;    // [n_out, n_in] elements; int4 blocks for kU8
+  DType dtype = DType::kBF16;    // kF32, kBF16, kF16, kI8 (int8) or kU8 (int4)
+  const float* scale = nullptr;  // [n_out], only for int8: a weight is scale * number
   int64_t n_out = 0;
   int64_t n_in = 0;
 
-  /// With the scales.
+  /// Bytes of the matrix, scales included.
   size_t bytes() const {
     if (dtype == DType::kU8) return Int4Bytes(n_out, n_in);
     return static_cast<size_t>(n_out * n_in) * DTypeBytes(dtype) +

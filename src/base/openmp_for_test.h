@@ -1,11 +1,11 @@
-// Settings of OpenMP's threads that programs make around the library.
+// OpenMP settings that a program may make around the library.
 #pragma once
 
 #include <omp.h>
 
 namespace duo {
 
-/// While it lives, every parallel region of OpenMP that this thread starts gets one thread, as under
+/// While it lives, every OpenMP parallel region that this thread starts gets one thread, as with
 /// OMP_MAX_ACTIVE_LEVELS=0 or OMP_THREAD_LIMIT=1.
 class OpenMpWithoutTeams {
  public:
@@ -18,7 +18,7 @@ class OpenMpWithoutTeams {
   int levels_;
 };
 
-/// work(thread) on n threads of a parallel region.
+/// Calls work(thread) on n threads of a parallel region.
 template <typename Work>
 void InOpenMpRegion(int n, const Work& work) {
 #pragma omp parallel num_threads(n)

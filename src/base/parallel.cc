@@ -15,7 +15,8 @@ namespace duo {
 
 namespace {
 
-// Region whose task this thread is running. A task that starts a region of its own runs it alone: the cores are busy.
+// Whether this thread runs a task of a region. If that task starts another region, it runs the inner tasks alone,
+// because the cores are busy.
 thread_local bool in_region = false;
 
 class InRegion {
@@ -26,7 +27,7 @@ class InRegion {
   InRegion& operator=(const InRegion&) = delete;
 };
 
-/// Teams that no caller is using. A second caller at the same time gets a team of its own.
+/// Teams that no caller is using. Two callers at the same time get different teams.
 class IdleTeams {
  public:
   std::unique_ptr<ThreadTeam> Take() {
@@ -41,7 +42,7 @@ class IdleTeams {
     teams_.push_back(std::move(team));
   }
 
-  /// Lives until the process ends: helpers may still be looking for work while other statics are destroyed.
+  /// Lives until the process ends, because helpers may still look for work while other statics are destroyed.
   static IdleTeams& Get() {
     static auto* const teams = new IdleTeams();
     return *teams;
@@ -52,7 +53,7 @@ class IdleTeams {
   std::vector<std::unique_ptr<ThreadTeam>> teams_;
 };
 
-/// A team of up to n_threads for the length of a scope.
+/// Holds a team of up to n_threads for a scope.
 class LeasedTeam {
  public:
   explicit LeasedTeam(int n_threads) : team_(IdleTeams::Get().Take()) { team_->Grow(n_threads); }

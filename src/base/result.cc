@@ -40,7 +40,7 @@ const char* Version() { return DUO_VERSION; }
 
 namespace internal {
 
-// A crash message is the one thing the library writes: the process ends right after it.
+// The library writes nothing else. The process ends right after this message.
 void CheckFailed(const char* file, int line, const char* condition, const char* message) {
   std::fprintf(stderr, "duo: %s:%d: check failed: %s: %s\n", file, line, condition, message);
   std::abort();

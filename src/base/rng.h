@@ -1,4 +1,5 @@
-// Random numbers that are the same on every machine and compiler for the same seed (std::distributions are not).
+// Random numbers that are the same for the same seed on every machine and compiler. The standard library's
+// distributions are not.
 #pragma once
 
 #include <cmath>

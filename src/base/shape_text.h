@@ -1,4 +1,4 @@
-// Shapes in messages.
+// Formats shapes for messages.
 #pragma once
 
 #include <cstdint>

@@ -19,7 +19,7 @@ inline constexpr const char* kLfsPointerForTest =
     "version https://git-lfs.github.com/spec/v1\n"
     "oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n";
 
-/// Empty at first; removed with all that is in it.
+/// A new empty directory. The destructor removes it with everything in it.
 class TempDir {
  public:
   TempDir() : path_((std::filesystem::temp_directory_path() / "duo_test_XXXXXX").string()) {
@@ -39,7 +39,7 @@ class TempDir {
     out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
     ASSERT_TRUE(out.good()) << file(name);
   }
-  /// Names that lie in it: a test that writes one file wants to see no other.
+  /// Number of entries. A test that writes one file checks that there is no other.
   std::ptrdiff_t n_entries() const { return std::distance(std::filesystem::directory_iterator(path_), {}); }
 
  private:

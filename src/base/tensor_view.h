@@ -9,7 +9,7 @@
 
 namespace duo {
 
-/// Does not own its bytes: whoever hands one out says until when they live.
+/// Does not own its bytes. The function that returns a view says how long they live.
 struct TensorView {
   const void* data = nullptr;
   DType dtype = DType::kF32;

@@ -20,22 +20,22 @@
 namespace duo {
 namespace {
 
-// A pause takes 40 to 140 cycles, so this is 30 to 100 us: longer than what lies between two regions of a decode step
-// (sampling aside), and too short to be a burden.
+// A pause takes 40 to 140 cycles, so this is 30 to 100 us. That is longer than the time between two regions of a decode
+// step (sampling aside), and too short to be a burden.
 constexpr int kSpins = 2000;
 
 // A helper judges itself after this much time, spinning included...
 constexpr std::chrono::milliseconds kJudgedTime{4};
-// ...and stays away when it had no core for more than this share of it. A neighbour that wakes up for 50 us now and
-// then (a connection's thread) costs a per cent; one busy program on a full machine costs a third to a half.
+// ...and pauses when it had no core for more than this share of the time. A neighbour that wakes up for 50 us now and
+// then (a connection's thread) costs one per cent. One busy program on a full machine costs a third to a half.
 constexpr double kCrowdedShare = 0.2;
 constexpr std::chrono::milliseconds kShortestPause{4}, kLongestPause{1000};
 constexpr int kPauseFactor = 8;
-// Regions with no more than this between them follow one another: a step's.
+// Regions with at most this time between them belong to the same decode step.
 constexpr std::chrono::milliseconds kCloseTime{1};
 
-// The ticket: next task | number of tasks | threads that may take part. `next` outruns the number of tasks by one for
-// the caller, so it has a bit to spare.
+// The ticket, from the low bits: next task | number of tasks | threads that may take part. The caller's last increment
+// moves `next` one past the number of tasks, so `next` has bits to spare.
 constexpr int kNextBits = 28, kTasksBits = 25, kThreadsBits = 11;
 static_assert(kNextBits + kTasksBits + kThreadsBits == 64 && kNextBits > kTasksBits);
 static_assert(ThreadTeam::kMaxTasks == (int64_t{1} << kTasksBits) - 1);
@@ -70,13 +70,13 @@ bool IsMuch(Clock::duration lost, Clock::duration wanted) {
 class HelperShare {
  public:
   HelperShare() { Restart(); }
-  /// Time that the thread slept of its own will does not count.
+  /// Time that the thread slept voluntarily does not count.
   void AddSleep(Clock::duration slept) { begin_ += slept; }
   void Restart() {
     begin_ = Clock::now();
     cpu_begin_ = ThreadCpuTime();
   }
-  /// True once for a stretch of kJudgedTime in which the thread was kept off the cores for too long.
+  /// True once after a stretch of kJudgedTime in which the thread had no core for too long.
   bool IsCrowded() {
     const auto wanted = Clock::now() - begin_;
     if (wanted < kJudgedTime) return false;
@@ -86,7 +86,7 @@ class HelperShare {
     next_pause_ = std::max(next_pause_ / kPauseFactor, kShortestPause);
     return false;
   }
-  /// How long to stay away now.
+  /// How long to pause now. The next pause will be longer.
   std::chrono::milliseconds NextPause() {
     const std::chrono::milliseconds pause = next_pause_;
     next_pause_ = std::min(next_pause_ * kPauseFactor, kLongestPause);
@@ -99,11 +99,13 @@ class HelperShare {
   std::chrono::milliseconds next_pause_ = kShortestPause;
 };
 
-/// Whether the caller, in regions that follow one another closely, gets a core. It may wait for other things between
-/// regions, and for helpers at their end; being put off a core that it did not give up shows a neighbour.
+/// Whether the caller gets a core, in regions that follow one another closely. Between regions it may wait for other
+/// things, and at the end of a region it may wait for helpers. So lost time alone proves nothing. An involuntary
+/// context switch shows that another program took its core.
 class CallerShare {
  public:
-  /// After each region. True once for a stretch of kJudgedTime in which another program had the core for too long.
+  /// Called after each region. True once after a stretch of kJudgedTime in which another program had the core for too
+  /// long.
   bool IsCrowded(Clock::time_point begin, Clock::time_point end) {
     if (begin - last_end_ > kCloseTime) Restart(begin);
     last_end_ = end;
@@ -161,7 +163,7 @@ class ThreadTeam::Impl {
   int n_threads() const { return 1 + static_cast<int>(helpers_.size()); }
 
   void Run(int n_threads, int64_t n_tasks, const ParallelBody& body) {
-    DUO_CHECK(n_tasks <= kMaxTasks, "ParallelFor cuts what is longer");
+    DUO_CHECK(n_tasks <= kMaxTasks, "ParallelFor splits longer regions");
     if (n_away_.load(std::memory_order_relaxed) == static_cast<int>(helpers_.size())) {
       for (int64_t task = 0; task < n_tasks; ++task) body(task, 0);
       return;
@@ -195,8 +197,8 @@ class ThreadTeam::Impl {
     wake_.notify_all();
   }
 
-  // Until helpers have finished n tasks of this region. Spins for as long as a task of a running helper may take, then
-  // sleeps: where a helper waits for a core, this one becomes free for it.
+  // Waits until helpers have finished n tasks of this region. Spins for as long as a task of a running helper may take,
+  // then sleeps. If a helper is waiting for a core, it can then run on this one.
   void AwaitFinished(uint32_t n) {
     for (int spin = 0; spin < kSpins; ++spin) {
       if (finished_.load(std::memory_order_acquire) == n) return;
@@ -234,7 +236,7 @@ class ThreadTeam::Impl {
     const bool work = MayTake({ticket_.load(std::memory_order_seq_cst)}, helper);
     if (!work && !stop_.load(std::memory_order_seq_cst)) wake_.wait(seen);
     sleepers_.fetch_sub(1, std::memory_order_relaxed);
-    // The time from being called to having a core is not sleep. Where it is long, a helper does not help.
+    // The time between the call and getting a core is not sleep. If it is long, the helper is of no use.
     share->AddSleep(std::max(called_.load(std::memory_order_relaxed), begin) - begin);
   }
 
@@ -250,8 +252,8 @@ class ThreadTeam::Impl {
 
   // Fields that helpers poll, fields that they write, and fields that change seldom lie on separate cache lines.
   alignas(kCacheLineBytes) std::atomic<uint64_t> ticket_{0};
-  const ParallelBody* body_ = nullptr;  // of the present region: a thread that has one of its tasks may read it
-  alignas(kCacheLineBytes) std::atomic<uint32_t> finished_{0};  // tasks of the present region, by helpers
+  const ParallelBody* body_ = nullptr;  // of the current region; only a thread that has one of its tasks may read it
+  alignas(kCacheLineBytes) std::atomic<uint32_t> finished_{0};  // tasks of the current region that helpers finished
   alignas(kCacheLineBytes) std::atomic<uint32_t> wake_{0};
   std::atomic<int> sleepers_{0};
   std::atomic<Clock::time_point> called_{Clock::time_point()};  // when sleepers were last woken for a region

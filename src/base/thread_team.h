@@ -1,4 +1,4 @@
-// Threads that share the tasks of parallel regions and get out of other programs' way.
+// Threads that share the tasks of parallel regions and make room for other programs.
 #pragma once
 
 #include <memory>
@@ -7,20 +7,24 @@
 
 namespace duo {
 
-/// A caller and its helper threads, for regions that follow one another. One region at a time; not thread safe.
+/// A caller and its helper threads, for regions that follow one another. It runs one region at a time. Not thread safe.
 ///
-/// A runtime with barriers waits for every thread of a team, and a thread whose core another program has taken arrives
-/// a time slice late. Here a region needs only its tasks done:
-///   - One word, the ticket, holds how many threads may take part, the number of tasks and the next one. Taking a task
-///     moves `next` on. The word says everything, so a thread that looks late takes a task of the present region or
-///     none.
-///   - The caller takes tasks too. When none is left, it waits for those that helpers have begun. A helper that has not
-///     come by then is left out: a team whose helpers never run is as fast as a single thread.
-///   - A helper without a task spins for some microseconds, about the time between two regions of a decode step, and
-///     then sleeps.
-///   - Helpers and the caller measure how much of their time they had a core. When another program takes much of it, a
-///     helper stays away for a while: two threads on one core are slower than one, since each region waits for the one
-///     that is not running. The pause grows each time, up to a second, and shrinks after a stretch without neighbours.
+/// A runtime with barriers waits for every thread of a team. A thread whose core another program has taken then arrives
+/// a time slice late. Here a region ends as soon as its tasks are done.
+///
+/// One word, the ticket, has the number of threads that may take part, the number of tasks, and the next task. A thread
+/// takes a task by incrementing `next`. The word says everything, so a late thread takes a task of the current region
+/// or none.
+///
+/// The caller takes tasks too. When none is left, it waits for the tasks that helpers have begun. It does not wait for
+/// helpers without a task, so a team whose helpers never run is as fast as a single thread.
+///
+/// A helper without a task spins for some microseconds, about the time between two regions of a decode step, and then
+/// sleeps.
+///
+/// Helpers and the caller measure how much of their time they had a core. When another program takes much of it, a
+/// helper pauses for a while. Two threads on one core are slower than one, because each region waits for the thread
+/// that is not running. The pause grows each time, up to a second, and shrinks after a stretch without neighbours.
 class ThreadTeam {
  public:
   ThreadTeam();
@@ -29,15 +33,15 @@ class ThreadTeam {
   ThreadTeam(const ThreadTeam&) = delete;
   ThreadTeam& operator=(const ThreadTeam&) = delete;
 
-  /// Starts helpers until caller and helpers are n_threads, or until the system refuses one (a limit on threads, no
-  /// memory for a stack). Never ends any.
+  /// Starts helpers until the caller and its helpers are n_threads, or until the system refuses one (a limit on
+  /// threads, no memory for a stack). Never ends a helper.
   void Grow(int n_threads);
-  /// The caller and its helpers.
+  /// Number of threads: the caller and its helpers.
   int n_threads() const;
 
   static constexpr int64_t kMaxTasks = (int64_t{1} << 25) - 1;
 
-  /// As ParallelFor, on at most n_threads of the team, for at most kMaxTasks.
+  /// As ParallelFor, on at most n_threads of the team. n_tasks is at most kMaxTasks.
   void Run(int n_threads, int64_t n_tasks, const ParallelBody& body);
 
  private:

@@ -32,7 +32,7 @@ TEST(ParallelFor, RunsEveryTaskOnce) {
   }
 }
 
-// Small regions after one another: helpers come late, or into the next region.
+// Many small regions: helpers arrive late, or in the next region.
 TEST(ParallelFor, ManyShortRegions) {
   std::vector<int> sums(64, 0);
   for (int region = 0; region < 20000; ++region) {
@@ -46,7 +46,7 @@ TEST(ParallelFor, ManyShortRegions) {
   }
 }
 
-// No two tasks that run at the same time have the same thread number: scratch is kept by it.
+// No two tasks that run at the same time have the same thread number, because scratch memory is indexed by it.
 TEST(ParallelFor, ThreadNumbersAreExclusive) {
   std::vector<std::atomic<int>> inside(4);
   std::atomic<int> clashes{0};
@@ -82,7 +82,8 @@ TEST(ParallelFor, CallersAtTheSameTime) {
   for (std::thread& caller : callers) caller.join();
 }
 
-// A child process has the caller's thread alone, so helpers never come: the caller does all and waits for nobody.
+// A child process has only the caller's thread, so no helper runs there. The caller must run all tasks and must not
+// wait.
 TEST(ThreadTeam, ARegionEndsWithoutHelpersThatDoNotCome) {
   ThreadTeam team;
   team.Grow(4);
@@ -116,7 +117,7 @@ TEST(ThreadTeam, GrowsAndUsesAsManyAsAreAskedFor) {
   EXPECT_LE(most, 1);
 }
 
-// A helper may stay away beside busy programs, so no single region can be expected to have one.
+// A helper may pause beside busy programs, so no single region can be expected to have one.
 TEST(ThreadTeam, HelpersComeAndWakeUpAgain) {
   ThreadTeam team;
   team.Grow(2);
