@@ -27,13 +27,14 @@ bool ToDType(safetensors::Type type, DType* dtype) {
   }
 }
 
-// Shards lie beside their index. (Symbolic links are followed: the Hugging Face cache is made of them.)
+// Shards must be in the directory of their index. Symbolic links are followed, because the Hugging Face cache consists
+// of them.
 bool IsPlainFileName(const std::string& name) {
   return !name.empty() && name.size() <= 255 && name != "." && name != ".." &&
          name.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
 }
 
-// tensor name -> shard name, both checked for form.
+// Reads the map from tensor names to shard names, and checks the form of both.
 Result<std::map<std::string, std::string>> ReadWeightMap(const std::string& path) {
   DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, limits::kMaxIndexBytes));
   DUO_ASSIGN_OR_RETURN(const Json index, ParseJson(text, path));
@@ -104,7 +105,8 @@ Status Checkpoint::OpenSharded(const std::string& index_path) {
     DUO_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
     DUO_ASSIGN_OR_RETURN(const safetensors::Header header, safetensors::ParseHeader(file.data(), file.size(), path));
     for (const std::string& name : names) {
-      // Indexes go stale, mostly about tensors that nobody needs: it is an error when somebody asks for this one.
+      // Indexes may list tensors that no longer exist, usually unneeded ones. So this becomes an error only when Get
+      // asks for the tensor.
       if (!header.contains(name))
         absent_.emplace(name, index_path + ": weight_map: " + name + " is not in its shard " + shard);
     }
@@ -186,11 +188,11 @@ Status Checkpoint::CheckFiles(Replaced replaced) const {
       return Status(StatusCode::kUnavailable,
                     file.path() +
                         ": was written to while the model is in use, so its weights are a mixture of old and "
-                        "new; start again when the file is complete");
+                        "new; restart when the file is complete");
     }
     if (change == FileChange::kReplaced && replaced == Replaced::kIsAnError) {
       return Status(StatusCode::kUnavailable,
-                    file.path() + ": is another file than the one that is in use; start again to use the new one");
+                    file.path() + ": is another file than the one that is in use; restart to use the new one");
     }
   }
   return OkStatus();

@@ -1,4 +1,5 @@
-// Bytes to named tensors: a Hugging Face directory with model.safetensors, or shards and model.safetensors.index.json.
+// Opens the tensors of a Hugging Face directory by name, from model.safetensors or from shards and
+// model.safetensors.index.json.
 #pragma once
 
 #include <cstddef>
@@ -16,35 +17,38 @@
 
 namespace duo {
 
-/// Owner of the mapped files of a checkpoint. Move-only. Const methods may be called from several threads at once.
-/// Opening reads headers only; weights are paged in when they are first touched. The exception are tensors that their
-/// file does not align to their element size (writers other than the format's own leave such): these are copied.
-/// Names are those of a model with its output matrix ("model.layers.0..."), also where the file holds a model without
-/// one, which leaves "model." out.
+/// Owns the mapped files of a checkpoint. Move-only. Const methods may be called from several threads at once.
+///
+/// Opening reads only headers. Weights are paged in when they are first touched. Tensors that are not aligned to their
+/// element size are copied instead; some writers make such files.
+///
+/// Names are those of a model with an output matrix ("model.layers.0..."). Files of a model without one leave out
+/// "model."; Checkpoint adds it.
 class Checkpoint {
  public:
-  /// `dir`/model.safetensors when it exists, else the shards that `dir`/model.safetensors.index.json lists.
-  /// Tensors that a shard has and the index does not list are there too. kNotFound: neither file, or a shard is
-  /// missing. kCorrupt: a header that lies about its file, or a shard outside the directory.
+  /// Opens `dir`/model.safetensors if it exists, else the shards that `dir`/model.safetensors.index.json lists. Tensors
+  /// that are in a shard but not in the index are included. Returns kNotFound if neither file exists or a shard is
+  /// missing. Returns kCorrupt if a header does not match its file or a shard is outside the directory.
   static Result<Checkpoint> Open(const std::string& dir);
 
-  /// The view borrows from this checkpoint and lives as long as it does; moving the checkpoint keeps it valid.
-  /// Data is aligned to the element size. kNotFound names tensor and directory; kCorrupt for a tensor that the index
-  /// lists and its shard does not have; kUnsupported for element types other than F32, BF16, F16, I8, U8 and for more
-  /// than 4 dimensions.
+  /// The view borrows from this checkpoint and lives as long as it does. Moving the checkpoint keeps the view valid.
+  /// Data is aligned to the element size.
+  ///
+  /// Returns kNotFound with tensor and directory. Returns kCorrupt if the index lists the tensor and its shard does not
+  /// have it. Returns kUnsupported for element types other than F32, BF16, F16, I8, U8 and for more than 4 dimensions.
   Result<TensorView> Get(std::string_view name) const;
 
-  /// The tensor's bytes leave resident memory until somebody reads them again: for one that is done with.
+  /// Removes the tensor's bytes from resident memory until they are read again. For tensors that are no longer needed.
   void Forget(const TensorView& tensor) const;
 
-  /// Says whether a file counts as changed when another file has its name now. The mapping still shows the old one.
+  /// Whether it is an error that another file now has the name of a mapped file. The mapping still shows the old one.
   enum class Replaced : uint8_t { kIsFine, kIsAnError };
-  /// kUnavailable, naming the first mapped file that somebody has written to since it was opened, so that its tensors
-  /// are a mixture of old and new. A system call for each file.
+  /// kUnavailable, with the file's name, when a mapped file was written to after it was opened. Its tensors are then a
+  /// mixture of old and new. Makes one system call per file.
   Status CheckFiles(Replaced replaced) const;
 
   bool Has(std::string_view name) const;
-  /// In byte order.
+  /// All names, in byte order.
   std::vector<std::string> names() const;
   size_t n_tensors() const { return tensors_.size(); }
   /// Bytes of all tensors.
@@ -67,7 +71,7 @@ class Checkpoint {
   std::vector<MappedFile> files_;
   std::vector<Buffer> copies_;
   std::map<std::string, Located, std::less<>> tensors_;
-  std::map<std::string, std::string, std::less<>> absent_;  // listed by the index only, with the sentence for Get
+  std::map<std::string, std::string, std::less<>> absent_;  // tensors that only the index has -> sentence for Get
   uint64_t total_bytes_ = 0;
 };
 

@@ -137,7 +137,7 @@ TEST(Checkpoint, RefusesIndexesThatLie) {
   ExpectIndexRefused("{", StatusCode::kCorrupt, "model.safetensors.index.json");
 }
 
-// Old Llama checkpoints: the index was written before the tables of RoPE were left out of the shards.
+// In old Llama checkpoints the index still lists RoPE tables that the shards no longer have.
 TEST(Checkpoint, AnIndexMayListWhatNobodyNeeds) {
   const TempDir dir;
   dir.Write("one.safetensors", SafetensorsBytes(kTwo, 12));

@@ -41,7 +41,7 @@ Result<ModelType> ReadModelType(const Json& config, const std::string& where) {
   return Unsupported(where, "model_type \"" + name + "\"");
 }
 
-// What changes the mathematics in ways that duo does not compute.
+// Refuses features that duo does not compute.
 Status RefuseWhatDuoLacks(const Json& config, const std::string& where) {
   for (const char* key : {"num_local_experts", "num_experts", "n_routed_experts", "moe_intermediate_size"}) {
     const Json& value = JsonMember(config, key);
@@ -54,7 +54,7 @@ Status RefuseWhatDuoLacks(const Json& config, const std::string& where) {
   return OkStatus();
 }
 
-// Only what duo quantize writes: {"quant_method": "duo", "weights": "int8" or "int4", "version": 1}.
+// Accepts only what `duo quantize` writes: {"quant_method": "duo", "weights": "int8" or "int4", "version": 1}.
 Result<WeightType> ReadWeightType(const Json& config, const std::string& where) {
   const Json& quantization = JsonMember(config, "quantization_config");
   if (quantization.is_null()) return WeightType::kNative;
@@ -79,7 +79,7 @@ Result<int64_t> ReadHeadDim(const Json& config, const HfConfig& hf, const std::s
   if (!JsonMember(config, "head_dim").is_null()) {
     DUO_ASSIGN_OR_RETURN(head_dim, Count(config, "head_dim", limits::kMaxHeadDim, where));
   } else if (hf.model_type == ModelType::kQwen3) {
-    head_dim = 128;  // Qwen3's own default; it does not follow from hidden_size
+    head_dim = 128;  // the default of Qwen3Config, whatever hidden_size is
   } else if (hf.hidden_size % hf.n_heads == 0) {
     head_dim = hf.hidden_size / hf.n_heads;
     DUO_RETURN_IF_ERROR(
@@ -105,7 +105,7 @@ int64_t DefaultPositions(ModelType type) {
   return 2048;
 }
 
-// Their defaults when this key is absent; null means as many as query heads.
+// The defaults of transformers' configuration classes when the key is absent. A null means as many as query heads.
 int64_t DefaultKvHeads(const Json& config, const HfConfig& hf) {
   if (config.contains("num_key_value_heads")) return hf.n_heads;
   switch (hf.model_type) {
@@ -142,7 +142,7 @@ Status ReadShape(const Json& config, const std::string& where, HfConfig* hf) {
   return OkStatus();
 }
 
-// Which projections have biases follows the modelling code of each type, not the presence of tensors.
+// The modelling code of each type decides which projections have biases, not the presence of tensors.
 Status ReadFamilyTraits(const Json& config, const std::string& where, HfConfig* hf) {
   DUO_ASSIGN_OR_RETURN(hf->tie_word_embeddings, JsonBoolOr(config, "tie_word_embeddings", false, where));
   DUO_ASSIGN_OR_RETURN(const bool attention_bias, JsonBoolOr(config, "attention_bias", false, where));
@@ -165,7 +165,7 @@ Status ReadFamilyTraits(const Json& config, const std::string& where, HfConfig* 
   return OkStatus();
 }
 
-/// layer_types: whether the list is there, and whether it names layers with a window.
+/// layer_types: whether the list exists, and whether it names layers with a window.
 struct LayerTypes {
   bool listed = false;
   bool sliding = false;
@@ -190,7 +190,7 @@ Result<LayerTypes> ReadLayerTypes(const Json& config, const HfConfig& hf, const 
   return found;
 }
 
-/// sliding_window as the model's class takes it: its default where the key is absent, 0 = none.
+/// sliding_window as the model's class reads it. When the key is absent, the default of the class; 0 = no window.
 Result<int64_t> ReadWindow(const Json& config, const HfConfig& hf, const std::string& where) {
   constexpr int64_t kClassDefault = 4096;  // of MistralConfig, Qwen2Config and Qwen3Config in transformers
   const bool qwen = hf.model_type == ModelType::kQwen2 || hf.model_type == ModelType::kQwen3;
@@ -206,7 +206,7 @@ Result<int64_t> ReadWindow(const Json& config, const HfConfig& hf, const std::st
   return window;
 }
 
-/// A window hides nothing from a text that it covers: such a model runs, up to that length.
+/// A window hides nothing of a text that it covers, so such a model runs up to that length.
 Status LimitContextToWindow(const Json& config, const std::string& where, HfConfig* hf) {
   DUO_ASSIGN_OR_RETURN(const LayerTypes types, ReadLayerTypes(config, *hf, where));
   DUO_ASSIGN_OR_RETURN(const int64_t window, ReadWindow(config, *hf, where));
@@ -223,12 +223,13 @@ Status LimitContextToWindow(const Json& config, const std::string& where, HfConf
   if (window < hf->trained_context) {
     hf->notes.push_back(where + ": sliding_window: the context is limited to its " + std::to_string(window) +
                         " tokens, of " + std::to_string(hf->trained_context) +
-                        ", because duo runs layers with a window only up to its length");
+                        ", because duo runs layers with a window only up to the window's length");
   }
   return OkStatus();
 }
 
-/// With yarn and positions left at the original length, the context is the length that yarn stretches them to.
+/// With yarn, max_position_embeddings may still be the original length. The context is then the length that yarn
+/// stretches it to.
 int64_t TrainedContext(const HfConfig& hf) {
   if (hf.rope.type != RopeType::kYarn) return hf.max_position_embeddings;
   const double stretched = hf.rope.factor * static_cast<double>(hf.rope.original_max_position_embeddings);
@@ -236,7 +237,8 @@ int64_t TrainedContext(const HfConfig& hf) {
   return std::max(hf.max_position_embeddings, context);
 }
 
-/// A token id of a config: nothing, and a note, when the vocabulary has no such token. kCorrupt when it is not an id.
+/// A token id of a config. When it is outside the vocabulary, returns nothing and adds a note. kCorrupt when it is not
+/// an integer.
 Result<std::optional<int32_t>> ReadTokenId(const Json& value, const char* key, const std::string& where, HfConfig* hf) {
   const std::string vocabulary = "0.." + std::to_string(hf->vocab_size - 1);
   if (!value.is_number_integer()) {
@@ -278,16 +280,16 @@ Result<Json> ReadJsonFile(const std::string& path) {
   return ParseJson(text, path);
 }
 
-/// A folder that holds a LoRA adapter, alone or beside a whole model.
+/// Looks for a LoRA adapter in the folder. It is an error without a model, and a note beside one.
 Status CheckForAdapter(const std::string& dir, std::vector<std::string>* notes) {
   const std::string path = dir + "/adapter_config.json";
   if (!FileExists(path)) return OkStatus();
   if (FileExists(dir + "/config.json")) {
     notes->push_back(path +
-                     ": a LoRA adapter lies beside the model and is not used; merge it into the weights for that");
+                     ": a LoRA adapter lies beside the model and is not used; merge it into the weights to use it");
     return OkStatus();
   }
-  const Result<Json> adapter = ReadJsonFile(path);  // for the name of its model; the error is another one
+  const Result<Json> adapter = ReadJsonFile(path);  // only for the name of its model; a read error does not matter
   const Result<std::string> base = JsonString(adapter.ok() ? *adapter : Json(), "base_model_name_or_path", path);
   return Status(StatusCode::kUnsupported, path + ": this folder is a LoRA adapter without its model; merge it into " +
                                               (base.ok() ? base->substr(0, 200) : "the model that it was made for"));

@@ -1,5 +1,5 @@
-// config.json and generation_config.json of a Hugging Face model directory as validated facts.
-// Meaning of the keys: the configuration classes and modeling_rope_utils of the transformers library.
+// Reads and validates config.json and generation_config.json of a Hugging Face model directory. The meaning of the keys
+// is that of the configuration classes and modeling_rope_utils of the transformers library.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +18,8 @@ const char* ModelTypeName(ModelType type);  // as in config.json: "llama", "mist
 enum class RopeType : uint8_t { kDefault, kLinear, kLlama3, kYarn, kDynamic };
 const char* RopeTypeName(RopeType type);  // as in config.json: "default", "linear", ...
 
-/// Rotary embedding as the config describes it; the frequencies are computed where they are used. Only the fields of
-/// `type` mean anything. All factors are finite and > 0.
+/// The rotary embedding as the config describes it. The frequencies are computed where they are used. Only the fields
+/// of `type` mean anything. All factors are finite and > 0.
 struct RopeConfig {
   RopeType type = RopeType::kDefault;
   double theta = 10000.0;
@@ -29,9 +29,9 @@ struct RopeConfig {
   double high_freq_factor = 4.0;                 // llama3, > low_freq_factor
   double beta_fast = 32.0;                       // yarn, >= beta_slow
   double beta_slow = 1.0;                        // yarn
-  /// yarn: what cos and sin are multiplied by. Resolved here: the config's own attention_factor, else
-  /// g(mscale)/g(mscale_all_dim) when both are given and not 0, else g(1), with g(m) = 0.1*m*ln(factor) + 1
-  /// (arXiv:2309.00071, section 3.4). 1 for every other type.
+  /// yarn: the factor of cos and sin. It is the config's own attention_factor if given, else
+  /// g(mscale)/g(mscale_all_dim) if both are given and not 0, else g(1). Here g(m) = 0.1*m*ln(factor) + 1
+  /// (arXiv:2309.00071, section 3.4). It is 1 for every other type.
   double attention_factor = 1.0;
   double mscale = 0.0;          // yarn, as given; 0 = absent. Already in attention_factor.
   double mscale_all_dim = 0.0;  // yarn, as given; 0 = absent. Already in attention_factor.
@@ -49,41 +49,41 @@ struct HfConfig {
   int64_t head_dim = 0;    // even; n_heads * head_dim need not be hidden_size
   double rms_norm_eps = 1e-6;
   int64_t max_position_embeddings = 0;
-  /// Tokens the model was trained or scaled for: max_position_embeddings, or original length x factor with yarn where
-  /// that is more.
+  /// Tokens that the model was trained or scaled for: max_position_embeddings, or with yarn the original length times
+  /// `factor` if that is more.
   int64_t trained_context = 0;
-  /// Contexts longer than this must be refused, because the model's own definition changes there; 0 = no such limit.
-  /// max_position_embeddings for RopeType::kDynamic (equal to default up to there, re-rotates every key beyond); the
-  /// window where layers have one (up to there it hides nothing).
+  /// Longer contexts must be refused, because the model computes something else there; 0 = no such limit. For
+  /// RopeType::kDynamic the limit is max_position_embeddings: up to it, the type equals kDefault, and beyond it every
+  /// key is rotated again. For layers with a window the limit is the window's length, up to which it hides nothing.
   int64_t max_context = 0;
-  std::string max_context_reason;  // what sets max_context, for messages: "sliding_window 4096"
+  std::string max_context_reason;  // for messages, what sets max_context: "sliding_window 4096"
   bool tie_word_embeddings = false;
   bool qkv_bias = false;           // q_proj, k_proj, v_proj have a bias
   bool o_bias = false;             // o_proj has a bias
   bool mlp_bias = false;           // gate_proj, up_proj, down_proj have a bias
   bool qk_norm = false;            // RMS norm over head_dim of every q and k head before RoPE (qwen3)
-  std::vector<int32_t> eos_ids;    // of both files, without repetitions, in [0, vocab_size); may be empty
-  std::vector<std::string> notes;  // sentences for people: what of the files was ignored or limits the context
+  std::vector<int32_t> eos_ids;    // from both files, without repetitions, in [0, vocab_size); may be empty
+  std::vector<std::string> notes;  // sentences for people: parts of the files that were ignored, limits of the context
   int32_t bos_id = -1;             // -1 = none
-  DType dtype =
-      DType::kBF16;  // `torch_dtype` / `dtype`: what the weights are said to be stored in; kBF16 when not said
-  WeightType weights = WeightType::kNative;  // what `quantization_config` of `duo quantize` says
+  DType dtype = DType::kBF16;      // type of the weights by `dtype` or `torch_dtype`; kBF16 when absent
+  WeightType weights = WeightType::kNative;  // from the `quantization_config` that `duo quantize` writes
   RopeConfig rope;
 
   int64_t group() const { return n_heads / n_kv_heads; }  // q heads per kv head
 };
 
-/// `where` (the file's path) begins every sentence. `generation_config` may be null (no such file).
-/// kCorrupt: a key is missing, of the wrong type, out of range (limits.h) or at odds with another.
-/// kUnsupported: an architecture duo does not run (mixture of experts, quantised weights, unknown RoPE, activation or
-/// kind of layer); the sentence says what duo opens.
+/// `where` (the file's path) begins every sentence. `generation_config` is null when there is no such file.
+///
+/// Returns kCorrupt if a key is missing, of the wrong type, out of range (limits.h) or in conflict with another.
+/// Returns kUnsupported for an architecture that duo does not run: mixture of experts, quantised weights, unknown RoPE,
+/// activation or kind of layer. The sentence says what duo opens.
 Result<HfConfig> ParseHfConfig(const Json& config, const Json& generation_config, const std::string& where);
 
-/// `dir`/config.json, and `dir`/generation_config.json where there is one. Adds kNotFound, kIo; kUnsupported for the
-/// folder of a LoRA adapter.
+/// Reads `dir`/config.json, and `dir`/generation_config.json if it exists. Errors as ParseHfConfig, kNotFound, kIo;
+/// kUnsupported for the folder of a LoRA adapter.
 Result<HfConfig> LoadHfConfig(const std::string& dir);
 
-/// One config.json by its path, without a generation_config.json.
+/// Reads a config.json, without a generation_config.json. Errors as LoadHfConfig.
 Result<HfConfig> LoadHfConfigFile(const std::string& path);
 
 }  // namespace duo

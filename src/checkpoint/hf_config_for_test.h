@@ -1,4 +1,4 @@
-// Configs of small models, as config.json has them, and what is expected of reading them.
+// Contents of config.json for small models, and checks of the result of reading them.
 #pragma once
 
 #include <gmock/gmock.h>

@@ -153,7 +153,8 @@ void ExpectWindow(const Json& config, int64_t window) {
   }
 }
 
-// As transformers reads the keys, absent ones too: the class's default of sliding_window is 4096, null means none.
+// Keys are read as transformers reads them, also when they are absent. The default of sliding_window is 4096, and null
+// means no window.
 TEST(HfConfig, AMistralWindowLimitsTheContext) {
   Json mistral = With(Base("mistral"), {{"max_position_embeddings", 32768}});
   ExpectWindow(mistral, 4096);
@@ -196,7 +197,7 @@ TEST(HfConfig, LayerTypesSayWhichLayersHaveTheWindow) {
   ExpectRefused(With(qwen, {{"layer_types", {full}}}), StatusCode::kCorrupt, "layer_types");
 }
 
-// The recipe of Qwen2.5 and Qwen3 for long texts: only rope_scaling is written into config.json.
+// The recipe of Qwen2.5 and Qwen3 for long texts changes only rope_scaling in config.json.
 TEST(HfConfig, LoadsADirectory) {
   const TempDir dir;
   EXPECT_EQ(LoadHfConfig(dir.path()).status().code(), StatusCode::kNotFound);

@@ -1,5 +1,5 @@
-// What a model file may ask for. Every count is checked against these before anything is allocated or multiplied, so
-// that products of a few of them fit in 63 bits.
+// Limits of model files. Every count is checked against its limit before anything is allocated or multiplied, so that
+// products of a few counts fit in 63 bits.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@ inline constexpr size_t kMaxTensors = 1u << 20;                    // in one che
 inline constexpr size_t kMaxTensorNameBytes = 4096;
 inline constexpr size_t kMaxShards = 65536;
 
-// Shapes. The largest published dense models stay below each by a factor of 4 and more.
+// Shapes. Each limit is at least 4 times what the largest published dense models have.
 inline constexpr int64_t kMaxLayers = 1024;
 inline constexpr int64_t kMaxHeads = 4096;
 inline constexpr int64_t kMaxHeadDim = 512;

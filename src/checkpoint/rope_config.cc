@@ -24,7 +24,7 @@ Result<double> Positive(const Json& object, const char* key, const std::string& 
   return PositiveOr(object, key, 1.0, where);
 }
 
-// beta_fast, beta_slow: both null and 0 mean the default, as in transformers.
+// For beta_fast and beta_slow, null and 0 mean the default, as in transformers.
 Result<double> BetaOr(const Json& object, const char* key, double fallback, const std::string& where) {
   const Json& value = JsonMember(object, key);
   if (value.is_number() && value.get<double>() == 0.0) return fallback;
@@ -40,8 +40,8 @@ Result<RopeType> TypeFromName(const std::string& name, const std::string& where)
                 where + ": rope type \"" + name + "\"; duo knows default, linear, llama3, yarn and dynamic");
 }
 
-// The object with the scaling's keys and its name for messages. rope_scaling wins over rope_parameters when both are
-// there, as in transformers.
+// The object with the scaling's keys, and its name for messages. When both exist, rope_scaling overrides
+// rope_parameters, as in transformers.
 struct ScalingObject {
   const Json* json = nullptr;
   std::string where;
@@ -63,11 +63,11 @@ Result<ScalingObject> FindScaling(const Json& config, const std::string& where) 
   return ScalingObject{nullptr, where, false};
 }
 
-/// A key of the scaling that is accepted: read by duo, or known to change nothing.
+/// A key of the scaling that is accepted, because duo reads it or because it changes nothing.
 struct KnownKey {
   const char* name;
   std::vector<RopeType> types;  // empty = all
-  bool only_one = false;        // it changes nothing while its value is 1
+  bool only_one = false;        // accepted only with the value 1, which changes nothing
 };
 
 const std::vector<KnownKey>& KnownKeys() {
@@ -79,7 +79,7 @@ const std::vector<KnownKey>& KnownKeys() {
       {"partial_rotary_factor", {}},  // checked to be 1
       {"factor", {kLinear, kLlama3, kYarn, kDynamic}},
       {"factor", {kDefault}, true},
-      {"original_max_position_embeddings", {}},  // read for llama3 and yarn; the others have no use for it
+      {"original_max_position_embeddings", {}},  // read for llama3 and yarn; unused by the others
       {"low_freq_factor", {kLlama3}},
       {"high_freq_factor", {kLlama3}},
       {"attention_factor", {kYarn}},
@@ -88,18 +88,19 @@ const std::vector<KnownKey>& KnownKeys() {
       {"mscale", {kYarn}},
       {"mscale_all_dim", {kYarn}},
       {"truncate", {kYarn}},
-      {"finetuned", {kYarn}},  // in the first YaRN models; it changes nothing
+      {"finetuned", {kYarn}},  // the first YaRN models have it; it changes nothing
       // Other engines multiply by these.
       {"extrapolation_factor", {kYarn}, true},
       {"attn_factor", {kYarn}, true},
-      // For positions of images; a text has the same position in every section.
+      // For positions in images. Text has the same position in every section.
       {"mrope_section", {kDefault}},
       {"mrope_interleaved", {kDefault}},
   };
   return keys;
 }
 
-/// A misspelt key, or one of another library, would be left out silently, and every answer would be a little wrong.
+/// Refuses unknown keys. If a misspelt key, or a key of another library, were ignored, every answer would be slightly
+/// wrong.
 Status CheckKeys(const Json& json, RopeType type, const std::string& where) {
   for (const auto& [key, value] : json.items()) {
     std::string read;
@@ -112,7 +113,7 @@ Status CheckKeys(const Json& json, RopeType type, const std::string& where) {
     if (known) continue;
     const char* hint =
         key == "attn_factor"
-            ? "; programs differ about it: write attention_factor, which is what cos and sin are multiplied by"
+            ? "; programs disagree about its meaning: write attention_factor, by which cos and sin are multiplied"
             : "";
     return Status(StatusCode::kUnsupported, where + ": " + key.substr(0, 100) + " " + JsonText(value).substr(0, 60) +
                                                 ": duo knows no such key for rope type " + RopeTypeName(type) + " (" +
@@ -122,7 +123,7 @@ Status CheckKeys(const Json& json, RopeType type, const std::string& where) {
 }
 
 Result<int64_t> OriginalPositions(const Json& config, const ScalingObject& scaling, int64_t max_position_embeddings) {
-  // Some models keep the key beside rope_scaling; transformers prefers it there.
+  // Some models have the key beside rope_scaling. transformers prefers that one.
   const bool outside = !scaling.per_layer_type && !JsonMember(config, "original_max_position_embeddings").is_null();
   DUO_ASSIGN_OR_RETURN(const int64_t n, JsonIntOr(outside ? config : *scaling.json, "original_max_position_embeddings",
                                                   max_position_embeddings, scaling.where));
@@ -142,7 +143,7 @@ Status ReadLlama3(const Json& json, const std::string& where, RopeConfig* rope) 
                                           ", expected more than low_freq_factor " + Number(rope->low_freq_factor));
 }
 
-// g of RopeConfig::attention_factor.
+// The function g in the comment of RopeConfig::attention_factor.
 double YarnMagnitude(double factor, double mscale) { return factor <= 1 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0; }
 
 Status ReadYarn(const Json& json, int64_t max_position_embeddings, const std::string& where, RopeConfig* rope) {
@@ -214,7 +215,7 @@ Result<RopeConfig> ParseRopeConfig(const Json& config, int64_t max_position_embe
       DUO_RETURN_IF_ERROR(ReadYarn(json, max_position_embeddings, scaling.where, &rope));
     }
   }
-  // Frequencies are theta^(-2i/d): they must fall with i.
+  // Frequencies are theta^(-2i/d), which must fall with i.
   if (rope.theta > 1.0) return rope;
   return Status(StatusCode::kCorrupt, where + ": rope_theta " + Number(rope.theta) + ", expected more than 1");
 }

@@ -1,4 +1,5 @@
-// The RoPE part of config.json (used by hf_config.cc; apart because it has a dialect for every year).
+// Reads the RoPE part of config.json for hf_config.cc. It has a file of its own because its keys have changed almost
+// every year.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +11,7 @@
 
 namespace duo {
 
-/// The value of `key`, or a null that lives for ever when `object` has no such key or is no object.
+/// The value of `key`. When `object` is not an object or has no such key, a null that is never destroyed.
 inline const Json& JsonMember(const Json& object, const char* key) {
   static const Json null;
   if (!object.is_object()) return null;
@@ -18,8 +19,9 @@ inline const Json& JsonMember(const Json& object, const char* key) {
   return it == object.end() ? null : *it;
 }
 
-/// Reads `rope_scaling` (`type` or `rope_type`), or the newer `rope_parameters` (one object, or one per layer type, of
-/// which "full_attention" counts), and `rope_theta` from inside it or beside it. Errors as ParseHfConfig.
+/// Reads `rope_scaling` (`type` or `rope_type`), or the newer `rope_parameters`. The latter is one object, or one per
+/// layer type, of which "full_attention" counts. `rope_theta` may be inside this object or beside it. Errors as
+/// ParseHfConfig.
 Result<RopeConfig> ParseRopeConfig(const Json& config, int64_t max_position_embeddings, const std::string& where);
 
 }  // namespace duo

@@ -13,13 +13,13 @@ namespace duo::safetensors {
 namespace {
 
 constexpr size_t kLengthBytes = 8;
-constexpr size_t kMaxRank = 64;  // of tensors that are only carried along; Checkpoint::Get allows 4
+constexpr size_t kMaxRank = 64;  // limit for tensors that duo does not use; Checkpoint::Get allows 4
 
 Status Corrupt(const std::string& where, const std::string& sentence) {
   return Status(StatusCode::kCorrupt, where + ": " + sentence);
 }
 
-// One tensor as the JSON says it, before any check.
+// One tensor as the JSON describes it, before any check.
 struct RawEntry {
   std::string dtype;
   std::vector<uint64_t> shape;
@@ -27,7 +27,7 @@ struct RawEntry {
   bool has_dtype = false, has_shape = false, has_offsets = false;
 };
 
-// Receives the header's JSON as events: a header of 100 MB never becomes a tree, and repeated keys are seen.
+// Receives the header's JSON as events. So a header of 100 MB never becomes a tree, and repeated keys are noticed.
 class HeaderReader {
  public:
   bool null() { return Scalar("null"); }
@@ -110,7 +110,7 @@ class HeaderReader {
     kOffsets,
     kOffsetItems,
     kMetadata,
-    kSkipOne,   // the value of a field we do not know
+    kSkipOne,   // the value of an unknown field
     kSkipping,  // inside such a value
     kDone
   };
@@ -149,7 +149,7 @@ class HeaderReader {
   }
   bool StartTensor(std::string& name) {
     if (name == "__metadata__") {
-      if (std::exchange(has_metadata_, true)) return Fail("__metadata__ is there twice");
+      if (std::exchange(has_metadata_, true)) return Fail("__metadata__ appears twice");
       state_ = State::kMetadata;
       return true;
     }
@@ -166,8 +166,7 @@ class HeaderReader {
     if (field == "dtype") state_ = State::kDtype, seen = &entry_.has_dtype;
     if (field == "shape") state_ = State::kShape, seen = &entry_.has_shape;
     if (field == "data_offsets") state_ = State::kOffsets, seen = &entry_.has_offsets;
-    if (seen != nullptr && std::exchange(*seen, true))
-      return Fail("tensor " + name_ + ": " + field + " is there twice");
+    if (seen != nullptr && std::exchange(*seen, true)) return Fail("tensor " + name_ + ": " + field + " appears twice");
     return true;
   }
   bool EndTensor() {
@@ -282,7 +281,7 @@ Result<Header> ParseHeader(const uint8_t* data, size_t size, const std::string& 
   for (auto& [name, raw] : reader.entries()) {
     const std::string tensor = where + ": tensor " + name;
     DUO_ASSIGN_OR_RETURN(Entry entry, CheckEntry(raw, data_begin, size - data_begin, tensor));
-    if (!header.emplace(name, std::move(entry)).second) return Corrupt(tensor, "the name is there twice");
+    if (!header.emplace(name, std::move(entry)).second) return Corrupt(tensor, "the name appears twice");
   }
   DUO_RETURN_IF_ERROR(CheckCover(header, data_begin, size, where));
   return header;

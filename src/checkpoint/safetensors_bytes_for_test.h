@@ -1,4 +1,4 @@
-// Safetensors bytes written by hand.
+// Makes safetensors files from a header text.
 #pragma once
 
 #include <cstddef>

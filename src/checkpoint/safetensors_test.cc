@@ -96,9 +96,9 @@ TEST(SafetensorsHeader, RefusesShapesThatOverflow) {
 
 TEST(SafetensorsHeader, RefusesRepeatedNamesAndFields) {
   const std::string a = R"("a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]})";
-  ExpectCorrupt("{" + a + "," + a + "}", 1, "the name is there twice");
-  ExpectCorrupt(R"({"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 1, "dtype is there twice");
-  ExpectCorrupt(R"({"__metadata__":{},"__metadata__":{}})", 0, "__metadata__ is there twice");
+  ExpectCorrupt("{" + a + "," + a + "}", 1, "the name appears twice");
+  ExpectCorrupt(R"({"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 1, "dtype appears twice");
+  ExpectCorrupt(R"({"__metadata__":{},"__metadata__":{}})", 0, "__metadata__ appears twice");
 }
 
 TEST(SafetensorsHeader, RefusesWhatIsNoHeader) {

@@ -1,4 +1,4 @@
-// The element types that the safetensors format names.
+// The element types of the safetensors format.
 #pragma once
 
 #include <array>

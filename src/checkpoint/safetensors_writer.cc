@@ -1,4 +1,4 @@
-// Writing: header first, then the tensors straight from their memory.
+// Writes the header first, then the tensors directly from their memory.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -14,7 +14,7 @@
 namespace duo::safetensors {
 namespace {
 
-// nullptr for a type that has no fixed size or more than one spelling.
+// Returns nullptr for a type that has no fixed size or more than one spelling.
 const TypeInfo* WritableInfo(Type type) {
   if (type == Type::kF8) return nullptr;
   for (const TypeInfo& info : kTypes) {
@@ -33,14 +33,15 @@ Status Refuse(const std::string& path, const std::string& name, const char* reas
   return Status(StatusCode::kInvalidArgument, path + ": tensor \"" + name + "\": " + reason);
 }
 
-// Bytes in eights, then wider elements first: the data section starts 8-byte aligned, so every tensor is aligned to its
-// element, and large tensors of codes come before what is known only when they have been made.
+// Orders the tensors: 1-byte elements with a size that is a multiple of 8 first, then wider elements before narrower
+// ones. The data section starts 8-byte aligned, so every tensor is aligned to its element. Large tensors of codes come
+// first, because making them also makes their scales.
 Result<std::vector<Planned>> Plan(const std::string& path, const std::vector<Tensor>& tensors) {
   std::vector<Planned> plan;
   std::set<std::string_view> names;
   for (const Tensor& tensor : tensors) {
     if (tensor.name == "__metadata__") return Refuse(path, tensor.name, "a name the format reserves");
-    if (!names.insert(tensor.name).second) return Refuse(path, tensor.name, "the name is there twice");
+    if (!names.insert(tensor.name).second) return Refuse(path, tensor.name, "the name appears twice");
     const TypeInfo* type = WritableInfo(tensor.type);
     if (type == nullptr) return Refuse(path, tensor.name, "an element type that cannot be written");
     uint64_t bytes = type->bytes;
@@ -107,7 +108,7 @@ Status WriteSafetensors(const std::string& path, const std::vector<Tensor>& tens
       continue;
     }
     DUO_ASSIGN_OR_RETURN(const Buffer made, p.tensor->make());
-    DUO_CHECK(made.bytes() >= p.bytes, "a tensor that is made has the size of its shape");
+    DUO_CHECK(made.bytes() >= p.bytes, "`make` must return the bytes of the tensor's shape");
     DUO_RETURN_IF_ERROR(file.Write(made.data(), p.bytes));
   }
   return file.Commit();
