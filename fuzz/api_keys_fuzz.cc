@@ -1,4 +1,4 @@
-// Any bytes as a file of API keys: accepted keys can be sent in a header and tell their owners apart.
+// Parses any bytes as a file of API keys. Accepted keys can be sent in a header, and they identify their owners.
 #include <cstddef>
 #include <cstdint>
 #include <set>
@@ -15,13 +15,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     DUO_CHECK(keys.status().message().starts_with("keys: "), "an error names the file");
     return 0;
   }
-  DUO_CHECK(!keys->empty() && keys->size() <= duo::kMaxApiKeys, "a number of keys");
+  DUO_CHECK(!keys->empty() && keys->size() <= duo::kMaxApiKeys, "1 to kMaxApiKeys keys");
   std::set<std::string> names, values;
   for (const duo::ApiKey& key : *keys) {
     DUO_CHECK(!key.key.empty() && key.key.size() <= duo::kMaxApiKeyBytes, "a key's length");
-    for (const char c : key.key) DUO_CHECK(c > 0x20 && c < 0x7f, "a key can stand in a header");
+    for (const char c : key.key) DUO_CHECK(c > 0x20 && c < 0x7f, "a key can be sent in a header");
     DUO_CHECK(duo::IsSessionName(key.name) || (key.name.empty() && keys->size() == 1), "a name is a folder's name");
-    DUO_CHECK(names.insert(key.name).second && values.insert(key.key).second, "names and keys are there once");
+    DUO_CHECK(names.insert(key.name).second && values.insert(key.key).second, "names and keys are unique");
   }
   return 0;
 }

@@ -1,4 +1,5 @@
-// Any bytes as the body of a request: what is accepted is in range, what is refused says which field.
+// Parses any bytes as the body of a request. Accepted requests are in range; the error of a refused one names the
+// field.
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -12,7 +13,7 @@ namespace {
 
 void CheckError(const duo::ApiError& error) {
   DUO_CHECK(error.http_status == 400 && !error.param.empty() && !error.message.empty(), "an error names its field");
-  DUO_CHECK(!duo::JsonText(duo::ToJson(error)).empty(), "an error is JSON, whatever bytes it speaks of");
+  DUO_CHECK(!duo::JsonText(duo::ToJson(error)).empty(), "an error is JSON, whatever bytes it quotes");
 }
 
 void CheckAccepted(const duo::CompletionRequest& request, duo::CompletionKind kind) {

@@ -1,5 +1,5 @@
-// Chats made of any bytes: messages with texts and with parts, some of them nested deeper or of another kind. Valid
-// ones are accepted, with the text that was put in; the rest is refused by name.
+// Builds chats from any bytes: messages with texts and with parts, some of them nested deeper or of another kind. Valid
+// chats are accepted with the text that was put in. All others are refused, and the error names the field.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -33,7 +33,7 @@ class Bytes {
   size_t at_ = 0;
 };
 
-/// A value that no part of a content may be, nested at most so deep.
+/// A value that is not allowed as a part of a content, nested at most `depth` levels.
 duo::Json Odd(Bytes* bytes, int depth) {
   switch (bytes->Below(depth > 0 ? 8 : 6)) {
     case 0: return nullptr;
@@ -103,16 +103,16 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const Chat chat = MakeChat(&bytes);
   duo::CompletionRequest request;
   const auto error = duo::ParseCompletion(chat.json.dump(), duo::CompletionKind::kChat, &request);
-  DUO_CHECK(error.has_value() == !chat.valid, "accepted when it is a chat");
+  DUO_CHECK(error.has_value() == !chat.valid, "a chat is accepted if and only if it is valid");
   if (error) {
     DUO_CHECK(error->http_status == 400 && !error->param.empty() && !error->message.empty(),
               "an error names its field");
     DUO_CHECK(!duo::JsonText(duo::ToJson(*error)).empty(), "an error is JSON");
     return 0;
   }
-  DUO_CHECK(request.messages.size() == chat.texts.size(), "every message");
+  DUO_CHECK(request.messages.size() == chat.texts.size(), "no message is lost");
   for (size_t i = 0; i < chat.texts.size(); ++i) {
-    DUO_CHECK(request.messages[i].text == chat.texts[i], "its parts, one after another");
+    DUO_CHECK(request.messages[i].text == chat.texts[i], "a text is its parts, one after another");
   }
   return 0;
 }

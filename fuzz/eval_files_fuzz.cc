@@ -1,4 +1,4 @@
-// Task files and certificates that `duo eval` reads. The first byte chooses.
+// Parses task files and certificates that `duo eval` reads. The first byte selects the parser.
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -26,7 +26,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     case 2: (void)duo::ParseLongBench(text, "longbench_v2", "data.json"); break;
     case 3: {
       const auto json = duo::ParseJson(text, "result.json");
-      // Pictures run a program: results that have none leave the tables.
+      // Pictures run a program, so only results without pictures go through MakeReport.
       if (json.ok()) (void)duo::ChartOf(*json, "result.json");
       if (json.ok() && json->is_object() && json->contains("ceilings")) (void)duo::MakeReport({{"r", *json}}, "t");
       break;

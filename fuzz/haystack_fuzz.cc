@@ -1,4 +1,4 @@
-// Texts to hide passkeys in: plain, JSON lines, compressed JSON lines. The first byte chooses.
+// Parses texts to hide passkeys in: plain, JSON lines, compressed JSON lines. The first byte selects the format.
 #include <cstddef>
 #include <cstdint>
 #include <string_view>

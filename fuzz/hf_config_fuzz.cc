@@ -1,4 +1,5 @@
-// Any text as config.json, and what follows a NUL byte as generation_config.json: accepted facts must be usable.
+// Parses any text as config.json, and the part after a NUL byte as generation_config.json. Accepted facts must be
+// usable.
 #include <cmath>
 #include <cstddef>
 #include <cstdint>

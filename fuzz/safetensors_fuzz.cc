@@ -1,4 +1,5 @@
-// Any bytes as a safetensors file: whatever ParseHeader accepts must lie inside the file and be consistent.
+// Parses any bytes as a safetensors file. Everything that ParseHeader accepts must lie inside the file and be
+// consistent.
 #include <cstddef>
 #include <cstdint>
 

@@ -1,4 +1,4 @@
-// The state of an unfinished `duo identify` run.
+// Parses the state of an unfinished `duo identify` run.
 #include <cstddef>
 #include <cstdint>
 #include <string_view>

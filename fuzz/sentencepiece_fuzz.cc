@@ -1,4 +1,4 @@
-// tokenizer.model of any bytes: what passes duo's own check must be safe for the SentencePiece library.
+// Parses any bytes as tokenizer.model. Bytes that pass duo's own check must be safe for the SentencePiece library.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>

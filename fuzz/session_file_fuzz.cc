@@ -1,5 +1,5 @@
-// Any bytes as the beginning of a saved session, its checksum mended so that what lies behind it is reached: an
-// accepted header is one of a possible cache, and written again it is the same.
+// Parses any bytes as the beginning of a saved session. The checksum is corrected so that the later checks are reached.
+// An accepted header describes a possible cache, and it is the same after it is written again.
 #include <xxhash.h>
 
 #include <algorithm>
@@ -14,7 +14,7 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::vector<uint8_t> bytes(data, data + size);
   (void)duo::ParseSessionHeader(bytes, size, "fuzz");
-  // The same bytes as a header behind a preamble that fits it, in files of the length it asks for and of another.
+  // The same bytes as a header after a preamble that fits it, in files of the expected length and of another length.
   std::vector<uint8_t> file(duo::kSessionPreambleBytes);
   const uint64_t header_bytes = size, hash = XXH3_64bits(data, size);
   const uint32_t version = 1;
@@ -25,7 +25,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   file.insert(file.end(), data, data + size);
   const auto wrong = duo::ParseSessionHeader(file, 1, "fuzz");
   DUO_CHECK(!wrong.ok(), "no session has one byte");
-  // The sentence of a wrong length names the right one.
+  // The error about a wrong length names the right one.
   const std::string& message = wrong.status().message();
   const size_t at = message.find("expected ");
   if (at == std::string::npos) return 0;

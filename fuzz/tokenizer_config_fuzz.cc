@@ -1,4 +1,4 @@
-// tokenizer_config.json of any bytes, its chat template included.
+// Parses any bytes as tokenizer_config.json, including its chat template.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>

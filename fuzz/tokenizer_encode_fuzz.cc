@@ -1,4 +1,4 @@
-// Any bytes through a byte-level and a byte-fallback tokenizer: decoding gives the repaired text back, in one go and
+// Runs any bytes through a byte-level and a byte-fallback tokenizer. Decoding returns the repaired text, in one go and
 // in steps, and never half a character.
 #include <cstddef>
 #include <cstdint>
@@ -73,7 +73,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string back = byte_fallback.Decode(fallback_ids);
   if (back != InSteps(byte_fallback, fallback_ids)) std::abort();
   if (text.find("\xE2\x96\x81") == std::string::npos && back != text) std::abort();
-  // Any ids at all decode to whole characters.
+  // Any ids decode to whole characters.
   std::vector<int32_t> any(data, data + size);
   if (InSteps(byte_level, any) != byte_level.Decode(any)) std::abort();
   if (InSteps(byte_fallback, any) != byte_fallback.Decode(any)) std::abort();

@@ -1,4 +1,4 @@
-// tokenizer.json of any bytes: an error or a tokenizer that encodes and decodes.
+// Parses any bytes as tokenizer.json. The result is an error, or a tokenizer that encodes and decodes.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>

@@ -289,7 +289,7 @@ class ReportTest(CliTest):
         out = ["--out", self.dir / "page.html"]
         self.fails(1, "No such file", "report", self.dir / "none.json", *out)
         self.fails(1, "no result", "report", self.dir, *out)
-        self.fails(2, "is no result", "report", self.file("x.json", "{}"), *out)
+        self.fails(2, "is not a result", "report", self.file("x.json", "{}"), *out)
         self.fails(1, "x.json", "report", self.file("x.json", "{"), *out)
         self.fails(2, "RESULT", "report", *out)
         self.assertFalse((self.dir / "page.html").exists())

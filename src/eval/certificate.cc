@@ -17,7 +17,7 @@ constexpr size_t kMaxBytes = size_t{1} << 20;
 std::optional<size_t> ChooseRow(const std::vector<CertifyRow>& rows, const CertifyBounds& bounds) {
   std::optional<size_t> best;
   for (size_t i = 0; i < rows.size(); ++i) {
-    if (bounds.max_kld && !(rows[i].kld <= *bounds.max_kld)) continue;  // what is no number keeps no bound
+    if (bounds.max_kld && !(rows[i].kld <= *bounds.max_kld)) continue;  // NaN is not within any bound
     if (bounds.min_niah && !(rows[i].niah >= *bounds.min_niah)) continue;
     if (!best || rows[i].sparsity > rows[*best].sparsity) best = i;
   }

@@ -19,7 +19,7 @@ TEST(ChooseRow, TakesTheHighestSparsityThatKeepsTheBounds) {
   for (size_t i = 0; i < 4; ++i) rows[i].sparsity = sparsity[i], rows[i].kld = kld[i], rows[i].niah = niah[i];
   EXPECT_EQ(ChooseRow(rows, {.max_kld = 0.1, .min_niah = {}}), 1u);
   EXPECT_EQ(ChooseRow(rows, {.max_kld = 0.1, .min_niah = 0.99}), 3u);
-  EXPECT_EQ(ChooseRow(rows, {.max_kld = 0.2, .min_niah = {}}), 2u);  // the bound itself is kept
+  EXPECT_EQ(ChooseRow(rows, {.max_kld = 0.2, .min_niah = {}}), 2u);  // a value equal to the bound is within it
   EXPECT_EQ(ChooseRow(rows, {.max_kld = {}, .min_niah = 1.01}), std::nullopt);
   rows[2].kld = std::nan("");
   EXPECT_EQ(ChooseRow(rows, {.max_kld = 1, .min_niah = {}}), 1u);
@@ -80,7 +80,7 @@ TEST(Certificate, IsReadAndDescribed) {
 TEST(Charts, BadResultsAreSentences) {
   const auto failure = [](const Json& json) { return ChartOf(json, "r.json").status().message(); };
   EXPECT_THAT(failure({{"x", 1}}), HasSubstr("r.json: eval"));
-  EXPECT_THAT(failure({{"eval", "poem"}}), HasSubstr("no kind of result"));
+  EXPECT_THAT(failure({{"eval", "poem"}}), HasSubstr("not a kind of result"));
   EXPECT_THAT(failure({{"eval", "niah"}}), HasSubstr("lengths"));
   EXPECT_THAT(failure({{"eval", "niah"}, {"lengths", {1}}, {"depths", {0}}, {"modes", {{"full", {{"table", {{}}}}}}}}),
               HasSubstr("table"));

@@ -11,7 +11,7 @@
 namespace duo {
 namespace {
 
-// Told apart without colour too: line styles and point types differ.
+// Line styles and point types differ too, so the lines are distinct without colour.
 constexpr const char* kFullColor = "#2563eb";
 constexpr const char* kDuoColor = "#f97316";
 constexpr const char* kCommon = "set tics out nomirror\nset grid lc rgb '#94a3b8' lw 0.5\n";
@@ -35,7 +35,7 @@ std::string ShortCount(double n) {
   return n >= 1000 && std::fmod(n, 1000) == 0 ? fmt::format("{:g}k", n / 1000) : fmt::format("{:g}", n);
 }
 
-// gnuplot takes labels for formats of their positions.
+// gnuplot treats labels as formats for their positions, so each % is doubled.
 std::string Tics(const char* axis, const std::vector<std::string>& labels) {
   std::string text = fmt::format("set {} (", axis);
   for (size_t i = 0; i < labels.size(); ++i) {
@@ -190,7 +190,7 @@ Result<Chart> ChartOf(const Json& result, const std::string& where) {
   if (kind == "certify") return CertifyChart(result, where);
   if (kind == "ruler" || kind == "longbench") return TaskChart(result, where);
   return Status(StatusCode::kInvalidArgument,
-                where + ": eval: \"" + kind + "\" is no kind of result that has a picture");
+                where + ": eval: \"" + kind + "\" is not a kind of result that has a picture");
 }
 
 Status WriteChart(const Json& result, const std::string& path) {

@@ -1,4 +1,4 @@
-// Tests of the data of pictures: every number of a result is where a reader looks for it.
+// Tests of the data of pictures: every number of a result appears where a reader looks for it.
 #include "eval/charts.h"
 
 #include <gmock/gmock.h>
@@ -40,7 +40,7 @@ TEST(Charts, NeedlesAreAMapForEachMode) {
   EXPECT_THAT(chart.script, HasSubstr("512"));
   EXPECT_THAT(chart.script, HasSubstr("2k"));
   EXPECT_THAT(chart.script, HasSubstr("3k"));
-  EXPECT_THAT(chart.script, HasSubstr("25 %%")) << "gnuplot takes a per cent sign for a format";
+  EXPECT_THAT(chart.script, HasSubstr("25 %%")) << "gnuplot treats a per cent sign as a format";
   EXPECT_THAT(chart.script, HasSubstr("layout 1,2"));
   EXPECT_THAT(chart.script, HasSubstr("full attention, mean 0.875"));
   EXPECT_THAT(chart.script, HasSubstr("duo attention, mean 0.500"));
@@ -121,7 +121,7 @@ TEST(Charts, TasksAreBarsSideBySide) {
   EXPECT_LT(chart.script.find("cwe"), chart.script.find("vt"));
   EXPECT_THAT(chart.script, Not(HasSubstr("title 'n'")));
   const Json alone = {{"eval", "longbench"}, {"tasks", {{"a", {{"n", 1}, {"full", 5}}}}}};
-  EXPECT_THAT(ChartFor(alone).script, HasSubstr("($1 + 0.000):2")) << "a bar alone stands at its name";
+  EXPECT_THAT(ChartFor(alone).script, HasSubstr("($1 + 0.000):2")) << "a single bar is centred at its name";
   EXPECT_EQ(ChartOf({{"eval", "ruler"}, {"tasks", Json::object()}}, "r").status().code(), StatusCode::kCorrupt);
   EXPECT_EQ(ChartOf({{"eval", "ruler"}, {"tasks", {{"vt", 3}}}}, "r").status().code(), StatusCode::kCorrupt);
 }

@@ -10,9 +10,9 @@
 namespace duo {
 namespace {
 
-constexpr size_t kAlign = 64;  // of the rows in the file
+constexpr size_t kAlign = 64;  // alignment of the rows in the file, bytes
 
-// The header's metadata must be texts: the recipe is JSON in one of them.
+// The values of the header's metadata must be texts, so the recipe is JSON inside one of them.
 std::string Header(const Json& recipe, int64_t n_rows, int64_t vocab) {
   const auto bytes = static_cast<uint64_t>(n_rows) * static_cast<uint64_t>(vocab) * sizeof(float);
   const Json json = {
@@ -70,7 +70,7 @@ Result<FullLogits> FullLogits::Open(const std::string& path, const Json& recipe,
   DUO_ASSIGN_OR_RETURN(const safetensors::Header header, safetensors::ParseHeader(file.data(), file.size(), path));
   const auto entry = header.find("logits");
   if (entry == header.end() || entry->second.type != safetensors::Type::kF32) {
-    return Status(StatusCode::kCorrupt, path + ": logits: missing, or not F32; it is no file of full logits");
+    return Status(StatusCode::kCorrupt, path + ": logits: missing, or not F32; this is not a file of full logits");
   }
   DUO_RETURN_IF_ERROR(CheckRecipe(file, recipe, use, path));
   if (entry->second.shape != std::vector<int64_t>{n_rows, vocab}) {
@@ -91,7 +91,7 @@ std::span<const float> FullLogits::row(int64_t i) const {
 }
 
 Status FullLogits::Append(std::span<const float> row) {
-  DUO_CHECK(missing_ > 0 && static_cast<int64_t>(row.size()) == vocab_, "a row too many, or of another size");
+  DUO_CHECK(missing_ > 0 && static_cast<int64_t>(row.size()) == vocab_, "one row too many, or a row of another size");
   --missing_;
   return writer_->Write(row.data(), row.size_bytes());
 }

@@ -23,8 +23,8 @@ struct Task {
   Metric metric;
   int64_t answer_tokens;
   bool chat;
-  bool first_line;     // of the answer alone is scored
-  const char* prompt;  // {context} and {input} are put in
+  bool first_line;     // only the answer's first line is scored
+  const char* prompt;  // {context} and {input} are replaced
 };
 
 constexpr const char* kPassages =
@@ -32,7 +32,8 @@ constexpr const char* kPassages =
     "{context}\n\nAnswer the question based on the given passages. Give only the answer and no other words.\n\n"
     "Question: {input}\nAnswer:";
 
-// Answer lengths, metrics, chat and first lines: the official dataset2maxlen, dataset2metric, pred.py and eval.py.
+// Answer lengths, metrics, chat and first lines come from the official dataset2maxlen, dataset2metric, pred.py and
+// eval.py.
 constexpr std::array<Task, 22> kTasks = {{
     {"narrativeqa", Metric::kQaF1, 128, true, false,
      "You get a story, a novel or a film script, and a question. Answer as concisely as you can, with a single phrase "
@@ -110,13 +111,13 @@ constexpr std::array<Task, 22> kTasks = {{
 }};
 
 const Task* FindTask(std::string_view name) {
-  // LongBench-E has the same tasks at even lengths under names with _e.
+  // LongBench-E has the same tasks, at even lengths, under names that end in _e.
   if (name.ends_with("_e")) name.remove_suffix(2);
   const auto it = std::find_if(kTasks.begin(), kTasks.end(), [&](const Task& task) { return task.name == name; });
   return it == kTasks.end() ? nullptr : &*it;
 }
 
-// In one pass: what is put in is not looked at again.
+// Replaces in one pass, so inserted text is not searched again.
 std::string Fill(std::string_view prompt, std::string_view context, std::string_view input) {
   std::string out;
   for (size_t at = 0; at < prompt.size();) {
@@ -150,7 +151,7 @@ Status Texts(const Json& json, const char* key, bool required, const std::string
   return OkStatus();
 }
 
-/// Samples with the text they are about, so that those of one text can be put together.
+/// A sample and the number of the text it is about, so that samples of one text can be put together.
 struct Loaded {
   LongBenchSample sample;
   size_t group = 0;
@@ -285,7 +286,7 @@ Result<std::vector<LongBenchSample>> LoadLongBench(const std::string& path, cons
     const Task* task = FindTask(file.stem().string());
     if (task == nullptr) {
       return Status(FileExists(path) ? StatusCode::kInvalidArgument : StatusCode::kNotFound,
-                    path + ": expected a folder, a file of one task's name (narrativeqa.jsonl), or version 2's .json");
+                    path + ": expected a folder, a file named after a task (narrativeqa.jsonl), or version 2's .json");
     }
     DUO_RETURN_IF_ERROR(loader.AddFile(path, *task, file.stem().string()));
     return loader.Take();

@@ -33,7 +33,7 @@ TEST(LoadLongBench, EveryTaskHasPromptLengthAndMetric) {
   const std::vector<LongBenchSample> all = LoadLongBench(dir.path(), {}, 0).value();
   ASSERT_EQ(all.size(), 21u);
   for (const LongBenchSample& sample : all) {
-    EXPECT_THAT(sample.prompt, HasSubstr("CONTEXT{input}")) << sample.task;  // what is put in is not looked at again
+    EXPECT_THAT(sample.prompt, HasSubstr("CONTEXT{input}")) << sample.task;  // inserted text is not searched again
     EXPECT_EQ(sample.prompt.find("{context}"), std::string::npos) << sample.task;
     EXPECT_GE(LongBenchAnswerTokens(sample.task), 32) << sample.task;
     EXPECT_GE(LongBenchScore(sample, sample.answers[0]), sample.task == "trec" || sample.task == "lsht" ? 0 : 0.99)

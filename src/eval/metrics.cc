@@ -32,7 +32,7 @@ Words SplitAtSpace(std::string_view text) {
   return words;
 }
 
-/// Characters but for white space.
+/// All characters except white space.
 Words Characters(std::string_view text) {
   Words out;
   for (size_t at = 0; at < text.size();) {
@@ -59,7 +59,7 @@ double BagF1(const Words& prediction, const Words& answer) {
   return 2 * precision * recall / (precision + recall);
 }
 
-// Lengths of common subsequences of all prefixes, [n + 1][m + 1].
+// Lengths of the longest common subsequences of all pairs of prefixes, [n + 1][m + 1].
 template <typename Sequence>
 std::vector<uint32_t> LcsTable(const Sequence& x, const Sequence& y) {
   const size_t width = y.size() + 1;
@@ -88,7 +88,7 @@ void AddCommonWords(const Words& reference, const Words& prediction, std::set<st
   }
 }
 
-// Sentences of words: what stands between full stops.
+// The words of each sentence; sentences end at full stops.
 std::vector<Words> Sentences(std::string_view text) {
   std::vector<Words> out;
   for (size_t at = 0; at <= text.size();) {
@@ -169,7 +169,7 @@ double RougeL(std::string_view prediction, std::string_view answer) {
 }
 
 double RougeLByCharacter(std::string_view prediction, std::string_view answer) {
-  // The original joins the words of a cut text by blanks and leaves the rest to ROUGE: full stops still end sentences.
+  // The original joins the words of a cut text with blanks and passes them to ROUGE, so full stops still end sentences.
   const auto spaced = [](std::string_view text) {
     std::string out;
     for (const std::string& c : Characters(text)) out += c + " ";

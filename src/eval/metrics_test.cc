@@ -17,7 +17,7 @@ TEST(QaF1, ByHand) {
   EXPECT_EQ(QaF1("the cat", "cat"), 1);
   // 2 of 3 predicted words, 2 of 4 wanted ones.
   EXPECT_DOUBLE_EQ(QaF1("red green blue", "red green dark yellow"), 2 * (2.0 / 3) * 0.5 / (2.0 / 3 + 0.5));
-  EXPECT_DOUBLE_EQ(QaF1("yes yes yes", "yes"), 0.5);  // a word counts as often as it is wanted
+  EXPECT_DOUBLE_EQ(QaF1("yes yes yes", "yes"), 0.5);  // a word counts at most as often as the answer has it
   EXPECT_EQ(QaF1("", "cat"), 0);
   EXPECT_EQ(QaF1("cat", ""), 0);
   EXPECT_EQ(QaF1("...", "the"), 0);
@@ -33,17 +33,17 @@ TEST(QaF1ByCharacter, ByHand) {
 
 TEST(RougeL, ByHand) {
   EXPECT_NEAR(RougeL("the cat sat on the mat", "the cat sat on the mat"), 1, 1e-7);
-  // Common subsequence: police the gunman; different words of both texts: 4.
+  // The common subsequence is "police the gunman"; each text has 4 distinct words.
   EXPECT_NEAR(RougeL("police kill the gunman", "police killed the gunman"), 0.75, 1e-7);
-  // In other order: the longest is "the gunman" or "police": two words of four.
+  // In another order the longest is "the gunman" or "police": two words of four.
   EXPECT_NEAR(RougeL("the gunman kill police", "police killed the gunman"), 0.5, 1e-7);
-  // Sentences: w1 w2 of the first and w1 w3 w5 of the second are four words of the reference's five; predicted are
-  // eight.
+  // The first sentence gives w1 w2 and the second w1 w3 w5: four of the reference's five words. The prediction has
+  // eight distinct words.
   EXPECT_NEAR(RougeL("w1 w2 w6 w7 w8. w1 w3 w8 w9 w5", "w1 w2 w3 w4 w5"), 2 * 0.8 * 0.5 / 1.3, 1e-7);
   EXPECT_EQ(RougeL("", "x"), 0);
   EXPECT_EQ(RougeL("...", "x"), 0);
   EXPECT_EQ(RougeL("x", ""), 0);
-  EXPECT_NEAR(RougeL("a a a a", "a"), 1, 1e-7);  // different words only
+  EXPECT_NEAR(RougeL("a a a a", "a"), 1, 1e-7);  // only distinct words count
 }
 
 TEST(RougeLByCharacter, ByHand) {
@@ -57,7 +57,7 @@ TEST(Classification, ByHand) {
   EXPECT_EQ(Classification("Food or Country", "Food", classes), 0.5);
   EXPECT_EQ(Classification("City name", "City name", classes), 1);  // City is part of the answer's name
   EXPECT_EQ(Classification("City name", "City", classes), 0.5);
-  EXPECT_EQ(Classification("food", "Food", classes), 0);  // as the original, case counts
+  EXPECT_EQ(Classification("food", "Food", classes), 0);  // case counts, as in the original
   EXPECT_EQ(Classification("", "Food", classes), 0);
 }
 
@@ -78,7 +78,7 @@ TEST(CodeSimilarity, ByHand) {
   EXPECT_EQ(CodeSimilarity("abc", "abd"), 0.67);   // 4 / 6
   EXPECT_EQ(CodeSimilarity("", "x"), 0);
   EXPECT_EQ(CodeSimilarity("# all\n# comments", "x"), 0);
-  EXPECT_EQ(CodeSimilarity("# c\n\nreturn", "return"), 0);  // as the original: a blank line is a line
+  EXPECT_EQ(CodeSimilarity("# c\n\nreturn", "return"), 0);  // a blank line is a line, as in the original
   EXPECT_EQ(CodeSimilarity("é", "e"), 0);
 }
 

@@ -14,7 +14,7 @@
 namespace duo {
 namespace {
 
-// A letter or digit of a script that writes blanks between words; where it does not, every character ends a word.
+// A letter or digit of a script that puts blanks between words. In other scripts every character ends a word.
 bool IsWordLetter(char32_t c) { return c < 0x2E80 && IsWordCharacter(c); }
 
 bool HasWord(std::u32string_view text, std::u32string_view word) {
@@ -27,7 +27,7 @@ bool HasWord(std::u32string_view text, std::u32string_view word) {
   return false;
 }
 
-/// The tokens of one text, and where its sentences end.
+/// The tokens of one text, and the ends of its sentences.
 class Haystack {
  public:
   Haystack(const Tokenizer& tokenizer, const NeedleText& source) : tokenizer_(tokenizer), task_(source.task) {
@@ -56,7 +56,7 @@ class Haystack {
                                        std::to_string(most) + " with needles and question");
   }
 
-  /// Where each needle goes: tokens of the text before it, in growing order.
+  /// The place of each needle: the number of tokens of the text before it, in ascending order.
   std::vector<int64_t> Places(int64_t length, double depth) const {
     const int64_t end = length - n_needles_ - n_question_, n_text = end - n_begin_;
     std::vector<int64_t> places;
@@ -88,7 +88,7 @@ class Haystack {
   }
 
  private:
-  /// The last place at or before `wanted` where a sentence ends; `wanted` itself in a text that has none near.
+  /// The last place at or before `wanted` where a sentence ends; `wanted` itself if no sentence ends near it.
   int64_t SentenceEnd(int64_t wanted, int64_t end) const {
     constexpr int64_t kLook = 256;
     if (wanted >= end) return end;
@@ -125,7 +125,7 @@ Result<NeedleTask> MakeNeedleTask(NeedlePreset preset, int n_needles, uint64_t s
   NeedleTask task;
   if (preset == NeedlePreset::kClassic) {
     if (n_needles != 1) {
-      return Status(StatusCode::kInvalidArgument, "the classic needle is one; passkey and code can be more")
+      return Status(StatusCode::kInvalidArgument, "the classic preset has one needle; passkey and code can have more")
           .About("n_needles");
     }
     task.needles = {"The best thing to do in San Francisco is eat a sandwich and sit in Dolores Park on a sunny day."};
@@ -172,7 +172,7 @@ Result<std::vector<NeedleResult>> RunNeedles(const std::string& mode, const Need
       DUO_RETURN_IF_ERROR(haystack.CheckLength(length));
       for (const double depth : grid.depths) cells.push_back({length, depth, haystack.Places(length, depth)});
     }
-    // A prompt shares its text up to its first needle with any other whose needle comes later.
+    // A prompt shares its text, up to its first needle, with every prompt whose first needle comes later.
     std::stable_sort(cells.begin(), cells.end(),
                      [](const Cell& a, const Cell& b) { return a.places[0] > b.places[0]; });
     const size_t n_questions = haystack.task().questions.size();

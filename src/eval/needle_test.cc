@@ -22,10 +22,10 @@ TEST(KeywordScore, CountsWholeWordsWhateverTheirCase) {
   EXPECT_EQ(KeywordScore("anything", {""}), 0);
   EXPECT_EQ(KeywordScore("in Zürich, ja", {"Zürich"}), 1);
   EXPECT_EQ(KeywordScore("Zürichberg", {"Zürich"}), 0);
-  EXPECT_EQ(KeywordScore("答案是东京。", {"东京"}), 1);  // scripts without blanks have no word ends to go by
+  EXPECT_EQ(KeywordScore("答案是东京。", {"东京"}), 1);  // scripts without blanks have no word ends
   EXPECT_EQ(KeywordScore("the code is “48213”", {"48213"}), 1);
   EXPECT_EQ(KeywordScore("a sandwich—and more", {"SANDWICH", "more"}), 1);
-  EXPECT_EQ(KeywordScore("xx 12 12345", {"12345"}), 1);  // a later place may fit
+  EXPECT_EQ(KeywordScore("xx 12 12345", {"12345"}), 1);  // a later occurrence may match
 }
 
 TEST(MakeNeedleTask, PresetsAreWhatTheySay) {
@@ -128,11 +128,12 @@ TEST(NeedleTable, IsTheMeanOfEachCell) {
     results.push_back({.length = length, .depth = depth, .reply = {.score = score, .answer = {}}});
   };
   add(100, 0, 1), add(100, 0, 0.5), add(200, 0.5, 0.25), add(100, 1, 1);
-  add(300, 0, 1), add(100, 0.7, 1);  // of no cell
+  add(300, 0, 1), add(100, 0.7, 1);  // in no cell
   EXPECT_EQ(NeedleTable(grid, results), (std::vector<std::vector<double>>{{0.75, 0}, {0, 0.25}, {1, 0}}));
 }
 
-// A prompt shares its text with the one before up to its own needle: reuse ends where the chunk with the needle begins.
+// A prompt shares its text with the previous one up to its own needle. Reuse ends at the start of the chunk with the
+// needle.
 TEST_F(NeedlesTest, NeedlesGoToTheSentenceEndBeforeTheirDepth) {
   const NeedleGrid grid{.lengths = {1200}, .depths = {0, 0.3, 0.6, 0.9}, .n_seeds = 1};
   ResultLog log;

@@ -17,7 +17,7 @@
 namespace duo {
 namespace {
 
-constexpr int64_t kRowBytes = int64_t{64} << 20;  // of one session's rows that are compared at a time
+constexpr int64_t kRowBytes = int64_t{64} << 20;  // max bytes of one session's rows that are compared at a time
 constexpr int64_t kFirstBucket = 128;
 constexpr int64_t kMaxPosition = int64_t{1} << 30;
 
@@ -31,7 +31,7 @@ double LogSumExp(std::span<const float> row, double max) {
   return max + std::log(sum);
 }
 
-/// What is appended to the log for a window, and back.
+/// Converts a window's scores to its record in the log. AppendRecord converts them back.
 Json ToRecord(const TextScores& scores) {
   Json modes = Json::array();
   for (const TokenScores& mode : scores.modes) {
@@ -71,7 +71,8 @@ Status AppendRecord(const Json& record, const std::string& where, TextScores* sc
     const TokenScores& of = scores->modes[m];
     whole = whole && of.nll.size() == n && of.kld.size() == n && of.top1.size() == n;
   }
-  return whole ? OkStatus() : Status(StatusCode::kCorrupt, where + ": its lists do not belong together");
+  return whole ? OkStatus()
+               : Status(StatusCode::kCorrupt, where + ": its lists differ in length, or a position is out of range");
 }
 
 Status CheckFinite(const TextScores& scores, const std::string& where) {
@@ -91,7 +92,7 @@ class Scorer {
     n_rows_ = std::clamp<int64_t>(kRowBytes / (vocab * static_cast<int64_t>(sizeof(float))), 16, 512);
   }
 
-  /// All sessions live at once: together they are held against the limit of one.
+  /// All sessions exist at once, so the sum of their memory is checked against the limit of one.
   Status CheckMemory(const SessionOptions& full, std::span<const SessionOptions> modes, int64_t context) const {
     uint64_t needed = 0;
     const auto add = [&](const SessionOptions& options) -> Status {
@@ -106,7 +107,7 @@ class Scorer {
     if (needed <= available) return OkStatus();
     return Status(StatusCode::kResourceExhausted,
                   std::to_string(modes.size() + 1) + " choices of heads side by side need " + FormatBytes(needed) +
-                      ", " + FormatBytes(available) + " are available; a shorter context or fewer choices need less");
+                      ", but " + FormatBytes(available) + " are available; use a shorter context or fewer choices");
   }
 
   Status Create(const SessionOptions& full, std::span<const SessionOptions> modes) {
@@ -120,10 +121,10 @@ class Scorer {
     return OkStatus();
   }
 
-  /// Leaves out rows of the saved file.
+  /// Skips n rows of the saved file.
   void SkipSaved(int64_t n) { next_saved_ += n; }
 
-  /// `only_full`: the window's scores are known, its rows are wanted for the file.
+  /// `only_full`: the window's scores are known, but its rows are still needed for the file.
   Result<TextScores> Run(const Window& window, bool only_full, const ProgressCallback& progress) {
     TextScores scores;
     scores.modes.resize(only_full ? 0 : modes_.size());
@@ -179,7 +180,7 @@ class Scorer {
       const std::span<const float> row = saved_->row(next_saved_++);
       if (!AllFinite(row)) {
         return Status(StatusCode::kCorrupt, "the saved full logits: row " + std::to_string(next_saved_ - 1) +
-                                                " has a NaN or an infinity; remove the file to have it made anew");
+                                                " has a NaN or an infinity; remove the file to compute it again");
       }
       rows->insert(rows->end(), row.begin(), row.end());
     }
@@ -223,9 +224,9 @@ Result<std::vector<Window>> MakeWindows(std::span<const int32_t> ids, int32_t bo
   const int64_t n_bos = bos_id >= 0 ? 1 : 0, n_text = options.context - n_bos;
   const auto n = static_cast<int64_t>(ids.size());
   if (n < n_text) {
-    return Status(StatusCode::kInvalidArgument, "the text has " + std::to_string(n) + " tokens, one window of " +
+    return Status(StatusCode::kInvalidArgument, "the text has " + std::to_string(n) + " tokens, but one window of " +
                                                     std::to_string(options.context) + " needs " +
-                                                    std::to_string(n_text) + " of them")
+                                                    std::to_string(n_text))
         .About("text");
   }
   std::vector<Window> windows;
@@ -264,7 +265,7 @@ RowScore CompareRows(std::span<const float> full, std::span<const float> other, 
     const double log_p = double{full[i]} - sum_full, log_q = double{other[i]} - sum_other;
     score.kld += std::exp(log_p) * (log_p - log_q);
   }
-  score.kld = std::max(score.kld, 0.0);  // it is never negative; rounding is
+  score.kld = std::max(score.kld, 0.0);  // the exact value is never negative, but rounding can make it so
   score.top1 = best_full == best_other ? 1 : 0;
   return score;
 }

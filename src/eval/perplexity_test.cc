@@ -51,7 +51,7 @@ TEST(MakeWindows, ScoreEveryTokenOnce) {
     EXPECT_EQ(w.ids[0], 7);
     scored.insert(scored.end(), w.ids.begin() + static_cast<std::ptrdiff_t>(w.begin), w.ids.end());
   }
-  std::vector<int32_t> expected(ids.begin(), ids.begin() + 20);  // 8 + 3 * 4: what whole windows reach
+  std::vector<int32_t> expected(ids.begin(), ids.begin() + 20);  // 8 + 3 * 4: the tokens that whole windows cover
   EXPECT_EQ(scored, expected);
   EXPECT_EQ(MakeWindows(ids, -1, {.context = 9, .stride = 4, .n_windows = 2})->size(), 2u);
   EXPECT_EQ((*MakeWindows(ids, -1, {.context = 9, .stride = 4}))[0].begin, 1);
@@ -138,7 +138,7 @@ class ScoreTextTest : public testing::Test {
   std::vector<Window> windows;
 };
 
-// Against logits of one plain pass over each window.
+// Compares with the logits of one plain pass over each window.
 TEST_F(ScoreTextTest, IsTheMeanOfMinusLogP) {
   const TextScores scores = Score({});
   std::vector<double> expected;
@@ -203,7 +203,7 @@ TEST_F(ScoreTextTest, SavedLogitsGiveTheSameAndAreChecked) {
   FullLogits reader = FullLogits::Open(path, recipe, n, vocab).value();
   ASSERT_TRUE(reader.is_complete());
   EXPECT_EQ(Score({At(0.5)}, &reader).modes[0].kld, direct.modes[0].kld);
-  // Windows that are known are left out of the file's rows too.
+  // Known windows are also skipped in the file's rows.
   ResultLog log;
   ASSERT_TRUE(log.Append("window/0",
                          [&] {
@@ -261,7 +261,7 @@ TEST_F(ScoreTextTest, RecordsOfAnotherKindAreRefused) {
   EXPECT_THAT(failure([](Json& r) { r["modes"][0] = 5; }), HasSubstr("modes: expected objects"));
   EXPECT_THAT(failure([](Json& r) { r["full_nll"][0] = "x"; }), HasSubstr("full_nll: expected numbers"));
   EXPECT_THAT(failure([](Json& r) { r["full_nll"][0] = 1e9; }), HasSubstr("full_nll: expected numbers"));
-  const std::string apart = "do not belong together";
+  const std::string apart = "lists differ in length, or a position is out of range";
   EXPECT_THAT(failure([](Json& r) { r["positions"][0] = 0; }), HasSubstr(apart));
   EXPECT_THAT(failure([](Json& r) { r["positions"][0] = -3; }), HasSubstr(apart));
   EXPECT_THAT(failure([](Json& r) { r["full_nll"].erase(0); }), HasSubstr(apart));

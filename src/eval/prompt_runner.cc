@@ -8,7 +8,7 @@
 namespace duo {
 namespace {
 
-// Copies of the rings, so that any prefix can be taken up again: at most so many, and so many bytes of them.
+// Limits on the copies of the rings, with which the session can return to any prefix: their number and their bytes.
 constexpr int64_t kMaxSnapshots = 64;
 constexpr uint64_t kMaxSnapshotBytes = uint64_t{256} << 20;
 
@@ -16,7 +16,7 @@ constexpr uint64_t kMaxSnapshotBytes = uint64_t{256} << 20;
 
 Result<PromptRunner> PromptRunner::Create(const Model& model, const Tokenizer& tokenizer, SessionOptions options) {
   options.snapshot_every = 0;
-  if (options.heads.n_layers != 0 && options.heads.sparsity() > 0) {  // else nothing is ever lost
+  if (options.heads.n_layers != 0 && options.heads.sparsity() > 0) {  // otherwise the cache keeps everything
     const int64_t context = model.config().ContextFor(options.max_context);
     options.snapshot_every = options.chunk;
     DUO_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(model.config(), 0, options, *model.backend()));
@@ -40,7 +40,7 @@ Result<Reply> PromptRunner::Run(const std::vector<int32_t>& prompt, const Genera
   n_prompt_ = 0;
   Reply reply;
   reply.n_prompt = static_cast<int64_t>(prompt.size());
-  // Rewinding takes up the last copy of the rings and runs what is behind it again.
+  // Rewinding restores the last copy of the rings and runs the tokens after it again.
   const int64_t every = session_.options().snapshot_every;
   reply.n_reused = every > 0 ? keep / every * every : keep;
   DUO_RETURN_IF_ERROR(session_.Rewind(keep, progress));
@@ -53,7 +53,7 @@ Result<Reply> PromptRunner::Run(const std::vector<int32_t>& prompt, const Genera
   reply.n_generated = static_cast<int64_t>(result.tokens.size());
   reply.prefill_s = result.prefill_seconds;
   reply.decode_s = result.decode_seconds;
-  const MemoryPlan& plan = session_.plan();  // without the copies that only this runner makes
+  const MemoryPlan& plan = session_.plan();  // excludes the copies that only this runner makes
   reply.kv_bytes = plan.kv_fixed_bytes + plan.kv_bytes_per_token * static_cast<uint64_t>(reply.n_prompt);
   return reply;
 }

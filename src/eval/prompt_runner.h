@@ -1,5 +1,5 @@
-// Answers prompts one after another, on the path that serves requests. What a prompt shares with the one before it is
-// not read again.
+// Answers prompts one after another, on the path that serves requests. A prefix that a prompt shares with the previous
+// prompt is not read again.
 #pragma once
 
 #include <cstdint>
@@ -19,23 +19,23 @@ namespace duo {
 struct Reply {
   std::string text;
   int64_t n_prompt = 0;
-  int64_t n_reused = 0;  // of them, not read again
+  int64_t n_reused = 0;  // prompt tokens that were not read again
   int64_t n_generated = 0;
   double prefill_s = 0;
   double decode_s = 0;
-  uint64_t kv_bytes = 0;  // behind the prompt
+  uint64_t kv_bytes = 0;  // after the prompt
 };
 
-/// Owner of one session. Not thread safe; model and tokenizer must outlive it.
+/// Owns one session. Not thread safe. The model and the tokenizer must outlive it.
 class PromptRunner {
  public:
-  /// `options` as for Session::Create, but for snapshot_every, which is decided here so that any prefix can be taken up
-  /// again. Errors as there.
+  /// `options` are those of Session::Create. The runner sets snapshot_every itself, so that the session can return to
+  /// any prefix. Errors as Session::Create.
   static Result<PromptRunner> Create(const Model& model, const Tokenizer& tokenizer, SessionOptions options);
 
-  /// The reply does not depend on the prompts before: reuse ends where a chunk begins, so that the tokens behind it are
-  /// run in the very chunks that a new session would run them in. kCancelled when `progress` says stop (asked in
-  /// decoding too); otherwise as Generate. After an error the runner is as good as new.
+  /// The reply does not depend on earlier prompts. Reuse ends at the start of a chunk, so that later tokens run in the
+  /// same chunks as in a new session. Returns kCancelled when `progress` says stop (it is also asked while decoding).
+  /// Other errors as Generate. After an error the runner behaves like a new one.
   Result<Reply> Run(const std::vector<int32_t>& prompt, const GenerateOptions& options,
                     const ProgressCallback& progress = {});
 
@@ -48,7 +48,7 @@ class PromptRunner {
   const Model* model_;
   const Tokenizer* tokenizer_;
   Session session_;
-  int64_t n_prompt_ = 0;  // tokens of the session that were a prompt: generated ones were run one by one
+  int64_t n_prompt_ = 0;  // tokens of the session that belong to a prompt; generated ones were run one by one
 };
 
 }  // namespace duo

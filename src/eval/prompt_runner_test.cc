@@ -1,4 +1,4 @@
-// Reuse between prompts: less is read, and nothing changes.
+// Tests of reuse between prompts: fewer tokens are read, and nothing changes.
 #include "eval/prompt_runner.h"
 
 #include <gtest/gtest.h>
@@ -26,8 +26,8 @@ class PromptRunnerTest : public testing::Test {
   HeadPattern pattern = LoadHeadPattern(SourceDir() + "/models/demo/pattern").value();
 };
 
-// Prompts that share beginnings of all lengths, one after another, against a new runner for each: tokens and KV are the
-// same, with rounded arithmetic too.
+// Runs prompts that share prefixes of all lengths one after another, and compares each with a new runner. Tokens and KV
+// are the same, also with rounded arithmetic.
 TEST_F(PromptRunnerTest, RepliesDoNotDependOnThePromptsBefore) {
   Rng rng(1);
   GenerateOptions generate;

@@ -13,7 +13,7 @@
 namespace duo {
 namespace {
 
-// Colours of text and lines in pictures follow the page: gnuplot writes them as "black".
+// Text and lines in pictures follow the colours of the page: gnuplot writes them as "black".
 constexpr const char* kStyle =
     ":root{--ink:#0f172a;--dim:#475569;--paper:#ffffff;--card:#f8fafc;--line:#cbd5e1;--mark:#dbeafe}\n"
     "@media (prefers-color-scheme:dark){:root{--ink:#e2e8f0;--dim:#94a3b8;--paper:#0b1120;--card:#111a2e;"
@@ -64,7 +64,7 @@ class Table {
   std::string html_;
 };
 
-/// "12.5" for numbers, the text itself, "" for null; other values as JSON.
+/// Numbers become "12.5", texts stay as they are, null becomes "", and other values become JSON.
 std::string Shown(const Json& value) {
   if (value.is_number_float()) return fmt::format("{:.4g}", value.get<double>());
   if (value.is_string()) return value.get<std::string>();
@@ -143,7 +143,7 @@ Result<std::string> CertifySection(const Json& r, const std::string& where) {
   return table.Html() + (chosen >= 0 ? fmt::format("<p>Chosen: sparsity {:g}.</p>\n", chosen) : "");
 }
 
-/// Objects of the same members as rows.
+/// A table with one row per object; the columns are their members.
 Result<std::string> ObjectsSection(const Json& rows, const std::vector<std::string>& names,
                                    const std::vector<std::string>& columns, const std::string& where) {
   Table table;
@@ -214,7 +214,7 @@ Result<std::string> PictureOf(const Json& result, const std::string& path) {
       fmt::format("set terminal svg size {},{} noenhanced\nset encoding utf8\n", chart->width, chart->height) +
       chart->script + "\nunset output\n");
   if (!svg.ok()) return "<p>No picture: " + Escape(svg.status().message()) + "</p>\n";
-  const size_t begin = svg->find("<svg");  // behind the XML declaration
+  const size_t begin = svg->find("<svg");  // after the XML declaration
   if (begin == std::string::npos) return std::string();
   return "<div class=\"wide\">" + svg->substr(begin) + "</div>\n";
 }
@@ -263,7 +263,7 @@ Result<std::string> MakeReport(const std::vector<ReportInput>& inputs, const std
     const std::string kind = KindOf(input.result);
     const char* heading = TitleOf(kind);
     if (heading == nullptr) {
-      return Status(StatusCode::kInvalidArgument, input.path + ": is no result of duo eval or duo bench");
+      return Status(StatusCode::kInvalidArgument, input.path + ": is not a result of duo eval or duo bench");
     }
     DUO_ASSIGN_OR_RETURN(const std::string body, BodyOf(kind, input.result, input.path));
     DUO_ASSIGN_OR_RETURN(const std::string picture,

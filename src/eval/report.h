@@ -10,17 +10,17 @@
 namespace duo {
 
 struct ReportInput {
-  std::string path;  // where it came from; begins messages
+  std::string path;  // the source of the result; begins messages
   Json result;
 };
 
 /// Whether the value is a result that a report can show.
 bool IsReportable(const Json& result);
 
-/// A page without scripts and outside requests: a section per result with its table, its picture as inline SVG (a
-/// sentence instead where gnuplot is missing), what it was measured on, and the command that made it. All text is
-/// escaped. kCorrupt names path and member of a result that lacks what its kind must have; kInvalidArgument for a value
-/// that is no result.
+/// Makes a page without scripts and outside requests. Each result is a section: its table, its picture as inline SVG,
+/// what it was measured on, and the command that made it. If gnuplot is missing, a sentence replaces the picture. All
+/// text is escaped. kCorrupt names path and member of a result that lacks what its kind must have. kInvalidArgument for
+/// a value that is not a result.
 Result<std::string> MakeReport(const std::vector<ReportInput>& inputs, const std::string& title);
 
 }  // namespace duo

@@ -120,9 +120,9 @@ TEST(Report, BrokenResultsNameFileAndMember) {
   }
   EXPECT_THAT(failure({{"eval", "certify"}, {"rows", {1}}}), HasSubstr("x.json"));
   EXPECT_THAT(failure({{"eval", "ruler"}, {"tasks", {{"vt", 3}}}}), HasSubstr("x.json: tasks"));
-  EXPECT_THAT(failure({{"eval", "poem"}}), HasSubstr("x.json: is no result"));
-  EXPECT_THAT(failure(Json::array()), HasSubstr("is no result"));
-  EXPECT_THAT(failure(nullptr), HasSubstr("is no result"));
+  EXPECT_THAT(failure({{"eval", "poem"}}), HasSubstr("x.json: is not a result"));
+  EXPECT_THAT(failure(Json::array()), HasSubstr("is not a result"));
+  EXPECT_THAT(failure(nullptr), HasSubstr("is not a result"));
   Json odd = Niah();
   odd["modes"]["full"]["table"] = {{"x", 1}};
   EXPECT_FALSE(MakeReport({{"x.json", odd}}, "t").ok());

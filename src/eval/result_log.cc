@@ -51,9 +51,8 @@ Status ResultLog::Load(std::string_view text, const Json& recipe, size_t* whole)
       if (there == line.end()) return Status(StatusCode::kCorrupt, where + ": recipe: missing; it is not a log of duo");
       const std::string difference = JsonDifference(*there, recipe);
       if (!difference.empty()) {
-        return Status(StatusCode::kInvalidArgument,
-                      path_ + ": the results there have " + difference +
-                          "; give the same options to go on with them, or another folder");
+        return Status(StatusCode::kInvalidArgument, path_ + ": the results there have " + difference +
+                                                        "; give the same options to continue them, or another folder");
       }
       continue;
     }
@@ -76,7 +75,7 @@ Status ResultLog::Append(const std::string& key, Json record) {
   return OkStatus();
 }
 
-// One call of write(): a killed process leaves a whole line, or one without an end.
+// Calls write() once, so a killed process leaves a whole line, or one without an end.
 Status ResultLog::WriteLine(const Json& line) const {
   if (path_.empty()) return OkStatus();
   const std::string text = JsonText(line) + "\n";

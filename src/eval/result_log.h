@@ -1,5 +1,5 @@
-// What an evaluation has computed so far, one JSON line each, so that a run that was stopped or killed goes on where it
-// ended and gives the same table as one that was not.
+// Keeps the results that an evaluation has computed so far, one JSON line each. A run that was stopped or killed
+// continues where it ended, and gives the same table as a run that was not.
 #pragma once
 
 #include <map>
@@ -15,17 +15,18 @@ namespace duo {
 
 class ResultLog {
  public:
-  /// In memory only.
+  /// A log in memory only.
   ResultLog() = default;
 
-  /// `directory`/`name`, made when it is missing; no other process may use the directory meanwhile. The file's first
-  /// line is `recipe`, which decides the results: kInvalidArgument, with the member that differs, when the file there
-  /// was made from another one. A last line without its end (a killed run) is dropped. kCorrupt names file and line.
+  /// Opens `directory`/`name` and creates it if it is missing. No other process may use the directory at the same time.
+  /// The first line of the file is `recipe`, which determines the results. kInvalidArgument, with the member that
+  /// differs, when the existing file has another recipe. A last line without its end (a killed run) is dropped.
+  /// kCorrupt names file and line.
   static Result<ResultLog> Open(const std::string& directory, const std::string& name, const Json& recipe);
 
-  /// What Append was given under this key, or null. Valid until the next Append.
+  /// The record appended under `key`, or null. Valid until the next Append.
   const Json* Find(const std::string& key) const;
-  /// `record`: an object. On disk before it returns, as far as a killed process is concerned. kIo.
+  /// `record` is an object. Once Append returns, the record survives a kill of the process. kIo.
   Status Append(const std::string& key, Json record);
 
   size_t size() const { return records_.size(); }

@@ -48,7 +48,7 @@ std::string Letters(Rng* rng, int n, char first) {
   return out;
 }
 
-// n different texts that `draw` makes.
+// Calls `draw` until it has made n different texts.
 std::vector<std::string> Different(int n, const std::function<std::string()>& draw) {
   std::set<std::string> seen;
   std::vector<std::string> out;
@@ -69,13 +69,13 @@ void Shuffle(Rng* rng, std::vector<T>* items) {
   for (size_t i = items->size(); i > 1; --i) std::swap((*items)[i - 1], (*items)[rng->Below(i)]);
 }
 
-/// A prompt that grows with a number of pieces (noise sentences, words). Everything random is drawn before.
+/// A prompt that grows with its number of parts (noise sentences, words). All random values are drawn beforehand.
 struct Growing {
   std::function<std::string(int64_t)> input;
   std::vector<std::string> outputs;
 };
 
-// Lines of noise with sentences between them at drawn places, in the order given.
+// Lines of noise, with `sentences` in the given order between them, at the drawn places.
 std::string Hide(const std::vector<std::string>& sentences, const std::vector<double>& places,
                  const std::function<std::string(int64_t)>& line, int64_t n_lines) {
   std::string out;
@@ -133,7 +133,7 @@ Growing VariableTracking(Rng* rng) {
           names};
 }
 
-// Ten words stand 30 times, the others three times.
+// Ten words appear 30 times each, the others three times each.
 Growing CommonWords(Rng* rng) {
   constexpr int kCommon = 10, kMax = 900;
   constexpr int64_t kTimes = 30, kRare = 3;
@@ -143,7 +143,8 @@ Growing CommonWords(Rng* rng) {
   const std::vector<std::string> common(words.begin(), words.begin() + kCommon);
   const uint64_t order = rng->Next();
   return {[=](int64_t n) {
-            // n rare words; a longer list than there are words for says all of them more often in proportion.
+            // There are n rare words. A list that needs more words than exist repeats all words proportionally more
+            // often.
             const int64_t n_rare = std::min<int64_t>(n, kMax - kCommon);
             std::vector<std::string> list;
             const auto add = [&](int64_t times, int64_t word) {
@@ -166,7 +167,7 @@ Growing CommonWords(Rng* rng) {
           common};
 }
 
-// Coded words whose frequencies fall as 1 / rank^2 (Zipf's law with alpha 2), between dots.
+// Coded words between dots. Their frequencies fall as 1 / rank^2 (Zipf's law with alpha 2).
 Growing FrequentWords(Rng* rng) {
   constexpr int kWords = 200;
   const std::vector<std::string> words = Different(kWords, [rng] { return Letters(rng, 6, 'a'); });
@@ -194,7 +195,7 @@ Growing FrequentWords(Rng* rng) {
           {words[0], words[1], words[2]}};
 }
 
-// Sentences of a text, a line each.
+// The sentences of a text, one per line.
 std::vector<std::string> Lines(const std::string& text) {
   std::vector<std::string> lines;
   std::string line;
@@ -210,7 +211,7 @@ Result<RulerSample> SampleOf(const Json& json, const std::string& where) {
   RulerSample sample;
   DUO_ASSIGN_OR_RETURN(sample.input, JsonString(json, "input", where));
   DUO_ASSIGN_OR_RETURN(const std::string prefix, JsonStringOr(json, "answer_prefix", "", where));
-  // Some versions of the files have the prefix in the input already.
+  // Some versions of the files already have the prefix in the input.
   if (!prefix.empty() && !sample.input.ends_with(prefix)) sample.input += prefix;
   const auto outputs = json.find("outputs");
   if (outputs == json.end() || !outputs->is_array() || outputs->empty()) {
@@ -258,14 +259,14 @@ Result<RulerSample> MakeRulerSample(const std::string& task, int64_t n_tokens, u
   } else if (task == "fwe") {
     growing = FrequentWords(&rng);
   } else {
-    return Status(StatusCode::kInvalidArgument, "\"" + task + "\" is no task that can be made here");
+    return Status(StatusCode::kInvalidArgument, "\"" + task + "\" is not a task that duo can make");
   }
   const auto tokens = [&](int64_t n) { return static_cast<int64_t>(tokenizer.Encode(growing.input(n)).size()); };
   int64_t fits = 8, too_many = 16;
   if (const int64_t least = tokens(fits); least > n_tokens) {
     return Status(StatusCode::kInvalidArgument, task + ": the shortest prompt takes " + std::to_string(least) +
-                                                    " tokens, " + std::to_string(n_tokens) +
-                                                    " are wanted: make it longer, or leave this task out");
+                                                    " tokens, but the length is " + std::to_string(n_tokens) +
+                                                    "; use a longer length, or leave this task out");
   }
   while (tokens(too_many) <= n_tokens) {
     fits = too_many;

@@ -48,7 +48,7 @@ TEST_F(RulerTest, SamplesHaveTheirLengthAndDependOnTheSeedAlone) {
   }
 }
 
-// The answers of each task, worked out from its prompt again.
+// Derives the answers of each task from its prompt again.
 TEST_F(RulerTest, AnswersAreInTheText) {
   for (const char* task : {"niah_single_1", "niah_multikey_1"}) {
     const RulerSample sample = Make(task, 3000);
@@ -129,7 +129,7 @@ TEST_F(RulerTest, ChainsStandInOrder) {
   }
 }
 
-// 30 times the ten common words, three times the others.
+// The ten common words appear 30 times each, the others three times each.
 TEST_F(RulerTest, CommonWordsAreTenTimesAsCommon) {
   const RulerSample cwe = Make("cwe", 9000);
   std::map<std::string, int> counts;
@@ -156,7 +156,7 @@ TEST_F(RulerTest, CommonWordsAreTenTimesAsCommon) {
   EXPECT_EQ(total, numbered);
 }
 
-// Zipf's law with alpha 2: the first of three is 9/4 as frequent as the second, and 4 times the third.
+// Zipf's law with alpha 2: the first word is 9/4 times as frequent as the second, and 4 times as frequent as the third.
 TEST_F(RulerTest, FrequentWordsFollowZipf) {
   const RulerSample fwe = Make("fwe", 30000);
   ASSERT_EQ(fwe.outputs.size(), 3u);
@@ -168,7 +168,7 @@ TEST_F(RulerTest, FrequentWordsFollowZipf) {
   EXPECT_GT(n[2], 30);
   EXPECT_NEAR(n[0] / n[1], 9.0 / 4, 0.1);
   EXPECT_NEAR(n[0] / n[2], 4, 0.2);
-  // A word of rank 2 makes up 1/4 of what the sum of 1/rank^2 from 2 on is; dots are half as many as all words.
+  // The share of the word of rank 2 is 1/4 over the sum of 1/rank^2 from rank 2 on. Dots are half as many as all words.
   const double total = n[0] / (0.25 / 0.64), dots = static_cast<double>(Count(fwe.input, " ...."));
   EXPECT_NEAR(dots / total, 0.5, 0.03);
 }
@@ -207,7 +207,7 @@ TEST(LoadRuler, ReadsFilesAndFolders) {
   const std::vector<RulerSample> all = LoadRuler(dir.path()).value();
   ASSERT_EQ(all.size(), 2u);
   EXPECT_EQ(all[0].task, "cwe");
-  EXPECT_EQ(all[0].input, "q B:");  // the prefix is there already
+  EXPECT_EQ(all[0].input, "q B:");  // the input already has the prefix
   EXPECT_EQ(all[1].input, "a B:");
   EXPECT_EQ(all[1].outputs, (std::vector<std::string>{"x", "5"}));
   EXPECT_EQ(LoadRuler(dir.path() + "/vt")->size(), 1u);

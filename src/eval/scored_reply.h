@@ -1,4 +1,4 @@
-// One prompt, its answer and its score: computed once, then taken from the log.
+// One prompt, its answer and its score. They are computed once and then read from the log.
 #pragma once
 
 #include <cstdint>
@@ -16,11 +16,11 @@ struct ScoredReply {
   double score = 0;
   std::string answer;
   int64_t n_prompt = 0;  // tokens
-  int64_t n_reused = 0;  // of them, not read again
+  int64_t n_reused = 0;  // prompt tokens that were not read again
   uint64_t kv_bytes = 0;
 };
 
-/// What is asked under a key. `prompt` and `score` are called only when the log has no answer yet.
+/// The question for a key. `prompt` and `score` are called only if the log has no answer yet.
 struct ScoredPrompt {
   std::string key;
   std::function<std::vector<int32_t>()> prompt;
@@ -28,8 +28,8 @@ struct ScoredPrompt {
   GenerateOptions generate = {};
 };
 
-/// Looked up in `log`, or run and added to it. kCorrupt: the log's record is not one of these; else as
-/// PromptRunner::Run.
+/// Looks up the answer in `log`, or runs the prompt and adds the answer to `log`. kCorrupt when the log's record is not
+/// a scored reply; other errors as PromptRunner::Run.
 Result<ScoredReply> AnswerOnce(const ScoredPrompt& prompt, PromptRunner* runner, ResultLog* log,
                                const ProgressCallback& progress);
 

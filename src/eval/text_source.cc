@@ -11,7 +11,7 @@ namespace duo {
 namespace {
 
 Result<std::string> BuiltinText(int64_t n_tokens, uint64_t seed, const Tokenizer& tokenizer) {
-  // The book ends within 0.2 % or a sentence of what is asked for.
+  // The book may be shorter than asked for, by 0.2 % or a sentence.
   const int64_t wanted = n_tokens + n_tokens / 100 + 200;
   DUO_ASSIGN_OR_RETURN(const Book book,
                        MakeBook({.n_tokens = wanted, .n_facts = 0, .seed = seed}, [&](std::string_view text) {
@@ -45,7 +45,7 @@ Result<std::string> TextSource::Take(int64_t n_tokens, uint64_t seed, const Toke
   }
   std::string out = text_.substr(begin);
   size_t characters = static_cast<size_t>(n_tokens) * 4;
-  // Grows until there are enough tokens: languages differ in characters per token.
+  // Grows until there are enough tokens, because languages differ in characters per token.
   for (;;) {
     while (out.size() < characters) out += "\n\n" + text_;
     size_t end = characters;

@@ -1,4 +1,4 @@
-// Text of any length, from a file or made up.
+// Tests of text of any length, from a file or generated.
 #include "eval/text_source.h"
 
 #include <gtest/gtest.h>

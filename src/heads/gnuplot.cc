@@ -14,7 +14,7 @@
 
 #include "base/file.h"
 
-extern char** environ;  // NOLINT: handed to the child unread
+extern char** environ;  // NOLINT: passed to the child unread
 
 namespace duo {
 namespace {
@@ -22,7 +22,7 @@ namespace {
 struct FileCloser {
   void operator()(FILE* file) const { fclose(file); }
 };
-using TempFile = std::unique_ptr<FILE, FileCloser>;  // nameless, gone when closed
+using TempFile = std::unique_ptr<FILE, FileCloser>;  // nameless; deleted when closed
 
 std::string Contents(FILE* file) {
   std::string bytes;
@@ -40,7 +40,7 @@ Status CannotStart(int error) {
   return Status(StatusCode::kIo, std::string("gnuplot cannot be started: ") + std::strerror(error));
 }
 
-// Files instead of pipes on all three streams: neither side can wait for the other.
+// All three streams are files, not pipes, so that neither side can wait for the other.
 Result<int> SpawnAndWait(int in, int out, int err) {
   posix_spawn_file_actions_t actions;
   if (posix_spawn_file_actions_init(&actions) != 0) return CannotStart(ENOMEM);
@@ -73,7 +73,7 @@ Result<std::string> RunGnuplot(const std::string& script) {
   }
   rewind(in.get());
   DUO_ASSIGN_OR_RETURN(const int exit_status, SpawnAndWait(fileno(in.get()), fileno(out.get()), fileno(err.get())));
-  if (exit_status == 127 << 8) return CannotStart(ENOENT);  // a C library that reports a failed exec this way
+  if (exit_status == 127 << 8) return CannotStart(ENOENT);  // how some C libraries report a failed exec
   std::string output = Contents(out.get());
   if (exit_status == 0 && !output.empty()) return output;
   return Status(StatusCode::kInternal, "gnuplot failed: " + Contents(err.get()).substr(0, 400));

@@ -1,4 +1,4 @@
-// From gates to retrieval heads.
+// Chooses retrieval heads by their gates.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -17,7 +17,7 @@ size_t CountHeads(int n_layers, int n_kv_heads) {
 
 double Clip(double gate) { return std::clamp(gate, 0.0, 1.0); }
 
-/// A NaN has no place in an order of gates.
+/// Refuses NaN, which has no place in an order of gates.
 Status CheckGates(const HeadPattern& pattern) {
   for (const double gate : pattern.gates) {
     if (std::isnan(gate)) return Status(StatusCode::kInvalidArgument, "a gate of the pattern is NaN");
@@ -33,7 +33,7 @@ HeadChoice NoRetrieval(int n_layers, int n_kv_heads) {
   return choice;
 }
 
-// N - ceil(s*(N-1)): the gates above the reference's quantile when no two are equal.
+// N - ceil(s*(N-1)): the number of gates above the reference's quantile if no two gates are equal.
 Result<size_t> CountToKeep(size_t n_heads, double sparsity) {
   if (!(sparsity >= 0.0 && sparsity <= 1.0)) {
     return Status(StatusCode::kInvalidArgument, fmt::format("sparsity {}, expected 0..1", sparsity));
@@ -70,7 +70,7 @@ Result<HeadChoice> ChooseBySparsity(const HeadPattern& pattern, double sparsity)
   DUO_RETURN_IF_ERROR(CheckGates(pattern));
   HeadChoice choice = NoRetrieval(pattern.n_layers, pattern.n_kv_heads);
   DUO_ASSIGN_OR_RETURN(const size_t n_keep, CountToKeep(choice.retrieval.size(), sparsity));
-  std::vector<size_t> order(choice.retrieval.size());  // index = layer * n_kv_heads + head, so it breaks ties as said
+  std::vector<size_t> order(choice.retrieval.size());  // index = layer * n_kv_heads + head; ties keep this order
   std::iota(order.begin(), order.end(), size_t{0});
   std::stable_sort(order.begin(), order.end(),
                    [&](size_t a, size_t b) { return Clip(pattern.gates[a]) > Clip(pattern.gates[b]); });
@@ -78,8 +78,8 @@ Result<HeadChoice> ChooseBySparsity(const HeadPattern& pattern, double sparsity)
   return choice;
 }
 
-// |gate - 1| + ... over a kept layer, |gate - 0| + ... over the others: keeping a layer instead of dropping it changes
-// the sum by n_kv_heads - 2 * (its gates' sum), so the largest sums are kept.
+// Minimises |gate - 1| summed over kept layers plus |gate - 0| summed over the others. Keeping a layer instead of
+// dropping it changes the sum by n_kv_heads - 2 * (sum of its gates), so the layers with the largest sums are kept.
 Result<HeadChoice> ChooseLayersBySparsity(const HeadPattern& pattern, double sparsity) {
   DUO_RETURN_IF_ERROR(CheckGates(pattern));
   HeadChoice choice = NoRetrieval(pattern.n_layers, pattern.n_kv_heads);

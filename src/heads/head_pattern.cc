@@ -1,4 +1,4 @@
-// Reading and writing the published DuoAttention format.
+// Reads and writes the published DuoAttention format.
 #include "duo/head_pattern.h"
 
 #include <fmt/format.h>
@@ -45,7 +45,7 @@ Result<double> ParseGate(std::string_view cell, const std::string& path, size_t 
   return gate;
 }
 
-// Appends one row's gates; returns how many.
+// Appends one row's gates and returns their number.
 Result<int> ParseRow(std::string_view row, const std::string& path, size_t line, std::vector<double>* gates) {
   int n = 0;
   for (;;) {
@@ -81,7 +81,7 @@ Status ParseGates(std::string_view tsv, const std::string& path, HeadPattern* pa
   }
 }
 
-// The key that says the deployed size: training writes sink_size, deploy_sink_size wins when it is a number.
+// The key that holds the deployed size. Training writes sink_size; deploy_sink_size wins if it is a number.
 template <typename AnyJson>
 const char* SizeKey(const AnyJson& config, const char* deploy_key, const char* key) {
   const auto it = config.find(deploy_key);
@@ -97,7 +97,7 @@ Result<int64_t> ReadSize(const Json& config, const char* deploy_key, const char*
                                                   limits::kMaxWindowTokens));
 }
 
-// sink may be 0; the recent window counts the token itself, so it holds at least 1.
+// sink may be 0. The recent window includes the token itself, so it holds at least 1.
 Status ReadWindow(const Json& config, const std::string& path, HeadPattern* pattern) {
   if (!config.is_object()) {
     return Status(StatusCode::kCorrupt, path + ": expected a JSON object, found " + JsonTypeName(config));
@@ -159,12 +159,12 @@ Result<std::string> FormatPatternConfig(const HeadPattern& pattern) {
     DUO_ASSIGN_OR_RETURN(const Json checked, ParseJson(pattern.config_json, "the pattern's config"));
     if (!checked.is_object()) {
       return Status(StatusCode::kInvalidArgument,
-                    std::string("the pattern's config is not an object but ") + JsonTypeName(checked));
+                    std::string("the pattern's config: expected an object, found ") + JsonTypeName(checked));
     }
     HeadPattern said;
     const bool complete = ReadWindow(checked, "config", &said).ok();
     if (complete && said.sink == pattern.sink && said.recent == pattern.recent) return pattern.config_json;
-    config = OrderedJson::parse(pattern.config_json);  // cannot fail: parsed once already
+    config = OrderedJson::parse(pattern.config_json);  // cannot fail, because ParseJson accepted it above
   }
   config[SizeKey(config, "deploy_sink_size", "sink_size")] = pattern.sink;
   config[SizeKey(config, "deploy_recent_size", "recent_size")] = pattern.recent;

@@ -175,7 +175,7 @@ TEST(HeadChoice, TiesGoToTheLowerLayerThenTheLowerHead) {
   EXPECT_EQ(ChooseBySparsity(pattern, 0.6)->n_retrieval_in(0), 2);
 }
 
-// As many as a real model has, most of them tied: a sort that is not stable keeps the order of short lists only.
+// As many heads as a real model has, most of them tied. An unstable sort keeps the order only in short lists.
 TEST(HeadChoice, ManyTiesGoByPositionToo) {
   const int n_layers = 48, n_heads = 8;
   Rng rng(4);
@@ -202,7 +202,7 @@ TEST(HeadChoice, ManyTiesGoByPositionToo) {
   }
 }
 
-// All choices of as many layers, one by one: none changes the gates less.
+// Compares with every choice of the same number of layers: none changes the gates less.
 TEST(HeadChoice, ExclusiveLayersChangeTheGatesLeast) {
   Rng rng(9);
   for (int round = 0; round < 20; ++round) {
@@ -273,7 +273,7 @@ TEST(HeadChoice, AtRandomIsSeededAndHasTheSameCount) {
   EXPECT_EQ(ChooseAtRandom(2, 2, 0.0, 1)->n_retrieval(), 4);
   EXPECT_EQ(ChooseAtRandom(2, 2, 1.0, 1)->n_retrieval(), 0);
   EXPECT_FALSE(ChooseAtRandom(2, 2, 2.0, 1).ok());
-  // Every head is drawn about half of the time (200 draws, standard deviation 7).
+  // Every head is drawn in about half of the 200 draws (standard deviation 7).
   std::vector<int> drawn(16, 0);
   for (uint64_t seed = 0; seed < 200; ++seed) {
     for (size_t i = 0; i < 16; ++i) drawn[i] += ChooseAtRandom(4, 4, 0.5, seed)->retrieval[i];
@@ -311,7 +311,7 @@ TEST_F(PatternDir, PublishedPatterns) {
     EXPECT_EQ(pattern->sink, 128);
     EXPECT_EQ(pattern->recent, 256);
     EXPECT_EQ(ChooseBySparsity(*pattern, 0.5)->n_retrieval(), facts.second) << name;
-    // Saving gives the published bytes back.
+    // Saving reproduces the published bytes.
     const std::string copy = path_ + "/" + name;
     ASSERT_TRUE(SaveHeadPattern(*pattern, copy).ok());
     for (const char* file : {"/full_attention_heads.tsv", "/config.json"}) {

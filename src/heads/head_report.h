@@ -1,4 +1,4 @@
-// Patterns for people: heat maps in the terminal and as image files, and what differs between two patterns.
+// Shows patterns to people: heat maps in the terminal and as image files, and the differences between two patterns.
 #pragma once
 
 #include <optional>
@@ -12,27 +12,27 @@ namespace duo {
 
 enum class HeatMapColor : uint8_t {
   kPlain,  // shades and markers only
-  kAnsi,   // the same characters, coloured by 256-colour escape sequences
+  kAnsi,   // the same characters with 256-colour escape sequences
 };
 
-/// Rows = layers, columns = kv heads, shade = gate clipped to [0,1], in UTF-8. With a choice (same shape as the
-/// pattern) its retrieval heads carry a marker and each row ends with their number. Ends with a legend line and a
-/// newline. At most 120 columns wide for up to 100 kv heads.
+/// Returns a heat map in UTF-8: rows are layers, columns are kv heads, and the shade is the gate clipped to [0,1]. With
+/// a choice, which must have the pattern's shape, each retrieval head has a marker and each row ends with their number.
+/// The last line is a legend. At most 120 columns wide for up to 100 kv heads.
 std::string TerminalHeatMap(const HeadPattern& pattern, const HeadChoice* choice = nullptr,
                             HeatMapColor color = HeatMapColor::kPlain);
 
-/// The same as an image with `title` (plain text, may be empty) above it. The suffix of `path` chooses .svg or .png.
-/// Drawn by the program gnuplot, run without a shell. kInvalidArgument: another suffix. kNotFound: no gnuplot; the
-/// sentence names the package. kInternal: gnuplot failed, with its words. kIo: `path` cannot be written. On every error
-/// `path` stays as it was.
+/// Writes the same heat map as an image with `title` (plain text, may be empty) above it. The suffix of `path` selects
+/// .svg or .png. The program gnuplot draws the image; it is run without a shell. Returns kInvalidArgument for another
+/// suffix. Returns kNotFound when gnuplot is missing; the error names its package. Returns kInternal when gnuplot
+/// fails; the error quotes it. Returns kIo when `path` cannot be written. On every error `path` stays unchanged.
 Status WriteHeatMap(const HeadPattern& pattern, const HeadChoice* choice, const std::string& path,
                     const std::string& title = "");
 
-/// Distillation loss and gates over the steps of a run of `duo identify`, from its log.jsonl (docs/formats.md), as an
-/// image. kCorrupt names the log's line. Else as WriteHeatMap.
+/// Draws the distillation loss and the gates over the steps of a `duo identify` run as an image, from its log.jsonl
+/// (docs/formats.md). kCorrupt names the line of the log. Other errors as WriteHeatMap.
 Status WriteLossCurves(const std::string& log_path, const std::string& path, const std::string& title = "");
 
-/// A head that one pattern makes a retrieval head and the other does not.
+/// A head that is a retrieval head in one pattern only.
 struct HeadDifference {
   int layer = 0;
   int kv_head = 0;
@@ -45,9 +45,9 @@ struct HeadDifference {
 struct PatternDiff {
   double mean_abs_difference = 0;
   double max_abs_difference = 0;
-  std::optional<double> rank_correlation;  // Spearman's rho, ties share their mean rank; none when all gates are equal
-  double sparsity = 0;                     // at which the heads below were chosen
-  int n_both = 0;                          // retrieval in a and b
+  std::optional<double> rank_correlation;  // Spearman's rho; ties share the mean rank; none if all gates are equal
+  double sparsity = 0;                     // the sparsity at which the heads below were chosen
+  int n_both = 0;                          // retrieval heads in both a and b
   int n_only_a = 0;
   int n_only_b = 0;
   std::vector<HeadDifference> differing;  // by layer, then head; n_only_a + n_only_b of them

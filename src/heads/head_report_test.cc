@@ -96,7 +96,7 @@ class HeatMapFile : public ::testing::Test {
     if (const char* path = std::getenv("PATH")) old_path_ = path;
   }
   ~HeatMapFile() override { setenv("PATH", old_path_.c_str(), 1); }
-  /// Puts a program before gnuplot that keeps its script in the file "script" and then runs these commands.
+  /// Puts a program before gnuplot on PATH. It saves its script in the file "script" and then runs these commands.
   void ReplaceGnuplot(const std::string& commands) {
     dir_.Write("gnuplot", "#!/bin/sh\ncat >'" + dir_.file("script") + "'\n" + commands + "\n");
     std::filesystem::permissions(dir_.file("gnuplot"), std::filesystem::perms::owner_all);

@@ -8,7 +8,7 @@
 
 namespace duo {
 
-/// gates [n_layers, n_kv_heads], not checked; an empty config.
+/// A pattern with `gates` [n_layers, n_kv_heads], which are not checked, and an empty config.
 inline HeadPattern MakePattern(int n_layers, int n_kv_heads, std::vector<double> gates) {
   HeadPattern pattern;
   pattern.n_layers = n_layers;

@@ -1,4 +1,4 @@
-// The published pattern format as text, apart from files, so that it can be fuzzed.
+// The published pattern format as text, separate from files so that it can be fuzzed.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 namespace duo {
 
-// What a pattern may ask for, checked before anything is computed from it.
+// Bounds on a pattern, checked before anything is computed from it.
 namespace limits {
 inline constexpr size_t kMaxPatternBytes = 64u << 20;  // full_attention_heads.tsv
 inline constexpr size_t kMaxPatternConfigBytes = 16u << 20;
@@ -19,15 +19,15 @@ inline constexpr int kMaxPatternKvHeads = 4096;
 inline constexpr int64_t kMaxWindowTokens = int64_t{1} << 30;  // sink, recent
 }  // namespace limits
 
-/// `tsv`: one row per layer, one tab-separated number per kv head; CRLF and blank lines at the end are fine.
-/// `dir` names the two files in messages. Errors as LoadHeadPattern.
+/// `tsv` has one row per layer, with one tab-separated number per kv head. CRLF and blank lines at the end are
+/// accepted. `dir` names the two files in messages. Errors as LoadHeadPattern.
 Result<HeadPattern> ParseHeadPattern(std::string_view tsv, std::string_view config, const std::string& dir);
 
-/// Gates as the reference writes them ("%.18e", which tells any two doubles apart); a newline ends every row.
+/// Formats gates like the reference: "%.18e", which distinguishes any two doubles. A newline ends every row.
 std::string FormatGates(const HeadPattern& pattern);
 
-/// pattern.config_json with the pattern's sink and recent in the keys that loading would read; unchanged text when they
-/// already say so. kInvalidArgument when config_json is not a JSON object.
+/// Returns pattern.config_json with the pattern's sink and recent in the keys that loading reads. The text is unchanged
+/// if it already has these values. kInvalidArgument when config_json is not a JSON object.
 Result<std::string> FormatPatternConfig(const HeadPattern& pattern);
 
 }  // namespace duo

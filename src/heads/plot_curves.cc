@@ -12,7 +12,7 @@ namespace duo {
 namespace {
 
 constexpr size_t kMaxLogBytes = size_t{1} << 30;
-constexpr size_t kMaxPoints = 1000;  // of a curve: more are not seen
+constexpr size_t kMaxPoints = 1000;  // per curve; more could not be seen
 
 struct LoggedStep {
   int64_t step = 0;
@@ -36,12 +36,14 @@ Result<std::vector<LoggedStep>> ReadLog(const std::string& path) {
       step.gates.push_back(gate.get<double>());
     }
     if (step.gates.empty() || (!steps.empty() && step.gates.size() != steps[0].gates.size())) {
-      return Status(StatusCode::kCorrupt, fmt::format("{}: gates: {} of them", where, step.gates.size()));
+      return Status(StatusCode::kCorrupt,
+                    fmt::format("{}: gates: found {}, expected at least one and as many as in the first step", where,
+                                step.gates.size()));
     }
     steps.push_back(std::move(step));
     return OkStatus();
   }));
-  if (steps.size() < 2) return Status(StatusCode::kCorrupt, path + ": has less than two steps");
+  if (steps.size() < 2) return Status(StatusCode::kCorrupt, path + ": has fewer than two steps");
   return steps;
 }
 
@@ -68,7 +70,7 @@ Status WriteLossCurves(const std::string& log_path, const std::string& path, con
   script +=
       "set lmargin 12\nset tics out nomirror\nset grid lc rgb '#e2e8f0'\nset key outside top right horizontal\n"
       "set logscale y\nset format y '%.0e'\nset ylabel 'distillation loss'\n"
-      // The first steps, with every gate at 1, have no loss at all.
+      // In the first steps every gate is 1, so there is no loss at all.
       "plot $log using 1:($2 > 1e-8 ? $2 : NaN) with lines lw 1.5 lc rgb '#2563eb' notitle\n"
       "unset logscale y\nset format y '%.1f'\nset yrange [0:1.02]\nset xlabel 'step'\nset ylabel 'gates'\n";
   script += fmt::format(

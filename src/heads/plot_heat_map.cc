@@ -42,7 +42,7 @@ std::string Script(const HeadPattern& pattern, const HeadChoice* choice, const s
       GnuplotString(title), pattern.n_kv_heads - 1, pattern.n_layers - 1);
   script += Gates(pattern);
   if (marks) script += Chosen(*choice);
-  // "pixels": one rectangle per head instead of an image that viewers blur.
+  // "pixels" draws one rectangle per head. Viewers would blur an image.
   script += "plot $gates matrix with image pixels notitle";
   if (marks) script += ", $chosen using 1:2 with points pt 7 ps 0.5 lc rgb '#f97316' title 'retrieval head'";
   if (marks) script = "set key outside bottom center\n" + script;

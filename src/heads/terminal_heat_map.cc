@@ -14,8 +14,8 @@ constexpr std::array<int, 4> kAnsiShades = {24, 31, 38, 51};  // dark to light b
 constexpr int kAnsiMarker = 208;                              // orange
 constexpr int kLabelColumns = 10;                             // "layer 123 "
 
-// Columns of one head: two shades and the marker, one and the marker, or a single character, so that a row of 32, 50
-// or 100 heads stays within 120 columns.
+// Columns per head: two shades and the marker, one shade and the marker, or a single character. A row of 32, 50 or 100
+// heads thus stays within 120 columns.
 int CellColumns(int n_kv_heads) { return n_kv_heads <= 32 ? 3 : n_kv_heads <= 50 ? 2 : 1; }
 
 size_t Level(double gate) { return static_cast<size_t>(std::min(std::clamp(gate, 0.0, 1.0) * 4.0, 3.0)); }
@@ -34,7 +34,7 @@ std::string Cell(double gate, bool marked, int columns, HeatMapColor color) {
   return cell;
 }
 
-// The numbers of every few heads, each above its head's first character.
+// Numbers every few heads. Each number begins above its head's first character.
 std::string HeadNumbers(int n_kv_heads, int columns) {
   const int step = columns == 3 ? 2 : columns == 2 ? 4 : 8;
   std::string line = fmt::format("{:<{}}", "kv head", kLabelColumns);
