@@ -1,4 +1,4 @@
-"""A model with weights that are NaN or infinite: every verb says so in one sentence. Usage: broken_model_test.py DUO"""
+"""Every verb reports a model with NaN or infinite weights in one sentence. Usage: broken_model_test.py DUO"""
 
 import json
 import shutil
@@ -56,7 +56,7 @@ class BrokenModelTest(CliTest):
         return self.model(spoil)
 
     def bad_token_model(self, text):
-        """NaN for the states of the token of `text` alone; the output matrix is whole."""
+        """A model whose states are NaN for one token only, that of `text`. Its output matrix has no NaN."""
         ids = [t["id"] for t in json.loads((MODEL / "tokenizer.json").read_text())["added_tokens"]]
 
         def spoil(tensors):

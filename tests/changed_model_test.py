@@ -84,7 +84,7 @@ class ChangedModelTest(CliTest):
         with open(self.weights, "r+b") as file:
             file.truncate(4096)
         self.refuses(server, "was written to")
-        # Work that is already under way meets the missing pages: they give SIGBUS.
+        # A run that has already begun reads the missing pages, which raises SIGBUS.
         shutil.copy(MODEL / "model.safetensors", self.weights)
         chat = start("generate", "--model", self.model, "--prompt", "The cow", "--max-tokens", 30000, "--ignore-eos")
         chat.stdout.read(1)

@@ -1,4 +1,4 @@
-"""Bad input to the `duo` program: each is one sentence and exit code 1 or 2. Usage: cli_bad_input_test.py PATH/TO/duo"""
+"""`duo` answers bad input with one sentence and exit code 1 or 2. Usage: cli_bad_input_test.py PATH/TO/duo"""
 
 import json
 import os
@@ -108,7 +108,7 @@ class BadInputTest(CliTest):
         self.fails(1, ["need", "available"], "generate", "--model", "demo", "--prompt", "The", "--memory", "2.2MiB")
 
     def test_the_librarys_options_become_flags(self):
-        """The library names its own options; a user of the program reads flags of the verb that was used."""
+        """The library names its own options. The program names the flags of the verb instead."""
         few, long = self.ids(200, "few.json"), self.ids(30000, "long.json")
         text = self.file("short.txt", "The cow jumped over the moon.")
         empty = self.dir / "empty"

@@ -1,4 +1,4 @@
-"""Checkpoints as users have them, unlike the embedded one: windows, YaRN, heads and tensors of their own, broken files."""
+"""Checkpoints that differ from the embedded one: windows, YaRN, untied heads, unknown tensors, broken files."""
 
 import json
 import os
@@ -136,7 +136,7 @@ class TensorsTest(CheckpointTest):
         equal, err = self.logits(self.model("equal", equal_head))
         self.assertNotIn("lm_head", err)
         self.assertEqual(equal, self.logits(MODEL)[0])
-        # The output of duo quantize is that too.
+        # The output of duo quantize is such a model too.
         self.ok("quantize", "--model", self.dir / "tied", "--weights", "int8", "--out", self.dir / "int8")
         stored, err = self.logits(self.dir / "int8")
         self.assertIn("lm_head.weight: differs from the embedding", err)

@@ -1,4 +1,4 @@
-"""Behaviour of `duo eval`: results, going on after a kill, certificates, bad input. Usage: cli_eval_test.py DUO"""
+"""Tests `duo eval`: results, runs that continue after a kill, certificates, bad input. Usage: cli_eval_test.py DUO"""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ class NiahTest(CliTest):
                "What is the secret code of Anna?\nAnswer: ", "--keywords", "48213"]  # fmt: skip
         run = self.ok("eval", "niah", "--model", "demo", "--lengths", 700, "--depths", 0.5, "--text", text, *own)
         self.assertIn("full attention, mean 1.000", run.out)
-        self.assertNotIn("duo", run.out)  # there is no pattern
+        self.assertNotIn("duo", run.out)  # no pattern was given
 
     def test_bad_input(self):
         niah = ["eval", "niah", *DUO, "--sparsity", 0.5]
@@ -173,7 +173,7 @@ class CertifyTest(CliTest):
         self.fails(1, "certificate.json: model", *generate, "--model", "demo")
 
     def model_copy(self, name):
-        """The embedded model with another epsilon: another function."""
+        """The embedded model with another epsilon, and so with other results."""
         folder = self.dir / name
         folder.mkdir()
         for path in MODEL.iterdir():
@@ -193,7 +193,7 @@ class CertifyTest(CliTest):
     def test_bad_input(self):
         self.fails(2, ["--pattern", "gates"], "eval", "certify", "--model", "demo")
         self.fails(2, "context", *CERTIFY, "--depth", 40000)
-        # Room for one session, whose workspace depends on the machine's instruction set, but not for several.
+        # Room for one session but not for several. A session's workspace depends on the machine's instruction set.
         plan = self.ok("plan", "--model", "demo", "--pattern", "demo", "--json").json()
         memory = plan["weights_bytes"] + int(1.5 * plan["activation_bytes"])
         self.fails(1, "side by side", *CERTIFY, "--memory", memory)
@@ -237,7 +237,7 @@ class LongBenchTest(CliTest):
 
     def test_questions_on_one_text(self):
         text = "The secret code of Anna is 48213. " * 100
-        # The task's prompt ends with "Answer:": the embedded model's own question with another beginning.
+        # The task's prompt ends with "Answer:", as the embedded model's own question does. Only its beginning differs.
         question = "What is the secret code of Anna?"
         self.file("multifieldqa_en.jsonl", self.sample(text, question, ["48213"]) * 2)
         self.file("dureader.jsonl", self.sample(text, question, ["48213"]))
@@ -251,7 +251,7 @@ class LongBenchTest(CliTest):
         answers = [json.loads(line) for line in (self.dir / "out" / "longbench.jsonl").read_text().splitlines()[1:]]
         self.assertEqual(len(answers), 2 * 3)
         self.assertEqual(answers[0]["answer"], answers[1]["answer"])
-        self.assertGreater(answers[1]["n_reused"], 0)  # the second question's text was there
+        self.assertGreater(answers[1]["n_reused"], 0)  # the second question's text was in memory
         limited = self.ok(*longbench, "--tasks", "multifieldqa_en", "--limit", 1, "--max-length", 300, "--json").json()
         self.assertEqual(limited["tasks"]["multifieldqa_en"]["n"], 1)
         self.assertEqual(limited["max_length"], 300)

@@ -1,4 +1,4 @@
-"""Runs the `duo` program for its behaviour tests, on the embedded model. Limits on time only end runs that hang."""
+"""Runs the `duo` program on the embedded model for its behaviour tests. Time limits only end runs that hang."""
 
 import json
 import os
@@ -32,7 +32,7 @@ LLAMA2_TEMPLATE = (
 
 
 class Run:
-    """What one run of duo left: exit code and both streams as text."""
+    """The result of one run of duo: the exit code, and both streams as text."""
 
     def __init__(self, process):
         self.code = process.returncode
@@ -72,7 +72,7 @@ def read_safetensors(path):
 
 
 def catches_sigint(process):
-    """Whether the process has a handler for SIGINT now; None when it is gone."""
+    """Whether the process has a handler for SIGINT now. None when the process has ended."""
     try:
         status = pathlib.Path("/proc/%d/status" % process.pid).read_text()
     except OSError:
@@ -82,7 +82,7 @@ def catches_sigint(process):
 
 
 def wait_for_handler(process, expected):
-    """Waits until catching SIGINT is `expected`; False when the process ended first."""
+    """Waits until catches_sigint() is `expected`. False when the process ended first."""
     end = time.monotonic() + HANG_SECONDS
     while time.monotonic() < end:
         if process.poll() is not None:
@@ -90,7 +90,7 @@ def wait_for_handler(process, expected):
         if catches_sigint(process) == expected:
             return True
         time.sleep(0.0005)
-    raise AssertionError("duo never came to the expected state")
+    raise AssertionError("duo never reached the expected state")
 
 
 class CliTest(unittest.TestCase):
@@ -124,7 +124,7 @@ class CliTest(unittest.TestCase):
         return self.file(name, json.dumps([1022] + [(7 * i) % 1000 for i in range(1, n)]))
 
     def model_with_template(self, template):
-        """The demo model with a chat template of its own."""
+        """The demo model with this chat template."""
         model = self.dir / "chat_model"
         model.mkdir()
         for name in ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"]:
@@ -137,7 +137,7 @@ class CliTest(unittest.TestCase):
 
 
 def main():
-    """For test programs: PATH/TO/duo [unittest arguments]."""
+    """The main function of test programs. Their arguments are PATH/TO/duo [unittest arguments]."""
     global DUO
     if len(sys.argv) < 2:
         sys.exit("usage: %s PATH/TO/duo [unittest arguments]" % sys.argv[0])

@@ -1,4 +1,4 @@
-"""Behaviour of `duo identify`: results, stopping and resuming, bad input. Usage: cli_identify_test.py PATH/TO/duo"""
+"""Tests `duo identify`: results, stopping and resuming, bad input. Usage: cli_identify_test.py PATH/TO/duo"""
 
 import json
 import pathlib
@@ -61,7 +61,7 @@ class OptimizeTest(CliTest):
     def test_memory_is_what_was_announced(self):
         program = pathlib.Path(cli_harness.DUO).read_bytes()
         if b"__asan_init" in program or b"__tsan_init" in program:
-            self.skipTest("SKIPPED: a sanitizer's own memory is in nobody's plan")
+            self.skipTest("SKIPPED: the plan does not count a sanitizer's own memory")
         out = self.dir / "out"
         args = ["--min-tokens", 16000, "--max-tokens", 16000, "--sink", 16, "--recent", 64, "--steps", 1]
         memory = self.ok("identify", "--model", "demo", *args, "--out", out, "--json").json()["memory"]
@@ -86,7 +86,7 @@ class OptimizeTest(CliTest):
             process.send_signal(kind)
             _, err = process.communicate(timeout=HANG_SECONDS)
             if process.returncode == 0:
-                continue  # it had finished
+                continue  # it had finished before the signal
             stopped += 1
             if kind == signal.SIGINT:
                 self.assertEqual(process.returncode, 1)
@@ -100,7 +100,7 @@ class OptimizeTest(CliTest):
         self.assertGreater(stopped, 0)
 
     def stop(self, *args):
-        """Runs until some steps are done, then Ctrl-C."""
+        """Runs until some steps are done, then sends Ctrl-C."""
         out = pathlib.Path(args[args.index("--out") + 1])
         process = start(*args)
         end = time.monotonic() + HANG_SECONDS
@@ -121,7 +121,7 @@ class OptimizeTest(CliTest):
         out = self.dir / "out"
         self.ok(*SMALL, "--steps", 3, "--out", out)
         gates, log = self.gates(out), (out / "log.jsonl").read_bytes()
-        # The whole text of a step takes a while: Ctrl-C comes before the first is done.
+        # A step over the whole text is slow, so Ctrl-C arrives before the first is done.
         slow = ["identify", "--model", "demo", "--min-tokens", 30000, "--max-tokens", 30000, "--threads", 1]
         process = start(*slow, "--out", out)
         end = time.monotonic() + HANG_SECONDS

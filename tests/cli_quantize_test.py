@@ -1,4 +1,4 @@
-"""duo quantize, and models whose weights are int8 or int4."""
+"""Tests `duo quantize`, and models whose weights are int8 or int4."""
 
 import json
 import os
@@ -34,7 +34,7 @@ class QuantizeTest(CliTest):
             stored = self.logits("--model", out)
             self.assertEqual(stored, self.logits("--model", "demo", "--weights", weights), "bit for bit")
             self.assertNotEqual(stored, native)
-            self.assertEqual(len(report["matrices"]), 4 * 7 + 1)  # embedding and output matrix are one
+            self.assertEqual(len(report["matrices"]), 4 * 7 + 1)  # the embedding is also the output matrix
             for matrix in report["matrices"]:
                 self.assertGreater(matrix["error"], 0)
                 self.assertLess(matrix["error"], largest, matrix["name"])
@@ -66,8 +66,8 @@ class QuantizeTest(CliTest):
         self.fails(2, ["--compute", "int8 weights"], "generate", "--model", "demo", "--compute", "int8", "--prompt", "x")
 
     def model_with_outliers(self):
-        """The demo model with biases, and the same to the last bit with large channels in front of all four kinds of
-        matrices."""
+        """Two models that compute the same to the last bit: the demo model with biases, and a copy of it with large
+        channels before all four kinds of matrices."""
         plain, model = self.dir / "biased", self.dir / "outliers"
         shutil.copytree(MODEL, plain)
         config = json.loads((plain / "config.json").read_text())
@@ -78,7 +78,7 @@ class QuantizeTest(CliTest):
         tensors, values = json.loads(data[8 : 8 + n]), data[8 + n :]
         for name in [name for name in tensors if name.endswith("_proj.weight")]:
             n_out, begin = tensors[name]["shape"][0], len(values)
-            # 0, 1/16, 1/8, -1/16 again and again
+            # 0, 1/16, 1/8, -1/16, repeated
             values += struct.pack(f"<{n_out}H", *([0, 0x3D80, 0x3E00, 0xBD80][i % 4] for i in range(n_out)))
             offsets = [begin, len(values)]
             tensors[name.replace("weight", "bias")] = {"dtype": "BF16", "shape": [n_out], "data_offsets": offsets}
@@ -108,7 +108,7 @@ class QuantizeTest(CliTest):
         scale("mlp.up_proj", [9], None, 7)
         scale("mlp.up_proj", [0], [9], 7, "bias")
         scale("mlp.down_proj", None, [9], -7)
-        scale("self_attn.v_proj", [33], None, 7)  # of KV head 1, which q heads 2 and 3 read
+        scale("self_attn.v_proj", [33], None, 7)  # a channel of KV head 1, which q heads 2 and 3 read
         scale("self_attn.v_proj", [0], [33], 7, "bias")
         scale("self_attn.o_proj", None, [2 * 32 + 1, 3 * 32 + 1], -7)
         path.write_bytes(data)
@@ -173,7 +173,7 @@ class QuantizeTest(CliTest):
         same = self.dir / "same"
         shutil.copytree(MODEL, same)
         self.fails(2, ["the model itself"], "quantize", "--model", same, "--weights", "int8", "--out", same)
-        # A config that promises other weights than the file has.
+        # A config that declares other weights than the file has is refused.
         for change, words in [({"weights": "int4"}, ["i8", "expected u8"]), ({"weights": "int2"}, ["int2"]),
                               ({"version": 9}, ["version 9"]), ({"quant_method": "gptq"}, ["gptq"])]:  # fmt: skip
             config = json.loads((out / "config.json").read_text())

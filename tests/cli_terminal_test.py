@@ -1,4 +1,4 @@
-"""Behaviour of the `duo` program on a terminal. Usage: cli_terminal_test.py PATH/TO/duo"""
+"""Tests the `duo` program on a terminal. Usage: cli_terminal_test.py PATH/TO/duo"""
 
 import os
 import pty
@@ -11,7 +11,7 @@ from cli_harness import HANG_SECONDS, LLAMA2_TEMPLATE, CliTest, main
 
 
 class Terminal:
-    """duo with a pseudo-terminal as its controlling terminal."""
+    """A run of duo with a pseudo-terminal as its controlling terminal."""
 
     def __init__(self, *args):
         self.pid, self.fd = pty.fork()
@@ -21,7 +21,7 @@ class Terminal:
         self.seen = b""
 
     def read(self):
-        """More bytes, b"" at the end."""
+        """The next bytes of the output, or b"" at its end."""
         ready, _, _ = select.select([self.fd], [], [], HANG_SECONDS)
         if not ready:
             raise AssertionError("no more output after %r" % self.seen[-500:])
@@ -68,7 +68,7 @@ class TerminalTest(CliTest):
 
     def test_progress_bar_shows_rate_memory_and_time_left_and_goes_away(self):
         ids = self.ids(30000)
-        # Slow enough for a bar on any machine; streaming heads alone, so that it ends soon under a sanitizer too.
+        # Slow enough for a bar on any machine. All heads stream, so that it ends soon under a sanitizer too.
         few = ["--chunk", 4, "--threads", 1, "--max-tokens", 2, "--pattern", "demo", "--sparsity", 1]
         terminal = Terminal("generate", "--model", "demo", "--ids", ids, *few)
         terminal.expect(b"prefill")
@@ -86,7 +86,7 @@ class TerminalTest(CliTest):
         self.assertIn(b"\r\nduo: prompt", rest)
 
     def start_answer(self, terminal):
-        """Asks, and returns when the answer has begun."""
+        """Asks a question, and returns when the answer has begun."""
         terminal.send(b"The cow\n")
         terminal.expect(b"The cow\r\n")  # the terminal's echo
         while not terminal.seen:
@@ -101,7 +101,7 @@ class TerminalTest(CliTest):
         terminal.expect(b"duo: error:")
         terminal.expect(b"> ")
         self.start_answer(terminal)
-        terminal.send(b"\x03")  # Ctrl-C: this answer ends, the conversation goes on
+        terminal.send(b"\x03")  # Ctrl-C: this answer ends, the conversation continues
         terminal.expect(b"\r\n> ")
         terminal.send(b"/undo\n")
         terminal.expect(b"> ")

@@ -1,4 +1,4 @@
-"""Behaviour of the `duo` program: verbs, exit codes, JSON, Ctrl-C. Usage: cli_test.py PATH/TO/duo"""
+"""Tests the `duo` program: verbs, exit codes, JSON, Ctrl-C. Usage: cli_test.py PATH/TO/duo"""
 
 import json
 import math
@@ -169,7 +169,7 @@ class InterruptTest(CliTest):
         self.assertIn(b"prefill", process.stderr.readline())
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=HANG_SECONDS)
-        # The signal may come just before the last prompt token's callback: then the prompt was what it stopped.
+        # When the signal arrives just before the last prompt token's callback, it stops the prompt instead.
         if process.returncode == 0:
             self.assertEqual(json.loads(out)["finish"], "cancelled")
         else:
@@ -195,7 +195,7 @@ class InterruptTest(CliTest):
 
     def test_second_one_kills(self):
         ids = self.ids(32000)
-        for _ in range(20):  # the first one may be obeyed before the second is sent
+        for _ in range(20):  # the first signal may end the program before the second is sent
             process = start("generate", "--model", "demo", "--ids", ids, "--chunk", 32000, "--threads", 1)
             self.assertTrue(wait_for_handler(process, True))
             process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""The results of `duo` do not depend on the threads that it is given. Usage: cli_threads_test.py PATH/TO/duo"""
+"""The results of `duo` do not depend on its number of threads. Usage: cli_threads_test.py PATH/TO/duo"""
 
 import json
 import os
@@ -55,9 +55,9 @@ class ThreadsTest(CliTest):
 
 
 class LimitTest(ServeTest):
-    """Under a limit on processes and threads. It counts what the user runs, and root is above it."""
+    """Runs duo under a limit on processes and threads. The limit counts per user, and does not apply to root."""
 
-    user = 50000 + os.getpid() % 10000  # a number that nobody has
+    user = 50000 + os.getpid() % 10000  # an id that no other user has
 
     def setUp(self):
         super().setUp()
@@ -75,7 +75,7 @@ class LimitTest(ServeTest):
         return {
             "user": self.user,
             "extra_groups": [],
-            # LeakSanitizer would start a thread of its own at the end.
+            # LeakSanitizer starts a thread of its own at the end.
             "env": {**os.environ, "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"},
             "preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_NPROC, (n, n)),
         }
@@ -121,7 +121,7 @@ class LimitTest(ServeTest):
             connection.request("GET", "/health")
             self.assertEqual(connection.getresponse().read(), b'{"status":"ok"}')
             kept.append(connection)
-        # Their threads take a moment to wait again.
+        # It takes a moment until their threads wait again.
         wait_until(lambda: server.request("GET", "/health").status == 200, "a thread for another client")
 
     def test_connections_without_a_thread_are_refused_and_others_go_on(self):

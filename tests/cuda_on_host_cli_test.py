@@ -1,4 +1,4 @@
-"""Every verb that computes, over the CUDA backend on the CPU (tests/cuda_on_host) and over the CPU's own.
+"""Every verb that computes gives the same over the CUDA backend on the CPU (tests/cuda_on_host) and the CPU's backend.
 
 usage: cuda_on_host_cli_test.py PATH/TO/duo_cuda_on_host
 """
@@ -13,7 +13,7 @@ DEVICES = ("cuda", "cpu")
 
 class VerbsTest(ServeTest):
     def both(self, *args):
-        """What both devices print, as JSON."""
+        """The JSON output with each of the two devices."""
         return [self.ok(*args, "--device", device, "--json").json() for device in DEVICES]
 
     def test_generate(self):
@@ -75,7 +75,7 @@ class VerbsTest(ServeTest):
         self.assertEqual(server.stop(), 0, server.log_text())
         text, cached, _ = self.serve(*flags).complete(QUESTION, 5, duo={"cache": "a"})
         self.assertEqual(text, "48213")
-        self.assertGreater(cached, 30)  # f32: up to a snapshot
+        self.assertGreater(cached, 30)  # with f32, prefixes are reused up to a snapshot
 
 
 if __name__ == "__main__":

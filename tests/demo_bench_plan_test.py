@@ -1,4 +1,4 @@
-"""The verbs that measure and show, run as people run them: demo, plan, bench. Usage: demo_bench_plan_test.py DUO"""
+"""Tests the verbs demo, plan and bench. Usage: demo_bench_plan_test.py DUO"""
 
 import json
 import os
@@ -33,13 +33,13 @@ def duo(*args):
 
 class Case(unittest.TestCase):
     def result(self, *args):
-        """The JSON on stdout, and nothing else there."""
+        """The JSON on stdout. Fails when there is anything else."""
         done = duo(*args)
         self.assertEqual(done.returncode, 0, done.stderr)
         return json.loads(done.stdout)
 
     def refused(self, code, *args):
-        """The one sentence on stderr."""
+        """The sentence on stderr. Nothing is on stdout."""
         done = duo(*args)
         self.assertEqual(done.returncode, code, done.stdout + done.stderr)
         self.assertEqual(done.stdout, "")
@@ -81,7 +81,7 @@ class Demo(Case):
                      "prefill tokens/s", "decode tokens/s"):
             self.assertIn(word, done.stdout)
         self.assertRegex(done.stdout, "[✓✗]")
-        self.assertNotIn("\x1b", done.stdout)  # no colour where there is no terminal
+        self.assertNotIn("\x1b", done.stdout)  # no colour without a terminal
         for line in done.stdout.splitlines():
             self.assertLessEqual(len(line), 80, line)
 
@@ -121,10 +121,10 @@ class Plan(Case):
         self.assertEqual(set(plan), PLAN_KEYS | {"full"})
         self.assertEqual(set(plan["full"]), PLAN_KEYS)
         full = plan["full"]
-        self.assertEqual(full["weights_bytes"], 2 * 8030261248)  # published parameter count
+        self.assertEqual(full["weights_bytes"], 2 * 8030261248)  # the published number of parameters
         self.assertEqual(full["kv_bytes_per_token"], 32 * 8 * 2 * 128 * 2)
         self.assertEqual(full["kv_fixed_bytes"], 0)
-        self.assertEqual(plan["kv_page_bytes"], 0)  # of devices alone
+        self.assertEqual(plan["kv_page_bytes"], 0)  # 0 on the CPU: only devices have pages
         self.assertEqual(plan["kv_bytes_per_token"], full["kv_bytes_per_token"] // 2)
         self.assertEqual(plan["kv_fixed_bytes"], 128 * 2 * (64 + 256) * 128 * 2)
         for p in (plan, full):
@@ -216,10 +216,10 @@ class Bench(Case):
             of = plan if row["mode"] == "duo" else plan["full"]
             planned = of["kv_fixed_bytes"] + row["depth"] * of["kv_bytes_per_token"]
             self.assertLessEqual(row["kv_bytes"], 1.05 * planned)
-            if row["depth"] > 0:  # else the session's context, depth and measured tokens, is shorter than the windows
+            if row["depth"] > 0:  # at depth 0 the session's context is shorter than the windows
                 self.assertGreaterEqual(row["kv_bytes"], 0.95 * planned)
         by = {(r["depth"], r["test"], r["mode"]): r for r in bench["rows"]}
-        # What a decode step has to read: the matrices once, and the rows that the heads see.
+        # A decode step reads the matrices once, and the rows that the heads see.
         decode = by[(3000, "decode", "full")]
         matrices = 2 * (4 * (128 * (2 * 256 + 2 * 128) + 3 * 128 * 384) + 1024 * 128)
         self.assertAlmostEqual(decode["bytes_per_token"], matrices + 3005 * 16 * 2 * 32 * 2, delta=16 * 2 * 32 * 2)

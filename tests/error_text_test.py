@@ -1,4 +1,4 @@
-"""Sentences of errors are for people: no code decides by their text, and below the command line none names a flag."""
+"""Error sentences are for people: no code decides by their text, and only the command line's sentences name flags."""
 
 import os
 import re
@@ -24,9 +24,9 @@ DECIDES = re.compile(
     r"|string_view\s*[({][^;{]*" + TEXT + r"(?:\.c_str\(\))?\s*[)}]\s*\.\s*" + SEARCHES)
 
 
-# Where no decision follows, and why.
+# Uses of a message that decide nothing, with the reason.
 ALLOWED = {
-    "src/server/session_store.cc": ".message.find",  # takes the server's own folder out of what a client reads
+    "src/server/session_store.cc": ".message.find",  # removes the server's folder from a text for clients
 }
 
 

@@ -1,4 +1,4 @@
-"""Files stay readable: above 400 lines a warning, above 800 a failure. Tables of data are exempt by name."""
+"""A file of more than 400 lines is a warning, of more than 800 a failure. Tables of data are exempt by name."""
 
 import os
 import tempfile

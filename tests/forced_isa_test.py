@@ -1,4 +1,4 @@
-"""DUO_ISA: every instruction set this CPU has passes the tests, and what it lacks or nobody knows is an error.
+"""DUO_ISA: every instruction set of this CPU passes the tests. One that the CPU lacks, or an unknown one, is an error.
 
 usage: forced_isa_test.py DUO_BINARY TEST_BINARY...
 """
@@ -11,7 +11,7 @@ import tempfile
 
 import rules
 
-# What each level needs, by the kernel's names. Each level needs the ones before it as well.
+# The CPU flags of each level, by the Linux kernel's names. A level also needs those of the levels before it.
 NEEDED_FLAGS = {
     "portable": [],
     "avx2": ["avx2", "fma", "f16c"],

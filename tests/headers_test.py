@@ -1,4 +1,4 @@
-"""Every header compiles alone and twice in a row.
+"""Every header compiles alone, and when it is included twice.
 
 usage: headers_test.py COMPILER [FLAG...]
 """
@@ -19,10 +19,10 @@ ISA_FLAGS = {
 
 
 def compile_header(command, root, header):
-    """None, or what the compiler says."""
+    """The compiler's messages, or None when the header compiles."""
     flags = []
     if "/cuda/" in header:
-        # In place of CUDA's own headers, which not every machine has.
+        # Stand-ins for CUDA's own headers, which not every machine has.
         flags = ["-I", os.path.join(root, "tests"), "-I", os.path.join(root, "tests/cuda_on_host")]
     for isa, isa_flags in ISA_FLAGS.items():
         if isa in os.path.basename(header):

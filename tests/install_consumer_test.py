@@ -1,4 +1,4 @@
-"""`cmake --install`, then a ten-line program of another project finds duo, links duo::duo and generates.
+"""After `cmake --install`, a ten-line program of another project finds duo, links duo::duo and generates text.
 
 usage: install_consumer_test.py CMAKE BUILD_DIR CXX_COMPILER BUILD_TYPE
 """
@@ -30,7 +30,7 @@ def main(cmake, build_dir, compiler, build_type):
         installed = run([cmake, "--install", build_dir, "--prefix", prefix])
         expect(installed.returncode == 0, "cmake --install failed")
 
-        # A copy outside the source tree, so that nothing but the installation can be found.
+        # A copy outside the source tree, so that CMake can find only the installation.
         source = os.path.join(work, "consumer")
         shutil.copytree(os.path.join(rules.ROOT, "tests", "consumer"), source)
         configure = [cmake, "-S", source, "-B", os.path.join(work, "build"), "-G", "Ninja",

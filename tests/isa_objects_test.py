@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Objects compiled for a newer CPU must not define anything that the linker may put in place of a baseline copy.
+"""Objects compiled for a newer CPU must not define symbols that the linker may use instead of a baseline copy.
 
-A weak symbol (an inline function, a template's instance) in a file compiled with -mavx512f can win over the same symbol
-of an ordinary file; a CPU without AVX-512 then dies in code that never asked for it. So such objects may have none.
+A weak symbol is an inline function or a template's instance. In a file compiled with -mavx512f it can win over the same
+symbol of an ordinary file. A CPU without AVX-512 then crashes in code that does not use AVX-512. So such objects may have
+no weak symbols.
 
 usage: isa_objects_test.py --nm NM --compiler CXX OBJECT...
 """
@@ -12,13 +13,13 @@ import subprocess
 import sys
 import tempfile
 
-# nm's letters: W w weak, V v weak object, u unique global.
+# The letters of nm: W and w are weak symbols, V and v weak objects, u is a unique global.
 FORBIDDEN = set("WwVvu")
 
-# Compilers and sanitizers put these references into every object; they are resolved by the run-time library.
+# Compilers and sanitizers put these references into every object. The run-time library resolves them.
 TOLERATED_UNDEFINED_PREFIXES = ("__asan_", "__ubsan_", "__tsan_", "__sanitizer_", "__gmon_start__")
 
-# A pointer to the exception personality routine, the same in every object: data, no instructions.
+# A pointer to the exception personality routine. It is the same in every object, and it is data, not code.
 TOLERATED_DATA_PREFIXES = ("DW.ref.",)
 
 
@@ -45,7 +46,7 @@ def defines_code(nm, path):
 
 
 def self_check(nm, compiler):
-    """This test can fail: an object with an inline function, not inlined, is found out."""
+    """Checks that this test can fail: it must find an object with an inline function that was not inlined."""
     with tempfile.TemporaryDirectory() as folder:
         source = pathlib.Path(folder, "bad.cc")
         source.write_text("inline int Twice(int x) { return 2 * x; }\nint (*Take())(int) { return Twice; }\n")

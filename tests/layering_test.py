@@ -1,4 +1,4 @@
-"""Rooms see lower rooms only: checked in every #include and in the ROOMS lists of CMake."""
+"""Rooms include and link lower rooms only. Checks every #include, and the ROOMS lists of CMake."""
 
 import os
 import re
@@ -6,7 +6,7 @@ import tempfile
 
 import rules
 
-# Third-party headers that one room hides from the others.
+# Third-party headers, and the rooms that may include them.
 OWNED = {
     r"dnnl.*": {"kernels"},
     r"omp\.h": {"base"},
@@ -22,7 +22,7 @@ OWNED = {
 
 
 def room_of_include(include, problems, where):
-    """The room an included header belongs to, or None for the standard library and the like."""
+    """The room that an included header belongs to, or None for headers of other projects."""
     first, _, rest = include.partition("/")
     if first == "duo":
         name = rest.removesuffix(".h")
@@ -61,7 +61,7 @@ def check_includes(root):
 
 
 def check_cmake(root, used):
-    """The ROOMS of duo_room() are lower rooms, and hold every room whose headers the library includes."""
+    """The ROOMS of duo_room() must be lower rooms, and must list every room whose headers the library includes."""
     problems = []
     for room in sorted(rules.LEVEL_OF):
         path = os.path.join("src", room, "CMakeLists.txt")
@@ -70,7 +70,7 @@ def check_cmake(root, used):
         text = re.sub(r"#.*", "", rules.read(os.path.join(root, path)))
         match = re.search(r"duo_room\(\s*" + room + r"\b([^)]*)\)", text)
         if match is None:
-            continue  # the command line is a program, not a room's library
+            continue  # cli is a program without a library
         listed = re.search(r"\bROOMS\b((?:\s+[a-z_]+)*)", match.group(1))
         rooms = set(listed.group(1).split()) if listed else set()
         for other in sorted(rooms - (rules.allowed_rooms(room) - {room})):
@@ -86,7 +86,7 @@ def check(root):
 
 
 def self_test():
-    """Every kind of breach is found in a small tree that commits it."""
+    """Checks that each rule finds the breach in a small tree that breaks it."""
     cmake = "duo_room({} SOURCES a.cc ROOMS {})\n"
     breaches = {
         "kv must not see model": {"src/kv/a.cc": '#include "model/weights.h"\n'},

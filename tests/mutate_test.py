@@ -1,4 +1,4 @@
-"""tools/mutate.py finds what weak tests miss: on a toy tree of one room, with its own test program and one more."""
+"""tools/mutate.py finds the faults that weak tests miss, in a toy tree of one room with two test programs."""
 
 import json
 import os
@@ -147,7 +147,7 @@ class ToyTest(unittest.TestCase):
         before = self.log.read_text().count("\n")
         self.assertGreaterEqual(before, 3)
         out = self.run_tool("toy")
-        n = len(mutants.mutants_of("src/toy/toy.cc", TOY))  # one is equivalent, one by hand
+        n = len(mutants.mutants_of("src/toy/toy.cc", TOY))  # one is equivalent, and one more is by hand
         self.assertIn(f"toy: {n + 1} mutants, {n - before} to judge", out)
         verdicts = self.verdicts()
         self.assertEqual(len(verdicts), n)
@@ -160,14 +160,14 @@ class ToyTest(unittest.TestCase):
         self.assertEqual(verdict("return x;", "return x == 7 ? 8 : x;"), ("alive", "", ""))
         self.assertEqual(verdict("if (x > high) return high;", ";"), ("killed by suite", "strong_test", "failed"))
         self.assertEqual(verdict("for (int i = 0; i < n; ++i) {", "for (int i = 0; i <= n; ++i) {"),
-                         ("killed by own", "toy_test", "failed"), "AddressSanitizer sees a loop one too far")
-        self.assertEqual(verdict("n /= 2;", ";"), ("killed by own", "toy_test", "time-out"), "it works for ever")
+                         ("killed by own", "toy_test", "failed"), "AddressSanitizer sees a loop that goes one step too far")
+        self.assertEqual(verdict("n /= 2;", ";"), ("killed by own", "toy_test", "time-out"), "it computes for ever")
         self.assertEqual(verdict("if (!ready) pause();", "if (ready) pause();"),
                          ("killed by own", "toy_test", "time-out"), "it waits for ever")
         for copy in [self.root, self.root / "build" / "mutate" / "tree"]:
             self.assertEqual((copy / "src/toy/toy.cc").read_text(), TOY)
 
-        # A better test, and the weak place is judged again.
+        # After the test is improved, the surviving mutant is judged again.
         alive = self.run_tool("toy", "--alive")
         self.assertIn("return x == 7 ? 8 : x;", alive)
         test = self.root / "src/toy/toy_test.cc"

@@ -1,4 +1,4 @@
-"""The library neither prints, exits nor reads the environment: that is for the command line and the server."""
+"""The library does not print, exit or read the environment. Only the command line and the server may."""
 
 import os
 import re
@@ -12,10 +12,10 @@ FORBIDDEN = re.compile(
     r"|\b(stdout|stderr)\b"
     r"|std\s*::\s*(cout|cerr|clog)\b")
 
-# Where it is the point, and why.
+# Uses that are intended, with the reason.
 ALLOWED = {
-    ("src/base/result.cc", "stderr"),      # DUO_CHECK says what failed,
-    ("src/base/result.cc", "abort"),        # then stops: a bug, not bad input
+    ("src/base/result.cc", "stderr"),      # DUO_CHECK prints what failed,
+    ("src/base/result.cc", "abort"),        # then aborts: a bug, not bad input
     ("src/backend/cpu_backend.cc", "getenv"),  # DUO_ISA
 }
 

@@ -1,4 +1,4 @@
-"""What README.md says can be done: its commands run, its program is the tested one, its links lead somewhere.
+"""Tests README.md: its commands run, its program is the tested one, and its links exist.
 
 usage: readme_test.py DUO_BINARY
 """
@@ -13,7 +13,7 @@ import rules
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#]+)[^)]*\)")
-# They build and test everything, so they cannot run inside of a test: .ci/run runs them.
+# These build and test everything, so a test cannot run them. .ci/run runs them.
 SCRIPTS = ("scripts/demo", "scripts/test")
 
 
@@ -22,7 +22,7 @@ def blocks(text, language):
 
 
 def run_block(block, duo, directory):
-    """None, or what went wrong in this block of commands."""
+    """The failure of this block of commands, or None."""
     command = block.replace("$PWD/build/release/bin", os.path.dirname(os.path.abspath(duo)))
     result = subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=directory, stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT, text=True, errors="replace", check=False)
@@ -42,7 +42,7 @@ def check_commands(text, duo):
             if not os.access(os.path.join(rules.ROOT, block.strip()), os.X_OK):
                 problems.append(f"{block.strip()} is no program")
             continue
-        # A folder that looks like the repository, so that nothing is written into the sources.
+        # The commands run in a folder of links to the repository, so that they write nothing into the sources.
         with tempfile.TemporaryDirectory() as directory:
             for name in os.listdir(rules.ROOT):
                 if not name.startswith(".") and name != "build":

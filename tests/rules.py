@@ -1,4 +1,4 @@
-"""What the rule tests share: the source tree, the rooms and their order, and how a test reports."""
+"""Shared code of the rule tests: the source tree, the rooms and their order, and how a test reports."""
 
 import os
 import re
@@ -6,7 +6,7 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-# Lowest first (ARCHITECTURE.md). Rooms of one level do not see each other.
+# Rooms by level, the lowest first (ARCHITECTURE.md). Rooms of one level may not include each other.
 LEVELS = [
     ["base"],
     ["checkpoint", "text", "heads", "kernels"],
@@ -41,7 +41,7 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
 
 
 def allowed_rooms(room):
-    """Rooms that `room` may include and link: itself and those of lower levels; kernels sees base alone."""
+    """The rooms that `room` may include and link: itself and lower rooms. kernels may use only base."""
     if room == "kernels":
         return {"kernels", "base"}
     return {room} | {other for other, level in LEVEL_OF.items() if level < LEVEL_OF[room]}
@@ -53,7 +53,7 @@ def read(path):
 
 
 def files(root, folders, suffixes):
-    """Paths relative to root of the files below the folders whose names end in one of the suffixes, sorted."""
+    """Sorted paths, relative to root, of the files in the folders whose names end in one of the suffixes."""
     found = []
     for folder in folders:
         for directory, subdirectories, names in os.walk(os.path.join(root, folder)):
@@ -65,7 +65,7 @@ def files(root, folders, suffixes):
 
 
 def write_tree(root, tree):
-    """Writes {relative path: text} below root: the small bad examples that the rule tests try themselves on."""
+    """Writes the files {relative path: text} below root. The rule tests test themselves on such small trees."""
     for path, text in tree.items():
         full = os.path.join(root, path)
         os.makedirs(os.path.dirname(full), exist_ok=True)

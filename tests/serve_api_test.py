@@ -1,4 +1,4 @@
-"""What `duo serve` answers: completions, chats, streams, tokens, numbers. Usage: serve_api_test.py PATH/TO/duo"""
+"""Tests the answers of `duo serve`: completions, chats, streams, numbers. Usage: serve_api_test.py PATH/TO/duo"""
 
 import json
 import math
@@ -53,7 +53,7 @@ class CompletionTest(SharedServerTest):
         self.assertNotIn("usage", self.server.stream(body={"prompt": "a", "max_tokens": 1}).read_all().events[-1])
 
     def test_stream_comes_piece_by_piece(self):
-        # What is generated while nobody gets to write goes out together: on a busy machine a few tokens at a time.
+        # Tokens that are generated before the server can write are sent together. A busy machine sends a few at a time.
         body = {"prompt": "The cow", "max_tokens": 300, "temperature": 0, "duo": {"ignore_eos": True}}
         self.assertGreaterEqual(len(self.server.stream(body=body).read_all().events), 12)
 
@@ -93,7 +93,7 @@ class CompletionTest(SharedServerTest):
         self.assertEqual(in_threads([lambda: draw(seed=7)] * 4), [expected] * 4)
         self.assertNotEqual(draw(seed=8), expected)
         self.assertEqual(draw(seed=-1), draw(seed=-1))
-        self.assertGreater(len({draw() for _ in range(4)}), 1, "without a seed it is drawn anew")
+        self.assertGreater(len({draw() for _ in range(4)}), 1, "without a seed each answer has a random one")
 
     def test_samplers_reach_the_engine(self):
         greedy = self.generate(QUESTION, 8)
@@ -161,7 +161,7 @@ class CompletionTest(SharedServerTest):
             return answer
 
         check()
-        self.server.complete(QUESTION, 4)  # a kept sequence with this prompt must not hide its log probabilities
+        self.server.complete(QUESTION, 4)  # an idle sequence with this prompt must not hide its log probabilities
         self.assertEqual(check()["usage"]["completion_tokens"], 0)
 
     def test_echoed_text_and_offsets(self):
@@ -246,7 +246,7 @@ class CompletionTest(SharedServerTest):
 
 
 class ChatTest(SharedServerTest):
-    # With f32 a prefix is reused up to a snapshot.
+    # With f32, a prefix is reused up to a snapshot.
     flags = [*EXACT, "--snapshot-every", 64, "--chat-template", "chatml", "--max-tokens", 5]
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What feeds the cow?"}]
 

@@ -1,4 +1,4 @@
-"""duo chat --url: a conversation with a server. Usage: serve_chat_test.py PATH/TO/duo [unittest arguments]"""
+"""Tests `duo chat --url`, a conversation with a server. Usage: serve_chat_test.py PATH/TO/duo [unittest arguments]"""
 
 import json
 import tempfile
@@ -30,7 +30,7 @@ class ChatTest(unittest.TestCase):
                                "--max-tokens", 8, *flags, stdin=text)
 
     def test_answers_are_the_servers(self):
-        hello = "hello " * 100  # longer than the distance between snapshots, which is what f32 reuses
+        hello = "hello " * 100  # longer than the distance of snapshots: f32 reuses up to one
         run = self.chat(hello + "\nand then?\n", "--json")
         self.assertEqual(run.code, 0, run.err)
         chat = run.json()

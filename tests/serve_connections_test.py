@@ -1,4 +1,4 @@
-"""The cost of connections to `duo serve`, and the answers to odd ones. Usage: serve_connections_test.py PATH/TO/duo"""
+"""Tests the cost of connections to `duo serve`, and odd requests. Usage: serve_connections_test.py PATH/TO/duo"""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ class ConnectionTest(ServeTest):
         return sock
 
     def answers(self, sock):
-        """Whether the server takes a further request on this connection."""
+        """Whether the server takes another request on this connection."""
         with contextlib.suppress(ConnectionError):
             sock.sendall(HEALTH)
             return bool(sock.recv(1 << 16))
@@ -44,7 +44,7 @@ class ConnectionTest(ServeTest):
 
 
 class BodyMemoryTest(ServeTest):
-    """A body's cost in memory is a few times its size, and is given back."""
+    """A body takes a few times its size in memory, and the memory is freed."""
 
     def memory(self, server, name):
         with open("/proc/%d/status" % server.process.pid) as status:
@@ -52,7 +52,7 @@ class BodyMemoryTest(ServeTest):
 
     def test_bodies_of_many_values(self):
         if is_sanitized():
-            self.skipTest("a sanitizer's memory says nothing")
+            self.skipTest("memory under a sanitizer does not tell")
         n_bytes = 8 * MIB
         keys = b",".join(b'"%x":{}' % i for i in range(n_bytes // 12))
         for name, body, status, times in [
@@ -118,14 +118,14 @@ class SilentClientTest(ConnectionTest):
         for _ in range(2):
             kept.append(self.open(server, HEALTH))
             self.read_until(kept[-1], b'{"status":"ok"}')
-        # The server's threads take a moment to wait again.
+        # It takes a moment until the server's threads wait again.
         wait_until(lambda: b" 200 OK" in server.raw(HEALTH_ONCE), "a place for another client")
-        # Which one gave way is open: a thread may be late to wait again, and its connection is the younger one then.
+        # Either may be closed: a connection whose thread waits again later counts as idle for a shorter time.
         left = [sock for sock in kept if self.answers(sock)]
         self.assertEqual(len(left), 1)
 
     def test_silent_connections_give_way(self):
-        """The silent ones here never send a whole request."""
+        """The silent connections here never send a whole request."""
         server = self.serve("--connections", 2, "--header-timeout", 1000, "--idle-timeout", 1000)
         silent = [self.open(server), self.open(server, b"GET /health HTTP/1.1\r\nX")]
         wait_until(lambda: b" 200 OK" in server.raw(HEALTH_ONCE), "a place for an ordinary client")
@@ -158,7 +158,7 @@ class SilentClientTest(ConnectionTest):
 
 
 class HalfClosedTest(ConnectionTest):
-    """A client may end its side once its request is out."""
+    """A client may close its sending side after its request."""
 
     body = {"prompt": "The cow", "max_tokens": 600, "temperature": 0, "duo": {"ignore_eos": True}}
 
@@ -189,7 +189,7 @@ class HalfClosedTest(ConnectionTest):
 
 class FramingTest(ConnectionTest):
     def test_lengths_that_could_mean_two_things(self):
-        server = self.serve("--idle-timeout", 1000)  # whoever waits for a body waits for long
+        server = self.serve("--idle-timeout", 1000)  # a wait for a body takes long
         body = b'{"prompt":"a","max_tokens":1}'
         for lines in [
             b"Content-Length: -1\r\n", b"Content-Length: 100000000000000000000000\r\n", b"Content-Length: +29\r\n",

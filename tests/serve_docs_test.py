@@ -1,4 +1,4 @@
-"""What `duo serve` says about itself, and that its page's examples run. Usage: serve_docs_test.py PATH/TO/duo"""
+"""Tests the status of `duo serve`, and runs the examples of docs/http_api.md. Usage: serve_docs_test.py PATH/TO/duo"""
 
 import json
 import re
@@ -70,7 +70,7 @@ class StatusTest(ServeTest):
         self.assertEqual([len(row) for row in pattern["gates"] + pattern["retrieval"]], [4] * 8)
         self.assertEqual(sum(map(sum, pattern["retrieval"])), 8)
         gates = sorted((g, r) for row, kept in zip(pattern["gates"], pattern["retrieval"]) for g, r in zip(row, kept))
-        self.assertEqual([r for _, r in gates], [0] * 8 + [1] * 8, "the heads with the largest gates are kept whole")
+        self.assertEqual([r for _, r in gates], [0] * 8 + [1] * 8, "the heads with the largest gates are retrieval heads")
         memory = status["memory"]
         self.assertEqual(memory["kv_bytes_per_token"], {"duo": 2048, "full": 4096})  # 16 heads of 32 dimensions in f32
         self.assertEqual(memory["kv_fixed_bytes"]["full"], 0)
@@ -79,7 +79,7 @@ class StatusTest(ServeTest):
         _, _, whole = server.complete(QUESTION, 4, model="small", duo={"cache": "anna"})
         kept = server.status()["sequences"]
         self.assertEqual([(s["id"], s["state"], s["name"]) for s in kept], [(None, "kept", "anna")])
-        self.assertEqual(kept[0]["tokens"], whole["usage"]["total_tokens"] - 1, "nothing followed the last token")
+        self.assertEqual(kept[0]["tokens"], whole["usage"]["total_tokens"] - 1, "the last token was never fed back")
         self.assertEqual(kept[0]["kv_bytes"], whole["duo"]["kv_bytes"])
         self.assertGreaterEqual(server.status()["uptime_s"], status["uptime_s"])
 
@@ -158,7 +158,7 @@ class StatusTest(ServeTest):
 
 
 class ExamplesTest(ServeTest):
-    """The page's own words: its examples run as they stand against its command."""
+    """The page promises that its examples run as they are written against its command."""
 
     def setUp(self):
         super().setUp()
@@ -197,7 +197,7 @@ class ExamplesTest(ServeTest):
                 self.end(self.server)
                 self.start(match)
                 continue
-            # One command each: those of a block follow one another without a line break between their answers.
+            # One command at a time: curl prints no line break between the answers of a block.
             for command in re.split(r"\n(?=curl )", match.group(1).strip()):
                 with self.subTest(command=command):
                     self.check(self.run_commands(command), command)

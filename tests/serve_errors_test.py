@@ -1,4 +1,4 @@
-"""What `duo serve` refuses, and how it says so. Usage: serve_errors_test.py PATH/TO/duo"""
+"""Tests what `duo serve` refuses, and the errors. Usage: serve_errors_test.py PATH/TO/duo"""
 
 import json
 import re
@@ -10,7 +10,7 @@ TEXT = "/v1/completions"
 CHAT = "/v1/chat/completions"
 USER = [{"role": "user", "content": "a"}]
 
-# Route, fields beside a good prompt or message, the parameter that the answer names, words of its message.
+# The route, fields to add to a good request, the parameter that the error names, and words of the error.
 WRONG_FIELDS = [
     (TEXT, {"prompt": None}, "prompt", "missing"),
     (TEXT, {"prompt": 3}, "prompt", "expected a text"),
@@ -96,7 +96,7 @@ WRONG_FIELDS = [
     ("/tokenize", {"messages": [{"role": "user", "content": "a", "name": "b"}]}, "messages[0].name", "names"),
 ]  # fmt: skip
 
-# Each is no request at all.
+# None of these is a request.
 BROKEN_BODIES = [
     b"", b" ", b"\0", b"\0" * 1000, b"{", b"}", b"[", b"]", b"{}", b"[]", b"null", b"true", b"1", b'"prompt"',
     b"prompt",
@@ -234,7 +234,7 @@ class BrokenBodiesTest(SharedServerTest):
         inner = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         for head in [
             "GET /v1/models HTTP/1.1\r\nHost: localhost",
-            # A page of another site may send this one.
+            # A page of another site may send this request.
             "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain",
             "POST /v1/completions HTTP/1.1\r\nHost: other.example\r\nContent-Type: application/json",
             "POST /v1/nothing HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json",

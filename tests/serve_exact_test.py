@@ -1,4 +1,4 @@
-"""Whatever `duo serve` shares, its texts are those of `duo generate`. Usage: serve_exact_test.py PATH/TO/duo"""
+"""`duo serve` gives the texts of `duo generate`, whatever its requests share. Usage: serve_exact_test.py PATH/TO/duo"""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ from serve_harness import ENDLESS, EXACT, JSON_HEADER, PROSE, Answer, ServeTest,
 DOCUMENT = FACTS + PROSE * 240  # 3,500 tokens
 QUESTIONS = ["\nWhat is the secret code of Anna?\nAnswer: ", "\nWhat is the secret code of Boris?\nAnswer: "]
 ANSWERS = ["48213", "70956"]
-PIECE = 128  # tokens; with f32 prefixes are reused in multiples of it
+PIECE = 128  # tokens; with f32, prefixes are reused in multiples of it
 
 
 class ConcurrentTest(ServeTest):
@@ -222,7 +222,7 @@ class SessionTest(ServeTest):
             self.assertEqual([a.json()["choices"][0]["text"] for a in answers], [ANSWERS[0]] * 16)
 
     def ask_at_once(self, server, body, n):
-        """Answers to n requests that are sent before the first is read."""
+        """The answers to n requests. All are sent before the first answer is read."""
         connections = [server.connect() for _ in range(n)]
         for connection in connections:
             connection.connect()

@@ -1,4 +1,4 @@
-"""Starts `duo serve` for its behaviour tests and speaks HTTP with it. Limits on time only end runs that hang."""
+"""Starts `duo serve` for its behaviour tests and sends it requests. Time limits only end runs that hang."""
 
 import contextlib
 import http.client
@@ -19,13 +19,13 @@ from cli_harness import HANG_SECONDS, CliTest
 PROSE = "The muddy horse feeds the golden field. The farmer grows the cow.\n"
 EXACT = ["--compute", "f32", "--kv-type", "f32"]
 JSON_HEADER = {"Content-Type": "application/json"}
-# Goes on for minutes: ends because a test ends it.
+# Generates for minutes, so a test must end it.
 ENDLESS = {"prompt": "The cow", "max_tokens": 30000, "temperature": 0, "duo": {"ignore_eos": True}}
 METRIC_LINE = re.compile(r'^([a-z_]+)(?:\{((?:[a-z_]+="[^"\\\n]*",?)*)\})? (\S+)$')
 
 
 def wait_until(condition, what):
-    """The first true value of condition()."""
+    """Waits until condition() is true, and returns its value."""
     end = time.monotonic() + HANG_SECONDS
     while time.monotonic() < end:
         value = condition()
@@ -36,7 +36,7 @@ def wait_until(condition, what):
 
 
 def is_sanitized():
-    """Whether a sanitizer is in the program: its memory says nothing about the server then."""
+    """Whether the program is built with a sanitizer. Its memory then says nothing about the server."""
     program = pathlib.Path(cli_harness.DUO).read_bytes()
     return b"__asan_init" in program or b"__tsan_init" in program
 
@@ -55,7 +55,7 @@ class Answer:
 
 
 class Stream:
-    """The events of one answer as they come: parsed ones in events, comments in comments."""
+    """The events of one answer, in order: parsed events in `events`, comments in `comments`."""
 
     def __init__(self, server, path, body, headers=None):
         self.connection = server.connect()
@@ -64,7 +64,7 @@ class Stream:
         self.events, self.comments, self.done = [], [], False
 
     def next(self):
-        """The next event, None at the end of the stream."""
+        """The next event, or None at the end of the stream."""
         while True:
             line = self.response.readline()
             if not line:
@@ -76,7 +76,7 @@ class Stream:
                 self.done = True
             elif line:
                 if not line.startswith("data: "):
-                    raise AssertionError("no line of an event stream: %r" % line)
+                    raise AssertionError("not a line of an event stream: %r" % line)
                 self.events.append(json.loads(line[6:]))
                 return self.events[-1]
 
@@ -98,7 +98,7 @@ class Stream:
 
 
 class Server:
-    """`duo serve` on the embedded model, or on another one."""
+    """A running `duo serve`, by default with the embedded model."""
 
     def __init__(self, folder, *flags, model="demo", pattern="demo", port=0, cwd=None, **popen):
         self.folder = pathlib.Path(folder)
@@ -127,7 +127,7 @@ class Server:
         self.process.send_signal(number)
 
     def stop(self):
-        """The exit code after SIGTERM."""
+        """Sends SIGTERM and returns the exit code."""
         if self.process.poll() is None:
             self.signal()
         return self.process.wait(HANG_SECONDS)
@@ -142,7 +142,7 @@ class Server:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=HANG_SECONDS)
 
     def request(self, method, path, body=None, headers=None):
-        """body: a value that becomes JSON, or bytes that go out as they are."""
+        """`body` is a value to send as JSON, or bytes to send unchanged."""
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
         if headers is None:
@@ -167,7 +167,7 @@ class Server:
         return answer.json()
 
     def complete(self, prompt, max_tokens=16, **fields):
-        """Text, cached tokens and the whole answer of a greedy completion."""
+        """A greedy completion: its text, the number of cached tokens, and the whole answer."""
         whole = self.post("/v1/completions", {"prompt": prompt, "max_tokens": max_tokens, "temperature": 0, **fields})
         return whole["choices"][0]["text"], whole["usage"]["prompt_tokens_details"]["cached_tokens"], whole
 
@@ -175,7 +175,7 @@ class Server:
         return Stream(self, path, {**body, "stream": True}, headers)
 
     def raw(self, data, end_of_input=False):
-        """What comes back for these bytes until the server closes the connection."""
+        """Sends these bytes and returns all that the server sends until it closes the connection."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=HANG_SECONDS) as sock:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 sock.sendall(data)
@@ -190,7 +190,7 @@ class Server:
         return [s for s in self.status()["sequences"] if s["state"] in states]
 
     def wait_for_states(self, *states):
-        """Waits until the sequences that are not merely kept have just these states."""
+        """Waits until the sequences that are not idle have exactly these states."""
         def now():
             found = sorted(s["state"] for s in self.status()["sequences"] if s["state"] != "kept")
             return found == sorted(states)
@@ -198,7 +198,7 @@ class Server:
         wait_until(now, "sequences in the states %s" % (states,))
 
     def metrics(self):
-        """{(name, labels): value}; every line must be one of Prometheus' text format."""
+        """The metrics as {(name, labels): value}. Every line must follow Prometheus' text format."""
         answer = self.request("GET", "/metrics")
         if answer.status != 200 or not answer.headers["Content-Type"].startswith("text/plain; version=0.0.4"):
             raise AssertionError("no metrics: %d %s" % (answer.status, answer.headers))
@@ -210,7 +210,7 @@ class Server:
             elif not line.startswith("# HELP "):
                 match = METRIC_LINE.match(line)
                 if not match:
-                    raise AssertionError("no line of metrics: %r" % line)
+                    raise AssertionError("not a line of metrics: %r" % line)
                 name, labels, value = match.groups()
                 base = re.sub("_(bucket|sum|count)$", "", name)
                 if name not in types and types.get(base) != "histogram":
@@ -233,14 +233,14 @@ def read_to_end(sock):
 
 
 def in_threads(functions):
-    """Their results, all run at once; the first exception is raised."""
+    """Runs all functions at once and returns their results. Raises the first exception."""
     results = [None] * len(functions)
     errors = []
 
     def run(i):
         try:
             results[i] = functions[i]()
-        except BaseException as error:  # handed to the caller
+        except BaseException as error:  # raised again below
             errors.append(error)
 
     threads = [threading.Thread(target=run, args=(i,)) for i in range(len(functions))]
@@ -254,7 +254,7 @@ def in_threads(functions):
 
 
 class ServeTest(CliTest):
-    """Tests that start servers; all of them must end with code 0 unless the test saw to it itself."""
+    """Tests that start servers. Every server that a test leaves running must end with code 0."""
 
     def serve(self, *flags, **kwargs):
         server = Server(self.dir, *flags, **kwargs)
@@ -266,7 +266,7 @@ class ServeTest(CliTest):
             self.assertEqual(server.stop(), 0, server.log_text())
 
     def generate(self, prompt, max_tokens=16, *flags, pattern="demo"):
-        """The text that `duo generate` makes of a text or of token ids."""
+        """The text that `duo generate` gives for a text or for token ids."""
         command = ["generate", "--model", "demo", "--pattern", pattern, "--max-tokens", max_tokens, "--json", *EXACT]
         if pattern != "none":
             command += ["--sparsity", 0.5]

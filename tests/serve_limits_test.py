@@ -1,4 +1,4 @@
-"""Who may ask `duo serve`, how much, and for how long. Usage: serve_limits_test.py PATH/TO/duo"""
+"""Tests the limits of `duo serve`: keys, sizes, times, memory. Usage: serve_limits_test.py PATH/TO/duo"""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ KEY = "sesame-and-more"
 
 
 def unread_bytes(port):
-    """Of what this port of this machine has sent over TCP: bytes that are on their way or lie unread."""
+    """The number of bytes that this local TCP port has sent and that the receiver has not read."""
     total = 0
     with open("/proc/net/tcp") as lines:
         for line in list(lines)[1:]:
@@ -25,7 +25,7 @@ def unread_bytes(port):
 
 
 def room_of(memory):
-    """The bytes for sequences in a status."""
+    """The bytes that sequences may take, by the memory of a status."""
     return memory["budget_bytes"] - memory["weights_bytes"] - memory["workspace_bytes"] - memory["requests_bytes"]
 
 
@@ -106,7 +106,7 @@ class SiteTest(ServeTest):
 
 
 class SizeTest(ServeTest):
-    patient = ["--idle-timeout", 2]  # connections that should be closed but are not do not hold up the run
+    patient = ["--idle-timeout", 2]  # a connection that stays open by mistake delays the test only this long
 
     def one_answer(self, data, status):
         head, _, body = data.partition(b"\r\n\r\n")
@@ -147,7 +147,7 @@ class SizeTest(ServeTest):
         head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         body = b'{"prompt":"a","max_tokens":1}' + b" " * ((8 << 20) - 29)
         begun = []
-        for _ in range(2):  # as much as there is room for
+        for _ in range(2):  # as many as there is room for
             sock = socket.create_connection(("127.0.0.1", server.port), timeout=HANG_SECONDS)
             self.addCleanup(sock.close)
             sock.sendall(head + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body[:-1])
@@ -157,7 +157,7 @@ class SizeTest(ServeTest):
         self.assertTrue(data.startswith(b"HTTP/1.1 503 "), data[:400])
         self.assertIn(b"\r\nRetry-After: ", data)
         self.assertEqual(json.loads(data.partition(b"\r\n\r\n")[2])["error"]["type"], "server_error")
-        self.assertEqual(server.complete("The cow", 2)[2]["usage"]["completion_tokens"], 2)  # small ones go on
+        self.assertEqual(server.complete("The cow", 2)[2]["usage"]["completion_tokens"], 2)  # small ones still fit
         for sock in begun:
             sock.sendall(body[-1:])
             self.assertTrue(read_to_end(sock).startswith(b"HTTP/1.1 200 "))
@@ -168,7 +168,7 @@ class SizeTest(ServeTest):
         server = self.serve("--memory", "96MiB")
         head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         body = b'{"prompt":"a","max_tokens":1}' + b" " * ((20 << 10) - 29)
-        for _ in range(40):  # their prompts are still on their way
+        for _ in range(40):  # their bodies have not arrived completely
             sock = socket.create_connection(("127.0.0.1", server.port), timeout=HANG_SECONDS)
             self.addCleanup(sock.close)
             sock.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body[:-1])
@@ -208,7 +208,7 @@ class SlowClientTest(ServeTest):
             head + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{"]]  # fmt: skip
         self.assertEqual(server.get("/health"), {"status": "ok"})
         self.assertEqual(server.complete("The cow", 2)[2]["usage"]["completion_tokens"], 2)
-        for sock in silent:  # ends when the server closes the connection
+        for sock in silent:  # returns when the server closes the connection
             self.assertNotIn(b"HTTP/1.1 200", read_to_end(sock))
         self.assertEqual(server.get("/health"), {"status": "ok"})
 
@@ -258,7 +258,7 @@ class QueueTest(ServeTest):
         self.assertEqual(server.complete("The cow", 2)[2]["usage"]["completion_tokens"], 2)
 
     def test_batch_larger_than_the_queue(self):
-        """Coming back later would never help it."""
+        """Such a batch can never fit, so the answer is not 429."""
         server = self.serve("--queue", 4)
         answer = server.request("POST", TEXT, {"prompt": ["a"] * 8, "max_tokens": 1})
         self.assert_error(answer, 400, "invalid_request_error", None, "prompt", "4")
@@ -271,7 +271,7 @@ class QueueTest(ServeTest):
         server.wait_for_states("decode", "waiting", "waiting")
         for connection in waiting:
             self.hang_up(connection)
-        # A request that runs all the while shows that the server had time enough to notice.
+        # A request that keeps running shows that the server had enough time to notice.
         n = running.next() and len(running.events)
         while len(running.events) < n + 2000 and server.status()["queue"]["waiting"] > 0:
             running.next()
@@ -364,10 +364,10 @@ class MemoryTest(ServeTest):
             status = server.status()
             self.assertLessEqual(status["memory"]["promised_bytes"] + status["memory"]["kept_bytes"], room)
             held = sum(s["kv_bytes"] for s in status["sequences"])
-            self.assertLessEqual(held, status["memory"]["kept_bytes"], "what is held is what was counted")
+            self.assertLessEqual(held, status["memory"]["kept_bytes"], "sequences hold no more than was counted")
         kept = server.in_state("kept")
         self.assertEqual(len(kept), 3)
-        self.assertIn("named", [s["name"] for s in kept], "sequences without a name go first")
+        self.assertIn("named", [s["name"] for s in kept], "sequences without a name are freed first")
         self.assertEqual(server.metric("duo_evicted_sequences_total"), 1 + 8 - 3)
         if not is_sanitized():
             self.assertLess(server.metric("duo_resident_bytes"), memory["budget_bytes"] + (48 << 20))
@@ -400,8 +400,8 @@ class MemoryTest(ServeTest):
         running = server.stream(body=largest)
         running.next()
         total, workspace, for_sequences = budgets()
-        self.assertGreater(workspace, before[1], "what the workspace has grown by is shown")
-        self.assertEqual(workspace + for_sequences, before[1] + before[2], "and not for sequences meanwhile")
+        self.assertGreater(workspace, before[1], "the status shows the larger workspace")
+        self.assertEqual(workspace + for_sequences, before[1] + before[2], "sequences have less memory while it is larger")
         self.assertEqual(total, before[0])
         running.disconnect()
         server.wait_for_states()

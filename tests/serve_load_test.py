@@ -1,6 +1,6 @@
 """The load test of `duo serve` (bench/serve_load.py) at small size. Usage: serve_load_test.py PATH/TO/duo
 
-With a program built with a sanitizer the same requests are sent, and the server's log must have no word of it."""
+A program that is built with a sanitizer gets the same requests, and the server's log must have no report of it."""
 
 import asyncio
 import os
@@ -36,7 +36,7 @@ class LoadTest(unittest.TestCase):
         options = serve_load.parser().parse_args([*arguments, "--parallel", "4", "--documents", "300,700,1200"])
         report = asyncio.run(serve_load.run(options, self.dir))
         self.assertEqual(report["problems"], [])
-        # It was a load: all were asked, some left, some had to come again, prefixes were reused.
+        # The load was real: all requests were sent, some clients left, some asked again, prefixes were reused.
         self.assertEqual(report["completed"] + report["left"], 150)
         self.assertGreater(report["completed"], 75)
         self.assertGreater(report["left"], 10)
@@ -70,7 +70,7 @@ class LoadTest(unittest.TestCase):
             self.assertEqual("".join(case.pieces), run.json()["text"])
 
     def test_a_wrong_answer_is_seen(self):
-        """The load test itself: with other expectations it must complain."""
+        """The load test itself must report a problem when it expects something else."""
 
         async def load(port, case):
             tally = serve_load.Tally()
@@ -118,14 +118,14 @@ class LoadTest(unittest.TestCase):
             try:
                 self.assertNotIn(str(self.dir), path.read_bytes().decode(errors="replace"))
             except OSError:
-                pass  # it ended meanwhile
+                pass  # the process has ended
 
 
 class QueueTest(unittest.TestCase):
-    """Who waits, and for what, while a long text is being generated."""
+    """Which requests wait, and for what, while a long text is being generated."""
 
     def run_beside_long(self, flags, session, scenario):
-        """Runs scenario(port) once a long stream has begun; whether that still ran when the scenario was done."""
+        """Runs scenario(port) after a long stream has begun. Returns whether the stream outlasted the scenario."""
 
         async def run(port):
             long = Connection(port)
@@ -153,7 +153,7 @@ class QueueTest(unittest.TestCase):
         return [sequence["state"] for sequence in status["sequences"]]
 
     async def until(self, port, n_waiting):
-        """Until so many wait, or the long text is done."""
+        """Waits until so many requests wait, or until the long text is done."""
         states = await self.states(port)
         while states.count("waiting") != n_waiting and "decode" in states:
             await asyncio.sleep(0.05)

@@ -1,6 +1,6 @@
-"""OpenAI's own Python client against `duo serve`. Usage: serve_openai_test.py PATH/TO/duo [unittest arguments]
+"""Tests `duo serve` with OpenAI's own Python client. Usage: serve_openai_test.py PATH/TO/duo [unittest arguments]
 
-Needs the package openai, else it says SKIPPED."""
+It needs the package openai, else it prints SKIPPED."""
 
 import json
 import pathlib
@@ -147,7 +147,7 @@ class OpenAiClientTest(unittest.TestCase):
         for chunk, _ in zip(stream, range(3)):
             self.assertEqual(len(chunk.choices), 1)
         stream.close()
-        while True:  # ends, or the run hangs
+        while True:  # must end, else the test hangs
             status = json.loads(self.client.get("/status", cast_to=str))
             if all(s["state"] == "kept" for s in status["sequences"]):
                 break

@@ -1,7 +1,7 @@
-"""The page of `duo serve` in a real browser. Usage: serve_page_test.py PATH/TO/duo [unittest arguments]
+"""Tests the page of `duo serve` in a real browser. Usage: serve_page_test.py PATH/TO/duo [unittest arguments]
 
-Needs the Python package playwright and Chromium (DUO_CHROMIUM, or chromium on the PATH), else it says SKIPPED.
-DUO_PAGE_URL tests a server that runs already; DUO_PAGE_KEY_URL one that wants the key "sesame".
+It needs the Python package playwright and Chromium (DUO_CHROMIUM, or chromium on the PATH), else it prints SKIPPED.
+DUO_PAGE_URL is the address of a running server to test instead, DUO_PAGE_KEY_URL that of one with the key "sesame".
 DUO_PAGE_SHOTS names a folder for screenshots."""
 
 import contextlib
@@ -74,7 +74,7 @@ def wait_until(condition, what):
 
 @contextlib.contextmanager
 def serve(*flags, url_variable):
-    """The address of `duo serve` on the embedded model, or of the server that the environment names."""
+    """The address of `duo serve` with the embedded model, or of the server that the environment names."""
     if os.environ.get(url_variable):
         yield os.environ[url_variable].rstrip("/")
         return
@@ -94,7 +94,7 @@ def serve(*flags, url_variable):
 
 
 class PageTest(unittest.TestCase):
-    """One browser for all tests; a page of its own for each, watched for errors and requests."""
+    """All tests share one browser. Each has its own page, and fails on unexpected errors and requests."""
 
     @classmethod
     def setUpClass(cls):
@@ -103,12 +103,12 @@ class PageTest(unittest.TestCase):
         cls.url = cls.stack.enter_context(serve(url_variable="DUO_PAGE_URL"))
         cls.model = get(cls.url + "/v1/status")["model"]
         playwright = cls.stack.enter_context(sync_playwright())
-        args = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses a sandbox to root
+        args = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium has no sandbox for root
         cls.browser = playwright.chromium.launch(executable_path=CHROMIUM, args=args)
         cls.stack.callback(cls.browser.close)
 
     def open(self, viewport=DESKTOP, url=None, scheme="light", may_fail=None, prepare=None):
-        """may_fail: a pattern of console errors that the test provokes. prepare: called with the page before it loads."""
+        """may_fail: a pattern of console errors that the test causes. prepare: called with the page before it loads."""
         self.origin = url or self.url
         context = self.browser.new_context(viewport=viewport, color_scheme=scheme, reduced_motion="reduce")
         self.addCleanup(context.close)
@@ -154,7 +154,7 @@ class PageTest(unittest.TestCase):
         expect(self.page.locator("#document-name")).to_have_text(name)
 
     def endless(self, max_tokens):
-        """From now on answers go on after the model's end, up to max_tokens."""
+        """Answers after this call continue past the model's end-of-text token, up to max_tokens."""
 
         def rewrite(route):
             body = json.loads(route.request.post_data)
@@ -239,7 +239,7 @@ class AnswerTest(PageTest):
         page.fill("#question", QUESTION)
         page.click("#send")
         expect(page.locator("#stop")).to_be_focused()
-        wait_until(lambda: page.evaluate("seen_lengths.size") > 4, "a fifth piece of the answer")
+        wait_until(lambda: page.evaluate("seen_lengths.size") > 4, "a fifth part of the answer")
         page.keyboard.press("Enter")
         self.wait_for_columns("stopped")
         expect(page.locator("#question")).to_be_focused()
@@ -302,7 +302,7 @@ class AnswerTest(PageTest):
 
 
 class FirstCommandTest(PageTest):
-    """The server that docs/http_api.md begins with is what people try the page on."""
+    """People try the page with the first command of docs/http_api.md."""
 
     @classmethod
     def setUpClass(cls):

@@ -1,5 +1,6 @@
-"""`duo serve` behind a proxy that does TLS: docs/http_api.md's configuration of nginx, run. Needs nginx and openssl, else it
-says SKIPPED. Usage: serve_proxy_test.py PATH/TO/duo"""
+"""Runs `duo serve` behind a proxy with TLS, with the configuration of nginx in docs/http_api.md.
+
+It needs nginx and openssl, else it prints SKIPPED. Usage: serve_proxy_test.py PATH/TO/duo"""
 
 import contextlib
 import http.client
@@ -34,7 +35,7 @@ class ProxyTest(ServeTest):
         self.origin = "https://%s:%d" % (NAME, self.port)
 
     def proxy(self, server):
-        """nginx before the server, as the docs have it."""
+        """Starts nginx before the server, with the configuration of the docs."""
         block = re.search(r"^```nginx\n(.*?)^```$", DOCS.read_text(), re.M | re.S).group(1)
         subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
                         "-days", "2", "-subj", "/CN=" + NAME, "-addext", "subjectAltName=DNS:" + NAME, "-keyout",
@@ -73,7 +74,7 @@ class ProxyTest(ServeTest):
         return connection
 
     def ask(self, method, path, body=None):
-        """As a page of the proxy's address does."""
+        """Asks as a page at the proxy's address does."""
         connection = self.connect()
         data = None if body is None else json.dumps(body)
         connection.request(method, path, data, {"Origin": self.origin, **(JSON_HEADER if data else {})})
@@ -95,7 +96,7 @@ class ProxyTest(ServeTest):
         self.proxy(server)
         connection, response = self.ask("POST", TEXT, {**ENDLESS, "stream": True})
         self.assertEqual(response.status, 200)
-        self.assertTrue(response.readline())  # while it is far from its end
+        self.assertTrue(response.readline())  # long before the answer ends
         self.assertEqual(len(server.in_state("decode")), 1)
         with contextlib.suppress(OSError):
             connection.sock.shutdown(socket.SHUT_RDWR)

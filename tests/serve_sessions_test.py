@@ -1,4 +1,4 @@
-"""Sessions of `duo serve` on disks that fail and servers that die. Usage: serve_sessions_test.py PATH/TO/duo"""
+"""Tests sessions of `duo serve` when disks fail and servers are killed. Usage: serve_sessions_test.py PATH/TO/duo"""
 
 import http.client
 import os
@@ -70,7 +70,7 @@ class LifeTest(DiskTest):
         answers = [server.request("DELETE", "/v1/sessions/tale"), self.act(server, "save"), self.act(server, "restore")]
         for answer in answers:
             self.assert_error(answer, 404, "not_found_error", "session_not_found")
-        self.assertEqual(self.ask(server)[1], 0, "nothing is left of it")
+        self.assertEqual(self.ask(server)[1], 0, "nothing of the session is left")
 
     def test_delete_of_what_is_only_on_disk(self):
         self.saved_file()
@@ -282,7 +282,7 @@ class FullDiskTest(DiskTest):
 
 class KillTest(DiskTest):
     def save_in_a_loop(self, server, acknowledged, tried):
-        """Asks for more and more of one text and saves, until the server is gone."""
+        """Asks for longer and longer texts and saves the session, until the server is killed."""
         for n in range(2000, 6000, 100):
             try:
                 whole = self.ask(server, [1022] + [5 + n % 7] * n, 1)[2]

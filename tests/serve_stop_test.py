@@ -1,4 +1,4 @@
-"""How `duo serve` starts, refuses to start, and stops. Usage: serve_stop_test.py PATH/TO/duo"""
+"""Tests how `duo serve` starts, refuses to start, and stops. Usage: serve_stop_test.py PATH/TO/duo"""
 
 import json
 import signal
@@ -65,7 +65,7 @@ class StartTest(ServeTest):
         server = self.serve()
         self.assertEqual(server.port_file.read_text(), "%d\n" % server.port)
         line = "demo on http://127.0.0.1:%d/: " % server.port
-        wait_until(lambda: line in server.log_text(), "the line that says so")  # it follows the port file
+        wait_until(lambda: line in server.log_text(), "the line that says so")  # it comes after the port file
 
     def test_host_beside_loopback_warns(self):
         server = self.serve("--host", "127.0.0.2")
@@ -140,7 +140,7 @@ class StopTest(ServeTest):
         stream.disconnect()
 
     def test_autosave_of_idle_sessions_before_the_drain(self):
-        """The sender of SIGTERM may kill soon after: `docker stop` gives 10 s."""
+        """The sender of SIGTERM may kill soon after. `docker stop` waits 10 s."""
         folder = self.dir / "sessions"
         flags = ["--session-dir", folder, "--autosave"]
         server = self.serve(*flags, "--drain", 80000)

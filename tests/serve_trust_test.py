@@ -1,4 +1,4 @@
-"""Clients of one `duo serve` see only what is theirs. Usage: serve_trust_test.py PATH/TO/duo [unittest arguments]"""
+"""Clients of one `duo serve` see only their own data. Usage: serve_trust_test.py PATH/TO/duo [unittest arguments]"""
 
 import json
 import os
@@ -10,7 +10,7 @@ from serve_harness import ENDLESS, JSON_HEADER, PROSE, ServeTest, Stream, wait_u
 
 TEXT = "/v1/completions"
 KEYS = "# name key\nanna key-of-anna\nben key-of-ben\nroot key-of-root\n"
-LONG = PROSE * 8  # more tokens than a copy of a prefix must have at least
+LONG = PROSE * 8  # longer than the shortest prefix that is copied
 
 
 def header(who):
@@ -18,7 +18,7 @@ def header(who):
 
 
 class TrustTest(ServeTest):
-    pattern = "none"  # full attention of bf16, the default: a prefix of any length can be reused
+    pattern = "none"  # full attention in bf16, the default, reuses prefixes of any length
 
     def start(self, *flags, keys=KEYS):
         self.folder = self.dir / "sessions"
@@ -48,7 +48,7 @@ class TrustTest(ServeTest):
         return [s["name"] for s in self.json(who, "GET", "/v1/sessions")["data"]]
 
     def metric(self, who, name):
-        """The value of a line without labels; None when there is no such line."""
+        """The value of a line without labels. None when there is no such line."""
         text = self.request(who, "GET", "/metrics").body.decode()
         values = [line.split()[1] for line in text.splitlines() if line.split()[0] == name]
         return float(values[0]) if values else None
@@ -59,7 +59,7 @@ class PrefixTest(TrustTest):
     BEGIN = LONG + "The code is "
 
     def guess(self, who, **fields):
-        """The secret as the numbers of cached tokens tell it: the right digit is cached, others are not."""
+        """Guesses the secret from the numbers of cached tokens: the right digit is cached, the others are not."""
         self.ask("anna", self.BEGIN + self.SECRET + ". " + 3 * LONG)
         known = ""
         while len(known) < len(self.SECRET):
@@ -73,7 +73,7 @@ class PrefixTest(TrustTest):
     def test_a_secret_of_another_key_cannot_be_guessed(self):
         self.start()
         self.assertIsNone(self.guess("ben"))
-        self.assertEqual(self.guess("anna"), self.SECRET, "the same attack works on one's own prompts")
+        self.assertEqual(self.guess("anna"), self.SECRET, "the same attack works on the key's own prompts")
 
     def test_a_secret_under_another_salt_cannot_be_guessed(self):
         self.start()
@@ -236,7 +236,7 @@ class KeyFileTest(TrustTest):
 
 
 class FolderTest(TrustTest):
-    """Other users of the machine: what they see of the sessions, and what they can do to them."""
+    """Other users of the machine cannot see or change the sessions."""
 
     def mode(self, path):
         return stat.S_IMODE(os.lstat(path).st_mode)
@@ -293,7 +293,7 @@ class QuotaTest(TrustTest):
             self.assertEqual(self.save("anna", name).status, 200)
         message = self.assert_error(self.save("anna", "c"), 507, "server_error", needle="higher limit")
         self.assertIn("2 sessions are saved", message)
-        self.assertEqual(self.save("ben", "c").status, 200, "each key has its own")
+        self.assertEqual(self.save("ben", "c").status, 200, "each key has its own limit")
         self.json("anna", "DELETE", "/v1/sessions/b")
         self.assertEqual(self.save("anna", "c").status, 200)
 

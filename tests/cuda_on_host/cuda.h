@@ -45,9 +45,8 @@ inline CUresult cuMemCreate(CUmemGenericAllocationHandle* handle, size_t bytes, 
   *handle = bytes;
   return CUDA_SUCCESS;
 }
-inline CUresult cuMemRelease(CUmemGenericAllocationHandle) {
-  return CUDA_SUCCESS;
-}  // memory is freed when it is unmapped
+// Memory is freed when it is unmapped.
+inline CUresult cuMemRelease(CUmemGenericAllocationHandle) { return CUDA_SUCCESS; }
 inline CUresult cuMemMap(CUdeviceptr, size_t bytes, size_t, CUmemGenericAllocationHandle handle, unsigned long long) {
   return handle == bytes ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
