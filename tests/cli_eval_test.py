@@ -64,7 +64,7 @@ class GoingOnTest(CliTest):
                 time.sleep(0.001)
             process.send_signal(kind)
             process.communicate(timeout=HANG_SECONDS)
-            self.assertIn("are there from before", self.ok(*command, "--out", broken).err)
+            self.assertIn("of an earlier run are reused", self.ok(*command, "--out", broken).err)
             first = json.loads((whole / f"{name}.json").read_text())
             second = json.loads((broken / f"{name}.json").read_text())
             for result in [first, second]:

@@ -90,7 +90,7 @@ class OptimizeTest(CliTest):
             stopped += 1
             if kind == signal.SIGINT:
                 self.assertEqual(process.returncode, 1)
-                self.assertIn(b"--resume goes on", err)
+                self.assertIn(b"--resume continues", err)
                 self.ok("pattern", "show", out)
             self.fails(2, "unfinished run", *SMALL, *steps, "--out", out)
             self.fails(2, "num_steps", *SMALL, "--steps", 61, "--save-every", 4, "--out", out, "--resume")
@@ -194,7 +194,7 @@ class OptimizeTest(CliTest):
         text = self.file("long.txt", "The quick brown fox jumps over the lazy dog, and so on. " * 200)
         for flag in ["--passkeys", "--words", "--depths", "--depth-begin"]:
             self.fails(2, flag, *profile, "--text", text, flag, 1)
-        self.fails(2, "goes behind probe", "identify", "--compute", "f32", "probe", "--model", "demo", "--pattern", "demo",
+        self.fails(2, "goes after probe", "identify", "--compute", "f32", "probe", "--model", "demo", "--pattern", "demo",
                    "--ids", self.ids(9), "--labels", "3:5")  # fmt: skip
         self.fails(2, "--min-tokens", "identify", "--model", "demo", "--min-tokens", 300, "--max-tokens", 200, *out)
 

@@ -17,11 +17,11 @@ namespace {
 
 // Modes take turns after this many decode steps.
 constexpr int64_t kStepsPerTurn = 8;
-// Before each turn and behind it.
+// Passes over memory that measure its bandwidth, before each turn and after it.
 constexpr int kReadPasses = 2;
 
-/// Smallest value that at least `share` of the samples do not exceed; their median for 0.5 (the mean of the middle
-/// two).
+/// The smallest sample that at least `share` of the samples do not exceed. For 0.5 it is the median, which is the mean
+/// of the middle two.
 double Quantile(std::vector<double> samples, double share) {
   std::sort(samples.begin(), samples.end());
   const size_t n = samples.size();
@@ -29,7 +29,7 @@ double Quantile(std::vector<double> samples, double share) {
   return samples[static_cast<size_t>(std::ceil(share * static_cast<double>(n))) - 1];
 }
 
-/// Elements and bytes of the matrices: those of the layers, and the last one, which only tokens with logits go through.
+/// Elements and bytes of the layers' matrices, and of the last matrix, which only tokens with logits go through.
 struct MatrixSizes {
   double layer_elements = 0, layer_bytes = 0;
   double head_elements = 0, head_bytes = 0;
@@ -51,7 +51,7 @@ MatrixSizes SizesOf(const Model& model) {
   return sizes;
 }
 
-/// Work that a test cannot avoid, per token.
+/// Work per token that a test cannot avoid.
 struct Work {
   double kv_bytes = 0;
   double weight_bytes = 0;
@@ -59,7 +59,7 @@ struct Work {
   double linear_flop = 0;
 };
 
-/// Counts rows of K (and as many of V) by DESIGN.md 4: a streaming head sees sink + window of them at most.
+/// Counts rows of K, and as many of V. A streaming head sees at most sink + window of them (DESIGN.md 4).
 class WorkCounter {
  public:
   WorkCounter(const Model& model, const SessionOptions& options)
@@ -111,7 +111,7 @@ class WorkCounter {
 /// Milliseconds per token, one entry per sample.
 struct Samples {
   std::vector<double> total, attention, linear;
-  std::vector<double> read_gb_s;  // of the memory, measured beside each turn
+  std::vector<double> read_gb_s;  // bandwidth of the memory, measured before and after each turn
 
   void AddTotal(double ms, double tokens) { total.push_back(ms / tokens); }
   void AddParts(const BackendTimes& times, double tokens) {
@@ -133,8 +133,8 @@ class DepthRun {
     return run;
   }
 
-  /// The first step warms the caches and does not count. Where times are not free, what a step's parts take is measured
-  /// on one more step behind the others.
+  /// Decodes n_steps tokens that count, after one that warms the caches. If taking the times of a step's parts slows it
+  /// down, they are taken in one more step after the others.
   Status DecodeTurn(int64_t n_steps) {
     DUO_RETURN_IF_ERROR(MeasureMemory(&decode_));
     const bool free = model_->backend()->TimesAreFree();
@@ -162,27 +162,27 @@ class DepthRun {
     return MeasureMemory(&prefill_);
   }
 
-  /// Appends the row of `test`, and what the memory gave meanwhile, if it was measured.
+  /// Appends the row of `test` and the bandwidths of the memory during it. Does nothing when the test did not run.
   void AddRow(const std::string& test, const BenchTests& tests, BenchReport* report,
               std::vector<double>* read_gb_s) const {
     const Samples& samples = test == "decode" ? decode_ : prefill_;
     if (samples.total.empty()) return;
     const WorkCounter counter(*model_, session_.options());
     const auto n_samples = static_cast<int64_t>(samples.total.size());
-    // Every step goes one token deeper: the one in the middle stands for all.
+    // Every step adds a token to the cache, so the work of the middle step is the mean of all.
     const Work work =
         test == "decode" ? counter.Decode(depth_ + n_samples / 2) : counter.Prefill(depth_, tests.prefill);
     report->rows.push_back(Row(test, test == "decode" ? n_samples : tests.prefill, samples, work, tests, *report));
     read_gb_s->insert(read_gb_s->end(), samples.read_gb_s.begin(), samples.read_gb_s.end());
   }
 
-  /// KV and activations; the backend's scratch belongs to all sessions together and is left out.
+  /// KV and activations. The backend's scratch is left out, because all sessions share it.
   uint64_t planned_bytes(const BenchTests& tests) const {
     const MemoryPlan& plan = session_.plan();
     return plan.activation_bytes - plan.scratch_bytes + plan.KvBytes(tests.Longest(depth_));
   }
 
-  /// The backend's scratch, once for all sessions.
+  /// The backend's scratch, which all sessions share.
   uint64_t scratch_bytes() const { return session_.plan().scratch_bytes; }
 
  private:
@@ -201,7 +201,7 @@ class DepthRun {
     if (depth == 0) return OkStatus();
     if (tests.fill == Fill::kPrefill) return session_.Prefill(RandomIds(depth), progress);
     if (!tests.UsesSnapshot(depth)) return session_.FillSynthetic(depth, kSeed);
-    // Synthetic rows take no snapshot: the last token is a real one, so that the way back to this depth exists.
+    // Synthetic rows take no snapshot. The last token is prefilled, so that a snapshot of this depth exists.
     DUO_RETURN_IF_ERROR(session_.FillSynthetic(depth - 1, kSeed));
     return session_.Prefill(RandomIds(1), progress);
   }
@@ -251,7 +251,7 @@ class DepthRun {
   Samples decode_, prefill_;
 };
 
-/// All tests on these modes, turn by turn.
+/// Runs all tests on these modes, which take turns.
 Status RunTurns(const BenchTests& tests, const ProgressCallback& progress, std::vector<DepthRun>* runs) {
   for (int repetition = 0; repetition < tests.repeat; ++repetition) {
     for (int64_t done = 0; done < tests.decode; done += kStepsPerTurn) {
@@ -266,7 +266,7 @@ Status RunTurns(const BenchTests& tests, const ProgressCallback& progress, std::
   return OkStatus();
 }
 
-/// Kernels are set up at their first use: one chunk that nobody times.
+/// Runs one chunk that is not timed, because kernels are set up at their first use.
 Status WarmUpPrefill(const Model& model, const BenchMode& mode, const BenchTests& tests) {
   DUO_ASSIGN_OR_RETURN(Session session, Session::Create(model, OptionsAt(mode, tests, 0)));
   return session.Prefill(std::vector<int32_t>(static_cast<size_t>(std::min(tests.prefill, mode.session.chunk)), 0));
@@ -297,7 +297,7 @@ Result<uint64_t> PlannedBytes(const BenchMode& mode, const BenchTests& tests, in
 Status RunBenchTests(const Model& model, const std::vector<BenchMode>& modes, const BenchTests& tests, bool interleaved,
                      const ProgressCallback& progress, BenchReport* report) {
   if (tests.prefill > 0) DUO_RETURN_IF_ERROR(WarmUpPrefill(model, modes[0], tests));
-  std::vector<std::vector<BenchMode>> groups;  // modes that live together
+  std::vector<std::vector<BenchMode>> groups;  // modes whose sessions exist at the same time
   for (const BenchMode& mode : modes) {
     if (groups.empty() || !interleaved) groups.emplace_back();
     groups.back().push_back(mode);
@@ -323,7 +323,7 @@ Status RunBenchTests(const Model& model, const std::vector<BenchMode>& modes, co
       }
       report->plan_bytes = std::max(report->plan_bytes, planned);
     }
-    // Modes side by side.
+    // Puts the modes of a test side by side.
     std::stable_sort(report->rows.begin() + static_cast<std::ptrdiff_t>(first_row), report->rows.end(),
                      [](const BenchRow& a, const BenchRow& b) { return a.test < b.test; });
   }

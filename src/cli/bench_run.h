@@ -20,13 +20,13 @@ struct BenchTests {
   int repeat = 3;
   Fill fill = Fill::kPrefill;
 
-  /// Most tokens a session at `depth` will hold: decode repetitions come one behind the other.
+  /// Max tokens that a session at `depth` will hold. Decode repetitions follow one another without rewinding.
   int64_t Longest(int64_t depth) const;
-  /// Whether ring snapshots take a session back to `depth`; in shallow caches running the tokens again is cheaper.
+  /// Whether ring snapshots take a session back to `depth`. In a shallow cache running the tokens again is cheaper.
   bool UsesSnapshot(int64_t depth) const;
 };
 
-/// A mode and its options: heads, window, types, chunk. The rest is set for each depth.
+/// A mode and its options: heads, window, types, chunk. OptionsAt sets the others for each depth.
 struct BenchMode {
   std::string name;
   SessionOptions session;
@@ -35,13 +35,13 @@ struct BenchMode {
 /// The options with which a mode runs at a depth.
 SessionOptions OptionsAt(const BenchMode& mode, const BenchTests& tests, int64_t depth);
 
-/// Bytes that KV and activations of this mode take at most at `depth`. Errors as PlanMemory.
+/// Max bytes that KV and activations of this mode take at `depth`. Errors as PlanMemory.
 Result<uint64_t> PlannedBytes(const BenchMode& mode, const BenchTests& tests, int64_t depth, const ModelConfig& config,
                               const Backend& backend);
 
 /// Adds the rows of all depths, tests and modes to report->rows and sets report->plan_bytes and report->read_gb_s. The
-/// products' ceilings in the report must be known. With `interleaved` the sessions of both modes live at once.
-/// kCancelled on Ctrl-C.
+/// report must already have the ceilings of the products. With `interleaved` the sessions of all modes exist at the
+/// same time. kCancelled on Ctrl-C.
 Status RunBenchTests(const Model& model, const std::vector<BenchMode>& modes, const BenchTests& tests, bool interleaved,
                      const ProgressCallback& progress, BenchReport* report);
 

@@ -14,7 +14,7 @@
 namespace duo::cli {
 namespace {
 
-/// The value of the first "key : value" line of /proc/cpuinfo; empty where there is none.
+/// The value of the first "key : value" line of /proc/cpuinfo; empty when no line has the key.
 std::string CpuInfo(const std::string& key) {
   std::ifstream file("/proc/cpuinfo");
   for (std::string line; std::getline(file, line);) {
@@ -25,7 +25,7 @@ std::string CpuInfo(const std::string& key) {
   return "";
 }
 
-/// Those of the CPU's features that the kernels' speed depends on.
+/// The CPU features that the kernels' speed depends on, as far as this CPU has them.
 std::vector<std::string> CpuFlags() {
   static constexpr std::array<std::string_view, 12> kWanted = {"avx2",     "fma",      "f16c",        "avx512f",
                                                                "avx512bw", "avx512vl", "avx512_bf16", "avx512_vnni",
@@ -38,7 +38,7 @@ std::vector<std::string> CpuFlags() {
   return found;
 }
 
-/// "avx512_bf16" of "cpu, avx512_bf16, 2 threads".
+/// "cpu, avx512_bf16, 2 threads" -> "avx512_bf16".
 std::string IsaOf(const std::string& backend) {
   const size_t begin = backend.find(", ");
   if (begin == std::string::npos) return "";
@@ -87,7 +87,7 @@ std::string LayersNote(const BenchReport& report) {
   return fmt::format("{} of {} layers run", report.model.n_layers, report.n_layers_of_model);
 }
 
-/// The same test and depth with full attention; null when it is not there.
+/// The row of the same test and depth with full attention, or null.
 const BenchRow* FullOf(const BenchReport& report, const BenchRow& row) {
   for (const BenchRow& other : report.rows) {
     if (other.mode == "full" && other.test == row.test && other.depth == row.depth) return &other;
@@ -121,7 +121,7 @@ Cells MarkdownCells(const BenchReport& report, const BenchRow& row) {
           fmt::format("{:.3f}", row.floor_ms)};
 }
 
-/// Columns padded so that the table can be read as it is, too.
+/// Pads the columns, so that people can read the Markdown source too.
 std::string PadTable(const std::vector<Cells>& lines) {
   std::vector<size_t> widths(lines[0].size(), 0);
   for (const Cells& cells : lines) {
@@ -214,7 +214,7 @@ std::string BenchMarkdown(const BenchReport& report) {
                                 FormatBytes(report.weights_bytes), report.random_weights ? " (random)" : "");
   out += fmt::format("duo: {}; sink {}, recent {}\n", report.heads, report.sink, report.recent);
   out += fmt::format(
-      "measured ceilings: read {:.1f} GB/s (median of all; shares and floors are by what was measured beside each "
+      "measured ceilings: read {:.1f} GB/s (median of all rows; shares and floors use the bandwidth measured for each "
       "row), products {:.0f} GFLOP/s\n\n",
       report.read_gb_s, report.gemm_ceiling());
   std::vector<Cells> lines = {{"test", "mode", "depth", "ms/token", "p90", "tokens/s", "speed-up", "attention ms",
@@ -224,7 +224,7 @@ std::string BenchMarkdown(const BenchReport& report) {
   const bool synthetic = std::any_of(report.rows.begin(), report.rows.end(),
                                      [](const BenchRow& row) { return row.depth > 0 && row.fill == "synthetic"; });
   if (synthetic) out += "The cache was filled with synthetic K and V.\n";
-  out += fmt::format("Medians; modes {}. Decode steps deepen the cache while they are measured.\n",
+  out += fmt::format("Times are medians; modes {}. Decode steps add tokens to the cache while they are measured.\n",
                      report.interleaved ? "took turns" : "ran one after the other");
   if (report.on_device) {
     out += fmt::format("Device memory taken {}, planned {}.\n", FormatBytes(report.device_bytes),

@@ -1,4 +1,4 @@
-// What `duo bench` found, and how it is printed: Markdown, CSV, JSON.
+// Results of `duo bench`, printed as Markdown, CSV or JSON.
 #pragma once
 
 #include <cstdint>
@@ -11,13 +11,13 @@
 
 namespace duo::cli {
 
-/// One test of one mode at one depth. Times are medians; milliseconds per token of the whole model.
+/// One test of one mode at one depth. Times are medians, in milliseconds per token of the whole model.
 struct BenchRow {
   std::string test;     // "decode", "prefill"
   std::string mode;     // "full", "duo"
   int64_t depth = 0;    // tokens in the cache when the test begins
-  int64_t tokens = 0;   // measured (decode: steps in all; prefill: of each repetition)
-  std::string weights;  // element types
+  int64_t tokens = 0;   // tokens measured (decode: all steps; prefill: each repetition)
+  std::string weights;  // element type
   std::string kv_type;
   double sparsity = 0;
   double ms_per_token = 0;
@@ -36,31 +36,31 @@ struct BenchRow {
 };
 
 struct BenchReport {
-  ModelConfig model;  // n_layers = those that ran
+  ModelConfig model;  // n_layers = layers that ran
   int n_layers_of_model = 0;
   bool random_weights = false;
   uint64_t weights_bytes = 0;
   std::string backend;  // "cpu, avx512_bf16, 2 threads"
   int threads = 0;
-  std::string heads;  // how they were chosen
+  std::string heads;  // how the heads were chosen
   int64_t sink = 0, recent = 0, chunk = 0;
   bool interleaved = false;  // full and duo took turns
   double read_gb_s = 0;      // median over all rows' measurements
   double gemm_bf16_gflop_s = 0;
-  std::optional<double> gemm_f32_gflop_s;  // with --compute f32, and then the ceiling of the products
-  std::optional<double> gemm_int8_gop_s;   // likewise with --compute int8
+  std::optional<double> gemm_f32_gflop_s;  // only with --compute f32; then the ceiling of the products
+  std::optional<double> gemm_int8_gop_s;   // only with --compute int8; then the ceiling of the products
   uint64_t peak_rss_bytes = 0;
-  uint64_t base_rss_bytes = 0;  // of the process before it had a model
+  uint64_t base_rss_bytes = 0;  // of the process before the model was opened
   bool on_device = false;
-  uint64_t available_bytes = 0;  // of the backend's memory before there was a model
-  uint64_t device_bytes = 0;     // most of it that was taken since, on a device
-  uint64_t plan_bytes = 0;       // weights, KV and activations as planned, of the sessions that were alive together
+  uint64_t available_bytes = 0;  // of the backend's memory before the model was opened
+  uint64_t device_bytes = 0;     // max of them taken since then, on a device
+  uint64_t plan_bytes = 0;       // planned weights, KV and activations of the sessions that existed at the same time
   std::vector<BenchRow> rows;
 
   double gemm_ceiling() const { return gemm_int8_gop_s.value_or(gemm_f32_gflop_s.value_or(gemm_bf16_gflop_s)); }
 };
 
-/// Keys of DESIGN.md 6 first, then ours.
+/// Keys of DESIGN.md 6 come first, then additional ones.
 Json BenchJson(const BenchReport& report);
 std::string BenchCsv(const BenchReport& report);
 std::string BenchMarkdown(const BenchReport& report);

@@ -1,5 +1,5 @@
-// duo bench: speed and memory at given depths, full attention and the split cache side by side, beside the machine's
-// ceilings measured in the same run.
+// duo bench: measures speed and memory at given depths, full attention and the split cache side by side. The same run
+// measures the machine's ceilings.
 #include <fmt/format.h>
 
 #include <CLI/App.hpp>
@@ -60,10 +60,10 @@ std::vector<int64_t> ParseDepths(const std::string& text) {
   return depths;
 }
 
-/// The shape that runs, before there are weights.
+/// The shape that will run, known before the weights are opened.
 struct BenchShape {
   ModelConfig config;  // of the whole model
-  int n_layers = 0;    // that run
+  int n_layers = 0;    // layers that run
   std::string dir;     // of the checkpoint; empty for random weights
   uint64_t weights_bytes = 0;
 };
@@ -77,7 +77,8 @@ Result<BenchShape> LoadShape(const BenchOptions& options) {
   }
   DUO_ASSIGN_OR_RETURN(shape.config, LoadModelConfig(path));
   if (options.layers > shape.config.n_layers) {
-    return Bad(fmt::format("--layers: {}, the model has {}", options.layers, shape.config.n_layers));
+    return Bad(
+        fmt::format("--layers: {} is more than the {} that the model has", options.layers, shape.config.n_layers));
   }
   shape.n_layers = options.layers > 0 ? options.layers : shape.config.n_layers;
   ModelConfig runs = shape.config;
@@ -86,13 +87,13 @@ Result<BenchShape> LoadShape(const BenchOptions& options) {
   shape.weights_bytes = runs.WeightsBytes();
   if (!shape.dir.empty()) {
     DUO_ASSIGN_OR_RETURN(const BackendPtr host, CreateBackend({}));
-    DUO_ASSIGN_OR_RETURN(const Model mapped, Model::Open(shape.dir, host.get()));  // reads no more than the headers
+    DUO_ASSIGN_OR_RETURN(const Model mapped, Model::Open(shape.dir, host.get()));  // reads only the headers
     if (options.common.weights == WeightType::kNative) shape.weights_bytes = mapped.weights_bytes();
   }
   return shape;
 }
 
-/// Whether all modes fit at once. kResourceExhausted, with the numbers, when one of them does not even fit alone.
+/// Whether all modes fit at once. kResourceExhausted, with the numbers, when one of them does not fit alone.
 Result<bool> CheckMemory(const BenchOptions& options, const ModelConfig& runs, uint64_t weights_bytes,
                          const std::vector<BenchMode>& modes, const Backend& backend) {
   const uint64_t available = options.common.memory_bytes != 0 ? options.common.memory_bytes : backend.AvailableBytes();
@@ -117,7 +118,7 @@ Result<bool> CheckMemory(const BenchOptions& options, const ModelConfig& runs, u
 }
 
 Status MeasureCeilings(const BenchOptions& options, Backend* backend, BenchReport* report) {
-  // The ceiling itself is measured between the tests.
+  // This call only allocates its block: the bandwidth that counts is measured between the tests.
   DUO_RETURN_IF_ERROR(backend->MeasureReadBandwidth().status());
   DUO_ASSIGN_OR_RETURN(report->gemm_bf16_gflop_s, backend->MeasureGemm(ComputeType::kBF16));
   if (options.common.compute == ComputeType::kF32) {
@@ -131,13 +132,13 @@ Status MeasureCeilings(const BenchOptions& options, Backend* backend, BenchRepor
   return OkStatus();
 }
 
-/// "full" or "duo", and perhaps a type of K and V behind a colon.
+/// Parses "full" or "duo", with a type of K and V after a colon if one is given.
 Result<BenchMode> ParseMode(const std::string& text, const SessionOptions& duo) {
   const size_t colon = std::min(text.find(':'), text.size());
   BenchMode mode = {text.substr(0, colon), duo};
   if (mode.name == "full") mode.session.heads = AllRetrieval(duo.heads.n_layers, duo.heads.n_kv_heads);
   const auto bad = [&] {
-    return Bad("--modes: \"" + text + "\" is not full or duo, or one of them with :f32, :bf16, :int8 or :int4");
+    return Bad("--modes: \"" + text + "\" is not full or duo, alone or with :f32, :bf16, :int8 or :int4 after it");
   };
   if (mode.name != "full" && mode.name != "duo") return bad();
   if (colon == text.size()) return mode;
@@ -151,7 +152,7 @@ Result<BenchMode> ParseMode(const std::string& text, const SessionOptions& duo) 
 
 Result<std::vector<BenchMode>> MakeModes(const BenchOptions& options, const ShapeHeads& heads) {
   CommonOptions common = options.common;
-  common.memory_bytes = 0;  // checked here for all modes together
+  common.memory_bytes = 0;  // CheckMemory checks all modes together
   DUO_ASSIGN_OR_RETURN(SessionOptions duo, ResolveSession(common, heads.pattern, 0));
   duo.heads = heads.heads;
   std::vector<BenchMode> modes;
@@ -178,7 +179,7 @@ Status RunBench(const BenchOptions& options) {
   DUO_ASSIGN_OR_RETURN(const std::vector<BenchMode> modes, MakeModes(options, heads));
   ModelConfig runs = shape.config;
   runs.n_layers = shape.n_layers;
-  // The ceilings first: the block that bandwidth is measured on stays, and is memory the model cannot have.
+  // The ceilings come first: the block that bandwidth is measured on stays allocated, and the model cannot have it.
   BenchReport report;
   DUO_RETURN_IF_ERROR(MeasureCeilings(options, backend.get(), &report));
   report.available_bytes = backend->AvailableBytes();
@@ -215,36 +216,39 @@ Status RunBench(const BenchOptions& options) {
 
 void AddBench(CLI::App* app, VerbFunction* run) {
   CLI::App* verb =
-      app->add_subcommand("bench", "speed and memory at given depths, full attention and duo side by side");
+      app->add_subcommand("bench", "Measure speed and memory at given depths, full attention and duo side by side.");
   auto options = std::make_shared<BenchOptions>();
   AddCommonOptions(verb, &options->common);
   AddConfigOption(verb, &options->config);
-  verb->add_flag("--random-weights", options->random_weights, "random weights of the model's or --config's shape");
-  AddInt(verb, "--layers", {1, 100000}, &options->layers, "run only the first N layers, with --random-weights");
-  AddText(verb, "--depths", &options->depths, "numbers", "tokens in the cache before a test, separated by commas")
+  verb->add_flag("--random-weights", options->random_weights, "Use random weights of the model's or --config's shape.");
+  AddInt(verb, "--layers", {1, 100000}, &options->layers, "Run only the first N layers; needs --random-weights.");
+  AddText(verb, "--depths", &options->depths, "numbers", "Tokens in the cache before a test, separated by commas.")
       ->type_name("A,B,..")
       ->default_str(options->depths);
   AddText(verb, "--modes", &options->modes, "modes",
-          "what is measured: full, duo, and as full:bf16 with another type of K and V")
+          "Modes to measure, separated by commas: full and duo, each with an optional type of K and V (full:bf16).")
       ->type_name("A,B,..")
       ->default_str(options->modes);
-  AddInt(verb, "--decode", {0, kMaxTokens}, &options->tests.decode, "tokens decoded per repetition; 0 = leave out")
+  AddInt(verb, "--decode", {0, kMaxTokens}, &options->tests.decode,
+         "Tokens decoded per repetition; 0 leaves decoding out.")
       ->default_str(std::to_string(options->tests.decode));
-  AddInt(verb, "--prefill", {0, kMaxTokens}, &options->tests.prefill, "tokens prefilled per repetition; 0 = leave out")
+  AddInt(verb, "--prefill", {0, kMaxTokens}, &options->tests.prefill,
+         "Tokens prefilled per repetition; 0 leaves prefill out.")
       ->default_str(std::to_string(options->tests.prefill));
   AddChoice(verb, "--fill",
             std::vector<std::pair<std::string, Fill>>{{"prefill", Fill::kPrefill}, {"synthetic", Fill::kSynthetic}}, {},
-            &options->tests.fill, "how the cache gets its depth: by running the model, or with made-up K and V")
+            &options->tests.fill, "How the cache is filled: prefill runs the model, synthetic uses made-up K and V.")
       ->default_str("prefill");
-  AddInt(verb, "--repeat", {1, 10000}, &options->tests.repeat, "repetitions; medians over all samples are shown")
+  AddInt(verb, "--repeat", {1, 10000}, &options->tests.repeat,
+         "Number of repetitions; results are medians over all samples.")
       ->default_str(std::to_string(options->tests.repeat));
   AddChoice(verb, "--format",
             std::vector<std::pair<std::string, Format>>{
                 {"md", Format::kMarkdown}, {"csv", Format::kCsv}, {"json", Format::kJson}},
-            {}, &options->format, "md = a Markdown table; --json is the same as json")
+            {}, &options->format, "Format of the output; md is a Markdown table, and --json is the same as json.")
       ->default_str("md");
   verb->footer(
-      "Without a pattern, --sparsity (default 0.5) of the heads stream, evenly spread.\n"
+      "Without a pattern, a share --sparsity (default 0.5) of the heads streams, evenly spread.\n"
       "Example:\n"
       "  duo bench --config bench/configs/llama-3.2-1b.json --random-weights --depths 0,32768 --fill synthetic");
   verb->callback([options, run] {

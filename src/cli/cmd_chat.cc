@@ -27,24 +27,24 @@ namespace duo::cli {
 namespace {
 
 constexpr const char* kHelp =
-    "/help         this list\n"
-    "/undo         forget the last question and its answer\n"
-    "/reset        forget the whole conversation, but for the system prompt\n"
-    "/save FILE    write the conversation: JSON when FILE ends in .json, text otherwise\n"
-    "/quit         leave; so does the end of the input\n"
-    "A line that ends in \\ goes on in the next one. Ctrl-C ends an answer.\n";
+    "/help         List these commands.\n"
+    "/undo         Forget the last question and its answer.\n"
+    "/reset        Forget the whole conversation except the system prompt.\n"
+    "/save FILE    Write the conversation: JSON when FILE ends in .json, text otherwise.\n"
+    "/quit         Leave; the end of the input does the same.\n"
+    "A line that ends in \\ continues on the next line. Ctrl-C ends an answer.\n";
 
-// Copies of the streaming windows this often: after an answer the conversation is rendered anew and may differ in the
-// answer's tokens, so that rewinding a little is the rule.
+// Tokens between copies of the streaming windows. After an answer the conversation is rendered again and may differ in
+// the answer's tokens, so most turns rewind a little.
 constexpr int64_t kSnapshotEvery = 1024;
 
-// Far beyond any context; a pipe that never ends a line must not fill the memory.
+// Far more than any context. A pipe that never ends a line must not fill the memory.
 constexpr size_t kMaxLineBytes = size_t{64} << 20;
 
 struct ChatCommand {
   CommonOptions common;
   ConversationOptions conversation;
-  std::string url;  // of a server; empty = a model of this process
+  std::string url;  // of a server; empty = the model runs in this process
   std::string api_key_file;
 };
 
@@ -52,8 +52,8 @@ void Prompt(const char* text) {
   if (StdinIsTerminal()) WriteErr(text);
 }
 
-/// Waits until a line can be read from the terminal; false on Ctrl-C. A signal that comes just before the wait begins
-/// is seen at the next look, so none is lost. (A terminal gives one line at a time: nothing waits in stdin's buffer.)
+/// Waits until a line can be read from the terminal; false on Ctrl-C. Each poll ends after 100 ms, so that a signal
+/// just before a poll is noticed after it. A terminal gives one line at a time, so stdin's buffer is empty here.
 bool WaitForTerminal() {
   constexpr int kLookEveryMs = 100;
   pollfd input{.fd = STDIN_FILENO, .events = POLLIN, .revents = 0};
@@ -63,7 +63,7 @@ bool WaitForTerminal() {
   return false;
 }
 
-/// One line without its newline; nothing at the end of the input and on Ctrl-C.
+/// Reads one line without its newline. Returns nothing at the end of the input and on Ctrl-C.
 Result<std::optional<std::string>> ReadLine() {
   if (StdinIsTerminal() && !WaitForTerminal()) return std::optional<std::string>();
   std::string line;
@@ -84,7 +84,7 @@ Result<std::optional<std::string>> ReadLine() {
   return std::optional<std::string>(std::move(line));
 }
 
-/// A message: lines that end in a backslash are joined with the next.
+/// Reads one message. A line that ends in a backslash is joined with the next one.
 Result<std::optional<std::string>> ReadMessage() {
   std::string message;
   Prompt("> ");
@@ -111,7 +111,7 @@ Result<Next> RunCommand(const std::string& line, Conversation* conversation) {
     WriteErr(kHelp);
     return Next::kGoOn;
   }
-  Status status(StatusCode::kInvalidArgument, fmt::format("\"{}\" is no command; /help lists them", line));
+  Status status(StatusCode::kInvalidArgument, fmt::format("\"{}\" is not a command; /help lists the commands", line));
   if (name == "/undo" && argument.empty()) status = conversation->Undo();
   if (name == "/reset" && argument.empty()) status = conversation->Reset();
   if (name == "/save" && argument.empty())
@@ -128,7 +128,8 @@ Result<Next> Handle(const std::string& message, Conversation* conversation) {
   return Next::kGoOn;
 }
 
-/// Somebody at the keyboard sees an error and goes on; a script ends with it, and with Ctrl-C.
+/// Answers messages until the input ends. On a terminal an error is shown and the conversation continues. Otherwise the
+/// first error or Ctrl-C ends it.
 Status Converse(Conversation* conversation, const CLI::App& verb) {
   while (true) {
     DUO_ASSIGN_OR_RETURN(const std::optional<std::string> message, ReadMessage());
@@ -147,11 +148,12 @@ Status Converse(Conversation* conversation, const CLI::App& verb) {
   }
 }
 
-/// What the flags ask of a server, as fields of its requests.
+/// Turns the flags into fields of the server's requests.
 Result<Json> RemoteRequest(const ChatCommand& command, const ConversationOptions& options) {
   const CommonOptions& common = command.common;
   const SamplerOptions& sampler = options.generate.sampler;
-  if (!common.model.empty()) return Status(StatusCode::kInvalidArgument, "--url: the server has the model; no --model");
+  if (!common.model.empty())
+    return Status(StatusCode::kInvalidArgument, "--url: excludes --model, because the server has the model");
   Json duo = {{"top_k", sampler.top_k},
               {"min_p", sampler.min_p},
               {"repetition_penalty", sampler.repetition_penalty},
@@ -194,7 +196,7 @@ Status Run(const ChatCommand& command, const CLI::App& verb) {
   if (StdinIsTerminal()) Note(conversation->Describe() + "; /help lists the commands");
   Status status = Converse(conversation.get(), verb);
   if (!command.common.json) return status;
-  const Status printed = PrintJson(conversation->ToJson());  // also after an error: the turns before it stand
+  const Status printed = PrintJson(conversation->ToJson());  // also after an error, for the turns before it
   return status.ok() ? printed : status;
 }
 
@@ -206,16 +208,18 @@ void AddChat(CLI::App* app, VerbFunction* run) {
   command->conversation.generate.max_tokens = 1024;
   command->conversation.generate.sampler.temperature = 0.7;
   command->conversation.generate.sampler.top_p = 0.95;
-  CLI::App* verb = app->add_subcommand("chat", "a conversation through the model's own chat template");
+  CLI::App* verb = app->add_subcommand("chat", "Hold a conversation through the model's own chat template.");
   AddText(verb, "--system", &command->conversation.system, "a text",
-          "system prompt; streaming heads never forget it unless --pinned-prefix says otherwise")
+          "System prompt; streaming heads never forget it unless --pinned-prefix says otherwise.")
       ->type_name("TEXT");
-  AddText(verb, "--url", &command->url, "an address", "talk to a server (duo serve) instead of opening a model")
+  AddText(verb, "--url", &command->url, "an address",
+          "Talk to the server at URL (duo serve) instead of opening a model.")
       ->option_text("URL");
-  AddText(verb, "--api-key-file", &command->api_key_file, "a file", "file with the server's key")->option_text("FILE");
+  AddText(verb, "--api-key-file", &command->api_key_file, "a file", "File with the server's key.")->option_text("FILE");
   AddGenerateOptions(verb, &command->conversation.generate);
   AddCommonOptions(verb, &command->common);
-  verb->footer(std::string("One message per line of standard input; answers on standard output. Commands:\n") + kHelp +
+  verb->footer(std::string("Each line of standard input is one message; answers go to standard output. Commands:\n") +
+               kHelp +
                "Example:\n"
                "  duo chat --model ~/models/Llama-3.2-1B-Instruct --system \"Answer in one sentence.\"\n"
                "  duo chat --url http://127.0.0.1:8080");

@@ -1,4 +1,4 @@
-// duo demo: the main job on the embedded model. A long text with hidden facts, asked for with full attention, with the
+// duo demo: the main job on the embedded model. It asks for facts hidden in a long text with full attention, with the
 // split cache, and with as many heads chosen at random.
 #include <fmt/format.h>
 
@@ -30,12 +30,12 @@ struct DemoOptions {
   CommonOptions common;
   std::optional<int64_t> tokens;
   std::optional<int> facts;
-  std::string text;               // a file of the user's own, "-" = standard input
+  std::string text;               // file with the user's own text; "-" = standard input
   std::vector<std::string> asks;  // the questions for it
-  int64_t max_tokens = 0;         // 0 = kMaxTokens, or a little more than the longest answer that is expected
+  int64_t max_tokens = 0;  // 0 = kMaxTokens for the user's text, else a little more than the longest expected answer
 };
 
-/// Flags that are at odds, and the defaults that make `duo demo` run without any.
+/// Finds flags that contradict each other, and sets the defaults that let `duo demo` run without flags.
 Result<CommonOptions> ResolveCommon(const DemoOptions& options) {
   const auto bad = [](const std::string& sentence) { return Status(StatusCode::kInvalidArgument, sentence); };
   if (options.text.empty() != options.asks.empty()) {
@@ -48,7 +48,7 @@ Result<CommonOptions> ResolveCommon(const DemoOptions& options) {
   if (common.model.empty()) common.model = "demo";
   if (common.pattern.empty() && common.model == "demo") common.pattern = "demo";
   if (common.pattern.empty() || common.pattern == "none") {
-    return bad("--pattern: a directory is needed, the demo compares full attention with the split cache");
+    return bad("--pattern: a directory is needed, because the demo compares full attention with the split cache");
   }
   if (!common.sparsity && !common.threshold) common.sparsity = 0.5;
   return common;
@@ -87,14 +87,15 @@ Result<DemoInput> MakeUserInput(const DemoOptions& options, const Tokenizer& tok
   return input;
 }
 
-// ---- what people see
+// ---- output for people
 
-/// Columns that UTF-8 text takes, every character counted as one.
+/// Columns that UTF-8 text takes; every character counts as one.
 size_t Width(std::string_view text) {
   return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
 }
 
-/// `text` broken at spaces so that no line is longer than the terminal; later lines begin with `indent` spaces.
+/// Breaks `text` at spaces, so that no line is longer than the terminal. Lines after the first begin with `indent`
+/// spaces.
 std::string Wrap(std::string_view text, size_t indent, size_t columns) {
   std::string out;
   size_t used = indent;
@@ -195,8 +196,8 @@ std::string Heading(const LoadedModel& loaded, const DemoInput& input, const Dem
   out += fmt::format("full: all {} KV heads keep every token\n", n_heads);
   out += fmt::format("duo: {} of {} keep the first {} and last {} tokens (chosen by learned gates)\n",
                      n_heads - heads.n_retrieval(), n_heads, loaded.session.sink, loaded.session.recent);
-  out += fmt::format("random: {} of {} do, chosen at random (seed {})\n\n", n_heads - heads.n_retrieval(), n_heads,
-                     options.common.seed);
+  out += fmt::format("random: {} of {} keep the same tokens (chosen at random, seed {})\n\n",
+                     n_heads - heads.n_retrieval(), n_heads, options.common.seed);
   return out;
 }
 
@@ -268,20 +269,23 @@ Status RunDemo(const DemoOptions& options) {
 }  // namespace
 
 void AddDemo(CLI::App* app, VerbFunction* run) {
-  CLI::App* verb = app->add_subcommand("demo", "hidden facts in a long text: full attention and duo side by side");
+  CLI::App* verb =
+      app->add_subcommand("demo", "Ask for facts hidden in a long text: full attention and duo side by side.");
   auto options = std::make_shared<DemoOptions>();
   AddCommonOptions(verb, &options->common);
-  AddInt(verb, "--tokens", {64, int64_t{1} << 30}, &options->tokens, "length of the generated text")
+  AddInt(verb, "--tokens", {64, int64_t{1} << 30}, &options->tokens, "Length of the generated text in tokens.")
       ->default_str(std::to_string(kDefaultTokens));
-  AddInt(verb, "--facts", {1, kMaxPasskeys + kMaxCodes}, &options->facts, "facts hidden in it, each asked for once")
+  AddInt(verb, "--facts", {1, kMaxPasskeys + kMaxCodes}, &options->facts,
+         "Facts hidden in the generated text; each is asked for once.")
       ->default_str(std::to_string(kDefaultFacts));
-  AddText(verb, "--text", &options->text, "a file", "a text of your own instead, - = standard input")
+  AddText(verb, "--text", &options->text, "a file",
+          "File with a text of your own instead of the generated one; - is standard input.")
       ->type_name("FILE");
   AddTexts(verb, "--ask", &options->asks,
-           "a question for it, repeatable; \"\\nAnswer: \" is put behind a question of one line");
+           "Question about --text; may be given several times. \"\\nAnswer: \" is added to a question of one line.");
   AddInt(
       verb, "--max-tokens", {1, 100000}, &options->max_tokens,
-      "most tokens of an answer, which also ends with its line (default: a little more than expected; 48 for --text)");
+      "Max tokens of an answer, which also ends at a newline (default: a little more than expected; 48 with --text).");
   verb->footer(
       "Without --model and --pattern the embedded model and its pattern are used, at sparsity 0.5.\n"
       "Example:\n"

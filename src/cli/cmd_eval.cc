@@ -1,4 +1,4 @@
-// duo eval: what a choice of heads costs, measured on the path that serves requests.
+// duo eval: measures what a choice of heads costs, on the code path that serves requests.
 #include <CLI/App.hpp>
 
 #include "cli/eval_command.h"
@@ -6,7 +6,8 @@
 namespace duo::cli {
 
 void AddEval(CLI::App* app, VerbFunction* run) {
-  CLI::App* verb = app->add_subcommand("eval", "measure quality: needles, perplexity, RULER, LongBench, a certificate");
+  CLI::App* verb =
+      app->add_subcommand("eval", "Measure quality: needles, perplexity, RULER, LongBench, a certificate.");
   verb->require_subcommand(1);
   verb->footer(
       "Example:\n"

@@ -1,4 +1,4 @@
-// duo eval certify: which sparsity is safe, what is lost, what is gained; writes a pattern with its certificate.
+// duo eval certify: measures what each sparsity loses and saves, and writes the chosen pattern with its certificate.
 #include <fmt/format.h>
 
 #include <CLI/App.hpp>
@@ -32,10 +32,10 @@ struct CertifyCommand {
   TextScoreOptions text;
   CertifyBounds bounds;
   std::string sparsities = "0,0.25,0.5,0.625,0.75,0.875";
-  std::optional<int64_t> depth;  // of the decoding measured; default: the longest needle text
+  std::optional<int64_t> depth;  // tokens in the cache when decoding is measured; default: the longest needle text
 };
 
-/// Median milliseconds per token behind `depth` tokens, whatever they are.
+/// Median milliseconds per token after `depth` synthetic tokens.
 Result<double> DecodeMs(const Model& model, SessionOptions options, int64_t depth) {
   options.max_context = depth + kDecodeSteps + 1;
   DUO_ASSIGN_OR_RETURN(Session session, Session::Create(model, options));
@@ -51,7 +51,7 @@ Result<double> DecodeMs(const Model& model, SessionOptions options, int64_t dept
   return 1e3 * seconds[kDecodeSteps / 2];
 }
 
-/// Timed once: a run that goes on later gives the table of the run that it continues.
+/// Takes the time from the log when it has one, so that a run that is continued prints the table of the first run.
 Result<double> LoggedDecodeMs(EvalRun& run, const std::string& name, const SessionOptions& session, int64_t depth) {
   const std::string key = "decode/" + name;
   if (const Json* record = run.log.Find(key); record != nullptr) return JsonNumber(*record, "ms", key);
@@ -60,7 +60,7 @@ Result<double> LoggedDecodeMs(EvalRun& run, const std::string& name, const Sessi
   return ms;
 }
 
-/// Full attention takes the most: found before the work, not behind it.
+/// Full attention needs the most memory: fails before the run, not after it.
 Status CheckDepthFits(const EvalRun& run, int64_t depth) {
   SessionOptions full = run.FullSession();
   full.max_context = depth + kDecodeSteps + 1;
@@ -102,7 +102,7 @@ std::string Table(const std::vector<CertifyRow>& rows, const CertifyRow& full, s
   return text;
 }
 
-/// The pattern of zeros and ones with its certificate beside it.
+/// Writes the choice as a pattern of zeros and ones, with its certificate beside it.
 Status WriteChosen(const EvalRun& run, const SessionOptions& session, const std::string& directory,
                    const Json& certificate) {
   HeadPattern pattern = ToPattern(session.heads, *run.loaded.pattern);
@@ -121,10 +121,10 @@ Status Run(const CertifyCommand& command) {
                  {"sparsities", command.sparsities},
                  {"depth", depth}};
   if (command.eval.common.pattern.empty() || command.eval.common.pattern == "none") {
-    return Status(StatusCode::kInvalidArgument, "--pattern: is missing; its gates are what is measured");
+    return Status(StatusCode::kInvalidArgument, "--pattern: is missing; certify measures its gates");
   }
   EvalCommand eval = command.eval;
-  eval.common.sparsity = 0;  // the pattern's gates decide, at every sparsity of the list
+  eval.common.sparsity = 0;  // MakeChoices chooses heads at every sparsity of the list
   const int64_t longest_run =
       std::max({longest + command.needle.max_answer, command.text.context, depth + kDecodeSteps + 1});
   DUO_ASSIGN_OR_RETURN(EvalRun run, BeginEval(eval, "certify", recipe, longest_run));
@@ -173,7 +173,7 @@ Status Run(const CertifyCommand& command) {
                   {{"max_kld", command.bounds.max_kld ? Json(*command.bounds.max_kld) : Json()},
                    {"min_niah", command.bounds.min_niah ? Json(*command.bounds.min_niah) : Json()}}}};
   for (const CertifyRow& row : rows) result["rows"].push_back(ToJson(row));
-  // Not the recipe's, which are those of sparsity 0: the heads that were chosen, if any.
+  // The heads of the recipe are those of sparsity 0. The result has the chosen heads instead, or null.
   result["heads"] = result["heads_fingerprint"] = Json();
   if (bounded && !chosen) {
     Note("no sparsity of the list keeps the bounds: no pattern is written");
@@ -199,15 +199,17 @@ Status Run(const CertifyCommand& command) {
 void AddEvalCertify(CLI::App* verb, VerbFunction* run) {
   auto command = std::make_shared<CertifyCommand>();
   CLI::App* certify = verb->add_subcommand(
-      "certify", "what each sparsity of a pattern costs and saves; chooses the highest that keeps your bounds");
-  AddText(certify, "--sparsities", &command->sparsities, "numbers", "shares of streaming heads, separated by commas")
+      "certify", "Measure what each sparsity of a pattern costs and saves; choose the highest that keeps your bounds.");
+  AddText(certify, "--sparsities", &command->sparsities, "numbers",
+          "Shares of streaming heads to measure, separated by commas.")
       ->type_name("A,B,..")
       ->default_str(command->sparsities);
   AddReal(certify, "--max-kld", {0, 1e9}, &command->bounds.max_kld,
-          "choose: at most this KL divergence, nats per token");
-  AddReal(certify, "--min-niah", {0, 1}, &command->bounds.min_niah, "choose: at least this mean needle score");
+          "Choose a sparsity with at most this KL divergence, in nats per token.");
+  AddReal(certify, "--min-niah", {0, 1}, &command->bounds.min_niah,
+          "Choose a sparsity with at least this mean needle score.");
   AddInt(certify, "--depth", {1, int64_t{1} << 30}, &command->depth,
-         "tokens in the cache when memory and decoding are measured (default: the longest of --lengths)");
+         "Tokens in the cache when memory and decoding are measured (default: the longest of --lengths).");
   AddTextScoreOptions(certify, &command->text);
   AddNeedleOptions(certify, &command->needle);
   AddEvalOptions(certify, &command->eval);

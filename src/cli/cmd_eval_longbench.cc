@@ -1,4 +1,4 @@
-// duo eval longbench: LongBench, versions 1 and 2, from the files as they are downloaded.
+// duo eval longbench: runs versions 1 and 2 of LongBench on the files as downloaded.
 #include <fmt/format.h>
 
 #include <CLI/App.hpp>
@@ -25,14 +25,14 @@ struct LongBenchCommand {
   std::string data;
   std::string tasks;
   int64_t limit = 0;
-  int64_t max_length = 0;  // tokens of a prompt; 0 = what the model was trained for, less the answer
+  int64_t max_length = 0;  // max tokens of a prompt; 0 = the context minus the answer
   bool no_chat = false;
 };
 
-/// The prompt's tokens, in the model's chat template where the task and the model have one.
+/// The prompt's tokens, in the model's chat template when the task uses one and the model has one.
 Result<std::vector<int32_t>> PromptIds(const Tokenizer& tokenizer, const std::optional<ChatTemplate>& chat,
                                        const LongBenchSample& sample, int64_t max_tokens) {
-  // The middle is cut out of the text before it goes into the template, as in the original.
+  // As in the original, the middle of the text is cut out before the template is applied.
   std::vector<int32_t> ids = tokenizer.Encode(sample.prompt, SpecialTokens::kNone);
   constexpr int64_t kTemplateTokens = 64;
   const bool in_chat = chat && LongBenchUsesChat(sample.task);
@@ -45,7 +45,7 @@ Result<std::vector<int32_t>> PromptIds(const Tokenizer& tokenizer, const std::op
 
 Status Run(const LongBenchCommand& command) {
   if (command.data.empty())
-    return Status(StatusCode::kInvalidArgument, "--data: is missing; the folder of the task files");
+    return Status(StatusCode::kInvalidArgument, "--data: is missing; expected the folder of the task files");
   Result<std::vector<LongBenchSample>> samples = LoadLongBench(command.data, SplitNames(command.tasks), command.limit);
   if (!samples.ok()) {
     const bool is_about_tasks = !samples.status().subject().empty();
@@ -68,7 +68,7 @@ Status Run(const LongBenchCommand& command) {
   const int64_t max_tokens = command.max_length > 0 ? command.max_length : context - answer;
   if (max_tokens < 256) {
     return Status(StatusCode::kInvalidArgument,
-                  fmt::format("--max-length: {} tokens for a prompt are too few, 256 are needed", max_tokens));
+                  fmt::format("--max-length: {} tokens for a prompt are too few; at least 256 are needed", max_tokens));
   }
   run.loaded.session.max_context = max_tokens + answer;
   std::optional<ChatTemplate> chat;
@@ -81,7 +81,7 @@ Status Run(const LongBenchCommand& command) {
   std::string note;
   for (const LongBenchSample& sample : *samples) {
     const std::string task = sample.group.empty() ? sample.task : sample.task + " " + sample.group;
-    if (IsChineseTask(sample.task)) note = "Chinese tasks are scored by character, the original's by word.\n";
+    if (IsChineseTask(sample.task)) note = "Chinese tasks are scored by character; the original scores them by word.\n";
     DUO_ASSIGN_OR_RETURN(std::vector<int32_t> ids, PromptIds(run.tokenizer, chat, sample, max_tokens));
     TaskPrompt prompt{.task = task,
                       .prompt = {.key = fmt::format("{}/{}", sample.task, sample.index),
@@ -101,17 +101,18 @@ Status Run(const LongBenchCommand& command) {
 void AddEvalLongBench(CLI::App* verb, VerbFunction* run) {
   auto command = std::make_shared<LongBenchCommand>();
   CLI::App* longbench =
-      verb->add_subcommand("longbench", "LongBench: questions, summaries, few-shot, code on real texts");
+      verb->add_subcommand("longbench", "Run LongBench: questions, summaries, few-shot tasks and code on real texts.");
   AddText(longbench, "--data", &command->data, "a folder",
-          "of <task>.jsonl as downloaded, one such file, or version 2's data.json")
+          "Folder of <task>.jsonl files as downloaded, one such file, or version 2's data.json.")
       ->type_name("DIR|FILE");
-  AddText(longbench, "--tasks", &command->tasks, "names", "separated by commas, as the files are named (default: all)")
+  AddText(longbench, "--tasks", &command->tasks, "names",
+          "Tasks to run, named as the files and separated by commas (default: all).")
       ->type_name("A,B,..");
-  AddInt(longbench, "--limit", {0, int64_t{1} << 30}, &command->limit, "most samples of each task; 0 = all")
+  AddInt(longbench, "--limit", {0, int64_t{1} << 30}, &command->limit, "Max samples of each task; 0 takes all.")
       ->default_str(std::to_string(command->limit));
   AddInt(longbench, "--max-length", {0, int64_t{1} << 30}, &command->max_length,
-         "tokens of a prompt: longer ones lose their middle (default: the context less the answer)");
-  longbench->add_flag("--no-chat", command->no_chat, "never use the model's chat template");
+         "Max tokens of a prompt; longer ones lose their middle (default: the context minus the answer).");
+  longbench->add_flag("--no-chat", command->no_chat, "Never use the model's chat template.");
   AddEvalOptions(longbench, &command->eval);
   longbench->footer(
       "Example:\n"

@@ -1,4 +1,5 @@
-// duo eval niah: needles in a haystack, by length and depth, with full attention and with the split cache.
+// duo eval niah: measures how well needles in a haystack are found, by length and depth, with full attention and with
+// the split cache.
 #include <fmt/format.h>
 
 #include <CLI/App.hpp>
@@ -23,11 +24,11 @@ struct NiahCommand {
   NeedleOptions needle;
 };
 
-/// "  0 %   1.00  0.98" of one mode's table; shades where the terminal has colours.
+/// Scores of one depth in one mode's table ("  1.00   0.98 "), shaded where the terminal has colours.
 std::string Row(const std::vector<double>& scores, bool colour) {
   std::string text;
   for (const double score : scores) {
-    // 256-colour greys to blues as in the pictures: dark = found.
+    // 256-colour greys to blues as in the pictures; dark means found.
     static constexpr int kShades[] = {255, 195, 153, 111, 69, 25};
     const auto shade = static_cast<size_t>(std::clamp(score, 0.0, 1.0) * 5);
     text += colour ? fmt::format(" \x1b[48;5;{};38;5;{}m {:.2f} \x1b[0m", kShades[shade], score > 0.6 ? 255 : 16, score)
@@ -102,7 +103,8 @@ Status Run(const NiahCommand& command) {
 
 void AddEvalNiah(CLI::App* verb, VerbFunction* run) {
   auto command = std::make_shared<NiahCommand>();
-  CLI::App* niah = verb->add_subcommand("niah", "needles in a haystack, by length of the text and depth of the needle");
+  CLI::App* niah =
+      verb->add_subcommand("niah", "Find needles in a haystack, by length of the text and depth of the needle.");
   AddNeedleOptions(niah, &command->needle);
   AddEvalOptions(niah, &command->eval);
   niah->footer(

@@ -1,4 +1,4 @@
-// duo eval perplexity: of a text with full attention, and how far the split cache is from it.
+// duo eval perplexity: measures a text's perplexity with full attention, and how far the split cache diverges from it.
 #include <fmt/format.h>
 
 #include <CLI/App.hpp>
@@ -21,7 +21,7 @@ struct PerplexityCommand {
   TextScoreOptions text;
 };
 
-/// {"perplexity","nll","nll_error"}: of the mean of -log p and its standard error.
+/// {"perplexity","nll","nll_error"}: `nll` is the mean of -log p, `nll_error` its standard error.
 Json PerplexityJson(const std::vector<double>& nll) {
   const MeanError mean = MeanOf(nll);
   return {{"perplexity", std::exp(mean.mean)}, {"nll", mean.mean}, {"nll_error", mean.error}};
@@ -90,8 +90,8 @@ Status Run(const PerplexityCommand& command) {
 
 void AddEvalPerplexity(CLI::App* verb, VerbFunction* run) {
   auto command = std::make_shared<PerplexityCommand>();
-  CLI::App* perplexity =
-      verb->add_subcommand("perplexity", "perplexity of a text, and divergence from full attention by position");
+  CLI::App* perplexity = verb->add_subcommand(
+      "perplexity", "Measure perplexity of a text, and divergence from full attention by position.");
   AddTextScoreOptions(perplexity, &command->text);
   AddAgainstOption(perplexity, &command->text);
   AddEvalOptions(perplexity, &command->eval);
@@ -99,7 +99,7 @@ void AddEvalPerplexity(CLI::App* verb, VerbFunction* run) {
       "Example:\n"
       "  duo eval perplexity --model ~/models/Llama-3.1-8B --pattern learned --sparsity 0.5 --text book.txt \\\n"
       "      --context 16384 --windows 4\n"
-      "What int4 keys and values cost, against the same model without them:\n"
+      "These two show what int4 keys and values cost, against the same model without them:\n"
       "  duo eval perplexity --model demo --full-logits full.safetensors\n"
       "  duo eval perplexity --model demo --kv-type int4 --against full.safetensors");
   perplexity->callback([command, run] { *run = [command] { return Run(*command); }; });

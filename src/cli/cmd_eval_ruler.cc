@@ -1,4 +1,4 @@
-// duo eval ruler: RULER's tasks, from its files or made here.
+// duo eval ruler: runs RULER's tasks, on its files or on samples made here.
 #include <fmt/format.h>
 
 #include <CLI/App.hpp>
@@ -24,7 +24,7 @@ struct RulerCommand {
   std::string tasks;  // separated by commas; empty: all
   int64_t length = 4096;
   int n_samples = 10;
-  int64_t limit = 0;  // of a task's samples from files; 0 = all
+  int64_t limit = 0;  // max samples of a task from files; 0 = all
 };
 
 Result<std::vector<RulerSample>> MakeSamples(const RulerCommand& command, const EvalRun& run) {
@@ -33,7 +33,7 @@ Result<std::vector<RulerSample>> MakeSamples(const RulerCommand& command, const 
   std::vector<RulerSample> samples;
   for (const std::string& task : tasks) {
     for (int i = 0; i < command.n_samples; ++i) {
-      // The prompt and its answer together have the asked length, as in the original.
+      // As in the original, a prompt and its answer together have the given length.
       Result<RulerSample> sample =
           MakeRulerSample(task, command.length - RulerAnswerTokens(task),
                           command.eval.common.seed * 1000003 + static_cast<uint64_t>(i), run.text, run.tokenizer);
@@ -77,7 +77,7 @@ Status Run(const RulerCommand& command) {
                        BeginEval(command.eval, "ruler", recipe, command.data.empty() ? command.length : 0));
   if (command.data.empty()) {
     DUO_ASSIGN_OR_RETURN(samples, MakeSamples(command, run));
-  } else {  // their lengths are what they are
+  } else {  // samples from files have lengths of their own
     int64_t longest = 0;
     for (const RulerSample& sample : samples) {
       longest = std::max(
@@ -85,9 +85,10 @@ Status Run(const RulerCommand& command) {
     }
     const int64_t context = run.loaded.model.config().ContextFor(command.eval.common.max_context);
     if (context > 0 && longest > context) {
-      return Status(StatusCode::kInvalidArgument, fmt::format("--data: samples of up to {} tokens, the context is {}; "
-                                                              "--max-context sets another",
-                                                              longest, context));
+      return Status(StatusCode::kInvalidArgument,
+                    fmt::format("--data: samples have up to {} tokens, but the context is {}; "
+                                "--max-context sets another",
+                                longest, context));
     }
     run.loaded.session.max_context = longest;
   }
@@ -110,19 +111,20 @@ Status Run(const RulerCommand& command) {
 
 void AddEvalRuler(CLI::App* verb, VerbFunction* run) {
   auto command = std::make_shared<RulerCommand>();
-  CLI::App* ruler = verb->add_subcommand("ruler", "RULER: retrieval, variable tracking, word counting");
+  CLI::App* ruler = verb->add_subcommand("ruler", "Run RULER: retrieval, variable tracking, word counting.");
   AddText(ruler, "--data", &command->data, "a folder",
-          "RULER's own files: <task>/validation.jsonl below DIR (default: samples are made here)")
+          "Folder with RULER's own files, <task>/validation.jsonl (default: samples are made here).")
       ->type_name("DIR");
   AddText(ruler, "--tasks", &command->tasks, "names",
-          "separated by commas (default: all; made here: niah_single_1, niah_multikey_1, vt, cwe, fwe)")
+          "Tasks to run, separated by commas (default: all). Samples are made for niah_single_1, niah_multikey_1, vt, "
+          "cwe and fwe.")
       ->type_name("A,B,..");
   AddInt(ruler, "--length", {256, int64_t{1} << 30}, &command->length,
-         "tokens of prompt and answer, of samples made here")
+         "Tokens of prompt and answer together, in samples made here.")
       ->default_str(std::to_string(command->length));
-  AddInt(ruler, "--samples", {1, 100000}, &command->n_samples, "of each task, made here")
+  AddInt(ruler, "--samples", {1, 100000}, &command->n_samples, "Samples of each task, when samples are made here.")
       ->default_str(std::to_string(command->n_samples));
-  AddInt(ruler, "--limit", {0, int64_t{1} << 30}, &command->limit, "most samples of each task of --data; 0 = all")
+  AddInt(ruler, "--limit", {0, int64_t{1} << 30}, &command->limit, "Max samples of each task of --data; 0 takes all.")
       ->default_str(std::to_string(command->limit));
   AddEvalOptions(ruler, &command->eval);
   ruler->footer(

@@ -1,4 +1,4 @@
-// duo generate: a prompt in, text out.
+// duo generate: continues a prompt.
 #include <fmt/format.h>
 
 #include <CLI/App.hpp>
@@ -31,7 +31,7 @@ struct GenerateCommand {
   bool statistics = false;
 };
 
-/// The model's own tokenizer. Token ids as input do without one, unless the text has to be looked at.
+/// Opens the model's tokenizer. It may be missing when the prompt is token ids and no stop text has to be found.
 Result<std::optional<Tokenizer>> OpenTokenizer(const GenerateCommand& command, const LoadedModel& loaded) {
   Result<Tokenizer> tokenizer = Tokenizer::Open(loaded.dir);
   if (tokenizer.ok()) return std::optional<Tokenizer>(*std::move(tokenizer));
@@ -58,7 +58,7 @@ Result<std::vector<int32_t>> PromptIds(const GenerateCommand& command, const Loa
                 std::string(command.prompt ? "--prompt" : "--prompt-file") + ": the text has no tokens");
 }
 
-/// Shows text as it comes; remembers why stdout could not take it.
+/// Writes text to stdout as it is generated, and keeps the error of a write that failed.
 class TextOutput {
  public:
   explicit TextOutput(bool shown, ProgressBar* bar) : shown_(shown), bar_(bar) {}
@@ -71,7 +71,7 @@ class TextOutput {
       return status_.ok() && !Interrupted();
     };
   }
-  /// People get their shell prompt on a line of its own; files and pipes get the text alone.
+  /// Ends the line on a terminal, so that the shell prompt gets a line of its own. Files and pipes get the text alone.
   Status EndLine() {
     if (shown_ && status_.ok() && StdoutIsTerminal() && !ends_line_) return WriteOut("\n");
     return status_;
@@ -135,24 +135,24 @@ Status Run(const GenerateCommand& command) {
 
 void AddGenerate(CLI::App* app, VerbFunction* run) {
   auto command = std::make_shared<GenerateCommand>();
-  CLI::App* verb = app->add_subcommand("generate", "continue a prompt: text as it comes, or JSON");
+  CLI::App* verb = app->add_subcommand("generate", "Continue a prompt; print text as it is generated, or JSON.");
   verb->option_defaults()->group("Prompt (one of these)");
   CLI::Option* prompt = verb->add_option_function<std::string>(
-      "--prompt", [command](const std::string& text) { command->prompt = text; }, "the prompt itself");
-  CLI::Option* file =
-      AddText(verb, "--prompt-file", &command->prompt_file, "a file or -", "file with the prompt; - = standard input");
-  CLI::Option* ids =
-      AddText(verb, "--ids", &command->ids_file, "a file", "file with a JSON array of token ids, taken as they are");
+      "--prompt", [command](const std::string& text) { command->prompt = text; }, "Text of the prompt.");
+  CLI::Option* file = AddText(verb, "--prompt-file", &command->prompt_file, "a file or -",
+                              "File with the prompt; - is standard input.");
+  CLI::Option* ids = AddText(verb, "--ids", &command->ids_file, "a file",
+                             "File with the prompt as a JSON array of token ids; no token is added to them.");
   prompt->option_text("TEXT");
   file->excludes(prompt)->option_text("FILE");
   ids->excludes(prompt)->excludes(file)->option_text("FILE");
   verb->option_defaults()->group("Text");
   AddGenerateOptions(verb, &command->generate);
-  verb->add_flag("--no-special", command->no_special, "do not put the model's begin-of-text token before the prompt");
-  verb->add_flag("--ignore-eos", command->generate.ignore_eos, "go on after the model's end-of-text token");
+  verb->add_flag("--no-special", command->no_special, "Do not put the model's begin-of-text token before the prompt.");
+  verb->add_flag("--ignore-eos", command->generate.ignore_eos, "Continue after the model's end-of-text token.");
   AddCommonOptions(verb, &command->common);
   verb->footer(
-      "Ctrl-C ends the text and keeps what there is; a second one ends the program.\n"
+      "Ctrl-C stops generating and keeps the text so far; a second one ends the program.\n"
       "Example:\n"
       "  duo generate --model demo --pattern demo --prompt-file book.txt --max-tokens 20 --json");
   verb->callback([command, run, prompt, file, ids] {

@@ -1,4 +1,4 @@
-// duo identify: finds which KV heads of a model are retrieval heads. `probe`: loss and gate gradients of given tokens.
+// duo identify: finds which KV heads of a model are retrieval heads.
 #include <fmt/format.h>
 
 #include <CLI/App.hpp>
@@ -38,7 +38,7 @@ struct IdentifyCommand {
   std::string method = "optimize";
   std::optional<int64_t> min_tokens;
   std::optional<int64_t> max_tokens;  // its default depends on the method
-  int n_texts = 10;                   // profile and mass
+  int n_texts = 10;                   // texts that profile and mass read
   int64_t repeat_chunk = 2048;
   std::string text = "builtin";
   std::string out;
@@ -74,16 +74,16 @@ Result<TrainingTexts> MakeTexts(const IdentifyCommand& command, const Tokenizer&
   Result<Haystack> haystack = LoadHaystack(command.text);
   if (!haystack.ok()) return haystack.status().Annotate("--text");
   if (haystack->truncated)
-    Note(fmt::format("of {} the first {} are used", command.text, FormatBytes(kMaxHaystackBytes)));
+    Note(fmt::format("{}: only the first {} are used", command.text, FormatBytes(kMaxHaystackBytes)));
   (*recipe)["passkey_length"] = d.n_words;
   (*recipe)["dataset_bytes"] = haystack->text.size();
-  Fnv1a fingerprint;  // whether a resumed run reads the text it began with
+  Fnv1a fingerprint;  // tells whether a resumed run reads the text it began with
   fingerprint.Add(haystack->text.data(), haystack->text.size());
   (*recipe)["dataset_fingerprint"] = fingerprint.Text();
   return TrainingTexts::InHaystack(tokenizer, d, std::move(haystack)->text);
 }
 
-/// Scores of forward passes as gates, with what made them.
+/// Writes the scores of forward passes as the gates of a pattern, with the facts of how they were made.
 Status WriteScores(const IdentifyCommand& command, const Model& model, const std::vector<double>& scores, Json facts) {
   const ModelConfig& c = model.config();
   HeadPattern pattern;
@@ -139,9 +139,9 @@ Status RunScores(const IdentifyCommand& command, const Model& model, const Token
   if (HasUnfinishedRun(command.out)) {
     return Status(
         StatusCode::kInvalidArgument,
-        "--out: " + command.out + " holds an unfinished run of --method optimize; resume it, or take another folder");
+        "--out: " + command.out + " holds an unfinished run of --method optimize; resume it, or choose another folder");
   }
-  DUO_RETURN_IF_ERROR(MakeDirectories(command.out).Annotate("--out"));  // found now, not after the work
+  DUO_RETURN_IF_ERROR(MakeDirectories(command.out).Annotate("--out"));  // fails before the work, not after it
   DUO_ASSIGN_OR_RETURN(const DirectoryLock lock, DirectoryLock::Take(command.out));
   ProgressBar bar(ShowProgress(command.common.progress));
   const auto begin = Clock::now();
@@ -151,7 +151,7 @@ Status RunScores(const IdentifyCommand& command, const Model& model, const Token
   if (command.method != "repeat") recipe["num_texts"] = command.n_texts;
   if (command.method == "repeat") recipe["repeat_chunk"] = command.repeat_chunk;
   DUO_RETURN_IF_ERROR(WriteScores(command, model, scores, std::move(recipe)));
-  std::remove((command.out + "/log.jsonl").c_str());  // of another pattern, which this one has replaced
+  std::remove((command.out + "/log.jsonl").c_str());  // the log of an older pattern, which this one replaces
   if (!command.common.json) {
     Note(fmt::format("scores of {} heads in {}; written to {}", scores.size(), FormatDuration(seconds), command.out));
     return OkStatus();
@@ -172,7 +172,7 @@ Status Train(const IdentifyCommand& command, const Model& model, const TrainingT
       Trainer::Create(model, texts, options, command.resume ? Trainer::Start::kResume : Trainer::Start::kFresh));
   const int64_t n_steps = options.schedule.n_steps, first = trainer.step();
   Note(fmt::format("{}{} steps on texts of up to {} tokens: {} beside the weights' {}",
-                   first == 0 ? "" : fmt::format("goes on at step {} of ", FormatCount(first)), FormatCount(n_steps),
+                   first == 0 ? "" : fmt::format("continues at step {} of ", FormatCount(first)), FormatCount(n_steps),
                    FormatCount(texts.max_text_tokens()), FormatBytes(bytes), FormatBytes(model.weights_bytes())));
   ProgressBar bar(ShowProgress(command.common.progress));
   const ProgressCallback draw = bar.Callback();
@@ -196,7 +196,7 @@ Status Train(const IdentifyCommand& command, const Model& model, const TrainingT
   if (status.code() == StatusCode::kCancelled) {
     return Status(
         StatusCode::kCancelled,
-        fmt::format("stopped after step {} of {}; the same command with --resume goes on", trainer.step(), n_steps));
+        fmt::format("stopped after step {} of {}; the same command with --resume continues", trainer.step(), n_steps));
   }
   DUO_RETURN_IF_ERROR(status);
   const std::vector<double>& gates = trainer.optimizer().state().gates;
@@ -211,7 +211,7 @@ Status Train(const IdentifyCommand& command, const Model& model, const TrainingT
       {{"method", "optimize"},
        {"out", command.out},
        {"steps", n_steps},
-       {"distill_loss", last.step > 0 ? Json(last.distill) : Json()},  // none when every step was done before
+       {"distill_loss", last.step > 0 ? Json(last.distill) : Json()},  // null when all steps were done before
        {"reg_loss", trainer.optimizer().mean_gate()},
        {"reg_weight", trainer.optimizer().penalty()},
        {"gates", Rows(gates, model.config().n_kv_heads)},
@@ -220,18 +220,19 @@ Status Train(const IdentifyCommand& command, const Model& model, const TrainingT
        {"memory", {{"planned_bytes", bytes + model.weights_bytes()}, {"peak_rss_bytes", PeakRssBytes()}}}});
 }
 
-/// Texts long enough for the method, short enough for seconds to minutes: `repeat` wants one long text, the means of
-/// `profile` settle early, optimisation wants the published lengths.
+/// Default length of texts: long enough for the method, short enough for seconds to minutes. `repeat` needs one long
+/// text, the means of `profile` settle early, and `optimize` uses the published lengths.
 int64_t DefaultMaxTokens(const std::string& method) {
   if (method == "optimize") return PasskeyOptions().max_tokens;
   return method == "repeat" ? 8192 : 2048;
 }
 
-/// Found before the work, not when the pattern is written.
+/// Checks the window that the pattern will be served with: fails before the work, not when the pattern is written.
 Status CheckDeployWindow(const IdentifyCommand& command, const TrainerOptions& options) {
   const auto bad = [](const char* flag, int64_t n) {
-    return Status(StatusCode::kInvalidArgument,
-                  fmt::format("{}: a pattern cannot have {} tokens, at most {}", flag, n, limits::kMaxWindowTokens));
+    return Status(
+        StatusCode::kInvalidArgument,
+        fmt::format("{}: a pattern cannot have {} tokens; at most {} are allowed", flag, n, limits::kMaxWindowTokens));
   };
   if (options.deploy_sink > limits::kMaxWindowTokens)
     return bad(command.deploy_sink ? "--deploy-sink" : "--sink", options.deploy_sink);
@@ -273,17 +274,17 @@ Status Run(const IdentifyCommand& command) {
   const int64_t longest = optimize ? texts.max_text_tokens() : seeded.data.max_tokens + repeated;
   DUO_RETURN_IF_ERROR(CheckContext(command.common, model.config(), longest,
                                    optimize                     ? " with their passkeys and questions"
-                                   : command.method == "repeat" ? " with what is repeated"
+                                   : command.method == "repeat" ? " with the repeated tokens"
                                                                 : ""));
   DUO_RETURN_IF_ERROR(CheckDeployWindow(seeded, options));
   if (!optimize) return RunScores(seeded, model, tokenizer, texts, recipe);
   return Train(seeded, model, texts, options);
 }
 
-/// Flags that this method gives no meaning to are errors: nobody shall believe that they did something.
+/// Refuses flags that have no meaning with this method, so that nobody believes they had an effect.
 void CheckFlags(const CLI::App& verb, const IdentifyCommand& command) {
   RefuseFlags(verb, kServingFlags, "has no meaning here: every head is run both ways while heads are being found");
-  RefuseFlags(verb, {"--pattern"}, "has no meaning here: a new one is made; --out names it");
+  RefuseFlags(verb, {"--pattern"}, "has no meaning here: a new pattern is made, and --out names it");
   const std::string reason = "has no meaning with --method " + command.method;
   if (command.method == "optimize") {
     RefuseFlags(verb, {"--chunk", "--texts", "--repeat-chunk"}, reason);
@@ -297,7 +298,8 @@ void CheckFlags(const CLI::App& verb, const IdentifyCommand& command) {
   if (command.method == "profile") RefuseFlags(verb, {"--repeat-chunk", "--sink", "--recent"}, reason);
   if (command.method == "mass") RefuseFlags(verb, {"--repeat-chunk"}, reason);
   if (command.text == "builtin") {
-    RefuseFlags(verb, {"--words", "--depths"}, "has no meaning with --text builtin, whose facts have their own");
+    RefuseFlags(verb, {"--words", "--depths"},
+                "has no meaning with --text builtin, whose facts have words and depths of their own");
   } else if (command.method != "optimize") {
     RefuseFlags(verb, {"--passkeys", "--words", "--depths", "--depth-begin", "--depth-end"},
                 reason + ": nothing is hidden in the text");
@@ -308,52 +310,57 @@ void AddDataFlags(CLI::App* verb, IdentifyCommand* command) {
   PasskeyOptions* data = &command->data;
   verb->option_defaults()->group("Training texts");
   AddText(verb, "--text", &command->text, "a file, a folder or builtin",
-          "long plain text to hide passkeys in: FILE, FILE.jsonl, FILE.jsonl.zst (key \"text\"), a folder of these, or "
-          "builtin = made-up stories with the facts of the embedded model")
+          "Long plain text to hide passkeys in: FILE, FILE.jsonl, FILE.jsonl.zst (key \"text\"), or a folder of these. "
+          "builtin is made-up stories with the facts of the embedded model.")
       ->type_name("PATH|builtin")
       ->default_str(command->text);
-  AddInt(verb, "--passkeys", {1, kMaxPasskeys}, &data->n_passkeys, "hidden in a text")
+  AddInt(verb, "--passkeys", {1, kMaxPasskeys}, &data->n_passkeys, "Passkeys hidden in each text.")
       ->default_str(std::to_string(data->n_passkeys));
-  AddInt(verb, "--words", {1, 4096}, &data->n_words, "of a passkey (builtin: 4 to 8)")
+  AddInt(verb, "--words", {1, 4096}, &data->n_words, "Words per passkey (with --text builtin: 4 to 8).")
       ->default_str(std::to_string(data->n_words));
   AddInt(verb, "--min-tokens", {16, int64_t{1} << 20}, &command->min_tokens,
-         "of a text, without passkeys and questions (default: 1000, or --max-tokens when that is less)");
+         "Tokens of the shortest text, without passkeys and questions (default: 1000, or --max-tokens when that is "
+         "less).");
   AddInt(verb, "--max-tokens", {16, int64_t{1} << 20}, &command->max_tokens,
-         "the same, of the longest (default: optimize 32000, repeat 8192, profile and mass 2048)");
-  AddInt(verb, "--texts", {1, 100000}, &command->n_texts, "profile and mass: texts of --max-tokens to read")
+         "Tokens of the longest text, without passkeys and questions (default: optimize 32000, repeat 8192, profile "
+         "and mass 2048).");
+  AddInt(verb, "--texts", {1, 100000}, &command->n_texts, "Texts of --max-tokens that --method profile and mass read.")
       ->default_str(std::to_string(command->n_texts));
-  AddInt(verb, "--repeat-chunk", {1, int64_t{1} << 20}, &command->repeat_chunk, "repeat: tokens repeated at a time")
+  AddInt(verb, "--repeat-chunk", {1, int64_t{1} << 20}, &command->repeat_chunk,
+         "Tokens that --method repeat lets the model repeat at a time.")
       ->default_str(std::to_string(command->repeat_chunk));
-  AddInt(verb, "--lengths", {1, int64_t{1} << 20}, &data->n_lengths, "different lengths between the two")
+  AddInt(verb, "--lengths", {1, int64_t{1} << 20}, &data->n_lengths,
+         "Number of different lengths from --min-tokens to --max-tokens.")
       ->default_str(std::to_string(data->n_lengths));
-  AddInt(verb, "--depths", {1, int64_t{1} << 20}, &data->n_depths, "different depths of passkeys")
+  AddInt(verb, "--depths", {1, int64_t{1} << 20}, &data->n_depths, "Number of different depths of passkeys.")
       ->default_str(std::to_string(data->n_depths));
-  AddReal(verb, "--depth-begin", {0, 1}, &data->depth_begin, "depth of the first, as a share of the text")
+  AddReal(verb, "--depth-begin", {0, 1}, &data->depth_begin, "Smallest depth of a passkey, as a share of the text.")
       ->default_str(fmt::format("{:g}", data->depth_begin));
-  AddReal(verb, "--depth-end", {0, 1}, &data->depth_end, "depth of the last")
+  AddReal(verb, "--depth-end", {0, 1}, &data->depth_end, "Largest depth of a passkey, as a share of the text.")
       ->default_str(fmt::format("{:g}", data->depth_end));
 }
 
 void AddTrainingFlags(CLI::App* verb, IdentifyCommand* command) {
   TrainerOptions* trainer = &command->trainer;
   verb->option_defaults()->group("Optimisation");
-  AddInt(verb, "--steps", {1, int64_t{1} << 30}, &trainer->schedule.n_steps, "steps of AdamW")
+  AddInt(verb, "--steps", {1, int64_t{1} << 30}, &trainer->schedule.n_steps, "Number of AdamW steps.")
       ->default_str(std::to_string(trainer->schedule.n_steps));
-  AddReal(verb, "--lr", {1e-9, 1}, &trainer->schedule.lr, "highest learning rate, of a trapezoid over the run")
+  AddReal(verb, "--lr", {1e-9, 1}, &trainer->schedule.lr,
+          "Highest learning rate; over the run the rate is a trapezoid.")
       ->default_str(fmt::format("{:g}", trainer->schedule.lr));
-  AddReal(verb, "--reg", {0, 1e6}, &command->reg, "weight of the mean gate in the loss")
+  AddReal(verb, "--reg", {0, 1e6}, &command->reg, "Weight of the mean gate in the loss.")
       ->default_str(fmt::format("{:g}", trainer->schedule.reg_weight));
   AddReal(verb, "--target-sparsity", {0.001, 0.999}, &trainer->schedule.target_sparsity,
-          "or: adapt that weight, so that this share of the heads becomes streaming");
-  AddInt(verb, "--accumulate", {1, 4096}, &trainer->accumulate, "texts per step")
+          "Adapt the weight of the mean gate, so that this share of the heads becomes streaming.");
+  AddInt(verb, "--accumulate", {1, 4096}, &trainer->accumulate, "Texts per step.")
       ->default_str(std::to_string(trainer->accumulate));
-  AddInt(verb, "--save-every", {1, int64_t{1} << 30}, &trainer->save_every, "steps between saved states")
+  AddInt(verb, "--save-every", {1, int64_t{1} << 30}, &trainer->save_every, "Steps between saved states.")
       ->default_str(std::to_string(trainer->save_every));
   AddInt(verb, "--deploy-sink", {0, int64_t{1} << 20}, &command->deploy_sink,
-         "sink that the pattern is served with (default: --sink when that is given, else 64)");
+         "Sink that the pattern is served with (default: --sink when that is given, else 64).");
   AddInt(verb, "--deploy-recent", {1, int64_t{1} << 20}, &command->deploy_recent,
-         "recent that it is served with (default: --recent when that is given, else 256)");
-  verb->add_flag("--resume", command->resume, "go on with the unfinished run in --out");
+         "Recent window that the pattern is served with (default: --recent when that is given, else 256).");
+  verb->add_flag("--resume", command->resume, "Continue the unfinished run in --out.");
 }
 
 }  // namespace
@@ -396,17 +403,19 @@ Json Rows(const std::vector<double>& values, int n_kv_heads) {
 
 void AddIdentify(CLI::App* app, VerbFunction* run) {
   auto command = std::make_shared<IdentifyCommand>();
-  CLI::App* verb = app->add_subcommand("identify", "find the retrieval heads of a model: learn a pattern");
-  CLI::Option* out =
-      AddText(verb, "--out", &command->out, "a directory", "pattern to write, with log.jsonl; made when it is missing")
-          ->type_name("DIR");
+  CLI::App* verb = app->add_subcommand("identify", "Find the retrieval heads of a model and write them as a pattern.");
+  CLI::Option* out = AddText(verb, "--out", &command->out, "a directory",
+                             "Directory of the pattern to write, with log.jsonl; it is made when it is missing.")
+                         ->type_name("DIR");
   const auto same = [](const char* name) { return std::pair<std::string, std::string>(name, name); };
   AddChoice(
       verb, "--method",
       std::vector<std::pair<std::string, std::string>>{same("optimize"), same("repeat"), same("profile"), same("mass")},
       {}, &command->method,
-      "optimize: learn gates (DuoAttention). repeat: attention received while the model repeats a text (KVzip). "
-      "profile: from mean queries and keys, in seconds. mass: attention outside sink and recent, a baseline")
+      "How heads are found. optimize: learn gates (DuoAttention). repeat: attention that a text receives while the "
+      "model "
+      "repeats it (KVzip). profile: from mean queries and keys, in seconds. mass: attention outside sink and recent "
+      "window, a baseline.")
       ->default_str(command->method);
   const std::string own_group = verb->option_defaults()->get_group();
   AddDataFlags(verb, command.get());
@@ -422,9 +431,9 @@ void AddIdentify(CLI::App* app, VerbFunction* run) {
   AddIdentifyProbe(verb, run);
   verb->require_subcommand(0, 1);
   verb->callback([verb, out, command, run] {
-    if (!verb->get_subcommands().empty()) {  // probe set what runs; flags before its name would be lost
+    if (!verb->get_subcommands().empty()) {  // probe has set `run`; flags before its name would be lost
       for (const CLI::Option* option : verb->get_options()) {
-        if (option->count() > 0) throw CLI::ValidationError(option->get_name(), "goes behind probe");
+        if (option->count() > 0) throw CLI::ValidationError(option->get_name(), "goes after probe");
       }
       return;
     }

@@ -1,4 +1,4 @@
-// duo identify probe: loss and gate gradients of given tokens, for checking.
+// duo identify probe: computes the loss and the gate gradients of given tokens, for checking.
 #include <fmt/format.h>
 
 #include <CLI/App.hpp>
@@ -36,7 +36,7 @@ Status RunProbe(const ProbeCommand& command) {
   DUO_ASSIGN_OR_RETURN(const Model model, Model::Open(dir, backend.get()));
   const ModelConfig& c = model.config();
   NoteModel(c);
-  if (!pattern) return Status(StatusCode::kInvalidArgument, "--pattern: is missing; its gates are what is probed");
+  if (!pattern) return Status(StatusCode::kInvalidArgument, "--pattern: is missing; probe takes its gates");
   const Status fits = CheckPatternShape(*pattern, c.n_layers, c.n_kv_heads);
   if (!fits.ok()) return fits.Annotate("--pattern " + command.common.pattern);
   const Result<std::vector<int32_t>> ids = ReadIdsFile(command.ids_file, c.vocab_size);
@@ -84,12 +84,15 @@ Status RunProbe(const ProbeCommand& command) {
 
 void AddIdentifyProbe(CLI::App* verb, VerbFunction* run) {
   auto command = std::make_shared<ProbeCommand>();
-  CLI::App* probe = verb->add_subcommand("probe", "loss and gradient of every gate for given tokens");
-  AddText(probe, "--ids", &command->ids_file, "a file", "JSON array of token ids")->type_name("FILE")->required();
-  AddText(probe, "--labels", &command->labels, "A:B", "positions whose hidden states are compared, both included")
+  CLI::App* probe = verb->add_subcommand("probe", "Compute the loss and the gradient of every gate for given tokens.");
+  AddText(probe, "--ids", &command->ids_file, "a file", "File with a JSON array of token ids.")
+      ->type_name("FILE")
+      ->required();
+  AddText(probe, "--labels", &command->labels, "A:B",
+          "Positions A to B whose hidden states are compared, both included.")
       ->type_name("A:B")
       ->required();
-  AddReal(probe, "--reg", {0, 1e6}, &command->reg, "weight of the mean gate in the loss")
+  AddReal(probe, "--reg", {0, 1e6}, &command->reg, "Weight of the mean gate in the loss.")
       ->default_str(fmt::format("{:g}", command->reg));
   AddCommonOptions(probe, &command->common);
   probe->footer(

@@ -1,4 +1,4 @@
-// duo logits: the model's raw output for given tokens, for checking and for other programs.
+// duo logits: writes the model's raw output for given tokens, for checking and for other programs.
 #include <fmt/format.h>
 
 #include <CLI/App.hpp>
@@ -31,16 +31,16 @@ struct LogitsCommand {
   std::string out;
 };
 
-/// What would make the work useless, found before it: the output's directory is missing, or its name is taken by
-/// something that is not a file (writing renames a new file over the old one).
+/// Checks --out before the work. The output's directory must exist, and its name must not belong to something that is
+/// not a file, because writing renames a new file over the old one.
 Status CheckOutput(const std::string& path) {
   const size_t slash = path.rfind('/');
   const std::string parent = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
-  if (!IsDirectory(parent)) return Status(StatusCode::kIo, "--out: " + parent + " is no directory");
+  if (!IsDirectory(parent)) return Status(StatusCode::kIo, "--out: " + parent + " is not a directory");
   return CheckReplaceable(path).Annotate("--out");
 }
 
-/// The whole result, because the format's header needs its size and the file is renamed into place.
+/// The whole result. It stays in memory, because the format's header needs its size and the file is renamed into place.
 struct LogitRows {
   std::vector<float> logits;       // [n, vocab]
   std::vector<int64_t> positions;  // [n]
@@ -80,7 +80,7 @@ Status Run(const LogitsCommand& command) {
   DUO_RETURN_IF_ERROR(ReserveRows(range, vocab, &rows));
   DUO_ASSIGN_OR_RETURN(Session session, Session::Create(loaded.model, loaded.session));
 
-  ids->resize(static_cast<size_t>(range.end));  // later tokens change nothing before them
+  ids->resize(static_cast<size_t>(range.end));  // later tokens do not change logits before them
   const auto begin = Clock::now();
   ProgressBar bar(ShowProgress(command.common.progress));
   const Status status = session.PrefillWithLogits(
@@ -116,13 +116,16 @@ Status Run(const LogitsCommand& command) {
 
 void AddLogits(CLI::App* app, VerbFunction* run) {
   auto command = std::make_shared<LogitsCommand>();
-  CLI::App* verb = app->add_subcommand("logits", "write the logits of given tokens to a safetensors file");
-  AddText(verb, "--ids", &command->ids_file, "a file", "JSON array of token ids")->type_name("FILE")->required();
+  CLI::App* verb = app->add_subcommand("logits", "Write the logits of given tokens to a safetensors file.");
+  AddText(verb, "--ids", &command->ids_file, "a file", "File with a JSON array of token ids.")
+      ->type_name("FILE")
+      ->required();
   AddText(verb, "--positions", &command->positions, "all, last or A:B",
-          "whose logits: those of every token, of the last one, or of positions A to B, both included")
+          "Positions whose logits are written: all of them, the last one, or A to B, both included.")
       ->type_name("all|last|A:B")
       ->default_str(command->positions);
-  AddText(verb, "--out", &command->out, "a file", "safetensors file: logits [n, vocab] f32, positions [n] i64")
+  AddText(verb, "--out", &command->out, "a file",
+          "Safetensors file to write: logits [n, vocab] f32 and positions [n] i64.")
       ->type_name("FILE")
       ->required();
   AddCommonOptions(verb, &command->common);

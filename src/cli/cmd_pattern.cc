@@ -1,4 +1,4 @@
-// duo pattern: look at head patterns, choose heads, compare, draw.
+// duo pattern: shows, chooses from, compares and draws head patterns.
 #include <fmt/format.h>
 
 #include <CLI/App.hpp>
@@ -36,11 +36,11 @@ Result<HeadPattern> Load(const std::string& dir) {
   return LoadHeadPattern(model + "/pattern");
 }
 
-/// Nothing when neither flag was given.
+/// The choice of --sparsity or --threshold; nothing when neither was given.
 Result<std::optional<HeadChoice>> Choose(const PatternCommand& command, const HeadPattern& pattern) {
   if (command.threshold) return std::optional<HeadChoice>(ChooseByThreshold(pattern, *command.threshold));
   if (!command.sparsity && command.exclusive_layers) {
-    return Status(StatusCode::kInvalidArgument, "--exclusive-layers needs --sparsity: the share of streaming layers");
+    return Status(StatusCode::kInvalidArgument, "--exclusive-layers: needs --sparsity, the share of streaming layers");
   }
   if (!command.sparsity) return std::optional<HeadChoice>();
   DUO_ASSIGN_OR_RETURN(HeadChoice choice, command.exclusive_layers ? ChooseLayersBySparsity(pattern, *command.sparsity)
@@ -143,7 +143,8 @@ Status RunDiff(const PatternCommand& command) {
 Status RunPlot(const PatternCommand& command) {
   if (command.curves) {
     if (command.sparsity || command.threshold) {
-      return Status(StatusCode::kInvalidArgument, "--curves: heads are marked in heat maps only");
+      return Status(StatusCode::kInvalidArgument,
+                    "--curves: excludes --sparsity and --threshold, which mark heads in heat maps");
     }
     Status curves = WriteLossCurves(command.dir + "/log.jsonl", command.out, command.title);
     if (!curves.ok()) return curves;
@@ -161,24 +162,25 @@ void AddDirectory(CLI::App* verb, const std::string& name, std::string* target, 
 }
 
 void AddChoiceFlags(CLI::App* verb, PatternCommand* command, const std::string& what) {
-  CLI::Option* sparsity =
-      AddReal(verb, "--sparsity", {0, 1}, &command->sparsity, what + " so that this share of heads is streaming");
-  CLI::Option* threshold = AddReal(verb, "--threshold", {0, 1}, &command->threshold, what + " with a gate >= F");
+  CLI::Option* sparsity = AddReal(verb, "--sparsity", {0, 1}, &command->sparsity,
+                                  what + " the retrieval heads so that this share of heads is streaming.");
+  CLI::Option* threshold =
+      AddReal(verb, "--threshold", {0, 1}, &command->threshold, what + " heads with a gate >= F as retrieval heads.");
   threshold->excludes(sparsity);
-  verb->add_flag(
-          "--exclusive-layers", command->exclusive_layers,
-          "whole layers: those with the largest sums of gates are retrieval layers, all heads of the others stream")
+  verb->add_flag("--exclusive-layers", command->exclusive_layers,
+                 "Choose whole layers: those with the largest sums of gates are retrieval layers; all heads of the "
+                 "others stream.")
       ->excludes(threshold);
 }
 
 using PatternRun = Status (*)(const PatternCommand&);
 
-/// One of the four: everything but its flags.
+/// Adds one of the four subcommands, without its own flags.
 CLI::App* AddPart(CLI::App* verb, const char* name, const char* help, const char* example, PatternRun run_part,
                   const std::shared_ptr<PatternCommand>& command, VerbFunction* run) {
   CLI::App* part = verb->add_subcommand(name, help);
   part->footer(std::string("Example:\n  ") + example);
-  part->add_flag("--json", command->json, "print one JSON value on stdout and nothing else there");
+  part->add_flag("--json", command->json, "Print one JSON value on stdout and nothing else there.");
   part->callback([command, run, run_part] { *run = [command, run_part] { return run_part(*command); }; });
   return part;
 }
@@ -187,37 +189,39 @@ CLI::App* AddPart(CLI::App* verb, const char* name, const char* help, const char
 
 void AddPattern(CLI::App* app, VerbFunction* run) {
   auto command = std::make_shared<PatternCommand>();
-  CLI::App* verb = app->add_subcommand("pattern", "head patterns: show, choose, diff, plot");
+  CLI::App* verb = app->add_subcommand("pattern", "Show, choose, compare and plot head patterns.");
   verb->require_subcommand(1);
   verb->footer("Example:\n  duo pattern show demo --sparsity 0.5\n`duo pattern show --help` lists the flags of show.");
-  const char* dir_help = "directory with full_attention_heads.tsv and config.json, or demo for the embedded model's";
+  const char* dir_help = "Directory with full_attention_heads.tsv and config.json; demo is the embedded model's.";
 
-  CLI::App* show = AddPart(verb, "show", "heat map of the gates in the terminal",
+  CLI::App* show = AddPart(verb, "show", "Show a heat map of the gates in the terminal.",
                            "duo pattern show demo --sparsity 0.5", RunShow, command, run);
   AddDirectory(show, "DIR", &command->dir, dir_help);
-  AddChoiceFlags(show, command.get(), "mark the retrieval heads");
+  AddChoiceFlags(show, command.get(), "Mark");
 
-  CLI::App* choose = AddPart(verb, "choose", "write a pattern of 0 and 1 with the chosen heads",
+  CLI::App* choose = AddPart(verb, "choose", "Write a pattern of 0 and 1 with the chosen heads.",
                              "duo pattern choose demo --sparsity 0.75 --out chosen", RunChoose, command, run);
   AddDirectory(choose, "DIR", &command->dir, dir_help);
-  AddChoiceFlags(choose, command.get(), "choose the retrieval heads");
-  AddDirectory(choose, "--out", &command->out, "directory to write; made when it is missing");
+  AddChoiceFlags(choose, command.get(), "Choose");
+  AddDirectory(choose, "--out", &command->out, "Directory of the pattern to write; it is made when it is missing.");
 
-  CLI::App* diff = AddPart(verb, "diff", "how two patterns of one model differ", "duo pattern diff learned chosen",
-                           RunDiff, command, run);
+  CLI::App* diff = AddPart(verb, "diff", "Show how two patterns of one model differ.",
+                           "duo pattern diff learned chosen", RunDiff, command, run);
   AddDirectory(diff, "A", &command->dir, dir_help);
   AddDirectory(diff, "B", &command->other_dir, dir_help);
-  AddReal(diff, "--sparsity", {0, 1}, &command->sparsity, "at which the heads of both are chosen")
+  AddReal(diff, "--sparsity", {0, 1}, &command->sparsity, "Sparsity at which the heads of both patterns are chosen.")
       ->default_str(fmt::format("{:g}", kDefaultDiffSparsity));
 
-  CLI::App* plot = AddPart(verb, "plot", "heat map, or curves of a run, as an SVG or PNG file (needs gnuplot)",
+  CLI::App* plot = AddPart(verb, "plot", "Draw a heat map, or curves of a run, as an SVG or PNG file (needs gnuplot).",
                            "duo pattern plot demo --sparsity 0.5 --out heads.svg", RunPlot, command, run);
   AddDirectory(plot, "DIR", &command->dir, dir_help);
-  AddChoiceFlags(plot, command.get(), "mark the retrieval heads");
-  AddText(plot, "--out", &command->out, "a file", "file.svg or file.png")->type_name("FILE")->required();
+  AddChoiceFlags(plot, command.get(), "Mark");
+  AddText(plot, "--out", &command->out, "a file", "File to write, named *.svg or *.png.")
+      ->type_name("FILE")
+      ->required();
   plot->add_flag("--curves", command->curves,
-                 "instead of the heat map: losses and gates over the steps of the run in DIR/log.jsonl");
-  AddText(plot, "--title", &command->title, "", "text above the map")->type_name("TEXT");
+                 "Draw losses and gates over the steps of the run in DIR/log.jsonl, instead of the heat map.");
+  AddText(plot, "--title", &command->title, "", "Text above the picture.")->type_name("TEXT");
 }
 
 }  // namespace duo::cli

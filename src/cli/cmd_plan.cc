@@ -1,4 +1,4 @@
-// duo plan: where the memory goes and how much context fits, before anything is allocated.
+// duo plan: shows where the memory goes and how much context fits, before anything is allocated.
 #include <fmt/format.h>
 
 #include <CLI/App.hpp>
@@ -23,7 +23,7 @@ struct PlanOptions {
   std::string config;  // a config.json instead of a model
 };
 
-/// What is planned for.
+/// The model that is planned for.
 struct Shape {
   ModelConfig config;
   uint64_t weights_bytes = 0;
@@ -43,7 +43,7 @@ Result<Shape> LoadShape(const PlanOptions& options) {
     return shape;
   }
   DUO_ASSIGN_OR_RETURN(const std::string dir, ResolveModelDir(options.common.model));
-  DUO_ASSIGN_OR_RETURN(const BackendPtr host, CreateBackend({}));  // only its headers are read
+  DUO_ASSIGN_OR_RETURN(const BackendPtr host, CreateBackend({}));  // only the checkpoint's headers are read
   DUO_ASSIGN_OR_RETURN(const Model model, Model::Open(dir, host.get()));
   shape.config = model.config();
   shape.weights_bytes = model.weights_bytes();
@@ -104,7 +104,7 @@ std::string PlanTable(const Shape& shape, const ShapeHeads& heads, const MemoryP
                        static_cast<double>(duo_context) / static_cast<double>(full_context));
   }
   if (c.trained_context > 0 && duo_context > c.trained_context) {
-    out += fmt::format("This model was trained for {} tokens: beyond that memory is not what limits it.\n",
+    out += fmt::format("This model was trained for {} tokens: beyond that, memory is not its limit.\n",
                        FormatCount(c.trained_context));
   }
   return out;
@@ -117,7 +117,7 @@ Status RunPlan(const PlanOptions& options) {
                        ChooseShapeHeads(options.common, shape.config, shape.config.n_layers, 0));
   NoteModel(shape.config);
   CommonOptions common = options.common;
-  common.memory_bytes = 0;  // here it is the question, not a limit to refuse by
+  common.memory_bytes = 0;  // plan answers what fits into --memory; it refuses nothing
   DUO_ASSIGN_OR_RETURN(SessionOptions session, ResolveSession(common, heads.pattern, shape.weights_bytes));
   session.heads = heads.heads;
   DUO_ASSIGN_OR_RETURN(const MemoryPlan duo, PlanMemory(shape.config, shape.weights_bytes, session, *backend));
@@ -134,12 +134,12 @@ Status RunPlan(const PlanOptions& options) {
 }  // namespace
 
 void AddPlan(CLI::App* app, VerbFunction* run) {
-  CLI::App* verb = app->add_subcommand("plan", "where the memory goes and the largest context that fits");
+  CLI::App* verb = app->add_subcommand("plan", "Show where the memory goes and the largest context that fits.");
   auto options = std::make_shared<PlanOptions>();
   AddCommonOptions(verb, &options->common);
   AddConfigOption(verb, &options->config);
   verb->footer(
-      "Without a pattern, --sparsity counts heads as if evenly chosen.\n"
+      "Without a pattern, a share --sparsity (default 0) of the heads streams, evenly spread.\n"
       "Example:\n"
       "  duo plan --config bench/configs/llama-3-8b.json --sparsity 0.5 --memory 24GiB");
   verb->callback([options, run] { *run = [options] { return RunPlan(*options); }; });

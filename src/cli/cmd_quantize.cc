@@ -1,4 +1,4 @@
-// duo quantize: a checkpoint with int8 or int4 weights.
+// duo quantize: writes a checkpoint with int8 or int4 weights.
 #include <fmt/format.h>
 
 #include <CLI/App.hpp>
@@ -40,13 +40,13 @@ struct QuantizeCommand {
   bool progress = false;
 };
 
-/// The outliers of what a layer's matrices are given.
+/// Outliers in one input of a layer's matrices.
 struct InputReport {
   int layer = 0;
   const char* input = "";
   double outlier = 0;            // largest magnitude over the root mean square
   double channels = 0;           // largest channel's magnitude over the middle one's
-  double smoothed_channels = 0;  // and behind smoothing
+  double smoothed_channels = 0;  // `channels` after smoothing
 };
 
 double LargestOverMiddle(std::vector<float> channels) {
@@ -102,7 +102,7 @@ std::string InputsText(std::vector<InputReport> inputs) {
                    [](const InputReport& a, const InputReport& b) { return a.outlier > b.outlier; });
   std::string text =
       "\nactivations with the largest outliers (outlier: largest value over the root mean square; channels:\n"
-      "largest channel over the middle one, and behind smoothing):\n";
+      "largest channel over the middle one, before -> after smoothing):\n";
   for (size_t i = 0; i < std::min(kShownMatrices, inputs.size()); ++i) {
     const InputReport& row = inputs[i];
     text += fmt::format("  layer {:<3} {:<9} outlier {:7.1f}  channels {:7.1f} -> {:.1f}\n", row.layer, row.input,
@@ -121,7 +121,7 @@ std::string ToText(const QuantizeCommand& command, const QuantizeReport& report,
                   FormatBytes(report.bytes_after), command.out, FormatDuration(seconds));
   text +=
       "changed most (error: root mean square of the change over that of the weights;\n"
-      "outlier: largest weight over that):\n";
+      "outlier: largest weight over the root mean square of the weights):\n";
   for (size_t i = 0; i < std::min(kShownMatrices, worst.size()); ++i) {
     text += fmt::format("  {:<44} {:<4}  error {:5.2f} %  outlier {:6.1f}\n", worst[i].name,
                         WeightTypeName(worst[i].type), 100 * worst[i].error, worst[i].outlier);
@@ -130,14 +130,15 @@ std::string ToText(const QuantizeCommand& command, const QuantizeReport& report,
   return text;
 }
 
-/// What the plain model's matrices are given on the text.
+/// Measures the inputs of the plain model's matrices on the text.
 Result<std::vector<LayerInputs>> Calibrate(const QuantizeCommand& command, const std::string& dir, Backend* backend,
                                            const ProgressCallback& progress) {
   Result<TextSource> text = TextSource::Open(command.smooth);
   if (!text.ok()) return text.status().Annotate("--smooth");
   DUO_ASSIGN_OR_RETURN(const Model model, Model::Open(dir, backend));
   DUO_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Open(dir));
-  if (model.config().weights != WeightType::kNative) return std::vector<LayerInputs>{};  // refused below
+  if (model.config().weights != WeightType::kNative)
+    return std::vector<LayerInputs>{};  // QuantizeCheckpoint refuses it
   int64_t n = command.n_tokens.value_or(kSmoothTokens);
   const int64_t context = model.config().ContextFor(0);
   if (context > 0) n = std::min(n, context);
@@ -151,7 +152,7 @@ Status Run(const QuantizeCommand& command) {
   DUO_ASSIGN_OR_RETURN(const std::string dir, ResolveModelDir(command.model));
   DUO_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(dir));
   NoteModel(config);
-  // Asked here also for what needs no model to run: as everywhere, a wrong DUO_ISA is an error.
+  // The backend is created even when no model has to run, so that a wrong DUO_ISA is an error as in every verb.
   DUO_ASSIGN_OR_RETURN(const BackendPtr backend, CreateBackend({.n_threads = command.threads}));
   const auto begin = Clock::now();
   ProgressBar bar(ShowProgress(command.progress));
@@ -159,7 +160,7 @@ Status Run(const QuantizeCommand& command) {
   std::vector<LayerInputs> layers;
   if (!command.smooth.empty() && command.weights != WeightType::kInt8) {
     return Status(StatusCode::kInvalidArgument,
-                  "--smooth: is for int8 weights and --compute int8; int4 weights lose by it (docs/quality.md)");
+                  "--smooth: is for int8 weights and --compute int8; it makes int4 weights worse (docs/quality.md)");
   }
   if (command.smooth.empty() && (command.alpha || command.n_tokens)) {
     return Status(StatusCode::kInvalidArgument,
@@ -191,29 +192,34 @@ Status Run(const QuantizeCommand& command) {
 
 void AddQuantize(CLI::App* app, VerbFunction* run) {
   auto command = std::make_shared<QuantizeCommand>();
-  CLI::App* verb = app->add_subcommand("quantize", "write a checkpoint with int8 or int4 weights");
+  CLI::App* verb = app->add_subcommand("quantize", "Write a checkpoint with int8 or int4 weights.");
   AddText(verb, "--model", &command->model, "a directory",
-          "Hugging Face directory with BF16, F16 or F32 weights; demo = the embedded model")
+          "Hugging Face directory with BF16, F16 or F32 weights; demo is the embedded model.")
       ->type_name("DIR")
       ->required();
   AddChoice(verb, "--weights",
             std::vector<std::pair<std::string, WeightType>>{{"int8", WeightType::kInt8}, {"int4", WeightType::kInt4}},
             {}, &command->weights,
-            "int8: a scale per output; int4: a scale per 32 inputs, embedding and output matrix int8")
+            "Type of the new weights. int8: a scale per output. int4: a scale per 32 inputs; embedding and output "
+            "matrix are int8.")
       ->required();
-  AddText(verb, "--out", &command->out, "a directory", "where the new checkpoint goes")->type_name("DIR")->required();
+  AddText(verb, "--out", &command->out, "a directory", "Directory of the new checkpoint.")
+      ->type_name("DIR")
+      ->required();
   AddText(verb, "--smooth", &command->smooth, "a text",
-          "for --compute int8: scale channels with outliers down and their weights up, as they are on this text "
-          "(SmoothQuant): a text file, a folder of them, or builtin")
+          "Scale channels that have outliers on this text down and their weights up, for --compute int8 (SmoothQuant). "
+          "FILE "
+          "is a text file, a folder of them, or builtin.")
       ->type_name("FILE");
   AddReal(verb, "--smooth-alpha", {0, 1}, &command->alpha,
-          "how much of the outliers goes into the weights, with --smooth")
+          "Share of the outliers that --smooth moves into the weights.")
       ->default_str("0.5");
-  AddInt(verb, "--smooth-tokens", {1, 1 << 20}, &command->n_tokens, "tokens of the text that are run, with --smooth")
+  AddInt(verb, "--smooth-tokens", {1, 1 << 20}, &command->n_tokens, "Tokens of the text that --smooth runs.")
       ->default_str(std::to_string(kSmoothTokens));
-  AddInt(verb, "--threads", {1, 1024}, &command->threads, "CPU threads (default: all cores of this process)");
-  verb->add_flag("--json", command->json, "print one JSON value on stdout and nothing else there");
-  verb->add_flag("--progress", command->progress, "show progress on stderr even when it is not a terminal");
+  AddInt(verb, "--threads", {1, 1024}, &command->threads,
+         "Number of CPU threads (default: all cores of this process).");
+  verb->add_flag("--json", command->json, "Print one JSON value on stdout and nothing else there.");
+  verb->add_flag("--progress", command->progress, "Show progress on stderr even when it is not a terminal.");
   verb->footer(
       "Example:\n"
       "  duo quantize --model ~/models/Llama-3.1-8B --weights int4 --out ~/models/Llama-3.1-8B-int4\n"

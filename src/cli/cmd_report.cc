@@ -1,4 +1,4 @@
-// duo report: one page from the results of duo eval and duo bench.
+// duo report: makes one page from the results of duo eval and duo bench.
 #include <fmt/format.h>
 
 #include <CLI/App.hpp>
@@ -32,7 +32,7 @@ Result<Json> Read(const std::string& path) {
   return ParseJson(text, path);
 }
 
-/// Results in a folder, by name; its other JSON files (a pattern's) are passed over.
+/// Adds the results in a folder, sorted by name. Other JSON files (a pattern's) are skipped.
 Status AddFolder(const std::string& folder, std::vector<ReportInput>* inputs) {
   std::vector<std::string> paths;
   std::error_code error;
@@ -70,11 +70,11 @@ Status Run(const ReportCommand& command) {
 
 void AddReport(CLI::App* app, VerbFunction* run) {
   auto command = std::make_shared<ReportCommand>();
-  CLI::App* verb = app->add_subcommand("report", "one HTML page from results of duo eval and duo bench");
-  verb->add_option("RESULT", command->inputs, "JSON files, or folders that --out of duo eval named")->required();
-  AddText(verb, "--out", &command->out, "a file", "page to write")->type_name("FILE.html")->required();
-  AddText(verb, "--title", &command->title, "", "heading of the page")->type_name("TEXT")->default_str(command->title);
-  verb->add_flag("--json", command->json, "print one JSON value on stdout and nothing else there");
+  CLI::App* verb = app->add_subcommand("report", "Make one HTML page from results of duo eval and duo bench.");
+  verb->add_option("RESULT", command->inputs, "JSON files, or folders that --out of duo eval named.")->required();
+  AddText(verb, "--out", &command->out, "a file", "HTML page to write.")->type_name("FILE.html")->required();
+  AddText(verb, "--title", &command->title, "", "Heading of the page.")->type_name("TEXT")->default_str(command->title);
+  verb->add_flag("--json", command->json, "Print one JSON value on stdout and nothing else there.");
   verb->footer("Example:\n  duo report needles certified --out report.html");
   verb->callback([command, run] { *run = [command] { return Run(*command); }; });
 }

@@ -1,4 +1,4 @@
-// duo serve: the model behind HTTP, for many clients.
+// duo serve: serves the model over HTTP to many clients.
 #include <malloc.h>
 
 #include <fmt/chrono.h>
@@ -25,7 +25,7 @@
 namespace duo::cli {
 namespace {
 
-// Copies of the streaming windows this often: a request goes on from another's beginning after reading at most so many
+// Tokens between copies of the streaming windows. A request that continues another's prefix reads at most this many
 // tokens again.
 constexpr int64_t kSnapshotEvery = 1024;
 
@@ -59,7 +59,7 @@ Result<std::optional<ChatTemplate>> Template(const std::string& name, const Toke
   return std::optional<ChatTemplate>();
 }
 
-/// The last component of a path, however it ends.
+/// The last component of a path, with or without a slash at its end.
 std::string LastName(const std::string& path) {
   const std::filesystem::path p(path);
   return (p.has_filename() ? p : p.parent_path()).filename().string();
@@ -69,8 +69,8 @@ void LogLine(const std::string& line) {
   WriteErr(fmt::format("{:%Y-%m-%d %H:%M:%S} {}\n", fmt::localtime(std::time(nullptr)), line));
 }
 
-/// Memory of finished requests goes back to the system: few heaps for the many threads, and large blocks (bodies,
-/// answers) mapped for themselves, which the C library by default stops doing once one was freed.
+/// Makes memory of finished requests go back to the system. The many threads share few heaps, and large blocks (bodies,
+/// answers) get mappings of their own. By default the C library stops mapping blocks after the first one was freed.
 void KeepHeapSmall() {
   constexpr int kArenas = 2;
   constexpr int kMappedBytes = 256 << 10;
@@ -148,73 +148,76 @@ void AddServe(CLI::App* app, VerbFunction* run) {
   auto command = std::make_shared<ServeCommand>();
   command->common.snapshot_every = kSnapshotEvery;
   ServerOptions& server = command->server;
-  CLI::App* verb = app->add_subcommand("serve", "an OpenAI-compatible server, with a page for the browser");
+  CLI::App* verb =
+      app->add_subcommand("serve", "Serve the model through OpenAI's interface, with a page for the browser.");
   verb->option_defaults()->group("Server");
   AddText(verb, "--host", &server.host, "an address",
-          "address to listen on; others than loopback are reached from outside")
+          "Address to listen on; addresses other than loopback are reached from outside.")
       ->default_str(server.host);
-  AddInt(verb, "--port", {0, 65535}, &server.port, "port to listen on; 0 = any free one")
+  AddInt(verb, "--port", {0, 65535}, &server.port, "Port to listen on; 0 takes any free one.")
       ->default_str(std::to_string(server.port));
-  AddText(verb, "--port-file", &command->port_file, "a file", "file that gets the port once it is bound")
+  AddText(verb, "--port-file", &command->port_file, "a file", "File that gets the port after it is bound.")
       ->option_text("FILE");
   AddText(verb, "--api-key-file", &command->api_key_file, "a file",
-          "file with the keys that clients must send, NAME KEY in each line")
+          "File with the keys that clients must send, NAME KEY in each line.")
       ->option_text("FILE");
-  AddText(verb, "--admin-key", &server.admin, "a name", "name of the key that sees the status and metrics of all keys")
+  AddText(verb, "--admin-key", &server.admin, "a name", "Name of the key that sees the status and metrics of all keys.")
       ->option_text("NAME");
   verb->add_flag("--share-prefixes", server.share_prefixes,
-                 "let all keys share prefixes, sessions, status and metrics");
-  AddText(verb, "--model-name", &server.model_name, "a name", "the model's name for clients (default: its folder's)")
+                 "Let all keys share prefixes, sessions, status and metrics.");
+  AddText(verb, "--model-name", &server.model_name, "a name", "Name of the model for clients (default: its folder's).")
       ->option_text("NAME");
   AddText(verb, "--chat-template", &command->chat_template, "a template",
-          "llama2, llama3, mistral, chatml or none (default: the model's own)")
+          "Chat template: llama2, llama3, mistral, chatml or none (default: the model's own).")
       ->option_text("NAME");
-  AddInt(verb, "--parallel", {1, Session::kMaxTogether}, &server.scheduler.max_running, "requests worked on at once")
+  AddInt(verb, "--parallel", {1, Session::kMaxTogether}, &server.scheduler.max_running,
+         "Max requests that run at once.")
       ->default_str(std::to_string(server.scheduler.max_running));
   AddInt(verb, "--queue", {1, 1 << 20}, &server.scheduler.max_waiting,
-         "requests that may wait; further ones are refused")
+         "Max requests that wait; further ones are refused.")
       ->default_str(std::to_string(server.scheduler.max_waiting));
   AddInt(verb, "--max-tokens", {1, int64_t{1} << 36}, &server.default_max_tokens,
-         "most tokens of a chat answer whose request does not say")
+         "Max tokens of a chat answer, if its request does not say.")
       ->default_str(std::to_string(server.default_max_tokens));
   AddInt(verb, "--max-prompt-tokens", {0, int64_t{1} << 36}, &server.max_prompt_tokens,
-         "longest prompt; 0 = what the context holds")
+         "Max tokens of a prompt; 0 means what the context holds.")
       ->default_str(std::to_string(server.max_prompt_tokens));
   AddText(verb, "--max-body", &command->max_body, "a size",
-          "largest body of a request (default: 1 MiB and 32 bytes for each token of the context)")
+          "Max size of a request's body (default: 1 MiB and 32 bytes for each token of the context).")
       ->option_text("SIZE");
-  AddInt(verb, "--connections", {1, 4096}, &server.http.max_connections, "connections at once; each has a thread")
+  AddInt(verb, "--connections", {1, 4096}, &server.http.max_connections, "Max connections at once; each has a thread.")
       ->default_str(std::to_string(server.http.max_connections));
-  AddInt(verb, "--idle-timeout", {1, 86400}, &server.http.idle_timeout_s, "seconds a silent connection is kept")
+  AddInt(verb, "--idle-timeout", {1, 86400}, &server.http.idle_timeout_s, "Seconds that a silent connection is kept.")
       ->default_str(std::to_string(server.http.idle_timeout_s));
   AddInt(verb, "--header-timeout", {1, 86400}, &server.http.header_timeout_s,
-         "seconds that a request's header may take to arrive")
+         "Seconds that a request's header may take to arrive.")
       ->default_str(std::to_string(server.http.header_timeout_s));
   AddReal(verb, "--request-timeout", {0, 1e9}, &server.max_request_seconds,
-          "seconds after which a completion ends with what there is; 0 = no limit")
+          "Seconds after which a completion ends with the text so far; 0 means no limit.")
       ->default_str(fmt::format("{:g}", server.max_request_seconds));
   AddReal(verb, "--drain", {0, 86400}, &server.drain_seconds,
-          "seconds that running requests may take when the server stops")
+          "Seconds that running requests may take when the server stops.")
       ->default_str(fmt::format("{:g}", server.drain_seconds));
-  AddText(verb, "--session-dir", &server.sessions.path, "a folder", "folder for saved sessions")->option_text("DIR");
-  AddText(verb, "--session-quota", &command->session_quota, "a size", "bytes of saved sessions that a key may have")
+  AddText(verb, "--session-dir", &server.sessions.path, "a folder", "Folder for saved sessions.")->option_text("DIR");
+  AddText(verb, "--session-quota", &command->session_quota, "a size", "Max bytes of the saved sessions of one key.")
       ->default_str(command->session_quota);
-  AddInt(verb, "--max-sessions", {1, 1 << 20}, &server.sessions.max_sessions, "saved sessions that a key may have")
+  AddInt(verb, "--max-sessions", {1, 1 << 20}, &server.sessions.max_sessions,
+         "Max number of saved sessions of one key.")
       ->default_str(std::to_string(server.sessions.max_sessions));
-  verb->add_flag("--autosave", server.autosave, "save all sessions when the server stops");
+  verb->add_flag("--autosave", server.autosave, "Save all sessions when the server stops.");
   AddTexts(verb, "--allowed-host", &server.allowed_hosts,
-           "a name that the server answers to, beside its own machine's; repeatable")
+           "Name that the server answers to, besides its own machine's; may be given several times.")
       ->option_text("NAME");
   AddText(verb, "--public-url", &command->public_url, "a URL",
-          "address where users find the server when a proxy stands before it")
+          "Address where users find the server when a proxy stands before it.")
       ->option_text("URL");
-  AddText(verb, "--cors", &server.cors_origin, "an origin", "origin whose pages may call from a browser; * = all")
+  AddText(verb, "--cors", &server.cors_origin, "an origin", "Origin whose pages may call from a browser; * allows all.")
       ->option_text("ORIGIN");
-  verb->add_flag("--no-page", command->no_page, "do not serve the web page");
-  verb->add_flag("--log-prompts", server.log_prompts, "write the bodies of requests into the log");
+  verb->add_flag("--no-page", command->no_page, "Do not serve the web page.");
+  verb->add_flag("--log-prompts", server.log_prompts, "Write the bodies of requests into the log.");
   AddCommonOptions(verb, &command->common);
   verb->footer(
-      "Stops on Ctrl-C or SIGTERM after running requests are done (--drain); a second signal ends it at once.\n"
+      "Ctrl-C or SIGTERM stops the server after running requests are done (--drain); a second signal ends it at once.\n"
       "Example:\n"
       "  duo serve --model demo --pattern demo --port 8080");
   verb->callback([command, run] { *run = [command] { return Run(*command); }; });

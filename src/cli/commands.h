@@ -1,5 +1,5 @@
-// The verbs of `duo`. One file cmd_<verb>.cc each; main.cc parses, runs the verb that was named and maps its Status to
-// the exit code.
+// The verbs of `duo`. Each one has a file cmd_<verb>.cc. main.cc parses the command line, runs the verb that was named
+// and turns its Status into the exit code.
 #pragma once
 
 #include <functional>
@@ -13,18 +13,19 @@ class App;
 
 namespace duo::cli {
 
-/// Exit codes: a stable contract, scripts depend on it.
+/// Exit codes. They are a stable contract, because scripts depend on them.
 inline constexpr int kExitOk = 0;
-inline constexpr int kExitFailed = 1;  // every error but the next
+inline constexpr int kExitFailed = 1;  // every error except kInvalidArgument
 inline constexpr int kExitUsage = 2;   // kInvalidArgument: unknown flags, bad values, contradictions
 
-/// What main runs once parsing succeeded. A verb sets it from its CLI11 callback, so nothing runs while parsing:
+/// The function that main runs after parsing succeeded. A verb prints no errors itself: main prints the returned
+/// Status as "duo: error: <sentence>".
+/// A verb sets the function from its CLI11 callback, so that nothing runs while parsing. `options` is a shared_ptr,
+/// because CLI11 and the closure both need it:
 ///   verb->callback([options, run] { *run = [options] { return RunPlan(*options); }; });
-/// with `options` a shared_ptr, because CLI11 and the closure both need it. An error is printed by main as
-/// "duo: error: <sentence>"; the verb itself prints no errors.
 using VerbFunction = std::function<Status()>;
 
-/// Each adds one subcommand with its flags, one-line description and an example in its footer.
+/// Each function adds one subcommand with its flags, a one-line description and an example in its footer.
 void AddDemo(CLI::App* app, VerbFunction* run);
 void AddGenerate(CLI::App* app, VerbFunction* run);
 void AddChat(CLI::App* app, VerbFunction* run);

@@ -36,58 +36,66 @@ Status BadFlag(const std::string& flag, const std::string& sentence) {
 }
 
 void AddHeadOptions(CLI::App* verb, CommonOptions* options) {
-  AddText(verb, "--pattern", &options->pattern, "a directory or none",
-          "head pattern (full_attention_heads.tsv and config.json); demo = that of the embedded model; none = full "
-          "attention (default)")
+  AddText(
+      verb, "--pattern", &options->pattern, "a directory or none",
+      "Head pattern: a directory with full_attention_heads.tsv and config.json. demo is the embedded model's; none is "
+      "full attention (default).")
       ->type_name("DIR|none");
   CLI::Option* sparsity = AddReal(verb, "--sparsity", {0, 1}, &options->sparsity,
-                                  "share of KV heads made streaming, 0..1 (default with a pattern: 0.5)");
+                                  "Share of KV heads made streaming, 0..1 (default with a pattern: 0.5).");
   sparsity->option_text("F");
-  AddReal(verb, "--threshold", {0, 1}, &options->threshold, "or: heads with a gate >= F are retrieval heads")
+  AddReal(verb, "--threshold", {0, 1}, &options->threshold,
+          "Make heads with a gate >= F retrieval heads, instead of choosing by --sparsity.")
       ->excludes(sparsity)
       ->option_text("F");
   AddInt(verb, "--sink", {0, kMaxTokens}, &options->sink,
-         "first tokens that streaming heads keep (default: the pattern's)");
+         "First tokens that streaming heads keep (default: the pattern's).");
   AddInt(verb, "--recent", {1, kMaxTokens}, &options->recent,
-         "last tokens that streaming heads see, the current one included (default: the pattern's)");
+         "Last tokens that streaming heads see, including the current one (default: the pattern's).");
   AddInt(verb, "--prefill-recent", {1, kMaxTokens}, &options->prefill_recent,
-         "last tokens that streaming heads see in the prompt, at least --recent (default: --recent)");
+         "Last tokens that streaming heads see while the prompt is read, at least --recent (default: --recent).");
   AddInt(verb, "--pinned-prefix", {0, kMaxTokens}, &options->pinned_prefix,
-         "tokens at the start that no head may forget: a longer sink");
+         "First tokens that no head may forget; they lengthen the sink.");
 }
 
 void AddRunOptions(CLI::App* verb, CommonOptions* options) {
-  AddInt(verb, "--chunk", {1, 65536}, &options->chunk, "tokens prefilled together; the result does not depend on it")
+  AddInt(verb, "--chunk", {1, 65536}, &options->chunk,
+         "Prompt tokens that go through the model at once; the result does not depend on it.")
       ->default_str(std::to_string(options->chunk));
   AddChoice(verb, "--compute",
             std::vector<std::pair<std::string, ComputeType>>{
                 {"f32", ComputeType::kF32}, {"bf16", ComputeType::kBF16}, {"int8", ComputeType::kInt8}},
-            {}, &options->compute, "type of products' inputs; f32 is the checking mode, int8 needs int8 weights")
+            {}, &options->compute,
+            "Type of the inputs of matrix products; f32 is the checking mode, int8 needs int8 weights.")
       ->default_str(ComputeTypeName(options->compute));
   AddChoice(verb, "--kv-type",
             std::vector<std::pair<std::string, KvType>>{
                 {"f32", KvType::kF32}, {"bf16", KvType::kBF16}, {"int8", KvType::kInt8}, {"int4", KvType::kInt4}},
-            {}, &options->kv_type, "type of cached K and V (default: bf16; f32 with --compute f32)");
-  AddChoice(verb, "--weights",
-            std::vector<std::pair<std::string, WeightType>>{
-                {"native", WeightType::kNative}, {"int8", WeightType::kInt8}, {"int4", WeightType::kInt4}},
-            {}, &options->weights, "type of the weights: as in the checkpoint, or quantised while it is opened")
+            {}, &options->kv_type, "Type of cached K and V (default: bf16, or f32 with --compute f32).");
+  AddChoice(
+      verb, "--weights",
+      std::vector<std::pair<std::string, WeightType>>{
+          {"native", WeightType::kNative}, {"int8", WeightType::kInt8}, {"int4", WeightType::kInt4}},
+      {}, &options->weights,
+      "Type of the weights: native is as in the checkpoint; int8 and int4 quantise them while the model is opened.")
       ->default_str("native");
-  AddInt(verb, "--threads", {1, 1024}, &options->threads, "CPU threads (default: all cores of this process)");
+  AddInt(verb, "--threads", {1, 1024}, &options->threads,
+         "Number of CPU threads (default: all cores of this process).");
   AddChoice(verb, "--device",
             std::vector<std::pair<std::string, Device>>{{"cpu", Device::kCpu}, {"cuda", Device::kCuda}}, {},
-            &options->device, "where the maths runs")
+            &options->device, "Device that runs the model.")
       ->default_str("cpu");
   AddInt(verb, "--snapshot-every", {0, kMaxTokens}, &options->snapshot_every,
-         "tokens between copies of the streaming windows, for cheap rewinding; 0 = no copies")
+         "Tokens between copies of the streaming windows, which make rewinding cheap; 0 makes no copies.")
       ->default_str(std::to_string(options->snapshot_every));
   AddBytes(verb, "--memory", &options->memory_bytes,
-           "limit for weights, KV and activations together, such as 24GiB (default: what the system has)");
+           "Limit for weights, KV cache and activations together, such as 24GiB (default: what the system has).");
   AddInt(verb, "--max-context", {1, kMaxTokens}, &options->max_context,
-         "most tokens of prompt and answer (default: what the model was trained for)");
-  AddInt(verb, "--seed", {0}, &options->seed, "for everything random")->default_str(std::to_string(options->seed));
-  verb->add_flag("--json", options->json, "print one JSON value on stdout and nothing else there");
-  verb->add_flag("--progress", options->progress, "show progress on stderr even when it is not a terminal");
+         "Max tokens of prompt and answer together (default: what the model was trained for).");
+  AddInt(verb, "--seed", {0}, &options->seed, "Seed of all random choices.")
+      ->default_str(std::to_string(options->seed));
+  verb->add_flag("--json", options->json, "Print one JSON value on stdout and nothing else there.");
+  verb->add_flag("--progress", options->progress, "Show progress on stderr even when it is not a terminal.");
 }
 
 std::string DirectoryOfExecutable() {
@@ -113,7 +121,7 @@ Result<std::string> ReadStandardInput() {
   return Status(StatusCode::kCorrupt, fmt::format("standard input has more than {}", FormatBytes(kMaxTextBytes)));
 }
 
-// An error of the check would be one of the first prompt as well, which reports it.
+// An error of the check is ignored: the first prompt meets the same error and reports it.
 void NoteKeyOutliers(const Model& model, KvType type) {
   const double limit = KeyOutlierLimit(type);
   if (limit == 0) return;
@@ -121,7 +129,7 @@ void NoteKeyOutliers(const Model& model, KvType type) {
   if (!found.ok() || found->ratio() < limit) return;
   Note(
       fmt::format("warning: layer {}, KV head {} has keys with a channel of size {:.3g}, {:.0f} times the size of the "
-                  "others: --kv-type {} rounds those away; bf16 does not (docs/quality.md)",
+                  "others: --kv-type {} rounds the others away; bf16 does not (docs/quality.md)",
                   found->layer, found->kv_head, found->largest, found->ratio(), KvTypeName(type)));
 }
 
@@ -131,7 +139,7 @@ void AddCommonOptions(CLI::App* verb, CommonOptions* options) {
   const std::string own_group = verb->option_defaults()->get_group();
   verb->option_defaults()->group("Model and heads");
   AddText(verb, "--model", &options->model, "a directory",
-          "Hugging Face directory (config.json, *.safetensors, tokenizer); demo = the embedded model")
+          "Hugging Face directory with config.json, *.safetensors and a tokenizer; demo is the embedded model.")
       ->type_name("DIR");
   AddHeadOptions(verb, options);
   verb->option_defaults()->group("How it runs");
@@ -148,7 +156,7 @@ Result<LoadedModel> LoadModel(const CommonOptions& given) {
     Result<std::optional<Certificate>> loaded = LoadCertificate(options.pattern);
     if (!loaded.ok()) return loaded.status().Annotate("--pattern");
     certificate = std::move(loaded).value();
-    // Its gates are zeros and ones: the choice that was certified.
+    // The gates of a certified pattern are zeros and ones: a threshold of 0.5 gives the choice that was certified.
     if (certificate && !options.sparsity && !options.threshold) options.threshold = 0.5;
   }
   DUO_ASSIGN_OR_RETURN(BackendPtr backend, MakeBackend(options));
@@ -175,11 +183,12 @@ void NoteModel(const ModelConfig& config) {
 }
 
 void NoteMeasuredLoss(const LoadedModel& loaded) {
-  // With all other types 95 % of the tokens and more were the same.
+  // With every other type the most likely token was the same in 95 % of the places or more.
   if (loaded.model.config().weights != WeightType::kInt4) return;
   Note(
-      "warning: with int4 weights the embedded model found another token most likely in 9 of 100 places (int8: 3); duo "
-      "eval perplexity --against measures yours");
+      "warning: with int4 weights the embedded model's most likely token changed in 9 of 100 places (int8: 3); duo "
+      "eval "
+      "perplexity --against measures your model");
 }
 
 void NoteCertificate(const LoadedModel& loaded) {
@@ -206,9 +215,9 @@ Result<BackendPtr> MakeBackend(const CommonOptions& options) {
   Result<BackendPtr> backend = CreateBackend({.device = options.device, .n_threads = options.threads});
   if (const int wanted = options.threads > 0 ? options.threads : AvailableThreads();
       backend.ok() && BackendThreads(**backend) < wanted) {
-    Note(fmt::format(
-        "--threads {}: the system allows {} thread{} (a limit on processes or memory), so it works with no more",
-        wanted, BackendThreads(**backend), BackendThreads(**backend) == 1 ? "" : "s"));
+    Note(
+        fmt::format("--threads {}: the system allows {} thread{} (a limit on processes or memory), so duo uses no more",
+                    wanted, BackendThreads(**backend), BackendThreads(**backend) == 1 ? "" : "s"));
   }
   return backend;
 }
@@ -243,7 +252,8 @@ Result<HeadChoice> ChooseHeads(const CommonOptions& options, const std::optional
   const Status fits = CheckPatternShape(*pattern, config.n_layers, config.n_kv_heads);
   if (!fits.ok()) return fits.Annotate("--pattern " + options.pattern);
   if (options.threshold) return ChooseByThreshold(*pattern, *options.threshold);
-  if (!options.sparsity) Note(fmt::format("neither --sparsity nor --threshold given: sparsity {}", kDefaultSparsity));
+  if (!options.sparsity)
+    Note(fmt::format("neither --sparsity nor --threshold is given: sparsity {} is used", kDefaultSparsity));
   return ChooseBySparsity(*pattern, options.sparsity.value_or(kDefaultSparsity));
 }
 
@@ -251,7 +261,7 @@ Result<uint64_t> MemoryLimit(const CommonOptions& options, uint64_t weights_byte
   if (options.memory_bytes == 0) return uint64_t{0};
   if (options.memory_bytes <= weights_bytes) {
     return Status(StatusCode::kResourceExhausted,
-                  fmt::format("--memory: the weights alone need {}, {} are allowed", FormatBytes(weights_bytes),
+                  fmt::format("--memory: the weights alone need {}, but {} are allowed", FormatBytes(weights_bytes),
                               FormatBytes(options.memory_bytes)));
   }
   return options.memory_bytes - weights_bytes;
@@ -325,7 +335,7 @@ Result<std::vector<int32_t>> ReadIdsFile(const std::string& path, int64_t vocab_
                                       : element.get<int64_t>() >= 0 && element.get<int64_t>() < vocab_size);
     if (!is_id) {
       return Status(StatusCode::kCorrupt,
-                    fmt::format("{}: index {}: {} is no token id from 0 to {}", path, ids.size(),
+                    fmt::format("{}: index {}: {} is not a token id from 0 to {}", path, ids.size(),
                                 element.is_number() ? element.dump() : JsonTypeName(element), vocab_size - 1));
     }
     ids.push_back(static_cast<int32_t>(element.get<int64_t>()));

@@ -1,4 +1,4 @@
-// Flags that every verb with a model shares, and what they mean: from text to backend, model and SessionOptions.
+// Flags that every verb with a model shares, and the steps from their values to a backend, a model and SessionOptions.
 #pragma once
 
 #include <cstdint>
@@ -21,8 +21,8 @@ class App;
 
 namespace duo::cli {
 
-/// As parsed; an empty optional or string = the flag was not given. Values are in range (checked while parsing),
-/// contradictions between flags are found by the functions below.
+/// The flags as parsed. An empty optional or string means that the flag was not given. Parsing checks that values are
+/// in range. The functions below find contradictions between flags.
 struct CommonOptions {
   std::string model;                // directory, or "demo" for the embedded model
   std::string pattern;              // directory, "demo" for the embedded model's, "none" or empty for full attention
@@ -46,76 +46,82 @@ struct CommonOptions {
   bool progress = false;  // show progress on stderr even when it is not a terminal
 };
 
-/// Adds all common flags to `verb`. `options` must live until the verb ran. --model is not required by the parser:
-/// LoadModel says when it is missing, so that a verb may offer --config instead.
+/// Adds all common flags to `verb`. `options` must live until the verb ran. The parser does not require --model, so
+/// that a verb may offer --config instead. LoadModel reports when --model is missing.
 void AddCommonOptions(CLI::App* verb, CommonOptions* options);
 
-/// What runs: members in the order of their lifetimes (the backend outlives the model).
+/// A model that is ready to run. The members are in the order of their lifetimes: the backend outlives the model.
 struct LoadedModel {
   BackendPtr backend;
   Model model;
-  std::string dir;                         // with "demo" resolved
+  std::string dir;                         // the checkpoint's directory, also for "demo"
   std::optional<HeadPattern> pattern;      // empty for full attention
   SessionOptions session;                  // heads, window, types, limits: ready for Session::Create
-  std::optional<Certificate> certificate;  // beside the pattern
+  std::optional<Certificate> certificate;  // found beside the pattern
 };
 
-/// Opens backend, model and pattern and resolves the session's options. Says on stderr what NoteModel says, when it
-/// chose sparsity 0.5 because a pattern came without --sparsity and --threshold (a pattern with a certificate then has
-/// its own choice), and when single channels of the model's keys are too large for --kv-type. kInvalidArgument names
-/// the flag.
+/// Opens backend, model and pattern and resolves the session's options. kInvalidArgument names the flag.
+/// Writes the notes of NoteModel to stderr. A note says that sparsity 0.5 was chosen, when --sparsity and --threshold
+/// are missing and the pattern has no certificate (a certificate has its own choice). A note says that single channels
+/// of the model's keys are too large for --kv-type.
 Result<LoadedModel> LoadModel(const CommonOptions& options);
 
-/// The model's notes, one line on stderr each: what of its files is ignored, what limits the context.
+/// Writes the model's notes to stderr, one line each: which parts of its files are ignored, what limits the context.
 void NoteModel(const ModelConfig& config);
 
-/// One line on stderr when the loaded types of weights did badly where they were measured (docs/quality.md).
+/// Writes one line to stderr when the loaded type of weights did badly where it was measured (docs/quality.md).
 void NoteMeasuredLoss(const LoadedModel& loaded);
 
-/// One line on stderr: what the certificate beside the pattern says, or that it is not about this model or choice.
+/// Writes one line to stderr: what the certificate beside the pattern says, or that it is about another model or
+/// choice.
 void NoteCertificate(const LoadedModel& loaded);
 
-// The steps of LoadModel, for verbs that need only some of them (a config without weights).
+// The steps of LoadModel, for verbs that need only some of them (such as a config without weights).
 
+/// Writes a note to stderr when the system allows fewer threads than --threads.
 Result<BackendPtr> MakeBackend(const CommonOptions& options);
 
-/// `model` with "demo" replaced by FindDemoModel(). kInvalidArgument when it is empty.
+/// Returns `model`, or FindDemoModel() for "demo". kInvalidArgument when `model` is empty.
 Result<std::string> ResolveModelDir(const std::string& model);
 
-/// Opens the model of --weights, with a progress bar while it is quantised. Errors as Model::Open.
+/// Opens the model with weights of the type --weights, with a progress bar while it is quantised. Errors as
+/// Model::Open.
 Result<Model> OpenModel(const CommonOptions& options, const std::string& dir, Backend* backend);
 
-/// The pattern of --pattern; empty for full attention. kInvalidArgument when --sparsity or --threshold lack it.
+/// The pattern of --pattern; empty for full attention. kInvalidArgument when --sparsity or --threshold is given without
+/// a pattern.
 Result<std::optional<HeadPattern>> LoadPattern(const CommonOptions& options);
 
-/// The choice of heads by --sparsity or --threshold (neither: sparsity 0.5, said on stderr); every head retrieval
-/// without a pattern. kInvalidArgument when the pattern is not of this model's shape.
+/// The choice of heads by --sparsity or --threshold. Without both it is sparsity 0.5, which a note on stderr says.
+/// Without a pattern every head is a retrieval head. kInvalidArgument when the pattern does not have the model's shape.
 Result<HeadChoice> ChooseHeads(const CommonOptions& options, const std::optional<HeadPattern>& pattern,
                                const ModelConfig& config);
 
-/// --memory less the weights, 0 without the flag. kResourceExhausted when the weights alone need more.
+/// --memory minus the weights; 0 without the flag. kResourceExhausted when the weights alone need more.
 Result<uint64_t> MemoryLimit(const CommonOptions& options, uint64_t weights_bytes);
 
-/// Everything but `heads`, which the caller sets: window (flags, else the pattern's, else the defaults), chunk, types,
-/// and memory_limit = MemoryLimit.
+/// Returns all session options except `heads`, which the caller sets. The window comes from the flags, else from the
+/// pattern, else from the defaults. memory_limit is MemoryLimit().
 Result<SessionOptions> ResolveSession(const CommonOptions& options, const std::optional<HeadPattern>& pattern,
                                       uint64_t weights_bytes);
 
-/// The directory of the embedded model: that of the build tree, else <prefix>/share/duo/demo beside the executable.
-/// kNotFound lists where it looked.
+/// The directory of the embedded model: <prefix>/share/duo/demo of an installed duo, else the one in the source tree.
+/// kNotFound names both.
 Result<std::string> FindDemoModel();
 
-/// "24GiB", "512MiB", "16GB", "1048576": bytes (KiB, MiB, GiB, TiB are powers of 1024; KB, MB, GB, TB of 1000; a bare
-/// number is bytes; fractions allowed). kInvalidArgument.
+/// Parses a size in bytes: "24GiB", "512MiB", "16GB", "1048576". KiB, MiB, GiB and TiB are powers of 1024; KB, MB, GB
+/// and TB are powers of 1000. A bare number is bytes. Fractions are allowed. kInvalidArgument for anything else.
 Result<uint64_t> ParseBytes(const std::string& text);
 
-/// A JSON array of token ids. kNotFound, kIo; kCorrupt names file and index of what is no id in [0, vocab_size).
+/// Reads a JSON array of token ids. kNotFound, kIo; kCorrupt names the file and the index of an element that is not an
+/// id in [0, vocab_size).
 Result<std::vector<int32_t>> ReadIdsFile(const std::string& path, int64_t vocab_size);
 
-/// The keys of --api-key-file; see ParseApiKeys. A file that everybody may read gets a note. Errors name the flag.
+/// Reads the keys of --api-key-file; see ParseApiKeys. Writes a note to stderr when everybody may read the file. Errors
+/// name the flag.
 Result<std::vector<ApiKey>> ReadKeyFile(const std::string& path);
 
-/// The whole file, or standard input for "-". At most 1 GiB.
+/// Reads the whole file, or standard input for "-". The limit is 1 GiB.
 Result<std::string> ReadTextFile(const std::string& path);
 
 }  // namespace duo::cli

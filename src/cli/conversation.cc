@@ -72,8 +72,9 @@ Status LocalConversation::Ask(const std::string& question) {
   return OkStatus();
 }
 
-// The tokens of an answer need not be those that encoding its text gives, and templates trim: the session keeps what it
-// has in common with the conversation as rendered anew. At least one token is left to run, for its logits.
+// Encoding the text of an answer may give other tokens than were generated, and templates trim text. So the session
+// keeps the tokens that it has in common with the conversation as rendered now, and runs the others. At least one token
+// is left to run, for its logits.
 Result<LocalConversation::Turn> LocalConversation::Answer() {
   DUO_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, style_.Render(tokenizer_, messages_));
   if (ids.empty()) return Status(StatusCode::kInvalidArgument, "the conversation has no tokens");

@@ -1,5 +1,5 @@
-// A conversation through a model's own template. One session lives across turns: only what is new is prefilled, and
-// what the conversation no longer holds is rewound.
+// A conversation through a model's own chat template. One session lives across turns: it prefills only new tokens, and
+// rewinds tokens that the conversation no longer holds.
 #pragma once
 
 #include <cstdint>
@@ -15,22 +15,22 @@
 
 namespace duo::cli {
 
-/// What `duo chat` talks to. Not thread safe.
+/// A conversation of `duo chat`. Not thread safe.
 class Conversation {
  public:
   virtual ~Conversation() = default;
-  /// One question and its answer. After an error (kCancelled: Ctrl-C before the answer began) the question is
-  /// forgotten. Ctrl-C during the answer is no error: the answer so far stands.
+  /// Asks one question and shows its answer. After an error (kCancelled: Ctrl-C before the answer began) the question
+  /// is forgotten. Ctrl-C during the answer is not an error: the answer so far is kept.
   virtual Status Ask(const std::string& question) = 0;
   /// Forgets the last question and its answer. kInvalidArgument when there is none.
   virtual Status Undo() = 0;
-  /// Forgets everything but the system prompt.
+  /// Forgets everything except the system prompt.
   virtual Status Reset() = 0;
-  /// JSON [{"role","content"}...] when `path` ends in .json, text with a heading per message otherwise. kIo.
+  /// Writes JSON [{"role","content"}...] when `path` ends in .json, else text with a heading per message. kIo.
   Status Save(const std::string& path) const;
   /// {"messages":[...],"turns":[{"finish","reused_tokens","timings"}...]...}
   virtual Json ToJson() const = 0;
-  /// For people: model, template, heads, context.
+  /// Describes model, template, heads and context, for people.
   virtual std::string Describe() const = 0;
 
  protected:
@@ -41,28 +41,28 @@ class Conversation {
 struct ConversationOptions {
   std::string system;        // empty = none
   GenerateOptions generate;  // of every answer; turn n draws with seed + n
-  bool show_answers = true;  // on stdout as they come
+  bool show_answers = true;  // on stdout as they are generated
   ProgressBar::Show progress = ProgressBar::Show::kAuto;
 };
 
-/// With a model of this process.
+/// A conversation with a model in this process.
 class LocalConversation : public Conversation {
  public:
-  /// Opens model, tokenizer and template. The system prompt with what the template puts before it is pinned unless
-  /// --pinned-prefix says otherwise. kUnsupported when the model has no template that duo knows.
+  /// Opens model, tokenizer and template. The system prompt is pinned, with the tokens that the template puts before
+  /// it, unless --pinned-prefix says otherwise. kUnsupported when the model has no template that duo knows.
   static Result<std::unique_ptr<Conversation>> Open(const CommonOptions& common, const ConversationOptions& options);
 
   Status Ask(const std::string& question) override;
   Status Undo() override;
   Status Reset() override;
-  /// Also "memory" and "heads".
+  /// Adds "memory" and "heads".
   Json ToJson() const override;
   std::string Describe() const override;
 
  private:
   struct Turn {
     int64_t reused = 0;     // tokens of this turn's prompt that the session already had
-    int64_t prefilled = 0;  // the others
+    int64_t prefilled = 0;  // the other tokens of this turn's prompt
     GenerateResult result;
   };
 
@@ -74,7 +74,7 @@ class LocalConversation : public Conversation {
   LoadedModel loaded_;
   Tokenizer tokenizer_;
   ChatTemplate style_;
-  int64_t system_tokens_ = 0;         // what every conversation with this system prompt begins with
+  int64_t system_tokens_ = 0;         // tokens that every conversation with this system prompt begins with
   std::unique_ptr<Session> session_;  // borrows loaded_.model
   std::vector<Turn> turns_;
 };

@@ -21,7 +21,8 @@ bool IsHit(std::string_view text, std::string_view expected) {
 Result<HeadChoice> RandomHeadsLike(const HeadChoice& like, uint64_t seed) {
   const int n_heads = like.n_layers * like.n_kv_heads;
   const int n_streaming = n_heads - like.n_retrieval();
-  // The rule keeps N - ceil(s * (N - 1)): the middle of the step that leaves out n_streaming.
+  // The rule of sparsity keeps N - ceil(s * (N - 1)) heads. This is the middle of the range of s that makes n_streaming
+  // heads stream.
   const double sparsity = n_streaming == 0 ? 0.0 : n_streaming == n_heads ? 1.0 : (n_streaming - 0.5) / (n_heads - 1);
   return ChooseAtRandom(like.n_layers, like.n_kv_heads, sparsity, seed);
 }
@@ -37,7 +38,7 @@ Result<DemoMode> RunDemoMode(const std::string& name, const Model& model, const 
                              const SessionOptions& options, const DemoInput& input, const ProgressCallback& progress) {
   const auto n_text = static_cast<int64_t>(input.text.size());
   SessionOptions with_snapshot = options;
-  // One copy of the streaming rings, taken where the text ends, makes every question start from exactly there.
+  // A copy of the streaming rings, taken where the text ends, lets every question start exactly there.
   with_snapshot.snapshot_every = n_text;
   DUO_ASSIGN_OR_RETURN(Session session, Session::Create(model, with_snapshot));
   DemoMode mode;
@@ -62,7 +63,7 @@ Result<DemoMode> RunDemoMode(const std::string& name, const Model& model, const 
     DUO_ASSIGN_OR_RETURN(const GenerateResult result, Generate(&session, model, &tokenizer, prompt, generate, go_on));
     if (result.finish == FinishReason::kCancelled || Interrupted()) return Cancelled();
     if (mode.answers.empty()) mode.time_to_first_token_s = mode.prefill_s + result.first_token_seconds;
-    // The first token comes from the question's own logits: a step of the model stands behind every other one.
+    // The first token comes from the question's own logits. Every other one takes a step of the model.
     decode_s += result.decode_seconds;
     n_steps += result.tokens.empty() ? 0 : result.tokens.size() - 1;
     const bool hit = question.expected.has_value() && IsHit(result.text, *question.expected);

@@ -14,17 +14,17 @@
 namespace duo::cli {
 
 struct DemoQuestion {
-  std::string prompt;                   // goes behind the text as it is
+  std::string prompt;                   // follows the text exactly as it is
   std::optional<std::string> expected;  // absent for the user's own questions
   double depth = 0;                     // of the fact, as a share of the text; with `expected` only
 };
 
 struct DemoAnswer {
   std::string text;  // as generated, up to the first newline
-  bool hit = false;  // equals the expected answer but for spaces around it and a full stop
+  bool hit = false;  // equals the expected answer, ignoring spaces around it and a full stop
 };
 
-/// What one choice of heads gave.
+/// The results of one choice of heads.
 struct DemoMode {
   std::string name;  // "full", "duo", "random"
   std::vector<DemoAnswer> answers;
@@ -35,7 +35,7 @@ struct DemoMode {
   double prefill_s = 0;              // of the text
   double time_to_first_token_s = 0;  // text and first question together
   double prefill_tokens_per_s = 0;
-  double decode_tokens_per_s = 0;  // over all answers; 0 when no answer took a second token
+  double decode_tokens_per_s = 0;  // over all answers; 0 when no answer had a second token
 };
 
 struct DemoInput {
@@ -44,14 +44,14 @@ struct DemoInput {
   int64_t max_tokens = 0;  // per answer
 };
 
-/// Runs `input` with these heads. Ctrl-C: kCancelled. Other errors as Session's.
+/// Runs `input` with these heads. kCancelled on Ctrl-C; other errors as Session's.
 Result<DemoMode> RunDemoMode(const std::string& name, const Model& model, const Tokenizer& tokenizer,
                              const SessionOptions& options, const DemoInput& input, const ProgressCallback& progress);
 
-/// Reads a chunk without keeping it, so that the first mode measured does not pay for what is set up once.
+/// Runs one chunk and drops it, so that the first mode measured does not pay for set-up that happens once.
 Status WarmUp(const Model& model, const SessionOptions& options, const DemoInput& input);
 
-/// As many streaming heads as `like` has, drawn by `seed`.
+/// Draws as many streaming heads as `like` has, at random with `seed`.
 Result<HeadChoice> RandomHeadsLike(const HeadChoice& like, uint64_t seed);
 
 }  // namespace duo::cli

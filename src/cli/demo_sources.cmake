@@ -1,4 +1,4 @@
-# The verbs that measure and show: demo, plan, bench. Included by CMakeLists.txt of this folder.
+# Sources of the verbs demo, plan and bench. CMakeLists.txt of this folder includes this file.
 set(DUO_DEMO_SOURCES
   bench_run.cc
   bench_table.cc

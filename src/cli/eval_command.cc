@@ -18,7 +18,7 @@
 namespace duo::cli {
 namespace {
 
-// As the user typed it, as far as a process can know.
+// The command as the user typed it, as far as a process can know.
 std::string CommandLine() {
   const Result<std::string> line = ReadFile("/proc/self/cmdline", size_t{1} << 20);
   if (!line.ok()) return "duo";
@@ -52,12 +52,12 @@ std::string GatesFingerprint(const std::vector<double>& gates) {
 
 void AddEvalOptions(CLI::App* verb, EvalCommand* command) {
   AddText(verb, "--text", &command->text, "a file, a folder or builtin",
-          "long plain text: FILE, FILE.jsonl, FILE.jsonl.zst (key \"text\"), a folder of these, or builtin = made-up "
-          "stories")
+          "Long plain text: FILE, FILE.jsonl, FILE.jsonl.zst (key \"text\"), or a folder of these. builtin is made-up "
+          "stories.")
       ->type_name("PATH|builtin")
       ->default_str(command->text);
   AddText(verb, "--out", &command->out, "a directory",
-          "keeps every answer as it comes, the result and its picture; the same command goes on with what is there")
+          "Directory that keeps every answer, the result and its picture. The same command continues an earlier run.")
       ->type_name("DIR");
   AddCommonOptions(verb, &command->common);
 }
@@ -107,7 +107,7 @@ Result<EvalRun> BeginEval(const EvalCommand& command, const std::string& kind, c
                  {"seed", command.common.seed},
                  {"duo_version", Version()},
                  {"options", options}};
-  // Null without a pattern: another command is then noticed too.
+  // Null without a pattern, so that the log refuses a command with one.
   recipe["heads"] = loaded.pattern ? HeadsJson(s) : Json();
   recipe["heads_fingerprint"] = loaded.pattern ? Json(HeadsFingerprint(s.heads)) : Json();
   recipe["gates_fingerprint"] = loaded.pattern ? Json(GatesFingerprint(loaded.pattern->gates)) : Json();
@@ -116,7 +116,7 @@ Result<EvalRun> BeginEval(const EvalCommand& command, const std::string& kind, c
     Result<ResultLog> opened = ResultLog::Open(command.out, kind + ".jsonl", recipe);
     if (!opened.ok()) return opened.status().Annotate("--out");
     log = std::move(opened).value();
-    if (log.size() > 0) Note(fmt::format("{} results are there from before", log.size()));
+    if (log.size() > 0) Note(fmt::format("{} results of an earlier run are reused", log.size()));
   }
   return EvalRun{std::move(loaded), std::move(tokenizer), std::move(text).value(),
                  std::move(recipe), std::move(log),       command.out};
@@ -131,7 +131,7 @@ Status FinishEval(const EvalCommand& command, const EvalRun& run, Json result, c
     DUO_RETURN_IF_ERROR(WriteFileAtomic(path + ".json", JsonText(result, 1) + "\n"));
     Status drawn = WriteChart(result, path + ".svg");
     if (drawn.ok()) drawn = WriteChart(result, path + ".png");
-    if (!drawn.ok()) Note("no picture: " + drawn.message());  // the numbers are there
+    if (!drawn.ok()) Note("no picture: " + drawn.message());  // the numbers are written without it
     Note(fmt::format("written to {}.json{}", path, drawn.ok() ? ", .svg and .png" : ""));
   }
   return command.common.json ? PrintJson(result) : WriteOut(text);
@@ -150,7 +150,7 @@ Result<std::vector<double>> ParseNumbers(const std::string& flag, const std::str
     }
     if (word.empty() || *rest != '\0' || !(number >= least && number <= most)) {
       return Status(StatusCode::kInvalidArgument,
-                    fmt::format("{}: \"{}\" is no number from {:g} to {:g}; several are separated by commas", flag,
+                    fmt::format("{}: \"{}\" is not a number from {:g} to {:g}; several are separated by commas", flag,
                                 word, least, most));
     }
     out.push_back(number);

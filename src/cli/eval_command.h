@@ -1,4 +1,4 @@
-// What the measures of `duo eval` share: their flags, what identifies a run, where results go.
+// Parts that the measures of `duo eval` share: their flags, the recipe that identifies a run, and where results go.
 #pragma once
 
 #include <optional>
@@ -16,11 +16,11 @@ namespace duo::cli {
 
 struct EvalCommand {
   CommonOptions common;
-  std::string out;               // directory; empty: nothing is kept
+  std::string out;               // directory; empty = nothing is kept
   std::string text = "builtin";  // TextSource
 };
 
-/// --text, --out and the common flags.
+/// Adds --text, --out and the common flags.
 void AddEvalOptions(CLI::App* verb, EvalCommand* command);
 
 /// One choice of heads that is measured.
@@ -29,32 +29,33 @@ struct EvalMode {
   SessionOptions session;
 };
 
-/// A measure that is set up. Members in the order of their lifetimes.
+/// A measure that is ready to run. The members are in the order of their lifetimes.
 struct EvalRun {
   LoadedModel loaded;
   Tokenizer tokenizer;
   TextSource text;
-  Json recipe;  // all that decides the results
+  Json recipe;  // everything that decides the results
   ResultLog log;
   std::string out;
 
   /// "full", and "duo" when there is a pattern.
   std::vector<EvalMode> Modes() const;
   SessionOptions FullSession() const;
-  /// `result` with the recipe's members, but for those that it has already.
+  /// Returns `result` with the recipe's members added, except those that it has already.
   Json Identified(Json result) const;
 };
 
-/// Opens model, tokenizer and text and, with --out, the log of earlier results. `kind`: "niah"...; `options` are the
-/// measure's own, which the recipe takes up. `n_tokens`: the longest sequence, checked against the model's context; 0 =
-/// not known yet.
+/// Opens model, tokenizer and text and, with --out, the log of earlier results. `kind` is the measure's name ("niah").
+/// `options` are the measure's own options, which become part of the recipe. `n_tokens` is the length of the longest
+/// sequence, which must fit the model's context; 0 = not known yet.
 Result<EvalRun> BeginEval(const EvalCommand& command, const std::string& kind, const Json& options, int64_t n_tokens);
 
-/// Adds what identifies the run to `result`, writes it to OUT/<kind>.json with its picture OUT/<kind>.svg and .png
-/// where gnuplot is installed, and prints it: JSON with --json, else `text`.
+/// Adds the recipe and the command to `result` and prints it: JSON with --json, else `text`. With --out, also writes it
+/// to OUT/<kind>.json and, where gnuplot is installed, its picture to OUT/<kind>.svg and .png.
 Status FinishEval(const EvalCommand& command, const EvalRun& run, Json result, const std::string& text);
 
-/// "512,2k,128k" or "0,0.5,1": numbers separated by commas, k = 1024 times. kInvalidArgument names the flag.
+/// Parses numbers separated by commas: "512,2k,128k" or "0,0.5,1". k multiplies by 1024. kInvalidArgument names the
+/// flag.
 Result<std::vector<double>> ParseNumbers(const std::string& flag, const std::string& text, double least, double most);
 
 void AddEvalNiah(CLI::App* verb, VerbFunction* run);

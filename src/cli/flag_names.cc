@@ -8,7 +8,7 @@
 namespace duo::cli {
 namespace {
 
-/// Options whose flags do not follow from their names: as a user would type them, the option's own first.
+/// An option whose flags do not follow from its name. The flags are as a user would type them, the option's own first.
 struct OptionFlags {
   std::string_view option;
   std::vector<std::string_view> flags;
@@ -16,7 +16,7 @@ struct OptionFlags {
 
 const std::vector<OptionFlags>& UnlikeNames() {
   static const std::vector<OptionFlags> options = {
-      {"chunk", {"--chunk", "--sink", "--recent"}},  // what makes room for a session's fixed parts
+      {"chunk", {"--chunk", "--sink", "--recent"}},  // these decide the size of a session's fixed parts
       {"device", {"--device cpu"}},
       {"memory_bytes", {"--memory", "--chunk", "--weights int8"}},
       {"memory_limit", {"--sparsity", "--kv-type"}},
@@ -39,7 +39,7 @@ std::vector<std::string> FlagsOf(std::string_view option, const CLI::App& verb) 
     }
     return flags;
   }
-  // max_context is --max-context, and a number of things goes without its "n_": n_threads is --threads.
+  // max_context becomes --max-context. A count loses its "n_": n_threads becomes --threads.
   std::string flag(option.substr(option.starts_with("n_") ? 2 : 0));
   std::replace(flag.begin(), flag.end(), '_', '-');
   flag.insert(0, "--");
@@ -47,7 +47,7 @@ std::vector<std::string> FlagsOf(std::string_view option, const CLI::App& verb) 
   return flags;
 }
 
-/// The verb that runs: `duo eval niah` is `niah`.
+/// The innermost verb that was given: `niah` of `duo eval niah`.
 const CLI::App& Innermost(const CLI::App& app) {
   const auto verbs = app.get_subcommands();
   return verbs.empty() ? app : Innermost(*verbs.front());

@@ -1,4 +1,4 @@
-// From the library's names of its options to flags that a user can type.
+// Turns the library's names of its options into flags that a user can type.
 #pragma once
 
 #include <string>
@@ -11,9 +11,9 @@ class App;
 
 namespace duo::cli {
 
-/// The sentence of `status` with the flags of `verb` that its subject means: in front of it ("--sink: sink is -1;
-/// ..."), or, where another value of them would help, after it ("... are available (--sparsity, --kv-type)"). Names no
-/// flag that the verb does not have.
+/// Returns the sentence of `status` with the flags of `verb` that set the option in its subject. A flag comes before
+/// the sentence ("--sink: sink is -1; ..."). Flags whose other values would help come after it ("... are available
+/// (--sparsity, --kv-type)"). Flags that the verb does not have are left out.
 std::string SentenceWithFlags(const Status& status, const CLI::App& verb);
 
 }  // namespace duo::cli

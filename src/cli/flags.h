@@ -1,4 +1,5 @@
-// Flags whose bad values are sentences that name the flag, the value and what was expected.
+// Functions that add flags to a verb. A bad value gives a sentence that names the flag, the value and what was
+// expected.
 #pragma once
 
 #include <CLI/App.hpp>
@@ -10,7 +11,7 @@
 
 namespace duo::cli {
 
-/// Both ends are allowed.
+/// A range that includes both ends.
 struct IntRange {
   int64_t min = 0;
   int64_t max = std::numeric_limits<int64_t>::max();
@@ -20,13 +21,12 @@ struct RealRange {
   double max = std::numeric_limits<double>::max();
 };
 
-/// The value of `text`; throws CLI::ValidationError with a sentence for anything that is not wholly a number in range
-/// (NaN and infinities never are).
+/// Returns the number in `text`. Throws CLI::ValidationError with a sentence unless all of `text` is one number in
+/// range. NaN and infinities are never in range.
 int64_t ParseInt(const std::string& flag, const std::string& text, const IntRange& range);
 double ParseReal(const std::string& flag, const std::string& text, const RealRange& range);
 
-/// Adds `flag` (as shown in its help: `label`, for example "N") that takes one integer. *target may be any integer type
-/// or an optional of one.
+/// Adds `flag`, which takes one integer, shown as N in the help. *target may be any integer type or an optional of one.
 template <typename T>
 CLI::Option* AddInt(CLI::App* verb, const std::string& flag, const IntRange& range, T* target,
                     const std::string& help) {
@@ -36,6 +36,7 @@ CLI::Option* AddInt(CLI::App* verb, const std::string& flag, const IntRange& ran
       ->type_name("N");
 }
 
+/// Adds `flag`, which takes one real number, shown as F in the help.
 template <typename T>
 CLI::Option* AddReal(CLI::App* verb, const std::string& flag, const RealRange& range, T* target,
                      const std::string& help) {
@@ -45,8 +46,8 @@ CLI::Option* AddReal(CLI::App* verb, const std::string& flag, const RealRange& r
       ->type_name("F");
 }
 
-/// One of the names on the left sets *target to the value on the right. Throws for names in `refused` with the sentence
-/// beside them (values of the contract that this version lacks).
+/// Adds `flag`, which takes one of the names in `choices` and sets *target to the value beside it. A name in `refused`
+/// is a value of the contract that this version lacks: it throws with the sentence beside it.
 template <typename T, typename Value>
 CLI::Option* AddChoice(CLI::App* verb, const std::string& flag,
                        const std::vector<std::pair<std::string, Value>>& choices,
@@ -67,21 +68,22 @@ CLI::Option* AddChoice(CLI::App* verb, const std::string& flag,
             for (const auto& choice : refused) {
               if (choice.first == text) throw CLI::ValidationError(flag, text + " " + choice.second);
             }
-            throw CLI::ValidationError(flag, "\"" + text + "\" is none of " + names);
+            throw CLI::ValidationError(flag, "\"" + text + "\" is not one of " + names);
           },
           help)
       ->type_name(names);
 }
 
-/// A text; an empty one is an error when `what` says what is missing ("a directory").
+/// Adds `flag`, which takes a text. `what` names the expected value ("a directory"). An empty text is an error, unless
+/// `what` is empty too.
 CLI::Option* AddText(CLI::App* verb, const std::string& flag, std::string* target, const std::string& what,
                      const std::string& help);
 
-/// May be given several times, each time with one text, which is taken as it is.
+/// Adds `flag`, which may be given several times, each time with one text. The text is not split.
 CLI::Option* AddTexts(CLI::App* verb, const std::string& flag, std::vector<std::string>* target,
                       const std::string& help);
 
-/// A size as ParseBytes (common_options.h) reads it.
+/// Adds `flag`, which takes a size as ParseBytes (common_options.h) reads it.
 CLI::Option* AddBytes(CLI::App* verb, const std::string& flag, uint64_t* target, const std::string& help);
 
 }  // namespace duo::cli

@@ -1,4 +1,4 @@
-// What `duo identify` and its `probe` share.
+// Flags and checks that `duo identify` and `duo identify probe` share.
 #pragma once
 
 #include <string>
@@ -10,21 +10,22 @@
 
 namespace duo::cli {
 
-/// Flags that every verb has for serving a chosen split of the heads.
+/// Common flags that only have a meaning when a chosen split of the heads is served.
 inline const std::vector<std::string> kServingFlags = {"--sparsity", "--threshold",     "--prefill-recent", "--kv-type",
                                                        "--weights",  "--pinned-prefix", "--snapshot-every"};
 
-/// kInvalidArgument for --compute int8.
+/// kInvalidArgument for --compute int8, which cannot find heads.
 Status CheckIdentifyCompute(const CommonOptions& options);
 
 /// Throws CLI::ValidationError, "FLAG: reason", for the first of `flags` that was given.
 void RefuseFlags(const CLI::App& verb, const std::vector<std::string>& flags, const std::string& reason);
 
-/// Whether the model can run n_tokens at once. kInvalidArgument names the flag; `with_what` tells what is in them.
+/// Checks that the model can run n_tokens at once. kInvalidArgument names the flag; `with_what` (" with ...") becomes
+/// part of the sentence.
 Status CheckContext(const CommonOptions& options, const ModelConfig& config, int64_t n_tokens,
                     const std::string& with_what);
 
-/// Rows of a flat [n_layers, n_kv_heads].
+/// Turns a flat [n_layers, n_kv_heads] into an array of rows, one for each layer.
 Json Rows(const std::vector<double>& values, int n_kv_heads);
 
 void AddIdentifyProbe(CLI::App* verb, VerbFunction* run);

@@ -19,11 +19,11 @@ Status PrintJson(const Json& value);
 Json TimingsJson(const GenerateResult& result, int64_t n_prompt_tokens);
 
 /// {"kv_bytes", "kv_bytes_per_token", "kv_fixed_bytes", "snapshot_bytes_each", "activation_bytes", "weights_bytes",
-///  "total_bytes", "peak_rss_bytes"} of a session as it is now.
+///  "total_bytes", "peak_rss_bytes"} of the session at its current length.
 Json MemoryJson(const Session& session);
 
-/// The share of streaming heads and the window a session runs with: {"n_retrieval","n_streaming","sparsity","sink",
-/// "recent","prefill_recent"}.
+/// The share of streaming heads and the window that a session runs with:
+/// {"n_retrieval","n_streaming","sparsity","sink","recent","prefill_recent"}.
 Json HeadsJson(const SessionOptions& resolved);
 
 }  // namespace duo::cli

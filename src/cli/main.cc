@@ -1,4 +1,4 @@
-// duo: parses the command line, runs one verb, turns its Status into an exit code.
+// duo: parses the command line, runs one verb and turns its Status into an exit code.
 #include <fmt/format.h>
 
 #include <CLI/App.hpp>
@@ -20,8 +20,8 @@ namespace duo::cli {
 namespace {
 
 constexpr const char* kDescription =
-    "duo runs language models over long contexts: retrieval heads keep the whole KV cache,\n"
-    "streaming heads keep the first and the last tokens (DuoAttention, arXiv 2410.10819).";
+    "duo runs language models over long contexts. Retrieval heads keep the whole KV cache;\n"
+    "streaming heads keep only the first and the last tokens (DuoAttention, arXiv 2410.10819).";
 
 constexpr const char* kFooter =
     "`duo help <verb>` lists a verb's flags with an example. Exit codes: 0 ok, 1 failed, 2 usage.\n"
@@ -55,7 +55,7 @@ int Usage(const std::string& sentence) {
   return kExitUsage;
 }
 
-/// "duo help", "duo help generate" are "duo --help", "duo generate --help".
+/// Turns "duo help" into "duo --help", and "duo help generate" into "duo generate --help".
 std::vector<std::string> ExpandHelp(std::vector<std::string> args) {
   if (args.empty() || args[0] != "help") return args;
   args.erase(args.begin());
@@ -81,8 +81,8 @@ int Main(int argc, char** argv) {
   CLI::App app(kDescription, "duo");
   app.footer(kFooter);
   app.require_subcommand(1);
-  app.set_version_flag("--version", std::string("duo ") + Version(), "the version");
-  app.set_help_flag("-h,--help", "this text");
+  app.set_version_flag("--version", std::string("duo ") + Version(), "Print the version.");
+  app.set_help_flag("-h,--help", "Print this text.");
   app.get_formatter()->column_width(30);
   app.get_formatter()->label("OPTIONS", "FLAGS");
   app.get_formatter()->label("SUBCOMMAND", "VERB");
@@ -95,9 +95,9 @@ int Main(int argc, char** argv) {
     return Usage("a verb is missing");
   }
   if (args[0].empty() || (args[0][0] != '-' && !IsVerb(app, args[0]))) {
-    return Usage(fmt::format("\"{}\" is no verb of duo; `duo help` lists them", args[0]));
+    return Usage(fmt::format("\"{}\" is not a verb of duo; `duo help` lists the verbs", args[0]));
   }
-  std::reverse(args.begin(), args.end());  // what CLI11 expects of a vector
+  std::reverse(args.begin(), args.end());  // CLI11 reads a vector from its end
   try {
     app.parse(args);
   } catch (const CLI::CallForHelp&) {
@@ -117,9 +117,9 @@ int main(int argc, char** argv) {
   try {
     return duo::cli::Main(argc, argv);
   } catch (const std::bad_alloc&) {
-    duo::cli::PrintError("the system gave no more memory");
+    duo::cli::PrintError("out of memory: the system refused an allocation");
   } catch (const std::exception& error) {
-    duo::cli::PrintError(std::string("unexpected: ") + error.what());
+    duo::cli::PrintError(std::string("unexpected exception: ") + error.what());
   }
   return duo::cli::kExitFailed;
 }

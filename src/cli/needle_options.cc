@@ -19,29 +19,34 @@ constexpr const char* PresetName(NeedlePreset preset) {
 void AddNeedleOptions(CLI::App* verb, NeedleOptions* options) {
   const std::string own_group = verb->option_defaults()->get_group();
   verb->option_defaults()->group("Needles");
-  AddText(verb, "--lengths", &options->lengths, "numbers", "tokens of a prompt, separated by commas; 4k = 4096")
+  AddText(verb, "--lengths", &options->lengths, "numbers",
+          "Lengths of prompts in tokens, separated by commas; 4k is 4096.")
       ->type_name("A,B,..")
       ->default_str(options->lengths);
-  AddText(verb, "--depths", &options->depths, "numbers", "shares of the text before the needle, 0..1")
+  AddText(verb, "--depths", &options->depths, "numbers",
+          "Needle depths, separated by commas: shares of the text before the needle, 0..1.")
       ->type_name("A,B,..")
       ->default_str(options->depths);
-  AddInt(verb, "--texts", {1, 100000}, &options->n_seeds, "texts per length and depth")
+  AddInt(verb, "--texts", {1, 100000}, &options->n_seeds, "Texts per length and depth.")
       ->default_str(std::to_string(options->n_seeds));
   AddChoice(
       verb, "--preset",
       std::vector<std::pair<std::string, NeedlePreset>>{
           {"passkey", NeedlePreset::kPasskey}, {"code", NeedlePreset::kCode}, {"classic", NeedlePreset::kClassic}},
       {}, &options->preset,
-      "passkey: words to remember. code: a number of a person. classic: the sandwich in San Francisco")
+      "Kind of needle. passkey: words to remember. code: a person's number. classic: the sandwich in San Francisco.")
       ->default_str(PresetName(options->preset));
-  AddInt(verb, "--needles", {1, 20}, &options->n_needles, "passkeys or codes in one text, each asked for")
+  AddInt(verb, "--needles", {1, 20}, &options->n_needles, "Passkeys or codes in one text; each is asked for.")
       ->default_str(std::to_string(options->n_needles));
-  AddTexts(verb, "--needle", &options->needles, "a sentence of your own to hide instead, repeatable");
-  AddText(verb, "--question", &options->question, "a question", "what is asked for it, as it goes behind the text")
+  AddTexts(verb, "--needle", &options->needles,
+           "Sentence of your own to hide instead of the preset's; may be given several times.");
+  AddText(verb, "--question", &options->question, "a question",
+          "Question that asks for your --needle; it follows the text exactly as given.")
       ->type_name("TEXT");
-  AddText(verb, "--keywords", &options->keywords, "words", "what the answer must have, separated by commas")
+  AddText(verb, "--keywords", &options->keywords, "words",
+          "Words that the answer to --question must have, separated by commas.")
       ->type_name("A,B,..");
-  AddInt(verb, "--max-tokens", {1, 4096}, &options->max_answer, "most tokens of an answer")
+  AddInt(verb, "--max-tokens", {1, 4096}, &options->max_answer, "Max tokens of an answer.")
       ->default_str(std::to_string(options->max_answer));
   verb->option_defaults()->group(own_group);
 }
@@ -55,15 +60,16 @@ Result<NeedleGrid> GridOf(const NeedleOptions& options) {
     std::sort(values.begin(), values.end());
     return std::adjacent_find(values.begin(), values.end()) != values.end();
   };
-  if (twice(grid.lengths)) return Status(StatusCode::kInvalidArgument, "--lengths: one of them comes twice");
-  if (twice(grid.depths)) return Status(StatusCode::kInvalidArgument, "--depths: one of them comes twice");
+  if (twice(grid.lengths)) return Status(StatusCode::kInvalidArgument, "--lengths: one length is given twice");
+  if (twice(grid.depths)) return Status(StatusCode::kInvalidArgument, "--depths: one depth is given twice");
   grid.n_seeds = options.n_seeds;
   const bool own = !options.needles.empty();
   if (own != !options.question.empty() || own != !options.keywords.empty()) {
     return Status(StatusCode::kInvalidArgument, "--needle, --question and --keywords go together");
   }
   if (own && options.n_needles != 1) {
-    return Status(StatusCode::kInvalidArgument, "--needles: with --needle, give as many --needle");
+    return Status(StatusCode::kInvalidArgument,
+                  "--needles: does not go with --needle, which may be given several times");
   }
   return grid;
 }

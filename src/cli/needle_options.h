@@ -24,19 +24,20 @@ struct NeedleOptions {
 
 void AddNeedleOptions(CLI::App* verb, NeedleOptions* options);
 
-/// kInvalidArgument names the flag: numbers, and a needle without question or key words.
+/// Builds the grid of lengths and depths. kInvalidArgument names the flag of a bad number, or of a needle that comes
+/// without a question or keywords.
 Result<NeedleGrid> GridOf(const NeedleOptions& options);
-/// What decides the scores.
+/// The options that decide the scores.
 Json RecipeOf(const NeedleOptions& options, const NeedleGrid& grid);
 
 struct NeedleOutcome {
   double mean = 0;
   std::vector<std::vector<double>> table;  // [depths][lengths]
-  uint64_t kv_bytes = 0;                   // of the longest prompt
+  uint64_t kv_bytes = 0;                   // of the prompt that takes the most
   int64_t n_prompt = 0;                    // tokens of all prompts
-  int64_t n_reused = 0;
+  int64_t n_reused = 0;                    // those of n_prompt that an earlier prompt had read
 };
-/// Runs the grid with one choice of heads; `name` keeps its results apart in the run's log.
+/// Runs the grid with one choice of heads. `name` distinguishes its results in the run's log.
 Result<NeedleOutcome> MeasureNeedles(EvalRun& run, const NeedleOptions& options, const NeedleGrid& grid,
                                      const std::string& name, const SessionOptions& session,
                                      const ProgressCallback& progress);

@@ -1,4 +1,4 @@
-// Positions of tokens on the command line: "all", "last", "A:B".
+// Positions of tokens on the command line: "all", "last" or "A:B".
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ struct PositionRange {
   int64_t end = 0;
 };
 
-/// "A:B", both included, within n_tokens; also "all" and "last". kInvalidArgument names `flag`.
+/// Parses "A:B" (both included, within n_tokens), "all" and "last". kInvalidArgument names `flag`.
 Result<PositionRange> ParsePositions(const std::string& flag, const std::string& text, int64_t n_tokens);
 
 }  // namespace duo::cli

@@ -11,12 +11,12 @@
 namespace duo::cli {
 namespace {
 
-// An answer begins when its prompt is read, and the server says meanwhile that it lives.
+// An answer begins after its prompt was read. Until then the server sends comments, so that the read does not time out.
 constexpr int kReadTimeoutS = 600;
 
 struct Address {
   std::string origin;  // "http://host:port"
-  std::string prefix;  // of paths, without a slash at its end
+  std::string prefix;  // of every path, without a slash at its end
 };
 
 Result<Address> ParseUrl(const std::string& url) {
@@ -35,7 +35,7 @@ Result<Address> ParseUrl(const std::string& url) {
   return address;
 }
 
-/// What a server's error says; its body as it is when that is no error of OpenAI's kind.
+/// The message of a server's error; the HTTP status when the body is not an error of OpenAI's kind.
 std::string ErrorText(int http_status, const std::string& body) {
   const auto json = ParseJson(body, "answer");
   if (json.ok() && json->is_object() && json->contains("error") && (*json)["error"].is_object()) {
@@ -57,7 +57,7 @@ class RemoteConversation : public Conversation {
     if (!options_.system.empty()) messages_.push_back({ChatMessage::Role::kSystem, options_.system});
   }
 
-  /// Asks which model is there.
+  /// Asks the server for the name of its model.
   Status Greet() {
     const auto answer = client_->Get(address_.prefix + "/v1/models");
     if (!answer) return Unreachable(answer.error());
@@ -68,7 +68,7 @@ class RemoteConversation : public Conversation {
       DUO_ASSIGN_OR_RETURN(model_, JsonStringOr((*json)["data"][0], "id", "", remote_.url));
     }
     if (!model_.empty()) return OkStatus();
-    return Status(StatusCode::kIo, remote_.url + ": this is no server of OpenAI's kind");
+    return Status(StatusCode::kIo, remote_.url + ": this is not a server with OpenAI's interface");
   }
 
   Status Ask(const std::string& question) override {
@@ -125,7 +125,7 @@ class RemoteConversation : public Conversation {
                   remote_.url + ": " + ErrorText(http_status, body));
   }
 
-  /// One event of the stream.
+  /// Takes one event of the stream: appends its text to *text and stores its other values in *turn.
   Status Take(const std::string& data, std::string* text, Turn* turn) {
     if (data == "[DONE]") return OkStatus();
     DUO_ASSIGN_OR_RETURN(const Json event, ParseJson(data, remote_.url));

@@ -1,4 +1,4 @@
-// The flags of generate and chat that say how text is made.
+// Flags of generate and chat that decide how text is generated.
 #pragma once
 
 #include "cli/common_options.h"
@@ -6,8 +6,8 @@
 
 namespace duo::cli {
 
-/// --max-tokens, --temperature, --top-k, --top-p, --min-p, --repetition-penalty, --stop, with the defaults that
-/// `options` has when this is called. The seed comes from CommonOptions when the verb runs.
+/// Adds --max-tokens, --temperature, --top-k, --top-p, --min-p, --repetition-penalty and --stop. Their defaults are the
+/// values that `options` has when this is called. The seed comes from CommonOptions when the verb runs.
 void AddGenerateOptions(CLI::App* verb, GenerateOptions* options);
 
 }  // namespace duo::cli

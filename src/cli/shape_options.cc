@@ -7,7 +7,8 @@
 namespace duo::cli {
 namespace {
 
-/// As many retrieval heads as the rule of sparsity gives, spread over the model like the pixels of a straight line.
+/// Chooses as many retrieval heads as ChooseAtRandom would, and spreads them over the model like the pixels of a
+/// straight line.
 Result<HeadChoice> SpreadEvenly(int n_layers, int n_kv_heads, double sparsity) {
   DUO_ASSIGN_OR_RETURN(HeadChoice choice, ChooseAtRandom(n_layers, n_kv_heads, sparsity, 0));
   const auto n_heads = static_cast<int64_t>(choice.retrieval.size());
@@ -21,7 +22,8 @@ Result<HeadChoice> SpreadEvenly(int n_layers, int n_kv_heads, double sparsity) {
 }  // namespace
 
 void AddConfigOption(CLI::App* verb, std::string* config) {
-  AddText(verb, "--config", config, "a file", "config.json of a model: its shape, without weights")->type_name("FILE");
+  AddText(verb, "--config", config, "a file", "Use the shape in this config.json; no weights are needed.")
+      ->type_name("FILE");
 }
 
 Result<ShapeHeads> ChooseShapeHeads(const CommonOptions& options, const ModelConfig& config, int n_layers,
@@ -29,7 +31,7 @@ Result<ShapeHeads> ChooseShapeHeads(const CommonOptions& options, const ModelCon
   ShapeHeads shape;
   if (options.pattern.empty() || options.pattern == "none") {
     if (options.threshold) {
-      return Status(StatusCode::kInvalidArgument, "--threshold: needs --pattern DIR, whose gates it is compared with");
+      return Status(StatusCode::kInvalidArgument, "--threshold: needs --pattern DIR, whose gates are compared with it");
     }
     const double sparsity = options.sparsity.value_or(default_sparsity);
     DUO_ASSIGN_OR_RETURN(shape.heads, SpreadEvenly(n_layers, config.n_kv_heads, sparsity));

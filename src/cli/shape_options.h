@@ -1,5 +1,5 @@
-// A model's shape and its choice of heads for the verbs that need no text: plan and bench. Both also work without a
-// checkpoint (--config) and without a pattern, because bytes and speed depend on the number of heads of each kind only.
+// A model's shape and its choice of heads, for the verbs that need no text: plan and bench. Both also work without a
+// checkpoint (--config) and without a pattern, because bytes and speed depend only on the number of heads of each kind.
 #pragma once
 
 #include <optional>
@@ -19,9 +19,9 @@ struct ShapeHeads {
   std::string description;             // for people: "128 of 256 KV heads stream, evenly spread"
 };
 
-/// Heads for `config`, of which only the first n_layers run. With a pattern as ChooseHeads does, among the gates of
-/// these layers; without one the share --sparsity (default `default_sparsity`) of all heads, evenly spread.
-/// kInvalidArgument for --threshold without a pattern and for a pattern of another shape.
+/// Chooses heads for the first n_layers of `config`, the ones that run. With a pattern, ChooseHeads decides by the
+/// gates of these layers. Without one, a share --sparsity (default `default_sparsity`) of all heads streams, evenly
+/// spread. kInvalidArgument for --threshold without a pattern and for a pattern of another shape.
 Result<ShapeHeads> ChooseShapeHeads(const CommonOptions& options, const ModelConfig& config, int n_layers,
                                     double default_sparsity);
 

@@ -22,7 +22,8 @@ void OnSignal(int signal) {
   interrupted = 1;
 }
 
-// ---- SIGBUS. Only what POSIX allows in a signal handler: no memory is allocated, no library is entered.
+// ---- SIGBUS. This code does only what POSIX allows in a signal handler: it allocates no memory and calls
+// only async-signal-safe functions.
 
 void WriteText(const char* text, size_t n) {
   while (n > 0) {
@@ -34,7 +35,7 @@ void WriteText(const char* text, size_t n) {
 }
 void WriteText(const char* text) { WriteText(text, std::strlen(text)); }
 
-/// The value of a hexadecimal number at *at, which moves past it.
+/// Reads the hexadecimal number at *at and moves *at past it.
 uintptr_t ReadHex(const char** at) {
   uintptr_t value = 0;
   for (;; ++*at) {
@@ -49,7 +50,8 @@ uintptr_t ReadHex(const char** at) {
   }
 }
 
-/// A line of /proc/self/maps ("begin-end rwxp offset device inode   path"): the path when `address` is in its range.
+/// Returns the path in a line of /proc/self/maps ("begin-end rwxp offset device inode   path") when `address` is in the
+/// line's range, else null.
 const char* PathIfHere(const char* line, uintptr_t address) {
   const uintptr_t begin = ReadHex(&line);
   if (*line != '-') return nullptr;
@@ -85,7 +87,7 @@ bool WriteMappedPath(uintptr_t address) {
 std::atomic_flag bus_error_is_told;
 
 void OnBusError(int, siginfo_t* info, void*) {
-  // Every thread that works on the file comes here: one speaks, the others wait for the end.
+  // Every thread that reads the file may get here: one writes the error, the others wait until the process ends.
   while (bus_error_is_told.test_and_set()) pause();
   WriteText("duo: error: ");
   const bool named = WriteMappedPath(reinterpret_cast<uintptr_t>(info->si_addr));
@@ -98,7 +100,7 @@ void OnBusError(int, siginfo_t* info, void*) {
 
 }  // namespace
 
-// A fault in the handler itself ends the process: the signal is blocked then.
+// A fault in the handler itself ends the process, because SIGBUS is blocked while the handler runs.
 void CatchBusErrors() {
   struct sigaction action = {};
   action.sa_sigaction = OnBusError;
@@ -107,7 +109,7 @@ void CatchBusErrors() {
   sigaction(SIGBUS, &action, nullptr);
 }
 
-// SA_RESETHAND: the second signal meets the default action, which ends the process. No SA_RESTART: a read of the
+// SA_RESETHAND restores the default action, so that a second signal ends the process. Without SA_RESTART a read of the
 // terminal returns, so that Ctrl-C at a prompt is noticed.
 void CatchInterrupts() {
   struct sigaction action = {};

@@ -1,4 +1,4 @@
-// Server-sent events out of the bytes of a stream.
+// Reads server-sent events from the bytes of a stream.
 #pragma once
 
 #include <string>
@@ -7,10 +7,10 @@
 
 namespace duo::cli {
 
-/// Lines may come in pieces; comments and fields other than `data` are left out.
+/// The bytes may be split anywhere. Comments and fields other than `data` are ignored.
 class SseReader {
  public:
-  /// The data of the events that are complete with these bytes, in order.
+  /// Takes the next bytes of the stream. Returns the data of the events that they complete, in order.
   std::vector<std::string> Push(std::string_view bytes) {
     std::vector<std::string> events;
     for (const char c : bytes) {

@@ -1,4 +1,5 @@
-// Running many prompts with a score each, full attention and duo: what `duo eval ruler` and `duo eval longbench` share.
+// Runs many prompts and scores each answer, with full attention and with duo, for `duo eval ruler` and `duo eval
+// longbench`.
 #pragma once
 
 #include <string>
@@ -11,14 +12,14 @@ namespace duo::cli {
 
 struct TaskPrompt {
   std::string task;     // scores are means over a task
-  ScoredPrompt prompt;  // its key is told apart by mode here
+  ScoredPrompt prompt;  // RunTasks adds the mode to its key
 };
 
-/// "a,b" -> a, b; blanks around a name and empty names are left out.
+/// "a,b" -> a, b. Blanks around a name and empty names are left out.
 std::vector<std::string> SplitNames(const std::string& text);
 
-/// Runs all prompts in every mode, then FinishEval with "tasks" (n and a score of 0..100 per mode) and "mean"; `extra`
-/// is put into the result, `note` below the table.
+/// Runs all prompts in every mode, and calls FinishEval with "tasks" (n, and a score of 0..100 per mode) and "mean".
+/// `extra` becomes part of the result. `note` is printed below the table.
 Status RunTasks(const EvalCommand& command, EvalRun& run, const std::vector<TaskPrompt>& prompts, Json extra,
                 const std::string& note);
 

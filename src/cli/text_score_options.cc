@@ -11,15 +11,16 @@ namespace duo::cli {
 void AddTextScoreOptions(CLI::App* verb, TextScoreOptions* options) {
   const std::string own_group = verb->option_defaults()->get_group();
   verb->option_defaults()->group("Text");
-  AddInt(verb, "--context", {2, int64_t{1} << 24}, &options->context, "tokens of a window of the text")
+  AddInt(verb, "--context", {2, int64_t{1} << 24}, &options->context, "Tokens of a window of the text.")
       ->default_str(std::to_string(options->context));
-  AddInt(
-      verb, "--stride", {1, int64_t{1} << 24}, &options->stride,
-      "tokens between windows; of all but the first only so many at the end are scored (default: half of --context)");
-  AddInt(verb, "--windows", {0, int64_t{1} << 30}, &options->n_windows, "most windows; 0 = the whole text")
+  AddInt(verb, "--stride", {1, int64_t{1} << 24}, &options->stride,
+         "Tokens between windows. Every window after the first scores only its last N tokens (default: half of "
+         "--context).");
+  AddInt(verb, "--windows", {0, int64_t{1} << 30}, &options->n_windows,
+         "Max number of windows; 0 takes the whole text.")
       ->default_str(std::to_string(options->n_windows));
   AddText(verb, "--full-logits", &options->full_logits, "a file",
-          "safetensors file of full attention's logits: written when it is missing, used when it is there")
+          "Safetensors file of full attention's logits: written when it is missing, read when it exists.")
       ->type_name("FILE");
   verb->option_defaults()->group(own_group);
 }
@@ -28,7 +29,7 @@ void AddAgainstOption(CLI::App* verb, TextScoreOptions* options) {
   const std::string own_group = verb->option_defaults()->get_group();
   verb->option_defaults()->group("Text");
   AddText(verb, "--against", &options->against, "a file",
-          "compare with these logits, which --full-logits FILE of a run with other types or weights wrote")
+          "Compare with the logits in FILE, which --full-logits of a run with other types or weights wrote.")
       ->type_name("FILE")
       ->excludes("--full-logits");
   verb->option_defaults()->group(own_group);
@@ -44,7 +45,7 @@ Json RecipeOf(const TextScoreOptions& options) {
 Result<TextScores> MeasureText(EvalRun& run, const TextScoreOptions& options, const std::vector<SessionOptions>& modes,
                                const ProgressCallback& progress) {
   const WindowOptions window = options.windows();
-  // Of the built-in text as much as the windows take.
+  // The built-in text is made as long as the windows need.
   const int64_t n_builtin = window.context + window.stride * std::max<int64_t>(window.n_windows, 1);
   DUO_ASSIGN_OR_RETURN(const std::string text, run.text.Whole(n_builtin, run.tokenizer));
   const std::vector<int32_t> ids = run.tokenizer.Encode(text, SpecialTokens::kNone);

@@ -1,4 +1,4 @@
-// Flags of `duo eval perplexity` that `duo eval certify` shares: windows of a text that is scored.
+// Flags that `duo eval perplexity` and `duo eval certify` share: windows of a text that is scored.
 #pragma once
 
 #include <string>
@@ -15,7 +15,7 @@ struct TextScoreOptions {
   int64_t stride = 0;     // 0 = half of the context
   int64_t n_windows = 4;  // 0 = the whole text
   std::string full_logits;
-  std::string against;  // another configuration's full_logits
+  std::string against;  // file of --full-logits of another configuration
 
   WindowOptions windows() const {
     return {
@@ -24,7 +24,7 @@ struct TextScoreOptions {
 };
 
 void AddTextScoreOptions(CLI::App* verb, TextScoreOptions* options);
-/// --against FILE.
+/// Adds --against FILE.
 void AddAgainstOption(CLI::App* verb, TextScoreOptions* options);
 Json RecipeOf(const TextScoreOptions& options);
 
