@@ -69,7 +69,7 @@ Status DuoAttention::RunTogether(const AttentionInput& input, int layer, std::sp
     SplitKvCache* cache = caches[t];
     const KvLayout& layout = cache->layout();
     DUO_CHECK(layout.type == first.type && layout.head_dim == dim && layout.heads.n_kv_heads == n_kv_heads,
-              "sequences that are decoded together have caches of one kind");
+              "sequences that are decoded together must have the same KV type and shape");
     const int64_t pos = cache->len();
     const int64_t window = input.kind == TokenKind::kPrompt ? layout.prefill_recent : layout.recent;
     FullCache& full = cache->full(layer);
@@ -152,7 +152,8 @@ Status DuoAttention::Prefill(const AttentionInput& input, int layer, SplitKvCach
   return OkStatus();
 }
 
-// Cache -> scratch: the sinks so far and the positions [body_pos, pos), which are one or two pieces of the ring.
+// Copies from the cache to the scratch: the sinks so far and positions [body_pos, pos), which are one or two ranges of
+// the ring.
 void DuoAttention::GatherWindow(int layer, SplitKvCache* cache, const Window& window) {
   const int64_t pos = cache->len();
   const StreamingCache& streaming = cache->streaming(layer);
@@ -176,7 +177,7 @@ void DuoAttention::GatherWindow(int layer, SplitKvCache* cache, const Window& wi
   backend_->CopyRows(copies_, layout.head_dim, layout.type);
 }
 
-// Scratch -> cache: the chunk's sinks, and of the rest as many last rows as the ring holds.
+// Copies from the scratch to the cache: the chunk's sinks, and as many of its last other rows as the ring holds.
 void DuoAttention::ScatterWindow(const AttentionInput& input, int layer, SplitKvCache* cache, const Window& window) {
   const int64_t pos = cache->len();
   const int64_t end = pos + input.n_tokens;

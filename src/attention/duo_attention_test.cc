@@ -1,4 +1,4 @@
-// The routed attention against a plain double-precision softmax over the exact Lambda mask.
+// Compares DuoAttention with a plain double-precision softmax over the exact Lambda mask.
 #include "attention/duo_attention.h"
 
 #include <gtest/gtest.h>
@@ -29,7 +29,7 @@ struct Case {
 };
 
 struct Output {
-  std::vector<float> out;  // as AttentionInput has them
+  std::vector<float> out;  // shapes as in AttentionInput
   std::vector<float> lse;
 };
 
@@ -106,7 +106,7 @@ class Sequence {
 
  private:
   float Scale() const { return 1.0f / std::sqrt(static_cast<float>(c_.head_dim)); }
-  /// As a cache of the type holds them.
+  /// The values as a cache of this type stores them.
   std::vector<float> Stored(std::vector<float> rows, KvPart part) const {
     const auto dim = static_cast<size_t>(c_.head_dim);
     std::vector<uint8_t> one_row(KvBytes(c_.type, c_.head_dim, 1));
@@ -151,7 +151,7 @@ class Sequence {
   std::vector<float> q, k, v, stored_k, stored_v;
 };
 
-/// The largest difference; infinite when something is not a number.
+/// The largest difference; infinite when a value is not a number.
 float MaxDifference(const std::vector<float>& a, const std::vector<float>& b) {
   float worst = 0;
   for (size_t i = 0; i < a.size(); ++i) {

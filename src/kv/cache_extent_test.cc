@@ -1,4 +1,4 @@
-// The cache's edges: sizes it takes and refuses, how it grows, what is saved and brought back.
+// The cache's edge cases: sizes that it accepts and refuses, growth, and saving and restoring.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -115,11 +115,11 @@ TEST(FullCache, StepsOfManyRowsAreTakenWhole) {
   EXPECT_EQ(cache->committed_rows(), 40000 + 40000 / 32);
 }
 
-// A head's K and V each end within a page of their own, unless all of them are shorter than that.
+// Each head's K and each V ends inside a page of its own, unless all of them together are shorter than a page.
 TEST(FullCache, WholePagesExceedRowsByTheirEnds) {
   KvLayout layout = TestLayout(4, 16, 16, 0);
   layout.head_dim = 32;
-  layout.capacity = 1 << 20;  // of 128 bytes: 128 MiB, whole huge pages
+  layout.capacity = 1 << 20;  // rows of 128 bytes: 128 MiB, whole huge pages
   const uint64_t huge = uint64_t{2} << 20;
   EXPECT_EQ(FullCache::PageBytes(layout, 3, huge), 6 * huge);
   EXPECT_EQ(FullCache::PageBytes(layout, 0, huge), 0u);
@@ -130,7 +130,7 @@ TEST(FullCache, WholePagesExceedRowsByTheirEnds) {
   EXPECT_EQ(FullCache::PageBytes(layout, 3, huge), huge) << "all in one page";
 }
 
-// Layers of one and of two retrieval heads, beside streaming heads in both.
+// One layer has one retrieval head, the other has two. Both also have streaming heads.
 TEST(SplitKvCache, WholePagesExceedRowsInEveryLayer) {
   const KvLayout layout = TestLayout(4, 16, 16, 0);
   const uint64_t page = 1 << 14;

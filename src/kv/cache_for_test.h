@@ -1,4 +1,4 @@
-// Parts that the cache's tests share: a small layout, and a cache that is used and checked as by the attention room.
+// Shared by the cache's tests: a small layout, and a cache that is filled as DuoAttention fills it, and checked.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -39,8 +39,8 @@ inline KvLayout TestLayout(int64_t sink, int64_t recent, int64_t prefill_recent,
   return layout;
 }
 
-/// Writes positions as values into every head, as the attention room would, and checks that every position a next
-/// token could see is there.
+/// Writes a value that encodes the position into every head, in the slots that DuoAttention uses. Checks that the cache
+/// holds every position that a next token could see.
 class CacheModel {
  public:
   CacheModel(Backend* backend, SplitKvCache cache) : backend_(backend), cache_(std::move(cache)) {}
@@ -75,7 +75,7 @@ class CacheModel {
   SplitKvCache& cache() { return cache_; }
 
  private:
-  /// A row of zeros and ones, the bits of a number: every type of cache can tell them apart.
+  /// A row of zeros and ones, which are the bits of a number. Every KV type can store these values.
   static std::vector<float> Value(int layer, int head, int64_t pos, KvPart part) {
     const int64_t number = layer * 1000000 + head * 100000 + pos;
     std::vector<float> row;

@@ -8,14 +8,15 @@
 namespace duo {
 namespace {
 
-// Growth beyond what was asked for, as a share of the rows there are: permission is given ahead, memory is only taken
-// when it is touched, but a huge page is touched as a whole, so this also bounds how far resident memory runs ahead.
+// A growth step adds at least this share of the committed rows, so that steps are rare. Committed memory is only taken
+// when it is touched. But a huge page is touched as a whole, so the share also bounds how far resident memory runs
+// ahead.
 constexpr int64_t kGrowthShare = 32;
 constexpr int64_t kMinGrowthRows = 256;
 
 size_t StrideOf(const KvLayout& layout) {
   const size_t bytes = layout.bytes_of(layout.capacity);
-  // Heads begin on a huge page where they are long enough to use some.
+  // Heads that are long enough to use huge pages begin on one.
   return RoundUp(bytes, bytes >= 4 * kHugePageBytes ? kHugePageBytes : kPageBytes);
 }
 
@@ -24,7 +25,8 @@ size_t StrideOf(const KvLayout& layout) {
 uint64_t FullCache::PageBytes(const KvLayout& layout, int n_heads, uint64_t page) {
   const auto parts = 2 * static_cast<uint64_t>(n_heads);
   const size_t stride = StrideOf(layout);
-  // The ends of each K and V, or all pages that they lie in together.
+  // Each K and each V wastes at most parts of its first and last page. All of them together waste at most the pages
+  // that they are in.
   return std::min(parts * page * (stride % page == 0 ? 1 : 2), RoundUp(parts * stride, page));
 }
 

@@ -1,4 +1,4 @@
-// K and V of one layer's retrieval heads: every token, contiguous per head, growing without copying.
+// K and V of one layer's retrieval heads. They keep every token, contiguous per head, and grow without copying.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace duo {
 
-/// [n_heads, capacity, head_dim] for K and the same for V, in reserved address space; rows are backed with memory as
+/// [n_heads, capacity, head_dim] for K, then the same for V, in reserved address space. Rows are backed with memory as
 /// they are committed. Row r of a head holds position r.
 class FullCache {
  public:
@@ -16,10 +16,10 @@ class FullCache {
   /// Reserves address space. kResourceExhausted. `backend` must outlive the cache.
   static Result<FullCache> Create(Backend* backend, const KvLayout& layout, int n_heads);
 
-  /// Most bytes by which whole pages exceed the rows.
+  /// Upper bound of the bytes that whole pages of `page` bytes take in addition to the rows.
   static uint64_t PageBytes(const KvLayout& layout, int n_heads, uint64_t page);
 
-  /// Backs rows [0, n_rows) of every head; grows in steps, so that calling it for every token is cheap.
+  /// Backs rows [0, n_rows) of every head with memory. It grows in steps, so that calling it for every token is cheap.
   Status EnsureRows(int64_t n_rows);
 
   int n_heads() const { return n_heads_; }
@@ -32,7 +32,7 @@ class FullCache {
   int n_heads_ = 0;
   KvLayout layout_;
   size_t head_stride_ = 0;  // bytes between heads
-  int64_t committed_ = 0;   // rows backed
+  int64_t committed_ = 0;   // rows that are backed
 };
 
 }  // namespace duo

@@ -10,6 +10,16 @@
 
 namespace duo {
 
+// Invariants between calls:
+//
+// Row p of every retrieval head holds position p, for p in [0, len_). Slot p of every streaming head holds sink p, for
+// p < min(sink, len_). The rings hold the other positions of [lowest_held_, len_), and len_ - lowest_held_ <= ring.
+//
+// A next token at pos sees positions [pos - ring + 1, pos] at most, and the sinks. So the rings suffice for it when
+// lowest_held_ <= max(sink, pos - ring + 1). A Rewind to such a pos copies nothing.
+//
+// The keys of snapshots_ are multiples of snapshot_every and at most len_. Rewind drops the later ones.
+
 Result<SplitKvCache> SplitKvCache::Create(Backend* backend, const KvLayout& layout) {
   DUO_RETURN_IF_ERROR(CheckKvLayout(layout));
   SplitKvCache cache;
@@ -76,7 +86,7 @@ uint64_t SplitKvCache::PageBytes(const KvLayout& layout, uint64_t page) {
 
 Status SplitKvCache::FillSynthetic(int64_t n_tokens, uint64_t seed) {
   DUO_RETURN_IF_ERROR(EnsureRows(n_tokens));
-  // A table of random rows, copied again and again: speed does not depend on the values being independent.
+  // Copies one table of random rows again and again. Speed does not depend on the values being independent.
   Rng rng(seed);
   constexpr int64_t kTableRows = 1024;
   std::vector<float> values(static_cast<size_t>(kTableRows * layout_.head_dim));
@@ -91,7 +101,7 @@ Status SplitKvCache::FillSynthetic(int64_t n_tokens, uint64_t seed) {
   backend_->StoreRows(stores, layout_.head_dim, layout_.type);
   std::vector<CopyRowsTask> tasks;
   const auto fill = [&](KvPart part, uint8_t* rows, int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end;) {  // in step with the table, so that whole blocks are copied
+    for (int64_t row = begin; row < end;) {  // aligned with the table's rows, so that whole blocks are copied
       const int64_t n = std::min(kTableRows - row % kTableRows, end - row);
       tasks.push_back({part, tables[part == KvPart::kKeys ? 0 : 1], row % kTableRows, rows, row, n});
       row += n;
@@ -120,7 +130,7 @@ int64_t SplitKvCache::TokensToSnapshot() const {
 }
 
 void SplitKvCache::Advance(int64_t n_tokens) {
-  DUO_CHECK(n_tokens <= TokensToSnapshot(), "a step must end where a snapshot is due");
+  DUO_CHECK(n_tokens <= TokensToSnapshot(), "a step must not cross the point where a snapshot is due");
   const bool due = SnapshotDue(n_tokens);
   len_ += n_tokens;
   longest_ = std::max(longest_, len_);
@@ -150,14 +160,14 @@ bool SplitKvCache::RingsHold(int64_t pos) const {
 int64_t SplitKvCache::HeldAt(int64_t pos) const {
   if (RingsHold(pos)) return pos;
   const auto after = snapshots_.upper_bound(pos);
-  return after == snapshots_.begin() ? 0
-                                     : std::prev(after)->first;  // an empty cache is the snapshot that always exists
+  // An empty cache is a snapshot that always exists.
+  return after == snapshots_.begin() ? 0 : std::prev(after)->first;
 }
 
 int64_t SplitKvCache::Rewind(int64_t pos) {
   DUO_CHECK(pos >= 0 && pos <= len_, "rewind outside the cache");
   const int64_t held = HeldAt(pos);
-  // What comes after pos will be written anew; snapshots of it would lie.
+  // The tokens after pos will be others, so snapshots of them would be wrong.
   snapshots_.erase(snapshots_.upper_bound(pos), snapshots_.end());
   const bool rings_hold = RingsHold(pos);
   len_ = held;
@@ -196,7 +206,8 @@ Result<SplitKvCache> SplitKvCache::ClonePrefix(int64_t pos) const {
     }
   }
   backend_->Copy(tasks);
-  // With the rings as they are when they hold what pos needs; the sinks are the same either way.
+  // When the rings hold what pos needs, the copy keeps them as they are. Otherwise LoadSnapshot below overwrites them.
+  // The sinks are the same in both cases.
   for (size_t layer = 0; layer < streaming_.size(); ++layer) {
     copy.streaming_[layer].CopyFrom(backend_, streaming_[layer]);
   }
@@ -233,7 +244,8 @@ Status SplitKvCache::SetExtent(const Extent& extent) {
   if (extent.len < 0 || extent.lowest_held < 0 || extent.lowest_held > extent.len ||
       extent.lowest_held < extent.len - layout_.ring() || !ordered || !due ||
       (SnapshotSize() == 0 && !extent.snapshots.empty())) {
-    return Status(StatusCode::kInvalidArgument, "no cache of this kind has such a length and such snapshots");
+    return Status(StatusCode::kInvalidArgument,
+                  "no cache with this layout can have this length, lowest_held and snapshots");
   }
   DUO_RETURN_IF_ERROR(EnsureRows(extent.len));
   for (const int64_t at : extent.snapshots) {

@@ -14,7 +14,8 @@ Result<StreamingCache> StreamingCache::Create(Backend* backend, const KvLayout& 
   cache.ring_bytes_ = layout.ring_bytes();
   cache.head_bytes_ = layout.bytes_of(layout.sink + cache.ring_);
   if (n_heads == 0) return cache;
-  // Pages that read as zero: what was never written may be copied to a file, where nothing foreign belongs.
+  // Reserved pages read as zero. Slots that were never written may be saved to a file, which must not have other
+  // memory's content.
   DUO_ASSIGN_OR_RETURN(cache.memory_, backend->Reserve(cache.bytes()));
   DUO_RETURN_IF_ERROR(cache.memory_->Commit(0, cache.bytes()));
   return cache;
@@ -29,7 +30,7 @@ int StreamingCache::SlotRanges(int64_t pos, int64_t window, RowRange ranges[2]) 
   }
   const int64_t begin = Slot(first);
   const int64_t end = Slot(pos) + 1;
-  if (begin >= end) {  // wrapped around: the ring's later part, and its beginning, which follows the sinks
+  if (begin >= end) {  // wrapped around: the sinks with the ring's first rows, then the ring's last rows
     ranges[0] = {0, end};
     ranges[1] = {begin, sink_ + ring_};
     return 2;
