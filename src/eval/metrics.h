@@ -1,5 +1,5 @@
-// The metrics of LongBench (arXiv:2308.14508, its metrics.py) and the text preparation that they share. All are in [0,
-// 1]. Chinese metrics compare characters, where the original cuts words with a dictionary.
+// The metrics of LongBench (arXiv:2308.14508, its metrics.py) and the text preparation that they share. All scores are
+// in [0, 1]. Chinese metrics compare characters, where the original cuts words with a dictionary.
 #pragma once
 
 #include <string>

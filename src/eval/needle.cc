@@ -53,7 +53,7 @@ class Haystack {
                   length < least ? "a length of " + std::to_string(length) +
                                        " tokens: needles and question alone take " + std::to_string(least)
                                  : "a length of " + std::to_string(length) + " tokens: the text has only " +
-                                       std::to_string(most) + " with needles and question");
+                                       std::to_string(most) + " tokens with needles and question");
   }
 
   /// The place of each needle: the number of tokens of the text before it, in ascending order.

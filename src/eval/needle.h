@@ -23,7 +23,7 @@ struct NeedleQuestion {
 struct NeedleTask {
   std::vector<std::string> needles;
   std::vector<NeedleQuestion> questions;
-  bool one_line = false;    // the answer ends with its line
+  bool one_line = false;    // the answer is a single line
   int64_t max_answer = 48;  // tokens
 };
 

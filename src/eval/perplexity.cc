@@ -84,7 +84,10 @@ Status CheckFinite(const TextScores& scores, const std::string& where) {
   return all ? OkStatus() : Status(StatusCode::kInternal, where + ": the model's logits are not finite");
 }
 
-/// Runs windows through all sessions side by side.
+/// Runs windows through all sessions side by side. Each Run begins with empty sessions, so the scores of a window do
+/// not depend on other windows. The saved file has one row per scored token, in the order of the windows. next_saved_
+/// is the next row to read. While the file is being written every window runs, also those in the log: the file needs
+/// their rows.
 class Scorer {
  public:
   Scorer(const Model& model, FullLogits* saved) : model_(model), saved_(saved) {

@@ -20,7 +20,7 @@ class TextSource {
   /// seed chooses (seed 0: from the beginning). Files that are too short repeat.
   Result<std::string> Take(int64_t n_tokens, uint64_t seed, const Tokenizer& tokenizer) const;
 
-  /// Returns the file's text unchanged, for measures that must not see anything twice. For builtin, as Take with seed
+  /// Returns the file's text unchanged, for measures that must not see anything twice. For builtin, like Take with seed
   /// 0.
   Result<std::string> Whole(int64_t n_tokens, const Tokenizer& tokenizer) const;
 

@@ -103,7 +103,8 @@ HeadChoice ChooseByThreshold(const HeadPattern& pattern, double threshold) {
 
 Result<HeadChoice> ChooseAtRandom(int n_layers, int n_kv_heads, double sparsity, uint64_t seed) {
   if (n_layers < 0 || n_kv_heads < 0) {
-    return Status(StatusCode::kInvalidArgument, fmt::format("{} layers x {} kv heads", n_layers, n_kv_heads));
+    return Status(StatusCode::kInvalidArgument,
+                  fmt::format("{} layers x {} kv heads, expected at least 0 of each", n_layers, n_kv_heads));
   }
   HeadChoice choice = NoRetrieval(n_layers, n_kv_heads);
   DUO_ASSIGN_OR_RETURN(const size_t n_keep, CountToKeep(choice.retrieval.size(), sparsity));

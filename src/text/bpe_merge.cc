@@ -16,6 +16,9 @@ void BpeMerger::Offer(const MergeTable& merges, uint32_t left, uint32_t right) {
   }
 }
 
+// The heap holds a candidate for every adjacent pair that has a rule. It may also hold stale ones, which are skipped at
+// the top. Positions order candidates of equal rank, so the leftmost pair merges first. A merge adds at most two
+// candidates, so at most 3n are pushed: O(n log n).
 void BpeMerger::Merge(const MergeTable& merges, std::span<const int32_t> symbols, std::vector<int32_t>* out) {
   const auto later = [](const Candidate& a, const Candidate& b) { return a.order > b.order; };
   const auto n = static_cast<uint32_t>(symbols.size());

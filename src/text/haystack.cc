@@ -156,7 +156,7 @@ bool IsText(const std::string& name) {
 Result<Haystack> LoadHaystack(const std::string& path, size_t max_bytes) {
   Loader loader(max_bytes);
   if (!IsDirectory(path)) {
-    if (!FileExists(path)) return Status(StatusCode::kNotFound, path + ": there is no such file or folder");
+    if (!FileExists(path)) return Status(StatusCode::kNotFound, path + ": no such file or folder");
     DUO_RETURN_IF_ERROR(loader.Add(path, FileSource(path)));
     return loader.Take();
   }

@@ -16,8 +16,7 @@ Result<const Json*> JsonObject(const Json& object, const char* key, const std::s
 /// The member `key`, or null when it is missing or JSON null.
 const Json* JsonOptional(const Json& object, const char* key);
 
-/// The leaves of `part` in order. Members replace each {"type":"Sequence"}; at most text_limits::kMaxSteps leaves in
-/// all.
+/// The leaves of `part` in order, at most text_limits::kMaxSteps. The members of a {"type":"Sequence"} replace it.
 Result<std::vector<const Json*>> FlattenSequence(const Json& part, const char* members_key, const std::string& where);
 
 /// kUnsupported: "<where>: <what> "<name>" is not supported; duo knows <known>".

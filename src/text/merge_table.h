@@ -1,4 +1,4 @@
-// The merge rules of a BPE vocabulary map (left id, right id) to a rank and the merged id.
+// The merge rules of a BPE vocabulary: a table from (left id, right id) to rank and merged id.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +9,7 @@ namespace duo {
 
 struct MergeRule {
   uint32_t rank;  // lower ranks merge first
-  int32_t id;     // of the merged token
+  int32_t id;     // id of the merged token
 };
 
 /// Open addressing over flat arrays: a lookup touches one or two cache lines, and encoding spends its time on lookups.

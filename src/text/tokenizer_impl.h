@@ -45,7 +45,7 @@ class Tokenizer::Impl {
   int32_t bos_id() const { return bos_id_; }
   int32_t eos_id() const { return eos_id_; }
   const std::string& chat_template() const { return chat_template_; }
-  /// The path where the chat template was looked for, for messages.
+  /// The path of tokenizer_config.json, for messages about the chat template.
   const std::string& config_path() const { return config_path_; }
 
   /// Makes a tokenizer from `impl`. Only the two openers and tests need this.
