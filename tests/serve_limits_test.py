@@ -325,7 +325,7 @@ class MemoryTest(ServeTest):
         n = room // 2048 + 200
         answer = server.request("POST", TEXT, {"prompt": "a", "max_tokens": n})
         message = self.assert_error(answer, 400, "invalid_request_error", "memory_exceeded")
-        numbers = r"^%d tokens need [\d.]+ [KMG]iB, this server has [\d.]+ [KMG]iB for sequences"
+        numbers = r"^%d tokens need [\d.]+ [KMG]iB, but this server has [\d.]+ [KMG]iB for sequences"
         self.assertRegex(message, numbers % (n + 2))
         answer = server.request("POST", TEXT, {"prompt": "a", "max_tokens": n, "stream": True})
         self.assert_error(answer, 400, "invalid_request_error", "memory_exceeded")

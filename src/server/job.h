@@ -62,9 +62,8 @@ class Job {
   // ---- the client's side
   /// Everything that happened since the last call.
   struct News {
-    int64_t prompt_done = 0;  // prompt tokens read so far, with the cached ones
-    std::vector<std::optional<LogProbs>>
-        prompt_log_probs;  // of the next prompt tokens, in order; a prompt's first token has none
+    int64_t prompt_done = 0;                                // prompt tokens read so far, with the cached ones
+    std::vector<std::optional<LogProbs>> prompt_log_probs;  // of the next prompt tokens; a prompt's first has none
     std::vector<JobToken> tokens;
     std::string rest;  // text held back until the end; valid once finished
     bool finished = false;

@@ -51,7 +51,7 @@ Result<std::vector<std::shared_ptr<Job>>> Scheduler::SubmitAll(std::vector<JobRe
   }
   if (requests.size() > static_cast<size_t>(options_.max_waiting)) {
     return Status(StatusCode::kInvalidArgument, std::to_string(requests.size()) +
-                                                    " prompts at once, this server's queue holds " +
+                                                    " prompts at once, but this server's queue holds " +
                                                     std::to_string(options_.max_waiting))
         .About("prompt");
   }
@@ -79,7 +79,7 @@ void Scheduler::Stop(double seconds) {
   const auto nothing_left = [this] { return queue_.empty() && running_status_.empty(); };
   const auto until = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
   if (idle_.wait_until(lock, until, nothing_left)) return;
-  quit_ = true;  // the worker cancels what is left
+  quit_ = true;  // the worker cancels the rest
   wake_.notify_all();
   idle_.wait(lock, nothing_left);
 }
@@ -105,7 +105,7 @@ void Scheduler::Work() {
     }
     Admit();
     if (running_.empty()) {
-      // What waits, waits for a session that is being saved or restored.
+      // All waiting requests wait for a session that is being saved or restored, or for its memory.
       Publish();
       if (!queue_.empty()) wake_.wait_for(lock, std::chrono::milliseconds(20));
       continue;
@@ -132,7 +132,7 @@ void Scheduler::DropCancelledJobs() {
 
 void Scheduler::Admit() {
   DropCancelledJobs();
-  std::set<SessionId> wanted;  // sessions that requests further ahead wait for
+  std::set<SessionId> wanted;  // sessions that earlier requests in the queue wait for
   for (size_t i = 0; i < queue_.size() && running_.size() < static_cast<size_t>(options_.max_running);) {
     Waiting& waiting = queue_[i];
     const SessionId& id = waiting.job->request.session_id;
@@ -253,7 +253,7 @@ void Scheduler::PrefillOneChunk() {
   }
 }
 
-// From logits to the next token, and to the client.
+// Samples the next token from the logits and reports it to the client.
 void Scheduler::TakeToken(Running* running) {
   const Session& session = *running->sequence->session;
   const JobRequest& request = running->job->request;
@@ -298,7 +298,7 @@ void Scheduler::DecodeGroup(const std::vector<Running*>& group) {
   }
   const int64_t before = sessions[0]->len();
   const Status status = Session::DecodeTogether(sessions, ids);
-  if (status.ok() || sessions[0]->len() != before) {  // grown: those without logits cannot take the step again
+  if (status.ok() || sessions[0]->len() != before) {  // grown: sessions without logits cannot repeat the step
     for (Running* running : group) {
       if (running->sequence->session->logits().empty()) {
         Fail(running, status);
@@ -316,7 +316,7 @@ void Scheduler::DecodeGroup(const std::vector<Running*>& group) {
     }
     return Fail(group[0], status);
   }
-  // One of them cannot go on; the others do not suffer.
+  // At least one of them cannot continue. Each takes the step alone, so that the others do.
   for (Running* running : group) DecodeGroup({running});
 }
 
@@ -331,8 +331,8 @@ void Scheduler::LetGo() {
     if (running->stats.prefill_s > 0) running->stats.decode_s = SecondsSince(running->prefilled);
     running->stats.kv_bytes = running->sequence->session->kv_bytes();
     metrics_->CountGenerated(running->job->request.session_id.owner, running->stats.n_generated);
-    // After an error a sequence may hold half a step; one that was ended between two steps is whole, unless its rows
-    // come from a mixture of weights.
+    // After an error a sequence may hold half a step. One that ended between two steps is whole, unless its rows come
+    // from a mixture of old and new weights.
     const StatusCode code = running->status.code();
     const bool whole =
         files.ok() && (code == StatusCode::kOk || code == StatusCode::kCancelled || code == StatusCode::kUnavailable);
@@ -415,7 +415,7 @@ std::vector<NamedSequence> Scheduler::Named() const {
   std::vector<NamedSequence> named;
   for (const PooledSequence& s : pool_.sequences()) {
     if (s.id.name.empty()) continue;
-    // A busy session grows on another thread: what is known of it is what was published.
+    // Another thread may change a busy session, so only published values are used.
     NamedSequence entry{.id = s.id, .n_tokens = s.longest, .kv_bytes = s.bytes, .busy = s.busy};
     if (!s.busy) {
       entry.n_tokens = s.session->len();

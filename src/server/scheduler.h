@@ -1,27 +1,26 @@
-// Many requests, one model: prompts in chunks, and between them one token of every text that is being generated, in one
-// pass over the weights.
+// Serves many requests with one model. Prompts are read in chunks. Between chunks, every text that is being generated
+// gets one token, all in one pass over the weights.
 //
-// A request is in one place at a time. It waits in `queue_` in the order of arrival, then runs in `running_` in the
-// order of admission, first in Phase::kPrefill, then in Phase::kDecode, and leaves when it is kDone. One thread, the
-// worker, takes steps; all others only queue, ask and cancel. In a step
-//   1. requests are admitted,
-//   2. those whose client has left are ended,
-//   3. every running text gets one token, in one pass,
-//   4. one prompt reads one chunk,
-//   5. requests that are done release their sequences.
+// A request is in one place at a time. It waits in `queue_` in the order of arrival. Then it runs in `running_` in the
+// order of admission, first in Phase::kPrefill, then in Phase::kDecode. It leaves in the step in which it becomes
+// kDone. One thread, the worker, takes steps. A step has five parts.
+//   1. Requests are admitted.
+//   2. Requests whose client has left are ended.
+//   3. Every text that is being generated gets one token, all in one pass.
+//   4. One prompt reads one chunk.
+//   5. Requests that are done release their sequences.
 //
-// Admission. A request runs when there is a place among `max_running` and its sequence is promised memory for all of
-// its tokens: nothing that runs is ever out of memory. The order of admission:
-//   - A request for a session waits for earlier requests of that session and for a save of it; others pass it.
-//   - A request that memory does not suffice for lets later ones pass that fit, kMaxPassed at most. Then nobody is
-//     admitted before it until it is. Running requests end, and each request alone fits (Submit refuses the others), so
-//     it always comes to be admitted.
-//   - Otherwise the order is that of arrival.
+// Admission. A request runs when fewer than `max_running` others run and memory for all of its tokens can be reserved.
+// So a running request never runs out of memory. Requests are admitted in the order of arrival, with two exceptions.
+//   1. A request for a session waits for earlier requests of that session and for a save of it. Others pass it.
+//   2. A request for which memory does not suffice lets at most kMaxPassed later ones pass that fit. After that, it
+//      blocks everything after it until it is admitted. Running requests end, and each request fits alone (Submit
+//      refuses the others). So it is always admitted in the end.
 //
-// Prompts take turns with chunks: see prompt_turns.h for how long each waits. While others run a chunk is a
-// piece (PieceTokens), so that a text waits for its next token no longer than for one. Pieces end at multiples of their
-// size: they do not drift across the positions of snapshots, and with ComputeType::kF32 they are the same whatever is
-// cached or runs beside (see sequence_pool.h).
+// Turns. Prompts take turns with chunks; see prompt_turns.h for how long each waits. While other requests run, a chunk
+// is a piece (PieceTokens), so a text waits for its next token at most as long as one piece takes. Pieces end at
+// multiples of their size, so they do not drift across the positions of snapshots. With ComputeType::kF32 they are the
+// same whatever is cached or runs beside them (see sequence_pool.h).
 #pragma once
 
 #include <atomic>
@@ -45,15 +44,15 @@
 
 namespace duo {
 
-/// Requests that may be admitted before one that waits for memory.
+/// Max later requests that are admitted ahead of one that waits for memory.
 constexpr int kMaxPassed = 16;
 
 struct SchedulerOptions {
-  int max_running = 8;   // requests worked on at once, 1..Session::kMaxTogether
-  int max_waiting = 64;  // further ones in the queue; beyond that they are refused
+  int max_running = 8;   // max requests that run at once, 1..Session::kMaxTogether
+  int max_waiting = 64;  // max requests in the queue; further ones are refused
 };
 
-/// One request or kept sequence as others see it.
+/// One request or idle sequence as the status shows it.
 struct SequenceStatus {
   std::string id;
   std::string state;  // "waiting", "prefill", "decode", "kept"
@@ -61,19 +60,19 @@ struct SequenceStatus {
   int64_t n_tokens = 0, n_prompt = 0, n_cached = 0, n_generated = 0;
   uint64_t kv_bytes = 0;
   double sparsity = 0;
-  double seconds = 0;  // since its arrival; of a kept one 0
+  double seconds = 0;  // since its arrival; 0 for an idle sequence
 };
 
 struct SchedulerStatus {
   std::vector<SequenceStatus> sequences;
   int64_t n_waiting = 0;
-  uint64_t promised_bytes = 0, kept_bytes = 0;  // of budget_bytes
-  uint64_t budget_bytes = 0;                    // that sequences may take now
-  uint64_t growth_bytes = 0;                    // of the workspace, beyond its own: what budget_bytes lacks
+  uint64_t promised_bytes = 0, kept_bytes = 0;  // parts of budget_bytes
+  uint64_t budget_bytes = 0;                    // for sequences now, without growth_bytes
+  uint64_t growth_bytes = 0;                    // by which the workspace exceeds its own size
   uint64_t n_evicted = 0;
 };
 
-/// A named sequence in memory.
+/// A sequence in memory that has a session's name.
 struct NamedSequence {
   SessionId id;
   int64_t n_tokens = 0;
@@ -81,28 +80,38 @@ struct NamedSequence {
   bool busy = false;
 };
 
-/// Runs the model, on a thread that it takes for as long as it lives, and owns all sequences. Thread safe.
+/// Runs the model on a thread that it occupies for its whole life, and owns all sequences. Thread safe.
+///
+/// Invariants.
+///   1. The worker holds `mutex_` in parts 1 and 5 of a step and releases it in parts 2 to 4.
+///   2. Only the worker touches `running_` and `turn_`. In parts 2 to 4 it works only on running requests, whose
+///      sequences are busy in the pool.
+///   3. Other threads never read the session of a busy sequence, unless they have checked it out. They read what the
+///      worker has published in `running_status_`.
+///   4. Every request in `running_` has a busy sequence with a reservation for its prompt and its max_tokens.
+///   5. Job::Finish is called once for each job, when the job leaves `queue_` without running or leaves `running_`.
+///   6. A sequence goes back to the pool only if it is whole. After an error within a step it is dropped.
 class Scheduler {
  public:
-  /// All must outlive it. Without a tokenizer (null) there is no text, tokens only. `threads` must have one to spare.
+  /// All arguments must outlive it. Without a tokenizer (null) there is no text, only tokens. `threads` must be able to
+  /// run one more task.
   Scheduler(const Model* model, const Tokenizer* tokenizer, Workspace* workspace, Metrics* metrics,
             WorkerThreads* threads, const SchedulerOptions& options, const PoolLimits& limits);
   ~Scheduler();
 
-  /// Queues a request. kResourceExhausted when it could never fit; kUnavailable (server/unavailable.h) when the queue
-  /// is full or the server stops.
+  /// Queues a request. Fails with kResourceExhausted when it could never fit, and with kUnavailable
+  /// (server/unavailable.h) when the queue is full or the server stops.
   Result<std::shared_ptr<Job>> Submit(JobRequest request);
-  /// Either all of them or none.
+  /// Queues all requests or none. Also fails with kInvalidArgument when there are more than the queue can hold.
   Result<std::vector<std::shared_ptr<Job>>> SubmitAll(std::vector<JobRequest> requests);
 
-  /// Takes no further requests; what runs and waits goes on.
+  /// Accepts no further requests. Requests that run or wait continue.
   void Close();
-  /// The same, and lets what runs and waits go on for at most `seconds` before it is cancelled; returns when nothing
-  /// runs any more.
+  /// Like Close, but requests that run or wait are cancelled after `seconds`. Returns when none is left.
   void Stop(double seconds);
   bool stopping() const { return stopping_; }
 
-  /// The status that this caller may see: sequences and sums of its own, or all of them.
+  /// The status that this caller may see: its own sequences and their sums, or those of all owners.
   SchedulerStatus Snapshot(const Caller& caller) const;
   int64_t n_waiting() const;
 
@@ -118,18 +127,18 @@ class Scheduler {
  private:
   struct Waiting {
     std::shared_ptr<Job> job;
-    uint64_t tried = 0;  // pool_.n_freed() when memory did not suffice for it: no use to try again until that changes
-    int n_passed = 0;    // admitted meanwhile
+    uint64_t tried = 0;  // pool_.n_freed() when memory did not suffice; useless to try again until it changes
+    int n_passed = 0;    // later requests admitted ahead of it
   };
   enum class Phase : uint8_t { kPrefill, kDecode, kDone };
   struct Running {
     std::shared_ptr<Job> job;
     PooledSequence* sequence = nullptr;
     Phase phase = Phase::kPrefill;
-    int64_t n_read = 0;     // of the prompt
+    int64_t n_read = 0;     // prompt tokens
     int64_t last_turn = 0;  // see UnreadPrompt
     std::unique_ptr<TokenLoop> loop;
-    int32_t next = -1;  // to be decoded, in kDecode
+    int32_t next = -1;  // the next token to decode, in kDecode
     JobStats stats;
     Clock::time_point started, prefilled, last_token;
     Status status;
@@ -137,11 +146,12 @@ class Scheduler {
 
   void Work();
   void Admit();
-  /// False when memory does not suffice now; else the job is to leave the queue, one way or the other.
+  /// Returns false when memory does not suffice now. Otherwise the job must leave the queue, since it runs or has
+  /// failed.
   bool AdmitJob(const std::shared_ptr<Job>& job);
   void DropCancelledJobs();
   void FinishCancelled();
-  /// The request whose turn it is; null when no prompt is being read.
+  /// The request whose prompt reads the next chunk; null when no prompt is being read.
   Running* NextPrompt();
   void PrefillOneChunk();
   void DecodeAll();
@@ -157,7 +167,7 @@ class Scheduler {
   Metrics* metrics_;
   SchedulerOptions options_;
 
-  mutable std::mutex mutex_;  // of what follows
+  mutable std::mutex mutex_;  // guards the members below, up to quit_
   std::condition_variable wake_;
   std::condition_variable idle_;
   SequencePool pool_;
@@ -166,8 +176,8 @@ class Scheduler {
   std::atomic<bool> stopping_ = false;
   bool quit_ = false;
 
-  std::vector<std::unique_ptr<Running>> running_;  // of the worker alone, in the order of admission
-  int64_t turn_ = 0;                               // chunks read so far; of the worker alone
+  std::vector<std::unique_ptr<Running>> running_;  // only for the worker; in the order of admission
+  int64_t turn_ = 0;                               // only for the worker; chunks read so far
   std::future<void> worked_;                       // ready when the worker has ended
 };
 

@@ -13,16 +13,16 @@ namespace {
 
 // Reusing fewer tokens than this is not worth a copy.
 constexpr int64_t kMinCopied = 64;
-// Nobody's text waits for longer than a piece of another's prompt. Matrix products of fewer tokens lose speed.
+// A text waits for at most one piece of another request's prompt. Matrix products of fewer tokens are less efficient.
 constexpr int64_t kPieceTokens = 128;
 
-/// The last position up to pos where a chunk of a prompt ends.
+/// The last position <= pos at which a chunk of a prompt ends.
 int64_t LastChunkEnd(const SessionOptions& options, int64_t pos) {
   const auto last_multiple = [&](int64_t of) { return of == 0 ? 0 : pos / of * of; };
   return std::max(last_multiple(PieceTokens(options)), last_multiple(options.snapshot_every));
 }
 
-/// Bytes of a session beside its cache: logits and hidden state while it runs, ids and kinds.
+/// Bytes of a session outside its cache: logits and hidden state while it runs, and the tokens' ids and kinds.
 uint64_t HostBytes(const ModelConfig& config, int64_t n_tokens) {
   return static_cast<uint64_t>(config.vocab_size + config.hidden_size) * sizeof(float) +
          static_cast<uint64_t>(n_tokens) * (sizeof(int32_t) + 1);
@@ -34,7 +34,7 @@ Status InUse(const std::string& name) {
 
 Status NoRoomNow(uint64_t bytes) {
   return NotNow(Unavailable::kNoMemory,
-                "what runs holds the memory that the sequence needs (" + FormatBytes(bytes) + ")");
+                "running requests hold the memory that the sequence needs (" + FormatBytes(bytes) + ")");
 }
 
 }  // namespace
@@ -63,8 +63,8 @@ Status SequencePool::CheckEverFits(const SessionOptions& options, int64_t n_toke
   const uint64_t needed = BytesOf(options, n_tokens) + Growth(options);
   if (needed <= limits_.budget_bytes) return OkStatus();
   return Status(StatusCode::kResourceExhausted, std::to_string(n_tokens) + " tokens need " + FormatBytes(needed) +
-                                                    ", this server has " + FormatBytes(limits_.budget_bytes) +
-                                                    " for sequences; a higher sparsity or fewer tokens need less");
+                                                    ", but this server has " + FormatBytes(limits_.budget_bytes) +
+                                                    " for sequences; use a higher sparsity or fewer tokens");
 }
 
 uint64_t SequencePool::promised_bytes() const { return promised_bytes({.owner = "", .sees_all = true}); }
@@ -119,7 +119,7 @@ bool SequencePool::MakeRoom(uint64_t bytes, uint64_t growth, size_t n_more, cons
       const auto rank = [](const PooledSequence& x) { return std::make_pair(!x.id.name.empty(), x.last_use); };
       if (victim == sequences_.end() || rank(*s) < rank(*victim)) victim = s;
     }
-    DUO_CHECK(victim != sequences_.end(), "there was something to give up");
+    DUO_CHECK(victim != sequences_.end(), "there is an idle sequence to evict");
     sequences_.erase(victim);
     ++n_evicted_;
   }
@@ -129,7 +129,7 @@ bool SequencePool::MakeRoom(uint64_t bytes, uint64_t growth, size_t n_more, cons
 int64_t SequencePool::Reusable(const PooledSequence& sequence, const Wanted& wanted) const {
   if (wanted.fresh) return 0;
   const Session& session = *sequence.session;
-  // At least one token is left to run, for its logits.
+  // At least one token must be run, for its logits.
   int64_t pos = session.HeldAt(session.CommonPrefix(wanted.prompt.first(wanted.prompt.size() - 1)));
   if (sequence.options.compute != ComputeType::kF32) return pos;
   pos = std::min(pos, session.prompt_len());
@@ -144,7 +144,7 @@ int64_t SequencePool::Reusable(const PooledSequence& sequence, const Wanted& wan
 SequencePool::Claim SequencePool::BestPrefix(const Wanted& wanted) {
   Claim best;
   for (PooledSequence& s : sequences_) {
-    if (s.busy && s.last_use == 0) continue;  // being saved or restored, by another thread
+    if (s.busy && s.last_use == 0) continue;  // another thread saves or restores it
     if (s.id.owner != wanted.id.owner || s.spec.salt != wanted.spec->salt) continue;
     if (!SameCache(s.options, *wanted.options)) continue;
     const int64_t held = Reusable(s, wanted);
@@ -206,20 +206,21 @@ Result<SequencePool::Claim> SequencePool::Make(const Wanted& wanted) {
   return Claim{Add(wanted, std::make_unique<Session>(std::move(session)), bytes, growth), 0};
 }
 
-// A sequence whose own text would mostly be lost by going back to the common prefix is copied instead, when there is
-// room; so is one that runs, or that has a name of its own.
+// Taking a sequence over loses its text after the common prefix. Where that is most of the text, the prefix is copied
+// instead if there is room. A sequence that runs or has a name of its own is never taken over, only copied.
 Result<SequencePool::Claim> SequencePool::Acquire(const Wanted& wanted) {
   if (PooledSequence* named = Named(wanted.id); named != nullptr) {
     if (named->busy) return InUse(wanted.id.name);
     if (named->spec.salt != wanted.spec->salt) {
       return Status(StatusCode::kInvalidArgument,
-                    "the session \"" + wanted.id.name + "\" was begun with another cache_salt; send that, or delete it")
+                    "the session \"" + wanted.id.name +
+                        "\" was started with another cache_salt; send that one, or delete the session")
           .About("duo.cache");
     }
     if (!SameCache(named->options, *wanted.options)) {
       return Status(StatusCode::kInvalidArgument,
                     "the session \"" + wanted.id.name +
-                        "\" has another pattern, sparsity, sink or recent; ask as it was begun, or delete it")
+                        "\" has another pattern, sparsity, sink or recent; send the same values, or delete the session")
           .About("duo.cache");
     }
     return TakeOver(named, wanted, Reusable(*named, wanted));
@@ -233,7 +234,7 @@ Result<SequencePool::Claim> SequencePool::Acquire(const Wanted& wanted) {
     if (best.n_held >= kMinCopied) {
       Result<Claim> copy = Copy(*s, wanted, best.n_held);
       if (copy.ok()) return copy;
-      // There is no room for both: losing its end is better than reading the beginning again.
+      // There is no room for both. Losing the end is better than reading the beginning again.
       if (free) return TakeOver(s, wanted, best.n_held);
     }
   }
@@ -269,7 +270,7 @@ Result<PooledSequence*> SequencePool::CheckOut(const SessionId& id) {
 Result<PooledSequence*> SequencePool::Reserve(const SessionId& id, const CacheSpec& spec, const SessionOptions& options,
                                               int64_t n_tokens) {
   if (Named(id) != nullptr) {
-    return Status(StatusCode::kInvalidArgument, "there is a session \"" + id.name + "\" in memory already");
+    return Status(StatusCode::kInvalidArgument, "the session \"" + id.name + "\" is in memory already");
   }
   DUO_RETURN_IF_ERROR(CheckEverFits(options, n_tokens));
   const uint64_t bytes = BytesOf(options, n_tokens);

@@ -1,9 +1,11 @@
-// The sequences a server holds: those that run and those that are kept for their prefixes, within one budget of memory.
+// The sequences that a server holds, within one budget of memory. Busy ones belong to a request, a save or a restore.
+// Idle ones are kept because later requests may reuse their prefixes.
 //
-// With ComputeType::kF32 an answer does not depend, to the last bit, on what was kept. The numbers of a prompt's token
-// depend on the chunk it is read in (another number of tokens, another order of additions), so all chunks have to be
-// the same whether their beginnings are read or found: they end at multiples of a piece (PieceTokens) and where rings
-// are copied, and a sequence is reused up to such an end alone, and never beyond its first generated token.
+// Exact answers. With ComputeType::kF32 an answer does not depend, to the last bit, on what the pool holds. The numbers
+// of a prompt token depend on the chunk in which it is read: another number of tokens means another order of additions.
+// So all chunks must be the same whether their beginnings are read or found in memory. Chunks therefore end at
+// multiples of a piece (PieceTokens) and where rings are copied. A sequence is reused only up to such an end, and never
+// beyond its first generated token.
 #pragma once
 
 #include <cstdint>
@@ -20,67 +22,81 @@
 
 namespace duo {
 
-/// Tokens of a piece. Prompts are read in pieces that end at multiples of this, while others run and, with
-/// ComputeType::kF32, always.
+/// Tokens of a piece. While other requests run, and always with ComputeType::kF32, prompts are read in pieces that end
+/// at multiples of this.
 int64_t PieceTokens(const SessionOptions& options);
 
-/// One sequence. `busy` ones belong to whoever claimed them; the pool touches only the others.
+/// One sequence. A busy one belongs to the request or thread that claimed it.
 struct PooledSequence {
   std::unique_ptr<Session> session;  // null while it is being restored
   CacheSpec spec;
   SessionOptions options;  // resolved
-  SessionId id;            // whose it is, and of which session
+  SessionId id;            // its owner, and the name of its session
   bool busy = false;
-  bool saved = false;   // whether its file has all of it
-  uint64_t bytes = 0;   // counted against the budget: what it was promised while busy, what it holds otherwise
-  uint64_t growth = 0;  // what the workspace needs beyond its own while this one runs
-  int64_t longest = 0;  // tokens whose rows are in memory
-  uint64_t last_use = 0;
+  bool saved = false;   // its file holds all of it
+  uint64_t bytes = 0;   // counted against the budget: the reservation while it runs or is restored, else what it holds
+  uint64_t growth = 0;  // bytes that the workspace needs beyond its own size while this one runs
+  int64_t longest = 0;  // tokens whose rows are in memory, even after a rewind
+  uint64_t last_use = 0;  // grows with every use; 0 while it is saved or restored
 };
 
 struct PoolLimits {
-  uint64_t budget_bytes = 0;     // for sequences and for what the workspace grows by while some of them run
-  uint64_t workspace_bytes = 0;  // that the workspace has at any time, outside the budget
-  size_t max_sequences = 64;     // each takes address space, of which the system gives a number of pieces
+  uint64_t budget_bytes = 0;     // for sequences, and for the growth of the workspace while they run
+  uint64_t workspace_bytes = 0;  // the workspace's own size, which is not part of the budget
+  size_t max_sequences = 64;     // each takes memory mappings, whose number the system limits
 };
 
-/// Not thread safe. Acquire, and Release and Drop of what it gave, belong to the thread that runs the sequences: they
-/// may give the workspace's memory back.
+/// Not thread safe. Only the thread that runs the sequences may call Acquire, and Release and Drop for what Acquire
+/// returned, because they may free memory of the workspace.
+///
+/// Invariants.
+///   1. The `bytes` of all sequences and growth_bytes() together are at most budget_bytes. There are at most
+///      max_sequences sequences.
+///   2. `bytes` of a sequence that runs covers all tokens it may get, so its request never runs out of memory.
+///   3. `growth` is 0 except while a sequence runs.
+///   4. Only idle sequences are evicted or taken over. A prefix may be copied from one that runs, because Acquire is
+///      called between two steps. One with last_use == 0 is not read at all: another thread saves or restores it.
+///   5. An owner has at most one sequence of each session name.
+///   6. A prefix is reused only between sequences of the same owner and the same salt.
 class SequencePool {
  public:
   /// `model` and `workspace` must outlive it.
   SequencePool(const Model& model, Workspace* workspace, const PoolLimits& limits);
 
-  /// Fails with kResourceExhausted when n_tokens would not fit even alone: bytes needed and available.
+  /// Fails with kResourceExhausted, and the bytes needed and available, when n_tokens would not fit even alone.
   Status CheckEverFits(const SessionOptions& options, int64_t n_tokens) const;
 
   struct Wanted {
     std::span<const int32_t> prompt;
-    int64_t n_tokens = 0;  // prompt and all that may be generated
+    int64_t n_tokens = 0;  // of the prompt and of all that may be generated
     const CacheSpec* spec = nullptr;
     const SessionOptions* options = nullptr;  // resolved
     SessionId id;
-    bool fresh = false;  // nothing may be reused
+    bool fresh = false;  // reuse nothing
   };
   struct Claim {
     PooledSequence* sequence = nullptr;
-    int64_t n_held = 0;  // tokens of the prompt that it has; fewer than the prompt
+    int64_t n_held = 0;  // prompt tokens that it holds, always fewer than the prompt has
   };
-  /// A sequence for the request, busy, with room promised for n_tokens: one that shares a prefix, a copy of such a one,
-  /// or an empty one. Only sequences of the same owner and the same salt are looked at: how long a prompt takes, and
-  /// how much of it was there, tells nothing of what others asked. Kept sequences make room, least recently used first,
-  /// those with a name last. kUnavailable: what runs holds the memory or the named session (server/unavailable.h tells
-  /// which). kInvalidArgument: the named session is of another kind.
+  /// Returns a busy sequence with a reservation for n_tokens: one that shares a prefix with the prompt, a copy of such
+  /// a one, or an empty one. Considers only sequences of the same owner and the same salt. So neither the time that a
+  /// prompt takes nor its number of cached tokens tells what others asked.
+  ///
+  /// Evicts idle sequences to make room: least recently used ones first, named ones last.
+  ///
+  /// Fails with kUnavailable when busy sequences hold the memory, or the named session is busy (server/unavailable.h
+  /// tells which). Fails with kInvalidArgument when the named session has another salt or other options.
   Result<Claim> Acquire(const Wanted& wanted);
 
-  /// Keeps what was claimed, or forgets it.
+  /// Release makes a claimed sequence idle. Drop removes it.
   void Release(PooledSequence* sequence);
   void Drop(PooledSequence* sequence);
 
-  /// A named sequence that is not busy, made busy. kNotFound; kUnavailable when it is busy.
+  /// Makes an idle named sequence busy. Fails with kNotFound, or with kUnavailable when it is busy already.
   Result<PooledSequence*> CheckOut(const SessionId& id);
-  /// Room for a sequence that is about to be restored; its session is to be set, then Release. kUnavailable,
-  /// kResourceExhausted, kInvalidArgument when the name is taken.
+  /// Reserves memory for a sequence that is about to be restored. The caller sets its session and then calls Release,
+  /// or calls Drop. Fails with kUnavailable when memory does not suffice now, kResourceExhausted when it never will,
+  /// and kInvalidArgument when the name is taken.
   Result<PooledSequence*> Reserve(const SessionId& id, const CacheSpec& spec, const SessionOptions& options,
                                   int64_t n_tokens);
 
@@ -88,34 +104,35 @@ class SequencePool {
   bool Has(const SessionId& id) const;
   bool IsBusy(const SessionId& id) const;
   uint64_t budget_bytes() const { return limits_.budget_bytes; }
-  /// The part of the budget that the workspace has now beyond its own. Sequences run one after the other, so it is the
-  /// most that one of them needs.
+  /// The part of the budget that the workspace takes now beyond its own size. Sequences run one after the other, so it
+  /// is the max of what each of them needs.
   uint64_t growth_bytes() const;
   uint64_t promised_bytes() const;  // of busy sequences
-  uint64_t kept_bytes() const;      // of the others
-  /// The same for the sequences that the caller sees.
+  uint64_t kept_bytes() const;      // of idle sequences
+  /// These sums over the sequences that the caller sees.
   uint64_t promised_bytes(const Caller& caller) const;
   uint64_t kept_bytes(const Caller& caller) const;
   uint64_t n_evicted() const { return n_evicted_; }
-  /// Changes whenever there may be more room than before, 1, 2, ...: what Acquire found no room for, it finds none for
-  /// until then.
+  /// A counter, 1, 2, ..., that changes whenever there may be more room than before. A request for which Acquire found
+  /// no room finds none until it changes.
   uint64_t n_freed() const { return n_freed_; }
 
  private:
   MemoryPlan PlanOf(const SessionOptions& options) const;
-  /// The bytes that the workspace needs beyond its own for windows larger, or more streaming heads, than the server's.
+  /// Bytes that the workspace needs beyond its own size, for larger windows or more streaming heads than the server's.
   uint64_t Growth(const SessionOptions& options) const;
-  /// The bytes of a sequence, without that growth.
+  /// Bytes of a sequence, without Growth.
   uint64_t BytesOf(const SessionOptions& options, int64_t n_tokens) const;
   PooledSequence* Named(const SessionId& id);
-  /// How many of the prompt's tokens, all but the last, the sequence can be gone on from with.
+  /// How many of the prompt's tokens the sequence can continue after. The last one never counts.
   int64_t Reusable(const PooledSequence& sequence, const Wanted& wanted) const;
-  /// The sequence that has most of the prompt, and how much a session that goes on from it would hold.
+  /// The sequence that holds most of the prompt, and how many tokens a session that continues from it would hold.
   Claim BestPrefix(const Wanted& wanted);
-  /// Gives up kept sequences until `bytes` more fit beside a workspace that has grown by at least `growth`; none of
-  /// `keep`. False, and nothing is given up, when that cannot be.
+  /// Evicts idle sequences, but never `keep`, until `bytes` in `n_more` sequences fit beside a workspace that has grown
+  /// by at least `growth`. Returns false and evicts nothing when that is impossible.
   bool MakeRoom(uint64_t bytes, uint64_t growth, size_t n_more, const PooledSequence* keep);
-  /// To be called when a sequence of this growth runs no more.
+  /// Frees the workspace's growth when no other sequence needs as much. Call it after a sequence with this growth
+  /// ended.
   void ShrinkWorkspace(uint64_t growth);
   Result<Claim> TakeOver(PooledSequence* sequence, const Wanted& wanted, int64_t pos);
   Result<Claim> Copy(const PooledSequence& from, const Wanted& wanted, int64_t pos);

@@ -30,14 +30,15 @@ constexpr const char* kJson = "application/json";
 constexpr const char* kPagePolicy =
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-// Of memory that the system says it has: the rest is for requests' texts, threads, and what the estimate misses.
-constexpr std::chrono::seconds kWriteOut(10);  // most that stopping waits for clients to read what there is
+constexpr std::chrono::seconds kWriteOut(10);  // max wait for clients to read their answers when the server stops
+// Share of the memory that the system has available. The rest is for requests' texts, threads, and what the estimate
+// misses.
 constexpr double kShareOfAvailable = 0.9;
-// The fewest tokens a server must have room for.
+// A server must have room for at least this many tokens.
 constexpr int64_t kMinTokens = 64;
-// Threads of the server itself: one runs the model, one accepts connections, the others are for connections.
+// The server's own threads: one runs the model, one accepts connections, the others serve connections.
 constexpr int kMinOwnThreads = 4, kOwnThreads = 6;
-// Pieces of address space that the system gives a process (vm.max_map_count is 65530), less what others take.
+// Memory mappings that the system allows a process (vm.max_map_count is 65530), less those of other parts.
 constexpr int64_t kMaxMappings = 50000;
 
 void SetError(const ApiError& error, Response* response) {
@@ -127,7 +128,7 @@ class Server::Impl {
   int port_ = 0;
   Metrics metrics_;
   WorkerThreads* const threads_;
-  // Connections end before the scheduler does, and that before its sequences' workspace.
+  // Run ends all connections before it returns. The scheduler is destroyed before the workspace of its sequences.
   HttpServer http_;
   Scheduler scheduler_;
   std::unique_ptr<SessionStore> sessions_;
@@ -145,8 +146,8 @@ Status Server::StartThreads(WorkerThreads* threads) {
   if (n_threads >= kMinOwnThreads) return OkStatus();
   return Status(StatusCode::kResourceExhausted,
                 fmt::format("a server needs {} threads beside the first one (one for the model, one that accepts "
-                            "connections, two for connections), the system allows {}; a higher limit on processes "
-                            "(ulimit -u, a container's pids.max) or more memory helps",
+                            "connections, two for connections), but the system allows {}; raise the limit on "
+                            "processes (ulimit -u, a container's pids.max), or free memory",
                             kMinOwnThreads, n_threads));
 }
 
@@ -163,9 +164,10 @@ Result<std::unique_ptr<Server>> Server::Create(const ServedModel& served, const 
   defaults.session.memory_limit = budget;
   DUO_ASSIGN_OR_RETURN(defaults.session, ResolveOptions(config, defaults.session));
   if (defaults.session.chunk < options.scheduler.max_running) {
-    return Status(StatusCode::kInvalidArgument,
-                  "a chunk of " + std::to_string(defaults.session.chunk) + " tokens is less than the " +
-                      std::to_string(options.scheduler.max_running) + " sequences that may run at once")
+    return Status(StatusCode::kInvalidArgument, "a chunk of " + std::to_string(defaults.session.chunk) +
+                                                    " tokens is less than the " +
+                                                    std::to_string(options.scheduler.max_running) +
+                                                    " sequences that may run at once; use a larger chunk")
         .About("chunk");
   }
   DUO_ASSIGN_OR_RETURN(const MemoryPlan plan,
@@ -180,9 +182,9 @@ Result<std::unique_ptr<Server>> Server::Create(const ServedModel& served, const 
   const uint64_t fixed = for_model + for_bodies;
   const uint64_t least = plan.TotalBytes(kMinTokens) + for_bodies;
   if (budget < least) {
-    return Status(StatusCode::kResourceExhausted, "serving this model needs " + FormatBytes(least) + ", " +
+    return Status(StatusCode::kResourceExhausted, "serving this model needs " + FormatBytes(least) + ", but only " +
                                                       FormatBytes(budget) +
-                                                      " are given; more memory, a smaller chunk or int8 weights help")
+                                                      " are given; use more memory, a smaller chunk or int8 weights")
         .About("memory_bytes");
   }
   PoolLimits limits{.budget_bytes = budget - fixed, .workspace_bytes = plan.activation_bytes, .max_sequences = 0};
@@ -226,7 +228,7 @@ std::string Server::Impl::Describe() const {
       facts_.budget_bytes - plan.weights_bytes - plan.activation_bytes - facts_.requests_bytes;
   const auto fits = static_cast<uint64_t>(plan.MaxContext(facts_.budget_bytes - facts_.requests_bytes));
   const std::string url = "http://" + HostAndPort(options_.host, port_) + "/" +
-                          (options_.public_origin.empty() ? "" : ", in public " + options_.public_origin + "/");
+                          (options_.public_origin.empty() ? "" : ", public URL " + options_.public_origin + "/");
   return fmt::format("{} on {}: {} for sequences, about {} tokens, beside {} of weights and {} of workspace",
                      options_.model_name, url, FormatBytes(for_sequences), fits, FormatBytes(plan.weights_bytes),
                      FormatBytes(plan.activation_bytes));
@@ -241,19 +243,19 @@ Status Server::Impl::Run(const std::function<bool()>& stop) {
   const auto n_left = std::count_if(left.sequences.begin(), left.sequences.end(),
                                     [](const SequenceStatus& s) { return s.state != "kept"; });
   log_(fmt::format("stopping: {} requests may take {:g} s more", n_left, options_.drain_seconds));
-  // The sender of the signal may not wait for the requests: unused sessions are saved before them, the rest after. A
-  // save that failed at first is tried again then, so that its error is not lost.
+  // The sender of the signal may not wait for the requests to end, so idle sessions are saved first and the rest later.
+  // A save that failed at first is tried again then, so its error is not lost.
   const bool autosave = options_.autosave && sessions_->has_folder();
   scheduler_.Close();
   if (autosave) static_cast<void>(sessions_->SaveIdle());
   scheduler_.Stop(options_.drain_seconds);
   Status status = autosave ? sessions_->SaveIdle() : OkStatus();
-  // The library ends a stream between two events when it stops: what is generated is written first.
+  // When the library stops, it ends streams between two events. So wait first until the generated text is written.
   const auto until = Clock::now() + kWriteOut;
   while (completions_->n_streams() > 0 && Clock::now() < until) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
-  // Stopped before it listens it would not hear of it.
+  // The library would miss a stop before it listens.
   while (!http_.is_running() && !failed) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   http_.Stop();
   listening.wait();
@@ -265,7 +267,7 @@ Status Server::Impl::Run(const std::function<bool()>& stop) {
 
 void Server::Impl::Route(const char* method, const std::string& pattern, const std::string& name, Handler handler) {
   const auto handle = [this, name, handler](const Request& request, Response& response) {
-    // Of a chunked body the library knows the size only now.
+    // The size of a chunked body is known only now.
     const bool too_large = request.body.size() > options_.http.max_body_bytes;
     const std::optional<ApiError> error =
         too_large ? PlainError(413, "the body is too large") : (this->*handler)(request, &response);

@@ -1,4 +1,4 @@
-// `duo serve`: one model behind HTTP.
+// `duo serve`: serves one model over HTTP.
 #pragma once
 
 #include <atomic>
@@ -23,51 +23,51 @@ namespace duo {
 
 struct ServerOptions {
   std::string host = "127.0.0.1";
-  int port = 8080;                         // 0 = any free one
+  int port = 8080;                         // 0 = any free port
   std::string model_name;                  // as clients see it
-  std::vector<ApiKey> api_keys;            // that clients may send, each a trust domain; empty = none is asked for
-  std::string admin;                       // name of the key whose status and metrics show everything; empty = none
-  bool share_prefixes = false;             // the keys are one trust domain
-  std::vector<std::string> allowed_hosts;  // further names that it answers to
-  std::string public_origin;               // of a proxy before it: OriginOfUrl; empty = none
-  std::string cors_origin;                 // allowed to call from a browser; empty = none, "*" = all
-  SessionFolder sessions;                  // for saved ones
-  bool autosave = false;                   // sessions are saved when the server stops
-  bool page = true;                        // whether the web page is served
-  bool log_prompts = false;                // whether prompts may stand in the log
+  std::vector<ApiKey> api_keys;            // that clients may send, each a trust domain; empty = no key is required
+  std::string admin;                       // name of the key whose status and metrics cover all keys; empty = none
+  bool share_prefixes = false;             // all keys form one trust domain
+  std::vector<std::string> allowed_hosts;  // further host names that it answers to
+  std::string public_origin;               // of a proxy in front of it, as OriginOfUrl returns it; empty = none
+  std::string cors_origin;                 // of pages that may call it from a browser; empty = none, "*" = all
+  SessionFolder sessions;                  // folder and quota of saved sessions
+  bool autosave = false;                   // save sessions when the server stops
+  bool page = true;                        // serve the web page
+  bool log_prompts = false;                // write request bodies to the log
   uint64_t memory_bytes = 0;               // for weights, workspace and sequences together; 0 = what the system has
   int64_t max_prompt_tokens = 0;           // 0 = the context
   int64_t default_max_tokens = 1024;       // of chat answers
-  uint64_t seed = 0;                       // of requests without one, by their number; 0 = drawn anew for each
-  double drain_seconds = 30;               // that what runs may still take when the server stops
-  double max_request_seconds = 0;          // of a completion, from its arrival to its last token; 0 = no limit
-  std::optional<ChatTemplate> chat;        // for the model; empty = none
+  uint64_t seed = 0;                       // for requests without one, plus an offset by number; 0 = a random one each
+  double drain_seconds = 30;               // time that running requests get when the server stops
+  double max_request_seconds = 0;          // from a completion's arrival to its last token; 0 = no limit
+  std::optional<ChatTemplate> chat;        // of the model; empty = none
   SchedulerOptions scheduler;
   HttpLimits http;  // a body limit of 0 follows from the context
 };
 
-/// What is served. Must outlive the server.
+/// The model that is served. Must outlive the server.
 struct ServedModel {
   const Model* model = nullptr;
   const Tokenizer* tokenizer = nullptr;
-  SessionOptions session;              // of requests that do not say otherwise
+  SessionOptions session;              // for requests that do not say otherwise
   std::optional<HeadPattern> pattern;  // empty for full attention
   std::string pattern_name;
 };
 
 class Server {
  public:
-  /// Takes one line without its newline; may be called by several threads at once.
+  /// Takes one line without its newline. Several threads may call it at once.
   using Log = std::function<void(const std::string& line)>;
 
-  /// Starts the threads without which there is no serving, and a few for the first connections: before the backend's,
-  /// so that where the system limits threads the backend works with fewer. kResourceExhausted when not even the least
-  /// can be had.
+  /// Starts the threads that a server needs, and a few more for the first connections. Call it before the backend
+  /// starts its threads: where the system limits threads, the backend then works with fewer. Fails with
+  /// kResourceExhausted when the system allows fewer than a server needs.
   static Status StartThreads(WorkerThreads* threads);
 
-  /// `threads` went through StartThreads and outlives the server. Plans the memory and binds the port.
-  /// kResourceExhausted with numbers when not even one short sequence would fit; kIo when the port is taken;
-  /// kInvalidArgument, kIo for the session folder.
+  /// Plans the memory and binds the port. `threads` went through StartThreads and must outlive the server. Fails with
+  /// kResourceExhausted, and numbers, when not even one short sequence would fit, and with kIo when the port is taken.
+  /// Fails as SessionStore::Open does for the session folder.
   static Result<std::unique_ptr<Server>> Create(const ServedModel& served, const ServerOptions& options,
                                                 WorkerThreads* threads, Log log);
   ~Server();
@@ -76,8 +76,8 @@ class Server {
   /// For people: address, memory, limits.
   std::string Describe() const;
 
-  /// Serves until `stop` says so (asked a few times a second); then finishes what runs, saves what autosave asks for,
-  /// and returns.
+  /// Serves until `stop` returns true; it is called a few times a second. Then finishes the requests that run or wait,
+  /// saves sessions if autosave is set, and returns.
   Status Run(const std::function<bool()>& stop);
 
  private:

@@ -20,7 +20,7 @@ constexpr const char* kOwners = "/owners";
 
 ApiError NoFolder() {
   ApiError error;
-  error.message = "this server keeps no sessions on disk: it was started without a folder for them";
+  error.message = "this server does not save sessions: it was started without a folder for them";
   return error;
 }
 
@@ -43,19 +43,19 @@ ApiError Conflict(const std::string& message) {
 
 uint64_t FileBytes(const std::string& path) { return PlainFileBytes(path).value_or(0); }
 
-/// An upper bound of a session file's size, and close to it: the bytes in memory are whole blocks.
+/// A close upper bound of a session file's size. The bytes in memory are counted in whole blocks.
 uint64_t BytesToWrite(const Session& session) {
   return session.kv_bytes() + static_cast<uint64_t>(session.len()) * (sizeof(int32_t) + 1);
 }
 
-/// A full disk is better noticed before gigabytes are written.
+/// Finds a full disk before gigabytes are written.
 Status CheckDiskSpace(const std::string& folder, uint64_t bytes) {
   struct statvfs info {};
   if (statvfs(folder.c_str(), &info) != 0) return OkStatus();
   const uint64_t free_bytes = static_cast<uint64_t>(info.f_bavail) * info.f_frsize;
   if (bytes <= free_bytes) return OkStatus();
-  return Status(StatusCode::kIo,
-                "the session needs " + FormatBytes(bytes) + " on disk, " + FormatBytes(free_bytes) + " are free");
+  return Status(StatusCode::kIo, "the session needs " + FormatBytes(bytes) + " on disk, but only " +
+                                     FormatBytes(free_bytes) + " are free");
 }
 
 void RemoveUnfinished(const std::string& folder) {
@@ -98,7 +98,7 @@ class SessionStore::Room {
   Room(const Room&) = delete;
   Room& operator=(const Room&) = delete;
 
-  /// kIo when the file would be one too many, or too large beside the owner's others.
+  /// Fails with kIo when the owner would have too many files or too many bytes with this one.
   Status Take(uint64_t bytes) {
     const std::lock_guard lock(store_->mutex_);
     std::map<std::string, uint64_t> others;
@@ -111,15 +111,15 @@ class SessionStore::Room {
     const SessionFolder& folder = store_->folder_;
     if (others.size() >= static_cast<size_t>(folder.max_sessions)) {
       return Status(StatusCode::kIo, std::to_string(others.size()) +
-                                         " sessions are saved, which is as many as may be; "
+                                         " sessions are saved, which is the limit; "
                                          "delete one, or start the server with a higher limit");
     }
     uint64_t used = 0;
     for (const auto& other : others) used += other.second;
     if (used > folder.max_bytes || bytes > folder.max_bytes - used) {
-      return Status(StatusCode::kIo, "the session needs " + FormatBytes(bytes) + ", and the saved ones have " +
-                                         FormatBytes(used) + " of the " + FormatBytes(folder.max_bytes) +
-                                         " that they may have; delete one, or start the server with a larger quota");
+      return Status(StatusCode::kIo, "the session needs " + FormatBytes(bytes) + ", but the saved ones take " +
+                                         FormatBytes(used) + " of the quota of " + FormatBytes(folder.max_bytes) +
+                                         "; delete one, or start the server with a larger quota");
     }
     store_->being_written_[id_] = bytes;
     return OkStatus();
@@ -149,7 +149,7 @@ Result<std::unique_ptr<SessionStore>> SessionStore::Open(const SessionFolder& fo
     if (!taken.ok()) return taken.status();
     lock = *std::move(taken);
     RemoveUnfinished(folder.path);
-    std::error_code none;  // not an error: nobody with a name has saved yet
+    std::error_code none;  // not an error: no owner with a name has saved yet
     for (const auto& entry : std::filesystem::directory_iterator(folder.path + kOwners, none)) {
       RemoveUnfinished(entry.path().string());
     }
@@ -260,7 +260,7 @@ Status SessionStore::WriteFile(const SessionId& id, PooledSequence* sequence) {
 
 std::optional<ApiError> SessionStore::RestoreFile(const SessionId& id) {
   const Status status = LoadFile(id);
-  // What is wrong with a file is a conflict with this server, not with the request.
+  // A wrong file is a conflict with this server, not an error of the request.
   if (status.code() == StatusCode::kInvalidArgument) return Conflict(ForClient(status).message);
   if (!status.ok()) return ForClient(status);
   return std::nullopt;
@@ -294,7 +294,8 @@ std::optional<ApiError> SessionStore::Restore(const SessionId& id, SessionEntry*
   const Turn turn(this, id);
   if (!OnDisk(id)) return NoSession(id.name, "on disk");
   if (scheduler_->HasNamed(id)) {
-    return Conflict("the session \"" + id.name + "\" is in memory; delete it or ask it, there is nothing to restore");
+    return Conflict("the session \"" + id.name +
+                    "\" is in memory, so there is nothing to restore; use it, or delete it first");
   }
   if (auto error = RestoreFile(id)) return error;
   for (const NamedSequence& s : scheduler_->Named()) {
@@ -311,7 +312,7 @@ std::optional<ApiError> SessionStore::Restore(const SessionId& id, SessionEntry*
   return std::nullopt;
 }
 
-// Of several requests for one session the first restores it, the others find it in memory.
+// The first of several requests for one session restores it. The others find it in memory.
 std::optional<ApiError> SessionStore::Need(const SessionId& id) {
   if (!has_folder() || id.name.empty() || scheduler_->HasNamed(id)) return std::nullopt;
   const Turn turn(this, id);

@@ -1,4 +1,4 @@
-// Sessions by owner and name: in memory with the scheduler, on disk in one folder.
+// Sessions by owner and name. The scheduler holds those in memory, and one folder holds those on disk.
 #pragma once
 
 #include <condition_variable>
@@ -29,36 +29,44 @@ struct SessionEntry {
   uint64_t disk_bytes = 0;
 };
 
-/// Where sessions are saved, and how much one owner may save there.
+/// The folder where sessions are saved, and the quota of each owner.
 struct SessionFolder {
   std::string path;                          // empty = sessions live in memory only
-  uint64_t max_bytes = uint64_t{256} << 30;  // of one owner's files together
+  uint64_t max_bytes = uint64_t{256} << 30;  // of all files of one owner
   int64_t max_sessions = 1000;               // of one owner
 };
 
 /// Sessions of the owner without a name are FOLDER/NAME.session, those of others FOLDER/owners/OWNER/NAME.session.
-/// Files are readable by this user alone, and so are folders made here. Anything else than a regular file, such as a
-/// link or a pipe, counts as absent. Errors for clients name files without the folder.
+/// Only this user can read the files, and the folders made here. Anything other than a regular file, such as a link or
+/// a pipe, counts as absent. Errors for clients name files without the folder.
 ///
-/// Thread safe. A session is worked on by one thread at a time. Everything here may take as long as reading or writing
-/// the session's memory does, beside the scheduler's steps.
+/// Invariants.
+///   1. `lock_` keeps other servers out of the folder.
+///   2. One thread at a time works on a session: it holds a Turn, and `in_work_` holds the session's id.
+///   3. A session that is being written or restored is busy in the scheduler's pool, so no request changes it.
+///   4. A file appears under its name only when it is complete (Session::Save).
+///   5. A write starts only while the owner's other files, other writes in progress and its own bytes fit the quota.
+///      `being_written_` holds the bytes of writes in progress.
+///
+/// Thread safe. Calls may take as long as reading or writing the session's memory does. The scheduler's steps continue
+/// during that time.
 class SessionStore {
  public:
-  /// Takes the folder for this process and removes what a killed one left half written. kIo, kInvalidArgument when
-  /// another server has it.
+  /// Locks the folder for this process and removes files that a killed process left half written. Fails with kIo, or
+  /// with kUnavailable when another server uses the folder.
   static Result<std::unique_ptr<SessionStore>> Open(const SessionFolder& folder, const Model* model,
                                                     const CacheDefaults* defaults, Workspace* workspace,
                                                     Scheduler* scheduler);
 
   Result<std::vector<SessionEntry>> List(const std::string& owner) const;
-  /// 507 when the disk or the owner's quota is full.
+  /// The error is 507 when the disk or the owner's quota is full.
   std::optional<ApiError> Save(const SessionId& id, SessionEntry* saved);
   std::optional<ApiError> Restore(const SessionId& id, SessionEntry* restored);
   std::optional<ApiError> Delete(const SessionId& id);
-  /// Restores a session that is on disk but not in memory; nothing to do for others.
+  /// Restores a session that is on disk but not in memory. Does nothing for others.
   std::optional<ApiError> Need(const SessionId& id);
-  /// Saves the sessions in memory that nobody uses now and that have changed since they were saved or restored. The
-  /// first error, after trying all.
+  /// Saves the idle sessions in memory that have changed since they were saved or restored. Tries all of them and
+  /// returns the first error.
   Status SaveIdle();
 
   bool has_folder() const { return !folder_.path.empty(); }
@@ -74,12 +82,12 @@ class SessionStore {
   Status LoadFile(const SessionId& id);
   /// Writes the file of a session that is checked out.
   Status WriteFile(const SessionId& id, PooledSequence* sequence);
-  /// The error without the folder, whose place clients must not learn.
+  /// The error without the folder's path, which clients must not learn.
   ApiError ForClient(const Status& status) const;
 
-  /// One thread at a time for a session.
+  /// While it exists, no other thread works on the session.
   class Turn;
-  /// A part of an owner's quota, while a session is written.
+  /// Claims a part of the owner's quota while a session is written.
   class Room;
 
   const SessionFolder folder_;
@@ -91,7 +99,7 @@ class SessionStore {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::set<SessionId> in_work_;
-  std::map<SessionId, uint64_t> being_written_;  // bytes
+  std::map<SessionId, uint64_t> being_written_;  // bytes that a Room has claimed
 };
 
 }  // namespace duo
