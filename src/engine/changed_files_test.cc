@@ -1,4 +1,4 @@
-// A model whose file changes while it is mapped.
+// Tests a model whose file changes while it is mapped.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -54,7 +54,7 @@ TEST_F(ChangedFiles, AFileThatIsWrittenToEndsEveryUse) {
   EXPECT_EQ(model_->CheckFiles().code(), StatusCode::kUnavailable);
   std::filesystem::resize_file(File(), size);
   std::filesystem::last_write_time(File(), then);
-  EXPECT_EQ(Run().code(), StatusCode::kUnavailable) << "what was computed meanwhile may be wrong";
+  EXPECT_EQ(Run().code(), StatusCode::kUnavailable) << "results since the write may be wrong";
   Session session = Session::Create(*model_, {}).value();
   EXPECT_EQ(session.Prefill(std::vector<int32_t>{1}).code(), StatusCode::kUnavailable);
   const auto row = [](int64_t, std::span<const float>) { return OkStatus(); };

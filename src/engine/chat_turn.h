@@ -1,4 +1,5 @@
-// What generating needs to know of a chat template: where the assistant's turn ends, what conversations share.
+// Facts about a chat template that generation needs: where the assistant's turn ends, and which tokens conversations
+// share.
 #pragma once
 
 #include <cstdint>
@@ -8,10 +9,11 @@
 
 namespace duo {
 
-/// Ends of the assistant's turn: as ids where the vocabulary has them, so that they never show, else as text.
+/// Adds the ends of the assistant's turn to the options. An end that is a token of the vocabulary becomes a stop id, so
+/// that it never shows in the text. Any other becomes a stop string.
 void AddTurnEnds(const Tokenizer& tokenizer, const ChatTemplate& chat, GenerateOptions* options);
 
-/// Tokens that all conversations with this system message begin with. Errors as ChatTemplate::Render.
+/// Number of tokens that all conversations with this system message begin with. Errors as ChatTemplate::Render.
 Result<int64_t> SystemPromptTokens(const Tokenizer& tokenizer, const ChatTemplate& chat, const ChatMessage& system);
 
 }  // namespace duo

@@ -38,7 +38,7 @@ TEST(Sampler, FrequenciesFollowTheSoftmax) {
 }
 
 TEST(Sampler, PenaltiesThatOverflowKeepTheOrder) {
-  // 3e38 / 0.001 would be an infinity, and the weight of every token NaN.
+  // 3e38 / 0.001 would be infinite, and the weight of every token NaN.
   SamplerOptions options{.temperature = 1, .repetition_penalty = 0.001};
   const std::vector<float> logits = {3e38f, 1.0f, -3e38f};
   for (const double temperature : {0.0, 1.0}) {
@@ -156,7 +156,7 @@ TEST(Sampler, OptionsOutOfRangeAreNamed) {
   }
 }
 
-/// Feeds `text` in pieces of every size and checks what comes out.
+/// Feeds `text` in pieces of every size and checks the output.
 void CheckStops(const std::vector<std::string>& stops, const std::string& text, const std::string& expected,
                 bool stopped) {
   for (size_t size = 1; size <= text.size(); ++size) {

@@ -41,7 +41,7 @@ Result<GenerateResult> Generate(Session* session, const Model& model, const Toke
       return decoded;
     }
   }
-  // A change in the last second may have gone unnoticed.
+  // The calls above check once a second, so they may have missed a change in the last second.
   DUO_RETURN_IF_ERROR(model.weights().CheckFiles(Checkpoint::Replaced::kIsFine));
   const std::string rest = loop.Flush();
   result.text += rest;

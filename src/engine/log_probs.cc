@@ -9,7 +9,7 @@
 namespace duo {
 
 LogProbs LogProbsOf(std::span<const float> logits, int32_t id, int n_top) {
-  DUO_CHECK(id >= 0 && static_cast<size_t>(id) < logits.size(), "a token of the vocabulary");
+  DUO_CHECK(id >= 0 && static_cast<size_t>(id) < logits.size(), "the id must be in the vocabulary");
   const double most = *std::max_element(logits.begin(), logits.end());
   double sum = 0;
   for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - most);

@@ -1,4 +1,4 @@
-// What a model thought of tokens: logits as log probabilities.
+// Log probabilities of tokens, computed from logits.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ struct TokenLogProb {
 
 struct LogProbs {
   TokenLogProb chosen;
-  std::vector<TokenLogProb> top;  // the most likely first; ties by id
+  std::vector<TokenLogProb> top;  // most likely first; ties by id
 };
 
 /// Log softmax of finite `logits` [vocab] (no temperature, no penalties) at `id` and at the n_top most likely tokens.

@@ -12,7 +12,7 @@
 namespace duo {
 namespace {
 
-// Enough to meet the token or the weight that is at fault, and few enough to cost no more than a short prompt.
+// Enough tokens to reproduce the fault of a token or a weight, and few enough to cost no more than a short prompt.
 constexpr size_t kMaxTokens = 64;
 
 Status RunLayer(int layer, int64_t n, const SequenceState& state, Transformer* transformer) {
@@ -26,8 +26,8 @@ Status RunLayer(int layer, int64_t n, const SequenceState& state, Transformer* t
   return transformer->AddMlp(layer, n, act);
 }
 
-/// Where the states of `ids`, run on their own, stop being finite; empty when they do not, or when there is no memory
-/// to find out.
+/// Where the states of `ids`, run without other tokens, become NaN or infinite. Empty when they stay finite, or when
+/// there is not enough memory to run them.
 std::string FirstPlace(const Model::Weights& weights, Transformer* transformer, SequenceState state, KvType kv_type,
                        std::span<const int32_t> ids) {
   const ModelConfig& c = weights.config;

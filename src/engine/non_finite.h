@@ -1,4 +1,4 @@
-// The error when a model's logits are NaN or infinite: one sentence, with the layer in which they begin.
+// The error for logits that are NaN or infinite. It names the layer in which they begin.
 #pragma once
 
 #include <cstdint>
@@ -10,10 +10,9 @@
 
 namespace duo {
 
-/// The error of a sequence of `tokens` whose logits are not finite: kInternal. Runs the last tokens once more, without
-/// what stood before them, and looks at the states after every layer; the sentence names the first layer whose states
-/// are not finite, unless these tokens alone do not show it. Overwrites the activations of `scratch`; its cache is not
-/// used.
+/// Returns kInternal for a sequence of `tokens` whose logits are not finite. Runs the last tokens again, without those
+/// before them, and checks the states after every layer. The sentence names the first layer whose states are not
+/// finite, unless these tokens alone do not cause it. Overwrites the activations of `scratch`. Does not use its cache.
 Status NonFiniteLogits(const Model::Weights& weights, Transformer* transformer, const SequenceState& scratch,
                        KvType kv_type, std::span<const int32_t> tokens);
 

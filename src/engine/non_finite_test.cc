@@ -1,4 +1,5 @@
-// Models with a weight that is NaN or infinite, or with products that overflow: every call that reads logits says so.
+// Models with a weight that is NaN or infinite, or with products that overflow. Every call that reads logits must
+// return the error.
 #include "engine/non_finite.h"
 
 #include <gmock/gmock.h>
@@ -32,7 +33,7 @@ class NonFinite : public testing::Test {
     model_.emplace(Model::Random(TinyConfig(), 0, 5, backend_.get()).value());
   }
 
-  /// Elements of a matrix of the model, which lies in this process' memory.
+  /// Elements of a matrix of the model, which is in this process's memory.
   static std::span<bf16> Elements(const MatrixView& matrix) {
     return {static_cast<bf16*>(const_cast<void*>(matrix.data)), static_cast<size_t>(matrix.n_out * matrix.n_in)};
   }
@@ -121,7 +122,7 @@ TEST_F(NonFinite, GenerateSaysSoWhateverTheSampling) {
       Session session = Make();
       const auto in_prompt = Generate(&session, *model_, nullptr, {1, kBadToken}, options);
       EXPECT_EQ(in_prompt.status().code(), StatusCode::kInternal);
-      options.sampler.bias = {{kBadToken, 100.0f}};  // the model chooses it itself
+      options.sampler.bias = {{kBadToken, 100.0f}};  // the sampler now chooses it
       Session other = Make();
       const auto in_answer = Generate(&other, *model_, nullptr, {1, 2}, options);
       EXPECT_EQ(in_answer.status().code(), StatusCode::kInternal);

@@ -1,4 +1,4 @@
-// Opening checkpoint directories: what is right opens, what is wrong is refused with a sentence.
+// Opens checkpoint directories. Good ones open, and bad ones are refused with a sentence.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -23,7 +23,7 @@
 namespace duo {
 namespace {
 
-/// A directory with a one-layer model whose parts a test may change before writing it.
+/// A directory with a one-layer model. A test may change parts of it before it is written.
 class TinyCheckpoint {
  public:
   TinyCheckpoint() {
@@ -72,7 +72,7 @@ class TinyCheckpoint {
 
   Json config;
   std::map<std::string, std::vector<int64_t>> shapes;
-  std::map<std::string, std::string> copies;  // tensors that have the values of others
+  std::map<std::string, std::string> copies;  // tensor -> the tensor whose values it has
   std::map<std::string, std::vector<float>> values;
 
  private:
@@ -181,7 +181,7 @@ std::vector<float> Logits(TinyCheckpoint* checkpoint, ModelConfig* config, Weigh
   return {session->logits().begin(), session->logits().end()};
 }
 
-// As transformers 5: the stored head counts where it is not the embedding (fine-tunes that train the head).
+// As in transformers 5, a stored head that differs from the embedding is used (fine-tunes that train the head).
 TEST(OpenModel, ATiedModelWithAnotherHeadUsesThatHead) {
   for (const WeightType weights : {WeightType::kNative, WeightType::kInt8}) {
     TinyCheckpoint untied, tied;
@@ -221,7 +221,7 @@ TEST(OpenModel, NamesWithoutThePrefixOpen) {
   EXPECT_EQ(Logits(&bare, &config), Logits(&plain, &config));
 }
 
-/// The outlier that is found when the model is opened with each type of weights.
+/// The outlier that is found when the model is opened, for each type of weights.
 std::vector<KeyOutlier> KeyOutliersOf(TinyCheckpoint* checkpoint) {
   const BackendPtr backend = TestBackend();
   std::vector<KeyOutlier> found;
@@ -237,7 +237,7 @@ std::vector<KeyOutlier> KeyOutliersOf(TinyCheckpoint* checkpoint) {
 
 const std::string kAttention = "model.layers.0.self_attn.";
 
-/// Keys of size 6 where nothing is added to them: weights are 3/4 and the norm doubles 16 inputs of size 1.
+/// Keys have size 6 when nothing is added to them: weights are 3/4, and the norm doubles 16 inputs of size 1.
 void MakeKeysOfSizeSix(TinyCheckpoint* checkpoint) {
   checkpoint->values["model.layers.0.input_layernorm.weight"] = std::vector<float>(16, 2.0f);
   std::vector<float> weights(8 * 16, 0.75f);
@@ -312,9 +312,8 @@ TEST(OpenModel, AWindowLimitsTheContextOfSessions) {
   ASSERT_TRUE(session.ok()) << session.status().message();
   EXPECT_EQ(session->options().max_context, 48);
   const Status full = session->CheckFits(49);
-  EXPECT_NE(
-      full.message().find("the context of 48 tokens, more than which this model does not allow (sliding_window 48)"),
-      std::string::npos)
+  EXPECT_NE(full.message().find("the context of 48 tokens; this model does not allow more (sliding_window 48)"),
+            std::string::npos)
       << full.message();
   SessionOptions longer;
   longer.max_context = 49;

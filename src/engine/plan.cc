@@ -18,8 +18,8 @@ Status BadTokens(const char* option, int64_t value, const std::string& expected)
   return BadOption(option, std::to_string(value), expected);
 }
 
-// A window beyond the context means nothing to any token, and would take memory: with `context - sink` tokens a window
-// reaches back to the sinks from the last position.
+// No token sees beyond the context, so a longer window would only waste memory. A window of `context - sink` tokens
+// reaches from the last position back to the sinks.
 void LimitToContext(SessionOptions* options) {
   const int64_t context = options->max_context;
   options->chunk = std::min(options->chunk, context);
@@ -38,7 +38,7 @@ Result<SessionOptions> ResolveOptions(const ModelConfig& config, const SessionOp
   }
   if (options.compute == ComputeType::kInt8 && config.weights != WeightType::kInt8) {
     return Status(StatusCode::kInvalidArgument,
-                  std::string("int8 products need int8 weights, these are ") +
+                  std::string("int8 products need int8 weights; these are ") +
                       (config.weights == WeightType::kInt4 ? "int4" : DTypeName(config.weights_type)))
         .About("compute");
   }
@@ -109,7 +109,7 @@ uint64_t MemoryPlan::KvBytes(int64_t n_tokens) const {
 uint64_t MemoryPlan::TotalBytes(int64_t n_tokens) const { return weights_bytes + activation_bytes + KvBytes(n_tokens); }
 
 int64_t MemoryPlan::MaxContext(uint64_t bytes) const {
-  int64_t low = 0, high = kMaxTokens;  // TotalBytes grows with n_tokens: bisect
+  int64_t low = 0, high = kMaxTokens;  // bisects, because TotalBytes grows with n_tokens
   if (TotalBytes(0) > bytes) return 0;
   while (low < high) {
     const int64_t middle = low + (high - low + 1) / 2;

@@ -1,4 +1,4 @@
-// Options made whole, and the memory that they ask for.
+// Defaults and checks of session options, and the memory that they need.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -125,7 +125,7 @@ TEST(MemoryPlan, CountsWhatTheRoomsCount) {
   EXPECT_EQ(plan.kv_page_bytes, 0u);
   EXPECT_EQ(plan.snapshot_every, 0);
   EXPECT_EQ(plan.snapshot_bytes_each, 0u);
-  // x, normed, q, attended of 48 and 64 floats, k and v of 32, gate and up of 80, and 16 rows of 97 logits.
+  // Floats per token: x and normed 48, q and attended 64, k and v 32, gate and up 80. In addition 16 rows of 97 logits.
   const uint64_t activations = (64 * (2 * 48 + 2 * 64 + 2 * 32 + 2 * 80) + 16 * 97) * 4;
   EXPECT_GE(plan.activation_bytes, activations + plan.scratch_bytes);
   EXPECT_LT(plan.activation_bytes, activations + plan.scratch_bytes + (1 << 20)) << "attention's scratch is small";

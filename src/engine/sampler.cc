@@ -20,7 +20,7 @@ Status OutOfRange(const char* option, double value, const char* range) {
 }  // namespace
 
 Status CheckSamplerOptions(const SamplerOptions& o) {
-  // Negated comparisons, so that NaN is refused too.
+  // The comparisons are negated so that NaN is refused too.
   if (!(o.temperature >= 0 && o.temperature <= 100))
     return OutOfRange("temperature", o.temperature, "a number in 0..100");
   if (o.top_k < 0) return OutOfRange("top_k", static_cast<double>(o.top_k), "0 or more");
@@ -62,7 +62,7 @@ std::span<const float> Sampler::Changed(std::span<const float> logits, std::span
     penalised_[static_cast<size_t>(id)] -= static_cast<float>(taken);
   }
   if (options_.repetition_penalty != 1) Penalise(history);
-  // A penalty may push a large logit over the edge; two infinities have no order.
+  // A penalty may make a large logit infinite. Infinities are clamped, because two of them have no order.
   constexpr float kLargest = std::numeric_limits<float>::max();
   for (float& logit : penalised_) logit = std::clamp(logit, -kLargest, kLargest);
   return penalised_;
@@ -84,7 +84,7 @@ void Sampler::Penalise(std::span<const int32_t> history) {
 }
 
 int32_t Sampler::Sample(std::span<const float> logits, std::span<const int32_t> history) {
-  // A NaN would leave no token to draw, and decide by its place which one is greedy decoding's.
+  // A NaN could leave no token to draw, and the choice of greedy decoding would depend on the NaN's position.
   DUO_CHECK(!logits.empty() && AllFinite(logits), "sampling needs finite logits");
   const int32_t id = Choose(ChangesLogits() ? Changed(logits, history) : logits);
   if (options_.frequency_penalty != 0 || options_.presence_penalty != 0) ++chosen_[id];
@@ -96,7 +96,7 @@ int32_t Sampler::Choose(std::span<const float> logits) {
     return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
   }
   Collect(logits);
-  // Each draw has a generator of its own, so that a draw depends on (seed, number of the draw) alone.
+  // Each draw has a generator of its own, so that it depends only on the seed and the number of the draw.
   Rng rng(options_.seed * 0x9e3779b97f4a7c15ull + ++draws_);
   double total = 0;
   for (const Candidate& c : candidates_) total += Weight(c);
@@ -112,8 +112,8 @@ double Sampler::Weight(const Candidate& c) const {
   return std::exp((static_cast<double>(c.logit) - best_) / options_.temperature);
 }
 
-// Which tokens may be drawn, in an order that depends on logits and ids alone. Without top-k and top-p nothing is
-// sorted: a vocabulary of 128k takes tens of milliseconds.
+// Collects the tokens that may be drawn, in an order that depends only on logits and ids. Sorting a vocabulary of 128k
+// takes tens of milliseconds, so nothing is sorted without top-k and top-p.
 void Sampler::Collect(std::span<const float> logits) {
   best_ = *std::max_element(logits.begin(), logits.end());
   // p >= min_p * p_best  <=>  logit >= best + temperature * log(min_p)
@@ -136,7 +136,7 @@ void Sampler::Collect(std::span<const float> logits) {
   if (options_.top_p < 1) {
     double total = 0;
     for (const Candidate& c : candidates_) total += Weight(c);
-    // Sorts no further than the mass reaches: the part that is sorted doubles until it suffices.
+    // Sorts only as many tokens as reach the mass: the sorted part doubles until it suffices.
     double mass = 0;
     size_t kept = 0;
     for (size_t sorted = 0; kept < candidates_.size() && mass < options_.top_p * total;) {

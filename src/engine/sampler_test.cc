@@ -1,4 +1,4 @@
-// Which tokens a sampler may draw, and how often: the filters' edges, ties, and penalties of either sign.
+// Tests which tokens a sampler may draw, and how often: edge cases of the filters, ties, and penalties of either sign.
 #include "duo/sampler.h"
 
 #include <gtest/gtest.h>
@@ -38,8 +38,8 @@ std::vector<int32_t> FirstIds(int n) {
   return ids;
 }
 
-// Tokens of equal weight: the mass of each is exact, and of ties the lowest ids count. The sizes lie on both sides of
-// those up to which the sampler sorts at a time.
+// All tokens have the same weight, so the mass of each is exact, and ties go to the lowest ids. The numbers of tokens
+// are around those that the sampler sorts at a time.
 TEST(SamplerFilters, TopPKeepsItsShareOfEqualTokens) {
   for (const int n : {10, 64, 100, 150, 300}) {
     const std::vector<float> equal(static_cast<size_t>(n), 1.5f);
@@ -59,7 +59,8 @@ TEST(SamplerFilters, TopKOfEqualTokensKeepsTheLowestIds) {
   EXPECT_EQ(Drawn({.temperature = 1, .top_k = 8, .top_p = 0.5}, equal), FirstIds(4)) << "of the mass that top-k left";
 }
 
-// The nucleus: no token outside is likelier than one inside, its mass reaches p, and without its last it does not.
+// The nucleus of top-p: no token outside is likelier than one inside. Its mass reaches p, and without its last token it
+// does not.
 TEST(SamplerFilters, TopPIsTheSmallestSetThatReachesTheMass) {
   Rng rng(5);
   for (const int n : {5, 40, 90, 200}) {
@@ -110,7 +111,7 @@ TEST(SamplerFilters, MinPIsAShareOfTheLikeliest) {
     EXPECT_EQ(drawn(0.29, 1), FirstIds(3));
     EXPECT_EQ(drawn(0.4, 1), FirstIds(2));
     EXPECT_EQ(drawn(0.6, 1), FirstIds(1));
-    // top-p 0.8 of 1.9 needs three of them, min-p looks at what is left; together they never leave nothing.
+    // top-p 0.8 of the mass 1.9 needs three tokens. min-p then filters these. Together they always leave at least one.
     EXPECT_EQ(drawn(0.09, 0.8), FirstIds(3));
     EXPECT_EQ(drawn(0.4, 0.8), FirstIds(2));
     EXPECT_EQ(drawn(0.4, 0.3), FirstIds(1));
@@ -181,7 +182,7 @@ TEST(SamplerPenalties, ChangeWhatIsDrawnAndNotOnlyWhatIsBest) {
 }
 
 TEST(SamplerPenalties, CountEachChoice) {
-  // Presence takes 0.5 once; frequency takes 0.3 for each.
+  // The presence penalty subtracts 0.5 once; the frequency penalty subtracts 0.3 each time.
   Sampler both({.frequency_penalty = 0.3, .presence_penalty = 0.5});
   const std::vector<float> logits = {3.0f, 2.3f, 0.0f};
   std::string chosen;

@@ -60,9 +60,9 @@ Result<Session> Session::Create(const Model& model, const SessionOptions& option
   Workspace::Impl* work = workspace->impl_.get();
   if (work->chunk < resolved.chunk || work->compute != resolved.compute) {
     return Status(StatusCode::kInvalidArgument,
-                  "the shared workspace was made for another compute, or for fewer tokens than chunk has");
+                  "the shared workspace was made for another compute or for a smaller chunk");
   }
-  if (own != nullptr) DUO_RETURN_IF_ERROR(work->attention.Fit(layout));  // a shared one does with the first chunk
+  if (own != nullptr) DUO_RETURN_IF_ERROR(work->attention.Fit(layout));  // a shared one fits at the first chunk
   return Session(
       std::make_unique<Impl>(model.weights(), std::move(resolved), plan, std::move(cache), std::move(own), work));
 }
@@ -72,12 +72,13 @@ Status Session::Impl::CheckIds(std::span<const int32_t> ids) const {
   return CheckTokenIds(ids, weights.config.vocab_size);
 }
 
-// Weights that are mapped from files are counted as available by the kernel (they are cache), but decoding would crawl
-// if KV pushed them out: they are kept free. What the first chunk will touch of activations, rings and scratch is still
-// free for the kernel until then; rows up to the longest length so far are not, even after a rewind.
+// The kernel counts weights that are mapped from files as available, because they are page cache. Decoding would crawl
+// if KV pushed them out, so their bytes are not given to KV. Before the first chunk, nothing has touched the
+// activations, rings and scratch, so the kernel still counts them as available. After it they are taken, and so are the
+// rows up to the longest length so far, even after a rewind.
 Status Session::Impl::CheckFits(int64_t n_tokens) const {
   if (n_tokens < 0)
-    return Status(StatusCode::kInvalidArgument, std::to_string(n_tokens) + " tokens: a negative number");
+    return Status(StatusCode::kInvalidArgument, std::to_string(n_tokens) + " tokens; expected 0 or more");
   const int64_t len = cache.len();
   if (n_tokens > options.max_context - len) {
     const ModelConfig& c = weights.config;
@@ -86,13 +87,13 @@ Status Session::Impl::CheckFits(int64_t n_tokens) const {
     return Status(StatusCode::kResourceExhausted,
                   std::to_string(len) + " + " + std::to_string(n_tokens) + " tokens do not fit the context of " +
                       std::to_string(options.max_context) + " tokens" +
-                      (at_limit  ? ", more than which this model does not allow (" + c.max_context_reason + ")"
+                      (at_limit  ? "; this model does not allow more (" + c.max_context_reason + ")"
                        : trained ? " this model was trained for; a session may be given more with max_context"
                                  : "; a session may be given more with max_context"))
         .About("max_context");
   }
   const int64_t total = len + n_tokens;
-  uint64_t taken = weights.total_bytes;  // of plan.TotalBytes, what is not free any more
+  uint64_t taken = weights.total_bytes;  // the part of plan.TotalBytes that is no longer available
   const uint64_t available =
       MemoryBudget(options.memory_limit, weights.backend->AvailableBytes(), weights.mapped_bytes);
   if (options.memory_limit == 0 && cache.longest() > 0) taken = plan.TotalBytes(cache.longest());
@@ -164,7 +165,8 @@ Status Session::Prefill(std::span<const int32_t> ids, const ProgressCallback& pr
 Status Session::Decode(int32_t id) {
   const std::span<const int32_t> ids(&id, 1);
   DUO_RETURN_IF_ERROR(impl_->CheckIds(ids));
-  // Asking the system for its free memory costs more than a small model's step: only when the cache grows.
+  // Asking the system for its free memory costs more than a small model's step, so this is done only when the cache
+  // grows.
   if (impl_->cache.GrowsWith(1) || len() + 1 > impl_->options.max_context) DUO_RETURN_IF_ERROR(impl_->CheckFits(1));
   DUO_RETURN_IF_ERROR(impl_->RunChunks(ids, TokenKind::kGenerated, {}, {}));
   return impl_->KeepLast();
@@ -189,8 +191,8 @@ Status Session::PrefillWithLogits(std::span<const int32_t> ids, int64_t begin, i
       DUO_RETURN_IF_ERROR(impl_->work->transformer.Logits(impl_->work->activations, at - pos, now, rows.data()));
       for (int64_t r = 0; r < now; ++r) {
         const auto logits = std::span<const float>(rows).subspan(static_cast<size_t>(r) * vocab, vocab);
-        // In a chunk with a NaN the tokens before it may have NaN too (0 * NaN in a tile): the whole chunk is looked at
-        // for its place.
+        // In a chunk with a NaN, earlier tokens may have NaN too (0 * NaN in a tile). So the whole chunk is searched
+        // for its origin.
         if (!AllFinite(logits)) return impl_->NotFinite(impl_->tokens);
         DUO_RETURN_IF_ERROR(row(at + r, logits));
       }
@@ -199,7 +201,7 @@ Status Session::PrefillWithLogits(std::span<const int32_t> ids, int64_t begin, i
     return OkStatus();
   };
   DUO_RETURN_IF_ERROR(impl_->RunChunks(ids, TokenKind::kPrompt, progress, give_rows));
-  // A change in the last second may have gone unnoticed.
+  // The calls above check once a second, so they may have missed a change in the last second.
   DUO_RETURN_IF_ERROR(impl_->weights.CheckFiles(Checkpoint::Replaced::kIsFine));
   return impl_->KeepLast();
 }
@@ -208,8 +210,8 @@ std::span<const float> Session::last_hidden() const { return impl_->last_hidden;
 
 Status Session::Impl::CheckPosition(int64_t pos) const {
   if (pos >= 0 && pos <= cache.len()) return OkStatus();
-  return Status(StatusCode::kInvalidArgument, "position " + std::to_string(pos) + " is not within the " +
-                                                  std::to_string(cache.len()) + " tokens there are");
+  return Status(StatusCode::kInvalidArgument,
+                "position " + std::to_string(pos) + "; expected 0.." + std::to_string(cache.len()));
 }
 
 Status Session::Rewind(int64_t pos, const ProgressCallback& progress) {
@@ -217,7 +219,7 @@ Status Session::Rewind(int64_t pos, const ProgressCallback& progress) {
   if (pos == len()) return OkStatus();
   impl_->ForgetLast();
   const int64_t from = impl_->cache.Rewind(pos);
-  // What has to be run again: runs of one kind at a time, because the kinds see different windows.
+  // Prefills the lost tokens again, in runs of one kind, because prompt and generated tokens see different windows.
   const auto at = [](int64_t i) { return static_cast<std::ptrdiff_t>(i); };
   const std::vector<int32_t> again(impl_->tokens.begin() + at(from), impl_->tokens.begin() + at(pos));
   const std::vector<TokenKind> kinds(impl_->kinds.begin() + at(from), impl_->kinds.begin() + at(pos));
@@ -297,26 +299,27 @@ Result<Session> Session::ClonePrefix(int64_t pos) const {
 
 Status Session::DecodeTogether(std::span<Session* const> sessions, std::span<const int32_t> ids) {
   if (sessions.empty() || sessions.size() != ids.size() || sessions.size() > static_cast<size_t>(kMaxTogether)) {
-    return Status(StatusCode::kInvalidArgument, std::to_string(sessions.size()) + " sequences and " +
-                                                    std::to_string(ids.size()) + " tokens: expected as many, 1.." +
-                                                    std::to_string(kMaxTogether));
+    return Status(StatusCode::kInvalidArgument,
+                  std::to_string(sessions.size()) + " sequences and " + std::to_string(ids.size()) +
+                      " tokens; expected equal numbers in 1.." + std::to_string(kMaxTogether));
   }
   Workspace::Impl* work = sessions.front()->impl_->work;
   if (static_cast<int64_t>(sessions.size()) > work->chunk) {
-    return Status(StatusCode::kInvalidArgument, "more sequences than the chunk has tokens");
+    return Status(StatusCode::kInvalidArgument, "there are more sequences than tokens in a chunk");
   }
   DUO_RETURN_IF_ERROR(sessions.front()->impl_->weights.CheckFilesNowAndThen());
   std::vector<SplitKvCache*> caches;
   for (size_t i = 0; i < sessions.size(); ++i) {
     Impl* impl = sessions[i]->impl_.get();
     if (impl->work != work) {
-      return Status(StatusCode::kInvalidArgument, "sequences that are decoded together share a workspace");
+      return Status(StatusCode::kInvalidArgument, "sequences that are decoded together must share a workspace");
     }
     if (std::find(caches.begin(), caches.end(), &impl->cache) != caches.end()) {
-      return Status(StatusCode::kInvalidArgument, "one sequence twice");
+      return Status(StatusCode::kInvalidArgument, "a sequence was given twice");
     }
     if (impl->options.kv_type != sessions.front()->impl_->options.kv_type) {
-      return Status(StatusCode::kInvalidArgument, "sequences that are decoded together have one type of K and V");
+      return Status(StatusCode::kInvalidArgument,
+                    "sequences that are decoded together must have the same type of K and V");
     }
     DUO_RETURN_IF_ERROR(impl->CheckIds(ids.subspan(i, 1)));
     if (impl->cache.GrowsWith(1)) DUO_RETURN_IF_ERROR(impl->CheckFits(1));
@@ -333,7 +336,7 @@ Status Session::DecodeTogether(std::span<Session* const> sessions, std::span<con
     impl->kinds.push_back(TokenKind::kGenerated);
   }
   DUO_RETURN_IF_ERROR(work->transformer.Logits(work->activations, 0, n, rows.data()));
-  Impl* bad = nullptr;  // the first whose logits are not finite; the others go on
+  Impl* bad = nullptr;  // the first session whose logits are not finite; the others continue
   for (size_t i = 0; i < sessions.size(); ++i) {
     Impl* impl = sessions[i]->impl_.get();
     const auto row = std::span<const float>(rows).subspan(i * vocab, vocab);

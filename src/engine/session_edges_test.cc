@@ -1,4 +1,4 @@
-// Sessions at their edges: exactly enough of something, the state after an error, the calls of callbacks.
+// Edge cases of sessions: exactly enough of a resource, the state after an error, the calls of callbacks.
 #include <gtest/gtest.h>
 
 #include <array>

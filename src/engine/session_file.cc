@@ -78,7 +78,7 @@ Result<KvLayout> LayoutFrom(const Json& json, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(const int64_t head_dim, JsonInt(json, "head_dim", where));
   if (n_layers < 1 || n_kv_heads < 1 || n_layers > kMaxHeads || n_kv_heads > kMaxHeads ||
       n_layers * n_kv_heads > kMaxHeads || head_dim < 1 || head_dim > kMaxHeadDim) {
-    return Corrupt(where, "no model has such layers and heads");
+    return Corrupt(where, "n_layers, n_kv_heads or head_dim is out of range");
   }
   layout.head_dim = static_cast<int>(head_dim);
   layout.heads.n_layers = static_cast<int>(n_layers);
@@ -108,7 +108,7 @@ Result<SplitKvCache::Extent> ExtentFrom(const Json& json, const std::string& whe
   DUO_ASSIGN_OR_RETURN(const Json* snapshots, JsonMember(json, "snapshots", where));
   if (extent.len < 0 || extent.len > kMaxTokens || extent.lowest_held < 0 || extent.lowest_held > extent.len ||
       !snapshots->is_array()) {
-    return Corrupt(where, "len, lowest_held or snapshots cannot be");
+    return Corrupt(where, "len, lowest_held or snapshots is out of range");
   }
   int64_t before = 0;
   for (const Json& at : *snapshots) {
@@ -162,13 +162,13 @@ Result<SessionFileHeader> ParseSessionHeader(std::span<const uint8_t> bytes, uin
   Preamble preamble;
   if (bytes.size() < sizeof preamble) return Corrupt(where, "too short for a saved session");
   std::memcpy(&preamble, bytes.data(), sizeof preamble);
-  if (std::memcmp(preamble.magic, kMagic, sizeof kMagic) != 0) return Corrupt(where, "no saved session");
+  if (std::memcmp(preamble.magic, kMagic, sizeof kMagic) != 0) return Corrupt(where, "not a saved session");
   if (preamble.version != kVersion) {
-    return Corrupt(where, "version " + std::to_string(preamble.version) + " of the format, this program reads " +
-                              std::to_string(kVersion));
+    return Corrupt(
+        where, "format version " + std::to_string(preamble.version) + ", expected version " + std::to_string(kVersion));
   }
   if (preamble.header_bytes > kMaxSessionHeaderBytes || preamble.header_bytes > bytes.size() - sizeof preamble) {
-    return Corrupt(where, "the header of " + std::to_string(preamble.header_bytes) + " bytes is not all there");
+    return Corrupt(where, "the header of " + std::to_string(preamble.header_bytes) + " bytes is cut off");
   }
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + sizeof preamble, preamble.header_bytes);
   if (XXH3_64bits(text.data(), text.size()) != preamble.header_hash) {
@@ -186,7 +186,7 @@ Result<SessionFileHeader> ParseSessionHeader(std::span<const uint8_t> bytes, uin
   const uint64_t expected = header.data_offset + header.data_bytes + kTrailerBytes;
   if (preamble.data_bytes != header.data_bytes || file_bytes != expected) {
     return Corrupt(where, std::to_string(file_bytes) + " bytes, expected " + std::to_string(expected) +
-                              ": the file is cut off or not of this kind");
+                              ": the file is cut off or is not a saved session");
   }
   return header;
 }
@@ -231,7 +231,7 @@ Status Session::Save(const std::string& path, const std::string& note) const {
     return OkStatus();
   });
   DUO_RETURN_IF_ERROR(visited);
-  DUO_CHECK(written == header.data_bytes, "a session's file has the size that its header says");
+  DUO_CHECK(written == header.data_bytes, "the file must have the size that its header says");
   const uint64_t data_hash = hash.value();
   DUO_RETURN_IF_ERROR(file.Write(&data_hash, sizeof data_hash));
   return file.Commit();
@@ -239,16 +239,16 @@ Status Session::Save(const std::string& path, const std::string& note) const {
 
 namespace {
 
-/// Why a file cannot be a session with these options; empty when it can.
+/// The reason why a file cannot be loaded with these options; empty when it can.
 std::string Difference(const SessionFileHeader& file, const Model::Weights& weights, const KvLayout& layout) {
   const KvLayout& saved = file.layout;
   if (file.model_hash != ModelFingerprint(weights)) {
-    return "it is of another model or other weights (\"" + file.model_name + "\"), this is \"" + weights.config.name +
+    return "it is for another model or other weights (\"" + file.model_name + "\"); this is \"" + weights.config.name +
            "\"";
   }
   if (saved.heads.n_layers != layout.heads.n_layers || saved.heads.n_kv_heads != layout.heads.n_kv_heads ||
       saved.head_dim != layout.head_dim) {
-    return "it is of a model of another shape";
+    return "it is for a model of another shape";
   }
   const auto number = [](const char* what, int64_t is, int64_t expected) {
     return std::string(what) + " is " + std::to_string(is) + ", here " + std::to_string(expected);
@@ -257,8 +257,8 @@ std::string Difference(const SessionFileHeader& file, const Model::Weights& weig
     return std::string("its type of K and V is ") + KvTypeName(saved.type) + ", here " + KvTypeName(layout.type);
   }
   if (saved.heads.retrieval != layout.heads.retrieval) {
-    return "its heads were chosen differently: " + std::to_string(saved.heads.n_retrieval()) +
-           " retrieval heads, here " + std::to_string(layout.heads.n_retrieval()) + ", or other ones";
+    return "its choice of heads differs: " + std::to_string(saved.heads.n_retrieval()) + " retrieval heads, here " +
+           std::to_string(layout.heads.n_retrieval()) + " or others";
   }
   if (saved.sink != layout.sink) return number("its sink", saved.sink, layout.sink);
   if (saved.recent != layout.recent) return number("its recent", saved.recent, layout.recent);
@@ -299,7 +299,7 @@ Result<Session> Session::Load(const Model& model, const SessionOptions& options,
   const uint8_t* kinds = next(n);
   if (std::any_of(kinds, kinds + n, [](uint8_t kind) { return kind > static_cast<uint8_t>(TokenKind::kGenerated); }) ||
       !CheckTokenIds(impl->tokens, model.config().vocab_size).ok()) {
-    return Corrupt(path, "tokens that the model does not have");
+    return Corrupt(path, "it has tokens that are not in the model's vocabulary");
   }
   for (size_t i = 0; i < n; ++i) impl->kinds[i] = static_cast<TokenKind>(kinds[i]);
   const Status extent = impl->cache.SetExtent(header.extent);

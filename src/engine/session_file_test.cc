@@ -75,7 +75,7 @@ TEST_F(SessionFileTest, GoesOnExactlyWhereItWasSaved) {
         EXPECT_EQ(loaded->kv_bytes(), session.kv_bytes());
         EXPECT_EQ(loaded->CommonPrefix(session.tokens()), session.CommonPrefix(session.tokens())) << "kinds";
         EXPECT_EQ(After(&*loaded, 7), After(&session, 7));
-        // Rewinding needs the snapshots and what the rings hold.
+        // Rewinding needs the snapshots and the rings.
         for (const int64_t pos : {session.len() - 3, session.len() / 2}) {
           if (pos < 1) continue;
           EXPECT_EQ(loaded->HeldAt(pos), session.HeldAt(pos));

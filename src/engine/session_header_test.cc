@@ -1,5 +1,5 @@
-// The header of a saved session: its values come back, and values that no session has are refused before anything is
-// made of them.
+// The header of a saved session: its values can be read back, and impossible values are refused before anything is made
+// from them.
 #include <gtest/gtest.h>
 #include <xxhash.h>
 
@@ -126,7 +126,7 @@ TEST(SessionHeader, RefusesWhatNoSessionSays) {
   EXPECT_TRUE(FormattedAndParsed(ends).ok());
 }
 
-/// Text of the header put in place of text as long, with a checksum that fits.
+/// Replaces text in the header with text of the same length, and corrects the checksum.
 std::string Changed(std::string bytes, const std::string& from, const std::string& to) {
   EXPECT_EQ(from.size(), to.size());
   const size_t at = bytes.find(from);
@@ -174,7 +174,7 @@ TEST(SessionHeader, IsReadOnlyWhereItIsWhole) {
   const size_t whole = kSessionPreambleBytes + header_bytes;
   EXPECT_TRUE(Parsed(bytes.substr(0, whole), file_bytes).ok()) << "the padding is not looked at";
   for (const size_t n : {whole - 1, kSessionPreambleBytes, kSessionPreambleBytes - 1, size_t{1}}) {
-    // On the heap, so that a read beyond its end is seen.
+    // The bytes are on the heap, so that a sanitizer sees a read beyond their end.
     EXPECT_EQ(Parsed(bytes.substr(0, n), file_bytes).status().code(), StatusCode::kCorrupt) << n;
   }
   std::string endless = bytes;

@@ -1,4 +1,4 @@
-// What sessions and workspaces hold, for the files of this room.
+// The members of sessions and workspaces. Only files in engine/ include this.
 #pragma once
 
 #include <functional>
@@ -47,27 +47,27 @@ class Session::Impl {
   Status CheckIds(std::span<const int32_t> ids) const;
   Status CheckFits(int64_t n_tokens) const;
   Status CheckPosition(int64_t pos) const;
-  /// Called with the rows of each chunk after it went through the layers: position of the first row, rows.
+  /// Called after each chunk went through the layers, with the position of its first row and its number of rows.
   using ChunkDone = std::function<Status(int64_t pos, int64_t n)>;
   Status RunChunks(std::span<const int32_t> ids, TokenKind kind, const ProgressCallback& progress,
                    const ChunkDone& chunk_done);
-  /// Logits and hidden state behind the last token of the last Forward.
+  /// Sets logits and hidden state to those after the last token of the last Forward.
   Status KeepLast() { return KeepRow(work->activations.n_tokens - 1); }
-  /// Those behind row `row` of it.
+  /// Sets them to those after row `row` of the last Forward.
   Status KeepRow(int64_t row);
-  /// The error of logits after the tokens `seen` that are not finite. Overwrites the activations.
+  /// The error for logits after the tokens `seen` that are not finite. Overwrites the activations.
   Status NotFinite(std::span<const int32_t> seen) const;
   void ForgetLast();
 
-  const Model::Weights& weights;  // stays where it is when the Model is moved
+  const Model::Weights& weights;  // moving the Model does not move them
   SessionOptions options;
   MemoryPlan plan;
   SplitKvCache cache;
-  std::unique_ptr<Workspace> own;  // null where it is shared
+  std::unique_ptr<Workspace> own;  // null when the workspace is shared
   Workspace::Impl* work;
   std::vector<int32_t> tokens;
-  std::vector<TokenKind> kinds;    // of each token: prompt and generated ones have different windows
-  std::vector<float> logits;       // behind the last token; empty when there are none
+  std::vector<TokenKind> kinds;    // one per token: prompt and generated tokens have different windows
+  std::vector<float> logits;       // after the last token; may be empty
   std::vector<float> last_hidden;  // final norm of the last token; empty with logits
 };
 

@@ -1,4 +1,4 @@
-// From the options of a session to the layout of its cache.
+// Turns the options of a session into the layout of its cache.
 #pragma once
 
 #include "duo/session.h"
@@ -6,10 +6,10 @@
 
 namespace duo {
 
-/// Defaults filled in, checked against the model. kInvalidArgument names the option.
+/// Fills in the defaults and checks the options against the model. kInvalidArgument names the option.
 Result<SessionOptions> ResolveOptions(const ModelConfig& config, const SessionOptions& given);
 
-/// `resolved` comes from ResolveOptions.
+/// The layout for options from ResolveOptions.
 KvLayout LayoutOf(const ModelConfig& config, const SessionOptions& resolved);
 
 }  // namespace duo

@@ -354,8 +354,8 @@ TEST_F(SessionTest, GenerationEndsWhenTheContextIsFull) {
   EXPECT_EQ(result->tokens.size(), 6u);
 }
 
-// Sequences of different lengths and kinds of cache, across the due dates of snapshots: bit for bit what each gives
-// alone.
+// Sequences of different lengths and kinds of cache are decoded together, past points where snapshots are due. Each
+// gives bit for bit the same as alone.
 TEST_F(SessionTest, DecodeTogetherEqualsDecodeOfEachAlone) {
   for (const int n_sequences : {1, 2, 5, 16}) {
     SessionOptions options = Split();
@@ -396,7 +396,7 @@ TEST_F(SessionTest, DecodeTogetherEqualsDecodeOfEachAlone) {
   }
 }
 
-// The threads share the rows of a long text: how they are cut must not depend on the other sequences.
+// The threads divide the rows of a long text. The division must not depend on the other sequences.
 TEST_F(SessionTest, DecodeTogetherOfLongTextsEqualsDecodeOfEachAlone) {
   SessionOptions options = Split();
   options.recent = 400;

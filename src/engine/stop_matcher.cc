@@ -23,7 +23,7 @@ std::string StopMatcher::Push(const std::string& piece) {
     held_.clear();
     return certain;
   }
-  // The longest end of the text that begins some stop string may still become one.
+  // Keep the longest end of the text that is the beginning of a stop string, because it may still become one.
   size_t keep = 0;
   for (const std::string& stop : stops_) {
     for (size_t n = std::min(stop.size() - 1, held_.size()); n > keep; --n) {

@@ -1,4 +1,4 @@
-// Holds back text that might be the beginning of a stop string.
+// Finds stop strings in text that arrives in pieces. Holds back text that might be the beginning of a stop string.
 #pragma once
 
 #include <string>
@@ -6,16 +6,16 @@
 
 namespace duo {
 
-/// Text goes in as it is decoded and comes out once it is certain not to belong to a stop string.
+/// Takes text as it is decoded, and returns it once it can no longer be part of a stop string.
 class StopMatcher {
  public:
   /// Empty stop strings are ignored.
   explicit StopMatcher(const std::vector<std::string>& stops);
 
-  /// The text that is certain after this piece. Once a stop string is complete, stopped() is true and nothing from its
-  /// first character on ever comes out.
+  /// Adds a piece and returns the text that became certain. Once a stop string is complete, stopped() is true, and
+  /// neither the stop string nor any text after it is returned.
   std::string Push(const std::string& piece);
-  /// What is held back, when the text ends otherwise.
+  /// Returns the text that is held back. For a text that ends without a stop string.
   std::string Flush();
   bool stopped() const { return stopped_; }
 

@@ -28,7 +28,7 @@ bool TokenLoop::Ends(int32_t id) const {
 }
 
 TokenLoop::Step TokenLoop::Next(std::span<const float> logits, std::span<const int32_t> history) {
-  DUO_CHECK(!finished(), "the text has ended");
+  DUO_CHECK(!finished(), "Next must not be called when finished()");
   Step step;
   step.id = sampler_.Sample(logits, history);
   if (Ends(step.id)) {

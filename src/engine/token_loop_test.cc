@@ -1,4 +1,4 @@
-// Tests of the token loop: how it treats each token, where it ends, stop texts, and the text that it holds back.
+// Tests of the token loop: how it handles each token, where it ends, stop strings, and text that is held back.
 #include "engine/token_loop.h"
 
 #include <gtest/gtest.h>
@@ -32,7 +32,7 @@ class TokenLoopTest : public testing::Test {
     logits[static_cast<size_t>(id)] = 1;
     return logits;
   }
-  /// Gives the loop the tokens of a text until it has finished; the pieces joined.
+  /// Gives the loop the tokens of a text until it has finished. Returns the joined pieces.
   std::string Run(TokenLoop* loop, const std::string& text) const {
     std::string pieces;
     for (const int32_t id : Ids(text)) {
@@ -193,7 +193,7 @@ TEST_F(GenerateTest, ACallbackStopsIt) {
   EXPECT_EQ(calls, 3) << "and is not called any more";
   EXPECT_EQ(result.finish, FinishReason::kCancelled);
   EXPECT_EQ(result.tokens.size(), 3u);
-  EXPECT_EQ(session.len(), 40 + 2) << "nobody asked for the successor of the last";
+  EXPECT_EQ(session.len(), 40 + 2) << "the last token was never fed back";
 }
 
 TEST_F(GenerateTest, NoTokensAreNoText) {
