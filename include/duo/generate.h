@@ -31,7 +31,7 @@ struct GenerateResult {
   std::string text;             // without the stop string; empty without a tokenizer
   FinishReason finish = FinishReason::kMaxTokens;
   double prefill_seconds = 0;
-  double decode_seconds = 0;       // from the first sampled token on
+  double decode_seconds = 0;       // from the end of prefill on
   double first_token_seconds = 0;  // from the call to the first token
 };
 

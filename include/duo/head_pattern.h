@@ -39,10 +39,10 @@ struct HeadChoice {
 };
 
 /// Reads `dir`/full_attention_heads.tsv and `dir`/config.json. The sizes are sink_size and recent_size of the config.
-/// If deploy_sink_size and deploy_recent_size are numbers, they override these.
+/// If deploy_sink_size or deploy_recent_size is a number, it overrides the respective size.
 ///
-/// Returns kNotFound if a file is missing. Returns kCorrupt, with file, line and column, if rows differ in length, a
-/// value is not a finite number, or a size is negative or absurd.
+/// Returns kNotFound if a file is missing. Returns kCorrupt if rows differ in length, a gate is not a finite number, or
+/// a size is negative or absurd. The sentence names the file and the place in it: line and column of a gate.
 Result<HeadPattern> LoadHeadPattern(const std::string& dir);
 
 /// Creates `dir` and writes the pattern there in the published format. Loading it again gives the same gates bit for
@@ -63,8 +63,8 @@ Result<HeadChoice> ChooseBySparsity(const HeadPattern& pattern, double sparsity)
 /// Keeps the heads with gate >= threshold. A NaN gate is never kept.
 HeadChoice ChooseByThreshold(const HeadPattern& pattern, double threshold);
 
-/// Layer-exclusive choice: all heads of a layer are retrieval heads, or all are streaming heads. Keeps the L -
-/// ceil(sparsity*(L-1)) of L layers with the largest sums of clipped gates (all if sparsity <= 0, none if >= 1). This
+/// Layer-exclusive choice: all heads of a layer are retrieval heads, or all are streaming heads. With L layers, keeps
+/// the L - ceil(sparsity*(L-1)) with the largest sums of clipped gates (all if sparsity <= 0, none if >= 1). This
 /// choice minimises the sum over heads of |gate - assigned|. Ties go to the lower layer. The idea is from
 /// ZigzagAttention (arXiv:2508.12407); the criterion is duo's own. Errors as ChooseBySparsity.
 Result<HeadChoice> ChooseLayersBySparsity(const HeadPattern& pattern, double sparsity);

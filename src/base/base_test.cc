@@ -43,7 +43,7 @@ TEST(Result, CarriesValueOrSentence) {
   EXPECT_EQ(bad.status().Annotate("loading").message(), "loading: x.json: broken");
   EXPECT_EQ(bad.status().subject(), "");
   const Status about = bad.status().About("sink").Annotate("pattern");
-  EXPECT_EQ(about.subject(), "sink") << "a prefix changes the sentence alone";
+  EXPECT_EQ(about.subject(), "sink") << "a prefix changes only the sentence";
   EXPECT_EQ(about.message(), "pattern: x.json: broken");
   EXPECT_EQ(about.code(), bad.status().code());
   EXPECT_TRUE(OkStatus().About("sink").ok());
@@ -97,7 +97,7 @@ TEST(VirtualBuffer, TakesAsManyAddressesAsItHolds) {
     std::vector<VirtualBuffer> buffers;
     for (size_t i = 0; i < kMany; ++i) buffers.push_back(VirtualBuffer::Reserve(kBytes).value());
     EXPECT_GE(pages_of_addresses(), before + kMany * kBytes / kPageBytes);
-    EXPECT_LT(pages_of_addresses(), before + (kMany + 2) * kBytes / kPageBytes) << "what was too much is given back";
+    EXPECT_LT(pages_of_addresses(), before + (kMany + 2) * kBytes / kPageBytes) << "the surplus is freed";
   }
   EXPECT_LT(pages_of_addresses(), before + 2 * kBytes / kPageBytes);
 }
@@ -152,7 +152,7 @@ TEST(File, ALinkToNothingIsThereAndSaysWhereItPoints) {
   const TempDir dir;
   const std::string path = dir.file("model.safetensors");
   std::filesystem::create_symlink("../../blobs/abc", path);
-  EXPECT_TRUE(FileExists(path)) << "a reader must not take another file for it in silence";
+  EXPECT_TRUE(FileExists(path)) << "a reader must not silently take another file instead";
   const std::string sentence = path + ": is a link to ../../blobs/abc, which does not exist; download the file again";
   for (const Status& status : {ReadFile(path, 100).status(), MappedFile::Open(path).status()}) {
     EXPECT_EQ(status.code(), StatusCode::kNotFound);
@@ -195,7 +195,7 @@ TEST(AtomicFile, TemporaryNamesCannotBePreparedByOthers) {
       if (name.starts_with("other.tmp")) names.insert(name);
     }
   }
-  EXPECT_EQ(names.size(), 3u) << "each has a name of its own, and goes with its owner";
+  EXPECT_EQ(names.size(), 3u) << "each has a name of its own and is removed with its owner";
 }
 
 TEST(AtomicFile, PrivateFilesAreTheirOwnersAlone) {
@@ -207,7 +207,7 @@ TEST(AtomicFile, PrivateFilesAreTheirOwnersAlone) {
   Result<AtomicFile> file = AtomicFile::Create(dir.file("private"), FileAccess::kOwner);
   ASSERT_TRUE(file.ok() && file->Commit().ok());
   ASSERT_TRUE(MakePrivateDirectories(dir.file("a/b/c")).ok());
-  ASSERT_TRUE(MakePrivateDirectories(dir.file("a/b/c/")).ok()) << "it is there already";
+  ASSERT_TRUE(MakePrivateDirectories(dir.file("a/b/c/")).ok()) << "it already exists";
   umask(before);
   EXPECT_EQ(mode("private"), std::filesystem::perms(0600));
   for (const char* name : {"a", "a/b", "a/b/c"}) EXPECT_EQ(mode(name), std::filesystem::perms(0700)) << name;
@@ -218,7 +218,7 @@ TEST(MappedFile, PipesAndUnwantedLinksAreRefused) {
   const TempDir dir;
   const std::string pipe = dir.file("pipe");
   ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
-  EXPECT_EQ(MappedFile::Open(pipe).status().code(), StatusCode::kInvalidArgument) << "and without waiting for a writer";
+  EXPECT_EQ(MappedFile::Open(pipe).status().code(), StatusCode::kInvalidArgument) << "must not wait for a writer";
   dir.Write("file", "text");
   std::filesystem::create_symlink(dir.file("file"), dir.file("link"));
   EXPECT_TRUE(MappedFile::Open(dir.file("link")).ok());

@@ -1,4 +1,4 @@
-// Limits of control groups, read from trees as Linux, Docker and systemd lay them out.
+// Limits of control groups, read from trees like those of Linux, Docker and systemd.
 #include "base/cgroup.h"
 
 #include <gtest/gtest.h>
@@ -98,7 +98,7 @@ TEST_F(CgroupTest, PageCacheOfTheModelIsNotUsedMemory) {
   const uint64_t first = budget();
   EXPECT_EQ(first, 160u) << "the model is not read yet";
   V2("", Bytes(900), 740, 700);
-  EXPECT_EQ(budget(), first) << "the model lies in this group's page cache";
+  EXPECT_EQ(budget(), first) << "the model is in this group's page cache";
   V2("", Bytes(900), 390, 350);
   EXPECT_EQ(budget(), first) << "half of the model was read by another group";
 }
@@ -148,7 +148,7 @@ TEST_F(CgroupTest, TheHostsPathInAContainer) {
 
 TEST_F(CgroupTest, PathsThatAreNotThere) {
   V2("", Bytes(900), 100);
-  EXPECT_EQ(LeftMib(), 800u) << "neither mountinfo nor the process's groups: the usual place";
+  EXPECT_EQ(LeftMib(), 800u) << "without mountinfo and the process's groups, the usual place is read";
   File("proc/self/mountinfo", kV2Mount);
   for (const char* group : {"0::/docker/0123abcd\n", "0::/../sibling\n", "0::/..\n"}) {
     File("proc/self/cgroup", group);

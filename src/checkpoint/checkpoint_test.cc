@@ -164,7 +164,7 @@ TEST(Checkpoint, TheIndexSaysWhichOfTwoTensorsWithOneNameCounts) {
   EXPECT_EQ(static_cast<const char*>(Checkpoint::Open(dir.path())->Get("a")->data)[0], 'x');
 }
 
-// AutoModel saves a model without the module around it.
+// AutoModel saves only the inner model, whose tensor names have no "model.".
 TEST(Checkpoint, NamesWithoutTheirPrefixGetIt) {
   const TempDir dir;
   dir.Write("model.safetensors",

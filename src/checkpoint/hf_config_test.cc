@@ -179,7 +179,7 @@ TEST(HfConfig, AQwenWindowLimitsTheContextWhereALayerHasIt) {
     ExpectWindow(With(used, {{"max_window_layers", 4}}), 0);
     ExpectWindow(With(used, {{"max_window_layers", 0}}), 4096);
     Json default_layers = used;
-    default_layers.erase("max_window_layers");  // 28, and this model has 4
+    default_layers.erase("max_window_layers");  // the default is 28, and this model has 4 layers
     ExpectWindow(default_layers, 0);
   }
 }

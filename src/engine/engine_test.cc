@@ -93,7 +93,7 @@ TEST(Sampler, PenaltiesCountWhatWasChosen) {
   EXPECT_EQ(presence.Sample(kLogits, {}), 1);
   EXPECT_EQ(presence.Sample(kLogits, {}), 3);
   EXPECT_EQ(presence.Sample(kLogits, {}), 2);  // 3 - 2, 2, 3 - 2
-  EXPECT_EQ(presence.Sample(kLogits, {}), 0) << "1 each now; the lowest id";
+  EXPECT_EQ(presence.Sample(kLogits, {}), 0) << "all are 1 now, so the lowest id wins";
   Sampler frequency({.frequency_penalty = 0.75});
   std::string chosen;
   for (int i = 0; i < 8; ++i) chosen += std::to_string(frequency.Sample(kLogits, {}));
@@ -164,7 +164,7 @@ void CheckStops(const std::vector<std::string>& stops, const std::string& text, 
     std::string out;
     for (size_t at = 0; at < text.size(); at += size) {
       out += matcher.Push(text.substr(at, size));
-      EXPECT_EQ(expected.rfind(out, 0), 0u) << "text that a stop string took back was shown: " << out;
+      EXPECT_EQ(expected.rfind(out, 0), 0u) << "text of a stop string was shown: " << out;
     }
     if (!matcher.stopped()) out += matcher.Flush();
     EXPECT_EQ(out, expected) << "pieces of " << size;

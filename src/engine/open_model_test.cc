@@ -93,7 +93,7 @@ TEST(OpenModel, OpensAndRuns) {
   ASSERT_TRUE(model.ok()) << model.status().message();
   EXPECT_EQ(model->config().n_parameters(), 2 * 320 + 16 + 2 * 16 + 2 * 256 + 2 * 128 + 3 * 384);
   EXPECT_EQ(model->weights_bytes(), 4u * static_cast<uint64_t>(model->config().n_parameters()));
-  EXPECT_EQ(model->mapped_bytes(), model->weights_bytes() - 4u * 16 * 3) << "matrices are used where they lie";
+  EXPECT_EQ(model->mapped_bytes(), model->weights_bytes() - 4u * 16 * 3) << "matrices are used from the mapping";
 }
 
 TEST(OpenModel, NamesAMissingTensor) {
@@ -269,12 +269,12 @@ TEST(KeyOutliers, AWeightOfTheNormIsMeasuredByTheOtherChannelsOfItsHead) {
   checkpoint.values[kAttention + "k_norm.weight"] = {2, 2, 200, 2};
   for (const KeyOutlier& found : KeyOutliersOf(&checkpoint)) {
     EXPECT_EQ(found.layer, 0);
-    EXPECT_NEAR(found.largest, 200, 70) << "the norm makes channels of size 1 of those of size 6";
+    EXPECT_NEAR(found.largest, 200, 70) << "the norm scales channels of size 6 to size 1";
     EXPECT_NEAR(found.others, 2, 0.7);
     EXPECT_NEAR(found.ratio(), 100, 60);
   }
   checkpoint.values[kAttention + "k_norm.weight"] = {200, 200, 200, 200};
-  for (const KeyOutlier& found : KeyOutliersOf(&checkpoint)) EXPECT_LT(found.ratio(), 2) << "none stands out";
+  for (const KeyOutlier& found : KeyOutliersOf(&checkpoint)) EXPECT_LT(found.ratio(), 2) << "there is no outlier";
 }
 
 TEST(KeyOutliers, RowsOfTheMatrixCountToo) {

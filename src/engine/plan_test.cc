@@ -47,7 +47,8 @@ TEST(ResolveOptions, RefusesWhatTheModelCannot) {
   };
   EXPECT_EQ(Resolved({.heads = {}, .chunk = 1}).chunk, 1);
   EXPECT_EQ(Resolved({.heads = {}, .chunk = 65536, .max_context = 100000}).chunk, 65536);
-  EXPECT_EQ(Resolved({.heads = {}, .chunk = 65536, .max_context = 600}).chunk, 600) << "more tokens than there can be";
+  EXPECT_EQ(Resolved({.heads = {}, .chunk = 65536, .max_context = 600}).chunk, 600)
+      << "the chunk is limited to the context";
   EXPECT_EQ(message({.heads = {}, .chunk = 65537}), "chunk is 65537; expected 1..65536 tokens");
   EXPECT_EQ(message({.heads = {}, .chunk = 0}), "chunk is 0; expected 1..65536 tokens");
   EXPECT_EQ(message({.heads = {}, .sink = -1}), "sink is -1; expected 0 or more tokens");
@@ -85,7 +86,7 @@ TEST(MemoryPlan, AddsUpItsParts) {
   plan.kv_fixed_bytes = 7'000;
   plan.kv_bytes_per_token = 300;
   plan.kv_page_bytes = 20;
-  EXPECT_EQ(plan.KvBytes(0), 7'000u) << "no pages are taken for no tokens";
+  EXPECT_EQ(plan.KvBytes(0), 7'000u) << "without tokens no pages are taken";
   EXPECT_EQ(plan.KvBytes(1), 7'320u);
   EXPECT_EQ(plan.KvBytes(10), 10'020u);
   plan.snapshot_every = 5;
@@ -107,11 +108,12 @@ TEST(MemoryPlan, FindsTheLongestContextThatFits) {
     EXPECT_EQ(plan.MaxContext(plan.TotalBytes(n)), n);
     EXPECT_EQ(plan.MaxContext(plan.TotalBytes(n + 1) - 1), n);
   }
-  EXPECT_EQ(plan.MaxContext(1099), 0) << "not even the fixed parts";
+  EXPECT_EQ(plan.MaxContext(1099), 0) << "not even the fixed parts fit";
   EXPECT_EQ(plan.MaxContext(0), 0);
   plan.kv_bytes_per_token = 0;
   plan.snapshot_every = 0;
-  EXPECT_EQ(plan.MaxContext(1100), int64_t{1} << 36) << "streaming heads alone: as long as anybody may ask for";
+  EXPECT_EQ(plan.MaxContext(1100), int64_t{1} << 36)
+      << "streaming heads alone: the largest number of tokens that MaxContext gives";
 }
 
 TEST(MemoryPlan, CountsWhatTheRoomsCount) {

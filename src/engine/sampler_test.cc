@@ -56,7 +56,8 @@ TEST(SamplerFilters, TopKOfEqualTokensKeepsTheLowestIds) {
   EXPECT_EQ(Drawn({.temperature = 1, .top_k = 50}, equal), FirstIds(50));
   EXPECT_EQ(Drawn({.temperature = 1, .top_k = 51}, equal), FirstIds(50));
   EXPECT_EQ(Drawn({.temperature = 1, .top_k = 0}, equal), FirstIds(50));
-  EXPECT_EQ(Drawn({.temperature = 1, .top_k = 8, .top_p = 0.5}, equal), FirstIds(4)) << "of the mass that top-k left";
+  EXPECT_EQ(Drawn({.temperature = 1, .top_k = 8, .top_p = 0.5}, equal), FirstIds(4))
+      << "a share of the mass that top-k left";
 }
 
 // The nucleus of top-p: no token outside is likelier than one inside. Its mass reaches p, and without its last token it
@@ -142,10 +143,10 @@ TEST(SamplerDraws, DependOnSeedAndNumberAlone) {
     (void)a.Sample(some, {});
     (void)b.Sample(others, {});
     const int32_t id = a.Sample(others, {});
-    ASSERT_EQ(id, b.Sample(others, {})) << "whatever was drawn before";
+    ASSERT_EQ(id, b.Sample(others, {})) << "earlier draws must not matter";
     drawn.insert(id);
   }
-  EXPECT_GT(drawn.size(), 100u) << "each number draws anew";
+  EXPECT_GT(drawn.size(), 100u) << "each draw number gives a new draw";
 }
 
 TEST(SamplerPenalties, RepetitionMakesLogitsOfEitherSignSmaller) {
@@ -158,14 +159,14 @@ TEST(SamplerPenalties, RepetitionMakesLogitsOfEitherSignSmaller) {
   EXPECT_EQ(choice({-1.0f, -1.5f}, {0}, twice), 1) << "-1 x 2 < -1.5";
   EXPECT_EQ(choice({-1.0f, -2.1f}, {0}, twice), 0) << "-1 x 2 > -2.1";
   EXPECT_EQ(choice({0.1f, 0.0f, -1.0f}, {0, 1}, twice), 0);
-  EXPECT_EQ(choice({1.5f, 4.0f}, {1, 1, 1}, twice), 1) << "once, however often it is there";
+  EXPECT_EQ(choice({1.5f, 4.0f}, {1, 1, 1}, twice), 1) << "penalised once, however often it occurred";
   EXPECT_EQ(choice({1.0f, 0.6f}, {1}, {.repetition_penalty = 0.5}), 1) << "below 1 it is a reward";
   EXPECT_EQ(choice({3.0f, 2.0f}, {0}, {.repetition_penalty = 2, .repetition_window = 1}), 1);
   EXPECT_EQ(choice({3.0f, 2.0f}, {0, 1}, {.repetition_penalty = 2, .repetition_window = 1}), 0);
   EXPECT_EQ(choice({3.0f, 2.0f}, {0, 1, 1}, {.repetition_penalty = 2, .repetition_window = 2}), 0);
   EXPECT_EQ(choice({3.0f, 2.0f}, {0}, {.repetition_penalty = 2, .repetition_window = 100}), 1);
   EXPECT_EQ(choice({3.0f, 2.0f}, {}, twice), 0);
-  EXPECT_EQ(choice({3.0f, 2.0f}, {2, 0, 700, -1}, twice), 1) << "ids that the model does not have are passed over";
+  EXPECT_EQ(choice({3.0f, 2.0f}, {2, 0, 700, -1}, twice), 1) << "ids that the model does not have are skipped";
 }
 
 TEST(SamplerPenalties, ChangeWhatIsDrawnAndNotOnlyWhatIsBest) {
@@ -202,7 +203,7 @@ TEST(SamplerPenalties, BiasAddsToWhatIsThere) {
   const std::vector<float> logits = {2.0f, 1.0f};
   EXPECT_EQ(Sampler({.bias = {{1, 1.5f}}}).Sample(logits, {}), 1);
   EXPECT_EQ(Sampler({.bias = {{1, 0.5f}}}).Sample(logits, {}), 0);
-  EXPECT_EQ(Sampler({.bias = {{0, -0.5f}, {2, 50.0f}}}).Sample(logits, {}), 0) << "token 2 is not there";
+  EXPECT_EQ(Sampler({.bias = {{0, -0.5f}, {2, 50.0f}}}).Sample(logits, {}), 0) << "there is no token 2";
   EXPECT_EQ(Sampler({.repetition_penalty = 4, .bias = {{0, 1.0f}}}).Sample(logits, std::vector<int32_t>{0}), 1)
       << "(2 + 1) / 4";
 }

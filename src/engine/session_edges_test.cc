@@ -51,7 +51,7 @@ TEST_F(SessionEdges, MemoryThatIsExactlyEnoughIsEnough) {
 
   Workspace workspace = Workspace::Create(*model_, options).value();
   options.memory_limit = plan.KvBytes(0);
-  EXPECT_TRUE(Session::Create(*model_, options, &workspace).ok()) << "activations are the workspace's";
+  EXPECT_TRUE(Session::Create(*model_, options, &workspace).ok()) << "activations belong to the workspace";
   --options.memory_limit;
   EXPECT_FALSE(Session::Create(*model_, options, &workspace).ok());
 }
@@ -71,7 +71,7 @@ TEST_F(SessionEdges, TheContextMayBeFilledToItsLastToken) {
   EXPECT_NE(full.message().find("50 + 1 tokens do not fit the context of 50 tokens;"), std::string::npos)
       << full.message();
   EXPECT_EQ(session.len(), 50);
-  EXPECT_EQ(Copy(session.logits()), logits) << "left as it was";
+  EXPECT_EQ(Copy(session.logits()), logits) << "unchanged";
   const Status trained = Make().CheckFits(601);
   EXPECT_NE(trained.message().find("context of 600 tokens this model was trained for"), std::string::npos)
       << trained.message();
@@ -119,7 +119,7 @@ TEST_F(SessionEdges, RewindingToTheEndChangesNothing) {
   EXPECT_TRUE(session.last_hidden().empty());
   ASSERT_TRUE(session.Decode(prompt_[29]).ok());
   ASSERT_TRUE(session.FillSynthetic(3, 1).ok());
-  EXPECT_TRUE(session.logits().empty()) << "no model has seen those";
+  EXPECT_TRUE(session.logits().empty()) << "the model has not run synthetic tokens";
   EXPECT_EQ(session.tokens(), [&] {
     std::vector<int32_t> expected(prompt_.begin(), prompt_.begin() + 30);
     expected.insert(expected.end(), 3, 0);
@@ -157,7 +157,7 @@ TEST_F(SessionEdges, ProgressComesAfterEachChunk) {
                              return true;
                            })
                   .ok());
-  EXPECT_EQ(done, (std::vector<int64_t>{16, 20, 36, 40, 50})) << "no chunk goes past the place of a snapshot";
+  EXPECT_EQ(done, (std::vector<int64_t>{16, 20, 36, 40, 50})) << "no chunk crosses the position of a snapshot";
 }
 
 TEST_F(SessionEdges, LogitsComeOfTheRowsThatWereAskedFor) {
@@ -238,7 +238,7 @@ TEST_F(SessionEdges, ACopyOutlivesItsOriginalAndSharesWhatThatShared) {
   ASSERT_TRUE(shared.Prefill(First(30)).ok());
   Session other = shared.Clone().value();
   Session* const both[] = {&shared, &other};
-  EXPECT_TRUE(Session::DecodeTogether(both, std::vector<int32_t>{5, 6}).ok()) << "of one workspace";
+  EXPECT_TRUE(Session::DecodeTogether(both, std::vector<int32_t>{5, 6}).ok()) << "they share a workspace";
 }
 
 TEST_F(SessionEdges, DecodingTogetherTakesUpToItsLimit) {

@@ -41,8 +41,8 @@ TEST(SessionHeader, ComesBackAsItWas) {
   const std::string bytes = FormatSessionHeader(&header);
   EXPECT_EQ(bytes.size() % 4096, 0u);
   EXPECT_EQ(header.data_offset, bytes.size());
-  // 70 tokens of 4 bytes and a kind; 2 retrieval heads of 70 rows, 4 streaming ones of 29 and their two snapshots
-  // of 25.
+  // 70 tokens of 4 bytes and a kind byte, 2 retrieval heads of 70 rows, 4 streaming heads of 29 rows, and two snapshots
+  // with 25 rows per streaming head.
   EXPECT_EQ(header.data_bytes, 70u * 5 + (2 * 70 + 4 * 29 + 2 * 4 * 25) * 2 * 16 * 4);
   const uint64_t file_bytes = header.data_offset + header.data_bytes + 8;
   const auto parsed = Parsed(bytes, file_bytes);
@@ -172,7 +172,7 @@ TEST(SessionHeader, IsReadOnlyWhereItIsWhole) {
   uint64_t header_bytes;
   std::memcpy(&header_bytes, bytes.data() + 16, sizeof header_bytes);
   const size_t whole = kSessionPreambleBytes + header_bytes;
-  EXPECT_TRUE(Parsed(bytes.substr(0, whole), file_bytes).ok()) << "the padding is not looked at";
+  EXPECT_TRUE(Parsed(bytes.substr(0, whole), file_bytes).ok()) << "the padding is not checked";
   for (const size_t n : {whole - 1, kSessionPreambleBytes, kSessionPreambleBytes - 1, size_t{1}}) {
     // The bytes are on the heap, so that a sanitizer sees a read beyond their end.
     EXPECT_EQ(Parsed(bytes.substr(0, n), file_bytes).status().code(), StatusCode::kCorrupt) << n;

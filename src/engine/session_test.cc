@@ -92,7 +92,7 @@ TEST_F(SessionTest, WindowAsLongAsTheTextEqualsFullAttention) {
   options.recent = 150;
   ExpectSame(LogitsAfterPrompt(options), full);
   options.recent = 20;
-  EXPECT_GT(Distance(LogitsAfterPrompt(options), full), 1e-4f) << "a short window must show";
+  EXPECT_GT(Distance(LogitsAfterPrompt(options), full), 1e-4f) << "a short window must change the logits";
   options.pinned_prefix = 150;
   ExpectSame(LogitsAfterPrompt(options), full);
   options.pinned_prefix = 0;
@@ -259,7 +259,7 @@ TEST_F(SessionTest, WhatLiesBeyondTheContextTakesNoMemory) {
   }
   beyond.prefill_recent = beyond.recent - 1;
   EXPECT_EQ(PlanMemory(model_->config(), 0, beyond, *backend_).status().code(), StatusCode::kInvalidArgument)
-      << "still a contradiction";
+      << "it is still a contradiction";
 }
 
 TEST_F(SessionTest, MemoryIsPromisedBeforeItIsUsed) {

@@ -83,7 +83,7 @@ TEST_F(TokenLoopTest, EndsWithOneOfItsEnds) {
   TokenLoop loop(config_, &*tokenizer_, options);
   EXPECT_TRUE(loop.Next(For(7), {}).is_text);
   EXPECT_FALSE(loop.finished());
-  EXPECT_FALSE(loop.Next(For(11), {}).is_text) << "a stop id that was asked for still ends it";
+  EXPECT_FALSE(loop.Next(For(11), {}).is_text) << "a stop id of the options still ends it";
 }
 
 TEST_F(TokenLoopTest, TextBeforeAStopTextIsGivenOnce) {
@@ -98,14 +98,14 @@ TEST_F(TokenLoopTest, TextBeforeAStopTextIsGivenOnce) {
   options.max_tokens = static_cast<int64_t>(Ids("abc END").size());
   TokenLoop both(config_, &*tokenizer_, options);
   Run(&both, "abc END");
-  EXPECT_EQ(both.finish(), FinishReason::kStop) << "the stop text, though it is the last token as well";
+  EXPECT_EQ(both.finish(), FinishReason::kStop) << "the stop string, although this is also the last token";
 
   options.max_tokens = static_cast<int64_t>(Ids("abc EN").size());
   TokenLoop cut(config_, &*tokenizer_, options);
   const std::string pieces = Run(&cut, "abc EN");
   EXPECT_EQ(pieces, "abc ");
   EXPECT_EQ(cut.finish(), FinishReason::kMaxTokens);
-  EXPECT_EQ(cut.Flush(), "EN") << "what was held back";
+  EXPECT_EQ(cut.Flush(), "EN") << "the text that was held back";
   EXPECT_EQ(cut.finish(), FinishReason::kMaxTokens);
 }
 
@@ -122,7 +122,7 @@ TEST_F(TokenLoopTest, HalfACharacterComesOutAtTheEnd) {
   EXPECT_EQ(stopped.Next(For(ids[0]), {}).piece, "");
   EXPECT_EQ(stopped.finish(), FinishReason::kMaxTokens);
   EXPECT_EQ(stopped.Flush(), "");
-  EXPECT_EQ(stopped.finish(), FinishReason::kStop) << "the stop text stood in what was left";
+  EXPECT_EQ(stopped.finish(), FinishReason::kStop) << "the rest contained the stop string";
 }
 
 TEST_F(TokenLoopTest, WithoutATokenizerThereAreTokensOnly) {
@@ -179,7 +179,7 @@ TEST_F(GenerateTest, PiecesJoinedAreTheTextOfTheTokens) {
   EXPECT_EQ(result.text, tokenizer_->Decode(result.tokens, SpecialTokens::kNone));
   EXPECT_EQ(pieces, result.text);
   EXPECT_GE(calls, 20);
-  EXPECT_LE(calls, 21) << "once for each token, and for what was left";
+  EXPECT_LE(calls, 21) << "once per token, and once for the rest";
   EXPECT_GT(result.prefill_seconds, 0);
   EXPECT_GT(result.decode_seconds, 0);
   EXPECT_GE(result.first_token_seconds, result.prefill_seconds);
@@ -190,7 +190,7 @@ TEST_F(GenerateTest, ACallbackStopsIt) {
   Session session = Make();
   int calls = 0;
   const GenerateResult result = Generated(&session, MaxTokens(20), [&](const std::string&) { return ++calls < 3; });
-  EXPECT_EQ(calls, 3) << "and is not called any more";
+  EXPECT_EQ(calls, 3) << "it is not called again";
   EXPECT_EQ(result.finish, FinishReason::kCancelled);
   EXPECT_EQ(result.tokens.size(), 3u);
   EXPECT_EQ(session.len(), 40 + 2) << "the last token was never fed back";

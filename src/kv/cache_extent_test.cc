@@ -55,7 +55,7 @@ TEST(KvLayout, TakesEveryFieldUpToItsEnds) {
   const BackendPtr backend = TestBackend();
   KvLayout bad = TestLayout(4, 16, 16, 0);
   bad.recent = 0;
-  EXPECT_FALSE(SplitKvCache::Create(backend.get(), bad).ok()) << "a cache is made for checked layouts only";
+  EXPECT_FALSE(SplitKvCache::Create(backend.get(), bad).ok()) << "Create must check the layout";
 }
 
 TEST(KvLayout, CountsNoSnapshotsWhereThereAreNone) {
@@ -86,11 +86,11 @@ TEST(FullCache, TakesWhatIsAskedForFirstAndThenGrowsInSteps) {
     ASSERT_LE(after, layout.capacity);
     if (after == before) continue;
     ++steps;
-    ASSERT_LE(after - before, std::max<int64_t>(256, before / 32)) << "runs no further ahead";
+    ASSERT_LE(after - before, std::max<int64_t>(256, before / 32)) << "it must not grow further ahead";
     ASSERT_TRUE(after - before >= std::min<int64_t>(layout.capacity - before, 256));
   }
   EXPECT_EQ(cache->committed_rows(), layout.capacity);
-  EXPECT_LT(steps, 120) << "60,000 tokens one by one";
+  EXPECT_LT(steps, 120) << "steps for 60,000 tokens one by one";
   std::memset(cache->v(1) + layout.bytes_of(layout.capacity - 1), 1, layout.row_bytes());
 }
 
@@ -124,8 +124,8 @@ TEST(FullCache, WholePagesExceedRowsByTheirEnds) {
   EXPECT_EQ(FullCache::PageBytes(layout, 3, huge), 6 * huge);
   EXPECT_EQ(FullCache::PageBytes(layout, 0, huge), 0u);
   layout.capacity = (1 << 20) - 100;
-  EXPECT_EQ(FullCache::PageBytes(layout, 3, huge), 6 * huge) << "heads begin on a page of 2 MiB";
-  EXPECT_EQ(FullCache::PageBytes(layout, 3, 3 * huge), 12 * 3 * huge) << "heads begin and end within a page";
+  EXPECT_EQ(FullCache::PageBytes(layout, 3, huge), 6 * huge) << "each head begins on a page of 2 MiB";
+  EXPECT_EQ(FullCache::PageBytes(layout, 3, 3 * huge), 12 * 3 * huge) << "each head begins and ends inside a page";
   layout.capacity = 32;  // 4 KiB
   EXPECT_EQ(FullCache::PageBytes(layout, 3, huge), huge) << "all in one page";
 }
@@ -138,7 +138,7 @@ TEST(SplitKvCache, WholePagesExceedRowsInEveryLayer) {
   EXPECT_EQ(SplitKvCache::PageBytes(layout, page), full(1) + page + full(2) + page);
   EXPECT_EQ(SplitKvCache::PageBytes(OfOneKind(true, 0), page), 2 * full(3)) << "no rings";
   EXPECT_EQ(SplitKvCache::PageBytes(OfOneKind(false, 0), page), 2 * page);
-  EXPECT_EQ(SplitKvCache::PageBytes(layout, TestBackend()->CommitBytes()), 0u) << "the CPU backs what is touched";
+  EXPECT_EQ(SplitKvCache::PageBytes(layout, TestBackend()->CommitBytes()), 0u) << "the CPU backs only what is touched";
 }
 
 TEST(SplitKvCache, SaysWhenTheNextTokensTakeMemory) {
@@ -173,7 +173,7 @@ TEST(SplitKvCache, CapacityCountsWhatIsThere) {
   EXPECT_EQ(status.message(), "201 more tokens do not fit: the cache holds 300 tokens and was made for 500");
   EXPECT_EQ(cache.Expect(201).code(), StatusCode::kResourceExhausted);
   EXPECT_EQ(cache.FillSynthetic(201, 1).code(), StatusCode::kResourceExhausted);
-  EXPECT_EQ(cache.len(), 300) << "and is what it was";
+  EXPECT_EQ(cache.len(), 300) << "the cache is unchanged";
 }
 
 TEST(SplitKvCache, HeadsOfOneKindNeedNoOther) {
@@ -181,7 +181,7 @@ TEST(SplitKvCache, HeadsOfOneKindNeedNoOther) {
   CacheModel full(backend.get(), Made(backend.get(), OfOneKind(true, 10)));
   full.Add(57);
   full.Check();
-  EXPECT_TRUE(full.cache().extent().snapshots.empty()) << "of no ring";
+  EXPECT_TRUE(full.cache().extent().snapshots.empty()) << "there is no ring to copy";
   EXPECT_EQ(full.cache().Rewind(33), 33);
   full.Check();
   EXPECT_EQ(full.cache().bytes(), 33 * full.cache().layout().BytesPerToken());
@@ -214,7 +214,7 @@ TEST(SplitKvCache, RemembersItsLongest) {
   model.Add(50);
   EXPECT_EQ(model.cache().longest(), 50);
   EXPECT_EQ(model.cache().HeldAt(31), 30);
-  EXPECT_EQ(model.cache().len(), 50) << "asking is not rewinding";
+  EXPECT_EQ(model.cache().len(), 50) << "HeldAt does not rewind";
   model.cache().Rewind(31);
   model.Add(5);
   EXPECT_EQ(model.cache().longest(), 50);
@@ -257,7 +257,7 @@ TEST(SplitKvCache, SyntheticTokensCountAsOthersDo) {
     EXPECT_EQ(cache.longest(), 2500);
     EXPECT_EQ(cache.extent().lowest_held, 2500 - 16);
     EXPECT_EQ(cache.HeldAt(2499), 2499);
-    EXPECT_EQ(cache.HeldAt(2498), 0) << "the ring has lost what the token before the last saw";
+    EXPECT_EQ(cache.HeldAt(2498), 0) << "the ring no longer holds what the token before the last saw";
     const auto row = [&](uint8_t* data, KvPart part, int64_t at) {
       std::vector<double> values;
       for (int d = 0; d < kDim; ++d) values.push_back(KvElement(data, part, type, at, kDim, d));
@@ -274,7 +274,7 @@ TEST(SplitKvCache, SyntheticTokensCountAsOthersDo) {
       }
       if (at < 1024) different.insert(row(cache.full(0).v(0), KvPart::kValues, at));
     }
-    EXPECT_EQ(different.size(), 3u) << "rows of a table differ";
+    EXPECT_EQ(different.size(), 3u) << "rows of the table differ";
     for (int64_t slot = 0; slot < 20; ++slot) {
       for (int head = 0; head < 2; ++head) {
         EXPECT_GT(spread(row(cache.streaming(0).k(head), KvPart::kKeys, slot)), 0.5) << slot;
@@ -358,7 +358,7 @@ TEST(SplitKvCache, RefusesExtentsThatNoCacheHas) {
   const StatusCode ok = StatusCode::kOk, bad = StatusCode::kInvalidArgument;
   EXPECT_EQ(set(layout, {0, 0, {}}), ok);
   EXPECT_EQ(set(layout, {50, 34, {10, 50}}), ok);
-  EXPECT_EQ(set(layout, {50, 50, {10, 20}}), ok) << "the rings hold what they please, at least the window";
+  EXPECT_EQ(set(layout, {50, 50, {10, 20}}), ok) << "the rings may hold fewer positions than they have rows";
   EXPECT_EQ(set(layout, {5, 0, {}}), ok);
   EXPECT_EQ(set(layout, {-1, 0, {}}), bad);
   EXPECT_EQ(set(layout, {50, -1, {}}), bad);
@@ -372,7 +372,7 @@ TEST(SplitKvCache, RefusesExtentsThatNoCacheHas) {
   EXPECT_EQ(set(layout, {50, 34, {15}}), bad);
   EXPECT_EQ(set(layout, {50, 34, {60}}), bad);
   EXPECT_EQ(set(layout, {501, 490, {}}), StatusCode::kResourceExhausted);
-  EXPECT_EQ(set(TestLayout(4, 16, 16, 0), {50, 34, {10}}), bad) << "no snapshots here";
+  EXPECT_EQ(set(TestLayout(4, 16, 16, 0), {50, 34, {10}}), bad) << "this layout has no snapshots";
   EXPECT_EQ(set(TestLayout(4, 16, 16, 1), {50, 34, {10, 11}}), ok);
   EXPECT_EQ(set(OfOneKind(true, 10), {50, 34, {10}}), bad) << "no rings";
   EXPECT_EQ(set(OfOneKind(true, 10), {50, 34, {}}), ok);

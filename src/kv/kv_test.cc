@@ -29,7 +29,8 @@ TEST(KvLayout, CountsBytesOfCodes) {
   EXPECT_EQ(int4.BytesPerToken(), 3u * 2 * (12 + 4));
   EXPECT_EQ(int8.FixedBytes(), 3u * 2 * 32 * 28) << "24 rows, in whole blocks";
   EXPECT_EQ(int4.FixedBytes(), 3u * 2 * 64 * 16) << "60 rows";
-  EXPECT_EQ(int4.SnapshotBytes(35), 3u * 3 * 2 * 32 * 16) << "rows 40 to 59, with 32 to 39 in whose block they begin";
+  EXPECT_EQ(int4.SnapshotBytes(35), 3u * 3 * 2 * 32 * 16)
+      << "rows 40 to 59, and rows 32 to 39 of the block where they begin";
 }
 
 TEST(KvLayout, RefusesContradictions) {
