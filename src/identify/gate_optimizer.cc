@@ -8,10 +8,11 @@ namespace duo {
 namespace {
 
 constexpr double kBeta1 = 0.9, kBeta2 = 0.999, kEpsilon = 1e-8;
-// A proportional-integral controller in the logarithm of the penalty. Its error is the mean gate's distance from a line
-// that falls from 1 to the wanted mean over the first half of the run: a penalty that is too strong at first drags all
-// gates down together, and AdamW's second moments remember it. Tried on made-up losses with noise, of scales 0.001 to
-// 30, 250 and 2000 steps, shares of 0.25 to 0.75: the mean gate ends within 0.006 of the wanted one.
+// A proportional-integral controller sets the logarithm of the penalty. Its error is the distance of the mean gate from
+// a line that falls from 1 to the target mean over the first half of the run. The line is needed because a penalty that
+// is too strong at first pulls all gates down together, and AdamW's second moments remember that.
+// Tested on synthetic losses with noise, with scales of 0.001 to 30, 250 and 2000 steps, and shares of 0.25 to 0.75:
+// the mean gate ended within 0.006 of the target.
 constexpr double kRampShare = 0.5, kProportionalGain = 30, kIntegralGain = 300;
 constexpr double kMinPenalty = 1e-6, kMaxPenalty = 1e6;
 

@@ -1,4 +1,4 @@
-// AdamW on gates with DuoAttention's schedule (arXiv:2410.10819 section 2.2 and its reference code).
+// Learns gates with AdamW and DuoAttention's schedule (arXiv:2410.10819 section 2.2 and its reference code).
 #pragma once
 
 #include <cstdint>
@@ -8,27 +8,28 @@
 
 namespace duo {
 
-/// The published defaults.
+/// The defaults are the published ones.
 struct GateSchedule {
   int64_t n_steps = 2000;
   double lr = 0.02;  // peak
-  double reg_weight =
-      0.05;  // of mean |gate|; where the wanted share is given, the value it begins with: take a small one
-  /// Share of the heads that shall become streaming heads, in (0, 1): the penalty is then adapted after every step so
-  /// that the mean gate goes to 1 - this. (A fixed penalty that suits one model leaves all gates of another near 1.)
+  /// Weight of mean |gate| in the loss. With a target_sparsity it is only the first value, and should be small.
+  double reg_weight = 0.05;
+  /// Share of the heads that become streaming heads, in (0, 1). If it is set, the penalty is adapted after every step
+  /// so that the mean gate approaches 1 - target_sparsity. (A fixed penalty that suits one model leaves all gates of
+  /// another near 1.)
   std::optional<double> target_sparsity = {};
 };
 
-/// peak * min(1, max((step + 1) / (n / 5), 0.1), max((n - step) / (n / 5), 0.1)): a trapezoid.
+/// A trapezoid: peak * min(1, max((step + 1) / (n / 5), 0.1), max((n - step) / (n / 5), 0.1)).
 double LearningRate(const GateSchedule& schedule, int64_t step);
 
-/// Where an adapted penalty should begin: far below what any model wants.
+/// A good first value for an adapted penalty. It is far below the penalty that any model needs.
 inline constexpr double kAdaptedPenaltyBegin = 2e-4;
 
-/// All that decides the next step; copied to save a run. Gates are in [0, 1] between steps.
+/// Everything that the next step depends on. It is copied to save a run. Gates are in [0, 1] between steps.
 struct GateState {
   int64_t step = 0;
-  double reg_weight = 0;      // where it is adapted, its slow part
+  double reg_weight = 0;      // the penalty, or its integral part if the penalty is adapted
   std::vector<double> gates;  // 1 at the start
   std::vector<double> first;  // AdamW's moments
   std::vector<double> second;
@@ -39,7 +40,8 @@ class GateOptimizer {
   GateOptimizer(const GateSchedule& schedule, size_t n_gates);
   GateOptimizer(const GateSchedule& schedule, GateState state) : schedule_(schedule), state_(std::move(state)) {}
 
-  /// One step along `gradients` of the distillation loss; adds the penalty's own. Decoupled weight decay is 0.
+  /// Makes one step. `gradients` are those of the distillation loss; the penalty's gradient is added here. Decoupled
+  /// weight decay is 0.
   void Step(std::span<const double> gradients);
 
   const GateState& state() const { return state_; }
@@ -48,7 +50,7 @@ class GateOptimizer {
   double penalty() const;
 
  private:
-  /// How far the mean gate is above what is wanted at this step.
+  /// Distance of the mean gate above its target at this step.
   double error() const;
 
   GateSchedule schedule_;

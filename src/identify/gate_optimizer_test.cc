@@ -18,7 +18,7 @@ TEST(LearningRate, IsATrapezoid) {
   EXPECT_DOUBLE_EQ(LearningRate(s, 99), 0.1);
 }
 
-// The first steps of AdamW by hand: moments corrected for their start make the first update the gradient's sign.
+// The first steps of AdamW, computed by hand. With bias-corrected moments the first update is the gradient's sign.
 TEST(GateOptimizer, StepsAsAdamWDoes) {
   const GateSchedule s{.n_steps = 5, .lr = 0.1, .reg_weight = 0};
   GateOptimizer optimizer(s, 2);
@@ -44,8 +44,8 @@ TEST(GateOptimizer, ThePenaltyAlonePullsGatesToZeroAndNoFurther) {
   for (const double gate : optimizer.state().gates) EXPECT_EQ(gate, 0.0);
 }
 
-// Heads that matter more or less, as slopes that grow when a gate falls: whatever the scale of the loss, the penalty
-// finds the strength at which the mean gate is what was asked for.
+// The heads differ in importance: their gradients grow at different rates as a gate falls. For a loss of any scale, the
+// penalty must find the strength at which the mean gate is the requested one.
 TEST(GateOptimizer, ReachesTheWantedShareForLossesOfAnyScale) {
   for (const double scale : {0.01, 1.0, 30.0}) {
     for (const double target : {0.25, 0.5, 0.75}) {
@@ -66,8 +66,8 @@ TEST(GateOptimizer, ReachesTheWantedShareForLossesOfAnyScale) {
   }
 }
 
-// The penalty's controller by hand. After half of the run the mean gate is to be where it was asked to be; until then
-// on the line that leads there from 1.
+// The penalty's controller, computed by hand. In the first half of the run the target of the mean gate is on the line
+// from 1 to the requested mean. After that the target is the requested mean.
 TEST(GateOptimizer, ThePenaltyFollowsTheMeanGatesDistanceFromItsLine) {
   const GateSchedule s{.n_steps = 100, .lr = 0.1, .reg_weight = 0.05, .target_sparsity = 0.4};
   GateOptimizer optimizer(s, 4);
@@ -75,7 +75,7 @@ TEST(GateOptimizer, ThePenaltyFollowsTheMeanGatesDistanceFromItsLine) {
   EXPECT_NEAR(optimizer.penalty(), 0.05 * std::exp(30 * (1 - (1 - 0.4 / 50))), 1e-12);
   optimizer.Step(std::vector<double>{1, 1, -1, -1});
   const double mean = optimizer.mean_gate();
-  EXPECT_NEAR(mean, 1 - 0.01 / 2, 1e-6) << "two gates went a step of a tenth of the rate";
+  EXPECT_NEAR(mean, 1 - 0.01 / 2, 1e-6) << "two gates moved by a tenth of the rate";
   const double error = mean - (1 - 0.4 * 2 / 50);
   EXPECT_NEAR(optimizer.state().reg_weight, 0.05 * std::exp(3 * error), 1e-12);
   EXPECT_NEAR(optimizer.penalty(), optimizer.state().reg_weight * std::exp(30 * error), 1e-12);
@@ -95,7 +95,7 @@ TEST(GateOptimizer, ThePenaltyFollowsTheMeanGatesDistanceFromItsLine) {
   weakest.Step(std::vector<double>{0, 0, 0, 0});
   EXPECT_EQ(weakest.state().reg_weight, 1e-6);
   const GateOptimizer fixed({.n_steps = 100, .lr = 0.1, .reg_weight = 0.05}, 4);
-  EXPECT_EQ(fixed.penalty(), 0.05) << "as given, where no share is asked for";
+  EXPECT_EQ(fixed.penalty(), 0.05) << "as given, without a target share";
 }
 
 TEST(GateOptimizer, ThePenaltyIsSharedByTheGatesThatAreNotZero) {
@@ -104,7 +104,7 @@ TEST(GateOptimizer, ThePenaltyIsSharedByTheGatesThatAreNotZero) {
   state.gates = {0.5, 0.0};
   GateOptimizer optimizer(s, state);
   optimizer.Step(std::vector<double>{-0.1, -0.1});
-  // Gradients -0.1 + 0.8 / 2 and -0.1: a step of the whole rate down and up.
+  // The gradients are -0.1 + 0.8 / 2 and -0.1, so one gate moves down by the full rate and the other up.
   EXPECT_NEAR(optimizer.state().gates[0], 0.4, 1e-6);
   EXPECT_NEAR(optimizer.state().gates[1], 0.1, 1e-6);
   EXPECT_NEAR(optimizer.state().first[0], 0.1 * 0.3, 1e-12);

@@ -14,7 +14,7 @@ constexpr int kProfilePositions = 500;
 size_t HeadCount(const ModelConfig& c) { return static_cast<size_t>(c.n_layers) * static_cast<size_t>(c.n_kv_heads); }
 float ScaleOf(const ModelConfig& c) { return 1.0f / std::sqrt(static_cast<float>(c.head_dim)); }
 
-/// kInternal when a score is not a number.
+/// kInternal if a score is NaN or infinite.
 Result<std::vector<double>> Checked(const ModelConfig& c, std::vector<double> scores) {
   for (size_t i = 0; i < scores.size(); ++i) {
     if (std::isfinite(scores[i])) continue;
@@ -31,14 +31,14 @@ Status CheckTexts(const std::vector<std::vector<int32_t>>& texts, int64_t* longe
   *longest = *total = 0;
   for (const std::vector<int32_t>& text : texts) {
     const auto n = static_cast<int64_t>(text.size());
-    if (n < 2) return Status(StatusCode::kInvalidArgument, "a text of less than two tokens");
+    if (n < 2) return Status(StatusCode::kInvalidArgument, "a text has less than two tokens");
     *longest = std::max(*longest, n);
     *total += n;
   }
   return OkStatus();
 }
 
-/// Means over one text of q and k before RoPE, as sums.
+/// Sums of q and k before RoPE over the tokens of one text. The caller divides them to get means.
 struct Means {
   Means(Backend* b, const ModelConfig& c)
       : backend(b),
@@ -60,8 +60,9 @@ struct Means {
   std::vector<double> q, k;  // [n_layers, n_heads or n_kv_heads, head_dim]
 };
 
-// The rotated dot product of q at position i and k at position j depends on i - j alone: amplitude^2 times
-// sum_d (q_d k_d + q_h+d k_h+d) cos(w_d (i - j)) + (q_h+d k_d - q_d k_h+d) ... , written out for distance i - j.
+// The dot product of q rotated to position i and k rotated to position j depends only on i - j = `distance`. With
+// h = head_dim / 2 it is
+//   amplitude^2 sum_d (q_d k_d + q_{d+h} k_{d+h}) cos(w_d distance) + (q_d k_{d+h} - q_{d+h} k_d) sin(w_d distance).
 double RotatedDot(const double* q, const double* k, const ModelConfig& c, int distance) {
   const size_t half = c.inv_freq.size();
   double dot = 0;
@@ -74,7 +75,7 @@ double RotatedDot(const double* q, const double* k, const ModelConfig& c, int di
   return dot * c.rope_amplitude * c.rope_amplitude;
 }
 
-// mean over positions of the running sum of the last query's attention.
+// Mean over positions of the running sum of the last query's attention.
 double ProfileOf(const double* q, const double* k, const ModelConfig& c) {
   double weights[kProfilePositions], max = -INFINITY, sum = 0, running = 0, area = 0;
   for (int j = 0; j < kProfilePositions; ++j) {
@@ -93,12 +94,12 @@ Result<std::vector<double>> RepeatScores(const Model& model, const RepeatInput& 
   const ModelConfig& c = model.config();
   IdentifyOps* ops = model.backend()->identify_ops();
   if (ops == nullptr) {
-    return Status(StatusCode::kUnsupported, "this backend cannot find heads; the CPU's can").About("device");
+    return Status(StatusCode::kUnsupported, "this backend cannot find heads; the CPU backend can").About("device");
   }
   if (input.sink < 0 || input.repeat_chunk < 1 || static_cast<int64_t>(input.context.size()) <= input.sink) {
-    return Status(StatusCode::kInvalidArgument, "a text of " + std::to_string(input.context.size()) +
-                                                    " tokens to repeat, expected more than the " +
-                                                    std::to_string(input.sink) + " of the sink");
+    return Status(StatusCode::kInvalidArgument, "the text to repeat has " + std::to_string(input.context.size()) +
+                                                    " tokens, expected more than the " + std::to_string(input.sink) +
+                                                    " sink tokens");
   }
   const auto n_context = static_cast<int64_t>(input.context.size()),
              n_prompt = static_cast<int64_t>(input.prompt.size());
@@ -163,7 +164,7 @@ Result<std::vector<double>> ProfileScores(const Model& model, const std::vector<
   return Checked(c, std::move(scores));
 }
 
-// log-sum-exp of streaming attention less that of full attention is the logarithm of the share that streaming keeps.
+// lse(streaming attention) - lse(full attention) is the logarithm of the share of attention that streaming keeps.
 Result<std::vector<double>> OutsideMassScores(const Model& model, const std::vector<std::vector<int32_t>>& texts,
                                               int64_t sink, int64_t recent, const WalkOptions& options,
                                               const ProgressCallback& progress) {
@@ -185,7 +186,7 @@ Result<std::vector<double>> OutsideMassScores(const Model& model, const std::vec
       const int64_t group = c.group();
       heads.push_back({.q = view.q + h * group * c.head_dim,
                        .k = walk.keys(view.layer, h),
-                       .v = walk.keys(view.layer, h),  // the output is not looked at
+                       .v = walk.keys(view.layer, h),  // any rows will do: the output is not used
                        .n_rows = view.pos + view.n,
                        .mask = {.sink = sink, .window = recent},
                        .out = reinterpret_cast<float*>(out->data()) + h * group * c.head_dim,
@@ -206,7 +207,7 @@ Result<std::vector<double>> OutsideMassScores(const Model& model, const std::vec
     DUO_RETURN_IF_ERROR(model.backend()->ToHost(kept_memory->data(), kept.data(), full.size() * sizeof(float)));
     for (size_t i = 0; i < full.size(); ++i) {
       const size_t head = i % static_cast<size_t>(n_heads) / static_cast<size_t>(c.group());
-      const double log_share = double{kept[i]} - double{full[i]};  // rounding apart at most 0
+      const double log_share = double{kept[i]} - double{full[i]};  // at most 0, except for rounding
       const double outside = log_share > 0 ? 0.0 : 1 - std::exp(log_share);
       scores[static_cast<size_t>(view.layer * c.n_kv_heads) + head] += outside / static_cast<double>(total * c.group());
     }

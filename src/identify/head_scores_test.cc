@@ -1,6 +1,6 @@
-// A model made by hand, of which it is known what every head does: one induction head, which looks for the token behind
-// the last occurrence of the current one, and seven that look one to four tokens back. Every method has to find the
-// one.
+// Tests with a model made by hand, in which the task of every head is known. One induction head looks for the token
+// after the last occurrence of the current one. Seven other heads look one to four tokens back. Every method must find
+// the induction head.
 #include "identify/head_scores.h"
 
 #include <gmock/gmock.h>
@@ -27,7 +27,7 @@ constexpr int kConstant = 3 * kCode;  // a residual dimension that is the same f
 constexpr double kTheta = 1e8;
 constexpr size_t kInduction = 4 + 2;  // layer 1, head 2
 
-// The residual stream: [token's code | code of the token before | code of the predicted token | constant].
+// The residual stream is [the token's code | code of the token before | code of the predicted token | constant].
 class HandMade {
  public:
   HandMade() {
@@ -86,14 +86,15 @@ class HandMade {
     for (int head = 0; head < kHeads; ++head) {
       const int row = head * kDim;
       if (static_cast<size_t>(layer * kHeads + head) == kInduction) {
-        // q = the token's code, k = the code of the token before, on the pairs that hardly rotate within the text.
+        // q = the token's code, k = the code of the token before. Both use pairs that hardly rotate within the text.
         for (int i = 0; i < kCode; ++i) {
           const int d = kHalf - kCode / 2 + i % (kCode / 2) + (i < kCode / 2 ? 0 : kHalf);
           q[at(row + d, i)] = 3;
           k[at(row + d, kCode + i)] = 3;
         }
       } else {
-        // Constant q and k whose product is largest `back` tokens away: cos of (distance - back) on every pair.
+        // q and k are constants whose product is largest at a distance of `back` tokens: every pair contributes
+        // cos(w (distance - back)).
         const int back = layer == 0 && head == 0 ? 1 : 1 + head;
         for (int d = 0; d < kHalf; ++d) {
           const double angle = -back * std::pow(kTheta, -2.0 * d / kDim);
@@ -152,7 +153,7 @@ TEST_F(HandMadeTest, OptimizeFindsTheHead) {
   GateOptimizer optimizer({.n_steps = 150, .reg_weight = kAdaptedPenaltyBegin, .target_sparsity = 0.875}, 8);
   for (uint64_t step = 0; step < 150; ++step) {
     std::vector<int32_t> ids = Distinct(100, step);
-    ids.insert(ids.end(), ids.begin() + 20, ids.begin() + 60);  // asked for: a stretch from the middle
+    ids.insert(ids.end(), ids.begin() + 20, ids.begin() + 60);  // repeats a stretch from the middle, as an answer would
     Result<TwoStreamLoss> loss = streams.Loss(ids, {100, 140}, optimizer.state().gates);
     ASSERT_TRUE(loss.ok()) << loss.status().message();
     optimizer.Step(loss->gate_gradients);
@@ -185,7 +186,7 @@ TEST_F(HandMadeTest, ProfileFindsTheHead) {
   }
 }
 
-// What lies outside is counted key by key: the induction head spreads over everything where no token comes twice.
+// No token comes twice, so the induction head spreads its attention over all keys, also those outside sink and window.
 TEST_F(HandMadeTest, MassFindsTheHead) {
   const Result<std::vector<double>> scores = OutsideMassScores(*model, {Distinct(150, 1), Distinct(100, 2)}, 4, 12,
                                                                {.compute = ComputeType::kF32, .chunk = 33});

@@ -1,5 +1,5 @@
-// The engine's forward pass over a growing context, with a look at every layer: what training-free scores are read
-// from, and what the matrices are multiplied with.
+// The engine's forward pass over a growing context, with callbacks in every layer. Training-free scores and the inputs
+// of the matrices are read in these callbacks.
 #pragma once
 
 #include <cstdint>
@@ -18,11 +18,11 @@ namespace duo {
 
 struct WalkOptions {
   ComputeType compute = ComputeType::kBF16;
-  int64_t chunk = 512;        // most tokens run together; what is seen hardly depends on it (rounding)
-  uint64_t memory_limit = 0;  // bytes beside the weights; 0 = what the system has
+  int64_t chunk = 512;        // max tokens run together; affects the values only by rounding
+  uint64_t memory_limit = 0;  // bytes in addition to the weights; 0 = what the system has
 };
 
-/// What a look sees of one layer: n tokens from position pos on. Valid during the call.
+/// The values of one layer that a callback gets, for n tokens from position pos on. Valid during the call.
 struct LayerView {
   int layer = 0;
   int64_t pos = 0;
@@ -30,14 +30,15 @@ struct LayerView {
   const float* q = nullptr;    // [n, n_heads, head_dim]
   const float* k = nullptr;    // [n, n_kv_heads, head_dim]
   const float* v = nullptr;    // [n, n_kv_heads, head_dim]
-  const float* lse = nullptr;  // [n, n_heads] log of the sum of exp(score) over all keys, behind attention
+  const float* lse = nullptr;  // [n, n_heads] log of the sum of exp(score) over all keys; null before attention
 };
 
-/// What is multiplied with matrices, as they come in a layer: q, k and v; o; gate and up; down.
+/// The inputs of a layer's matrices, in their order in the layer. They belong to q, k and v; to o; to gate and up; and
+/// to down.
 enum class LinearInput : uint8_t { kAttention, kOutput, kMlp, kDown };
 constexpr int kLinearInputs = 4;
 
-/// n tokens of one of them. Valid during the call.
+/// One such input for n tokens. Valid during the call.
 struct LinearInputView {
   int layer = 0;
   LinearInput input = LinearInput::kAttention;
@@ -46,18 +47,19 @@ struct LinearInputView {
   int64_t dim = 0;
 };
 
+/// The callbacks of a walk. Empty ones are not called.
 struct LayerLooks {
-  std::function<Status(const LayerView&)> before_rope;         // q and k after their norms, before RoPE; no lse yet
-  std::function<Status(const LayerView&)> after_attention;     // rotated; this chunk's keys are in the cache
-  std::function<Status(const LinearInputView&)> linear_input;  // behind the products
+  std::function<Status(const LayerView&)> before_rope;         // q and k are normed but not rotated; lse is null
+  std::function<Status(const LayerView&)> after_attention;     // q and k are rotated; the cache has this chunk's keys
+  std::function<Status(const LinearInputView&)> linear_input;  // called after the product
 };
 
-/// Tokens done out of a total, for the caller's bar.
+/// Counts the tokens done out of a total, and reports them to the progress callback.
 class WalkCounter {
  public:
   WalkCounter(const ProgressCallback& progress, const char* stage, int64_t total)
       : progress_(progress), stage_(stage), total_(total) {}
-  /// kCancelled when the callback says so.
+  /// Counts n more tokens. kCancelled if the callback returns false.
   Status Add(int64_t n);
 
  private:
@@ -67,24 +69,24 @@ class WalkCounter {
   Clock::time_point begin_ = Clock::now();
 };
 
-/// Full attention over one sequence. Not thread safe; the model must outlive it.
+/// Runs one sequence with full attention. Not thread safe. The model must outlive it.
 class LayerWalk {
  public:
   /// kResourceExhausted, with the bytes needed and available.
   static Result<LayerWalk> Create(const Model& model, int64_t max_tokens, const WalkOptions& options);
-  /// Memory that Create takes and a run adds, weights not counted.
+  /// Memory that Create and Run take together, without the weights.
   static uint64_t Bytes(const Model& model, int64_t max_tokens, const WalkOptions& options);
 
-  /// Adds tokens, at most `chunk` of them. Errors as Transformer::Forward and those of the looks.
+  /// Appends tokens, at most `chunk` of them. Returns the errors of Transformer::Forward and of the callbacks.
   Status Run(std::span<const int32_t> ids, const LayerLooks& looks);
-  /// Adds any number of tokens, chunk by chunk.
+  /// Appends any number of tokens, chunk by chunk.
   Status RunInChunks(std::span<const int32_t> ids, const LayerLooks& looks, WalkCounter* counter);
   /// Forgets the tokens from pos on.
   void Rewind(int64_t pos) { cache_.Rewind(pos); }
 
   int64_t len() const { return cache_.len(); }
   int64_t chunk() const { return act_.max_tokens; }
-  /// Keys of a KV head, rows of positions from 0 on, of type key_type().
+  /// Keys of a KV head, one row per position from 0 on, of type key_type().
   const uint8_t* keys(int layer, int kv_head) { return cache_.full(layer).k(cache_.place(layer, kv_head).index); }
   KvType kv_type() const { return cache_.layout().type; }  // kF32 or kBF16
   DType key_type() const { return kv_type() == KvType::kF32 ? DType::kF32 : DType::kBF16; }
@@ -100,7 +102,7 @@ class LayerWalk {
 
   const Model::Weights* weights_;
   const ModelConfig* config_;
-  std::unique_ptr<Transformer> transformer_;  // holds a reference: stays where it is
+  std::unique_ptr<Transformer> transformer_;  // on the heap: it holds a reference, so it cannot be moved
   SplitKvCache cache_;
   DuoAttention attention_;
   Activations act_;

@@ -34,7 +34,7 @@ Result<std::vector<LayerInputs>> MeasureLinearInputs(const Model& model, std::sp
         squares += static_cast<double>(value) * static_cast<double>(value);
       }
     }
-    of.rms += squares;  // their mean's root at the end
+    of.rms += squares;  // a sum of squares until all tokens are done
     return OkStatus();
   };
   WalkCounter counter(progress, "calibrate", n_tokens);
@@ -42,9 +42,9 @@ Result<std::vector<LayerInputs>> MeasureLinearInputs(const Model& model, std::sp
   for (size_t l = 0; l < layers.size(); ++l) {
     for (InputMagnitudes& of : layers[l].of) {
       if (!std::isfinite(of.rms)) {
-        return Status(StatusCode::kInternal, "model " + model.config().name + ": what the matrices of layer " +
+        return Status(StatusCode::kInternal, "model " + model.config().name + ": inputs of the matrices of layer " +
                                                  std::to_string(l) +
-                                                 " are given is NaN or infinite; its weights are damaged, or their "
+                                                 " are NaN or infinite; its weights are damaged, or their "
                                                  "products overflow");
       }
       of.rms = std::sqrt(of.rms / (static_cast<double>(n_tokens) * static_cast<double>(of.most.size())));

@@ -1,5 +1,5 @@
-// What the matrices of a model's layers are multiplied with, on a text: where activations have outliers, and what
-// smoothing (model/quantize_checkpoint.h) starts from.
+// Measures the inputs of the matrices of a model's layers on a text. They show where activations have outliers, and
+// smoothing (model/quantize_checkpoint.h) needs them.
 #pragma once
 
 #include <cstdint>
@@ -12,12 +12,12 @@
 
 namespace duo {
 
-/// One input of a layer, over all tokens.
+/// Magnitudes of one input of a layer, over all tokens.
 struct InputMagnitudes {
   std::vector<float> most;  // [dim] largest magnitude of every channel
-  double rms = 0;           // root of the mean square of all channels
+  double rms = 0;           // root mean square over all channels
 
-  /// Largest magnitude of all over rms.
+  /// Largest magnitude of all channels / rms.
   double outlier() const;
 };
 
@@ -25,8 +25,9 @@ struct LayerInputs {
   InputMagnitudes of[kLinearInputs];  // by LinearInput
 };
 
-/// Runs `ids` through the model with full attention and looks at every layer. [n_layers]. kInvalidArgument: no ids, or
-/// one that is not in the vocabulary; kCancelled by the callback; errors of LayerWalk.
+/// Runs `ids` through the model with full attention and measures every layer. Returns [n_layers]. kInvalidArgument if
+/// there are no ids or one is not in the vocabulary. kInternal if an input is not finite. kCancelled by the callback.
+/// Also returns the errors of LayerWalk.
 Result<std::vector<LayerInputs>> MeasureLinearInputs(const Model& model, std::span<const int32_t> ids,
                                                      const WalkOptions& options, const ProgressCallback& progress = {});
 

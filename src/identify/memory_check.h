@@ -1,4 +1,4 @@
-// Work that would not fit is refused before it begins.
+// Refuses work that would not fit in memory before it begins.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,9 @@
 
 namespace duo {
 
-/// Whether `needed` bytes beside the weights fit in `limit` (0 = what the system has free; weights that are mapped from
-/// files are kept free for them). kResourceExhausted with the bytes needed and available for texts of n_tokens.
+/// OK if `needed` bytes, in addition to the weights, fit in `limit`. A limit of 0 is the memory that the backend has
+/// available, less the weights that are mapped from files, which must stay cached. kResourceExhausted otherwise. The
+/// message has the bytes needed and available, and n_tokens, the length of the texts.
 Status CheckFits(const Model& model, int64_t n_tokens, uint64_t needed, uint64_t limit);
 
 }  // namespace duo

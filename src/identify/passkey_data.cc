@@ -14,9 +14,9 @@ namespace {
 
 constexpr int64_t kMaxTokens = int64_t{1} << 20;
 constexpr int kMaxWords = 4096;
-// Words between questions, frame and separators: generous, so that no text is longer than announced.
+// Upper bound for the frame, the separators and the words between questions. No text may be longer than announced.
 constexpr int64_t kExtraTokens = 64;
-// Of the haystack's beginning, to learn how long tokens are.
+// This many bytes of the haystack are encoded to measure how long its tokens are.
 constexpr size_t kProbeBytes = size_t{1} << 20;
 
 Status Bad(const std::string& sentence) { return Status(StatusCode::kInvalidArgument, sentence); }
@@ -33,8 +33,8 @@ std::string Question(int number) {
 
 bool IsContinuationByte(char c) { return (static_cast<uint8_t>(c) & 0xC0) == 0x80; }
 
-// The next place at or soon behind `at` where a paragraph can be put in: behind the end of a sentence or line, else
-// behind a space, else between two characters (scripts without spaces).
+// The next place, at or soon after `at`, where a paragraph can be inserted. This is after the end of a sentence or
+// line, else after a space, else between two characters (scripts without spaces).
 size_t NextBreak(const std::string& text, size_t at) {
   constexpr size_t kLook = 600;
   const size_t end = std::min(text.size(), at + kLook);
@@ -48,7 +48,8 @@ size_t NextBreak(const std::string& text, size_t at) {
   return at;
 }
 
-// Streams of draws that do not overlap: SplitMix64 states a golden-ratio multiple apart.
+// Returns a stream of random numbers for each seed and index. The streams do not overlap, because their SplitMix64
+// states are multiples of the golden ratio apart.
 Rng RngFor(uint64_t seed, uint64_t index) {
   Rng mix(seed * 0x9e3779b97f4a7c15ull + index);
   return Rng(mix.Next());
@@ -87,7 +88,8 @@ Result<TrainingTexts> TrainingTexts::InHaystack(const Tokenizer& tokenizer, cons
                " passkeys; every passkey needs its own")
         .About("n_depths");
   }
-  // The whole haystack is counted only when it may be too short: tokens rarely have more than a few dozen bytes.
+  // Counts the tokens of the whole haystack only if it may be too short. Tokens rarely have more than a few dozen
+  // bytes.
   size_t probe = std::min(haystack.size(), std::max(kProbeBytes, static_cast<size_t>(options.max_tokens) * 32));
   const auto count = [&](size_t bytes) {
     return static_cast<int64_t>(
@@ -136,7 +138,7 @@ Result<TrainingTexts> TrainingTexts::Builtin(const Tokenizer& tokenizer, const P
 }
 
 Status TrainingTexts::CheckPasskeysFit() const {
-  if (!haystack_.empty()) return OkStatus();  // they come on top of its text
+  if (!haystack_.empty()) return OkStatus();  // in a haystack, passkeys are added to max_tokens
   Rng rng = RngFor(options_.seed, 0);
   const Result<std::string> longest = BuiltinText(&rng, options_.max_tokens, options_.n_passkeys, nullptr);
   return longest.status()
@@ -158,7 +160,7 @@ int64_t TrainingTexts::DrawLength(Rng* rng) const {
 TrainingText TrainingTexts::Join(const std::string& context, const std::string& questions) const {
   TrainingText text;
   text.ids = tokenizer_->Encode(context, SpecialTokens::kAdd);
-  // A post-processor that ends texts too is for whole texts; this one goes on.
+  // A post-processor may append eos. The text continues with the questions, so eos is removed.
   if (tokenizer_->eos_id() >= 0 && text.ids.size() > 1 && text.ids.back() == tokenizer_->eos_id()) text.ids.pop_back();
   const std::vector<int32_t> asked = tokenizer_->Encode(questions, SpecialTokens::kNone);
   text.labels.begin = static_cast<int64_t>(text.ids.size());
@@ -167,7 +169,8 @@ TrainingText TrainingTexts::Join(const std::string& context, const std::string& 
   return text;
 }
 
-// A cut inside a character leaves bytes that decode to U+FFFD, in some tokenizers the whole run of bytes before it too.
+// A cut inside a character leaves bytes that decode to U+FFFD. Some tokenizers also decode the whole run of bytes
+// before it to U+FFFD.
 std::string TrainingTexts::WholeCharacters(std::vector<int32_t> ids) const {
   constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
   std::string text = tokenizer_->Decode(ids, SpecialTokens::kAdd);
@@ -191,7 +194,8 @@ std::string TrainingTexts::Slice(Rng* rng, int64_t n_tokens) const {
     std::vector<int32_t> ids =
         tokenizer_->Encode(std::string_view(haystack_).substr(begin, bytes), SpecialTokens::kNone);
     if (static_cast<int64_t>(ids.size()) < n_tokens && begin + bytes < haystack_.size()) continue;
-    if (static_cast<int64_t>(ids.size()) < n_tokens && begin > 0) {  // long tokens up to the end: from the front
+    // The tokens are long and the rest of the haystack is too short: start again from the front.
+    if (static_cast<int64_t>(ids.size()) < n_tokens && begin > 0) {
       begin = 0;
       continue;
     }
@@ -249,7 +253,7 @@ Result<TrainingText> TrainingTexts::MakeBuiltin(uint64_t index) const {
   return Join(*text, questions);
 }
 
-// Facts differ in length: where those of one seed do not fit, those of the next may.
+// Facts differ in length. If the facts of one seed do not fit, those of the next may.
 Result<std::string> TrainingTexts::BuiltinText(Rng* rng, int64_t n_tokens, int min_facts,
                                                std::string* questions) const {
   constexpr int kTries = 32;

@@ -1,6 +1,6 @@
-// Training texts of DuoAttention's multi-passkey task (arXiv:2410.10819 section 2.2 and its reference code): sequences
-// of random words hidden in a long text, asked for at its end. The labels are the whole section of questions and
-// answers.
+// Training texts of DuoAttention's multi-passkey task (arXiv:2410.10819 section 2.2 and its reference code). Passkeys,
+// which are sequences of random words, are hidden in a long text. Questions at its end ask for them. The labels are the
+// whole section of questions and answers.
 #pragma once
 
 #include <cstdint>
@@ -16,16 +16,16 @@ namespace duo {
 
 class Rng;  // base/rng.h
 
-/// Defaults: those of the published runs.
+/// The defaults are those of the published runs.
 struct PasskeyOptions {
-  int n_passkeys = 10;        // 1..kMaxPasskeys
-  int n_words = 32;           // of a passkey, drawn from the 26 words of the NATO alphabet; 1..4096
-  int64_t min_tokens = 1000;  // of the haystack, without passkeys and questions
-  int64_t max_tokens = 32000;
-  int n_lengths = 50;  // evenly from min_tokens to max_tokens; a text's is drawn from them
-  double depth_begin = 0.05;
+  int n_passkeys = 10;         // 1..kMaxPasskeys
+  int n_words = 32;            // words per passkey, drawn from the 26 words of the NATO alphabet; 1..4096
+  int64_t min_tokens = 1000;   // min tokens from the haystack, without passkeys and questions
+  int64_t max_tokens = 32000;  // max tokens from the haystack
+  int n_lengths = 50;          // lengths, evenly from min_tokens to max_tokens; each text draws one of them
+  double depth_begin = 0.05;   // needle depth, as a share of the text
   double depth_end = 0.95;
-  int n_depths = 1000;  // evenly from depth_begin to depth_end; the passkeys' are drawn from them, all different
+  int n_depths = 1000;  // depths, evenly from depth_begin to depth_end; each passkey of a text draws a different one
   uint64_t seed = 0;
 };
 
@@ -34,27 +34,28 @@ struct TrainingText {
   LabelRange labels;
 };
 
-/// Text number `index` depends on the options and the index alone, so that a run can be resumed anywhere. Immutable.
+/// Makes training texts. Text number `index` depends only on the haystack, the options and the index, so a run can be
+/// resumed anywhere. Immutable.
 class TrainingTexts {
  public:
-  /// Passkeys in slices of `haystack`. kInvalidArgument for bad options, and when the haystack has fewer than
-  /// max_tokens tokens; the sentence says how many there are. Borrows `tokenizer`.
+  /// Texts are slices of `haystack` with passkeys in them. kInvalidArgument if the options are bad, or the haystack has
+  /// fewer than max_tokens tokens; the message says how many it has. Borrows `tokenizer`.
   static Result<TrainingTexts> InHaystack(const Tokenizer& tokenizer, const PasskeyOptions& options,
                                           std::string haystack);
-  /// Books of builtin_book.h with its own facts: passkeys of 4 to 8 words, and codes. Of `options`, n_words is not used
-  /// and n_passkeys is the number of facts; a text where they do not fit has as many as do.
+  /// Texts are books of builtin_book.h with the book's own facts: passkeys of 4 to 8 words, and codes. n_passkeys is
+  /// the number of facts, and n_words is not used. A text that is too short for all facts has as many as fit.
   static Result<TrainingTexts> Builtin(const Tokenizer& tokenizer, const PasskeyOptions& options);
 
   Result<TrainingText> Make(uint64_t index) const;
 
-  /// kInvalidArgument when not even the longest builtin texts have room for all n_passkeys.
+  /// kInvalidArgument if even the longest builtin text is too short for all n_passkeys.
   Status CheckPasskeysFit() const;
 
-  /// Text number `index` without questions, n_tokens long (builtin: up to a sentence shorter, with its facts): for
-  /// scores that are read from ordinary reading.
+  /// Text number `index` without questions, n_tokens long. A builtin text keeps its facts, and may be up to a sentence
+  /// shorter. For scores that come from reading an ordinary text.
   Result<std::vector<int32_t>> Plain(uint64_t index, int64_t n_tokens) const;
 
-  /// Most tokens that a text can have: max_tokens and an upper bound of what is added to it.
+  /// Upper bound of the tokens of a text: max_tokens plus a bound for passkeys, questions and answers.
   int64_t max_text_tokens() const { return max_text_tokens_; }
 
  private:
@@ -64,12 +65,12 @@ class TrainingTexts {
   int64_t DrawLength(Rng* rng) const;
   Result<TrainingText> MakeInHaystack(uint64_t index) const;
   Result<TrainingText> MakeBuiltin(uint64_t index) const;
-  /// A book with as many facts as fit, min_facts to n_passkeys; their questions and answers are added to `questions`
-  /// if given.
+  /// Makes a book with as many facts as fit, min_facts to n_passkeys. Appends their questions and answers to
+  /// `questions`, which may be null.
   Result<std::string> BuiltinText(Rng* rng, int64_t n_tokens, int min_facts, std::string* questions) const;
-  /// A stretch of the haystack of about n_tokens tokens, from a random place.
+  /// Returns about n_tokens tokens of the haystack from a random place.
   std::string Slice(Rng* rng, int64_t n_tokens) const;
-  /// Text of `ids` without half a character at its end.
+  /// Decodes `ids` and drops an incomplete character at the end.
   std::string WholeCharacters(std::vector<int32_t> ids) const;
   TrainingText Join(const std::string& context, const std::string& questions) const;
 

@@ -1,4 +1,4 @@
-// Training texts, with the embedded model's tokenizer.
+// Tests of training texts with the embedded model's tokenizer.
 #include "identify/passkey_data.h"
 #include "base/data_for_test.h"
 
@@ -56,7 +56,7 @@ TEST_F(TrainingTextsTest, HidePasskeysAndAskForThemInOrder) {
       EXPECT_EQ(Count(context, std::string("the ") + ordinal + " passkey to the vault: " + words + "\n"), 1u);
     }
     EXPECT_EQ(Count(context, "passkey"), 4u);
-    // The haystack's own tokens: 300, 600 or 900, up to the seams.
+    // Tokens from the haystack: about 300, 600 or 900. The seams between texts change the number a little.
     const int64_t own = text.labels.begin - 4 * 30;
     lengths.insert((own + 150) / 300);
   }
@@ -94,7 +94,8 @@ TEST_F(TrainingTextsTest, BuiltinBooksHaveRoomForAFact) {
   EXPECT_THAT(texts.status().message(), HasSubstr("texts of 16 tokens: "));
 }
 
-// Some facts are longer than others: a tight length draws until they fit, and never gives up in the middle of a run.
+// Some facts are longer than others. If the length is tight, facts are drawn until they fit, so that no run fails in
+// the middle.
 TEST_F(TrainingTextsTest, TightBuiltinBooksAreDrawnAgain) {
   int64_t tightest = 16;
   while (!TrainingTexts::Builtin(tokenizer, {.n_passkeys = 1, .min_tokens = tightest, .max_tokens = 120}).ok()) {
@@ -107,7 +108,7 @@ TEST_F(TrainingTextsTest, TightBuiltinBooksAreDrawnAgain) {
 
 TEST_F(TrainingTextsTest, PasskeysThatDoNotFitTheLongestTextAreRefused) {
   const auto texts = TrainingTexts::Builtin(tokenizer, {.n_passkeys = 20, .min_tokens = 100, .max_tokens = 100});
-  ASSERT_TRUE(texts.ok());  // with as many as fit: enough for scores
+  ASSERT_TRUE(texts.ok());  // texts have as many facts as fit, which is enough for scores
   EXPECT_THAT(texts->CheckPasskeysFit().message(), HasSubstr("20 passkeys in texts of up to 100 tokens: "));
 }
 
@@ -153,7 +154,7 @@ TEST_F(TrainingTextsTest, EveryOptionGoesToItsEnds) {
   EXPECT_THAT(refused((int64_t{1} << 20) + 1), HasSubstr("tokens, expected 16..1048576"));
 }
 
-// A haystack with exactly the longest text's tokens is enough, and gives all of itself.
+// A haystack with exactly as many tokens as the longest text is enough, and all of it is used.
 TEST_F(TrainingTextsTest, AHaystackMayBeJustLongEnough) {
   const std::string hay = Hay(60);
   const auto n = static_cast<int64_t>(tokenizer.Encode(hay, SpecialTokens::kNone).size());
@@ -176,7 +177,7 @@ TEST_F(TrainingTextsTest, NeedlesLieAtTheirDepths) {
     const TrainingText made = texts.Make(index).value();
     std::string context = Text({made.ids.begin(), made.ids.begin() + static_cast<std::ptrdiff_t>(made.labels.begin)});
     std::vector<double> found;
-    // The share of the haystack's own text before each needle: needles are taken out as they are found.
+    // Finds the share of the haystack's text before each needle. Needles are removed as they are found.
     const std::string begin = "\n\nRemember this sequence";
     for (size_t at; (at = context.find(begin)) != std::string::npos;) {
       found.push_back(static_cast<double>(at));
@@ -185,7 +186,7 @@ TEST_F(TrainingTextsTest, NeedlesLieAtTheirDepths) {
     for (double& place : found) place /= static_cast<double>(context.size());
     return found;
   };
-  const double close = 0.03;  // the next end of a sentence, and the frame around the text
+  const double close = 0.03;  // needles go to the next end of a sentence, and there is a frame around the text
   for (uint64_t index = 0; index < 5; ++index) {
     const PasskeyOptions one = {.n_passkeys = 1,
                                 .n_words = 3,
@@ -215,7 +216,7 @@ TEST_F(TrainingTextsTest, LengthsAreEvenlySpread) {
       const TrainingText text = texts.Make(index).value();
       EXPECT_LE(static_cast<int64_t>(text.ids.size()), texts.max_text_tokens());
       EXPECT_GT(text.labels.begin, 200);
-      found.insert((text.labels.begin - 45 + 50) / 100 * 100);  // without the needle and the frame
+      found.insert((text.labels.begin - 45 + 50) / 100 * 100);  // rounded, without the needle and the frame
     }
     return found;
   };
@@ -240,7 +241,7 @@ TEST_F(TrainingTextsTest, PlainTextsAskNothing) {
   }
 }
 
-// Text without spaces or sentences, and of several bytes per character: slices never cut one.
+// Text without spaces or sentences, with several bytes per character. Slices never cut a character.
 TEST_F(TrainingTextsTest, TakeAnyText) {
   std::string hay;
   for (int i = 0; i < 3000; ++i) hay += "日本語テキスト";
@@ -256,7 +257,7 @@ TEST_F(TrainingTextsTest, TakeAnyText) {
     least = std::min(least, first), most = std::max(most, first);
     beginnings.insert(text.substr(text.find("<book>"), 40));
   }
-  EXPECT_LT(least, 0.2);  // needles go where they are drawn, and stretches come from anywhere
+  EXPECT_LT(least, 0.2);  // needles are at their drawn depths, and slices begin anywhere
   EXPECT_GT(most, 0.25);
   EXPECT_GT(beginnings.size(), 3u);
 }

@@ -7,7 +7,7 @@
 namespace duo {
 namespace {
 
-// n finite numbers in [least, most].
+// Reads a list of n finite numbers in [least, most].
 Result<std::vector<double>> Numbers(const Json& json, const char* key, size_t n, double least, double most,
                                     const std::string& where) {
   const auto bad = [&](const std::string& what) {

@@ -1,4 +1,4 @@
-// The numbers of an unfinished run: they come back bit for bit, and impossible values are refused by their key.
+// Tests of saved runs: their numbers come back bit for bit, and an impossible value is refused with its key.
 #include "identify/saved_run.h"
 
 #include <gtest/gtest.h>

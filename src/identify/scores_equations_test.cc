@@ -1,5 +1,5 @@
-// Scores without training, and what matrices are given, against their equations over the plain model of
-// tiny_checkpoint_for_test.h.
+// Compares training-free scores and the inputs of matrices with their equations. The equations are computed with the
+// plain model of tiny_checkpoint_for_test.h.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -209,7 +209,7 @@ TEST_P(ScoresTest, AWalkTakesTheMemoryThatItSays) {
   const Status status = LayerWalk::Create(*model_, 50, options).status();
   EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
   EXPECT_NE(status.message().find("texts of 50 tokens"), std::string::npos) << status.message();
-  // One more token is a row of K and V for each of four heads; rounded to bf16 it takes half of that.
+  // One more token adds a row of K and of V for each of four heads. With bf16 they take half of that.
   const uint64_t row = 4 * 2 * 8 * 4;
   EXPECT_GE(LayerWalk::Bytes(*model_, 51, Chunks(16)), bytes + row);
   WalkOptions rounded = Chunks(16);

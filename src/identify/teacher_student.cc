@@ -19,15 +19,15 @@ namespace duo {
 namespace {
 
 constexpr int64_t kMaxTokens = int64_t{1} << 20;
-constexpr int64_t kDistillRows = 256;  // compared on the host at a time
+constexpr int64_t kDistillRows = 256;  // rows compared on the host at a time
 
-/// Backend memory by the float.
+/// Allocates n floats of backend memory.
 Result<DeviceMemoryPtr> Floats(Backend* backend, int64_t n) {
   return backend->Allocate(static_cast<size_t>(n) * sizeof(float));
 }
 float* At(const DeviceMemoryPtr& memory) { return reinterpret_cast<float*>(memory->data()); }
 
-// A cache of one layer serves all of them in turn: its length stays 0, every layer writes the same rows.
+// All layers take turns with a cache of one layer. Its length stays 0, so every layer overwrites the same rows.
 KvLayout OneLayer(const ModelConfig& c, const TwoStreamOptions& o, uint8_t retrieval) {
   KvLayout layout;
   layout.heads = {1, c.n_kv_heads, std::vector<uint8_t>(static_cast<size_t>(c.n_kv_heads), retrieval)};
@@ -46,7 +46,7 @@ int64_t KvWidth(const ModelConfig& c) { return static_cast<int64_t>(c.n_kv_heads
 
 }  // namespace
 
-/// Attention of one stream: a cache and the scratch that belongs to it.
+/// Attention of one stream: a cache, and the scratch for it.
 struct Stream {
   static Result<Stream> Create(Backend* backend, const KvLayout& layout) {
     DUO_ASSIGN_OR_RETURN(SplitKvCache cache, SplitKvCache::Create(backend, layout));
@@ -74,7 +74,7 @@ class TeacherStudent::Impl {
     DeviceMemoryPtr Impl::*memory;
     int64_t floats;
   };
-  /// What a step holds beside the activations of one layer.
+  /// The memory of a step of n tokens, in addition to the activations of one layer.
   static std::vector<Part> Parts(const ModelConfig& c, int64_t n);
   Status Allocate();
 
@@ -106,20 +106,20 @@ class TeacherStudent::Impl {
   IdentifyOps* ops;
   TwoStreamOptions options;
   Stream teacher, student;
-  Activations act;  // of whichever layer and stream is at work; its x is pointed at the stream's
+  Activations act;  // of the current layer and stream; act.x points to the stream's x
   Transformer transformer;
   int64_t n = 0;                 // tokens of this step
   std::vector<float> minus_sin;  // [n, head_dim / 2]
 
   DeviceMemoryPtr teacher_x;     // [n, hidden]
-  DeviceMemoryPtr inputs;        // [n_layers + 1, n, hidden]: the student's x before each layer, and behind the last
+  DeviceMemoryPtr inputs;        // [n_layers + 1, n, hidden]: the student's x before each layer and after the last
   DeviceMemoryPtr full_outputs;  // [n_layers, n, q width]: the teacher's attention
   DeviceMemoryPtr dx;            // [n, hidden]
   DeviceMemoryPtr x_mid;         // [n, hidden]: the student's x between attention and MLP
   DeviceMemoryPtr mixed;         // [n, q width]: mixed attention, then its gradient
   DeviceMemoryPtr dh;            // [n, intermediate]
   DeviceMemoryPtr dk, dv;        // [n, kv width]
-  DeviceMemoryPtr raw_q, raw_k;  // q and k before their norms; empty where the model has none
+  DeviceMemoryPtr raw_q, raw_k;  // q and k before their norms; empty if the model has none
 };
 
 std::vector<TeacherStudent::Impl::Part> TeacherStudent::Impl::Parts(const ModelConfig& c, int64_t n) {
@@ -170,9 +170,9 @@ uint64_t TeacherStudent::Bytes(const Model& model, const TwoStreamOptions& optio
   return Activations::Bytes(c, n) + floats * sizeof(float) + caches + forward + backward;
 }
 
-// Of every matrix: teacher, student and recomputation forward (that leaves out down), and the gradient of its input
-// (layer 0 leaves out q, k, v). Attention: two products per pair of query and key forward, five backward (not in layer
-// 0).
+// Each matrix is used four times: by the teacher, by the student, in the recomputation, and for the gradient of its
+// input. The recomputation leaves out down, and the gradient of layer 0 leaves out q, k and v. Attention makes two
+// products forward for each pair of query and key, and five backward (none in layer 0).
 double TeacherStudent::Flops(const ModelConfig& c, const TwoStreamOptions& o, int64_t n_tokens) {
   const auto n = static_cast<double>(n_tokens), layers = static_cast<double>(c.n_layers);
   const auto hidden = static_cast<double>(Hidden(c)), q = static_cast<double>(QWidth(c));
@@ -186,11 +186,11 @@ double TeacherStudent::Flops(const ModelConfig& c, const TwoStreamOptions& o, in
 
 Result<TeacherStudent> TeacherStudent::Create(const Model& model, const TwoStreamOptions& options) {
   if (model.backend()->identify_ops() == nullptr) {
-    return Status(StatusCode::kUnsupported, "this backend has no gradients; the CPU's has").About("device");
+    return Status(StatusCode::kUnsupported, "this backend has no gradients; the CPU backend has them").About("device");
   }
   if (model.config().weights != WeightType::kNative) {
     return Status(StatusCode::kUnsupported,
-                  std::string("finding heads by optimisation needs plain weights, these are ") +
+                  std::string("finding heads by optimisation needs plain weights, but these are ") +
                       WeightTypeName(model.config().weights) +
                       "; use the checkpoint they were made from, or a method without training");
   }
@@ -307,7 +307,8 @@ Status TeacherStudent::Impl::StudentLayer(int layer, std::span<const double> gat
   return transformer.AddMlp(layer, n, &act);
 }
 
-// distill = 1 / (labels * hidden) sum (t - s)^2 with t, s after the final norm; dx = its gradient in the student's x.
+// distill = 1 / (labels * hidden) sum (t - s)^2, where t and s are the hidden states after the final norm. dx = its
+// gradient with respect to the student's x.
 Result<double> TeacherStudent::Impl::Distill(LabelRange labels) {
   const int64_t hidden = Hidden(c);
   const double scale = 1.0 / (static_cast<double>(labels.end - labels.begin) * static_cast<double>(hidden));
@@ -346,7 +347,7 @@ Status TeacherStudent::Impl::BackwardLayer(int layer, std::span<const double> ga
   return AttentionBackward(layer, gates, gradients);
 }
 
-// StudentLayer again, up to gate and up; act.attended stays streaming attention alone.
+// Repeats StudentLayer up to gate and up. act.attended keeps streaming attention alone.
 Status TeacherStudent::Impl::Recompute(int layer, std::span<const double> gates) {
   std::vector<CopyTask> copies = {
       {reinterpret_cast<uint8_t*>(input(layer)), x_mid->data(), static_cast<size_t>(n * Hidden(c)) * sizeof(float)}};
@@ -368,7 +369,8 @@ Status TeacherStudent::Impl::Recompute(int layer, std::span<const double> gates)
   return transformer.Widen(layer, n, &act);
 }
 
-// x_out = x_mid + down(silu(gate) * up), gate and up of norm(x_mid). act.normed, no longer needed, takes gradients.
+// x_out = x_mid + down(silu(gate) * up), with gate and up of norm(x_mid). act.normed is no longer needed and takes
+// gradients.
 Status TeacherStudent::Impl::MlpBackward(int layer) {
   const LayerWeights& lw = w.layers[static_cast<size_t>(layer)];
   const LinearGradient down[] = {{lw.down, At(dx)}};
@@ -381,7 +383,7 @@ Status TeacherStudent::Impl::MlpBackward(int layer) {
   return OkStatus();
 }
 
-// x_mid = x + o(mixed), mixed = gate * full + (1 - gate) * streaming(q, k, v), q, k, v of norm(x).
+// x_mid = x + o(mixed), mixed = gate * full + (1 - gate) * streaming(q, k, v), with q, k, v of norm(x).
 Status TeacherStudent::Impl::AttentionBackward(int layer, std::span<const double> gates, std::span<double> gradients) {
   const LayerWeights& lw = w.layers[static_cast<size_t>(layer)];
   const LinearGradient out[] = {{lw.o, At(dx)}};
@@ -389,7 +391,7 @@ Status TeacherStudent::Impl::AttentionBackward(int layer, std::span<const double
   const auto heads = static_cast<size_t>(c.n_kv_heads);
   ops->MixGradient(MixOf(layer, gates, act.attended), At(mixed),
                    gradients.subspan(static_cast<size_t>(layer) * heads, heads));
-  if (layer == 0) return OkStatus();  // nothing below has a gate
+  if (layer == 0) return OkStatus();  // no gate is below this point
   float* const dq = act.attended;     // streaming attention is no longer needed
   const LambdaMask mask{student.cache.layout().sink, student.cache.layout().recent};
   DUO_RETURN_IF_ERROR(ops->Attention({.q = act.q,
@@ -405,7 +407,7 @@ Status TeacherStudent::Impl::AttentionBackward(int layer, std::span<const double
                                       .dq = dq,
                                       .dk = At(dk),
                                       .dv = At(dv)}));
-  // The transpose of a rotation is the rotation back.
+  // The gradient of a rotation is its transpose, which is the inverse rotation.
   const float* cos = transformer.rope_cos().data();
   backend->SetRotations(cos, minus_sin.data(), n, c.head_dim / 2);
   backend->Rope(dq, c.n_heads, At(dk), c.n_kv_heads, n, c.head_dim);

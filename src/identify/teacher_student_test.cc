@@ -1,4 +1,5 @@
-// The two streams on the golden models: loss and gradient against the float64 oracle, and what must hold of any model.
+// Tests of the two streams on the golden models. Compares loss and gradient with the float64 oracle, and checks
+// properties that hold for any model.
 #include "identify/teacher_student.h"
 
 #include <gtest/gtest.h>
@@ -25,7 +26,7 @@ struct Case {
   LabelRange labels;
   std::vector<double> gates;
   double distill = 0, reg_weight = 0;
-  std::vector<double> gradients;  // of distill + reg_weight * mean |gate|
+  std::vector<double> gradients;  // gradient of distill + reg_weight * mean |gate|
 };
 
 Case Load(const std::string& dir) {
@@ -130,7 +131,7 @@ TEST_P(TeacherStudentTest, IsTheSameBitForBitAndForLongerScratch) {
   EXPECT_EQ(first.gate_gradients, roomier.gate_gradients);
 }
 
-// bf16 products round to 2^-9: the loss of a model with strong attention moves by some per cent.
+// bf16 products round to 2^-9, so the loss of a model with strong attention changes by some per cent.
 TEST_P(TeacherStudentTest, Bf16IsNear) {
   c.options.compute = ComputeType::kBF16;
   Open(1);
@@ -157,8 +158,8 @@ TEST(TeacherStudent, CountsItsOperations) {
     double products = 0, pairs = 0;
     for (int layer = 0; layer < 3; ++layer) {
       products += 2 * (qkv + out + 3 * mlp);               // teacher and student
-      products += qkv + out + 2 * mlp;                     // once more for the gradient
-      products += (layer == 0 ? 0 : qkv) + out + 3 * mlp;  // its own
+      products += qkv + out + 2 * mlp;                     // recomputation
+      products += (layer == 0 ? 0 : qkv) + out + 3 * mlp;  // gradient
       pairs += 2 * full + (2 + 2) * streaming + (layer == 0 ? 0 : 5) * streaming;
     }
     EXPECT_DOUBLE_EQ(TeacherStudent::Flops(c, {.sink = 1, .recent = 2}, n),

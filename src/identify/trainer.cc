@@ -25,9 +25,9 @@ constexpr size_t kMaxStateBytes = size_t{64} << 20;
 std::string StatePath(const std::string& dir) { return dir + "/state.json"; }
 std::string LogPath(const std::string& dir) { return dir + "/log.jsonl"; }
 
-// What a killed run was writing. Only the holder of the directory's lock may call it.
+// Removes the files that a killed run was writing. Only the holder of the directory's lock may call it.
 void RemoveHalfWrittenStates(const std::string& dir) {
-  std::error_code ignored;  // what cannot be removed does no harm
+  std::error_code ignored;  // a file that cannot be removed does no harm
   for (const auto& entry : std::filesystem::directory_iterator(dir, ignored)) {
     if (entry.path().filename().string().starts_with("state.json.tmp")) std::filesystem::remove(entry, ignored);
   }
@@ -37,7 +37,7 @@ void RemoveHalfWrittenStates(const std::string& dir) {
 
 bool HasUnfinishedRun(const std::string& dir) { return FileExists(StatePath(dir)); }
 
-// Everything that decides the run; also the pattern's config.json, with the published format's keys.
+// Everything that the run depends on. It is also the pattern's config.json, so it has the keys of the published format.
 Json Trainer::Facts() const {
   const ModelConfig& c = model_->config();
   const GateSchedule& s = options_.schedule;
@@ -58,7 +58,7 @@ Json Trainer::Facts() const {
                 {"deploy_recent_size", options_.deploy_recent},
                 {"compute", ComputeTypeName(options_.compute)},
                 {"duo_version", Version()}};
-  facts.update(Json::parse(options_.recipe));  // our own text
+  facts.update(Json::parse(options_.recipe));  // made by this program, so it can be parsed
   return facts;
 }
 
@@ -99,7 +99,7 @@ Result<Trainer> Trainer::Create(const Model& model, const TrainingTexts& texts, 
     DUO_RETURN_IF_ERROR(trainer.TruncateLog());
   } else {
     DUO_RETURN_IF_ERROR(CheckReplaceable(LogPath(options.dir)));
-    DUO_RETURN_IF_ERROR(trainer.Save());  // the disk is found full now, not after an hour
+    DUO_RETURN_IF_ERROR(trainer.Save());  // a full disk is noticed now, not after an hour
   }
   return trainer;
 }
@@ -119,7 +119,7 @@ Status Trainer::Load() {
   const std::string difference = JsonDifference(*facts, Facts());
   if (!difference.empty()) {
     return Status(StatusCode::kInvalidArgument,
-                  path + ": the run there has " + difference + "; a run is resumed with the options it began with");
+                  path + ": the saved run has " + difference + "; resume a run with the options it began with");
   }
   DUO_ASSIGN_OR_RETURN(SavedRun saved,
                        SavedRunOf(json, optimizer_.state().gates.size(), options_.schedule.n_steps, path));
@@ -128,8 +128,8 @@ Status Trainer::Load() {
   return OkStatus();
 }
 
-// Lines of steps behind the saved state would come twice. A log that lost lines (a crash of the machine) keeps the
-// whole ones that it has.
+// Removes the lines of steps after the saved state, which would otherwise be in the log twice. A log may have lost
+// lines in a crash of the machine; then it keeps its whole lines.
 Status Trainer::TruncateLog() {
   const std::string path = LogPath(options_.dir);
   if (!FileExists(path)) {
@@ -210,9 +210,9 @@ Result<TrainerStep> Trainer::OneStep(const GoOn& go_on) {
 Status Trainer::Run(const StepCallback& after_step, const GoOn& go_on) {
   Status status = RunSteps(after_step, go_on);
   if (!status.ok()) {
-    // Whatever stopped it: the steps so far are saved, if that is still possible; the first error is the one to tell.
+    // Saves the steps so far, if that is still possible, whatever the error was. The first error is returned.
     const Status saved = Save();
-    // Before the first step there is nothing to tell, and an older pattern may be there.
+    // Before the first step there is no new pattern, and an older one may exist.
     const Status pattern = step() > 0 ? SavePattern() : OkStatus();
     if (status.code() != StatusCode::kCancelled) return status;
     DUO_RETURN_IF_ERROR(saved);

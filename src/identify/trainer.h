@@ -1,4 +1,4 @@
-// A run that learns gates: texts, steps, saved states, a log. `duo identify --method optimize` is this class.
+// A run that learns gates: its texts, steps, saved states and log. `duo identify --method optimize` uses this class.
 #pragma once
 
 #include <cstdint>
@@ -20,42 +20,45 @@ namespace duo {
 struct TrainerOptions {
   GateSchedule schedule;
   int accumulate = 1;  // texts per step, 1..4096
-  int64_t sink = 128;  // of the student's streaming heads
+  int64_t sink = 128;  // tokens, for the student's streaming heads
   int64_t recent = 256;
-  int64_t deploy_sink = 64;  // written to the pattern: what it is served with
+  int64_t deploy_sink = 64;  // written to the pattern, for serving
   int64_t deploy_recent = 256;
   ComputeType compute = ComputeType::kBF16;
-  uint64_t memory_limit = 0;  // bytes beside the weights; 0 = what the system has
-  int64_t save_every = 25;    // steps between saved states; a killed run loses at most so many
-  std::string dir;            // of the pattern, the log and, until the run is finished, the state
-  std::string recipe =
-      "{}";  // a JSON object: what else decides the run (data, seed): recorded, and compared when it is resumed
+  uint64_t memory_limit = 0;  // bytes in addition to the weights; 0 = what the system has
+  int64_t save_every = 25;    // steps between saved states; a killed run loses at most this many
+  std::string dir;            // holds the pattern, the log and, until the run is finished, the state
+  /// A JSON object with everything else that the run depends on (data, seed). It is saved, and compared on resuming.
+  std::string recipe = "{}";
 };
 
+/// The result of one step.
 struct TrainerStep {
-  int64_t step = 0;  // 1..n_steps: steps done
+  int64_t step = 0;  // number of steps done, 1..n_steps
   int64_t n_tokens = 0;
   double distill = 0, reg = 0, reg_weight = 0, lr = 0;
-  double seconds = 0;  // of this step
+  double seconds = 0;  // time of this step
   double gflop_s = 0;
   const std::vector<double>* gates = nullptr;
 };
 
-/// Called after every step; false stops the run, which is then saved.
+/// Called after every step. Returning false stops the run, which is then saved.
 using StepCallback = std::function<bool(const TrainerStep&)>;
 
 class Trainer {
  public:
-  /// Borrows model and texts. A run in options.dir is continued when `resume` says so. kInvalidArgument: an unfinished
-  /// run is there and was not to be resumed, or there is none, or it has another model, recipe or schedule (the
-  /// sentence names what differs). kIo, kResourceExhausted; kUnsupported as TeacherStudent::Create.
   enum class Start : uint8_t { kFresh, kResume };
+  /// Borrows model and texts. kFresh begins a run, kResume continues the unfinished run in options.dir.
+  ///
+  /// kInvalidArgument if an option is bad, and in two more cases. With kFresh: options.dir holds an unfinished run.
+  /// With kResume: it holds none, or the run has another model, recipe or schedule (the message names the difference).
+  /// kIo, kResourceExhausted. kUnsupported: see TeacherStudent::Create.
   static Result<Trainer> Create(const Model& model, const TrainingTexts& texts, const TrainerOptions& options,
                                 Start start);
 
-  /// To the end: writes the pattern and removes the state. kCancelled when the callback (or `go_on`, asked between
-  /// layers) stopped it: the state of the last whole step is saved, with a pattern of the gates so far. After any other
-  /// error too, as far as that can still be written.
+  /// Runs all steps, writes the pattern and removes the state. kCancelled if the callback stopped the run, or `go_on`,
+  /// which is called between layers. Then the state of the last complete step is saved, with a pattern of the gates so
+  /// far. After any other error both are saved too, if that is still possible.
   Status Run(const StepCallback& after_step, const GoOn& go_on = {});
 
   int64_t step() const { return optimizer_.state().step; }
@@ -86,10 +89,10 @@ class Trainer {
   TrainerOptions options_;
   TeacherStudent streams_;
   GateOptimizer optimizer_;
-  int64_t log_bytes_ = 0;  // of the log when it has just the steps so far
+  int64_t log_bytes_ = 0;  // size of the log with exactly the steps so far
 };
 
-/// Whether `dir` holds a run that was not finished.
+/// Whether `dir` holds an unfinished run.
 bool HasUnfinishedRun(const std::string& dir);
 
 }  // namespace duo

@@ -1,4 +1,4 @@
-// Runs that can be stopped, killed and resumed, on a small random model with the embedded model's tokenizer.
+// Tests of runs that are stopped, killed and resumed, on a small random model with the embedded model's tokenizer.
 #include "identify/trainer.h"
 
 #include <gmock/gmock.h>
@@ -41,7 +41,7 @@ class TrainerTest : public testing::Test {
   static std::string Bytes(const TrainerOptions& o, const std::string& name) {
     return ReadFile(o.dir + "/" + name, 1 << 24).value();
   }
-  // The log without times.
+  // The lines of the log without times.
   static std::vector<Json> Steps(const TrainerOptions& o) {
     std::vector<Json> steps;
     std::string log = Bytes(o, "log.jsonl");
@@ -88,7 +88,7 @@ TEST_F(TrainerTest, AResumedRunIsTheSameBitForBit) {
   const TrainerOptions whole = In("whole"), parts = In("parts");
   ASSERT_TRUE(Create(whole, Trainer::Start::kFresh)->Run({}).ok());
   EXPECT_EQ(Create(parts, Trainer::Start::kFresh)->Run(StopAfter(3)).code(), StatusCode::kCancelled);
-  EXPECT_TRUE(LoadHeadPattern(parts.dir).ok());  // usable as it is
+  EXPECT_TRUE(LoadHeadPattern(parts.dir).ok());  // the pattern of an unfinished run can be used
   EXPECT_EQ(Create(parts, Trainer::Start::kResume)->step(), 3);
   EXPECT_EQ(Create(parts, Trainer::Start::kResume)->Run(StopAfter(8)).code(), StatusCode::kCancelled);
   ASSERT_TRUE(Create(parts, Trainer::Start::kResume)->Run({}).ok());
@@ -96,7 +96,7 @@ TEST_F(TrainerTest, AResumedRunIsTheSameBitForBit) {
   EXPECT_EQ(Steps(whole), Steps(parts));
 }
 
-// A killed run: its log is ahead of the saved state and may end in half a line.
+// The log of a killed run is ahead of the saved state and may end in half a line.
 TEST_F(TrainerTest, AKilledRunLosesAtMostTheStepsSinceItsLastState) {
   const TrainerOptions whole = In("whole"), killed = In("killed");
   ASSERT_TRUE(Create(whole, Trainer::Start::kFresh)->Run({}).ok());
@@ -135,7 +135,7 @@ TEST_F(TrainerTest, AFullDiskLosesNothing) {
   EXPECT_EQ(status.code(), StatusCode::kIo);
   EXPECT_THAT(status.message(), HasSubstr("log.jsonl: cannot be written"));
   std::filesystem::remove(log);
-  EXPECT_EQ(Create(o, Trainer::Start::kResume)->step(), 4);  // the step whose line could not be written stands
+  EXPECT_EQ(Create(o, Trainer::Start::kResume)->step(), 4);  // the step whose line could not be written is kept
 }
 
 TEST_F(TrainerTest, StopsBetweenLayersToo) {
@@ -175,7 +175,7 @@ TEST_F(TrainerTest, TwoRunsDoNotShareAFolder) {
   EXPECT_TRUE(running.Run({}).ok());
 }
 
-// A step over several texts is the mean of them, loss and gradients.
+// Loss and gradients of a step over several texts are means over the texts.
 TEST_F(TrainerTest, AccumulatesTheMeanOfItsTexts) {
   TrainerOptions o = In("a");
   o.accumulate = 2;
@@ -195,7 +195,7 @@ TEST_F(TrainerTest, AccumulatesTheMeanOfItsTexts) {
           .value();
   double mean = 0;
   std::vector<double> gradients(gates.size(), 0.1 / static_cast<double>(gates.size()));
-  for (const uint64_t index : {2, 3}) {  // of step 2
+  for (const uint64_t index : {2, 3}) {  // the texts of step 2
     const TrainingText text = texts->Make(index).value();
     const TwoStreamLoss loss = streams.Loss(text.ids, text.labels, gates).value();
     mean += loss.distill / 2;
@@ -217,7 +217,7 @@ TEST_F(TrainerTest, ARunIsNotResumedWithAnotherModel) {
   EXPECT_THAT(status.message(), HasSubstr("model_fingerprint"));
 }
 
-// The log of a machine that crashed may be shorter than the state says, and end anywhere.
+// After a crash of the machine the log may be shorter than the state says, and may end anywhere.
 TEST_F(TrainerTest, ALogThatLostLinesKeepsWholeOnes) {
   const TrainerOptions o = In("a");
   EXPECT_EQ(Create(o, Trainer::Start::kFresh)->Run(StopAfter(6)).code(), StatusCode::kCancelled);
@@ -275,7 +275,7 @@ TEST_F(TrainerTest, OptionsGoToTheirEnds) {
   EXPECT_THAT(Create(In("nothing"), Trainer::Start::kResume).status().message(), HasSubstr("no unfinished run"));
 }
 
-// The line of a step tells of the gates before it, and of the rate that it took.
+// The losses of a step belong to the gates before it, and its learning rate is the one that it used.
 TEST_F(TrainerTest, StepsTellWhatTheyDid) {
   TrainerOptions o = In("steps");
   o.accumulate = 2;
