@@ -1,7 +1,8 @@
-// Attention kernels on one thread, per instruction set and model shape: GB/s of K and V read in decode, GFLOP/s of
-// visible query-key pairs in prefill (4 x head_dim operations each). Read_* lines give the memory bandwidth of the same
-// run; DecodeInCache is decode over rows in the second-level cache: what the arithmetic alone allows. Pin it to one
-// core: taskset -c 0 attention_bench
+// Measures attention kernels on one thread, for each instruction set and model shape. Decode is in GB/s of K and V that
+// are read. Prefill is in GFLOP/s of visible query-key pairs, with 4 x head_dim operations each.
+// The Read lines have the memory bandwidth of the same run. DecodeInCache decodes over rows in the second-level cache,
+// so it shows the limit of the arithmetic alone.
+// Pin it to one core: taskset -c 0 attention_bench
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -32,7 +33,7 @@ struct ModelShape {
 constexpr ModelShape kShapes[] = {
     {"llama3_8b", 128, 4, 8}, {"llama32_1b", 64, 4, 8}, {"llama2_7b", 128, 1, 32}, {"qwen25_7b", 128, 7, 4}};
 
-// Cache rows on huge pages where the system gives them: 64 random ones again and again.
+// Cache rows, on huge pages if the system has them. The same 64 random rows are repeated.
 class Rows {
  public:
   Rows(int64_t n, int head_dim, KvType type, KvPart part, uint64_t seed) {
@@ -71,7 +72,8 @@ std::vector<float> Normal(size_t n) {
   return x;
 }
 
-// depth x n_kv_heads rows: all heads of a layer do not stay in the caches between calls, a short one does.
+// Reads depth x n_kv_heads rows. Together the heads of a layer are too large to stay in the CPU's caches between calls;
+// one short head stays there.
 void Decode(benchmark::State& state, Isa isa, ModelShape shape, KvType type, int64_t depth) {
   const size_t head_bytes = KvBytes(type, shape.head_dim, depth);
   const Rows k(depth * shape.n_kv_heads, shape.head_dim, type, KvPart::kKeys, 1),

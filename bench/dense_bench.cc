@@ -1,8 +1,10 @@
-// Dense kernels on the shapes of an 8B model, with the ceiling of the same run beside each number.
+// Measures dense kernels on the shapes of an 8B model, and the ceiling of the same run for each number.
+//
 //   dense_bench --benchmark_repetitions=9 --benchmark_report_aggregates_only=true
-// GB_s counts the bytes of the weights (or of the arrays read and written); of_ceiling = GB_s / read bandwidth, or
-// GFLOP_s / oneDNN's own with packed weights. Arguments named isa: 0 portable, 1 avx2, 2 avx512, 3 avx512_vnni,
-// 4 avx512_bf16.
+//
+// GB_s counts the bytes of the weights, or of the arrays that are read and written. The counter of_ceiling is GB_s
+// divided by the read bandwidth, or GFLOP_s divided by that of oneDNN with packed weights.
+// Values of the argument isa: 0 portable, 1 avx2, 2 avx512, 3 avx512_vnni, 4 avx512_bf16.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -22,7 +24,7 @@
 namespace duo {
 namespace {
 
-// Rows per task: about 2 MiB of bf16 weights at n_in 4096.
+// Rows per task. They are 2 MiB of bf16 weights if n_in is 4096.
 constexpr int64_t kTaskRows = 256;
 
 double ReadCeiling(int n_threads) {
@@ -45,7 +47,8 @@ double GemmCeiling(DType type, int n_threads) {
   return at->second;
 }
 
-// Bit patterns that are ordinary numbers in every type: sign 0, values between 0.5 and 1 in bf16 and f32.
+// Fills memory with bit patterns that are ordinary numbers in every type. The sign is 0, and in bf16 and f32 the values
+// are between 0.5 and 1.
 Buffer Numbers(size_t bytes) {
   Buffer buffer = Buffer::Allocate(bytes).value();
   std::memset(buffer.data(), 0x3f, bytes);
@@ -126,7 +129,7 @@ void GemvArgs(benchmark::internal::Benchmark* b) {
       b->Args({static_cast<int>(isa), static_cast<int>(DType::kF16), 14336, 4096, threads, 1});
       b->Args({static_cast<int>(isa), static_cast<int>(DType::kF32), 14336, 4096, threads, 1});
     }
-    // A step of several sequences: each weight from memory once for all of them.
+    // Steps of several sequences. Each weight is read from memory once for all of them.
     for (const int tokens : {1, 2, 4, 8, 16}) {
       for (const Isa isa : {Isa::kAvx2, Isa::kAvx512Vnni}) {
         for (const DType type : {DType::kBF16, DType::kI8}) {
@@ -194,7 +197,7 @@ void BM_ReadSum(benchmark::State& state) {
 }
 BENCHMARK(BM_ReadSum)->ArgName("isa")->DenseRange(0, 2)->UseRealTime()->Unit(benchmark::kMillisecond);
 
-// The small operations, on arrays that stay in the second-level cache: elements per second are what counts.
+// The small operations, on arrays that stay in the second-level cache. They are measured in elements per second.
 constexpr int64_t kElements = 14336;
 
 void BM_SwiGlu(benchmark::State& state) {

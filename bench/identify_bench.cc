@@ -1,9 +1,9 @@
-// One step of `duo identify --method optimize`, and `--method repeat`, on the shape of a real model with random
-// weights: time, GFLOP/s beside the machine's own ceiling of the same run, memory against the plan.
+// Measures one step of `duo identify --method optimize`, and `--method repeat`, on the shape of a real model with
+// random weights. Prints times, GFLOP/s and the machine's ceiling in the same run, and planned and used memory.
 //
 //   identify_bench CONFIG [TOKENS=4096] [THREADS=0] [LAYERS=0] [optimize|repeat]
 //
-// CONFIG: a config.json or a model directory. Without the last word: both.
+// CONFIG is a config.json or a model directory. Without the last word both methods are measured.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -22,7 +22,7 @@
 namespace duo {
 namespace {
 
-constexpr int kSteps = 3;  // timed, after one that is not
+constexpr int kSteps = 3;  // timed steps, after one that is not timed
 
 template <typename T>
 T Must(Result<T> result) {
@@ -63,7 +63,8 @@ void BenchOptimize(const Model& model, const std::vector<int32_t>& ids) {
               FormatBytes(model.weights_bytes()).c_str(), FormatBytes(PeakRssBytes()).c_str());
 }
 
-// The text and its repetition are each as long as `ids`: the same number of tokens is prefilled plainly.
+// The text and its repetition are each as long as `ids`. For comparison the same number of tokens is prefilled by a
+// session.
 void BenchRepeat(const Model& model, const std::vector<int32_t>& ids) {
   std::vector<int32_t> twice = ids;
   twice.insert(twice.end(), ids.begin(), ids.end());

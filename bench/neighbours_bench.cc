@@ -1,6 +1,7 @@
-// Decoding beside other programs: one thread against all of them, with and without busy neighbours. Rounds alternate,
-// because a shared machine changes from second to second; medians and 90th percentiles of the time per token are
-// printed.
+// Measures decoding while other programs are running. Compares one thread with all threads, with and without busy
+// neighbours. Rounds alternate, because a shared machine changes from second to second. Prints the median and the 90th
+// percentile of the time per token.
+//
 //   neighbours_bench CONFIG.json [--weights native|int8|int4] [--layers N] [--threads N] [--neighbours N] [--steps N]
 //                    [--rounds N]
 #include <algorithm>
@@ -29,7 +30,7 @@ struct Options {
   int rounds = 9;
 };
 
-/// Threads that do nothing but keep a core busy, as another program does.
+/// Threads that keep cores busy, as another program would.
 class Neighbours {
  public:
   explicit Neighbours(int n) {
@@ -52,7 +53,7 @@ class Neighbours {
   std::vector<std::thread> threads_;
 };
 
-/// A model on its own number of threads.
+/// A model, a session and its measured times, for one number of threads.
 struct Contender {
   BackendPtr backend;
   Model model;

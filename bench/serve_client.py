@@ -1,4 +1,4 @@
-"""What the load test of `duo serve` stands on: the server as a process, and HTTP connections that may break off."""
+"""Tools of the load test of `duo serve`: the server as a process, and HTTP connections that may be cut off."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import signal
 import subprocess
 import time
 
-START_SECONDS = 300  # ends a start that hangs
+START_SECONDS = 300  # time limit of the start
 
 
 class Server:
-    """A `duo serve` process of its own on a free port of 127.0.0.1. Its log goes to a file in `folder`."""
+    """A new `duo serve` process on a free port of 127.0.0.1. Its log goes to a file in `folder`."""
 
     def __init__(self, duo: str, folder: pathlib.Path, flags: list[str]):
         port_file = folder / "port"
@@ -23,11 +23,11 @@ class Server:
         self.command = [str(duo), "serve", *flags, "--port", "0", "--port-file", str(port_file)]
         env = {"OMP_WAIT_POLICY": "passive", **os.environ}
         with open(self.log_path, "wb") as log:
-            # A group of its own: Ctrl-C reaches the client, which then stops the server.
+            # The server is in its own group. Ctrl-C reaches only the client, which then stops the server.
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log, env=env, start_new_session=True)
         try:
             self.port = self.wait_for_port(port_file)
-        except BaseException:  # Ctrl-C too
+        except BaseException:  # also for Ctrl-C
             self.process.kill()
             self.process.wait()
             raise
@@ -38,7 +38,7 @@ class Server:
             if self.process.poll() is not None:
                 raise RuntimeError("the server ended at once: " + self.log())
             if time.monotonic() > end:
-                raise RuntimeError("the server does not come up: " + self.log())
+                raise RuntimeError("the server does not start: " + self.log())
             time.sleep(0.02)
         return int(port_file.read_text())
 
@@ -46,7 +46,7 @@ class Server:
         return self.log_path.read_text(errors="replace")
 
     def stop(self) -> int:
-        """Its exit code."""
+        """Stops the server and returns its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -57,7 +57,7 @@ class Server:
             raise RuntimeError("the server does not stop: " + self.log()[-2000:]) from None
 
     def resources(self) -> dict[str, int]:
-        """Bytes in memory now and at most, threads, open files."""
+        """Resident bytes now (rss) and at the peak, number of threads and number of open files."""
         proc = pathlib.Path("/proc/%d" % self.process.pid)
         fields = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
         kib = {name: int(fields[key].split()[0]) << 10 for name, key in (("rss", "VmRSS"), ("peak", "VmHWM"))}
@@ -65,7 +65,7 @@ class Server:
 
 
 class Connection:
-    """One connection, used for one request after the other."""
+    """One connection, which is used for one request after the other."""
 
     def __init__(self, port: int):
         self.port = port
@@ -74,7 +74,7 @@ class Connection:
         self.headers: dict[str, str] = {}
 
     async def send(self, method: str, path: str, body: dict | None = None, part: float = 1) -> None:
-        """Sends a request, or a part of its body only."""
+        """Sends a request. With `part` < 1 sends only this share of its body."""
         if self.writer is None:
             self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
         data = b"" if body is None else json.dumps(body).encode()
@@ -85,13 +85,13 @@ class Connection:
         await self.writer.drain()
 
     async def head(self) -> int:
-        """The status of the answer."""
+        """Reads the head of the answer and returns its status."""
         lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         self.headers = {name.strip().lower(): value.strip() for name, _, value in (x.partition(":") for x in lines[1:])}
         return int(lines[0].split()[1])
 
     async def pieces(self):
-        """The body as it comes."""
+        """Yields the pieces of the body when they arrive."""
         if "chunked" not in self.headers.get("transfer-encoding", ""):
             yield await self.reader.readexactly(int(self.headers.get("content-length", 0)))
         else:
@@ -105,7 +105,7 @@ class Connection:
         return b"".join([piece async for piece in self.pieces()])
 
     async def events(self):
-        """The data of server-sent events, without the comments."""
+        """Yields the data of server-sent events. Skips comments."""
         rest = b""
         async for piece in self.pieces():
             *whole, rest = (rest + piece).split(b"\n\n")
@@ -116,7 +116,7 @@ class Connection:
             raise ValueError("the stream ends within an event: %r" % rest[:200])
 
     def close(self, reset: bool = False) -> None:
-        """Ends the connection; the server sees an end, or with `reset` an error."""
+        """Closes the connection. The server sees its end, or an error with `reset`."""
         if self.writer is None:
             return
         self.writer.transport.abort() if reset else self.writer.close()
@@ -124,7 +124,7 @@ class Connection:
 
 
 async def call(port: int, method: str, path: str, body: dict | None = None) -> tuple[int, dict]:
-    """One request with a JSON answer."""
+    """Sends one request and returns the status and the JSON answer."""
     connection = Connection(port)
     try:
         await connection.send(method, path, body)

@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
-"""Load test of `duo serve` on the demo model: are answers the same under load, and does the server stay whole?
+"""Load test of `duo serve` on the demo model: are answers the same under load, and does the server keep its limits?
 
     bench/serve_load.py [build/release/bin/duo] [--requests 2000] [--clients 32] [--json]
 
-Asks every prompt once of a fresh server, one at a time, for the answers to compare with; then sends the requests of a
-seeded plan to another one: prompts of 20..4000 tokens of which many share long beginnings, edited documents, requests
-with other heads, streams, named sessions, and a third whose clients leave at some moment. With `--long N` one more
-client has prompts of N tokens read all the while. Exit code 1 when an answer was wrong, a request failed, memory, threads or open files did not come back to what they were after the warm-up (both
-times all kept sequences are pushed out first), or the server did not end well. Ctrl-C ends it with 130.
+First asks a fresh server every prompt, one at a time, to learn the expected answers. Then sends the requests of a
+seeded plan to another server. Their prompts have 20..4000 tokens, and many share long prefixes. There are edited
+documents, requests with other heads, streams and named sessions. A third of the clients leave at some moment. With
+`--long N` one more client sends prompts of N tokens all the time.
 
-The times are those of this machine with the client on it; they are no claim of speed. Needs only Python.
+The exit code is 1 if an answer was wrong, a request failed or the server did not end well. It is also 1 if memory grew
+after the warm-up or exceeded --memory, or if threads or open files did not go back to their numbers before the load.
+All idle sequences are removed before memory, threads and files are measured. Ctrl-C ends the test with 130.
+
+The times include the client, which runs on the same machine, so they do not measure the server's speed. Needs only
+Python.
 """
 
 from __future__ import annotations
@@ -31,16 +35,16 @@ import time
 from serve_client import Connection, Server, call
 from serve_requests import Plan, learn_answers, make_cases, make_plans
 
-REQUEST_SECONDS = 600  # ends a request that hangs
-SETTLE_SECONDS = 60  # connections of clients that left are closed by then
-CALM_SECONDS = 2  # in which a server without clients shows how few threads and files it needs
-RETRY_SECONDS = 0.1  # after 429; Retry-After is made for people's clients
-OUTSIDE_BUDGET_BYTES = 40 << 20  # of --memory: the program, its threads, requests and answers
+REQUEST_SECONDS = 600  # time limit of a request
+SETTLE_SECONDS = 60  # within this time the server closes the connections of clients that left
+CALM_SECONDS = 2  # time to measure how few threads and files a server without clients needs
+RETRY_SECONDS = 0.1  # wait after a 429; Retry-After is meant for ordinary clients
+OUTSIDE_BUDGET_BYTES = 40 << 20  # not in --memory: the program, its threads, requests and answers
 PIPE_ERRORS = (ConnectionError, asyncio.IncompleteReadError, OSError)
 
 
 class Tally:
-    """What came of the requests."""
+    """The results of the requests."""
 
     def __init__(self):
         self.counts = collections.Counter()
@@ -55,7 +59,7 @@ class Tally:
         self.load_s = 0.0
 
     def check(self, plan: Plan, text: str, finish: str, usage: dict) -> None:
-        """A whole answer against the expected one."""
+        """Compares a whole answer with the expected one."""
         expected = plan.case.expected(plan.max_tokens)
         found = (text, finish, usage["completion_tokens"])
         self.counts["completed"] += 1
@@ -76,7 +80,7 @@ class Tally:
 
 
 class Client:
-    """Takes one plan after the other, on a connection that it keeps as long as it goes."""
+    """Runs one plan after the other. Keeps its connection until a request fails or leaves."""
 
     def __init__(self, port: int, tally: Tally, rng: random.Random):
         self.port = port
@@ -95,7 +99,7 @@ class Client:
                 self.tally.fail(plan, "no answer")
                 self.connection.close(reset=True)
             except (ValueError, KeyError, IndexError) as error:
-                self.tally.fail(plan, "answer without sense: %r" % error)
+                self.tally.fail(plan, "malformed answer: %r" % error)
                 self.connection.close(reset=True)
         self.connection.close()
 
@@ -113,7 +117,7 @@ class Client:
             await asyncio.sleep(RETRY_SECONDS * (0.5 + self.rng.random()))
 
     async def ask(self, plan: Plan) -> bool:
-        """False when the server wants to be asked again."""
+        """Sends the request of a plan. Returns False if the server refused it with 429 and it must be sent again."""
         begin = time.perf_counter()
         await self.connection.send("POST", "/v1/completions", plan.body(), plan.part)
         if plan.part < 1:
@@ -172,7 +176,7 @@ class Client:
 
 
 async def read_long_prompts(port: int, n_tokens: int, rng: random.Random, tally: Tally) -> None:
-    """One after the other, until it is cancelled. No two begin alike."""
+    """Sends long prompts one after the other until it is cancelled. No two share a prefix."""
     while True:
         body = {"prompt": [rng.randrange(3, 1000) for _ in range(n_tokens)], "max_tokens": 1, "temperature": 0}
         connection, begin = Connection(port), time.perf_counter()
@@ -191,7 +195,7 @@ async def read_long_prompts(port: int, n_tokens: int, rng: random.Random, tally:
 
 
 async def run_load(port: int, plans: list[Plan], n_clients: int, seed: int, tally: Tally, n_long: int = 0) -> None:
-    """n_long: tokens of prompts that are read beside; 0 = none."""
+    """Runs the plans. n_long: tokens of the long prompts that one more client sends at the same time; 0 = none."""
     begin = time.perf_counter()
     shared = iter(plans)
     clients = [Client(port, tally, random.Random(seed + 2 + i)) for i in range(n_clients)]
@@ -204,18 +208,18 @@ async def run_load(port: int, plans: list[Plan], n_clients: int, seed: int, tall
 
 
 async def idle_status(port: int) -> dict:
-    """The server's status once nothing runs or waits."""
+    """Waits until no request runs or waits, and returns the server's status."""
     end = time.monotonic() + REQUEST_SECONDS
     while time.monotonic() < end:
         _, status = await call(port, "GET", "/v1/status")
         if all(sequence["state"] == "kept" for sequence in status["sequences"]):
             return status
         await asyncio.sleep(0.05)
-    raise RuntimeError("the server never comes to rest: %s" % status["sequences"])
+    raise RuntimeError("the server does not become idle: %s" % status["sequences"])
 
 
 async def push_out(port: int) -> None:
-    """Makes the server give up what it keeps: one request that is promised nearly all memory, and then leaves."""
+    """Makes the server free its idle sequences: sends one request that reserves nearly all memory, and leaves."""
     memory = (await idle_status(port))["memory"]
     taken = [memory[name + "_bytes"] for name in ("weights", "workspace", "requests")]
     room = memory["budget_bytes"] - sum(taken)
@@ -231,11 +235,14 @@ async def push_out(port: int) -> None:
     connection.close()
     left = (await idle_status(port))["memory"]["kept_bytes"]
     if left > 0.05 * room:
-        raise RuntimeError("%d bytes are kept still" % left)
+        raise RuntimeError("idle sequences still hold %d bytes" % left)
 
 
 async def measure(server: Server, calm: dict | None) -> dict:
-    """The server's resources with and without what it keeps, once threads and files have come down to `calm`."""
+    """Measures the server's resources with and without its idle sequences.
+
+    Waits until the numbers of threads and files have gone down to those of `calm`, for a limited time.
+    """
     kept = (await idle_status(server.port))["memory"]["kept_bytes"]
     full = server.resources()["rss"]
     await push_out(server.port)
@@ -258,7 +265,7 @@ def percentiles(values: list[float]) -> dict | None:
 
 
 def is_sanitized(duo: str) -> bool:
-    """Whether a sanitizer is in the program: its memory says nothing about the server then."""
+    """Whether the program contains a sanitizer. Its memory then says nothing about the server."""
     data = pathlib.Path(duo).read_bytes()
     return any(name in data for name in (b"__tsan_init", b"__asan_init"))
 
@@ -269,7 +276,7 @@ def machine() -> dict:
 
 
 async def run(options: argparse.Namespace, folder: pathlib.Path) -> dict:
-    """The report; its "problems" are empty when all is well."""
+    """Runs the test and returns the report. Its "problems" are empty if the test passed."""
     duo = str(options.duo)
     model = ["--model", "demo", "--pattern", "demo", "--sparsity", "0.5", "--compute", "f32"]
     documents = [int(n) for n in options.documents.split(",") if n]
@@ -280,7 +287,7 @@ async def run(options: argparse.Namespace, folder: pathlib.Path) -> dict:
     finally:
         server.stop()
     plans = make_plans(cases, options.requests, options.seed)
-    connections = max(64, 2 * options.clients)  # those of clients that left may linger
+    connections = max(64, 2 * options.clients)  # connections of clients that left may stay open for a while
     flags = [*model, "--connections", str(connections), "--parallel", str(options.parallel)]
     flags += ["--queue", str(options.queue)]
     flags += ["--memory", options.memory]
@@ -299,8 +306,8 @@ async def run(options: argparse.Namespace, folder: pathlib.Path) -> dict:
     if code != 0:
         problems.append(f"the server ended with {code}: {log[-2000:]}")
     if "Sanitizer" in log:
-        problems.append("a sanitizer spoke:\n" + log[log.index("Sanitizer") - 200 :][:20000])
-    # One more of each may be a connection's that is just ending; a leak would be one for every few requests.
+        problems.append("a sanitizer reported an error:\n" + log[log.index("Sanitizer") - 200 :][:20000])
+    # A connection that is just ending may hold one more of each. A leak would be one for every few requests.
     for key in ("threads", "fds"):
         if after[key] > calm[key] + 1:
             problems.append(f"{key}: {calm[key]} before, {after[key]} after")
@@ -343,18 +350,18 @@ def print_report(report: dict) -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("duo", nargs="?", default="build/release/bin/duo", help="the program")
-    parser.add_argument("--requests", type=int, default=2000)
-    parser.add_argument("--clients", type=int, default=32, help="requests at a time")
-    parser.add_argument("--warm-up", type=int, default=400, help="requests before memory is measured")
-    parser.add_argument("--parallel", type=int, default=8, help="that the server works on at once")
-    parser.add_argument("--queue", type=int, default=20, help="that may wait there; the others get 429")
-    parser.add_argument("--memory", default="96MiB", help="of the server; small, so that it has to forget")
-    parser.add_argument("--documents", default="300,700,1100,1900,2900,3900", help="lengths of shared prompts, tokens")
-    parser.add_argument("--long", type=int, default=0, help="tokens of prompts that are read beside the others; 0 = none")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--limit", type=float, default=3600, help="seconds after which it gives up")
-    parser.add_argument("--json", action="store_true", help="print the report as one JSON value")
+    parser.add_argument("duo", nargs="?", default="build/release/bin/duo", help="The program.")
+    parser.add_argument("--requests", type=int, default=2000, help="Number of requests.")
+    parser.add_argument("--clients", type=int, default=32, help="Clients that send requests at the same time.")
+    parser.add_argument("--warm-up", type=int, default=400, help="Requests before memory is first measured.")
+    parser.add_argument("--parallel", type=int, default=8, help="Requests that the server works on at once.")
+    parser.add_argument("--queue", type=int, default=20, help="Requests that may wait in the server; others get 429.")
+    parser.add_argument("--memory", default="96MiB", help="Server's memory. Small, so that it must drop sequences.")
+    parser.add_argument("--documents", default="300,700,1100,1900,2900,3900", help="Tokens of the shared documents.")
+    parser.add_argument("--long", type=int, default=0, help="Tokens of the long prompts of one more client; 0 = none.")
+    parser.add_argument("--seed", type=int, default=1, help="Seed of the prompts and of the plan.")
+    parser.add_argument("--limit", type=float, default=3600, help="Seconds after which the test gives up.")
+    parser.add_argument("--json", action="store_true", help="Print the report as one JSON value.")
     return parser
 
 
@@ -367,7 +374,7 @@ def main() -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except (asyncio.TimeoutError, RuntimeError) as error:
-        print(f"serve_load: {error or 'it takes too long'}", file=sys.stderr)
+        print(f"serve_load: {error or 'the time limit (--limit) has passed'}", file=sys.stderr)
         return 1
     print(json.dumps(report)) if options.json else print_report(report)
     for problem in report["problems"][:20]:

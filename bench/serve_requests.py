@@ -1,4 +1,4 @@
-"""The requests of the load test: prompts, what each must answer, and a seeded plan of who asks what and who leaves."""
+"""The requests of the load test: prompts, expected answers, and a seeded plan that also says which clients leave."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ SESSIONS = 8
 
 @dataclasses.dataclass
 class Case:
-    """One prompt, and what a server without load answers to it."""
+    """One prompt, and the answer of a server without load."""
 
     prompt: str | list[int]
     duo: dict
     n_prompt: int = 0
     pieces: list[str] = dataclasses.field(default_factory=list)  # texts of the tokens, at most MOST_TOKENS
-    ended: bool = False  # by itself, before MOST_TOKENS
+    ended: bool = False  # whether the answer ended before MOST_TOKENS
 
     def expected(self, max_tokens: int) -> tuple[str, str, int]:
         """Text, finish_reason and number of tokens."""
@@ -32,7 +32,7 @@ class Case:
 
 @dataclasses.dataclass
 class Plan:
-    """One request of the load. Who leaves does so after `part` of the body, `wait` seconds or `chunks` of a stream."""
+    """One request of the load. A client may leave after `part` of the body, `wait` seconds or `chunks` of a stream."""
 
     case: Case
     max_tokens: int
@@ -42,7 +42,7 @@ class Plan:
     wait: float | None = None
     chunks: int | None = None
     reset: bool = False
-    aside: tuple[str, str] | None = None  # method and path of something else asked for before
+    aside: tuple[str, str] | None = None  # method and path of another request, which is sent first
 
     def leaves(self) -> bool:
         return self.part < 1 or self.wait is not None or self.chunks is not None
@@ -57,7 +57,7 @@ class Plan:
 
 
 def story(rng: random.Random, n_tokens: int) -> str:
-    """Sentences that the demo model knows, and codes of people; a little more than n_tokens."""
+    """Sentences of the kind that the demo model knows, with codes of people. A little longer than n_tokens."""
     nouns = ["horse", "farmer", "cow", "field", "plow", "barn"]
     kinds = ["muddy", "golden", "ripe", "old", "green", "quiet"]
     verbs = ["feeds", "grows", "harvests", "finds"]
@@ -74,7 +74,7 @@ def question(name: str) -> str:
 
 
 async def make_cases(port: int, documents: list[int], seed: int) -> list[Case]:
-    """Questions about shared documents of these lengths, edited documents, other heads, and short prompts."""
+    """Questions about shared documents of these lengths and about edited ones, other heads, and short prompts."""
 
     async def encode(text: str, special: bool) -> list[int]:
         status, answer = await call(port, "POST", "/tokenize", {"content": text, "add_special": special})
@@ -91,7 +91,7 @@ async def make_cases(port: int, documents: list[int], seed: int) -> list[Case]:
         edited[n_tokens // 2] = ids[0]
         for j, name in enumerate(NAMES[:5]):
             asked = await encode(question(name), False)
-            # Ids and texts, the model's end of text and going on behind it, all with one beginning.
+            # All cases share a prefix. Some are ids and some are texts. Some stop at the end of text, others continue.
             cases.append(Case(text + question(name) if j == 0 else ids + asked, {"ignore_eos": True} if j % 2 else {}))
         cases.append(Case(edited + asked, {"ignore_eos": True}))
         heads = {"pattern": "none"} if i % 2 else {"sparsity": 0.75, "sink": 8, "recent": 32}
@@ -103,7 +103,7 @@ async def make_cases(port: int, documents: list[int], seed: int) -> list[Case]:
 
 
 async def learn_answers(port: int, cases: list[Case]) -> None:
-    """Asks one at a time, and lets the server forget each sequence before the next."""
+    """Asks one prompt at a time, and deletes its sequence on the server before the next."""
     for case in cases:
         body = {"prompt": case.prompt, "max_tokens": MOST_TOKENS, "temperature": 0, "logprobs": 0}
         status, answer = await call(port, "POST", "/v1/completions", {**body, "duo": {**case.duo, "cache": "one"}})
@@ -121,6 +121,7 @@ async def learn_answers(port: int, cases: list[Case]) -> None:
 
 
 def make_plans(cases: list[Case], n_requests: int, seed: int) -> list[Plan]:
+    """Draws the requests of the load test. The same seed gives the same requests."""
     rng = random.Random(seed + 1)
     asides = [("GET", "/v1/status"), ("GET", "/metrics"), ("GET", "/v1/sessions"), ("GET", "/health")]
     asides += [("DELETE", f"/v1/sessions/load-{i}") for i in range(SESSIONS)]

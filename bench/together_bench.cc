@@ -1,5 +1,7 @@
-// Several sequences decoding together against one alone: what sharing a pass over the weights gives. Rounds alternate,
-// because memory bandwidth drifts; medians and the median of each round's ratio are printed.
+// Compares several sequences that decode together with one alone. The difference is the gain of sharing a pass over
+// the weights. Rounds alternate, because memory bandwidth drifts. Prints medians of the times and of the rounds'
+// ratios.
+//
 //   together_bench CONFIG.json [--weights native|int8|int4] [--layers N] [--depth TOKENS] [--steps N] [--rounds N]
 #include <algorithm>
 #include <cstdio>
@@ -29,7 +31,7 @@ double Median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-/// Seconds per step of the first n sessions.
+/// Seconds per step if the first n sessions decode together.
 Result<double> Time(std::vector<Session>* sessions, int n, int steps) {
   std::vector<Session*> who;
   for (int i = 0; i < n; ++i) who.push_back(&(*sessions)[static_cast<size_t>(i)]);
