@@ -159,9 +159,9 @@ class Session {
   /// Forgets logits() and last_hidden() and frees their memory, for sequences that are idle.
   void DropLogits();
 
-  /// Length of the common prefix of `ids` and the sequence that can be reused. After a rewind to it, the sequence
-  /// continues exactly like one that was given these tokens as a prompt. Generated tokens do not count when prompt
-  /// tokens see another window (prefill_recent != recent).
+  /// Number of first tokens of `ids` that the sequence shares and that can be reused. After a rewind to it, the
+  /// sequence continues exactly like one that was given these tokens as a prompt. Generated tokens do not count when
+  /// prompt tokens see another window (prefill_recent != recent).
   int64_t CommonPrefix(std::span<const int32_t> ids) const;
 
   /// Number of tokens before the first generated one.

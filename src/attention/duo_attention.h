@@ -12,8 +12,8 @@ namespace duo {
 
 /// The kind of a token decides which window the streaming heads use for it.
 enum class TokenKind : uint8_t {
-  kPrompt,     // prefill_recent
-  kGenerated,  // recent
+  kPrompt,     // KvLayout::prefill_recent
+  kGenerated,  // KvLayout::recent
 };
 
 /// One layer's q, k and v of consecutive tokens, after RoPE.

@@ -1,5 +1,5 @@
-// Finds the data of tests. It is compiled into a library of its own, so that a test's objects are the same in every
-// clone.
+// Finds the data of tests. It is compiled into a library of its own, so that the objects of a test are the same in
+// every clone of the repository.
 #pragma once
 
 #include <string>

@@ -250,7 +250,7 @@ class ThreadTeam::Impl {
     share->Restart();
   }
 
-  // Fields that helpers poll, fields that they write, and fields that change seldom lie on separate cache lines.
+  // Fields that helpers poll, fields that they write, and fields that seldom change are on separate cache lines.
   alignas(kCacheLineBytes) std::atomic<uint64_t> ticket_{0};
   const ParallelBody* body_ = nullptr;  // of the current region; only a thread that has one of its tasks may read it
   alignas(kCacheLineBytes) std::atomic<uint32_t> finished_{0};  // tasks of the current region that helpers finished

@@ -188,11 +188,11 @@ Status Checkpoint::CheckFiles(Replaced replaced) const {
       return Status(StatusCode::kUnavailable,
                     file.path() +
                         ": was written to while the model is in use, so its weights are a mixture of old and "
-                        "new; restart when the file is complete");
+                        "new; start again when the file is complete");
     }
     if (change == FileChange::kReplaced && replaced == Replaced::kIsAnError) {
       return Status(StatusCode::kUnavailable,
-                    file.path() + ": is another file than the one that is in use; restart to use the new one");
+                    file.path() + ": is another file than the one that is in use; start again to use the new one");
     }
   }
   return OkStatus();

@@ -73,7 +73,7 @@ Status Session::Impl::CheckIds(std::span<const int32_t> ids) const {
 }
 
 // The kernel counts weights that are mapped from files as available, because they are page cache. Decoding would crawl
-// if KV pushed them out, so their bytes are not given to KV. Before the first chunk, nothing has touched the
+// if KV pushed them out, so KV must leave their bytes free. Before the first chunk, nothing has touched the
 // activations, rings and scratch, so the kernel still counts them as available. After it they are taken, and so are the
 // rows up to the longest length so far, even after a rewind.
 Status Session::Impl::CheckFits(int64_t n_tokens) const {

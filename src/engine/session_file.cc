@@ -31,7 +31,7 @@ constexpr int kMaxHeads = 1 << 16;
 constexpr int kMaxHeadDim = 4096;
 constexpr size_t kCopyBytes = size_t{4} << 20;
 
-/// All integers little-endian, as this machine has them.
+/// The first bytes of the file. All integers are little-endian, as on this machine.
 struct Preamble {
   char magic[8];
   uint32_t version;

@@ -15,7 +15,7 @@ namespace duo {
 struct SessionFileHeader {
   std::string model_name;
   std::string model_hash;  // fingerprint of the weights, 16 hexadecimal digits
-  KvLayout layout;         // without its capacity
+  KvLayout layout;         // all fields except capacity
   SplitKvCache::Extent extent;
   std::string note;
   uint64_t data_offset = 0;  // offset of the tokens; their kinds and the cache's bytes follow

@@ -15,7 +15,7 @@ class StopMatcher {
   /// Adds a piece and returns the text that became certain. Once a stop string is complete, stopped() is true, and
   /// neither the stop string nor any text after it is returned.
   std::string Push(const std::string& piece);
-  /// Returns the text that is held back. For a text that ends without a stop string.
+  /// Returns the text that is held back. Call it when the text ends without a stop string.
   std::string Flush();
   bool stopped() const { return stopped_; }
 

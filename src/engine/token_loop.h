@@ -19,12 +19,12 @@ Status CheckGenerateOptions(const GenerateOptions& options, const Tokenizer* tok
 /// Generates the tokens of one continuation. Not thread safe. Config and tokenizer must outlive it.
 class TokenLoop {
  public:
-  /// `tokenizer` may be null; there is then no text. The options must have passed CheckGenerateOptions.
+  /// `tokenizer` may be null; then there is no text. The options must have passed CheckGenerateOptions.
   TokenLoop(const ModelConfig& config, const Tokenizer* tokenizer, const GenerateOptions& options);
 
   struct Step {
     int32_t id = -1;       // the token that was drawn, even if it ended the text
-    bool is_text = false;  // whether the token belongs to the text, so is not an end
+    bool is_text = false;  // whether the token belongs to the text and is not an end
     std::string piece;     // text that became certain
   };
   /// Draws the next token. `history` is the sequence so far. Must not be called when finished(). Unless finished()
