@@ -56,8 +56,8 @@ Status CheckPatternShape(const HeadPattern& pattern, int n_layers, int n_kv_head
 HeadChoice AllRetrieval(int n_layers, int n_kv_heads);
 
 /// DuoAttention's quantile rule. Clips the N gates to [0,1] and keeps the N - ceil(sparsity*(N-1)) highest (all if
-/// sparsity <= 0, none if >= 1). Ties go to the higher unclipped gate, then to the lower layer, then to the lower head.
-/// Returns kInvalidArgument if sparsity is not in [0,1] or a gate is NaN.
+/// sparsity <= 0, none if >= 1). Ties go to the lower layer, then to the lower head. Returns kInvalidArgument if
+/// sparsity is not in [0,1] or a gate is NaN.
 Result<HeadChoice> ChooseBySparsity(const HeadPattern& pattern, double sparsity);
 
 /// Keeps the heads with gate >= threshold. A NaN gate is never kept.
