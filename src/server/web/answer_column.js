@@ -33,7 +33,7 @@ function makeFigure([name, label]) {
   return { node, value, bar };
 }
 
-/** What the reader should know about how an answer ended. */
+/** Tells the reader how an answer ended. */
 function finishWords({ state, finish, text, request }) {
   if (state === "stopped") return "Stopped.";
   if (finish === "length") return "Ended at Max tokens.";
@@ -50,7 +50,7 @@ export class AnswerColumn {
   #frame = 0;
   #shown_chars = 0;
 
-  /** waits_for: name of the column that is asked before this one, or null. on_key: opens the field of the key. */
+  /** waits_for: name of the column that is asked before this one, or null. on_key: opens the API key's field. */
   constructor(mode, { waits_for, on_key }) {
     this.mode = mode;
     this.waits_for = waits_for;
@@ -80,7 +80,7 @@ export class AnswerColumn {
     this.#showFigures({});
   }
 
-  /** Tokens may come faster than the screen: one update per frame. */
+  /** Tokens may come faster than the screen shows them, so there is one update per frame. */
   update(run) {
     this.run = run;
     if (run.is_over) this.#show();
@@ -101,7 +101,7 @@ export class AnswerColumn {
     if (run.is_over) this.answer.setAttribute("aria-busy", "false");
   }
 
-  /** A long answer scrolls in its box: the box follows the text unless the reader has scrolled up. */
+  /** A long answer scrolls in its box. The box follows the text unless the reader has scrolled up. */
   #appendText() {
     const { answer, run } = this;
     const follows = answer.scrollHeight - answer.scrollTop - answer.clientHeight < FOLLOW_PIXELS;
@@ -137,14 +137,14 @@ export class AnswerColumn {
     this.error.hidden = false;
   }
 
-  /** Asked for but never sent, because the one before was stopped. */
+  /** For a question that is not sent, because the column before this one was stopped. */
   skip() {
     this.node.dataset.state = "stopped";
     this.answer.setAttribute("aria-busy", "false");
     setText(this.state, "Not asked.");
   }
 
-  /** Bars of time and memory, as shares of the larger one of both columns. */
+  /** Shows bars of time, speed and memory, as shares of the larger value of both columns. */
   compareWith(other) {
     const speed = longEnough(this.run.figures, other.run.figures) ? ["tokens_per_s"] : [];
     for (const name of ["first_token_ms", ...speed, "kv_bytes"]) {

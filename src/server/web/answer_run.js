@@ -1,4 +1,4 @@
-// One streamed answer: what arrived, when, and the figures that follow from it. Knows nothing of the page.
+// One streamed answer: its text, its times, and the figures that follow from them. Does not depend on the page.
 
 import { fetchStatus, streamAnswer } from "./api.js";
 
@@ -55,7 +55,7 @@ export class AnswerRun {
     this.on_update(this);
   }
 
-  /** What is left is judged from the second report on: the first may begin behind a beginning that was reused. */
+  /** Estimates the time left from the second report on, because the first may count a prefix that was reused. */
   #takePrefill({ n_read, n_prompt }) {
     this.state = "prefill";
     this.prefill_start ??= { n_read, at_ms: now_ms() };
@@ -81,7 +81,7 @@ export class AnswerRun {
     }
     this.state = "decode";
     this.text += text;
-    figures.generated_tokens += 1;  // a chunk is about a token until the usage says the number
+    figures.generated_tokens += 1;  // a chunk is about one token; the usage gives the number later
     this.#setSpeed(figures.generated_tokens);
   }
 
@@ -101,13 +101,13 @@ export class AnswerRun {
   #takeDuo(duo) {
     const { figures } = this;
     figures.kv_bytes = duo.kv_bytes ?? figures.kv_bytes;
-    // The server counts decode steps alone; this browser also measures the way of the bytes.
+    // The server measures only decode steps. The browser's own figure includes the transfer.
     this.has_server_speed = duo.timings?.decode_tokens_per_s > 0;
     if (this.has_server_speed) figures.tokens_per_s = duo.timings.decode_tokens_per_s;
     this.sparsity = duo.sparsity ?? this.sparsity;
   }
 
-  /** A stream whose last chunk lacks the key "duo" leaves the memory to the list of sequences. */
+  /** Takes the memory from the server's list of sequences when the last chunk lacks the key "duo". */
   async #askForMemory() {
     if (Number.isFinite(this.figures.kv_bytes) || !this.id) return;
     const status = await fetchStatus().catch(() => null);

@@ -1,4 +1,4 @@
-// The HTTP interface of duo serve: requests, errors as values with words, and streamed answers.
+// The HTTP interface of duo serve: requests, errors with sentences for the reader, and streamed answers.
 
 import { sseEvents } from "./sse.js";
 
@@ -26,9 +26,9 @@ export function setApiKey(key) {
 export const hasApiKey = () => api_key !== "";
 
 function headersFor(body) {
-  // fetch() calls a header with other characters a network failure, which would send the reader on a wrong track.
+  // fetch() reports a header with other characters as a network failure, which would mislead the reader.
   if (!/^[\x21-\x7e]*$/.test(api_key)) {
-    throw new ApiError("The API key holds a blank or a character that keys do not have.", { status: 401 });
+    throw new ApiError("The API key contains a blank or a character that keys cannot have.", { status: 401 });
   }
   return {
     ...(body === undefined ? {} : { "Content-Type": "application/json" }),
@@ -69,7 +69,7 @@ async function requestJson(path, options) {
 
 export const fetchStatus = (signal) => requestJson("v1/status", { signal });
 
-/** {count, max_context} of a text by itself, without begin-of-text. */
+/** Returns {count, max_context} of a text alone, without begin-of-text. */
 export const tokenize = (content, signal) =>
   requestJson("tokenize", { body: { content, add_special: false }, signal });
 

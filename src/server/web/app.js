@@ -48,7 +48,7 @@ function configure() {
     ? "This model continues plain text: end the question with a line such as “Answer:”." : "");
 }
 
-/** A restarted server may have another model: what depends on it is set up again only then. */
+/** A restarted server may have another model. Only then is everything that depends on the model set up again. */
 function takeStatus(fresh) {
   status = fresh;
   for (const panel of document.querySelectorAll("[data-needs-status]")) panel.hidden = false;
@@ -86,7 +86,7 @@ async function pollStatus() {
   }
 }
 
-/** Returns whether asking again by itself can help: a missing key has to be entered first. */
+/** Returns whether the page should keep asking. It should not when a key must be entered first. */
 function showTrouble(error) {
   const { message, advice, wants_key } = explain(error);
   if (wants_key) {
@@ -101,7 +101,7 @@ function showTrouble(error) {
 }
 
 function showRunning(is_running) {
-  // A button that is switched off loses the focus: it goes to what the reader may want next.
+  // A disabled button loses the focus, so the focus moves to what the reader may want next.
   const focused = document.activeElement;
   byId("stop").disabled = !is_running;
   byId("send").disabled = is_running;
@@ -110,7 +110,7 @@ function showRunning(is_running) {
   if (!is_running && focused === byId("stop")) question.focus();
 }
 
-/** The text that is sent, or null after showing what is wrong. */
+/** Returns the text to send, or null after showing what is wrong. */
 function checkedQuestion() {
   if (!settings.check()) return null;
   if (question.value.trim() === "") {

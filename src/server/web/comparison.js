@@ -1,15 +1,15 @@
-// Full against split attention in one sentence per figure.
+// Compares full and split attention, with one sentence per figure.
 
 import { element } from "./dom.js";
 import { bytes, count, milliseconds, rate } from "./format.js";
 
 const SAME_WITHIN = 1.05;
-// A column that reused more of its prompt had less to read: its time to first token says nothing about attention.
+// A column that reused more of its prompt had less to read, so its time to first token says nothing about attention.
 const REUSE_TOLERANCE = 0.02;
 // The speed of a shorter answer says more about the moment than about attention.
 const MIN_TOKENS_FOR_SPEED = 64;
 
-/** "1.9 times less", by which factor and way split attention differs. */
+/** The factor by which split attention differs, and the direction: "1.9 times less". */
 function factorWords(split, full, more, less) {
   const factor = split > full ? split / full : full / split;
   if (!Number.isFinite(factor) || factor < SAME_WITHIN) return "about the same";
@@ -27,7 +27,7 @@ function reusedAlike(split, full) {
   return Math.abs(split.cached_tokens - full.cached_tokens) <= REUSE_TOLERANCE * split.prompt_tokens;
 }
 
-/** Whether the speeds of two answers may stand side by side. */
+/** Whether two answers are long enough to compare their speeds. */
 export function longEnough(split, full) {
   return Math.min(split.generated_tokens, full.generated_tokens) >= MIN_TOKENS_FOR_SPEED;
 }
@@ -41,7 +41,7 @@ function reuseNote(split, full) {
     + `${count(full.cached_tokens)} tokens of the prompt, split attention ${count(split.cached_tokens)}.`);
 }
 
-/** An element, or null while a column has no figures. */
+/** Returns an element, or null while a column has no figures. */
 export function comparison(split, full) {
   const alike = reusedAlike(split, full);
   const long_enough = longEnough(split, full);

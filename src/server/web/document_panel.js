@@ -1,4 +1,4 @@
-// The document: dropped, chosen, pasted or typed; its size, its tokens and what it will take.
+// The document, which is dropped, chosen, pasted or typed. Shows its size, its tokens and the memory it will take.
 
 import { tokenize } from "./api.js";
 import { byId, setText } from "./dom.js";
@@ -15,7 +15,7 @@ export class DocumentPanel {
   #count_timer = 0;
   #counting = new AbortController();
 
-  /** on_change: called with nothing whenever the text is another one. */
+  /** on_change: called without arguments whenever the text changes. */
   constructor({ on_change }) {
     this.name = "";
     this.text = "";
@@ -94,7 +94,7 @@ export class DocumentPanel {
     this.name = text === "" ? "" : name;
     this.text = text;
     this.n_tokens = null;
-    // What is hidden next would lose the focus.
+    // An element that is hidden next would lose the focus.
     const had_focus = byId("document").contains(document.activeElement);
     byId("document-empty").hidden = card;
     byId("document-card").hidden = !card;
@@ -159,7 +159,7 @@ export class DocumentPanel {
       : `${percent(share)} of ${count(this.status.model.max_context)}`);
     setText(byId("document-memory"), this.#memoryText());
     byId("document-share").classList.toggle("too-much", share >= 1);
-    if (share >= 1) this.#note("The document is longer than the model's context: the server will refuse it.");
+    if (share >= 1) this.#note("The document is longer than the model's context, so the server will refuse it.");
   }
 
   #memoryText() {

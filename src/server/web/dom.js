@@ -1,4 +1,4 @@
-// Elements in short. Text always arrives as text nodes, so an answer can never become markup.
+// Short ways to make and change elements. Text always becomes text nodes, so an answer can never become markup.
 
 export const byId = (id) => document.getElementById(id);
 
@@ -16,7 +16,7 @@ export function attributes(node, values) {
   return node;
 }
 
-/** Leaves the node alone when the text is the same: live regions would speak again. */
+/** Does nothing when the text is the same, because live regions would be read aloud again. */
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }

@@ -1,4 +1,4 @@
-// What went wrong in words, and what the reader can do about it.
+// Explains an error: what went wrong, and what the reader can do about it.
 
 import { ApiError, hasApiKey } from "./api.js";
 import { plural } from "./format.js";
@@ -21,11 +21,11 @@ const ADVICE_BY_STATUS = {
   409: () => "Choose another session name in Settings, or wait until the request that uses this one has ended.",
   413: () => "Take a shorter document.",
   429: retryAdvice,
-  503: () => "Ask again when the server has started anew.",
+  503: () => "Ask again after the server has restarted.",
   507: () => "Make room on the server's disk.",
 };
 
-/** {message, advice, wants_key} of anything that was thrown. */
+/** Returns {message, advice, wants_key} for anything that was thrown. */
 export function explain(error) {
   if (error.name === "NetworkError") {
     return { message: error.message, advice: "Check that duo serve is running, then ask again.", wants_key: false };

@@ -1,4 +1,4 @@
-// A long text with hidden facts, for a first look: prose and codes of the kind that the embedded model was made for.
+// A long example with hidden facts: prose and codes of the kind that the embedded model was made for.
 
 const ADJECTIVES = ["muddy", "golden", "ripe", "green", "quiet", "old", "small"];
 const ANIMALS = ["horse", "cow", "farmer", "hen", "goat"];
@@ -10,7 +10,7 @@ const N_SENTENCES = 640;
 export const EXAMPLE_NAME = "example: farm prose with three hidden codes";
 export const EXAMPLE_QUESTION = "What is the secret code of Anna?";
 
-/** The steps are prime to the lengths of the lists, so that sentences seldom repeat. */
+/** The steps are coprime to the lengths of the lists, so sentences seldom repeat. */
 function sentence(i) {
   const pick = (words, step) => words[(i * step + Math.floor(i / words.length)) % words.length];
   const subject = `${pick(ADJECTIVES, 3)} ${pick(ANIMALS, 2)}`;

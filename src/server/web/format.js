@@ -1,4 +1,4 @@
-// Numbers as words on the page. An unknown number is a dash.
+// Formats numbers for the page. An unknown number becomes a dash.
 
 export const DASH = "–";
 const MINUS = "−";

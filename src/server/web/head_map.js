@@ -1,5 +1,5 @@
-// The head map: a grid of layers x KV heads. A retrieval head is a filled cell, a streaming head a hollow one with its
-// two ends marked, so that the map reads without colour; one tab stop, arrow keys inside.
+// The head map: a grid of layers x KV heads. A retrieval head is a filled cell. A streaming head is a hollow cell with
+// both ends marked, so the map can be read without colour. The map is one tab stop, and arrow keys move inside it.
 
 import { attributes, byId, element, setText } from "./dom.js";
 import { digits, plural } from "./format.js";
@@ -39,7 +39,7 @@ export class HeadMap {
     this.grid.addEventListener("focusin", (event) => this.#readOut(event.target));
   }
 
-  /** sparsity: null for the server's own choice. Builds the map only when something of it changed. */
+  /** sparsity: null for the server's own choice. Rebuilds the map only when it has changed. */
   show(pattern, sparsity) {
     const key = JSON.stringify([pattern, sparsity]);
     if (key === this.#key) return;

@@ -1,5 +1,5 @@
-// The choice of retrieval heads for a sparsity that the server did not start with, by the server's rule: of N heads the
-// N - ceil(s (N - 1)) with the highest gates are kept; equal gates go by layer, then by head.
+// Chooses retrieval heads for a sparsity that the server did not start with, by the server's rule. The
+// N - ceil(s (N - 1)) of N heads with the highest gates are kept. Equal gates are ordered by layer, then by head.
 
 /** gates[layer][head] -> retrieval[layer][head], 0 or 1. */
 export function chooseRetrieval(gates, sparsity) {

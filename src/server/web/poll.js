@@ -1,4 +1,4 @@
-// Asks again and again while the tab is visible: the next time a while after the last answer, never two at once.
+// Asks repeatedly while the tab is visible. Each time follows a while after the last answer, so two never overlap.
 
 const PERIOD_MS = 1000;
 
@@ -7,7 +7,7 @@ export class Poll {
   #is_asking = false;
   #is_wanted = false;
 
-  /** ask: an async function; returns false when asking again makes no sense before restart(). */
+  /** ask: an async function. It returns false when asking again is useless until restart(). */
   constructor(ask) {
     this.ask = ask;
     document.addEventListener("visibilitychange", () => this.restart());
@@ -15,7 +15,7 @@ export class Poll {
 
   restart() {
     clearTimeout(this.#timer);
-    // What is under way may have been asked with the key of before.
+    // A request in progress may have been sent with the old key, so ask again after it.
     this.#is_wanted = this.#is_asking;
     if (document.visibilityState === "visible" && !this.#is_asking) this.#once();
   }

@@ -1,12 +1,12 @@
-// Request bodies. The document always comes first and nothing that changes stands before it, so that every question
-// about it shares the longest beginning with the one before and the server reads the document once.
+// Makes request bodies. The document always comes first, and nothing that changes comes before it. So every question
+// about it shares the longest prefix with the question before, and the server reads the document once.
 
 const SESSION_SUFFIX_FULL = ".full";
 
 const joined = (document_text, separator, question) =>
   document_text === "" ? question : document_text + separator + question;
 
-/** [user, assistant, user, ...]; history: [{question, answer}] of the same document and kind of attention. */
+/** Returns [user, assistant, user, ...]. history: [{question, answer}] of the same document and kind of attention. */
 function chatMessages(document_text, history, question) {
   const questions = [...history.map((turn) => turn.question), question];
   return questions.flatMap((text, i) => {
@@ -16,7 +16,7 @@ function chatMessages(document_text, history, question) {
   });
 }
 
-/** Sequences of full and split attention differ, so they cannot have one name. */
+/** Sequences of full and split attention differ, so they cannot share a name. */
 function sessionName(settings, mode, has_pattern) {
   if (settings.session === "") return {};
   return { cache: settings.session + (mode === "full" && has_pattern ? SESSION_SUFFIX_FULL : "") };
@@ -28,7 +28,7 @@ function duoOptions(settings, mode, has_pattern) {
   return { ...split, ...full, ...sessionName(settings, mode, has_pattern) };
 }
 
-/** {path, body} of one question. mode: "full" or "split". */
+/** Returns the {path, body} of one question. mode: "full" or "split". */
 export function answerRequest({ status, settings, mode, document_text, history, question }) {
   const duo = duoOptions(settings, mode, status.pattern !== null);
   const common = {

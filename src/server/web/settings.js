@@ -1,4 +1,4 @@
-// The settings form. The API key lives in sessionStorage alone: it is gone with the tab.
+// The settings form. The API key is kept only in sessionStorage, so it is gone when the tab is closed.
 
 import { setApiKey } from "./api.js";
 import { byId, setText } from "./dom.js";
@@ -6,7 +6,7 @@ import { byId, setText } from "./dom.js";
 const KEY_ITEM = "duo.api_key";
 
 export class Settings {
-  /** on_change: called when the sparsity moves; on_key: when another key was entered. */
+  /** on_change: called when the sparsity changes. on_key: called when another key was entered. */
   constructor({ on_change, on_key }) {
     this.server_sparsity = null;
     this.sparsity = byId("sparsity");
@@ -27,13 +27,13 @@ export class Settings {
       sessionStorage.setItem(KEY_ITEM, key.value.trim());
       on_key();
     });
-    // Without a submit button Enter in a field does not always fire "change" before the next request.
+    // Without a submit button, Enter in a field does not always fire "change" before the next request.
     key.addEventListener("keydown", (event) => {
       if (event.key === "Enter") key.blur();
     });
   }
 
-  /** Shows what the server can do: called when its model or pattern is seen for the first time, or anew. */
+  /** Shows the settings that the server supports. Called whenever the page sees another model or pattern. */
   configure({ model, pattern }) {
     byId("max-tokens").max = model.max_context;
     byId("conversation-field").hidden = model.chat === null;
@@ -54,11 +54,11 @@ export class Settings {
     setText(byId("sparsity-value"), text);
     this.sparsity.setAttribute("aria-valuetext", text);
     setText(byId("sparsity-note"), this.#isServers()
-      ? "The server's own choice. 0 is full attention; more saves memory and time."
-      : `Differs from the server's ${this.server_sparsity.toFixed(2)}: the document is read again for it.`);
+      ? "The server's own choice. 0 is full attention; a higher value saves memory and time."
+      : `Differs from the server's ${this.server_sparsity.toFixed(2)}, so the document is read again.`);
   }
 
-  /** Shows the first setting that is out of its range; whether there was none. */
+  /** Shows the first setting that is out of range. Returns true when there is none. */
   check() {
     const invalid = byId("settings").querySelector("input:invalid");
     if (invalid?.closest("details")) byId("access").open = true;

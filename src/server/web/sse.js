@@ -1,10 +1,10 @@
-// Server-sent events: bytes of a response -> {data} and {comment}, as the HTML standard's event stream says.
+// Parses server-sent events: bytes of a response -> {data} and {comment}, as the HTML standard defines them.
 
 export class SseParser {
   #rest = "";
   #data = [];
 
-  /** Text of any length in; the events that it completed out. */
+  /** Takes text of any length and returns the events that it completes. */
   feed(text) {
     const lines = (this.#rest + text).split("\n");
     this.#rest = lines.pop();

@@ -1,4 +1,4 @@
-// What the server is doing: its model, its memory as a gauge, its sequences as a table.
+// Shows the state of the server: its model, its memory as a gauge, its sequences as a table.
 
 import { attributes, byId, element, setShare, setText } from "./dom.js";
 import { bytes, count, plural, seconds } from "./format.js";
@@ -21,15 +21,15 @@ function showModel(model) {
 
 const isRunning = ({ state }) => state === "prefill" || state === "decode";
 
-/** [name, label, bytes] of what the budget is spent on. */
+/** Returns [name, label, bytes] for each part of the budget. */
 function memoryParts({ memory, sequences }) {
   const running_bytes = sequences.filter(isRunning).reduce((sum, { kv_bytes }) => sum + kv_bytes, 0);
   const parts = [
     ["weights", "Weights", memory.weights_bytes],
     ["workspace", "Workspace", memory.workspace_bytes + memory.requests_bytes],
     ["running", "Running sequences", running_bytes],
-    // What is promised to running sequences holds what they have taken already.
-    ["promised", "Promised to running", Math.max(0, memory.promised_bytes - running_bytes)],
+    // The reservation of running sequences includes what they have taken already.
+    ["promised", "Reserved for running", Math.max(0, memory.promised_bytes - running_bytes)],
     ["kept", "Kept for reuse", memory.kept_bytes],
   ];
   const used_bytes = parts.reduce((sum, part) => sum + part[2], 0);
@@ -60,7 +60,7 @@ function tokensText({ state, tokens, prompt_tokens }) {
   return state === "prefill" ? `${count(tokens)} of ${count(prompt_tokens)}` : count(tokens);
 }
 
-/** Two rows: the columns, and below them what they have no room for. */
+/** Returns two rows: the columns, and below them the facts for which the columns have no room. */
 function sequenceRows(sequence) {
   const { id, name, state, kv_bytes, sparsity, seconds: age_s, cached_tokens } = sequence;
   const sub = `sparsity ${sparsity.toFixed(2)} · ${count(cached_tokens)} reused · ${seconds(age_s)}`;

@@ -1,8 +1,8 @@
-// Bytes of a file -> text, or a sentence why not.
+// Reads a file as text, or says why this is not possible.
 
 const MAX_FILE_BYTES = 256 * 1024 * 1024;
 
-/** {text, note}; throws an Error with a sentence for what is no text. */
+/** Returns {text, note}. Throws an Error with a sentence when the file is not text. */
 export async function readTextFile(file) {
   if (file.size === 0) throw new Error(`${file.name} is empty.`);
   if (file.size > MAX_FILE_BYTES) throw new Error(`${file.name} is larger than 256 MiB, more than any context takes.`);

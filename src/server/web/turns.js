@@ -1,4 +1,4 @@
-// Questions and their answers: sends them, one column or two, and keeps what follow-ups need of them.
+// Sends questions, shows their answers in one column or two, and keeps what follow-ups need.
 
 import { AnswerColumn, MODE_NAMES } from "./answer_column.js";
 import { AnswerRun } from "./answer_run.js";
@@ -12,7 +12,7 @@ export class Turns {
   #abort = null;
   #n_turns = 0;
 
-  /** on_running: called with true when a question is sent and false when all its answers are over. */
+  /** on_running: called with true when a question is sent, and with false when all its answers are over. */
   constructor({ on_running, on_key }) {
     this.on_running = on_running;
     this.on_key = on_key;
@@ -24,7 +24,7 @@ export class Turns {
     return this.#abort !== null;
   }
 
-  /** Follow-ups start anew: the document is another one. */
+  /** Forgets earlier questions and answers, so that follow-ups do not see them. */
   forget() {
     this.history = { full: [], split: [] };
   }
@@ -47,7 +47,7 @@ export class Turns {
     byId("clear").hidden = is_empty;
   }
 
-  /** Asks in every column of the mode; resolves to true when no column failed. */
+  /** Asks in every column of the mode. Resolves to true when no column failed. */
   async ask({ status, settings, mode, together, doc, question }) {
     this.#abort = new AbortController();
     this.on_running(true);
@@ -74,7 +74,7 @@ export class Turns {
     const turn = element("article.turn", element("p.about", `${this.#n_turns} · ${about}`), heading, grid);
     byId("turns").prepend(attributes(turn, { "aria-labelledby": heading.id }));
     this.#showWhetherEmpty();
-    // The first column alone: on a phone the Stop button above it stays in sight.
+    // Only the first column: on a phone, the Stop button above it stays visible.
     columns[0].node.scrollIntoView({ block: "nearest" });
     return turn;
   }
