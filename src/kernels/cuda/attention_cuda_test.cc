@@ -1,5 +1,5 @@
-// Attention on the device against the softmax in double, within docs/numerics.md. On a GPU, or on the CPU through
-// tests/cuda_on_host.
+// Attention on the device against the softmax in double, within the bounds of docs/numerics.md. The tests run on a GPU,
+// or on the CPU through tests/cuda_on_host.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -54,7 +54,7 @@ CudaAttentionShape ShapeOf(const Shape& s) {
   return shape;
 }
 
-/// Bounds of docs/numerics.md for products of floats, and for tensor cores, which round queries and weights to bf16.
+/// Bounds of docs/numerics.md, for products of floats and for tensor cores, which round queries and weights to bf16.
 struct Bound {
   double relative, absolute;
 };
@@ -72,7 +72,7 @@ struct Range {
 };
 using Ranges = std::vector<Range>;
 
-/// What the reference makes of these rows of k and v, which is in `state` then.
+/// Folds these rows of k and v into `state` with the reference.
 void FoldReference(const Shape& s, const Guarded& q, const TestRows& k, const TestRows& v, KvType type,
                    const Ranges& ranges, State* state) {
   for (const Range& range : ranges) {
@@ -85,7 +85,7 @@ void FoldReference(const Shape& s, const Guarded& q, const TestRows& k, const Te
   }
 }
 
-/// out [group, head_dim] and lse [group] of one head.
+/// Checks out [group, head_dim] and lse [group] of one head.
 void ExpectDecoded(const Shape& s, const Guarded& q, const Head& head, const Ranges& ranges, const float* out,
                    const float* lse) {
   State want(s), magnitude(s);
@@ -104,7 +104,7 @@ void ExpectDecoded(const Shape& s, const Guarded& q, const Head& head, const Ran
   }
 }
 
-/// One decode step over heads with these ranges of rows; other rows are NaN.
+/// Runs one decode step over heads with these ranges of rows. Other rows are NaN.
 void CheckDecode(const Shape& s, const std::vector<Ranges>& ranges, uint64_t seed, int n_processors = kProcessors) {
   SCOPED_TRACE(Describe(s));
   Rng rng(seed);
@@ -157,7 +157,7 @@ TEST(CudaDecodeAttention, AgreesForAllHeadDimsGroupsAndTypes) {
   uint64_t seed = 1;
   for (const int head_dim : {8, 10, 64, 80, 128, 256, 512}) {
     for (const int group : {1, 3, 4, 8, 17}) {
-      if (head_dim > 128 && group > 4) continue;  // slow on the CPU, and nothing new
+      if (head_dim > 128 && group > 4) continue;  // slow on the CPU and covers nothing new
       for (const Shape& s : TypesOf({.head_dim = head_dim, .group = group})) {
         CheckDecode(s, {{{0, 70}}, {{0, 5}, {9, 40}}}, seed++);
         if (HasFatalFailure()) return;
@@ -222,7 +222,7 @@ TEST(CudaDecodePlan, PiecesCoverEveryRangeWithinTheScratch) {
   }
 }
 
-/// Two heads with caches of their own, token-major as activations are; only the first one's lse is wanted.
+/// Runs two heads with separate caches. Queries are token-major like activations. Only the first head asks for lse.
 void CheckPrefill(const PrefillCase& c, uint64_t seed) {
   const Shape& s = c.shape;
   SCOPED_TRACE(Describe(c));

@@ -1,4 +1,4 @@
-// Decode attention on tensor cores: the warps of a block share the tiles of a piece, then merge what they have.
+// Decode attention on tensor cores. The warps of a block share the tiles of a piece and then merge their states.
 #include <algorithm>
 
 #include "kernels/cuda/attention_launch.h"
@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 template <KvType kType, int kDim>
 Status Start(CudaStream stream, const CudaAttentionShape& shape, dim3 grid, const DecodeHeads& heads,
              const DecodeArgs& args) {
-  static_assert(SharedBytes<kType, kDim>() <= size_t{99} << 10, "more than some GPUs have");
+  static_assert(SharedBytes<kType, kDim>() <= size_t{99} << 10, "more shared memory than some GPUs have");
   const LaunchShape launch{grid, kThreads, SharedBytes<kType, kDim>()};
   auto* kernel = shape.group > 8 ? DecodeKernel<kType, kDim, 2> : DecodeKernel<kType, kDim, 1>;
   return Launch(stream, "decode attention", launch, kernel, heads, args);

@@ -47,7 +47,7 @@ __global__ void PrefillExactKernel(const __grid_constant__ PrefillHeads heads, P
   const auto position = [&](int64_t row) { return PositionOf(head, row); };
   for (int64_t row = 0; row < head.n_rows && position(row) <= last_pos; row += kExactRows) {
     const int64_t end = row + kExactRows < head.n_rows ? row + kExactRows : head.n_rows;
-    // Nobody sees a tile that lies behind the sinks and before the window of the first query.
+    // No query sees a tile that lies after the sinks and before the window of the first query.
     if (position(row) >= head.mask.sink && first_pos - position(end - 1) >= head.mask.window) continue;
     FoldExact<kType>(tile, n, a.head_dim, head.k, head.v, row, 0, head.n_rows,
                      [&](int i, int64_t r) { return Sees(head.mask, first_pos + i / n_heads, position(r)); });

@@ -1,6 +1,6 @@
-// Attention by products of floats, for every cache type, head size and group: the checking mode, and what the tensor
-// cores' kernels do not take. A block of threads has up to 16 queries of one KV head and walks over tiles of 16 rows
-// with an online softmax (arXiv:1805.02867).
+// Attention with products of floats, for every cache type, head size and group. It serves the checking mode, and shapes
+// that the tensor-core kernels do not support. A block of threads has up to 16 queries of one KV head and walks over
+// tiles of 16 rows with an online softmax (arXiv:1805.02867).
 #pragma once
 
 #include "kernels/cuda/attention.h"
@@ -45,7 +45,7 @@ __device__ __forceinline__ ExactTile ExactTileAt(uint8_t* shared, int head_dim) 
   return t;
 }
 
-/// Begins with the queries that `query(i)` points at, i < n_queries.
+/// Loads the queries that `query(i)` points at, i < n_queries, with empty softmax states.
 template <class Query>
 __device__ __forceinline__ void BeginExact(const ExactTile& t, int n_queries, int head_dim, float scale,
                                            const Query& query) {
@@ -59,8 +59,7 @@ __device__ __forceinline__ void BeginExact(const ExactTile& t, int n_queries, in
   }
 }
 
-/// Folds rows [row, row + kExactRows) in, of which query i sees row r where sees(i, r) says so; rows outside
-/// [first, last) are not read.
+/// Folds in rows [row, row + kExactRows). Query i sees row r if sees(i, r). Rows outside [first, last) are not read.
 template <KvType kType, class Sees>
 __device__ __forceinline__ void FoldExact(const ExactTile& t, int n_queries, int head_dim, const uint8_t* k,
                                           const uint8_t* v, int64_t row, int64_t first, int64_t last,
@@ -84,7 +83,7 @@ __device__ __forceinline__ void FoldExact(const ExactTile& t, int n_queries, int
     t.p[i] = score;
   }
   __syncthreads();
-  // Half a warp per query: 16 rows.
+  // Half a warp per query, for its 16 rows.
   for (int pair = warp; 2 * pair < n_queries; pair += kExactThreads / kWarp) {
     const int query = 2 * pair + lane / kExactRows;
     const bool some = query < n_queries;
@@ -104,7 +103,7 @@ __device__ __forceinline__ void FoldExact(const ExactTile& t, int n_queries, int
         const float rescale = before == kNegInf ? 0.0f : expf(before - max);
         t.rescale[query] = rescale;
         t.max[query] = max;
-        // A sum without a maximum is that of NaN keys, and stays.
+        // A NaN sum without a maximum comes from NaN keys and is kept.
         t.sum[query] = (before == kNegInf ? t.sum[query] : t.sum[query] * rescale) + sum;
       }
     }
@@ -115,7 +114,7 @@ __device__ __forceinline__ void FoldExact(const ExactTile& t, int n_queries, int
     float sum = t.acc[i] * t.rescale[query];
     for (int r = 0; r < kExactRows; ++r) {
       const float p = t.p[query * kExactRows + r];
-      // A hidden row may hold anything, also infinities.
+      // A hidden row may hold anything, even infinities.
       if (p != 0.0f) sum += p * t.v[r * head_dim + d];
     }
     t.acc[i] = sum;

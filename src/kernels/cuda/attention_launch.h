@@ -1,4 +1,4 @@
-// Between the functions of attention.h and the kernels that serve them.
+// Internal interface between the functions of attention.h and their kernels.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 
 namespace duo {
 
-constexpr int kMaxPrefillHeads = 64;  // of a launch
+constexpr int kMaxPrefillHeads = 64;  // per launch
 
 struct PrefillHeads {
   CudaPrefillHead head[kMaxPrefillHeads];
@@ -19,7 +19,7 @@ __device__ __forceinline__ int64_t PositionOf(const CudaPrefillHead& head, int64
   return row < head.n_sink_rows ? row : head.body_pos + (row - head.n_sink_rows);
 }
 
-/// What the blocks of a prefill share: each has group_step query heads of tokens_step tokens.
+/// Parameters shared by the blocks of a prefill. Each block has group_step query heads of tokens_step tokens.
 struct PrefillArgs {
   int group, head_dim, group_step, tokens_step;
   int64_t q_stride, lse_stride, q_pos, n_tokens;
@@ -41,13 +41,13 @@ inline dim3 PrefillGrid(const PrefillArgs& a, unsigned n_heads) {
   return dim3(GridOf(a.n_tokens, a.tokens_step), n_heads, GridOf(a.group, a.group_step));
 }
 
-/// Any shape.
+/// These kernels support any shape.
 Status LaunchDecodeExact(CudaStream stream, const CudaAttentionShape& shape, dim3 grid, const DecodeHeads& heads,
                          const DecodeArgs& args);
 Status LaunchPrefillExact(CudaStream stream, const CudaAttentionShape& shape, unsigned n_heads,
                           const PrefillHeads& heads);
 
-/// On tensor cores, where ForTensorCores says so.
+/// Whether the tensor-core kernels below serve this shape.
 inline bool ForTensorCores(const CudaAttentionShape& shape) {
   return !shape.exact && shape.kv_type != KvType::kF32 && (shape.head_dim == 64 || shape.head_dim == 128);
 }

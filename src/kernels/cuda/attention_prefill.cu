@@ -1,7 +1,7 @@
-// Prefill attention on tensor cores (FlashAttention-2, arXiv:2307.08691, algorithm 1): a block of four warps has 128
-// queries of one KV head, tokens times the group's heads, and walks over tiles of 64 rows of the cache, of which those
-// that the mask hides from all its queries are left out. While it multiplies, the next rows are on their way to shared
-// memory; codes are widened there once for all queries.
+// Prefill attention on tensor cores (FlashAttention-2, arXiv:2307.08691, algorithm 1). A block of four warps has 128
+// queries of one KV head: tokens times the group's heads. It walks over tiles of 64 rows of the cache and skips tiles
+// that the mask hides from all its queries. While it multiplies, the next rows are copied to shared memory. Codes are
+// widened there once for all queries.
 #include "kernels/cuda/attention_launch.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/prefill_mask.cuh"
@@ -11,7 +11,7 @@
 namespace duo {
 namespace {
 
-/// Blocks that a multiprocessor has registers for.
+/// Number of blocks for which a multiprocessor has registers.
 template <int kDim>
 constexpr int kPrefillBlocks = kDim == 64 ? 3 : 2;
 
@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kPrefillThreads, kPrefillBlocks<kDim>)
   while (row < by_any.end) {
     const int next = NextTile(by_any, row + kPrefillRows);
     WaitForCopies<0>();
-    __syncthreads();  // the tile is there, and all warps are done with the one before
+    __syncthreads();  // the tile has arrived, and all warps are done with the one before
     if constexpr (S::kCodes) {
       WidenTile(s, SeenOf(by_any, row));
       __syncthreads();
@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(kPrefillThreads, kPrefillBlocks<kDim>)
       FetchValues(s, head, row, by_any);
       warp.Scores();
       WaitForCopies<0>();
-      __syncthreads();  // the values are there, and all warps are done with the keys
+      __syncthreads();  // the values have arrived, and all warps are done with the keys
       FetchTile(s, head, next, by_any);
     }
     warp.Softmax(head, queries, row, SeenOf(by_all, row));
@@ -56,9 +56,10 @@ __global__ void __launch_bounds__(kPrefillThreads, kPrefillBlocks<kDim>)
 
 template <KvType kType, int kDim>
 Status Start(CudaStream stream, const CudaAttentionShape& shape, unsigned n_heads, const PrefillHeads& heads) {
-  constexpr size_t kSharedBytes = sizeof(PrefillShared<kType, kDim>), kReserved = 1 << 10;  // of each block
-  static_assert(kPrefillBlocks<kDim> * (kSharedBytes + kReserved) <= size_t{164} << 10, "an A100 takes fewer blocks");
-  static_assert(kSharedBytes <= size_t{99} << 10, "more than some GPUs have");
+  constexpr size_t kSharedBytes = sizeof(PrefillShared<kType, kDim>), kReserved = 1 << 10;  // per block
+  static_assert(kPrefillBlocks<kDim> * (kSharedBytes + kReserved) <= size_t{164} << 10,
+                "more shared memory than an A100 has");
+  static_assert(kSharedBytes <= size_t{99} << 10, "more shared memory than some GPUs have");
   const PrefillArgs args = PrefillArgsOf(shape, kPrefillQueries);
   const LaunchShape launch{PrefillGrid(args, n_heads), kPrefillThreads, kSharedBytes};
   return Launch(stream, "prefill attention", launch, PrefillKernel<kType, kDim>, heads, args);

@@ -11,7 +11,7 @@
 namespace duo {
 namespace {
 
-constexpr int64_t kMixTokens = 64;  // of one partial sum of a gate's gradient
+constexpr int64_t kMixTokens = 64;  // tokens per partial sum of a gate's gradient
 
 __global__ void RmsNormBackwardKernel(const float* x, const float* weight, float eps, int64_t dim, float* dy) {
   DUO_SHARED_MEMORY(shared);

@@ -1,5 +1,5 @@
-// Gradients of element-wise operations, norms and softmax on a GPU (equations: kernels/dense_backward.h), and what
-// finding heads needs besides. On device memory; everything is queued on `stream`.
+// Gradients of element-wise operations, norms and softmax on a GPU (equations: kernels/dense_backward.h), and other
+// operations for finding retrieval heads. Pointers are to device memory. Everything is queued on `stream`.
 #pragma once
 
 #include <cstdint>
@@ -11,15 +11,15 @@
 
 namespace duo {
 
-/// In place: dy [n_rows, dim] becomes dx.
+/// Works in place: dy [n_rows, dim] becomes dx.
 Status CudaRmsNormBackward(CudaStream stream, const float* x, const float* weight, float eps, int64_t n_rows,
                            int64_t dim, float* dy);
-/// gate becomes dgate, up becomes dup.
+/// Works in place: gate becomes dgate, and up becomes dup.
 Status CudaSwiGluBackward(CudaStream stream, const float* dh, float* gate, float* up, int64_t n);
 /// x += y.
 Status CudaAdd(CudaStream stream, float* x, const float* y, int64_t n);
 
-/// Outputs of full and of streaming attention, [n_tokens, n_kv_heads, width].
+/// Outputs of full and of streaming attention, each [n_tokens, n_kv_heads, width].
 struct CudaHeadMix {
   const float* full;
   const float* streaming;
@@ -32,10 +32,10 @@ Status CudaMix(CudaStream stream, const CudaHeadMix& mix, float* out);
 Status CudaMixBackward(CudaStream stream, const CudaHeadMix& mix, float* d_out, double* sums);
 int64_t CudaMixBlocks(int64_t n_tokens);
 
-/// Queries of one head at positions first_pos + row over the keys that any of them sees.
+/// Queries of one head, at positions first_pos + row, and the keys that any of them sees.
 struct CudaSoftmaxBackward {
-  float* scores;              // [n_rows, n_columns]: become weights
-  float* dp;                  // as scores: become scale * ds
+  float* scores;              // [n_rows, n_columns]; become weights
+  float* dp;                  // [n_rows, n_columns]; become scale * ds
   int64_t n_rows, n_columns;  // n_columns: keys.count()
   int64_t first_pos;
   SeenKeys keys;
@@ -44,8 +44,8 @@ struct CudaSoftmaxBackward {
 };
 Status RunCudaSoftmaxBackward(CudaStream stream, const CudaSoftmaxBackward& s);
 
-/// largest[r] = max over columns of exp(scores - lse[r * lse_stride]), NaN when any of it is. scores [n_rows,
-/// n_columns].
+/// largest[r] = max over columns of exp(scores - lse[r * lse_stride]), at most 1. It is NaN when any of the weights is
+/// NaN. scores: [n_rows, n_columns].
 Status CudaLargestWeights(CudaStream stream, const float* scores, int64_t n_rows, int64_t n_columns, const float* lse,
                           int64_t lse_stride, float* largest);
 

@@ -1,5 +1,5 @@
-// The partial states of a decode step's pieces, and how the last piece of a head to end merges them
-// (kernels/softmax_state.h; flash-decoding).
+// The partial states of a decode step's pieces. The last piece of a head to end merges them (kernels/softmax_state.h;
+// flash-decoding).
 #pragma once
 
 #include "kernels/cuda/attention.h"
@@ -9,8 +9,8 @@
 
 namespace duo {
 
-constexpr int kMaxDecodeHeads = 64;  // of a launch: they travel in its parameters
-constexpr int kMergeQueries = 16;    // of a block
+constexpr int kMaxDecodeHeads = 64;  // per launch, passed in its parameters
+constexpr int kMergeQueries = 16;    // queries per block
 
 struct DecodeHeads {
   CudaDecodeHead head[kMaxDecodeHeads];
@@ -18,7 +18,7 @@ struct DecodeHeads {
   int32_t first_piece[kMaxDecodeHeads];
 };
 
-// Kernels' arguments have no padding, so that all of their bytes are what somebody wrote.
+// Arguments of kernels have no padding, so that all of their bytes are defined.
 struct DecodeArgs {
   int group, head_dim;
   int64_t rows_per_piece;
@@ -39,11 +39,11 @@ __device__ __forceinline__ PieceRows RowsOfPiece(const CudaDecodeHead& head, int
   return {begin, end < head.end[range] ? end : head.end[range]};
 }
 
-/// What a block of threads works on.
+/// The work of a block of threads.
 struct DecodeBlock {
   const CudaDecodeHead& head;
   int n_pieces, piece;  // of the head; there may be more blocks than pieces
-  int32_t first_piece;  // of the head, among all pieces
+  int32_t first_piece;  // index of the head's first piece among all pieces
   int first_query, n_queries;
 };
 __device__ __forceinline__ DecodeBlock ThisDecodeBlock(const DecodeHeads& heads, const DecodeArgs& a) {
@@ -60,11 +60,11 @@ __device__ __forceinline__ float* StateOf(const DecodeArgs& a, int64_t piece, in
   return a.states + (piece * a.group + query) * StateStride(a.head_dim);
 }
 
-/// Element d of several states' sum.
+/// Several states merged, with element d of their acc.
 struct MergedState {
   float max, sum, acc;
 };
-/// state(i): max, sum, acc [head_dim] of state i. (kernels/softmax_state.h)
+/// Merges n states (kernels/softmax_state.h). state(i) points at max, sum, acc [head_dim] of state i.
 template <class State>
 __device__ __forceinline__ MergedState MergeStates(int n, int d, const State& state) {
   MergedState merged = {kNegInf, 0, 0};
@@ -78,15 +78,15 @@ __device__ __forceinline__ MergedState MergeStates(int n, int d, const State& st
   return merged;
 }
 
-/// out = acc / sum of one query, lse its logarithm.
+/// Writes out = acc / sum of one query, and lse = max + log(sum).
 __device__ __forceinline__ void FinishQuery(const CudaDecodeHead& head, const DecodeArgs& a, int query, int d,
                                             const MergedState& state) {
   head.out[query * a.head_dim + d] = state.acc / state.sum;
   if (d == 0 && head.lse != nullptr) head.lse[query] = state.max + logf(state.sum);
 }
 
-/// Called by all threads of a block when its states are written: true for the block that comes last, which then sees
-/// the states of all others.
+/// All threads of a block call this after writing its states. Returns true in the block that comes last, which then
+/// sees the states of all other blocks.
 __device__ __forceinline__ bool IsLastPiece(const DecodeArgs& a, int n_pieces, int* shared_flag) {
   __threadfence();
   __syncthreads();
@@ -103,19 +103,19 @@ __device__ __forceinline__ bool IsLastPiece(const DecodeArgs& a, int n_pieces, i
   return last;
 }
 
-/// Floats of shared memory that MergePieces takes.
-constexpr int kMergePieces = 64;  // whose weights are held together
+constexpr int kMergePieces = 64;  // pieces whose weights are in shared memory at a time
+/// Floats of shared memory for MergePieces.
 constexpr int kMergeFloats = kMergeQueries * (1 + 2 * kMergePieces);
 
-/// Merges the pieces of the block's queries. One block does this while the others have ended, so it is about having
-/// many loads on their way: a thread sums four dimensions over all pieces.
+/// Merges the pieces of the block's queries. One block does this while the others have ended, so it needs many loads in
+/// flight: a thread sums four dimensions over all pieces.
 __device__ __forceinline__ void MergePieces(const DecodeBlock& block, const DecodeArgs& a, float* shared) {
   const int thread = static_cast<int>(threadIdx.x), n_threads = static_cast<int>(blockDim.x);
   const int lane = thread % kWarp;
-  float* largest = shared;                  // [query]
-  float* weights = shared + kMergeQueries;  // [query, piece]: of the piece, and times its sum
-  float* sums = weights + kMergeQueries * kMergePieces;
-  // From L2, where other blocks' writes are.
+  float* largest = shared;                               // [query]
+  float* weights = shared + kMergeQueries;               // [query, piece]: weight of the piece
+  float* sums = weights + kMergeQueries * kMergePieces;  // [query, piece]: weight times the piece's sum
+  // Loads from L2, where the writes of other blocks are.
   const auto load = [&](int piece, int query, int at) {
     return __ldcg(StateOf(a, block.first_piece + piece, block.first_query + query) + at);
   };
@@ -162,9 +162,9 @@ __device__ __forceinline__ void MergePieces(const DecodeBlock& block, const Deco
   }
 }
 
-/// Called by all threads of a block when it has its piece: state(i, d) is that of query i and dimension d. A head of
-/// one piece is done then; of others the last piece to end merges all. shared: [kMergeFloats], which state may read
-/// from.
+/// All threads of a block call this when its piece is computed. state(i, d) is the state of query i with dimension d. A
+/// head with one piece is then finished. For other heads the last piece to end merges all pieces.
+/// shared: [kMergeFloats]; `state` may read from it.
 template <class State>
 __device__ __forceinline__ void FinishPiece(const DecodeBlock& block, const DecodeArgs& a, int head_dim, float* shared,
                                             const State& state) {

@@ -6,10 +6,10 @@
 namespace duo {
 namespace {
 
-// Blocks of threads for every multiprocessor: with fewer some would have nothing to do at the end, more make more
-// states to merge.
+// Blocks of threads per multiprocessor. With fewer blocks some multiprocessors would be idle at the end. More blocks
+// make more states to merge.
 constexpr int64_t kBlocksPerProcessor = 4;
-constexpr int64_t kRowStep = 64;  // of a piece: whole tiles of any kernel
+constexpr int64_t kRowStep = 64;  // a piece has a multiple of this: whole tiles of any kernel
 constexpr int64_t kFewestRows = 128;
 
 int64_t Up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }

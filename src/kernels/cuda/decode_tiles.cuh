@@ -1,7 +1,9 @@
-// Tiles of the cache in decode attention: which rows and dimensions a lane has of them, how it copies its part to
-// shared memory and multiplies it. Keys and values go from memory to the registers of the lane that multiplies them:
-// which of the 16 summed numbers of a product is which dimension or row is free as long as both sides agree, and is
-// chosen so that every lane needs whole 16-byte pieces of the cache as it lies (docs/formats.md).
+// Tiles of the cache in decode attention: the rows and dimensions that a lane has, and how it copies its part to shared
+// memory and multiplies it.
+//
+// Keys and values go from memory to the registers of the lane that multiplies them. A product sums over 16 numbers. Any
+// order of these dimensions or rows is allowed, as long as both operands agree. The order here is chosen so that every
+// lane needs whole 16-byte pieces of the cache as it lies in memory (docs/formats.md).
 #pragma once
 
 #include "kernels/cuda/attention.h"
@@ -11,23 +13,24 @@
 
 namespace duo {
 
-/// Tiles of plain bf16 rows: 16 keys, key 8 j + n is column n of score tile j.
+/// Tiles of plain bf16 rows. A tile has 16 keys, and key 8 j + n is column n of score tile j.
 template <KvType kType, int kDim>
 struct DecodeTile {
   static constexpr int kRows = 16, kScoreTiles = 2, kSums = 1;
   static constexpr int kKeyChunks = 2 * kDim / 32, kChunks = 2 * kKeyChunks;
 
-  /// The first tile's first row of a piece, and dimension pair i of step s of lane t: dims of a[2 i], a[2 i + 1].
+  /// FirstRow: the first row of a piece's first tile. Dim: dimension `in` of pair i in step s of lane t. The pair is in
+  /// a[2 i] and a[2 i + 1].
   __device__ __forceinline__ static int64_t FirstRow(int64_t begin) { return begin; }
   __device__ __forceinline__ static int Dim(int s, int t, int i, int in) {
     return s / 2 * 32 + 8 * t + s % 2 * 4 + 2 * i + in;
   }
-  /// Of lane t: the row of score c[e] of tile j.
+  /// The row of lane t's score c[e] of tile j.
   __device__ __forceinline__ static int Row(int t, int j, int e) { return 8 * j + 2 * t + e; }
 
   __device__ __forceinline__ static void Fetch(Chunk* mine, const CudaDecodeHead& head, int64_t row, PieceRows piece,
                                                int g, int t) {
-    // A row behind the piece is read as its last one: it is hidden, but must be a number.
+    // For a row after the piece this reads the piece's last row. The row is hidden, but must hold numbers.
     const auto at = [&](const uint8_t* rows, int r) {
       const int64_t there = row + r < piece.end ? row + r : piece.end - 1;
       return rows + there * (2 * kDim);
@@ -56,7 +59,7 @@ struct DecodeTile {
     }
   }
 
-  /// acc tile i: column n is dimension i / 8 * 64 + 8 n + i % 8.
+  /// In acc tile i, column n is dimension i / 8 * 64 + 8 n + i % 8.
   __device__ __forceinline__ static int OutDim(int i, int n) { return i / 8 * 64 + 8 * n + i % 8; }
   __device__ __forceinline__ static void Values(const Chunk* mine, const uint32_t p[][4], float acc[][4]) {
     mine += kWarp * kKeyChunks;
@@ -71,22 +74,22 @@ struct DecodeTile {
       }
     }
   }
-  /// Scores c[first], c[first + 1] of every tile as the left side of product `sum`.
+  /// Packs scores c[first], c[first + 1] of every tile as the left operand of product `sum`.
   __device__ __forceinline__ static void Weights(const float s[][4], int, int first, uint32_t* low, uint32_t* high) {
     *low = PackBf16(s[0][first], s[0][first + 1]);
     *high = PackBf16(s[1][first], s[1][first + 1]);
   }
 };
 
-/// Tiles of codes: two blocks of 16 rows. Four neighbouring keys of a chunk are column n of score tiles 0..3: row
-/// 16 b + 4 m + j is column 4 b + m of tile j, so that lane t has the scores of rows 8 t .. 8 t + 7.
+/// Tiles of codes. A tile has two blocks of 16 rows. The four neighbouring keys of a chunk are column n of score tiles
+/// 0..3. Row 16 b + 4 m + j is column 4 b + m of tile j, so lane t has the scores of rows 8 t .. 8 t + 7.
 template <KvType kType, int kDim>
 struct DecodeCodeTile {
   static constexpr bool kBytes = kType == KvType::kInt8;
   static constexpr int kRows = 32, kScoreTiles = 4, kSums = 2;
   static constexpr int kPerChunk = kBytes ? 4 : 8;  // dimensions
   static constexpr int kKeyChunks = kDim / (4 * kPerChunk), kValueChunks = kDim / (8 * kPerChunk);
-  static constexpr int kParams = kKeyChunks + 2 * kValueChunks;  // 2 chunks of keys' parameters, 2 of values'
+  static constexpr int kParams = kKeyChunks + 2 * kValueChunks;  // 2 chunks of the keys' parameters, 2 of the values'
   static constexpr int kChunks = kParams + 4;
   static constexpr int kCodeBytes = kDim * kPerChunk / (kBytes ? 4 : 16);
   static constexpr int kBlockBytes = kCodeRows * (kCodeBytes + 4);
@@ -135,7 +138,7 @@ struct DecodeCodeTile {
       }
     }
   }
-  /// Parameters of score c[e] of tile j, of keys (0) or values (1).
+  /// Parameters of the row of score c[e] of tile j, as a key (which = 0) or a value (which = 1).
   __device__ __forceinline__ static StepAndMiddle Params(const Chunk* mine, int which, int j, int e) {
     return StepOf<kType>(mine[kWarp * (kParams + 2 * which + e)].word[j]);
   }

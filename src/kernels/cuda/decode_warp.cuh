@@ -1,6 +1,6 @@
-// A warp's part of a piece in decode attention: it has the queries of one KV head as the rows of its products, padded
-// to 16, and walks over tiles of the cache with an online softmax (arXiv:1805.02867). A lane copies its part of a tile
-// some tiles ahead into shared memory that only itself reads.
+// A warp's part of a piece in decode attention. The rows of its products are the queries of one KV head, padded to 16.
+// It walks over tiles of the cache with an online softmax (arXiv:1805.02867). Each lane copies its part of a tile into
+// shared memory some tiles ahead. Only this lane reads it.
 #pragma once
 
 #include "kernels/cuda/decode_merge.cuh"
@@ -10,14 +10,14 @@
 
 namespace duo {
 
-constexpr int kDecodeWarps = 4;  // of a block: they take a piece's tiles in turn
+constexpr int kDecodeWarps = 4;  // per block; they take a piece's tiles in turn
 
-/// Tiles that a lane has in shared memory: two or three, so that two blocks fit a multiprocessor of a data centre's
-/// GPU, and one the 99 KiB of others.
+/// Number of tiles that a lane has in shared memory. With two or three, two blocks fit a multiprocessor of a
+/// data-centre GPU, and one block fits the 99 KiB of other GPUs.
 template <KvType kType, int kDim>
 constexpr int kDecodeStages = DecodeTile<kType, kDim>::kChunks > 16 ? 2 : 3;
 
-/// Bytes that a block's warps have for their tiles, and for their states afterwards.
+/// Bytes of shared memory for the tiles of a block's warps. DecodeStateBytes: for their states afterwards.
 template <KvType kType, int kDim>
 constexpr size_t DecodeStageBytes() {
   return size_t{kDecodeWarps} * kDecodeStages<kType, kDim> * DecodeTile<kType, kDim>::kChunks * kWarp * sizeof(Chunk);
@@ -26,8 +26,8 @@ constexpr size_t DecodeStateBytes(int head_dim) {
   return size_t{kDecodeWarps} * kMergeQueries * (static_cast<size_t>(head_dim) + 2) * sizeof(float);
 }
 
-/// Of the queries, half 0 are rows g of the products and half 1 rows g + 8; kHalves: 2 where there are more than 8.
-/// Called in this order: FetchFirst, LoadQueries, FoldTiles and, when all warps are done, PutStates.
+/// Index half selects a query: half 0 is row g of the products, half 1 is row g + 8. kHalves is 2 where there are more
+/// than 8 queries. Call FetchFirst, LoadQueries, FoldTiles and, when all warps are done, PutStates, in this order.
 template <KvType kType, int kDim, int kHalves>
 class DecodeWarp {
   using T = DecodeTile<kType, kDim>;
@@ -35,7 +35,7 @@ class DecodeWarp {
   static constexpr int kSteps = kDim / 16, kOutTiles = kDim / 8, kStages = kDecodeStages<kType, kDim>;
 
  public:
-  /// shared: [DecodeStageBytes()] of the block.
+  /// shared: [DecodeStageBytes()], common to the block.
   __device__ __forceinline__ DecodeWarp(uint8_t* shared, const CudaDecodeHead& head, PieceRows piece)
       : head_(head),
         piece_(piece),
@@ -51,7 +51,8 @@ class DecodeWarp {
     for (int n = 0; n < kStages - 1; ++n) Fetch(n);
   }
 
-  /// q: [n_queries, kDim]; further ones are zeros. scale: of scores, which are powers of 2 from here on.
+  /// q: [n_queries, kDim]; missing queries count as zeros. scale: factor of the scores, with log2(e) included, because
+  /// weights are powers of 2.
   __device__ __forceinline__ void LoadQueries(const float* q, int n_queries, float scale) {
 #pragma unroll
     for (int s = 0; s < kSteps; ++s) {
@@ -89,8 +90,8 @@ class DecodeWarp {
     }
   }
 
-  /// State of query i: max, sum, acc [kDim] at states + (warp * kMergeQueries + i) * (kDim + 2). No copy may be on its
-  /// way there.
+  /// Writes the state of query i: max, sum, acc [kDim] at states + (warp * kMergeQueries + i) * (kDim + 2). No copy to
+  /// this memory may be in flight.
   __device__ __forceinline__ void PutStates(float* states) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -106,21 +107,21 @@ class DecodeWarp {
   }
 
  private:
-  /// What a lane knows of the softmax of a query: of its own columns, but for max.
+  /// A lane's part of a query's softmax. Only max is that of the whole row; the sums are over the lane's own columns.
   struct RowState {
     float max, sum, middles;  // middles: sum of weights times the values' middles
   };
 
   __device__ __forceinline__ Chunk* Stage(int n) const { return stages_ + n % kStages * T::kChunks * kWarp; }
 
-  /// The warp's n-th tile is on its way; behind its last one, nothing.
+  /// Starts to copy the warp's n-th tile. After the last tile it copies nothing.
   __device__ __forceinline__ void Fetch(int n) const {
     const int tile = warp_ + n * kDecodeWarps;
     if (tile < n_tiles_) T::Fetch(Stage(n), head_, first_row_ + int64_t{tile} * T::kRows, piece_, g_, t_);
     CommitCopies();
   }
 
-  /// Over the four lanes that share a row of a product.
+  /// Reduces over the four lanes that share a row of a product.
   __device__ __forceinline__ static float SumOfRow(float x) {
     x += __shfl_xor_sync(kWholeWarp, x, 1);
     return x + __shfl_xor_sync(kWholeWarp, x, 2);
@@ -130,7 +131,7 @@ class DecodeWarp {
     return fmaxf(x, __shfl_xor_sync(kWholeWarp, x, 2));
   }
 
-  /// act(j, e) for every row of a tile of which the lane has a score: score_[j][2 * half + e].
+  /// Calls act(j, e) for every row of a tile for which the lane has a score, score_[j][2 * half + e].
   template <class Act>
   __device__ __forceinline__ void ForRows(const Act& act) {
 #pragma unroll
@@ -144,7 +145,7 @@ class DecodeWarp {
     return key < piece_.begin || key >= piece_.end;
   }
 
-  /// q k^T of the tile.
+  /// Computes q k^T of the tile.
   __device__ __forceinline__ void Scores(const Chunk* mine) {
     ForRows([&](int j, int e) { score_[j][e] = score_[j][2 + e] = 0; });
     T::Scores(mine, q_, score_);
@@ -160,14 +161,14 @@ class DecodeWarp {
     }
   }
 
-  /// Rows that are not the piece's.
+  /// Sets the scores of rows outside the piece to -inf.
   __device__ __forceinline__ void Hide(int64_t row) {
     ForRows([&](int j, int e) {
       if (IsHidden(row, j, e)) score_[j][e] = score_[j][2 + e] = kNegInf;
     });
   }
 
-  /// Scores become weights, and what was summed is rescaled to their largest.
+  /// Turns scores into weights, and rescales the earlier sums to the new maximum.
   __device__ __forceinline__ void Softmax() {
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) {
@@ -190,7 +191,7 @@ class DecodeWarp {
     }
   }
 
-  /// Weights are multiplied with the values' steps; the middles are summed apart.
+  /// Multiplies the weights by the steps of the values. Weights times middles are summed separately.
   __device__ __forceinline__ void ScaleWeights(const Chunk* mine, int64_t row, bool edge) {
     ForRows([&](int j, int e) {
       const StepAndMiddle of = T::Params(mine, 1, j, e);
@@ -221,7 +222,7 @@ class DecodeWarp {
   int warp_, g_, t_;
   int64_t first_row_;  // of the piece's first tile
   int n_tiles_;
-  Chunk* stages_;  // the lane's: [kStages, T::kChunks], kWarp chunks apart
+  Chunk* stages_;  // this lane's [kStages, T::kChunks], kWarp chunks apart
   uint32_t q_[kSteps][4];
   float q_sum_[2] = {};
   float score_[T::kScoreTiles][4];

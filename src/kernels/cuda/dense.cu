@@ -18,10 +18,10 @@ __global__ void EmbedKernel(const void* table, const float* scale, const int32_t
 }
 
 constexpr int kMaxRowThreads = 1024;
-constexpr int kTogether = 4;  // numbers of a thread that are on their way from memory
+constexpr int kTogether = 4;  // numbers that a thread loads at the same time
 
-/// Numbers [from, dim) of a row in steps of `step`. A row with a norm or codes is one block's, which reads it several
-/// times, but from the cache; of any other row gridDim.y blocks have a part each.
+/// A thread makes the numbers from, from + step, ... of a row. A row with a norm or codes belongs to one block. This
+/// block reads it several times, but after the first time from the cache. Any other row is shared by gridDim.y blocks.
 __global__ void __launch_bounds__(kMaxRowThreads) MakeRowsKernel(CudaRows r, CudaRowsOut out) {
   DUO_SHARED_MEMORY(memory);
   auto* shared = reinterpret_cast<float*>(memory);  // [3, kWarp]
@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kMaxRowThreads) MakeRowsKernel(CudaRows r, Cud
     return r.up != nullptr ? x / (1.0f + expf(-x)) * r.up[begin + i] : x;
   };
   float scale = 0, inverse = 0;
-  bool some = false;  // of the row is neither zero nor infinite
+  bool some = false;  // the row is finite and not zero
   if (out.codes != nullptr || out.grid != nullptr) {
     float most = 0, poison = 0;
     for (int64_t i = from; i < r.dim; i += step) {
@@ -116,7 +116,7 @@ __global__ void WidenRowsKernel(const void* w, const float* scale, int64_t row_b
   }
 }
 
-/// Where an int4 matrix has the code of one weight, and its scale (docs/formats.md).
+/// The places of a weight's code and scale in an int4 matrix (docs/formats.md).
 struct Int4Place {
   int64_t word, scale;
   int shift;
@@ -143,12 +143,12 @@ Status CudaEmbed(CudaStream stream, const MatrixView& table, const int32_t* ids,
   const LaunchShape shape{ElementGrid(n * table.n_in), kElementThreads};
   DUO_FOR_DTYPE(table.dtype, return Launch(stream, "embedding", shape, EmbedKernel<kType>, table.data, table.scale, ids,
                                            n, table.n_in, out));
-  return Status(StatusCode::kInternal, "the embedding is int4");
+  return Status(StatusCode::kInternal, "CUDA: an int4 embedding is not supported");
 }
 
 Status CudaMakeRows(CudaStream stream, const CudaRows& rows, const CudaRowsOut& out) {
   const bool whole = rows.norm != nullptr || out.codes != nullptr || out.grid != nullptr;
-  // Of a decode step's one token a block may be the only one: a long row gets all the threads it can have.
+  // A decode step's only token may get only one block. So a long row gets a block of the largest size.
   constexpr int64_t kLong = 4096, kMaxParts = 4096;
   const unsigned threads = whole && rows.dim >= kLong ? kMaxRowThreads : kElementThreads;
   const int64_t of_block = int64_t{threads} * kTogether;

@@ -1,5 +1,5 @@
-// Dense CUDA kernels against the references, with the bounds of docs/numerics.md. On a GPU, or on the CPU through
-// tests/cuda_on_host.
+// Dense CUDA kernels against the references, with the bounds of docs/numerics.md. The tests run on a GPU, or on the CPU
+// through tests/cuda_on_host.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -26,7 +26,7 @@ using testing_util::Int4Blocks;
 using testing_util::kUnit;
 using testing_util::Normal;
 
-/// A matrix of any type on the device, and the numbers it stands for.
+/// A matrix of any type on the device, and the numbers that it represents.
 struct TestMatrix {
   TestMatrix(DType type, int64_t n_out, int64_t n_in, Rng* rng) {
     const std::vector<float> w = Normal(rng, n_out * n_in);
@@ -146,7 +146,7 @@ TEST(CudaDense, RopeAndSwiGluAgree) {
   }
 }
 
-/// Rows of a source, as floats that were checked above, and all that can be made of them at once.
+/// Makes the rows as floats, which the tests above check, and compares all other outputs with them.
 TEST(CudaDense, RoundingIsThatOfTheCpuWhateverIsRounded) {
   Rng rng(4);
   for (const int64_t dim : {100, 257, 5000}) {
@@ -235,7 +235,7 @@ void CheckGemv(DType type, const GemvCase& c, Rng* rng) {
   const std::vector<float> x = Normal(rng, c.n_tokens * c.n_in), bias = Normal(rng, c.n_out),
                            before = Normal(rng, c.n_tokens * c.n_out);
   const DeviceArray<float> device_x(x), device_bias(bias), y(before), plain(before.size());
-  // A second matrix of the same launch, and a third of another.
+  // A second matrix in the same launch, and a third in another launch.
   const TestMatrix other(DType::kF32, 3, c.n_in, rng);
   const DeviceArray<float> y_other(static_cast<size_t>(3 * c.n_tokens));
   const CudaGemvTask tasks[] = {
@@ -294,7 +294,7 @@ TEST(CudaDense, LargeProductsOfEveryLayout) {
     SCOPED_TRACE(layout);
     const bool x_transposed = layout % 2 != 0, w_transposed = layout / 2 % 2 != 0, bf16 = layout / 4 % 2 != 0;
     const bool accumulate = layout / 8 != 0;
-    // Floats may begin anywhere; rows of bf16 numbers begin at 16 bytes.
+    // Floats may begin anywhere. Rows of bf16 numbers begin at multiples of 16 bytes.
     const int64_t x_stride = most, w_stride = bf16 ? most - 8 : most - 3, out_stride = most - 1, skip = bf16 ? 0 : 1;
     const DeviceArray<float> y(before);
     const CudaProduct product{.type = bf16 ? CudaProductType::kBF16 : CudaProductType::kF32,

@@ -9,7 +9,7 @@
 
 namespace duo {
 
-/// A copy of host data on the device, or bytes of 0xff (NaNs) there.
+/// A copy of host data on the device, or device memory filled with bytes of 0xff (NaNs).
 template <class T>
 class DeviceArray {
  public:

@@ -1,4 +1,4 @@
-// Numbers inside kernels: bf16 and half, reductions over a warp and a block.
+// Arithmetic inside kernels: bf16 and half numbers, and reductions over a warp or a block.
 #pragma once
 
 #include "kernels/cuda/launch.h"
@@ -18,7 +18,7 @@ constexpr float kLn2 = 0.693147180559945f, kLog2E = 1.44269504088896f;
 
 __device__ __forceinline__ float FloatOfBf16(uint32_t bits) { return __uint_as_float(bits << 16); }
 
-/// Two bf16 in one word: the lower half first.
+/// The two bf16 numbers of a word: the lower half, or the upper half.
 __device__ __forceinline__ float LowFloat(uint32_t word) { return __uint_as_float(word << 16); }
 __device__ __forceinline__ float HighFloat(uint32_t word) { return __uint_as_float(word & 0xffff0000u); }
 
@@ -47,7 +47,7 @@ __device__ __forceinline__ float FloatOfHalf(uint16_t bits) {
 #endif
 }
 
-/// Element i of plain numbers (no int4), without a matrix's scale.
+/// Element i of an array of plain numbers (not int4). A matrix's scale is not applied.
 template <DType kType>
 __device__ __forceinline__ float Element(const void* data, int64_t i) {
   if constexpr (kType == DType::kF32) return static_cast<const float*>(data)[i];
@@ -70,8 +70,8 @@ __device__ __forceinline__ float WarpMin(float x) {
   return x;
 }
 
-/// Over all threads of a block of whole warps, at most 32; every thread gets it. `shared`: [32] floats, free again
-/// after the next barrier.
+/// Reduces over all threads of a block, which has at most 32 whole warps. Every thread gets the result. `shared`: [32]
+/// floats, free again after the next barrier.
 template <class Reduce>
 __device__ __forceinline__ float BlockReduce(float x, float* shared, float neutral, const Reduce& reduce) {
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -83,7 +83,7 @@ __device__ __forceinline__ float BlockReduce(float x, float* shared, float neutr
   return x;
 }
 
-/// The code with kType for the matrix types that are plain numbers; falls through for int4.
+/// Runs the code with kType = type for matrix types that are plain numbers. Does nothing for int4.
 #define DUO_FOR_DTYPE(type, ...)            \
   switch (type) {                           \
     case DType::kF32: {                     \

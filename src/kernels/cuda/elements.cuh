@@ -1,4 +1,4 @@
-// Element-wise work: which elements a thread has.
+// The elements that a thread has in element-wise work.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,7 @@ namespace duo {
 
 constexpr int kElementThreads = 256;
 
-/// Enough blocks for every multiprocessor; threads go on in strides over the rest.
+/// Enough blocks for every multiprocessor. Threads cover the other elements in strides.
 inline unsigned ElementGrid(int64_t n) {
   constexpr int64_t kMaxBlocks = 4096;
   return static_cast<unsigned>(std::min<int64_t>((n + kElementThreads - 1) / kElementThreads, kMaxBlocks));

@@ -1,4 +1,4 @@
-// Products of a few tokens: every weight is read once, and that is what they take.
+// Products of a few tokens. Every weight is read once, and this reading determines the time.
 #include <algorithm>
 
 #include "kernels/cuda/dense.h"
@@ -8,14 +8,14 @@
 namespace duo {
 namespace {
 
-constexpr int kWarps = 8;  // of a block
+constexpr int kWarps = 8;  // per block
 constexpr int kMaxTokens = 8;
-constexpr int kStep = 8;  // inputs of one load
+constexpr int kStep = 8;  // inputs per load
 constexpr int RowsOfWarp(int n_tokens) { return n_tokens <= 2 ? 2 : 1; }
 
-constexpr int kMaxParts = 3;  // matrices of a launch: q, k and v
+constexpr int kMaxParts = 3;  // matrices per launch: q, k and v
 
-/// A matrix, and which blocks of threads have its rows.
+/// A matrix, and the first of the blocks of threads that compute its rows.
 struct GemvPart {
   const void* w;
   const float* w_scale;
@@ -36,11 +36,12 @@ __device__ __forceinline__ const GemvPart& PartOfBlock(const GemvArgs& a) {
   return a.part[part];
 }
 
-/// kSmallBase + n, for n < 2^23: conversions are slow, the last bits of a float of this size count in ones.
+/// SmallFloat(n) is kSmallBase + n, for n < 2^23. It replaces conversions, which are slow. It works because the last
+/// bits of a float of this size count in ones.
 constexpr float kSmallBase = 8388608.0f;
 __device__ __forceinline__ float SmallFloat(unsigned n) { return __uint_as_float(0x4b000000u | n); }
 
-/// Eight weights from element i on, which is a multiple of 8 in a row that begins on one.
+/// Loads eight weights from element i on. i is a multiple of 8, because rows begin at multiples of 8.
 template <DType kType>
 __device__ __forceinline__ void Load8(const void* w, int64_t i, float out[kStep]) {
   if constexpr (kType == DType::kF32) {
@@ -74,7 +75,7 @@ __device__ __forceinline__ void Finish(const GemvPart& a, int64_t row, int64_t t
   *y = a.accumulate != 0 ? *y + sum : sum;
 }
 
-/// A warp per kRows outputs, so that x is read and rounded once for them.
+/// A warp computes kRows outputs, so that x is read and rounded once for all of them.
 template <DType kType, int kTokens, bool kVectors>
 __global__ void GemvKernel(const __grid_constant__ GemvArgs a) {
   constexpr int kRows = RowsOfWarp(kTokens);
@@ -83,7 +84,7 @@ __global__ void GemvKernel(const __grid_constant__ GemvArgs a) {
   const int64_t block = static_cast<int32_t>(blockIdx.x) - part.first_block;
   const int64_t row = (block * kWarps + static_cast<int64_t>(threadIdx.x) / kWarp) * kRows;
   if (row >= part.n_out) return;
-  // What is behind the last output is computed as the last one, and not stored.
+  // Rows after the last output are computed as the last one and not stored.
   const auto row_at = [&](int r) { return row + r < part.n_out ? row + r : part.n_out - 1; };
   float sums[kRows][kTokens] = {};
   if constexpr (kVectors) {
@@ -124,8 +125,8 @@ __global__ void GemvKernel(const __grid_constant__ GemvArgs a) {
   }
 }
 
-/// A block per 16 outputs of int4: its warps take the pieces of 64 inputs in turn; of a warp, each lane has one output
-/// and one of the piece's two groups of 32.
+/// A block computes 16 outputs of int4. Its warps take the pieces of 64 inputs in turn. Each lane of a warp has one
+/// output and one of the piece's two groups of 32 inputs.
 template <int kTokens, bool kVectors>
 __global__ void Gemv4Kernel(const __grid_constant__ GemvArgs a) {
   DUO_SHARED_MEMORY(shared);
@@ -150,7 +151,7 @@ __global__ void Gemv4Kernel(const __grid_constant__ GemvArgs a) {
       if (i >= a.n_in) continue;
       float w[kStep];
 #pragma unroll
-      for (int j = 0; j < kStep; ++j) {  // inputs 0..3 of a word in the low halves of its bytes, 4..7 in the high ones
+      for (int j = 0; j < kStep; ++j) {  // inputs 0..3 are in the low halves of the word's bytes, 4..7 in the high
         w[j] = SmallFloat(codes >> (8 * (j % 4) + (j < 4 ? 0 : 4)) & 15u) - (kSmallBase + 8);
       }
 #pragma unroll
@@ -197,7 +198,7 @@ Status RunTokens(CudaStream stream, DType type, unsigned n_blocks, const GemvArg
   return OkStatus();
 }
 
-/// Tasks of one type, at most kMaxParts.
+/// Runs at most kMaxParts tasks with weights of one type.
 Status RunParts(CudaStream stream, std::span<const CudaGemvTask> tasks, const CudaGemv& g) {
   const DType type = tasks[0].w.dtype;
   const int64_t n_in = tasks[0].w.n_in;

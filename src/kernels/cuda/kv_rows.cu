@@ -9,8 +9,8 @@
 namespace duo {
 namespace {
 
-constexpr int kWarps = 4;       // of a block, a row each
-constexpr int kMaxTasks = 128;  // of a launch: they travel in its parameters
+constexpr int kWarps = 4;       // per block; each takes one row at a time
+constexpr int kMaxTasks = 128;  // per launch, passed in its parameters
 constexpr int kMaxDims = 512;
 constexpr int64_t kMaxRowBlocks = 1024;
 
@@ -21,7 +21,8 @@ struct Tasks {
 
 __device__ __forceinline__ float Clamp(float x, float low, float high) { return fminf(fmaxf(x, low), high); }
 
-/// QuantizeRow (kernels/kv_codes.h) by a warp. codes: [head_dim, padded] in shared memory, of the warp alone.
+/// QuantizeRow (kernels/kv_codes.h), computed by a warp. codes: head_dim bytes, padded, in shared memory that only this
+/// warp uses.
 __device__ void QuantizeWarpRow(const float* x, const KvFormat& format, uint8_t* to, int64_t row, uint8_t* codes) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp, head_dim = format.head_dim;
   const bool bytes = format.type == KvType::kInt8;
@@ -85,7 +86,7 @@ __global__ void CopyRowsKernel(const __grid_constant__ Tasks<CudaCopyRowsTask> t
   for (int64_t r = static_cast<int64_t>(blockIdx.x) * kWarps + warp; r < task.n_rows;
        r += static_cast<int64_t>(gridDim.x) * kWarps) {
     if constexpr (KvBlockRows(kType) == 1) {
-      // head_dim is even: whole words of at least 4 bytes.
+      // head_dim is even, so a row has whole words of 4 bytes.
       const int n_words = static_cast<int>(KvRowBytes(kType, head_dim) / 4);
       const auto* from = reinterpret_cast<const uint32_t*>(task.src) + (task.src_row + r) * n_words;
       auto* to = reinterpret_cast<uint32_t*>(task.dst) + (task.dst_row + r) * n_words;
@@ -101,7 +102,7 @@ __global__ void CopyRowsKernel(const __grid_constant__ Tasks<CudaCopyRowsTask> t
   }
 }
 
-/// One launch for every kMaxTasks tasks that have rows.
+/// Makes one launch for every kMaxTasks tasks that have rows.
 template <class Task, class Start>
 Status ForTasks(std::span<const Task> tasks, const Start& start) {
   Tasks<Task> some = {};

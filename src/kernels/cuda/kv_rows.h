@@ -1,4 +1,5 @@
-// Rows of K and V in caches on a GPU: storing with conversion, copying. As Backend::StoreRows and CopyRows.
+// Storing (with conversion) and copying rows of K and V in caches on a GPU, with the contracts of Backend::StoreRows
+// and CopyRows.
 #pragma once
 
 #include <cstdint>
@@ -17,17 +18,17 @@ struct CudaStoreTask {
   int64_t row;         // rows [row, row + n_rows) are written
   int64_t n_rows;
   KvPart part;
-  uint8_t unused[7] = {};  // instead of padding, which may hold anything
+  uint8_t unused[7] = {};  // in place of padding, which could hold anything
 };
 
 struct CudaCopyRowsTask {
-  const uint8_t* src;  // row 0; likewise dst
-  uint8_t* dst;
+  const uint8_t* src;  // row 0 of the source
+  uint8_t* dst;        // row 0 of the destination
   int64_t src_row;
   int64_t dst_row;
   int64_t n_rows;
   KvPart part;
-  uint8_t unused[7] = {};  // instead of padding, which may hold anything
+  uint8_t unused[7] = {};  // in place of padding, which could hold anything
 };
 
 /// Quantising gives the same codes as kernels/kv_codes.cc.

@@ -1,4 +1,4 @@
-// Rows in caches on the device are byte for byte those of the CPU.
+// Rows in caches on the device are equal, byte for byte, to those of the CPU.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -51,7 +51,7 @@ TEST(CudaKvRows, StoringIsThatOfTheCpu) {
         }
         tasks.push_back({device_x.data(), stride, keys ? k.data() : v.data(), first, n_rows, part});
       }
-      tasks.push_back({device_x.data(), stride, k.data(), 0, 0, KvPart::kKeys});  // nothing
+      tasks.push_back({device_x.data(), stride, k.data(), 0, 0, KvPart::kKeys});  // no rows
       ASSERT_TRUE(CudaStoreRows(nullptr, tasks, head_dim, type).ok());
       EXPECT_EQ(k.ToHost(), want[0]) << KvTypeName(type) << " keys " << head_dim;
       EXPECT_EQ(v.ToHost(), want[1]) << KvTypeName(type) << " values " << head_dim;
@@ -71,13 +71,13 @@ TEST(CudaKvRows, CopyingIsThatOfTheCpu) {
       const DeviceArray<uint8_t> src(from), dst(bytes);
       std::vector<uint8_t> want(bytes, 0xff);
       std::vector<CudaCopyRowsTask> tasks;
-      for (int64_t i = 0; i < 200; ++i) {  // more than one launch takes
+      for (int64_t i = 0; i < 200; ++i) {  // more tasks than one launch takes
         const int64_t src_row = static_cast<int64_t>(rng.Below(40)), row = i % 48, n = 1;
         if (i < 152) continue;
         CopyKvRows({part, type, head_dim}, from.data(), src_row, want.data(), row, n);
         tasks.push_back({src.data(), dst.data(), src_row, row, n, part});
       }
-      for (int i = 0; i < 150; ++i) tasks.push_back(tasks.back());  // the same again
+      for (int i = 0; i < 150; ++i) tasks.push_back(tasks.back());  // repeats the last task
       ASSERT_TRUE(CudaCopyRows(nullptr, tasks, head_dim, type).ok());
       EXPECT_EQ(dst.ToHost(), want) << KvTypeName(type);
     }

@@ -1,4 +1,4 @@
-// How kernels are started, and what all of them use.
+// Starting kernels, and definitions that all kernels use.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -23,10 +23,11 @@ namespace duo {
 constexpr int kWarp = 32;
 constexpr unsigned kWholeWarp = 0xffffffffu;
 
-/// kResourceExhausted for memory, kInternal for anything else: "decode attention: an illegal memory access...".
+/// kResourceExhausted for memory, kInternal for anything else. The message is like
+/// "CUDA: decode attention: an illegal memory access...".
 inline Status CudaStatus(cudaError_t error, const std::string& what) {
   if (error == cudaSuccess) return OkStatus();
-  cudaGetLastError();  // or a library takes it for one of its own
+  cudaGetLastError();  // clears the error, or a library would take it for its own
   const StatusCode code = error == cudaErrorMemoryAllocation ? StatusCode::kResourceExhausted : StatusCode::kInternal;
   return Status(code, "CUDA: " + what + ": " + cudaGetErrorString(error));
 }
@@ -37,7 +38,7 @@ struct LaunchShape {
   size_t shared_bytes = 0;
 };
 
-/// A kernel and the arguments of one run of it, which are copied by whoever keeps it.
+/// A kernel and the arguments of one launch. Code that keeps a launch must copy the arguments.
 struct CudaLaunch {
   const char* name;  // for the error
   const void* kernel;
@@ -46,14 +47,15 @@ struct CudaLaunch {
   std::span<const size_t> argument_bytes;
 };
 
-/// Starts `kernel`; `name` is for the error. Faults while it runs show at a later call.
+/// Starts `kernel`; `name` is for the error. A fault while it runs is reported by a later call.
 template <class... Params, class... Args>
 Status Launch(CudaStream stream, const char* name, const LaunchShape& shape, void (*kernel)(Params...),
               Args&&... args) {
   static_assert((std::is_trivially_copyable_v<Params> && ...), "arguments are copied as bytes");
   constexpr size_t kSharedWithoutAsking = 48 << 10;
   if (shape.shared_bytes > kSharedWithoutAsking) {
-    // All that there is, always: launches that are held back with other sizes must not meet a lower limit.
+    // Always sets the limit to the maximum, because launches that are held back may have other sizes and must not meet
+    // a lower limit.
     int most = 0;
     cudaError_t error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
     if (error == cudaSuccess) {
@@ -62,7 +64,7 @@ Status Launch(CudaStream stream, const char* name, const LaunchShape& shape, voi
     if (error == cudaSuccess && shape.shared_bytes > static_cast<size_t>(most)) error = cudaErrorInvalidValue;
     if (error != cudaSuccess) {
       return CudaStatus(error, std::string(name) + " with " + std::to_string(shape.shared_bytes >> 10) +
-                                   " KiB of shared memory for a block of threads");
+                                   " KiB of shared memory per block of threads");
     }
   }
 #ifdef DUO_CUDA_ON_HOST
@@ -78,7 +80,7 @@ Status Launch(CudaStream stream, const char* name, const LaunchShape& shape, voi
       values);
 }
 
-/// Blocks of `per_block` that cover n, as a grid's dimension.
+/// Number of blocks of `per_block` that cover n, as a grid's dimension.
 inline unsigned GridOf(int64_t n, int64_t per_block) { return static_cast<unsigned>((n + per_block - 1) / per_block); }
 
 }  // namespace duo

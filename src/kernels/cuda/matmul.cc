@@ -35,7 +35,7 @@ Types TypesOf(CudaProductType type) {
   return {CUDA_R_8I, CUDA_R_32I, CUDA_R_32I, CUBLAS_COMPUTE_32I};
 }
 
-/// Bytes that an address is a multiple of, at most 256: what an algorithm may count on.
+/// The alignment of an address in bytes, at most 256. An algorithm may rely on it.
 uint32_t AlignmentOf(const void* data) {
   const auto address = reinterpret_cast<uintptr_t>(data);
   uint32_t bytes = 256;
@@ -43,7 +43,7 @@ uint32_t AlignmentOf(const void* data) {
   return bytes;
 }
 
-/// What the library is asked about a product once, to choose an algorithm.
+/// The properties of a product that decide the algorithm. The library chooses one algorithm per shape.
 using Shape = std::array<int64_t, 11>;
 Shape ShapeOf(const CudaProduct& p) {
   return {static_cast<int64_t>(p.type),
@@ -59,7 +59,7 @@ Shape ShapeOf(const CudaProduct& p) {
           AlignmentOf(p.w) << 10 | AlignmentOf(p.out)};
 }
 
-/// A shape with the algorithm that the library chose.
+/// A shape's descriptors and the algorithm that the library chose.
 class Plan {
  public:
   Plan() = default;
@@ -77,7 +77,7 @@ class Plan {
     if (operation_ != nullptr) cublasLtMatmulDescDestroy(operation_);
   }
 
-  // The library counts by columns: what is row-major here is transposed there, so that out^T = w x^T.
+  // The library is column-major. It sees each row-major matrix as its transpose and computes out^T = w x^T.
   static Result<Plan> Make(cublasLtHandle_t lt, const CudaProduct& p) {
     const Types types = TypesOf(p.type);
     Plan plan;

@@ -19,10 +19,10 @@ enum class CudaProductType : uint8_t {
 /// out[t][o] = (accumulate ? out : 0) + scale * sum_i x[t][i] w[o][i].
 struct CudaProduct {
   CudaProductType type = CudaProductType::kBF16;
-  const void* x = nullptr;  // [n_tokens, n_in], or the other way round where x_transposed
-  int64_t x_stride = 0;     // elements between rows as they lie in memory; 0: they touch; likewise w, out
+  const void* x = nullptr;  // [n_tokens, n_in], or [n_in, n_tokens] if x_transposed
+  int64_t x_stride = 0;     // elements between rows as they lie in memory; 0: no gaps; also for w and out
   bool x_transposed = false;
-  const void* w = nullptr;  // [n_out, n_in]
+  const void* w = nullptr;  // [n_out, n_in], or [n_in, n_out] if w_transposed
   int64_t w_stride = 0;
   bool w_transposed = false;
   int64_t n_tokens = 0;
@@ -30,7 +30,7 @@ struct CudaProduct {
   int64_t n_out = 0;
   void* out = nullptr;  // [n_tokens, n_out]
   int64_t out_stride = 0;
-  float scale = 1;  // of kInt8 always 1
+  float scale = 1;  // always 1 for kInt8
   bool accumulate = false;
 
   int64_t StrideOfX() const { return x_stride != 0 ? x_stride : x_transposed ? n_tokens : n_in; }
@@ -41,14 +41,15 @@ struct CudaProduct {
 class CudaMatmul {
  public:
   virtual ~CudaMatmul() = default;
-  /// kInternal with the library's reason.
+  /// Queues the product. kInternal with the library's reason.
   virtual Status Run(const CudaProduct& p) = 0;
-  /// Whether the library is the better choice for this shape (of int8: takes it): rows begin at multiples of 16 bytes.
+  /// Whether the library is the better choice for this shape; for int8, whether it supports it. Rows must begin at
+  /// multiples of 16 bytes.
   static bool Takes(CudaProductType type, int64_t n_in, int64_t out_stride) {
     const int64_t per_16_bytes = type == CudaProductType::kInt8 ? 16 : type == CudaProductType::kBF16 ? 8 : 4;
     return n_in % per_16_bytes == 0 && out_stride % 4 == 0;
   }
-  /// Device memory that one holds.
+  /// Bytes of device memory that one CudaMatmul holds.
   static size_t WorkspaceBytes();
 };
 

@@ -1,5 +1,5 @@
-// Linked into programs whose tests need a GPU: without one every test says SKIPPED. A GPU that cannot be used fails
-// them.
+// Linked into programs whose tests need a GPU. Without a GPU every test says SKIPPED. A GPU that cannot be used fails
+// the tests.
 #include <cuda_runtime.h>
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-// Which queries a block of the prefill kernel has, and which rows of the cache they see, tile by tile.
+// The queries of a block of the prefill kernel, and the rows of the cache that they see, tile by tile.
 #pragma once
 
 #include "kernels/cuda/attention_launch.h"
@@ -6,10 +6,10 @@
 namespace duo {
 
 constexpr int kPrefillThreads = 128;
-constexpr int kPrefillQueries = 128;  // of a block
-constexpr int kPrefillRows = 64;      // of a tile
+constexpr int kPrefillQueries = 128;  // queries per block
+constexpr int kPrefillRows = 64;      // rows per tile
 
-/// Query i is that of head first_head + i % n_heads of the group, of token first_token + i / n_heads.
+/// Query i belongs to head first_head + i % n_heads of the group and to token first_token + i / n_heads.
 struct PrefillQueries {
   int64_t first_token, first_pos, last_pos;
   int n, n_heads, first_head;
@@ -20,7 +20,7 @@ __device__ __forceinline__ PrefillQueries QueriesOfBlock(const PrefillArgs& a) {
   PrefillQueries q;
   q.first_head = static_cast<int>(blockIdx.z) * a.group_step;
   q.n_heads = a.group - q.first_head < a.group_step ? a.group - q.first_head : a.group_step;
-  // The last tokens have the most to do and start first.
+  // The last tokens have the most work and start first.
   q.first_token = static_cast<int64_t>(gridDim.x - 1 - blockIdx.x) * a.tokens_step;
   const int64_t left = a.n_tokens - q.first_token;
   const int n_tokens = static_cast<int>(left < a.tokens_step ? left : a.tokens_step);
@@ -30,16 +30,16 @@ __device__ __forceinline__ PrefillQueries QueriesOfBlock(const PrefillArgs& a) {
   return q;
 }
 
-/// Rows of a head's cache, in order of position: those before `end` that are also before sink_end or not before
-/// window_begin. (No device holds 2^31 rows of a head.)
+/// A set of rows of a head's cache, which are in order of position: [0, min(end, sink_end)) and [window_begin, end). An
+/// int suffices, because no device holds 2^31 rows of a head.
 struct SeenRows {
   int end, sink_end, window_begin;
 };
 
-/// The rows that one or more of the queries at positions first_pos..last_pos see; with the two exchanged, those that
-/// all of them see: the last query sees furthest ahead, the first one furthest back (kernels/mask.h).
+/// The rows that at least one of the queries at positions first_pos..last_pos sees. With the two positions exchanged,
+/// the rows that all of them see. The last query sees furthest ahead, and the first one furthest back (kernels/mask.h).
 __device__ __forceinline__ SeenRows RowsSeen(const CudaPrefillHead& head, int64_t first_pos, int64_t last_pos) {
-  const auto before = [&](int64_t pos) {  // rows whose positions are below
+  const auto before = [&](int64_t pos) {  // number of rows with positions below pos
     const int64_t sinks = pos < head.n_sink_rows ? pos : head.n_sink_rows;
     const int64_t n = sinks + (pos > head.body_pos ? pos - head.body_pos : 0);
     return static_cast<int>(n < head.n_rows ? n : head.n_rows);
@@ -50,18 +50,19 @@ __device__ __forceinline__ SeenRows RowsSeen(const CudaPrefillHead& head, int64_
           .window_begin = all_in_window ? 0 : before(first_pos - head.mask.window + 1)};
 }
 
-/// The first tile from that of `row` on with a seen row; none is left if its first row is not below seen.end.
+/// The begin of the first tile, from the one at `row` on, that has a seen row. If it is not below seen.end, no tile is
+/// left.
 __device__ __forceinline__ int NextTile(const SeenRows& seen, int row) {
   const bool between = row >= seen.sink_end && row + kPrefillRows <= seen.window_begin;
   return between ? seen.window_begin / kPrefillRows * kPrefillRows : row;
 }
 
-/// Bit r stands for row r of a tile.
+/// A set of rows of a tile. Bit r is row r.
 using TileBits = uint64_t;
 static_assert(kPrefillRows == 64);
 constexpr TileBits kWholeTile = ~TileBits{0};
 
-/// Those of the tile that begins at `row`.
+/// The seen rows of the tile that begins at `row`.
 __device__ __forceinline__ TileBits SeenOf(const SeenRows& seen, int row) {
   const auto before = [&](int end) {
     const int n = end - row;

@@ -1,5 +1,5 @@
-// Shared memory of the prefill kernel: a block's queries and one tile of keys and values as bf16, and how they get
-// there from activations, from a bf16 cache and from codes.
+// Shared memory of the prefill kernel. It has a block's queries and one tile of keys and values, all as bf16. They come
+// from activations, from a bf16 cache or from codes.
 #pragma once
 
 #include "kernels/cuda/prefill_mask.cuh"
@@ -8,31 +8,31 @@
 
 namespace duo {
 
-/// Rows of kDim bf16 numbers in chunks of 16 bytes, chunk c of row r at c ^ (r % 8): the eight rows that one matrix
-/// takes then lie in different banks.
+/// Rows of kDim bf16 numbers in chunks of 16 bytes. Chunk c of row r is at place c ^ (r % 8), so the eight rows that
+/// one matrix takes lie in different banks.
 template <KvType kType, int kDim>
 struct PrefillShared {
   static constexpr bool kCodes = kType != KvType::kBF16;
-  static constexpr int kChunks = kDim / 8;  // of a row
+  static constexpr int kChunks = kDim / 8;  // per row
   static constexpr int kCodeBytes = kType == KvType::kInt4 ? kDim / 2 : kDim;
   static constexpr int kBlockChunks = kCodeRows * (kCodeBytes + 4) / 16;
   static constexpr int kCodeChunks = kPrefillRows / kCodeRows * kBlockChunks;
 
   Chunk q[kPrefillQueries * kChunks], k[kPrefillRows * kChunks], v[kPrefillRows * kChunks];
-  Chunk codes[2][kCodes ? kCodeChunks : 1];  // of keys and values, as the cache has them
+  Chunk codes[2][kCodes ? kCodeChunks : 1];  // of keys and of values, as they lie in the cache
   uint32_t params[2][kCodes ? kPrefillRows : 1];
 
   __device__ __forceinline__ static int At(int row, int chunk) { return row * kChunks + (chunk ^ (row & 7)); }
 
-  /// At(row + rows, chunk + chunks) from At(row, chunk), where no bit of the last three is set both in row and rows or
-  /// in chunk and chunks. With rows and chunks known to the compiler this is one instruction, and an unrolled loop
-  /// keeps one address in a register instead of all.
+  /// At(row + rows, chunk + chunks) from at = At(row, chunk). In the last three bits, row and rows must have no set bit
+  /// in common, and chunk and chunks neither. If the compiler knows rows and chunks, this is one instruction. Then an
+  /// unrolled loop keeps one address in a register instead of all.
   __device__ __forceinline__ static int Further(int at, int rows, int chunks) {
     return (at ^ ((rows ^ chunks) & 7)) + rows * kChunks + (chunks & ~7);
   }
 };
 
-/// All queries of the block, times the scale that makes exp2 of a score its weight.
+/// Loads all queries of the block, times the scale with which a weight is exp2 of a score.
 template <KvType kType, int kDim>
 __device__ __forceinline__ void LoadQueries(PrefillShared<kType, kDim>* s, const CudaPrefillHead& head,
                                             const PrefillQueries& queries, const PrefillArgs& a) {
@@ -51,8 +51,8 @@ __device__ __forceinline__ void LoadQueries(PrefillShared<kType, kDim>* s, const
   }
 }
 
-/// Starts to copy the seen rows of a tile of a bf16 cache, and zeros for the others, which are not read: they may lie
-/// behind the cache or hold anything, and zero times that need not be zero.
+/// Starts to copy the seen rows of a tile of a bf16 cache, and writes zeros for the others. Those are not read, because
+/// they may lie after the end of the cache or hold anything, and zero times a NaN is not zero.
 template <KvType kType, int kDim>
 __device__ __forceinline__ void FetchRows(Chunk* to, const uint8_t* rows, int row, TileBits seen) {
   using S = PrefillShared<kType, kDim>;
@@ -66,7 +66,7 @@ __device__ __forceinline__ void FetchRows(Chunk* to, const uint8_t* rows, int ro
   }
 }
 
-/// Starts to copy the codes and parameters of a tile, less the blocks of which all rows are `end` or later.
+/// Starts to copy the codes and parameters of a tile, without blocks whose rows are all at `end` or later.
 template <KvType kType, int kDim>
 __device__ __forceinline__ void FetchCodes(PrefillShared<kType, kDim>* s, const CudaPrefillHead& head, int row,
                                            int end) {
@@ -82,7 +82,8 @@ __device__ __forceinline__ void FetchCodes(PrefillShared<kType, kDim>* s, const 
   }
 }
 
-/// Starts to copy what a tile needs first, if there is one: its codes, or its keys.
+/// Starts to copy the first data that a tile needs: its codes, or its bf16 keys. Copies nothing if there is no tile
+/// left.
 template <KvType kType, int kDim>
 __device__ __forceinline__ void FetchTile(PrefillShared<kType, kDim>* s, const CudaPrefillHead& head, int row,
                                           const SeenRows& seen) {
@@ -109,7 +110,8 @@ __device__ __forceinline__ void PutHalf(Chunk* chunk, int half, uint32_t low, ui
   *reinterpret_cast<uint2*>(&chunk->word[2 * half]) = uint2{low, high};
 }
 
-/// Keys from codes to bf16 numbers around the middle code: a chunk is four rows by four (int8) or eight dimensions.
+/// Turns the codes of keys into bf16 numbers relative to the middle code. A chunk is four rows by four (int8) or eight
+/// (int4) dimensions.
 template <KvType kType, int kDim>
 __device__ __forceinline__ void WidenKeys(PrefillShared<kType, kDim>* s) {
   using S = PrefillShared<kType, kDim>;
@@ -136,7 +138,7 @@ __device__ __forceinline__ void WidenKeys(PrefillShared<kType, kDim>* s) {
   }
 }
 
-/// Values likewise: a chunk is four (int8) or eight dimensions by four rows.
+/// Does the same for values. A chunk is four (int8) or eight (int4) dimensions by four rows.
 template <KvType kType, int kDim>
 __device__ __forceinline__ void WidenValues(PrefillShared<kType, kDim>* s) {
   using S = PrefillShared<kType, kDim>;
@@ -168,8 +170,8 @@ __device__ __forceinline__ void WidenValues(PrefillShared<kType, kDim>* s) {
   }
 }
 
-/// The rows' parameters, of which the next tile's codes take the place; zeros for rows that nobody sees, which may
-/// never have been written.
+/// Saves the rows' parameters, because the next tile's codes will overwrite them. Rows that no query sees get zeros,
+/// because their parameters may never have been written.
 template <KvType kType, int kDim>
 __device__ __forceinline__ void KeepParams(PrefillShared<kType, kDim>* s, TileBits seen) {
   using S = PrefillShared<kType, kDim>;
@@ -180,7 +182,7 @@ __device__ __forceinline__ void KeepParams(PrefillShared<kType, kDim>* s, TileBi
   s->params[which][row] = (seen >> row & 1) != 0 ? params[row % kCodeRows] : 0;
 }
 
-/// The tile's codes become numbers, and their place is free for the next ones.
+/// Turns the tile's codes into numbers. Their place is then free for the next tile's codes.
 template <KvType kType, int kDim>
 __device__ __forceinline__ void WidenTile(PrefillShared<kType, kDim>* s, TileBits seen) {
   WidenKeys(s);

@@ -1,4 +1,4 @@
-// A warp of the prefill kernel: 32 of the block's queries with their online softmax, in registers.
+// A warp of the prefill kernel. It has 32 of the block's queries with their online softmax in registers.
 #pragma once
 
 #include "kernels/cuda/prefill_tiles.cuh"
@@ -6,8 +6,9 @@
 
 namespace duo {
 
-/// m counts the warp's two tiles of 16 queries, which share what is loaded of keys and values; half the rows g and g +
-/// 8 of one. Of a tile's rows a lane has columns 8 j + 2 t + e.
+/// Index m is one of the warp's two tiles of 16 queries, which share the loaded keys and values. Index half selects
+/// query g or g + 8 of such a tile. For each query a lane has the scores of columns 8 j + 2 t + e, which are rows of
+/// the tile of the cache.
 template <KvType kType, int kDim>
 class PrefillWarp {
   using S = PrefillShared<kType, kDim>;
@@ -20,7 +21,7 @@ class PrefillWarp {
     if constexpr (S::kCodes) SumQueries();
   }
 
-  /// Products of the queries with the tile's keys.
+  /// Multiplies the queries with the tile's keys.
   __device__ __forceinline__ void Scores() {
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
@@ -32,7 +33,7 @@ class PrefillWarp {
     }
     const int q_at = S::At(FirstQuery() + Lane() % 16, Lane() / 16);
     const int k_at = S::At(Lane() % 8 + Lane() / 16 * 8, Lane() / 8 % 2);
-    // Unrolled further, so many loads are under way at once that registers spill.
+    // Further unrolling would put so many loads in flight that registers spill.
 #pragma unroll 2
     for (int step = 0; step < kDim / 16; ++step) {
       uint32_t q[2][4];
@@ -51,7 +52,7 @@ class PrefillWarp {
     }
   }
 
-  /// Scores become weights, and what was summed is rescaled to their largest.
+  /// Turns scores into weights, and rescales the earlier sums to the new maximum.
   __device__ __forceinline__ void Softmax(const CudaPrefillHead& head, const PrefillQueries& queries, int row,
                                           TileBits seen_by_all) {
     if constexpr (S::kCodes) {
@@ -139,7 +140,8 @@ class PrefillWarp {
     return FirstQuery() + 16 * m + 8 * half + Lane() / 4;
   }
 
-  /// Keys are multiplied as codes around the middle one; the middle itself counts once for the sum of a query.
+  /// Sums the elements of each query. Keys are multiplied as codes relative to the middle code, so the middle code
+  /// contributes its value times this sum.
   __device__ __forceinline__ void SumQueries() {
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
@@ -156,7 +158,7 @@ class PrefillWarp {
     }
   }
 
-  /// Takes what a query does not see out of its softmax.
+  /// Sets the scores of rows that a query does not see to -inf.
   __device__ __forceinline__ void Hide(const CudaPrefillHead& head, const PrefillQueries& queries, int row) {
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
@@ -175,7 +177,7 @@ class PrefillWarp {
     }
   }
 
-  /// The step of the online softmax for one row of the scores.
+  /// One step of the online softmax, for one row of the scores.
   __device__ __forceinline__ void Weigh(int m, int half) {
     float max = max_[m][half];
 #pragma unroll
@@ -205,7 +207,8 @@ class PrefillWarp {
     sum_[m][half] = sum_[m][half] * rescale + sum;
   }
 
-  /// act(m, half, parameters of the score's row as a key (0) or value (1), score).
+  /// Calls act(m, half, parameters, score) for every score. The parameters are those of the score's row as a key
+  /// (which = 0) or a value (which = 1).
   template <class Do>
   __device__ __forceinline__ void ForScores(int which, const Do& act) {
     const uint32_t* params = s_->params[which] + 2 * (Lane() % 4);
@@ -221,11 +224,11 @@ class PrefillWarp {
   }
 
   S* s_;
-  float q_sum_[2][2];  // of codes
+  float q_sum_[2][2];  // set for codes only
   float score_[2][kScoreTiles][4];
   float acc_[2][kOutTiles][4] = {};
   float max_[2][2];
-  float sum_[2][2] = {}, middles_[2][2] = {};  // of this lane's columns
+  float sum_[2][2] = {}, middles_[2][2] = {};  // over this lane's columns
 };
 
 }  // namespace duo

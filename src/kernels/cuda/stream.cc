@@ -12,10 +12,11 @@ namespace duo {
 namespace {
 
 constexpr size_t kArgumentAlign = 16;
-// Then graphs are given up: a driver that cannot make them.
+// After this many failures in a row graphs are given up, because the driver cannot make them.
 constexpr int kMaxRefusals = 3;
 
-/// What no device can start, before it is held back: a driver may notice it only when the graph is launched.
+/// Rejects shapes that no device can start, before they are held back. A driver may notice them only when the graph is
+/// launched.
 Status CheckShape(const char* name, const LaunchShape& shape) {
   const dim3 &g = shape.grid, &b = shape.block;
   const bool some = g.x > 0 && g.y > 0 && g.z > 0 && b.x > 0 && b.y > 0 && b.z > 0;
@@ -78,7 +79,7 @@ class CudaGraphs::HeldLaunch {
   std::vector<void*> pointers_;
 };
 
-/// The graph of a part: its launches, one behind the other.
+/// The graph of a part. It is a chain of the part's launches.
 class CudaGraphs::PartGraph {
  public:
   PartGraph() = default;
@@ -95,8 +96,8 @@ class CudaGraphs::PartGraph {
     if (graph_ != nullptr) cudaGraphDestroy(graph_);
   }
 
-  /// Makes it the first n launches, in exchange for what it was before. After an error they are untouched, and the
-  /// graph is of no use.
+  /// Makes this the graph of the first n launches, and leaves its old launches in their place, so that their memory is
+  /// reused. After an error the launches are unchanged, and the graph must not be started.
   Status Become(std::vector<HeldLaunch>* launches, size_t n) {
     if (exec_ == nullptr || launches_.size() != n) return Make(launches, n);
     for (size_t i = 0; i < n; ++i) {
@@ -158,7 +159,7 @@ Status CudaGraphs::End() {
       ++n_launched_;
       Keep(graph.Start(stream_));
     } else {
-      // Nothing has been started yet. If the launches are fine one by one, it is the driver that cannot.
+      // Nothing has been started yet. If the launches succeed one by one, the driver cannot make graphs.
       graph = PartGraph();
       SendOneByOne();
       if (status_.ok()) ++n_refusals_;

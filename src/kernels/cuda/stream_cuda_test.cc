@@ -1,5 +1,5 @@
-// Launches that go to the device as graphs do what they do one by one. On a GPU, or on the CPU through
-// tests/cuda_on_host.
+// Launches that go to the device as graphs give the same results as one by one. The tests run on a GPU, or on the CPU
+// through tests/cuda_on_host.
 #include "kernels/cuda/stream.h"
 
 #include <gtest/gtest.h>
@@ -14,7 +14,7 @@
 namespace duo {
 namespace {
 
-/// x, y and z, and what they should be after x += y, y += x, z += y in this order.
+/// Arrays x, y and z, and their expected values after x += y, y += x, z += y in this order.
 class Sums {
  public:
   explicit Sums(size_t n) : x_(Filled(n, 1)), y_(Filled(n, 2)), z_(Filled(n, 3)) {}
@@ -45,7 +45,7 @@ class Sums {
 TEST(CudaGraphs, RunInTheOrderOfTheCalls) {
   CudaGraphs graphs(nullptr);
   const CudaStream stream(nullptr, &graphs);
-  // Other arrays and other sizes are other arguments and other grids of the same graph; more launches another graph.
+  // Other arrays and sizes change the arguments and grids of the same graph. More launches need another graph.
   Sums small(10), large(100000);
   for (const int n : {3, 3, 6, 6, 2, 3}) {
     for (Sums* sums : {&small, &large, &small}) {

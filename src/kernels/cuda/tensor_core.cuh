@@ -1,20 +1,22 @@
-// What tensor cores and copies behind the arithmetic take, one instruction each (PTX ISA, "mma.m16n8k16", "ldmatrix",
-// "cp.async"). Of a warp, lane = 4 * g + t throughout.
+// Operations of tensor cores, and copies that run in parallel with the arithmetic. Each is one instruction (PTX ISA,
+// "mma.m16n8k16", "ldmatrix", "cp.async"). Throughout, a lane of a warp is 4 * g + t.
 #pragma once
 
 #include "kernels/cuda/device_math.cuh"
 
 namespace duo {
 
-/// 16 bytes of eight bf16 or of codes.
+/// 16 bytes: eight bf16 numbers, or codes.
 struct alignas(16) Chunk {
   uint32_t word[4];
 };
 
 #ifdef DUO_CUDA_ON_HOST
 
-/// c += a b. a: 16 rows of 16, a[0] row g, columns 2t, 2t+1; a[1] row g+8; a[2], a[3] those rows' columns 2t+8, 2t+9.
-/// b: 16 rows of 8, b0 rows 2t, 2t+1 of column g; b1 rows 2t+8, 2t+9. c: row g, columns 2t, 2t+1; row g+8.
+/// c += a b, where words of a and b are pairs of bf16.
+/// Operand a has 16 rows of 16: a[0] is columns 2t, 2t+1 of row g, and a[1] the same of row g+8. Words a[2] and a[3]
+/// are columns 2t+8, 2t+9 of these rows. Operand b has 16 rows of 8: b0 is rows 2t, 2t+1 of column g, and b1 is rows
+/// 2t+8, 2t+9. Result c has 16 rows of 8: columns 2t, 2t+1 of row g, then those of row g+8.
 inline void Mma(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
   const uint32_t mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
   const cuda_on_host::Exchange all = cuda_on_host::ExchangeInWarp(mine, sizeof mine);
@@ -35,8 +37,8 @@ inline void Mma(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
   }
 }
 
-/// Four 8x8 matrices of 16-bit numbers: lane 8 i + r points at row r of matrix i in shared memory. out[i]: row g,
-/// columns 2t, 2t+1 of matrix i; transposed: column g, rows 2t, 2t+1.
+/// Loads four 8x8 matrices of 16-bit numbers. Lane 8 i + r points at row r of matrix i in shared memory. Word out[i]
+/// gets columns 2t, 2t+1 of row g of matrix i or, if kTransposed, rows 2t, 2t+1 of column g.
 template <bool kTransposed>
 inline void LoadMatrices(uint32_t out[4], const void* row) {
   cuda_on_host::CheckAligned(row, sizeof(Chunk));
@@ -53,7 +55,7 @@ inline void LoadMatrices(uint32_t out[4], const void* row) {
   }
 }
 
-/// Copies 16 bytes to shared memory when they are waited for, or writes zeros.
+/// Starts to copy 16 bytes to shared memory, or to write zeros if !some. WaitForCopies waits for them.
 inline void CopyAsync(void* to, const void* from, bool some = true) {
   static const Chunk kZeros = {};
   cuda_on_host::CheckAligned(to, sizeof(Chunk));
@@ -68,7 +70,7 @@ inline void WaitForCopies() {
 
 inline float Exp2(float x) { return std::exp2(x); }
 
-/// Of both halves, which are bf16.
+/// a - b in both halves, which are bf16.
 inline uint32_t SubtractBf16(uint32_t a, uint32_t b) {
   return PackBf16(LowFloat(a) - LowFloat(b), HighFloat(a) - HighFloat(b));
 }
@@ -120,7 +122,7 @@ __device__ __forceinline__ float Exp2(float x) {
 }
 
 __device__ __forceinline__ uint32_t SubtractBf16(uint32_t a, uint32_t b) {
-  // a * 1 - b: one instruction that every architecture from 8.0 on has.
+  // a * 1 - b is one instruction, which every architecture from 8.0 on has.
   uint32_t d;
   asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(0x3f803f80u), "r"(b ^ 0x80008000u));
   return d;
@@ -130,12 +132,13 @@ __device__ __forceinline__ uint32_t HighHalves(uint32_t a, uint32_t b) { return 
 
 #endif
 
-/// Codes less the middle of their range, as bf16, which holds them exactly: of an int8 word bytes 0 and 2, of an int4
-/// word the lower halves of those bytes. 0x4300 is 128, and its last seven bits count on from there.
+/// Two codes of a word minus the middle of their range, as bf16, which holds them exactly. For int8 the codes are bytes
+/// 0 and 2, for int4 the lower halves of these bytes. The bf16 number 0x4300 is 128, and its last seven bits count up
+/// from there.
 template <KvType kType>
 __device__ __forceinline__ uint32_t CentredCodes(uint32_t word) {
   if constexpr (kType == KvType::kInt8) {
-    // 128 + the lower seven bits, less 128 where the eighth is set, else 256.
+    // 128 + the lower seven bits, minus 128 where the eighth bit is set, else minus 256.
     return SubtractBf16((word & 0x007f007fu) | 0x43004300u, (~word & 0x00800080u) | 0x43004300u);
   } else {
     return SubtractBf16((word & 0x000f000fu) | 0x43004300u, 0x43084308u);  // 136
@@ -144,7 +147,7 @@ __device__ __forceinline__ uint32_t CentredCodes(uint32_t word) {
 template <KvType kType>
 constexpr float kMiddleCode = kType == KvType::kInt8 ? 128.0f : 8.0f;
 
-/// step and the value of the middle code of one row from its parameters.
+/// The step of a row, and the value of its middle code.
 struct StepAndMiddle {
   float step, middle;
 };
