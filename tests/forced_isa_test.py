@@ -68,7 +68,8 @@ def check_errors(duo, levels):
 
 
 def check_quantize(duo, levels):
-    """The codes and the report of a quantised checkpoint are the same at every level, and a wrong DUO_ISA is refused."""
+    """The codes and the report of a quantised checkpoint are the same at every level, and a wrong DUO_ISA is
+    refused."""
     problems, reports = [], {}
     for level in [*NEEDED_FLAGS, "bogus"]:
         with tempfile.TemporaryDirectory() as out:

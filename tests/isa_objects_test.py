@@ -2,8 +2,8 @@
 """Objects compiled for a newer CPU must not define symbols that the linker may use instead of a baseline copy.
 
 A weak symbol is an inline function or a template's instance. In a file compiled with -mavx512f it can win over the same
-symbol of an ordinary file. A CPU without AVX-512 then crashes in code that does not use AVX-512. So such objects may have
-no weak symbols.
+symbol of an ordinary file. A CPU without AVX-512 then crashes in code that does not use AVX-512. So such objects may
+have no weak symbols.
 
 usage: isa_objects_test.py --nm NM --compiler CXX OBJECT...
 """

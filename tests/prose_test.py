@@ -105,10 +105,10 @@ def check_python(root):
             tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
         except (tokenize.TokenError, SyntaxError):
             continue
-        for kind, content, begin, _, _ in tokens:
+        for kind, content, begin, _, line in tokens:
             if kind == tokenize.COMMENT:
                 problems += problems_of(content.lstrip("#! ").strip(), f"{path}:{begin[0]}")
-            elif kind == tokenize.STRING and content.startswith(('"""', 'r"""')) and begin[1] % 4 == 0:
+            elif kind == tokenize.STRING and content.startswith(('"""', 'r"""')) and not line[: begin[1]].strip():
                 for paragraph in re.split(r"\n\s*\n", content.strip('r"')):
                     prose = " ".join(line.strip() for line in paragraph.split("\n") if not line.startswith("    "))
                     problems += problems_of(prose, f"{path}:{begin[0]}")

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Compares head patterns by the answers that a model still finds with them: the tables of docs/identification.md.
+"""Compares head patterns by the answers that a model still finds with them. Prints docs/identification.md's tables.
 
     tools/compare_patterns.py --duo build/release/bin/duo NAME=DIR... [--model demo] [--tokens 2048,8192] [--texts 10]
         [--facts 8] [--shares 100,75,50,37.5,25,12.5,0] [--random 5]
 
-Every cell is the share of facts found over the texts (`duo demo`, the path that serves requests). The shares are those of
-the retrieval heads, chosen one by one and then by whole layers. Besides the given patterns: every pattern's order turned
-round, and the mean of random choices. Prints Markdown. Needs only Python and the program.
+A cell is the share of facts found over the texts by `duo demo`, which uses the code that serves requests. The columns
+are shares of retrieval heads, which are chosen one by one and then by whole layers. There are rows for the given
+patterns, for each pattern with its order reversed, and for the mean of random choices. The output is Markdown. It needs
+only Python and the program.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ class Comparison:
     def __init__(self, options: argparse.Namespace, folder: Path):
         self.options = options
         self.folder = folder
-        self.known: dict[tuple[bytes, int], float] = {}  # one choice comes out of many patterns
+        self.known: dict[tuple[bytes, int], float] = {}  # many patterns give the same choice
 
     def gates_of(self, directory: str) -> list[list[float]]:
         return json.loads(run([self.options.duo, "pattern", "show", directory, "--json"]))["gates"]
 
     def write(self, name: str, like: str, gates: list[list[float]]) -> str:
-        """A pattern with these gates and the windows of `like`."""
+        """Writes a pattern with these gates and the windows of `like`."""
         shown = json.loads(run([self.options.duo, "pattern", "show", like, "--json"]))
         directory = self.folder / name
         directory.mkdir()
@@ -48,7 +49,7 @@ class Comparison:
         return str(directory)
 
     def choose(self, directory: str, share: float, how: list[str]) -> str:
-        """The choice as a pattern of zeros and ones."""
+        """Writes the choice of heads as a pattern of zeros and ones."""
         out = Path(tempfile.mkdtemp(dir=self.folder))
         sparsity = f"{1 - share / 100:.6f}"
         run([self.options.duo, "pattern", "choose", directory, "--sparsity", sparsity, *how,
@@ -56,7 +57,7 @@ class Comparison:
         return str(out)
 
     def found(self, pattern: str, tokens: int, texts: range) -> float:
-        """Share of the facts that are found with the heads of this 0/1 pattern."""
+        """The share of the facts that are found with the heads of this 0/1 pattern."""
         files = [Path(pattern) / name for name in ("full_attention_heads.tsv", "config.json")]
         key = (b"".join(file.read_bytes() for file in files), tokens)
         if key in self.known:
@@ -81,13 +82,13 @@ def print_row(tokens: int, name: str, cells: list[float]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("patterns", nargs="+", metavar="NAME=DIR")
-    parser.add_argument("--duo", default="build/release/bin/duo", help="the program")
+    parser.add_argument("--duo", default="build/release/bin/duo", help="The duo program.")
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--tokens", default="2048,8192", help="lengths of the texts")
-    parser.add_argument("--texts", type=int, default=10, help="texts per cell")
-    parser.add_argument("--facts", type=int, default=8, help="facts per text")
-    parser.add_argument("--shares", default="100,75,50,37.5,25,12.5,0", help="of retrieval heads, per cent")
-    parser.add_argument("--random", type=int, default=5, help="random choices")
+    parser.add_argument("--tokens", default="2048,8192", help="Lengths of the texts in tokens.")
+    parser.add_argument("--texts", type=int, default=10, help="Texts per cell.")
+    parser.add_argument("--facts", type=int, default=8, help="Facts per text.")
+    parser.add_argument("--shares", default="100,75,50,37.5,25,12.5,0", help="Shares of retrieval heads in per cent.")
+    parser.add_argument("--random", type=int, default=5, help="Number of random choices.")
     options = parser.parse_args()
     options.shares = [float(share) for share in options.shares.split(",")]
     named = [item.partition("=") for item in options.patterns]

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# What must hold on an NVIDIA GPU, in one run of at most nine minutes: the tests against the reference and the golden
-# models, then the speeds that docs/performance.md promises, as one table.
+# Checks everything that needs an NVIDIA GPU in one run of at most nine minutes. Runs the tests against the reference
+# and the golden models, then measures the speeds that docs/performance.md promises. Prints one table.
 #
 #   tools/device_check.sh [--bin DIR] [--out DIR] [--rehearse]
 #   tools/device_check.sh --pack FILE.tar.xz
 #
-# --bin DIR    programs built elsewhere, as unpacked from --pack's file; else the cuda preset is built here
-# --pack FILE  builds, and packs the programs with the libraries they need (but CUDA's), for a machine that cannot build
-# --out DIR    where logs and JSON files go (build/device_check)
-# --rehearse   the same steps on this machine's CPU with the embedded model: whether the script works
+# --bin DIR    Folder of programs that were built elsewhere and unpacked from --pack's file. Without it the cuda preset
+#              is built here.
+# --pack FILE  Builds, and packs the programs with the libraries that they need (except CUDA's), for a machine that
+#              cannot build.
+# --out DIR    Folder for logs and JSON files (build/device_check).
+# --rehearse   Runs the same steps on this machine's CPU with the embedded model, to test the script.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -26,7 +28,8 @@ mkdir -p "$out"
 readonly limit_s=540
 left() { echo $((limit_s - SECONDS)); }
 
-# step NAME SECONDS COMMAND...: its output in $out/NAME.log, the end of it here when it fails; its result in results.tsv
+# step NAME SECONDS COMMAND...: runs the command with a time limit. Writes its output to $out/NAME.log and its result to
+# results.tsv. Prints the end of the output when it fails.
 : >"$out/results.tsv"
 step() {
   local name=$1 most=$2 begin=$SECONDS result
@@ -45,7 +48,7 @@ step() {
   printf '%-24s %-14s %4d s\n' "$name" "$result" $((SECONDS - begin))
 }
 
-# bench NAME SECONDS FLAGS...: duo bench into $out/NAME.json
+# bench NAME SECONDS FLAGS...: runs duo bench and writes its JSON to $out/NAME.json.
 bench() {
   local name=$1 most=$2
   shift 2
@@ -76,18 +79,18 @@ if [ -z "$bin" ]; then
   fi
 fi
 duo=$bin/duo
-export DUO_SOURCE_DIR=$PWD  # where the tests' data are
+export DUO_SOURCE_DIR=$PWD  # the tests find their data there
 [ ! -d "$bin/lib" ] || export LD_LIBRARY_PATH="$PWD/$bin/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 
 if [ "$device" = cpu ]; then
-  echo "A rehearsal: the figures are this CPU's, the wanted ones a GPU's."
+  echo "This is a rehearsal: the measured figures are this CPU's, the wanted ones are a GPU's."
   for name in decode_types llama3_8b llama2_7b prefill; do
     bench "$name" 60 --model models/demo --pattern models/demo/pattern --depths 1024 --decode 4 --prefill 64 --repeat 1 \
       --modes full:bf16,duo:bf16,full:int8,full:int4
   done
 else
   if ! nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader >"$out/device.txt" 2>/dev/null; then
-    echo "tools/device_check.sh: no NVIDIA GPU here (nvidia-smi finds none); --rehearse tries the script on the CPU" >&2
+    echo "tools/device_check.sh: nvidia-smi finds no NVIDIA GPU; --rehearse tests the script on the CPU" >&2
     exit 1
   fi
   cat "$out/device.txt"
@@ -99,7 +102,7 @@ else
     step memcheck 60 "$sanitizer" --tool memcheck --error-exitcode 9 "$bin/cuda_test" --gtest_brief=1 --gtest_filter="$few"
     step racecheck 60 "$sanitizer" --tool racecheck --error-exitcode 9 "$bin/cuda_test" --gtest_brief=1 --gtest_filter="$few"
   else
-    echo "memcheck, racecheck: SKIPPED, no compute-sanitizer here"
+    echo "memcheck, racecheck: SKIPPED, compute-sanitizer was not found"
   fi
   llama3=(--config bench/configs/llama-3-8b.json --random-weights --sparsity 0.5 --sink 128 --recent 256)
   llama2=(--config bench/configs/llama-2-7b.json --random-weights --sparsity 0.75 --sink 128 --recent 256)
@@ -109,7 +112,7 @@ else
   bench llama3_8b 90 "${llama3[@]}" --depths 102400,204800,307200 --modes full,duo --decode 16 --prefill 0
   bench llama2_7b 60 "${llama2[@]}" --depths 51200,81920 --modes full,duo --decode 16 --prefill 0
   bench capacity 90 "${llama3[@]}" --weights int8 --kv-type int4 --depths 3300000 --modes duo --decode 8 --prefill 0 --repeat 1
-  # The paper's prefill: 320k tokens in 32k chunks, from nothing. Four of 32 layers: the ratio is theirs alone.
+  # The paper's prefill: 320k tokens in 32k chunks, from an empty cache. The ratio is that of four of 32 layers alone.
   bench llama3_8b_prefill 120 "${llama3[@]}" --layers 4 --depths 0 --modes full,duo --decode 0 --prefill 327680 --chunk 32768 --repeat 1
 fi
 python3 tools/device_table.py "$out" | tee "$out/table.txt"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The table of tools/device_check.sh: what was measured beside what is wanted.
+"""Prints the table of tools/device_check.sh: the measured figures beside the wanted ones.
 
 usage: device_table.py FOLDER
 """
@@ -22,7 +22,7 @@ def rows_of(bench, test):
 
 
 def pairs(bench, test):
-    """(depth, full row, duo row) of every depth that has both."""
+    """(depth, full row, duo row) for every depth that has both rows."""
     found = {}
     for row in rows_of(bench, test):
         found.setdefault(row["depth"], {}).setdefault(row["mode"], row)

@@ -4,10 +4,12 @@
     python3 tools/eval_demo_model.py [--model models/demo] [--pattern DIR] [--seed 0] [--threads 1]
         [--lengths 1024:40,2048:40,4096:30,8192:10,16384:6,32768:2] [--duo-lengths 2048:12,4096:9]
 
-Lengths are tokens:prompts; an empty list leaves the table out. BF16 weights, fp32 arithmetic, fresh texts with ten
-facts each (five passkeys, five codes). An answer counts when every token of it, newline included, is the arg max with
-the right answers before it (teacher forcing): the same as greedy decoding for an exact match. Needs torch and numpy;
-building and running duo needs neither.
+Lengths are tokens:prompts. An empty list leaves the table out. The weights are BF16, and the arithmetic is fp32. The
+texts are new ones with ten facts each (five passkeys, five codes).
+
+An answer counts when each of its tokens, newline included, is the arg max after the right answers before it (teacher
+forcing). For an exact match this is the same as greedy decoding. The script needs torch and numpy. Building and running
+duo needs neither.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from demo_model.generator import Role, Text, TextGenerator, TextOptions
 from demo_model.llama import Attention, Llama, full_attention
 from demo_model.tokenizer import Tokenizer
 
-PROSE_SEED = 12  # neither that of training nor that of the pattern
+PROSE_SEED = 12  # differs from the seeds of training and of the pattern
 TEN_FACTS = [FactKind.PASSKEY] * 5 + [FactKind.CODE] * 5
 KEPT_SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
 N_RANDOM_CHOICES = 5
@@ -40,7 +42,7 @@ class Score(NamedTuple):
     exact_match: float
     passkeys: float
     codes: float
-    prose_loss: float  # nats per token of the story, payloads left out
+    prose_loss: float  # nats per token of the story without payloads
 
 
 def parse_lengths(text: str) -> Lengths:
@@ -49,7 +51,7 @@ def parse_lengths(text: str) -> Lengths:
 
 
 def draw_prompts(tokenizer: Tokenizer, n_tokens: int, n_prompts: int, seed: int) -> list[Text]:
-    """The same texts for the same arguments, so that every choice of heads is measured on the same prompts."""
+    """Gives the same texts for the same arguments, so that every choice of heads is measured on the same prompts."""
     generator = TextGenerator(tokenizer, seed + n_tokens, n_sentences=20000, prose_seed=PROSE_SEED)
     options = TextOptions(kinds=TEN_FACTS)
     prompts: list[Text] = []
@@ -95,8 +97,8 @@ def print_exact_match(model: Llama, tokenizer: Tokenizer, lengths: Lengths, seed
 
 
 def print_duo(model: Llama, tokenizer: Tokenizer, pattern: Path, lengths: Lengths, seed: int) -> None:
-    """Exact match by the share of KV heads kept as retrieval heads, those of highest, lowest or random gate, with
-    the exact Lambda mask for the others; and the prose loss of the learned choice."""
+    """Prints the exact match by the share of retrieval heads, and the prose loss of the learned choice. The retrieval
+    heads have the highest gates, the lowest gates, or are random. The others use the exact Lambda mask."""
     gates, sink, recent = load_pattern(pattern)
     rng = np.random.RandomState(seed)
     random_scores = [rng.permutation(gates.size).reshape(gates.shape) for _ in range(N_RANDOM_CHOICES)]
@@ -128,8 +130,8 @@ def print_duo(model: Llama, tokenizer: Tokenizer, pattern: Path, lengths: Length
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Prints the tables of the demo model's README.")
-    parser.add_argument("--model", type=Path, default=Path("models/demo"), help="model directory")
-    parser.add_argument("--pattern", type=Path, help="pattern directory, default MODEL/pattern")
+    parser.add_argument("--model", type=Path, default=Path("models/demo"), help="Model directory.")
+    parser.add_argument("--pattern", type=Path, help="Pattern directory (default: MODEL/pattern).")
     parser.add_argument("--lengths", type=parse_lengths, default="1024:40,2048:40,4096:30,8192:10,16384:6,32768:2")
     parser.add_argument("--duo-lengths", type=parse_lengths, default="2048:12,4096:9")
     parser.add_argument("--seed", type=int, default=0)

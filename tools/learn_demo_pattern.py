@@ -3,8 +3,8 @@
 
     python3 tools/learn_demo_pattern.py [--model models/demo] --out DIR [--seed 0] [--threads 1]
 
-Writes DIR/full_attention_heads.tsv (gates, layers x KV heads) and DIR/config.json. Needs torch and numpy; building and
-running duo needs neither. Takes about a minute on one core.
+It writes DIR/full_attention_heads.tsv (gates, layers x KV heads) and DIR/config.json. It needs torch and numpy.
+Building and running duo needs neither. It takes about a minute on one core.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from demo_model.duo_attention import streaming_attention
 from demo_model.generator import Text, TextGenerator, TextOptions
 from demo_model.llama import Llama, full_attention
 
-PROSE_SEED = 11  # not that of training
+PROSE_SEED = 11  # differs from the seed of training
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Written to config.json; the names are those of the published patterns."""
+    """The settings that are written to config.json. The names are those of the published patterns."""
 
     num_steps: int = 250
-    lr: float = 0.02  # peak
-    reg_weight: float = 0.5  # 0.05 leaves most gates of so small a model near 0.9, 1.0 drives all but four below 0.3
+    lr: float = 0.02  # the peak learning rate
+    reg_weight: float = 0.5  # this small model: 0.05 leaves most gates near 0.9, 1.0 all but four below 0.3
     initial_value: float = 1.0
     context_length_min: int = 256  # tokens, questions and answers included
     context_length_max: int = 1024
-    num_passkeys: int = 10  # facts of either kind, fewer where they do not fit
+    num_passkeys: int = 10  # maximum number of facts; fewer when they do not fit
     sink_size: int = 16  # tokens
     recent_size: int = 64
     batch_size: int = 1
@@ -63,7 +63,7 @@ def two_stream_hidden_states(
 
 
 def draw_text(generator: TextGenerator, rng: np.random.RandomState, settings: Settings) -> Text:
-    """Needles and questions in the order of their ordinals."""
+    """Draws a text whose needles and questions are in the order of their ordinals."""
     n_tokens = rng.randint(settings.context_length_min, settings.context_length_max + 1)
     for n_facts in range(settings.num_passkeys, 0, -1):
         text = generator.text(n_tokens, n_facts, TextOptions(in_order=True))
@@ -73,13 +73,13 @@ def draw_text(generator: TextGenerator, rng: np.random.RandomState, settings: Se
 
 
 def trapezoid(step: int, n_steps: int) -> float:
-    """Warm-up over the first fifth, cool-down over the last, floor 0.1."""
+    """Rises over the first fifth of the steps, and falls over the last fifth. Never below 0.1."""
     ramp = n_steps / 5
     return min(1, max((step + 1) / ramp, 0.1), max((n_steps - step) / ramp, 0.1))
 
 
 def learn_gates(model: Llama, generator: TextGenerator, settings: Settings) -> np.ndarray:
-    """[layers, kv_heads] in 0..1."""
+    """Returns gates [layers, kv_heads] in 0..1."""
     gates = torch.full((model.config.n_layers, model.config.n_kv_heads), settings.initial_value, requires_grad=True)
     optimizer = torch.optim.AdamW([gates], weight_decay=0)
     rng = np.random.RandomState(settings.seed)
@@ -103,8 +103,8 @@ def learn_gates(model: Llama, generator: TextGenerator, settings: Settings) -> n
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Learns the DuoAttention gates of the demo model.")
-    parser.add_argument("--model", type=Path, default=Path("models/demo"), help="model directory")
-    parser.add_argument("--out", type=Path, required=True, help="pattern directory to write")
+    parser.add_argument("--model", type=Path, default=Path("models/demo"), help="Model directory.")
+    parser.add_argument("--out", type=Path, required=True, help="Pattern directory to write.")
     parser.add_argument("--reg-weight", type=float, default=Settings.reg_weight)
     parser.add_argument("--seed", type=int, default=Settings.seed)
     parser.add_argument("--threads", type=int, default=1)

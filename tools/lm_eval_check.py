@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
-"""Runs EleutherAI's lm-evaluation-harness against `duo serve`; checks its numbers with `duo logits` and `duo generate`.
+"""Runs EleutherAI's lm-evaluation-harness against `duo serve`, and checks it with `duo logits` and `duo generate`.
 
     python3 -m venv /tmp/lm_eval && /tmp/lm_eval/bin/pip install "lm_eval[api]" transformers    # no torch needed
     /tmp/lm_eval/bin/python tools/lm_eval_check.py --duo build/release/bin/duo [--documents 12] [--sparsity 0.9]
 
-Writes two small tasks about codes hidden in stories (a choice between four codes, scored by log likelihood, and a
-generated answer), starts `duo serve` on the demo model, and lets the harness's `local-completions` ask it: prompts go
-as token ids, in batches, two requests at a time. Prints the harness's table; then every log likelihood, every "greedy",
-every generated text and every score of the table is computed again from `duo logits` and `duo generate`, which serve
-nothing. Nothing is fetched: the harness is told to stay offline. Exit code 1 when something differs, 3 when a package
-is missing.
+It writes two small tasks about codes hidden in stories. One is a choice between four codes, scored by log likelihood.
+The other is a generated answer. It starts `duo serve` on the demo model, and the harness's `local-completions` asks the
+server. Prompts are sent as token ids, in batches, two requests at a time.
 
-The same against a server that runs already:
+It prints the harness's table. Then it computes every log likelihood, every "greedy", every generated text and every
+score of the table again, from `duo logits` and `duo generate`, which use no server. The harness is told to stay
+offline, so nothing is downloaded. The exit code is 1 when something differs, and 3 when a package is missing.
+
+To run the harness against a server that is already running:
 
     lm_eval --model local-completions --tasks TASK --model_args model=demo,num_concurrent=8,add_bos_token=True,\\
     tokenizer=models/demo,max_length=32768,base_url=http://127.0.0.1:8080/v1/completions
@@ -37,7 +38,7 @@ MODEL = SOURCE / "models" / "demo"
 MODEL_FLAGS = ["--model", str(MODEL), "--pattern", str(MODEL / "pattern"), "--compute", "f32"]
 NAMES = ["Anna", "Boris", "Clara", "David", "Emma", "Felix"]
 MOST_TOKENS = 8
-TOLERANCE = 1e-4  # of a log likelihood: float logits of two runs whose prompts were read in different pieces
+TOLERANCE = 1e-4  # for a log likelihood: float logits of two runs that read the prompt in different chunks
 
 CHOICE_TASK = """task: duo_codes_choice
 dataset_path: json
@@ -81,7 +82,7 @@ def write_tasks(folder: pathlib.Path, n_documents: int) -> list[dict]:
 
 
 class Duo:
-    """The program itself, one run per question."""
+    """Computes answers with the program itself, in one run per question."""
 
     def __init__(self, options: argparse.Namespace, folder: pathlib.Path):
         self.duo = options.duo
@@ -98,7 +99,7 @@ class Duo:
         return done.stdout
 
     def log_likelihood(self, context: list[int], continuation: list[int]) -> tuple[float, bool]:
-        """Of the continuation, and whether each of its tokens is a most likely one."""
+        """The log likelihood of the continuation, and whether each of its tokens is a most likely one."""
         out = self.folder / "logits.safetensors"
         first, last = len(context) - 1, len(context) + len(continuation) - 2
         self.run(context + continuation, "logits", "--positions", f"{first}:{last}", "--out", str(out))
@@ -121,7 +122,7 @@ class Duo:
 
 
 def evaluate(port: int, folder: pathlib.Path):
-    """The harness's results and its table."""
+    """Runs the harness. Returns its results and its table."""
     import lm_eval
     from lm_eval.tasks import TaskManager
     from lm_eval.utils import make_table
@@ -137,7 +138,7 @@ def evaluate(port: int, folder: pathlib.Path):
 
 
 def compare(results: dict, documents: list[dict], duo: Duo) -> list[str]:
-    """What differs from the program's own numbers; prints a summary."""
+    """Compares the results with the program's own. Returns the differences and prints a summary."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(MODEL))
@@ -202,21 +203,21 @@ def check(options: argparse.Namespace, folder: pathlib.Path) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--duo", default="build/release/bin/duo", help="the program")
-    parser.add_argument("--documents", type=int, default=12, help="per task")
-    # So few retrieval heads are left that some answers are wrong: scores that are all 1 would compare nothing.
-    parser.add_argument("--sparsity", type=float, default=0.9, help="share of KV heads made streaming")
+    parser.add_argument("--duo", default="build/release/bin/duo", help="The duo program.")
+    parser.add_argument("--documents", type=int, default=12, help="Documents per task.")
+    # With so few retrieval heads some answers are wrong. Scores that are all 1 would hide differences.
+    parser.add_argument("--sparsity", type=float, default=0.9, help="Share of streaming KV heads.")
     options = parser.parse_args()
     os.environ.update(OFFLINE)
     with tempfile.TemporaryDirectory(prefix="duo_lm_eval_") as folder:
-        os.environ["HF_HOME"] = folder + "/huggingface"  # before the packages are loaded
+        os.environ["HF_HOME"] = folder + "/huggingface"  # must be set before the packages are loaded
         try:
             import aiohttp  # noqa: F401
             import lm_eval  # noqa: F401
             import tenacity  # noqa: F401
             import transformers  # noqa: F401
         except ImportError as error:
-            print(f'lm_eval_check: {error}; it needs: pip install "lm_eval[api]" transformers', file=sys.stderr)
+            print(f'lm_eval_check: {error}; run: pip install "lm_eval[api]" transformers', file=sys.stderr)
             return 3
         return check(options, pathlib.Path(folder))
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Makes the golden cases in tests/data/golden: small random models and what a float64 transformer computes for them.
+"""Makes the golden cases in tests/data/golden: small random models, and the outputs of a float64 transformer.
 
     python3 tools/make_golden.py tests/data/golden
 
-Written from the papers and the Hugging Face conventions, apart from the engine: plain numpy in double precision, dense
-masks, one matrix per step. Needs numpy only. The same seed gives the same files.
+The transformer is independent of the engine. It is written from the papers and the Hugging Face conventions, in plain
+numpy with double precision, dense masks and one matrix per step. It needs only numpy. The same seed gives the same
+files.
 """
 import json
 import math
@@ -53,7 +54,7 @@ def head_dim(config: Config) -> int:
 
 
 def rope_angles(config: Config) -> tuple[np.ndarray, float]:
-    """Angle per position of each pair [head_dim / 2], and what cos and sin are multiplied by."""
+    """The angle per position of each pair [head_dim / 2], and the factor of cos and sin."""
     d = head_dim(config)
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     theta = rope.get("rope_theta") or config["rope_theta"]
@@ -66,7 +67,7 @@ def rope_angles(config: Config) -> tuple[np.ndarray, float]:
         return angles / factor, 1.0
     trained = rope["original_max_position_embeddings"]
     if kind == "llama3":
-        turns = trained * angles / (2 * math.pi)  # over the trained length
+        turns = trained * angles / (2 * math.pi)  # full turns of each pair over the trained length
         low, high = rope["low_freq_factor"], rope["high_freq_factor"]
         smooth = np.clip((turns - low) / (high - low), 0, 1)
         return angles * (smooth + (1 - smooth) / factor), 1.0
@@ -83,7 +84,7 @@ def rms_norm(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
 
 
 def rotate(x: np.ndarray, angles: np.ndarray, amplitude: float) -> np.ndarray:
-    """x [tokens, heads, head_dim]; dimension i turns with i + head_dim / 2."""
+    """Rotates x [tokens, heads, head_dim]. Dimension i pairs with i + head_dim / 2."""
     turn = np.arange(len(x))[:, None, None] * angles
     a, b = np.split(x, 2, -1)
     cos, sin = np.cos(turn) * amplitude, np.sin(turn) * amplitude
@@ -91,14 +92,14 @@ def rotate(x: np.ndarray, angles: np.ndarray, amplitude: float) -> np.ndarray:
 
 
 def visible(n: int, sink: int, recent: int) -> np.ndarray:
-    """The exact Lambda mask [query, key]."""
+    """The exact Lambda mask, [query, key]."""
     i, j = np.arange(n)[:, None], np.arange(n)[None]
     return (j <= i) & ((j < sink) | (i - j < recent))
 
 
 def attention(x: np.ndarray, w: Weights, prefix: str, config: Config, retrieval: list[int], sink: int,
               recent: int) -> np.ndarray:
-    """Of all q heads before o_proj: [tokens, heads, head_dim]."""
+    """Attention of all q heads before o_proj, [tokens, heads, head_dim]."""
     n, d = len(x), head_dim(config)
     n_heads, n_kv = config["num_attention_heads"], config["num_key_value_heads"]
     def project(name: str, heads: int) -> np.ndarray:
@@ -120,7 +121,7 @@ def attention(x: np.ndarray, w: Weights, prefix: str, config: Config, retrieval:
 
 
 def rest_of_layer(x: np.ndarray, attended: np.ndarray, w: Weights, p: str, config: Config) -> np.ndarray:
-    """x behind the layer with prefix p, from x before it and the heads' attention."""
+    """x after the layer with prefix p, from x before the layer and the heads' attention."""
     x = x + attended.reshape(len(x), -1) @ w[p + "self_attn.o_proj.weight"].T + w.get(p + "self_attn.o_proj.bias", 0)
     h = rms_norm(x, w[p + "post_attention_layernorm.weight"], config["rms_norm_eps"])
     gate = h @ w[p + "mlp.gate_proj.weight"].T + w.get(p + "mlp.gate_proj.bias", 0)
@@ -144,8 +145,9 @@ def forward(ids: list[int], w: Weights, config: Config, retrieval: list[list[int
 
 def distill_loss(ids: list[int], w: Weights, config: Config, gates: np.ndarray, sink: int, recent: int,
                  labels: tuple[int, int]) -> float:
-    """DuoAttention's (arXiv:2410.10819 section 2.2): teacher with full attention; student whose heads mix the teacher's
-    full attention with streaming attention of their own; mean square of their hidden states' difference at the labels."""
+    """DuoAttention's loss (arXiv:2410.10819 section 2.2). The teacher has full attention. The student's heads mix the
+    teacher's full attention with their own streaming attention. The loss is the mean squared difference of their hidden
+    states at the labels."""
     eps, group = config["rms_norm_eps"], config["num_attention_heads"] // config["num_key_value_heads"]
     everything, nothing = np.ones(gates.shape[1], int), np.zeros(gates.shape[1], int)
     teacher = student = w["model.embed_tokens.weight"][ids]
@@ -164,7 +166,7 @@ def distill_loss(ids: list[int], w: Weights, config: Config, gates: np.ndarray, 
 def identify_case(ids: list[int], w: Weights, config: Config, gates: np.ndarray, sink: int, recent: int) -> dict:
     labels, reg_weight, step = (len(ids) * 2 // 3, len(ids) - 1), 0.05, 1e-5
     def loss(at: np.ndarray) -> float: return distill_loss(ids, w, config, at, sink, recent, labels)
-    gradient = np.zeros(gates.shape)  # central differences: off by O(step^2)
+    gradient = np.zeros(gates.shape)  # by central differences, with an error of O(step^2)
     for i in range(gates.size):
         bump = np.zeros(gates.size)
         bump[i] = step
@@ -202,7 +204,7 @@ def tensor_shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 
 def to_stored(x: np.ndarray, storage: str) -> tuple[bytes, np.ndarray]:
-    """The bytes of x in its storage type, and the values they stand for."""
+    """The bytes of x in its storage type, and the values that these bytes encode."""
     if storage == "F32":
         return x.astype("<f4").tobytes(), x.astype("<f4").astype(np.float64)
     if storage == "F16":
@@ -253,7 +255,7 @@ def write_model(directory: Path, config: Config, stored: dict, shards: int) -> N
 
 
 def choose_heads(gates: np.ndarray, sparsity: float) -> list[list[int]]:
-    """Keeps the N - ceil(s (N-1)) highest gates; ties: lower layer, then lower head."""
+    """Chooses the N - ceil(s (N-1)) highest gates. Ties go to the lower layer, then to the lower head."""
     keep = gates.size - math.ceil(sparsity * (gates.size - 1))
     order = sorted(range(gates.size), key=lambda i: (-gates.flat[i], i))
     chosen = np.zeros(gates.size, int)

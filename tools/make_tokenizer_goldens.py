@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
-"""Writes tests/data/tokenizers: small tokenizers in the styles of the model families duo runs, and what the reference
-libraries make of awkward texts.
+"""Writes tests/data/tokenizers: small tokenizers in the styles of the model families that duo runs, and the results of
+the reference libraries for awkward texts.
 
     python3 tools/make_tokenizer_goldens.py [--out tests/data/tokenizers] [--random N] [--seed S]
 
-Needs `tokenizers`, `sentencepiece` and `jinja2` from PyPI (the goldens name the versions). Every tokenizer is trained
-here on the texts of tokenizer_corpus.py, so nothing is downloaded and nobody's vocabulary is copied; pre-tokenisers,
-normalizers, decoders and post-processors have the exact form of the published tokenizer.json files. Chat templates are written here in the published ones' shape.
+It needs `tokenizers`, `sentencepiece` and `jinja2` from PyPI (the golden files name the versions). Every tokenizer is
+trained here on the texts of tokenizer_corpus.py, so nothing is downloaded and no vocabulary is copied. Pre-tokenizers,
+normalizers, decoders and post-processors have the exact form of the published tokenizer.json files. Chat templates are
+written here in the form of the published ones.
 
 cases.json: {"reference": "...", "cases": [{"hex": bytes of the text, "ids": with special tokens, "plain_ids": without,
-"text": decode(ids) with special tokens kept, "plain_text": decode(ids) without}]}. Texts are given as hex because some
-are not UTF-8; the reference sees bytes.decode("utf-8", errors="replace").
+"text": decode(ids) with special tokens kept, "plain_text": decode(ids) without}]}. Texts are in hex because some
+are not UTF-8. The reference gets bytes.decode("utf-8", errors="replace").
 """
 
 import argparse
@@ -99,7 +100,7 @@ def llama3():
 def qwen2():
     tok = byte_level(QWEN2_REGEX, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"], normalizer=normalizers.NFC())
     tok.post_processor = processors.ByteLevel(trim_offsets=False)
-    # An ordinary added token, as Qwen3's <think>; one that only stands alone; ones that eat white space.
+    # An ordinary added token, as Qwen3's <think>, one that matches single words only, and two that take white space.
     tok.add_tokens([AddedToken("<think>", normalized=False), AddedToken("Kraków", single_word=True, normalized=True)])
     tok.add_special_tokens([AddedToken("<|left|>", lstrip=True), AddedToken("<|right|>", rstrip=True)])
     return tok, {"bos_token": None, "eos_token": "<|im_end|>", "chat_template": QWEN2_CHAT}
@@ -118,7 +119,7 @@ def o200k():
 
 
 def split_mix():
-    """Rarely used steps: several splits in a row with other behaviours, digits, Lowercase, Strip."""
+    """A tokenizer with rarely used steps: several splits in a row, other split behaviours, digits, Lowercase, Strip."""
     pre = [pre_tokenizers.Split(Regex(r"\p{N}{1,3}"), "merged_with_previous"),
            pre_tokenizers.Split("e", "merged_with_next"),
            pre_tokenizers.Split(Regex(r"[^\w\s]"), "contiguous"),
@@ -142,7 +143,7 @@ def sentencepiece_model():
 
 
 def bpe_from_sentencepiece(data):
-    """Vocabulary and merges as the published converters make them: pieces that two better pieces make up."""
+    """Vocabulary and merges as the published converters make them: a merge joins two pieces into a third."""
     sp = sentencepiece.SentencePieceProcessor(model_proto=data)
     vocab = {sp.id_to_piece(i): i for i in range(sp.get_piece_size())}
     merges = []
@@ -194,7 +195,7 @@ def case(tok, raw):
 
 
 def random_id_cases(tok, rng, n):
-    """Ids that no text encodes to: half characters, lone bytes, special tokens anywhere."""
+    """Cases of ids that no text encodes to: half characters, single bytes, special tokens anywhere."""
     size = tok.get_vocab_size()
     out = []
     for _ in range(n):
@@ -257,7 +258,7 @@ def chat_cases(tok, config):
             continue
         try:
             rendered = render(config["chat_template"], messages, config)
-        except ValueError:  # this template has no place for a system message
+        except ValueError:  # this template takes no system message
             continue
         out.append({"messages": messages, "ids": tok.encode(rendered, add_special_tokens=False).ids})
     return out
@@ -268,11 +269,11 @@ def write_json(path, value):
 
 
 def as_saved(name, tok):
-    """tokenizer.json in compact form; some styles in the older spellings that published files have."""
+    """tokenizer.json in compact form. Some styles get the older spellings of published files."""
     data = json.loads(tok.to_str())
-    if name in ("llama2", "gpt2"):  # merges as "a b"
+    if name in ("llama2", "gpt2"):  # older files write merges as "a b"
         data["model"]["merges"] = [" ".join(pair) for pair in data["model"]["merges"]]
-    if name == "metaspace":  # before prepend_scheme
+    if name == "metaspace":  # older files have no prepend_scheme
         for part in (data["pre_tokenizer"], data["decoder"]):
             del part["prepend_scheme"], part["split"]
             part["add_prefix_space"] = True
@@ -297,7 +298,8 @@ def write_style(out, name, tok, config, n_random, rng):
 
 
 def encode_between(sp, text, specials):
-    """The library itself knows nothing of special tokens in a text: what stands between them is encoded on its own."""
+    """The library does not know special tokens in a text, so each part of the text between them is encoded
+    separately."""
     parts = re.split("(" + "|".join(re.escape(s) for s in specials) + ")", text)
     return [i for part in parts if part for i in ([specials[part]] if part in specials else sp.encode(part))]
 
@@ -328,7 +330,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path,
                         default=pathlib.Path(__file__).resolve().parent.parent / "tests/data/tokenizers")
-    parser.add_argument("--random", type=int, default=40, help="random texts per tokenizer")
+    parser.add_argument("--random", type=int, default=40, help="Random texts per tokenizer.")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     rng = random.Random(args.seed)

@@ -1,7 +1,7 @@
-"""One-line mutants of C++ sources: what can be wrong in a line, found with regular expressions.
+"""Makes one-line mutants of C++ sources with regular expressions.
 
 A mutant changes one place of one line and keeps the number of lines. Comments, strings, preprocessor lines, invariants
-(DUO_CHECK, static_assert) and the values of named constants are left alone.
+(DUO_CHECK, static_assert) and the values of named constants are not changed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import re
 import typing
 
-# Text that is not code: comments, strings (raw ones first), characters, preprocessor lines.
+# Text that is not code: strings (raw ones first), characters, comments, preprocessor lines.
 NOT_CODE = re.compile(
     r'R"(?P<delimiter>[^()\\\s]*)\(.*?\)(?P=delimiter)"'
     r'|"(?:\\.|[^"\\\n])*"'
@@ -47,21 +47,21 @@ GUARD = re.compile(r"if \(.*;$")
 @dataclasses.dataclass(frozen=True)
 class Mutant:
     file: str
-    line_number: int  # from 1
-    line: str  # without the white space around it
+    line_number: int  # the first line is 1
+    line: str  # without leading and trailing white space
     becomes: str
     operator: str
-    twin: int = 0  # counts equal changes of equal lines of one file
+    twin: int = 0  # numbers equal changes of equal lines in one file
 
     @property
     def id(self) -> str:
-        """The same wherever the line moves to in its file."""
+        """Stays the same when the line moves within its file."""
         text = "\0".join([self.file, self.line, self.becomes, str(self.twin)])
         return hashlib.sha1(text.encode()).hexdigest()[:12]
 
 
 def code_only(text: str) -> str:
-    """The text with blanks in place of everything that is not code; offsets stay what they are."""
+    """The text with blanks in place of everything that is not code. Offsets do not change."""
     def blank(match: re.Match) -> str:
         return re.sub(r"[^\n]", " ", match.group())
 
@@ -73,7 +73,7 @@ def code_only(text: str) -> str:
 
 
 def closing(code: str, begin: int) -> int:
-    """One past the parenthesis that closes the one at begin; the end of the text when none does."""
+    """The offset after the parenthesis that closes the one at `begin`, or the end of the text when none does."""
     depth = 0
     for at in range(begin, len(code)):
         depth += {"(": 1, ")": -1}.get(code[at], 0)
@@ -83,12 +83,12 @@ def closing(code: str, begin: int) -> int:
 
 
 def changes(code: str, line: str, before: str) -> typing.Iterator[tuple[int, int, str, str]]:
-    """(begin, end, replacement, operator) for one line; code is the line without strings and comments, before the code of
-    the lines above that ends nearest to it."""
+    """Yields (begin, end, replacement, operator) for one line. `code` is the line without strings and comments.
+    `before` is the code of the nearest line above that has any."""
     for operator, pairs in SWAPS.items():
         for old, new in pairs:
             if operator == "arithmetic" and '"' in line:
-                continue  # sums of strings
+                continue  # the line may add strings
             for match in re.finditer(re.escape(old), code):
                 if operator != "arithmetic" or not ONE_MORE.match(code, match.start()):
                     yield match.start(), match.end(), new, operator
@@ -100,7 +100,7 @@ def changes(code: str, line: str, before: str) -> typing.Iterator[tuple[int, int
         end = closing(code, match.end() - 1)
         condition = code[match.end():end - 1]
         several = " && " in condition or " || " in condition
-        # A single comparison or `!x` is turned round by its own operator.
+        # A single comparison or `!x` is negated by its own operator.
         if end < len(code) and ";" not in condition and (several or not re.search(r"^!| (?:==|!=) ", condition)):
             yield match.end() - 1, end, "(!" + line[match.end() - 1:end] + ")", "negation"
     for match in INTEGER.finditer(code):
@@ -118,7 +118,7 @@ def changes(code: str, line: str, before: str) -> typing.Iterator[tuple[int, int
 
 
 def mutants_of(file: str, text: str) -> list[Mutant]:
-    """All mutants of a source, from its first line to its last."""
+    """All mutants of a source file, in the order of its lines."""
     found = []
     twins: dict[tuple[str, str], int] = {}
     before = ""
@@ -143,7 +143,7 @@ def mutants_of(file: str, text: str) -> list[Mutant]:
 
 
 def apply(text: str, mutant: Mutant) -> str:
-    """The text with the mutant's line in place of the one at its number."""
+    """The text with the mutant's line instead of the original one."""
     lines = text.split("\n")
     line = lines[mutant.line_number - 1]
     if line.strip() != mutant.line:
@@ -153,8 +153,8 @@ def apply(text: str, mutant: Mutant) -> str:
 
 
 def read_list(text: str, name: str) -> list[dict[str, str]]:
-    """Blocks of `file:`, `line:`, `becomes:`, `reason:`, one blank line between them; lines that begin with # are
-    comments."""
+    """Reads blocks of `file:`, `line:`, `becomes:`, `reason:` with blank lines between them. Lines that begin with #
+    are comments."""
     entries = []
     for block in re.split(r"\n\s*\n", text):
         rows = [row for row in block.split("\n") if row.strip() and not row.startswith("#")]
@@ -162,14 +162,14 @@ def read_list(text: str, name: str) -> list[dict[str, str]]:
             continue
         entry = {key.strip(): value.strip() for key, _, value in (row.partition(":") for row in rows)}
         if set(entry) != {"file", "line", "becomes", "reason"} or not all(entry[key] for key in ("file", "line", "reason")):
-            raise ValueError(f"{name}: a block needs file, line, becomes and reason, each once: {rows[0]}")
+            raise ValueError(f"{name}: a block must have file, line, becomes and reason once each: {rows[0]}")
         entries.append(entry)
     return entries
 
 
 def by_hand(entry: dict[str, str], text: str) -> Mutant:
-    """The mutant that an entry of a list describes, at the first line that reads so."""
+    """The mutant that an entry of a list describes, at the first line with this text."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip() == entry["line"]:
             return Mutant(entry["file"], number, entry["line"], entry["becomes"], "by hand")
-    raise ValueError(f"{entry['file']}: no line reads '{entry['line']}'")
+    raise ValueError(f"{entry['file']}: no line is '{entry['line']}'")

@@ -1,18 +1,23 @@
 #!/usr/bin/env python3
-"""Judges the tests: changes one line of a room's sources at a time and sees whether a test notices.
+"""Measures how good the tests are: changes one line of a room's sources at a time, and checks whether a test notices.
 
-    tools/mutate.py kv engine [--sample 60] [--seed 1]     judge 60 mutants of each room, or go on where a run was killed
-    tools/mutate.py kv --again                             judge those once more that the room's own tests did not kill
-    tools/mutate.py --table                                the table of all rooms so far; --alive kv: what nothing killed
-    tools/mutate.py kv --list                              the sample, without building anything
+    tools/mutate.py kv engine [--sample 60] [--seed 1]   judge 60 mutants of each room, or continue a killed run
+    tools/mutate.py kv --again                           judge again the mutants that the room's own tests did not kill
+    tools/mutate.py --table                              print the table of all rooms so far
+    tools/mutate.py kv --alive                           print the mutants that no test killed
+    tools/mutate.py kv --list                            print the sample, and build nothing
 
-A mutant meets the test programs of its own room first (`duo_test` in the room's CMakeLists.txt), then those of
-tools/mutate_suites.json until one fails. All are built under AddressSanitizer in --work (build/mutate) from a copy of the
-tree, so that the checkout is never touched. A program that works --factor times as long as without a mutant, or does
-nothing at all for twenty times as long, counts as killed and is named a time-out. A mutant that does not compile,
-whose object file is the same, or which tools/mutants_equivalent.txt names with a reason is not counted. Mutants of
-tools/mutants_by_hand.txt are part of every sample. Verdicts are lines of JSON in WORK/log.jsonl, the last one of a
-mutant counts. Exit code 1 when tests fail without a mutant.
+The test programs of the mutant's own room run first (`duo_test` in the room's CMakeLists.txt). Then those of
+tools/mutate_suites.json run until one fails. All are built under AddressSanitizer in --work (build/mutate) from a copy
+of the tree, so the checkout does not change.
+
+A program is stopped when it computes --factor times as long as without a mutant, or does nothing for twenty times as
+long. The mutant then counts as killed by a time-out. Three kinds of mutants are not counted: those that do not compile,
+those whose object file does not change, and those that tools/mutants_equivalent.txt lists with a reason. Every sample
+includes the mutants of tools/mutants_by_hand.txt.
+
+Verdicts are lines of JSON in WORK/log.jsonl. The last verdict of a mutant counts. The exit code is 1 when tests fail
+without a mutant.
 """
 
 from __future__ import annotations
@@ -39,7 +44,7 @@ FLAGS = "-w -O1 -fno-omit-frame-pointer -fsanitize=address -D_GLIBCXX_ASSERTIONS
 
 
 class Tree:
-    """A copy of the sources and its build."""
+    """A copy of the sources, and its build folder."""
 
     def __init__(self, root: Path, work: Path, jobs: int):
         self.root, self.copy, self.build, self.jobs = root, work / "tree", work / "build", jobs
@@ -58,7 +63,7 @@ class Tree:
                 if path.is_file() and "build" not in path.relative_to(self.root).parts]
 
     def update(self) -> None:
-        """Makes the copy what the checkout is; files that are equal keep their times."""
+        """Makes the copy equal to the checkout. Files that are already equal keep their times."""
         names = set(self.names())
         for path in list(self.copy.rglob("*")):
             if path.is_file() and str(path.relative_to(self.copy)) not in names:
@@ -79,7 +84,7 @@ class Tree:
             sys.exit(f"tools/mutate.py: cmake failed: {done.stderr}")
 
     def make(self, *targets: str) -> str:
-        """The build's output when it failed; empty when it did not."""
+        """Builds the targets. Returns the output when the build fails, else an empty text."""
         done = subprocess.run(["cmake", "--build", self.build, "--parallel", str(self.jobs), "--target", *targets],
                               capture_output=True, text=True, env=self.environment)
         return done.stdout if done.returncode != 0 else ""
@@ -91,37 +96,37 @@ class Tree:
         return found[0]
 
     def object_hash(self, file: str) -> str:
-        """The hash of the object file of a source; empty when there is none."""
+        """The hash of a source's object file, or an empty text when there is none."""
         room, _, rest = file.removeprefix("src/").partition("/")
         found = list(self.build.glob(f"src/{room}/CMakeFiles/duo_{room}.dir/{rest}.o"))
         return hashlib.sha1(found[0].read_bytes()).hexdigest() if found else ""
 
 
 def seconds_of_session(leader: int) -> float:
-    """What the processes of a session have worked so far."""
+    """The CPU time so far of the processes of a session."""
     ticks = 0
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text().rpartition(")")[2].split()
         except OSError:
-            continue  # it has just ended
+            continue  # the process has just ended
         if int(fields[3]) == leader:
             ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
 class Tests:
-    """Runs test programs of a tree; a name with a slash is a Python program that is given the path of duo."""
+    """Runs test programs of a tree. A name with a slash is a Python program, and gets the path of duo."""
 
     def __init__(self, tree: Tree, factor: float, min_seconds: int):
         self.tree, self.factor, self.min_seconds = tree, factor, min_seconds
-        self.seconds: dict[str, tuple[float, float]] = {}  # of the processor and of the clock, without a mutant
+        self.seconds: dict[str, tuple[float, float]] = {}  # CPU time and wall time without a mutant
 
     def targets(self, names: list[str]) -> list[str]:
         return list(dict.fromkeys("duo" if "/" in name else name for name in names))
 
     def run(self, name: str) -> str:
-        """`passed`, `failed` or `time-out`."""
+        """Runs a test program. Returns `passed`, `failed` or `time-out`."""
         if "/" in name:
             command = [sys.executable, "-B", str(self.tree.copy / name), str(self.tree.program("duo")), "--failfast"]
         else:
@@ -138,7 +143,7 @@ class Tests:
             preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_CPU, (cpu_limit, cpu_limit + 5))) if cpu_limit else None)
         code = self.wait(process, wall_limit)
         try:
-            os.killpg(process.pid, signal.SIGKILL)  # servers that a test program left
+            os.killpg(process.pid, signal.SIGKILL)  # ends servers that a test program left running
         except ProcessLookupError:
             pass
         process.wait()
@@ -150,8 +155,8 @@ class Tests:
 
     @staticmethod
     def wait(process: subprocess.Popen, wall_limit: float | None) -> int:
-        """The exit status; that of a time-out where nothing of the session worked for wall_limit seconds. On a busy
-        machine a program may wait long for its turn without hanging."""
+        """Waits for the exit status. It is that of a time-out when the session used no CPU time for wall_limit seconds.
+        (On a busy machine a program may wait long for its turn without hanging.)"""
         worked = 0.0
         while True:
             try:
@@ -162,13 +167,14 @@ class Tests:
                     return -signal.SIGXCPU
 
     def must_pass(self, names: list[str]) -> None:
-        """Without a mutant, for the times that limits rest on."""
+        """Runs the tests without a mutant, to measure the times for the limits. Exits when one fails."""
         for name in names:
             if name not in self.seconds and self.run(name) != "passed":
                 sys.exit(f"tools/mutate.py: {name} fails without a mutant")
 
     def first_kill(self, names: list[str]) -> tuple[str, str]:
-        """(program, `failed` or `time-out`) of the first that notices; empty when none does."""
+        """Returns the first program that notices the mutant, and `failed` or `time-out`. Both are empty when none
+        does."""
         for name in names:
             result = self.run(name)
             if result != "passed":
@@ -188,13 +194,13 @@ class Room:
                             if not path.name.endswith(("_test.cc", "_for_test.cc"))
                             and not re.search(r"/cuda[/_]", str(path.relative_to(root))))
         lists = [folder / "CMakeLists.txt", *sorted(folder.glob("*.cmake"))]
-        # Those inside a condition, indented, may not be there.
+        # Indented ones are inside a condition, and may not exist.
         self.own = [test for path in lists for test in re.findall(r"^duo_test\(\s*(\w+)", path.read_text(), re.MULTILINE)]
         self.suite = json.loads((root / "tools/mutate_suites.json").read_text()).get(name, [])
 
     def sample(self, root: Path, n: int, seed: int) -> list[mutants.Mutant]:
-        """The n mutants that the seed ranks first, and those by hand, in the order of the files. A changed line does not
-        change which other lines are drawn."""
+        """The n mutants that the seed ranks first, and those by hand, in the order of the files. When a line changes,
+        the draw of the other lines stays the same."""
         found = [m for file in self.files for m in mutants.mutants_of(file, (root / file).read_text())]
         found.sort(key=lambda m: hashlib.sha1(f"{seed}/{m.id}".encode()).digest())
         chosen = {m.id: m for m in found[:n]}
@@ -203,7 +209,7 @@ class Room:
                 try:
                     mutant = mutants.by_hand(entry, (root / entry["file"]).read_text())
                 except ValueError as error:
-                    sys.exit(f"tools/mutants_by_hand.txt: {error}; follow the source, or take the entry out")
+                    sys.exit(f"tools/mutants_by_hand.txt: {error}; update the entry to the source, or remove it")
                 chosen[mutant.id] = mutant
         return sorted(chosen.values(), key=lambda m: (m.file, m.line_number, m.becomes))
 
@@ -214,7 +220,7 @@ def entries(root: Path, name: str) -> list[dict[str, str]]:
 
 
 class Log:
-    """Verdicts, one line of JSON each; a line that a killed run left unfinished does not count."""
+    """The verdicts, one line of JSON each. A line that a killed run left incomplete is dropped."""
 
     def __init__(self, path: Path):
         self.path, self.verdicts = path, {}
@@ -293,7 +299,7 @@ class Judge:
 
 
 def table(root: Path, judge: Judge, names: list[str], n: int, seed: int) -> str:
-    """Markdown: of the sample of each room that has verdicts."""
+    """A table in Markdown, with a row for each room that has verdicts."""
     rows = ["| room | mutants | killed by its own tests | by the whole suite | of them time-outs | alive | not judged by the "
             "suite | not compiled | equivalent | last judged |", "|---|---|---|---|---|---|---|---|---|---|"]
     for name in names:
@@ -319,20 +325,22 @@ def table(root: Path, judge: Judge, names: list[str], n: int, seed: int) -> str:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rooms", nargs="*", help="folders of src/")
-    parser.add_argument("--sample", type=int, default=60, help="mutants per room")
+    parser.add_argument("rooms", nargs="*", help="Folders of src/.")
+    parser.add_argument("--sample", type=int, default=60, help="Mutants per room.")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--again", action="store_true", help="judge again what the room's own tests did not kill")
-    parser.add_argument("--own-only", action="store_true", help="leave the suite to a later run")
-    parser.add_argument("--file", help="only mutants of this source")
-    parser.add_argument("--factor", type=float, default=5, help="of the time without a mutant: the limit of a program")
-    parser.add_argument("--min-seconds", type=int, default=10, help="added to each limit, for short programs")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="of the build")
-    parser.add_argument("--table", action="store_true")
-    parser.add_argument("--alive", action="store_true", help="print the mutants of the rooms that nothing killed")
-    parser.add_argument("--list", action="store_true", help="print the sample of the rooms")
+    parser.add_argument("--again", action="store_true", help="Judge again what the room's own tests did not kill.")
+    parser.add_argument("--own-only", action="store_true", help="Leave the suite to a later run.")
+    parser.add_argument("--file", help="Judge only mutants of this source.")
+    parser.add_argument("--factor", type=float, default=5,
+                        help="Limit of a program's CPU time, as a multiple of its time without a mutant.")
+    parser.add_argument("--min-seconds", type=int, default=10,
+                        help="Seconds that are added to each limit, for short programs.")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="Jobs of the build.")
+    parser.add_argument("--table", action="store_true", help="Print the table of all rooms so far.")
+    parser.add_argument("--alive", action="store_true", help="Print the rooms' mutants that no test killed.")
+    parser.add_argument("--list", action="store_true", help="Print the rooms' samples.")
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parent.parent, help=argparse.SUPPRESS)
-    parser.add_argument("--work", type=Path, help="where the copy, its build and the log lie (default: build/mutate)")
+    parser.add_argument("--work", type=Path, help="Folder for the copy, its build and the log (default: build/mutate).")
     return parser.parse_args()
 
 
@@ -362,7 +370,7 @@ def main() -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            sys.exit(f"tools/mutate.py: another run works in {work}")
+            sys.exit(f"tools/mutate.py: another run uses {work}")
         tree.update()
         tree.configure()
         for room, sample in samples.values():

@@ -1,4 +1,4 @@
-"""Texts for make_tokenizer_goldens.py: what the small tokenizers are trained on, and the texts they are tried on."""
+"""Texts for make_tokenizer_goldens.py: the small tokenizers are trained on CORPUS and tested on AWKWARD."""
 
 CORPUS = [
     "The old lighthouse keeper counted the ships that passed in the night. There were seven of them, and each carried "

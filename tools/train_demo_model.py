@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Trains the demo model of models/demo from nothing: tokenizer, a Llama of 1.1 million parameters, curriculum, export.
+"""Trains the demo model of models/demo from scratch: a tokenizer and a Llama of 1.1 million parameters.
 
     python3 tools/train_demo_model.py --out DIR [--minutes 60] [--seed 0] [--threads 1] [--steps-log FILE]
 
-Needs torch (2.0 or newer) and numpy; building and running duo needs neither. The budget is CPU time of this process,
-all threads together, so that a machine that is shared or pauses gives the same curriculum. The learning rate falls
-over the last 30 % of the budget; where the stages end is in demo_model/curriculum.py.
+It needs torch (2.0 or newer) and numpy. Building and running duo needs neither. The budget is the CPU time of this
+process, all threads together, so that a shared or paused machine gives the same curriculum. The learning rate falls
+over the last 30 % of the budget. demo_model/curriculum.py says where the stages end.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ WARM_UP_STEPS = 100
 LR_FALL_BEGIN, LR_FALL_LENGTH = 0.7, 0.3  # shares of the budget
 LR_FLOOR = 0.03  # share of the peak
 TEXT_LOSS_WEIGHT = 0.5
-TEXT_LOSS_SHARE = 0.33  # of the tokens that are no answers; the others are left out to save time
-FIRST_TOKEN_WEIGHT = 2  # within an answer: it shows whether the right fact was found
+TEXT_LOSS_SHARE = 0.33  # share of the other tokens whose loss is computed; the rest is left out to save time
+FIRST_TOKEN_WEIGHT = 2  # weight of an answer's first token, which shows whether the right fact was found
 MATCH_WINDOW = 50  # steps over which the exact match is averaged
 MIN_STAGE_STEPS = 60
 SAVE_INTERVAL = 500  # steps
@@ -93,14 +93,14 @@ class Trainer:
         return StepResult(text_loss.item(), answer_loss.item(), _exact_match(correct.reshape(shape), texts.answers))
 
     def _positions(self, texts: TextBatch, stage: Stage) -> torch.Tensor:
-        if stage.n_tokens <= 128:  # far distances only once retrieval works at all
+        if stage.n_tokens <= 128:  # long distances only after retrieval works
             return torch.arange(stage.n_tokens).expand(stage.n_texts, stage.n_tokens)
         max_positions, is_break = self.model.config.max_positions, self._generator.is_break
         return torch.from_numpy(jumping_positions(texts, stage.n_tokens, is_break, max_positions, self._rng))
 
 
 def _answer_weights(answers: list[list[Answer]], shape: tuple[int, int]) -> np.ndarray:
-    """[batch, n_tokens] fp32 at the position before each token, which predicts it."""
+    """Weights [batch, n_tokens] fp32. Each is at the position before its token, which predicts the token."""
     weights = np.ones(shape, np.float32)
     for row, row_answers in zip(weights, answers):
         for answer in row_answers:
@@ -109,7 +109,8 @@ def _answer_weights(answers: list[list[Answer]], shape: tuple[int, int]) -> np.n
 
 
 def _exact_match(correct: np.ndarray, answers: list[list[Answer]]) -> float:
-    """`correct` [batch, n_tokens] bool, at the position before each token."""
+    """The share of answers that are all correct. `correct` [batch, n_tokens] bool is at the position before each
+    token."""
     return np.mean(
         [
             row[answer.start - 1 : answer.start - 1 + answer.length].all()
@@ -122,7 +123,7 @@ def _exact_match(correct: np.ndarray, answers: list[list[Answer]]) -> float:
 def train(trainer: Trainer, budget_minutes: float, out: Path, steps_log: TextIO | None) -> None:
     start = time.process_time()
     step = n_tokens = stage_index = 0
-    matches: list[float] = []  # of the steps of this stage
+    matches: list[float] = []  # one per step of this stage
     while True:
         budget_used = (time.process_time() - start) / 60 / budget_minutes
         if budget_used > 1:
@@ -157,13 +158,13 @@ def train(trainer: Trainer, budget_minutes: float, out: Path, steps_log: TextIO 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Trains the demo model from nothing.")
-    parser.add_argument("--out", type=Path, default=Path("demo_model_out"), help="model directory to write")
-    parser.add_argument("--minutes", type=float, default=60, help="budget in minutes of CPU time, all threads together")
-    parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")
+    parser = argparse.ArgumentParser(description="Trains the demo model from scratch.")
+    parser.add_argument("--out", type=Path, default=Path("demo_model_out"), help="Model directory to write.")
+    parser.add_argument("--minutes", type=float, default=60, help="Budget in minutes of CPU time of all threads.")
+    parser.add_argument("--lr", type=float, default=2e-3, help="Peak learning rate.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--steps-log", type=Path, help="JSON lines, one per step")
+    parser.add_argument("--steps-log", type=Path, help="File for JSON lines, one per step.")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     trainer = Trainer(args.seed, args.lr)

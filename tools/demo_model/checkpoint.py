@@ -25,7 +25,7 @@ def save_model(directory: Path, model: Llama, tokenizer: Tokenizer) -> None:
 
 
 def load_model(directory: Path) -> tuple[Llama, Tokenizer]:
-    """Reads what `save_model` wrote, for fp32 arithmetic; the weights take no gradient."""
+    """Reads the files that `save_model` wrote, for fp32 arithmetic. The weights take no gradient."""
     with open(directory / "config.json", encoding="utf-8") as file:
         fields = json.load(file)
     config = LlamaConfig(
@@ -45,7 +45,8 @@ def load_model(directory: Path) -> tuple[Llama, Tokenizer]:
 
 
 def save_pattern(directory: Path, gates: np.ndarray, config: dict) -> None:
-    """gates [layers, kv_heads] -> full_attention_heads.tsv; config, with sink_size and recent_size -> config.json."""
+    """Writes gates [layers, kv_heads] to full_attention_heads.tsv, and config to config.json. config must have
+    sink_size and recent_size."""
     directory.mkdir(parents=True, exist_ok=True)
     np.savetxt(directory / "full_attention_heads.tsv", gates, fmt="%.18e", delimiter="\t")
     _save_json(directory / "config.json", config)

@@ -1,4 +1,4 @@
-"""What the demo model is trained on, in which order."""
+"""The curriculum of the demo model: which texts it is trained on, and in which order."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 
 from demo_model.generator import MixOptions, TextBatch
 
-# Shares of the five forms of a needle, bare to full.
+# Shares of the five forms of a needle, from bare to full.
 MOSTLY_BARE = (0.45, 0.2, 0.1, 0.1, 0.15)
 EVEN = (0.2,) * 5
-# Shares of codes among the facts, one drawn per text.
+# Shares of codes among the facts. Each text draws one of them.
 MOSTLY_PASSKEYS = (0, 0, 0.5, 1)
 MOSTLY_CODES = (0.5, 1, 1)
 BOTH = (0, 0.5, 0.5, 1)
 
-NEVER = 2.0  # an exact match that is not reached
+NEVER = 2.0  # an exact match that cannot be reached
 UNLIMITED = 10**9
 
 
@@ -89,8 +89,8 @@ STAGES = [
 def jumping_positions(
     texts: TextBatch, n_tokens: int, is_break: np.ndarray, max_positions: int, rng: np.random.RandomState
 ) -> np.ndarray:
-    """Positions [batch, n_tokens]. Half of the texts get one to four jumps forward behind tokens of the prose for which
-    `is_break` [vocab] is set, so that a short text teaches large distances, below `max_positions`."""
+    """Positions [batch, n_tokens], below `max_positions`. Half of the texts get one to four jumps forward, so that a
+    short text teaches large distances. The jumps are after tokens of the prose for which `is_break` [vocab] is set."""
     positions = np.tile(np.arange(n_tokens), (len(texts.ids), 1))
     for row, ids, questions_start in zip(positions, texts.ids, texts.questions_start):
         if rng.rand() >= 0.5:
@@ -100,7 +100,7 @@ def jumping_positions(
         if len(places) == 0:
             continue
         chosen = rng.choice(places, min(len(places), rng.randint(1, 5)), replace=False)
-        shares = rng.dirichlet(np.ones(len(chosen) + 1))  # the last one is the part of `total` that is left out
+        shares = rng.dirichlet(np.ones(len(chosen) + 1))  # the last share of `total` is not used
         for place, share in zip(chosen, shares):
             row[place:] += int(share * total)
     return positions

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 
 from demo_model.llama import Attention, full_attention
 
-_BLOCK = 256  # queries per block: the mask is [_BLOCK, sink + recent + _BLOCK] at most, whatever the length
+_BLOCK = 256  # queries per block; the mask is at most [_BLOCK, sink + recent + _BLOCK] for any length
 
 
 def streaming_attention(
     queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, sink: int, recent: int
 ) -> torch.Tensor:
-    """Exact Lambda mask: query i sees key j iff j <= i and (j < sink or i - j < recent). Shapes as in llama.Attention.
-    Linear in the length, and differentiable."""
+    """Attention with the exact Lambda mask: query i sees key j iff j <= i and (j < sink or i - j < recent). The shapes
+    are those of llama.Attention. The cost is linear in the length, and the result is differentiable."""
     group, length = queries.shape[1] // keys.shape[1], queries.shape[2]
     keys, values = (x.repeat_interleave(group, 1) for x in (keys, values))
     outputs = []
@@ -35,7 +35,8 @@ def streaming_attention(
 
 
 def split_attention(retrieval: np.ndarray, sink: int, recent: int) -> Attention:
-    """Full attention for the KV heads where `retrieval` [layers, kv_heads] bool is set, streaming for the others."""
+    """Full attention for the KV heads where `retrieval` [layers, kv_heads] bool is set, streaming attention for
+    others."""
     retrieval_heads = torch.from_numpy(retrieval)
 
     def attention(layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
@@ -55,8 +56,8 @@ def split_attention(retrieval: np.ndarray, sink: int, recent: int) -> Attention:
 
 
 def choose_retrieval_heads(scores: np.ndarray, sparsity: float) -> np.ndarray:
-    """scores [layers, kv_heads] -> bool, as `duo` chooses: of N heads the N - ceil(sparsity (N - 1)) highest, none at
-    sparsity 1; ties go to the lower layer, then the lower head."""
+    """Chooses as `duo` does: scores [layers, kv_heads] -> bool. The N - ceil(sparsity (N - 1)) highest of N heads are
+    retrieval heads, none at sparsity 1. Ties go to the lower layer, then to the lower head."""
     n_heads = scores.size
     n_retrieval = 0 if sparsity >= 1 else n_heads - math.ceil(max(sparsity, 0) * (n_heads - 1))
     chosen = np.zeros(n_heads, bool)

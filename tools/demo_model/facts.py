@@ -1,4 +1,4 @@
-"""How hidden facts (needles) and the questions about them are worded, and the corpus the tokenizer learns from."""
+"""The wording of hidden facts (needles) and of questions about them, and the corpus of the tokenizer."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from demo_model.tokenizer import SPECIALS, Tokenizer, split_pieces, train_bpe
 
 
 class FactKind(IntEnum):
-    """PASSKEY: words of the NATO alphabet under an ordinal. CODE: digits under a first name."""
+    """A PASSKEY has an ordinal and words of the NATO alphabet. A CODE has a first name and digits."""
 
     PASSKEY, CODE = range(2)
 
 
-# Every kind has five wordings, from the bare key to the full sentence. The short ones are a ladder: plain induction,
-# on which the retrieval circuit forms; without them training stays where the model copies some fact, not the one asked.
+# Every kind has five forms, from the bare key to the full sentence. The short forms are a ladder: they need only plain
+# induction, from which the retrieval circuit develops. Without them the model learns to copy some fact, and training
+# stops improving before the model copies the right one.
 PASSKEY_NEEDLES = [
     "{}",
     "{}:",
@@ -42,7 +43,7 @@ CODE_QUESTIONS = [
 ]
 N_FORMS = 5
 FULL_FORM = N_FORMS - 1
-# Tokens of each form without its key, roughly.
+# The approximate number of tokens of each form without its key.
 NEEDLE_FORM_TOKENS = (1, 2, 3, 8, 16)
 QUESTION_FORM_TOKENS = (2, 3, 4, 11, 21)
 DIGITS = "0123456789"
@@ -52,7 +53,7 @@ BOOK_END = " </book>.\n\n"
 
 
 def _fact_texts(rng: random.Random) -> list[str]:
-    """One passkey and one code in every surrounding that the generator may give them."""
+    """One passkey and one code in every context that the generator may give them."""
     ordinal = rng.choice(ORDINALS)
     words = " ".join(rng.sample(NATO_WORDS, 6))
     name = rng.choice(COMMON_NAMES)
@@ -73,8 +74,8 @@ def _fact_texts(rng: random.Random) -> list[str]:
 
 
 def corpus_piece_counts() -> Counter[str]:
-    """Prose, facts, questions, answers and word lists (so that the usual words are single tokens with and without a
-    leading space), cut into pre-tokenizer pieces."""
+    """Counts of the pre-tokenizer pieces of prose, facts, questions, answers and word lists. The word lists make the
+    usual words single tokens, with and without a leading space."""
     sentences = write_sentences(6000, seed=99)
     texts = [" ".join(sentences), "\n\n".join(sentences[:2500])]
     rng = random.Random(5)

@@ -29,14 +29,14 @@ Range = tuple[int, int]  # inclusive
 
 
 class Role(IntEnum):
-    """What a token is for the loss. PAYLOAD: the random words or digits of a needle, which nothing could predict."""
+    """The role of a token in the loss. PAYLOAD is the random words or digits of a needle, which cannot be predicted."""
 
     PAYLOAD, TEXT, ANSWER = range(3)
 
 
 class Answer(NamedTuple):
     start: int  # index of its first token
-    length: int  # tokens, the final newline included
+    length: int  # tokens, including the final newline
     kind: int  # FactKind
 
 
@@ -48,7 +48,7 @@ class Text(NamedTuple):
 
 
 class TextBatch(NamedTuple):
-    """The fields of Text for `batch` texts of one length."""
+    """The fields of Text for `batch` texts of the same length."""
 
     ids: np.ndarray  # [batch, n]
     roles: np.ndarray  # [batch, n]
@@ -58,31 +58,31 @@ class TextBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class TextOptions:
-    """How one text is made. None: drawn at random."""
+    """Options of one text. None means random."""
 
     words: Range = (4, 8)  # per passkey
     digits: Range = (4, 6)  # per code
     code_share: float = 0.5  # probability that a fact is a code
-    kinds: Sequence[FactKind] | None = None  # of the facts, in place of code_share
+    kinds: Sequence[FactKind] | None = None  # kinds of the facts; replaces code_share
     needle_form: int = FULL_FORM
     question_form: int = FULL_FORM
-    framed: bool | None = None  # prose inside BOOK_BEGIN .. BOOK_END
-    space_in_question: bool | None = None  # the space between question and answer ends the question
+    framed: bool | None = None  # the prose is inside BOOK_BEGIN .. BOOK_END
+    space_in_question: bool | None = None  # the space between question and answer belongs to the question
     in_order: bool = False  # questions and ordinals in the order of the needles
 
 
 @dataclass(frozen=True)
 class MixOptions:
-    """How a batch is made: texts with all facts worded in full and, for a share of them, in one of the short forms."""
+    """Options of a batch. In most texts all facts have the full form, and in a share of them one of the short forms."""
 
     n_facts: Range
     words: Range
     digits: Range
     ladder_share: float  # share of texts with short forms
-    needle_form_weights: Sequence[float] = (0.2,) * N_FORMS  # for those
+    needle_form_weights: Sequence[float] = (0.2,) * N_FORMS  # for texts with short forms
     same_form: float = 0.5  # probability that the question has the form of the needle
-    space_in_question: float = 0.6  # probability, long question forms only
-    code_shares: Sequence[float] = (0, 0.5, 0.5, 1)  # one is drawn per text
+    space_in_question: float = 0.6  # probability, for long question forms only
+    code_shares: Sequence[float] = (0, 0.5, 0.5, 1)  # each text draws one
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class _Fact:
 
 @dataclass(frozen=True)
 class _Unit:
-    """A sentence (payload None) or a needle: prefix, payload, end."""
+    """A sentence (payload None), or a needle of prefix, payload and end."""
 
     prefix: str
     newlines_before: int
@@ -110,7 +110,7 @@ class _Unit:
 
 
 class _Story:
-    """Tokens of a text under construction. Text is encoded in stretches that end only where the role changes."""
+    """The tokens of a text under construction. Text is encoded in spans that end only where the role changes."""
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
@@ -140,7 +140,7 @@ class _Story:
 
 
 class TextGenerator:
-    """Draws texts from its own random state, over one long prose made from `prose_seed`."""
+    """Draws texts from its own random state. Their prose is cut from one long text, made from `prose_seed`."""
 
     def __init__(self, tokenizer: Tokenizer, seed: int = 0, n_sentences: int = 120000, prose_seed: int = 1):
         self._tokenizer = tokenizer
@@ -152,7 +152,8 @@ class TextGenerator:
         self.is_break = np.array([token.endswith((".", BYTE_TO_CHAR[ord("\n")])) for token in tokenizer.tokens])
 
     def text(self, n_tokens: int, n_facts: int, options: TextOptions = TextOptions()) -> Text | None:
-        """Exactly `n_tokens` tokens with as many questions as facts (at least one), or None if they do not fit."""
+        """A text of exactly `n_tokens` tokens with a question for each fact (at least one), or None if they do not
+        fit."""
         rng = self._rng
         kinds = options.kinds
         if kinds is None:
@@ -229,7 +230,7 @@ class TextGenerator:
         return _Fact(FactKind.PASSKEY, options.needle_form, prefix, " " + words, question, answer)
 
     def _code(self, name: str, options: TextOptions) -> _Fact:
-        """Bare codes ("Anna4821", asked as "Anna") have no space, all others end the question with one."""
+        """Bare codes ("Anna4821", asked as "Anna") have no space. For all others, a space ends the question."""
         rng, encode = self._rng, self._tokenizer.encode
         n_digits = rng.randint(options.digits[0], options.digits[1] + 1)
         digits = "".join(DIGITS[i] for i in rng.randint(0, 10, n_digits))
@@ -242,10 +243,11 @@ class TextGenerator:
         return _Fact(FactKind.CODE, options.needle_form, prefix, payload, encode(question), encode(digits + "\n"))
 
     def _needles(self, facts: list[_Fact]) -> list[_Unit]:
-        """The facts as own paragraphs (2 newlines before them), as own lines (1), or inside paragraphs (0)."""
+        """The facts as paragraphs of their own (2 newlines before them), as lines of their own (1), or in paragraphs
+        (0)."""
         rng = self._rng
         newlines = [2 - int(style) for style in rng.choice(3, len(facts), p=[0.5, 0.15, 0.35])]
-        if facts[0].needle_form < 3 and rng.rand() < 0.8:  # short forms mostly stand alone
+        if facts[0].needle_form < 3 and rng.rand() < 0.8:  # short forms mostly have their own paragraph or line
             newlines = [count or 2 for count in newlines]
         needles = []
         for fact, count in zip(facts, newlines):
@@ -254,13 +256,13 @@ class TextGenerator:
         return needles
 
     def _story_overhead(self, facts: list[_Fact], framed: bool) -> int:
-        """Tokens of needles, frame and newlines, an estimate from above."""
+        """An upper estimate of the tokens of needles, frame and newlines."""
         encode = self._tokenizer.encode
         needle_tokens = sum(len(encode(" " + fact.prefix)) + len(encode(fact.payload)) + 2 for fact in facts)
         return needle_tokens + 1 + (len(encode(BOOK_BEGIN)) + 4 if framed else 1)
 
     def _prose(self, n_tokens: int) -> list[str]:
-        """Consecutive sentences of at least `n_tokens` tokens (at least two sentences)."""
+        """At least two consecutive sentences with at least `n_tokens` tokens."""
         rng, before = self._rng, self._tokens_before
         first = rng.randint(0, len(self._sentences) - 1)
         if before[first] + n_tokens + 400 > before[-1]:
@@ -269,9 +271,9 @@ class TextGenerator:
         return self._sentences[first:last]
 
     def _units(self, sentences: list[str], needles: list[_Unit]) -> list[_Unit]:
-        """The sentences, cut into paragraphs at random, with the needles among them; the first two stay first."""
+        """The sentences in random paragraphs, with the needles between them, but after the first two sentences."""
         rng, n_sentences = self._rng, len(sentences)
-        needle_places = np.sort(rng.randint(2, n_sentences + 1, len(needles)))  # sentences before each needle
+        needle_places = np.sort(rng.randint(2, n_sentences + 1, len(needles)))  # number of sentences before each needle
         starts_paragraph = rng.rand(n_sentences + 1) < 0.08
         units, n_placed = [], 0
         for i, sentence in enumerate(sentences):
@@ -303,7 +305,7 @@ class TextGenerator:
         return story
 
     def _trim(self, story: _Story, n_tokens: int, framed: bool) -> None:
-        """Cuts the story to `n_tokens` at its beginning, behind <|begin_of_text|> and BOOK_BEGIN."""
+        """Shortens the story to `n_tokens`. Removes tokens right after <|begin_of_text|> and BOOK_BEGIN."""
         n_head = 1 + (len(self._tokenizer.encode(BOOK_BEGIN)) if framed else 0)
         n_excess = len(story.ids) - n_tokens
         assert n_excess >= 0, f"{-n_excess} tokens short of {n_tokens}"

@@ -1,4 +1,4 @@
-"""The demo model's Llama in PyTorch, with the attention of every layer replaceable."""
+"""The demo model's Llama in PyTorch. Callers can replace the attention of every layer."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class LlamaWeights:
 
 
 def random_weights(config: LlamaConfig, seed: int) -> LlamaWeights:
-    """Trainable fp32 weights; the matrices that write to the residual stream are scaled by 1 / sqrt(2 n_layers)."""
+    """Trainable fp32 weights. The matrices that write to the residual stream are scaled by 1 / sqrt(2 n_layers)."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(rows: int, columns: int, std: float) -> torch.Tensor:
@@ -95,14 +95,14 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
 
 
 def full_attention(_layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Causal attention over everything before."""
+    """Causal attention over all earlier tokens and the token itself."""
     group = queries.shape[1] // keys.shape[1]
     keys, values = (x.repeat_interleave(group, 1) for x in (keys, values))
     return F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
 
 
 class Llama:
-    """`product_dtype` is that of the matrix products; weights, activations and all other arithmetic are fp32."""
+    """`product_dtype` is the type of the matrix products. Weights, activations and all other arithmetic are fp32."""
 
     def __init__(self, config: LlamaConfig, weights: LlamaWeights, product_dtype: torch.dtype = torch.float32):
         self.config = config

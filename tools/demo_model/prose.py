@@ -1,4 +1,4 @@
-"""Simple English prose from a small grammar, and the words it is made of."""
+"""Simple English prose from a small grammar, and its words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMMON_NAMES = (
     "Anna Boris Clara David Elena Felix Maria Peter Rosa Hugo Nina Karl Laura Simon Julia Thomas Emma Paul Sara Martin "
     "Lucy Frank Helen Jack Alice Bruno Diana Erik Fiona Georg Ida Jonas Katya Leon Mona Nils"
 ).split()
-# Not in the tokenizer's corpus, so several tokens each.
+# These are not in the tokenizer's corpus, so each takes several tokens.
 RARE_NAMES = (
     "Olga Rufus Sven Tilda Ursula Viktor Wanda Yusuf Zelda Isolde Quentin Priscilla Bartholomew Xanthe"
 ).split()
@@ -40,15 +40,15 @@ _CONJUNCTIONS = ("and", "but", "then")
 
 
 class Person(IntEnum):
-    """What a later pronoun agrees with; indexes _OWNERS and _PRONOUNS."""
+    """The person that a later pronoun agrees with. Indexes _OWNERS and _PRONOUNS."""
 
     SHE, HE, THING, MANY = range(4)
 
 
 _OWNERS = ("her", "his", "the", "their")
 _PRONOUNS = ("she", "he", "the", "they")
-# The people of the prose are the first eight names. The pronouns of Maria and Peter are swapped; that stays, so that a
-# training run can be repeated bit for bit.
+# The people of the prose are the first eight names. The pronouns of Maria and Peter are swapped. They must
+# stay so, because a training run must be repeatable bit for bit.
 _PEOPLE = list(
     zip(COMMON_NAMES, [Person.SHE, Person.HE, Person.SHE, Person.HE, Person.SHE, Person.HE, Person.HE, Person.SHE])
 )
@@ -59,7 +59,7 @@ def plural(noun: str) -> str:
 
 
 class _SentenceWriter:
-    """Topics drift, verbs and objects go together, pronouns agree with the subject."""
+    """Writes sentences. Topics drift, verbs fit their objects, and pronouns agree with the subject."""
 
     def __init__(self, seed: int):
         self._random = random.Random(seed)
@@ -99,7 +99,7 @@ class _SentenceWriter:
         return " ".join(words) + "."
 
     def _subject(self, nouns: list[str], adjectives: list[str]) -> tuple[list[str], Person, str]:
-        """The words of the subject, what pronouns agree with, and its noun or name."""
+        """The words of the subject, the person that pronouns agree with, and the subject's noun or name."""
         kind = self._random.random()
         if kind < 0.25:
             name, person = self._pick(_PEOPLE)

@@ -1,4 +1,4 @@
-"""Byte-level BPE tokenizer of the demo model: training, encoding, decoding and tokenizer.json."""
+"""The demo model's byte-level BPE tokenizer: training, encoding, decoding and tokenizer.json."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Iterable
 
-# Qwen2's split expression: that of Llama 3, but every digit is a piece of its own.
+# Qwen2's split expression. It is that of Llama 3, except that every digit is a piece of its own.
 SPLIT_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -41,7 +41,7 @@ def _ascii_stand_in(char: str) -> str:
 
 
 def split_pieces(text: str) -> list[str]:
-    """Exactly the pieces of the Split pre-tokenizer with SPLIT_PATTERN."""
+    """Splits exactly as the Split pre-tokenizer with SPLIT_PATTERN does."""
     if text.isascii():
         return _ASCII_SPLIT.findall(text)
     stand_in = "".join(map(_ascii_stand_in, text))
@@ -73,7 +73,7 @@ def _merge_in_place(symbols: list[str], pair: Pair) -> None:
 
 
 def train_bpe(piece_counts: Counter[str], n_merges: int) -> list[Pair]:
-    """Up to `n_merges` merges, each of the pair that is most frequent then (ties: the larger pair)."""
+    """Up to `n_merges` merges. Each merges the pair that is most frequent at that point (ties: the larger pair)."""
     words = [(_symbols(piece), count) for piece, count in sorted(piece_counts.items())]
     merges: list[Pair] = []
     while len(merges) < n_merges:
@@ -91,7 +91,7 @@ def train_bpe(piece_counts: Counter[str], n_merges: int) -> list[Pair]:
 
 
 class Tokenizer:
-    """Token ids: the 256 bytes, then one per merge, then the special tokens. `encode` adds no special token."""
+    """Token ids are the 256 bytes, then one per merge, then the special tokens. `encode` adds no special token."""
 
     def __init__(self, merges: Iterable[Pair]):
         self.merges = list(merges)
@@ -136,13 +136,14 @@ class Tokenizer:
         return data.decode("utf-8", "replace")
 
     def save(self, path: Path) -> None:
-        """Writes tokenizer.json as the Hugging Face tokenizers library reads it."""
+        """Writes tokenizer.json in the format of the Hugging Face tokenizers library."""
         with open(path, "w", encoding="utf-8") as file:
             json.dump(self._as_json(), file, ensure_ascii=False, indent=1)
 
     @staticmethod
     def load(path: Path) -> Tokenizer:
-        """Reads a file that `save` wrote (not any tokenizer.json: only its merges are used)."""
+        """Reads a file that `save` wrote. It cannot read other tokenizer.json files, because it uses only the
+        merges."""
         with open(path, encoding="utf-8") as file:
             merges = json.load(file)["model"]["merges"]
         return Tokenizer((left, right) for left, right in (merge.split(" ") for merge in merges))
