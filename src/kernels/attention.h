@@ -65,9 +65,9 @@ struct PrefillAttention {
   AttentionMath math = AttentionMath::kBF16;
   LambdaMask mask;
   float scale = 1.0f;
-  float* out = nullptr;    // token t, q head g: out + t * out_stride + g * head_dim
-  int64_t out_stride = 0;  // floats between tokens
-  float* lse = nullptr;  // token t, q head g: lse + t * lse_stride + g = log sum_j exp(scale q . k_j); null: not wanted
+  float* out = nullptr;     // token t, q head g: out + t * out_stride + g * head_dim
+  int64_t out_stride = 0;   // floats between tokens
+  float* lse = nullptr;     // token t, q head g: lse + t * lse_stride + g = log sum_j exp(scale q . k_j), or null
   int64_t lse_stride = 0;   // floats between tokens
   void* scratch = nullptr;  // PrefillScratchBytes(group, head_dim), 64-byte aligned, one per thread
 };

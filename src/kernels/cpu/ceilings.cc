@@ -25,8 +25,8 @@ constexpr size_t kReadTaskBytes = size_t{2} << 20;
 
 double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-// The last-level cache that core 0 shares with its neighbours; 0 when the system does not report it. Sysconf would
-// multiply it by an assumed number of such groups, which under a hypervisor can be the host's.
+// The last-level cache that core 0 shares with its neighbours; 0 when the system does not report it. (The size from
+// sysconf is multiplied by an assumed number of such groups, which under a hypervisor can be the host's.)
 size_t LastCacheBytes() {
   size_t kib = 0;
   if (std::FILE* f = std::fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "re")) {
