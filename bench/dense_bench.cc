@@ -1,10 +1,9 @@
 // Measures dense kernels on the shapes of an 8B model, and the ceiling of the same run for each number.
-//
-//   dense_bench --benchmark_repetitions=9 --benchmark_report_aggregates_only=true
-//
 // GB_s counts the bytes of the weights, or of the arrays that are read and written. The counter of_ceiling is GB_s
 // divided by the read bandwidth, or GFLOP_s divided by that of oneDNN with packed weights.
 // Values of the argument isa: 0 portable, 1 avx2, 2 avx512, 3 avx512_vnni, 4 avx512_bf16.
+//
+//   dense_bench --benchmark_repetitions=9 --benchmark_report_aggregates_only=true
 #include <benchmark/benchmark.h>
 
 #include <algorithm>

@@ -5,8 +5,8 @@
 
 First asks a fresh server every prompt, one at a time, to learn the expected answers. Then sends the requests of a
 seeded plan to another server. Their prompts have 20..4000 tokens, and many share long prefixes. There are edited
-documents, requests with other heads, streams and named sessions. A third of the clients leave at some moment. With
-`--long N` one more client sends prompts of N tokens all the time.
+documents, requests with other heads, streams and named sessions. In a third of the requests the client leaves at some
+moment. With `--long N` one more client sends prompts of N tokens all the time.
 
 The exit code is 1 if an answer was wrong, a request failed or the server did not end well. It is also 1 if memory grew
 after the warm-up or exceeded --memory, or if threads or open files did not go back to their numbers before the load.

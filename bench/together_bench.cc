@@ -1,6 +1,5 @@
 // Compares several sequences that decode together with one alone. The difference is the gain of sharing a pass over
-// the weights. Rounds alternate, because memory bandwidth drifts. Prints medians of the times and of the rounds'
-// ratios.
+// the weights. Rounds alternate, because memory bandwidth drifts. Prints medians of times and of the rounds' ratios.
 //
 //   together_bench CONFIG.json [--weights native|int8|int4] [--layers N] [--depth TOKENS] [--steps N] [--rounds N]
 #include <algorithm>

@@ -242,7 +242,7 @@ void CpuBackend::RmsNorm(const float* x, const float* weight, float eps, int64_t
 }
 
 const float* CpuBackend::Make(const ProductInput& input) {
-  DUO_CHECK(input.norm == nullptr || input.up == nullptr, "an input is made in one way");
+  DUO_CHECK(input.norm == nullptr || input.up == nullptr, "an input cannot have both norm and up");
   if (input.norm != nullptr) RmsNorm(input.x, input.norm, input.eps, input.n_tokens, input.n_in, input.made);
   if (input.up != nullptr) {
     const int64_t n = input.n_tokens * input.n_in;
@@ -349,7 +349,7 @@ Status CpuBackend::LinearFewTokens(ComputeType compute, const float* x, int64_t 
   const auto any = [&](DType type) {
     return std::any_of(tasks.begin(), tasks.end(), [&](const LinearTask& t) { return t.weight.dtype == type; });
   };
-  DUO_CHECK(!(any(DType::kU8) && any(DType::kI8)), "the matrices of a layer are quantised alike");
+  DUO_CHECK(!(any(DType::kU8) && any(DType::kI8)), "the matrices of a layer must have the same quantised type");
   const uint8_t* prepared = nullptr;
   if (any(DType::kU8)) {
     DUO_ASSIGN_OR_RETURN(prepared, Prepare(gemv4.prepare, input, n_tokens, n_in, Gemv4PreparedBytes(n_in)));

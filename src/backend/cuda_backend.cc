@@ -37,6 +37,14 @@ constexpr size_t kCopyMeasureBytes = size_t{256} << 20;
 constexpr int64_t kGemmMeasure = 8192;
 #endif
 
+// All work is queued on one stream, in the order of the calls.
+//
+// Launches inside a part are held back and sent as one graph at its end. Every other use of the stream goes through
+// stream_.get(), which first sends the launches that are held back, so the order of the work never changes.
+//
+// The first error of operations that return void is in kept_, until an operation that returns a Status takes it.
+//
+// The owner of the stream is device_. It is destroyed last, because the destructors of memory wait for the stream.
 class CudaBackend : public Backend {
  public:
   CudaBackend(std::unique_ptr<CudaDevice> device, std::unique_ptr<CudaAddressSpace> space,

@@ -89,6 +89,8 @@ struct CudaAddressSpace::Driver {
 
 namespace {
 
+// Address space in pages of page_bytes. mapped_[i] says whether page i has memory. Each entry of pieces_ is a range of
+// pages that was mapped by one call. Pages stay mapped until the destructor, which waits for the stream first.
 class CudaVirtualMemory : public DeviceMemory {
  public:
   CudaVirtualMemory(const CudaAddressSpace::Driver* driver, CUdeviceptr address, size_t bytes, size_t reserved_bytes)

@@ -29,7 +29,7 @@ float* KeptOf(const ProductInput& input) { return input.IsMade() && input.made_i
 
 // The kernel that computes the input (norm, SwiGLU) also rounds it to the type that is multiplied.
 Status CudaProducts::Linear(ComputeType compute, const ProductInput& input, std::span<const LinearTask> tasks) {
-  DUO_CHECK(input.norm == nullptr || input.up == nullptr, "an input is made in one way");
+  DUO_CHECK(input.norm == nullptr || input.up == nullptr, "an input cannot have both norm and up");
   const CudaProductType type = CudaProductTypeOf(compute);
   const int64_t n_tokens = input.n_tokens, n_in = input.n_in;
   const bool library = n_tokens > kFewTokens && std::all_of(tasks.begin(), tasks.end(), [&](const LinearTask& task) {

@@ -35,6 +35,7 @@ Status CudaUploader::Open() {
   return OkStatus();
 }
 
+// Uses the two blocks alternately. A block is filled again only after the event `sent`, which follows its last copy.
 Status CudaUploader::Copy(const void* from, uint8_t* to, size_t bytes, int n_threads) {
   DUO_RETURN_IF_ERROR(Open());
   const auto* source = static_cast<const uint8_t*>(from);

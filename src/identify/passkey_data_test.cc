@@ -197,7 +197,7 @@ TEST_F(TrainingTextsTest, NeedlesLieAtTheirDepths) {
                                 .depth_end = 0.9,
                                 .n_depths = 1};
     ASSERT_EQ(depths(one, index).size(), 1u);
-    EXPECT_NEAR(depths(one, index)[0], 0.3, close) << "the only depth is where they begin";
+    EXPECT_NEAR(depths(one, index)[0], 0.3, close) << "a single depth is depth_begin";
     PasskeyOptions three = one;
     three.n_passkeys = three.n_depths = 3;
     const std::vector<double> all = depths(three, index);

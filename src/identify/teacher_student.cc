@@ -57,6 +57,11 @@ struct Stream {
   DuoAttention attention;
 };
 
+// A step runs as follows. Forward runs both streams layer by layer. It keeps the student's x before each layer
+// (`inputs`) and the teacher's attention in each layer (`full_outputs`). Distill computes the loss and its gradient
+// with respect to the student's last x, in dx. BackwardLayer then goes from the last layer to the first. Before it, dx
+// is the gradient of the layer's output. It recomputes the layer's activations, adds the gradients of the layer's gates
+// and turns dx into the gradient of the layer's input. The first layer needs only the gradients of its gates.
 class TeacherStudent::Impl {
  public:
   Impl(const Model& model, const TwoStreamOptions& two_stream, Stream full, Stream streaming, Activations activations)

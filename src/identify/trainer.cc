@@ -22,6 +22,9 @@ namespace {
 
 constexpr size_t kMaxStateBytes = size_t{64} << 20;
 
+// The files of an unfinished run. The log gets a line after every step. The state is written at the start, after every
+// save_every steps and when the run stops, so the log may be ahead of it. The state has the size that the log had at
+// its step, and resuming cuts the log to that size. At the end of the run the state is removed.
 std::string StatePath(const std::string& dir) { return dir + "/state.json"; }
 std::string LogPath(const std::string& dir) { return dir + "/log.jsonl"; }
 

@@ -103,7 +103,7 @@ TEST(CallBounds, AreThoseOfTheLargestProduct) {
   EXPECT_EQ(few.max_outputs, 5 * 97) << "logits of every token";
   EXPECT_EQ(few.largest_matrix, 48 * 97) << "the vocabulary's";
   const CallBounds many = CallBoundsOf(config, 1000, ComputeType::kF32);
-  EXPECT_EQ(many.max_outputs, 1000 * 80) << "logits are made of few tokens at a time";
+  EXPECT_EQ(many.max_outputs, 1000 * 80) << "logits are computed for few tokens at a time";
 }
 
 TEST(QuantizeMatrix, NamesTheRowThatHasNoNumbers) {
@@ -159,7 +159,7 @@ TEST(Fingerprint, ReadsMatricesFromTheirFirstByteToTheirLast) {
     MatrixView& down = model->layers[1].down;
     const size_t scales = down.scale == nullptr ? 0 : static_cast<size_t>(down.n_out) * sizeof(float);
     const size_t size = down.bytes() - scales;
-    ASSERT_GT(size, 20 * kPage) << "larger than what is read of it";
+    ASSERT_GT(size, 20 * kPage) << "larger than the part that is hashed";
     const auto* const bytes = static_cast<const uint8_t*>(down.data);
     std::vector<uint8_t> copy(bytes, bytes + size);
     down.data = copy.data();
@@ -170,7 +170,7 @@ TEST(Fingerprint, ReadsMatricesFromTheirFirstByteToTheirLast) {
       for (size_t i = begin; i < end; ++i) copy[i] ^= 1;
       return other != plain;
     };
-    EXPECT_TRUE(changed(kPage, size)) << "a fine-tune whose first rows are as they were";
+    EXPECT_TRUE(changed(kPage, size)) << "a fine-tune with unchanged first rows";
     EXPECT_TRUE(changed(0, 1));
     EXPECT_TRUE(changed(size - 1, size));
     for (size_t begin = 0; begin < size; begin += size / 7) {

@@ -255,7 +255,7 @@ TEST_F(WeightsTest, AQuantisedFolderIsWhatQuantisingMeanwhileMakes) {
       for (const auto& entry : checkpoint.tensors) {
         if (entry.second.shape.size() == 1) n_vector += entry.second.values.size();
       }
-      EXPECT_EQ(report->bytes_after, model.weights_bytes()) << "float vectors here as there";
+      EXPECT_EQ(report->bytes_after, model.weights_bytes()) << "vectors are floats in both";
       EXPECT_EQ(model.mapped_bytes(), model.weights_bytes() - 4 * n_vector);
       const Status again = QuantizeCheckpoint(out, type, {}, out_.path() + "/again", 1).status();
       EXPECT_EQ(again.code(), StatusCode::kInvalidArgument);
@@ -282,7 +282,7 @@ TEST_F(WeightsTest, QuantisingRefusesPlacesThatHoldAModel) {
   const auto stop = [&](const Progress&) { return ++calls < 4; };
   EXPECT_EQ(QuantizeCheckpoint(dir_.path(), WeightType::kInt4, {}, out, 1, stop).status().code(),
             StatusCode::kCancelled);
-  EXPECT_FALSE(Model::Open(out, backend_.get()).ok()) << "nothing opens half of it";
+  EXPECT_FALSE(Model::Open(out, backend_.get()).ok()) << "half a checkpoint must not open";
   TinyCheckpoint infinite = Made("llama", Json::object());
   infinite.tensors["model.layers.1.mlp.up_proj.weight"].values[77] = INFINITY;
   infinite.Write(dir_.path());
