@@ -65,18 +65,18 @@ TEST(Access, SchemesHaveNoCaseAndKeysHave) {
   }
   httplib::Request head = Get("/", "localhost");
   head.method = "HEAD";
-  EXPECT_EQ(StatusOf(Rules("secret"), head), 200) << "what may be read may be asked about";
+  EXPECT_EQ(StatusOf(Rules("secret"), head), 200) << "HEAD needs no key where GET needs none";
   head.path = "/metrics";
   EXPECT_EQ(StatusOf(Rules("secret"), head), 401);
 }
 
 TEST(Access, KeysTellWhoAsks) {
   AccessRules rules = Rules();
-  EXPECT_TRUE(CallerOf(rules, GetWith("")).sees_all) << "without keys all are one";
+  EXPECT_TRUE(CallerOf(rules, GetWith("")).sees_all) << "without keys all clients are one domain";
   rules.api_keys = {{.name = "", .key = "only"}};
   EXPECT_TRUE(CallerOf(rules, GetWith("Bearer only")).sees_all);
   EXPECT_FALSE(CallerOf(rules, GetWith("Bearer other")).sees_all);
-  EXPECT_FALSE(CallerOf(rules, GetWith("Bearer other")).Sees("")) << "what the key without a name owns";
+  EXPECT_FALSE(CallerOf(rules, GetWith("Bearer other")).Sees("")) << "the owner of the key without a name";
   rules.api_keys = {{.name = "anna", .key = "a"}, {.name = "ben", .key = "b"}, {.name = "root", .key = "r"}};
   rules.admin = "root";
   for (const char* name : {"anna", "ben", "root"}) {
@@ -103,7 +103,7 @@ TEST(Access, BodiesAreJsonAndNotPacked) {
   EXPECT_EQ(StatusOf(rules, request), 415);
   request = Get("/v1/sessions/name/save", "localhost");
   request.method = "POST";
-  EXPECT_EQ(StatusOf(rules, request), 200) << "saving has no body";
+  EXPECT_EQ(StatusOf(rules, request), 200) << "a save has no body";
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Answers to completions, from what jobs report.
+// Tests of the answers to completions that follow from what jobs report.
 #include "server/answer.h"
 
 #include <gtest/gtest.h>
@@ -26,7 +26,7 @@ class AnswerTest : public ::testing::Test {
   std::shared_ptr<AnswerWriter> Writer(CompletionKind kind, CompletionRequest request, double max_seconds = 0) {
     return std::make_shared<AnswerWriter>(kind, std::move(request), "id-1", "a model", &tokenizer_, max_seconds);
   }
-  /// The answer when nothing streams.
+  /// The answer as a whole, without a stream.
   Json Whole(CompletionKind kind, const CompletionRequest& request) {
     httplib::Response response;
     const auto error = Writer(kind, request)->Wait(jobs_, &response);
@@ -119,7 +119,7 @@ TEST_F(AnswerTest, EchoBeginsWithThePromptAndItsLogProbs) {
   EXPECT_EQ(choice["text"], "Hello!");
   const Json& shown = choice["logprobs"];
   EXPECT_EQ(shown["tokens"].size(), prompt.size() + generated.size());
-  EXPECT_EQ(shown["token_logprobs"][0], nullptr) << "nothing is before the first token";
+  EXPECT_EQ(shown["token_logprobs"][0], nullptr) << "the first token has no log probability";
   EXPECT_EQ(shown["token_logprobs"].back(), -1);
   EXPECT_EQ(shown["text_offset"][0], 0);
   EXPECT_EQ(shown["text_offset"][prompt.size()], 5) << "characters of Hello";
@@ -184,11 +184,11 @@ TEST_F(AnswerTest, ARequestsErrorIsItsAnswer) {
   std::optional<ApiError> error = Writer(CompletionKind::kText, request)->Wait(jobs_, &response);
   ASSERT_TRUE(error);
   EXPECT_EQ(error->code, "memory_exceeded");
-  EXPECT_TRUE(other->cancelled()) << "nobody waits for the other choice";
+  EXPECT_TRUE(other->cancelled()) << "the other choice is no longer needed";
   jobs_.clear();
   Submit("Hello")->Finish(Status(StatusCode::kInvalidArgument, "wrong"), {}, "");
   error = Writer(CompletionKind::kText, Asking("Hello"))->Stream(jobs_, &response, nullptr);
-  ASSERT_TRUE(error) << "before anything is sent a stream can still fail as a whole";
+  ASSERT_TRUE(error) << "a stream can still fail as a whole before anything is sent";
   EXPECT_EQ(error->http_status, 400);
 }
 

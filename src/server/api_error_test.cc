@@ -1,4 +1,4 @@
-// Tests of the error that a client gets: values decide it, never the text of a sentence.
+// Tests of the error that a client gets. Values decide it, never the text of a sentence.
 #include "server/api_error.h"
 
 #include <gtest/gtest.h>
@@ -46,7 +46,7 @@ TEST(ApiError, EachReasonForNotNowHasItsOwnAnswer) {
     const Status status = NotNow(c.why, "the sentence");
     EXPECT_EQ(status.code(), StatusCode::kUnavailable);
     EXPECT_EQ(WhyUnavailable(status), c.why);
-    EXPECT_EQ(WhyUnavailable(status.Annotate("the file F")), c.why) << "whatever is said before it";
+    EXPECT_EQ(WhyUnavailable(status.Annotate("the file F")), c.why) << "an annotation does not change the reason";
     const ApiError error = FromStatus(status);
     EXPECT_EQ(error.http_status, c.http_status);
     EXPECT_EQ(error.type, c.type);

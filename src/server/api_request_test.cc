@@ -110,14 +110,14 @@ TEST(ApiRequest, WhatIsWrongIsNamed) {
   EXPECT_EQ(ParamOf(With(R"("logit_bias":{"-1":1})")), "logit_bias");
   EXPECT_EQ(ParamOf(With(R"("stream_options":{})")), "stream_options");
   EXPECT_EQ(ParamOf(With(R"("stream":true,"stream_options":{"x":1})")), "stream_options.x");
-  EXPECT_EQ(ParamOf(With(R"("messages":[])")), "messages") << "of a chat";
-  EXPECT_EQ(ParamOf(With(R"("top_k":5)")), "top_k") << "lives under duo";
+  EXPECT_EQ(ParamOf(With(R"("messages":[])")), "messages") << "only for chats";
+  EXPECT_EQ(ParamOf(With(R"("top_k":5)")), "top_k") << "belongs under duo";
   EXPECT_EQ(ParamOf(With(R"("duo":5)")), "duo");
   EXPECT_EQ(ParamOf(With(R"("duo":{"sparsity":2})")), "duo.sparsity");
   EXPECT_EQ(ParamOf(With(R"("duo":{"recent":0})")), "duo.recent");
   EXPECT_EQ(ParamOf(With(R"("duo":{"cache":"../x"})")), "duo.cache");
   EXPECT_EQ(ParamOf(With(R"("duo":{"cache":""})")), "duo.cache");
-  EXPECT_EQ(ParamOf(With(R"("duo":{"pin_system_prompt":true})")), "duo.pin_system_prompt") << "of a chat";
+  EXPECT_EQ(ParamOf(With(R"("duo":{"pin_system_prompt":true})")), "duo.pin_system_prompt") << "only for chats";
   EXPECT_EQ(ParamOf(R"({"prompt":["a","b"],"duo":{"cache":"x"}})"), "duo.cache");
   EXPECT_EQ(ParamOf(std::string("{\"prompt\":\"\xff\"}")), "body");
   EXPECT_EQ(ParamOf(std::string(100000, '[')), "body");
@@ -169,7 +169,7 @@ TEST(ApiRequest, NothingInsideAMessageIsDroppedInSilence) {
   EXPECT_EQ(param(R"("content":"b","refusal":null,"tool_calls":null,"function_call":null,"audio":null,"annotations":[],
                      "name":null,"tool_call_id":null)"),
             "accepted")
-      << "an answer as it was given";
+      << "an answer that is sent back unchanged";
   EXPECT_EQ(param(R"("content":null)"), "messages[1].content");
   EXPECT_EQ(param(R"("content":5)"), "messages[1].content");
   EXPECT_EQ(param(R"("content":["a"])"), "messages[1].content[0]");
@@ -194,7 +194,7 @@ TEST(ApiRequest, WholeNumbersMayHaveAPoint) {
   EXPECT_EQ(request.generate.sampler.seed, static_cast<uint64_t>(-2));
   EXPECT_EQ(request.spec.sink, 4);
   EXPECT_EQ(ParamOf(With(R"("max_tokens":1e300)")), "max_tokens");
-  EXPECT_EQ(ParamOf(With(R"("seed":1e17)")), "seed") << "a double does not have all of these numbers";
+  EXPECT_EQ(ParamOf(With(R"("seed":1e17)")), "seed") << "a double cannot hold all integers of this size";
   EXPECT_EQ(ParamOf(With(R"("n":1.5)")), "n");
   EXPECT_EQ(ParamOf(R"({"prompt":[-1.0]})"), "prompt");
 }
@@ -211,7 +211,7 @@ TEST(ApiRequest, SaltsAreShortTexts) {
       EXPECT_EQ(ParamOf(begin + R"("cache_salt":)" + wrong + "}", kind), "cache_salt") << wrong;
     }
   }
-  EXPECT_EQ(ParamOf(With(R"("duo":{"cache_salt":"s"})")), "duo.cache_salt") << "its place is vLLM's";
+  EXPECT_EQ(ParamOf(With(R"("duo":{"cache_salt":"s"})")), "duo.cache_salt") << "like in vLLM it belongs at the top";
 }
 
 TEST(ApiRequest, SessionNamesCannotLeaveTheirFolder) {

@@ -12,7 +12,7 @@ namespace {
 
 constexpr double kPatient = 1e9;  // seconds
 
-/// Two ends that are connected.
+/// A pair of connected sockets.
 struct Pair {
   Pair() { EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0); }
   ~Pair() {
@@ -41,7 +41,7 @@ TEST(ConnectionTable, PlacesComeBack) {
   const Pair pair;
   {
     const ConnectionTable::Entry entry(&table, pair.server());
-    EXPECT_FALSE(table.Admit()) << "a connection that has just come is not closed";
+    EXPECT_FALSE(table.Admit()) << "a connection that has just arrived is not closed";
   }
   EXPECT_TRUE(table.Admit());
   EXPECT_FALSE(table.Admit());
@@ -55,7 +55,7 @@ TEST(ConnectionTable, ThreadsMayBeFewerThanPlaces) {
   const Pair pair;
   ConnectionTable::Entry entry(&table, pair.server());
   EXPECT_TRUE(entry.Work());
-  EXPECT_FALSE(table.Admit(1)) << "it is at work";
+  EXPECT_FALSE(table.Admit(1)) << "it is busy";
   EXPECT_TRUE(entry.WaitForRequest());
   EXPECT_TRUE(table.Admit(1));
   EXPECT_TRUE(pair.Closed());
@@ -72,22 +72,22 @@ TEST(ConnectionTable, TheOneThatIsIdleForLongestGivesWay) {
     entries[i] = std::make_unique<ConnectionTable::Entry>(&table, pairs[i].server());
     EXPECT_TRUE(entries[i]->Work());
   }
-  EXPECT_FALSE(table.Admit()) << "all are at work";
+  EXPECT_FALSE(table.Admit()) << "all are busy";
   EXPECT_TRUE(entries[1]->WaitForRequest());
   EXPECT_TRUE(entries[0]->WaitForRequest());
   EXPECT_TRUE(table.Admit());
   EXPECT_TRUE(pairs[1].Closed());
   EXPECT_FALSE(pairs[0].Closed() || pairs[2].Closed());
-  EXPECT_FALSE(entries[1]->ReadHeader()) << "nothing may be read any more";
+  EXPECT_FALSE(entries[1]->ReadHeader()) << "nothing may be read after it was closed";
   EXPECT_TRUE(entries[2]->Work());
 
-  // A request on its way is not cut off.
+  // A request that is arriving is not cut off.
   ASSERT_EQ(::send(pairs[0].client(), "G", 1, 0), 1);
   EXPECT_FALSE(table.Admit());
   EXPECT_TRUE(entries[0]->ReadHeader());
   EXPECT_FALSE(table.Admit()) << "its header has only begun";
   entries[1].reset();
-  EXPECT_FALSE(table.Admit()) << "its place was taken before";
+  EXPECT_FALSE(table.Admit()) << "its place was already taken when it was closed";
   entries[0].reset();
   EXPECT_TRUE(table.Admit());
 }

@@ -1,4 +1,4 @@
-// With f32, answers that do not depend on what is cached or runs beside them.
+// Tests that f32 answers do not depend on what is cached or runs beside them.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -9,8 +9,8 @@
 namespace duo {
 namespace {
 
-/// With f32 an answer's numbers are the same to the last bit, whatever is in memory and whatever runs beside it. Two
-/// threads, so that there is something to be shared in another way.
+/// With f32 an answer's numbers are the same to the last bit, whatever is in memory and whatever runs beside it. There
+/// are two threads, so that work could be split differently.
 class ExactTest : public SchedulerTest {
  protected:
   void SetUp() override {
@@ -35,7 +35,7 @@ class ExactTest : public SchedulerTest {
     EXPECT_TRUE(outcome.last.status.ok()) << outcome.last.status.message();
     return {outcome.tokens, outcome.log_probs, outcome.last.stats.n_cached};
   }
-  /// By a server that has nothing in memory.
+  /// The answer of a server that has nothing in memory.
   Answer Cold(const JobRequest& request) {
     Start();
     return AnswerOf(Submit(request));
@@ -50,13 +50,13 @@ TEST_F(ExactTest, WhateverPrefixIsCached) {
   bool reused = false;
   for (int64_t n = 1; n < 330; n += 1) {
     Start();
-    // With and without another text after the prefix, and after it something that was generated.
+    // The sequence in memory has the prefix, then another text or none, then generated tokens.
     const auto begin = std::vector<int32_t>(text.begin(), text.begin() + n);
     AnswerOf(Submit(Request(n % 2 == 0 ? begin : Joined(begin, Prompt(static_cast<uint64_t>(n), 150)), 3)));
     const Answer warm = AnswerOf(Submit(request));
-    ASSERT_EQ(warm, cold) << n << " tokens were there, " << warm.n_cached << " were used";
+    ASSERT_EQ(warm, cold) << n << " tokens were in memory, " << warm.n_cached << " were reused";
     reused = reused || warm.n_cached > 0;
-    ASSERT_GE(warm.n_cached, n < 192 ? 0 : 192) << "but not everything is read again";
+    ASSERT_GE(warm.n_cached, n < 192 ? 0 : 192) << "the shared chunks are not read again";
   }
   EXPECT_TRUE(reused);
 }
@@ -70,7 +70,7 @@ TEST_F(ExactTest, WhenTheAnswerIsAskedAboutAgain) {
     next.session_id.name = name;
     const Answer warm = AnswerOf(Submit(next));
     EXPECT_GE(warm.n_cached, name.empty() ? 192 : 0);
-    EXPECT_EQ(AnswerOf(Submit(next)), warm) << "again, with all of it in memory";
+    EXPECT_EQ(AnswerOf(Submit(next)), warm) << "asked again, with the whole prompt in memory";
     next.reuse = false;
     const Answer fresh = AnswerOf(Submit(next));
     EXPECT_EQ(fresh.n_cached, 0);

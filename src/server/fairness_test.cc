@@ -1,4 +1,4 @@
-// The order of requests: prompts take turns, and a request that waits for memory is passed by some.
+// Tests of the order of requests: prompts take turns, and some requests pass one that waits for memory.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -10,7 +10,7 @@
 namespace duo {
 namespace {
 
-// A chat beside long documents begins at once, and they go on.
+// A chat beside long documents begins at once, and the documents continue.
 TEST_F(SchedulerTest, PromptsTakeTurns) {
   Start();
   std::vector<JobRequest> requests;
@@ -20,9 +20,10 @@ TEST_F(SchedulerTest, PromptsTakeTurns) {
   auto jobs = scheduler_->SubmitAll(std::move(requests)).value();
   EXPECT_LE(Finish(jobs[2]).last.stats.n_chunks_waited, 1);
   const int64_t second = Finish(jobs[1]).last.stats.n_chunks_waited;
-  EXPECT_LE(second, 1 + (6000 / 32 + 1) / (kOldestEvery - 1) + 1) << "three of four chunks are the shorter one's";
+  EXPECT_LE(second, 1 + (6000 / 32 + 1) / (kOldestEvery - 1) + 1)
+      << "three of four chunks belong to the shorter prompt";
   EXPECT_GT(second, 6000 / 32 / kOldestEvery);
-  EXPECT_EQ(Finish(jobs[0]).last.stats.n_chunks_waited, 6000 / 32 + 1 + 1) << "all the others'";
+  EXPECT_EQ(Finish(jobs[0]).last.stats.n_chunks_waited, 6000 / 32 + 1 + 1) << "it waits for all chunks of the others";
 }
 
 TEST_F(SchedulerTest, ALongPromptGoesOnBesideManyShortOnes) {
@@ -35,7 +36,7 @@ TEST_F(SchedulerTest, ALongPromptGoesOnBesideManyShortOnes) {
   for (const auto& job : jobs) EXPECT_TRUE(Finish(job).last.status.ok());
 }
 
-/// A request that holds most of the memory for as long as the test likes, and one that waits for it.
+/// One request holds most of the memory for as long as the test needs, and another one waits for memory.
 class OvertakingTest : public SchedulerTest {
  protected:
   static constexpr int64_t kEndless = 1000000;
@@ -49,7 +50,7 @@ class OvertakingTest : public SchedulerTest {
     large.session_id.name = name;
     large_ = Submit(std::move(large));
   }
-  /// Until the holder has generated so many more: each is a step of the scheduler.
+  /// Waits until the holder has generated n more tokens. Each token is a step of the scheduler.
   void AwaitTokens(int64_t n) {
     while (n > 0) {
       const Job::News news = holder_->Take(1);
@@ -57,7 +58,7 @@ class OvertakingTest : public SchedulerTest {
       n -= static_cast<int64_t>(news.tokens.size());
     }
   }
-  /// Whether it ends before the holder has gone 2,000 steps further.
+  /// Whether the job ends within 2,000 more steps of the holder.
   bool EndsSoon(const std::shared_ptr<Job>& job) {
     for (int i = 0; i < 200; ++i) {
       AwaitTokens(10);
@@ -77,7 +78,7 @@ TEST_F(OvertakingTest, SmallOnesPassSoOftenAndThenNoMore) {
   StartFull();
   for (uint64_t i = 0; i < kMaxPassed; ++i) ASSERT_TRUE(EndsSoon(SubmitSmall(i))) << i;
   const auto late = SubmitSmall(kMaxPassed);
-  EXPECT_FALSE(EndsSoon(late)) << "the large one has been passed often enough";
+  EXPECT_FALSE(EndsSoon(late)) << "the large request has been passed kMaxPassed times";
   EXPECT_FALSE(large_->Take(0).finished);
   EXPECT_EQ(scheduler_->n_waiting(), 2);
   holder_->Cancel();
@@ -89,7 +90,7 @@ TEST_F(OvertakingTest, NobodyPassesInTheSameSession) {
   StartFull("tale");
   const auto same = SubmitSmall(1, "tale");
   EXPECT_TRUE(EndsSoon(SubmitSmall(2)));
-  EXPECT_FALSE(EndsSoon(same)) << "the conversation has an order";
+  EXPECT_FALSE(EndsSoon(same)) << "requests of one session keep their order";
   holder_->Cancel();
   EXPECT_TRUE(Finish(large_).last.status.ok());
   EXPECT_TRUE(Finish(same).last.status.ok());

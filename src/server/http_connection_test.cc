@@ -39,7 +39,7 @@ class HttpConnectionTest : public ::testing::Test {
   void Send(const std::string& bytes) {
     ASSERT_EQ(::send(ends_[1], bytes.data(), bytes.size(), 0), static_cast<ssize_t>(bytes.size()));
   }
-  /// As the library reads a header: byte by byte, to its empty line.
+  /// Reads a header as the library does: byte by byte, up to its empty line.
   std::string ReadHeader() {
     std::string header;
     for (char c; header.size() < 4 || header.compare(header.size() - 4, 4, "\r\n\r\n") != 0;) {
@@ -55,7 +55,7 @@ class HttpConnectionTest : public ::testing::Test {
       n += static_cast<size_t>(got);
     return n;
   }
-  /// The bytes that the client has got so far.
+  /// The bytes that the client has received so far.
   std::string Received() {
     std::string text(1 << 16, 0);
     const ssize_t n = ::recv(ends_[1], text.data(), text.size(), MSG_DONTWAIT);
@@ -88,7 +88,7 @@ TEST_F(HttpConnectionTest, RequestsFollowOneAnotherAtTheirEnds) {
   EXPECT_TRUE(connection.EndRequest());
   ASSERT_TRUE(connection.WaitForRequest(entry_.get()));
   EXPECT_EQ(ReadHeader(), Post(2));
-  EXPECT_FALSE(connection.EndRequest()) << "its body would be taken for a request";
+  EXPECT_FALSE(connection.EndRequest()) << "the rest of the body could be taken for a request";
 }
 
 TEST_F(HttpConnectionTest, AHeaderThatTakesTooLongIsAnswered) {
@@ -147,7 +147,7 @@ TEST_F(HttpConnectionTest, LengthsThatNobodyMeansAreRefused) {
 TEST_F(HttpConnectionTest, LargeBodiesShareTheirMemory) {
   std::atomic<size_t>& claimed = body_bytes_;
   HttpConnection& connection = Open(SmallLimits());
-  claimed = 150 << 10;  // of others
+  claimed = 150 << 10;  // by other connections
   Send(Post(200 << 10));
   ASSERT_TRUE(connection.WaitForRequest(entry_.get()));
   EXPECT_EQ(ReadHeader(), Post(200 << 10));
@@ -159,7 +159,7 @@ TEST_F(HttpConnectionTest, LargeBodiesShareTheirMemory) {
   const std::string answer = Received();
   EXPECT_EQ(answer.rfind("HTTP/1.1 503 Service Unavailable\r\nRetry-After: ", 0), 0u) << answer;
   EXPECT_FALSE(connection.EndRequest());
-  EXPECT_EQ(claimed, size_t{150} << 10) << "all is given back";
+  EXPECT_EQ(claimed, size_t{150} << 10) << "everything is released";
 }
 
 TEST_F(HttpConnectionTest, BodiesOverTheLimitAreNotRead) {
@@ -177,15 +177,15 @@ TEST_F(HttpConnectionTest, AClientThatOnlyEndsItsSideIsThere) {
   ASSERT_TRUE(connection.WaitForRequest(entry_.get()));
   EXPECT_NE(ReadHeader(), "");
   EXPECT_FALSE(connection.ClientGone());
-  EXPECT_EQ(Received(), "") << "a client that says nothing is not asked";
+  EXPECT_EQ(Received(), "") << "a client that is connected is not probed";
   ::shutdown(ends_[1], SHUT_WR);
   EXPECT_FALSE(connection.ClientGone());
   EXPECT_FALSE(connection.ClientGone());
-  EXPECT_EQ(Received(), "HTTP/1.1 100 Continue\r\n\r\n") << "asked once";
+  EXPECT_EQ(Received(), "HTTP/1.1 100 Continue\r\n\r\n") << "probed once";
   ::shutdown(ends_[1], SHUT_RDWR);
   ::close(ends_[1]);
   EXPECT_TRUE(connection.ClientGone());
-  ends_[1] = ::dup(ends_[0]);  // for the end of the test
+  ends_[1] = ::dup(ends_[0]);  // the end of the test closes it
 }
 
 TEST_F(HttpConnectionTest, AClientIsNotAskedInTheMiddleOfItsAnswer) {
@@ -193,7 +193,7 @@ TEST_F(HttpConnectionTest, AClientIsNotAskedInTheMiddleOfItsAnswer) {
   Send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
   ASSERT_TRUE(connection.WaitForRequest(entry_.get()));
   EXPECT_NE(ReadHeader(), "");
-  errno = EINTR;  // of an earlier call: it says nothing about the next one
+  errno = EINTR;  // left by an earlier call; it must not affect the next one
   EXPECT_EQ(connection.write("HTTP/1.1 200 OK\r\n", 17), 17);
   ::shutdown(ends_[1], SHUT_WR);
   EXPECT_FALSE(connection.ClientGone());

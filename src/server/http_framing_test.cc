@@ -16,7 +16,7 @@ HttpFraming Fed(std::string_view bytes) {
   return framing;
 }
 
-/// A request whose header has these lines beside its Host.
+/// A request whose header has these lines besides its Host.
 std::string Post(const std::string& lines) { return "POST /v1/x HTTP/1.1\r\nHost: a\r\n" + lines + "\r\n"; }
 
 int ErrorOf(const std::string& bytes) {
@@ -33,7 +33,7 @@ TEST(HttpFraming, TheHeaderEndsAtItsEmptyLine) {
   EXPECT_FALSE(framing.error());
   EXPECT_TRUE(framing.has_body() && !framing.chunked() && framing.is_http_1_1());
   EXPECT_EQ(framing.content_length(), 5u);
-  EXPECT_EQ(framing.Feed("more"), 0u) << "the body is not the header's";
+  EXPECT_EQ(framing.Feed("more"), 0u) << "the body does not belong to the header";
 }
 
 TEST(HttpFraming, PiecesAreTheWhole) {
@@ -78,7 +78,7 @@ TEST(HttpFraming, LinesAreOfTheirForm) {
     EXPECT_EQ(ErrorOf(Post(lines)), 400) << lines;
   }
   EXPECT_EQ(ErrorOf(Post(std::string("A: \0b\r\n", 8))), 400);
-  EXPECT_EQ(ErrorOf(Post("A: \xc3\xa9 \t!\r\nB:\r\n")), 200) << "values may be empty or beyond ASCII";
+  EXPECT_EQ(ErrorOf(Post("A: \xc3\xa9 \t!\r\nB:\r\n")), 200) << "values may be empty or not ASCII";
 }
 
 TEST(HttpFraming, RequestLinesAreOfTheirForm) {
@@ -88,7 +88,7 @@ TEST(HttpFraming, RequestLinesAreOfTheirForm) {
     EXPECT_EQ(ErrorOf(std::string(line) + "\r\nHost: a\r\n\r\n"), 400) << line;
   }
   EXPECT_EQ(ErrorOf("GET / HTTP/1.1\nHost: a\r\n\r\n"), 400);
-  EXPECT_EQ(ErrorOf("GET / HTTP/1.1\r\n\r\n"), 400) << "HTTP/1.1 wants a Host";
+  EXPECT_EQ(ErrorOf("GET / HTTP/1.1\r\n\r\n"), 400) << "HTTP/1.1 requires a Host";
   EXPECT_EQ(ErrorOf("GET / HTTP/1.0\r\n\r\n"), 200);
   EXPECT_FALSE(Fed("GET / HTTP/1.0\r\n\r\n").is_http_1_1());
 }

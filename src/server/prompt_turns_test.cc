@@ -13,14 +13,14 @@ namespace {
 
 constexpr int64_t kChunk = 128;
 
-/// Prompts that are read in chunks, as the scheduler does it.
+/// Reads prompts in chunks, as the scheduler does.
 class Reading {
  public:
   void Come(int id, int64_t n_tokens) {
     prompts_.push_back({.n_left = n_tokens, .last_turn = turn_});
     ids_.push_back(id);
   }
-  /// The id of the prompt that read a chunk.
+  /// Reads one chunk. Returns the id of its prompt.
   int Step() {
     const size_t who = PromptOfTurn(turn_, prompts_);
     const int id = ids_[who];
@@ -68,7 +68,7 @@ TEST(PromptTurnsTest, ALongPromptGoesOnBesideAnEndlessStreamOfShortOnes) {
 TEST(PromptTurnsTest, NobodyWaitsLongerThanTheBound) {
   Rng rng(7);
   Reading reading;
-  std::map<int, int64_t> came;  // or was served last
+  std::map<int, int64_t> came;  // the turn in which a prompt came or was last served
   int next_id = 0;
   constexpr int64_t kReading = 16;
   for (int64_t turn = 0; turn < 20000; ++turn) {

@@ -34,7 +34,7 @@ TEST(RequestJson, TokenIdsArePacked) {
   EXPECT_EQ(UnpackIds(json["p"][0]), (std::vector<int32_t>{0, 1, 2147483647}));
   EXPECT_TRUE(json["p"][1].is_array() && json["p"][1].empty());
   EXPECT_FALSE(IsPackedIds(json["p"][2]));
-  EXPECT_EQ(json["p"][3], Json::parse("[1,2,null]")) << "something else among ids";
+  EXPECT_EQ(json["p"][3], Json::parse("[1,2,null]")) << "a value among ids that is not an id";
   EXPECT_EQ(UnpackIds(json["q"]), std::vector<int32_t>{7});
   EXPECT_STREQ(RequestTypeName(json["q"]), "array");
   const Json nested = Parsed("[1,[2]]");
@@ -49,12 +49,12 @@ TEST(RequestJson, ManyValuesAreRefusedWhileTheyAreRead) {
   EXPECT_NE(ErrorOf("[" + Repeated("{},", 100000) + "{}]").find("more values than"), std::string::npos);
   EXPECT_NE(ErrorOf("[" + Repeated("[],", 100000) + "[]]").find("more values than"), std::string::npos);
   EXPECT_NE(ErrorOf("[" + Repeated("1,", 100000) + "\"\"]").find("more values than"), std::string::npos)
-      << "ids that are none";
-  // The rest is not looked at.
+      << "ids in an array that holds something else too";
+  // The parser stops there and does not read the rest.
   EXPECT_NE(ErrorOf("[" + Repeated("{},", 100000)).find("more values than"), std::string::npos);
   EXPECT_EQ(UnpackIds(Parsed("[" + Repeated("1,", 100000) + "1]")).size(), 100001u);
   const std::string message = R"({"role":"user","content":"hi"},)";
-  EXPECT_EQ(Parsed("[" + Repeated(message, 5000) + "{}]").size(), 5001u) << "a chat of nothing but words";
+  EXPECT_EQ(Parsed("[" + Repeated(message, 5000) + "{}]").size(), 5001u) << "a chat whose messages are single words";
   const std::string part = R"({"type":"text","text":"some words"},)";
   EXPECT_EQ(Parsed("[" + Repeated(part, 50000) + "{}]").size(), 50001u);
   EXPECT_EQ(Parsed("[" + Repeated("{},", 1999) + "{}]").size(), 2000u) << "small bodies may hold anything";

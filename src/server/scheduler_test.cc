@@ -1,4 +1,4 @@
-// Sequences over one model: what is shared, promised, reused and given up; and the order of work.
+// Tests of the sequences over one model (sharing, reservation, reuse, eviction) and of the order of work.
 #include "server/scheduler.h"
 
 #include <gtest/gtest.h>
@@ -21,14 +21,15 @@ namespace {
 
 const Caller kEverything = {.owner = "", .sees_all = true};
 
-/// As ServingTest, but the states of token 7 are NaN.
+/// Like ServingTest, but the hidden states of token 7 are NaN.
 class BrokenTokenTest : public ServingTest {
  protected:
   static constexpr int32_t kBadToken = 7;
   void SetUp() override {
     ServingTest::SetUp();
     const MatrixView& embedding = model_->weights().embedding;
-    auto* rows = static_cast<bf16*>(const_cast<void*>(embedding.data));  // of a random model: this process' own memory
+    auto* rows = static_cast<bf16*>(
+        const_cast<void*>(embedding.data));  // a random model's weights are this process's own memory
     rows[kBadToken * embedding.n_in] = ToBf16(std::nanf(""));
   }
   static std::vector<int32_t> Good(std::vector<int32_t> prompt) {
@@ -44,7 +45,7 @@ TEST_F(BrokenTokenTest, OnlyTheRequestWithoutLogitsFails) {
                       Roomy());
   JobRequest bad_answer = Request(Good(Prompt(2, 20)), 30);
   JobRequest first = Request(Good(Prompt(1, 40)), 30), second = Request(Good(Prompt(3, 33)), 30);
-  // The others must not choose the token themselves; one is made to.
+  // A bias keeps the others from choosing the token, and makes one request choose it.
   for (JobRequest* request : {&first, &second}) request->generate.sampler.bias = {{kBadToken, -100.0f}};
   bad_answer.generate.sampler.bias = {{kBadToken, 100.0f}};
   const std::vector<int32_t> expected_first = Alone(first), expected_second = Alone(second);
@@ -60,7 +61,7 @@ TEST_F(BrokenTokenTest, OnlyTheRequestWithoutLogitsFails) {
   EXPECT_EQ(Finish(c).tokens, expected_second);
 }
 
-/// Not with f32, for which a sequence is reused in whole pieces only (exact_answers_test.cc).
+/// Without f32, which reuses sequences only in whole pieces (exact_answers_test.cc).
 class PoolTest : public ServingTest {
  protected:
   void SetUp() override {
@@ -78,7 +79,7 @@ class PoolTest : public ServingTest {
             .id = {.owner = "", .name = name},
             .fresh = false};
   }
-  /// Claims, reads the rest of the prompt, and returns how much was there.
+  /// Claims a sequence and reads the rest of the prompt. Returns how many tokens were reused.
   int64_t RunOne(SequencePool* pool, const std::vector<int32_t>& prompt, const std::string& name = "") {
     const auto claim = pool->Acquire(Wanted(prompt, 4, name));
     EXPECT_TRUE(claim.ok()) << claim.status().message();
@@ -98,12 +99,14 @@ TEST_F(PoolTest, GoesOnFromTheLongestPrefix) {
   const std::vector<int32_t> text = Prompt(1, 200);
   EXPECT_EQ(RunOne(&pool, Joined(text, {1, 2, 3})), 0);
   EXPECT_EQ(RunOne(&pool, Prompt(2, 50)), 0);
-  EXPECT_EQ(RunOne(&pool, Joined(text, {4, 5})), 192) << "the last snapshot before the texts part";
+  EXPECT_EQ(RunOne(&pool, Joined(text, {4, 5})), 192) << "the last snapshot before the texts differ";
   EXPECT_EQ(pool.sequences().size(), 2u) << "the first was taken over";
-  EXPECT_EQ(RunOne(&pool, Joined(text, {4, 5})), 201) << "the very same: its last token is run again, for its logits";
-  EXPECT_EQ(RunOne(&pool, {text.begin(), text.begin() + 100}), 96) << "half of a sequence is lost: a copy";
+  EXPECT_EQ(RunOne(&pool, Joined(text, {4, 5})), 201)
+      << "the same text: only its last token is run again, for its logits";
+  EXPECT_EQ(RunOne(&pool, {text.begin(), text.begin() + 100}), 96)
+      << "a copy, because half of the sequence would be lost";
   EXPECT_EQ(pool.sequences().size(), 3u);
-  EXPECT_EQ(RunOne(&pool, Joined(text, {9})), 192) << "the long one is still there";
+  EXPECT_EQ(RunOne(&pool, Joined(text, {9})), 192) << "the long sequence still exists";
 }
 
 TEST_F(PoolTest, OtherWindowsDoNotMix) {
@@ -128,7 +131,7 @@ TEST_F(PoolTest, ARunningSequenceIsCopied) {
   const auto second = pool.Acquire(Wanted(Joined(text, {1}), 4));
   ASSERT_TRUE(second.ok());
   EXPECT_NE(second->sequence, first->sequence);
-  EXPECT_EQ(second->n_held, 150) << "its rings are where the texts part";
+  EXPECT_EQ(second->n_held, 150) << "its rings end where the texts differ";
   EXPECT_EQ(first->sequence->session->len(), 150);
 }
 
@@ -142,7 +145,7 @@ TEST_F(PoolTest, GivesUpWhatWasUsedLongestAgo) {
   EXPECT_LE(pool.sequences().size(), n);
   EXPECT_GT(pool.n_evicted(), 0u);
   EXPECT_LE(pool.promised_bytes() + pool.kept_bytes(), pool.budget_bytes());
-  EXPECT_GT(RunOne(&pool, a), 0) << "b went, not a";
+  EXPECT_GT(RunOne(&pool, a), 0) << "b was evicted, not a";
 }
 
 TEST_F(PoolTest, NamesAreKeptLongest) {
@@ -164,14 +167,14 @@ TEST_F(PoolTest, MemoryIsPromised) {
   const auto first = pool.Acquire(Wanted(a, 100));
   ASSERT_TRUE(first.ok());
   EXPECT_EQ(WhyUnavailable(pool.Acquire(Wanted(b, 100)).status()), Unavailable::kNoMemory)
-      << "what runs holds its promise";
+      << "the running sequence holds its reservation";
   ASSERT_TRUE(first->sequence->session->Prefill(a).ok());
   pool.Release(first->sequence);
-  EXPECT_TRUE(pool.Acquire(Wanted(b, 100)).ok()) << "what is kept makes room";
+  EXPECT_TRUE(pool.Acquire(Wanted(b, 100)).ok()) << "the idle sequence was evicted";
   EXPECT_EQ(pool.n_evicted(), 1u);
 }
 
-// Windows beyond the server's: the workspace grows by what the largest of those that run needs, and only while it runs.
+// With windows larger than the server's, the workspace grows by the max need of the running sequences while they run.
 TEST_F(PoolTest, WhatTheWorkspaceGrowsByIsGivenBack) {
   SessionOptions large = options_, larger = options_;
   large.recent = large.prefill_recent = 5000;
@@ -188,16 +191,16 @@ TEST_F(PoolTest, WhatTheWorkspaceGrowsByIsGivenBack) {
   other.options = &larger;
   const auto first = pool.Acquire(wanted), second = pool.Acquire(other);
   ASSERT_TRUE(first.ok() && second.ok());
-  EXPECT_EQ(pool.growth_bytes(), growth_of(larger)) << "one after the other";
+  EXPECT_EQ(pool.growth_bytes(), growth_of(larger)) << "they run one after the other";
   ASSERT_TRUE(first->sequence->session->Prefill(a).ok());
   ASSERT_TRUE(second->sequence->session->Prefill(b).ok());
   pool.Release(second->sequence);
   EXPECT_EQ(pool.growth_bytes(), growth_of(large));
-  ASSERT_TRUE(first->sequence->session->Prefill(b).ok()) << "the workspace has what the other needs";
+  ASSERT_TRUE(first->sequence->session->Prefill(b).ok()) << "the workspace grows again for the other one";
   pool.Drop(first->sequence);
   EXPECT_EQ(pool.growth_bytes(), 0u);
   EXPECT_EQ(pool.budget_bytes(), budget);
-  EXPECT_GT(RunOne(&pool, Joined(a, {1})) + 1, 0) << "what runs with the server's own windows needs none";
+  EXPECT_GT(RunOne(&pool, Joined(a, {1})) + 1, 0) << "the server's own windows need no growth";
   EXPECT_EQ(pool.growth_bytes(), 0u);
 }
 
@@ -242,7 +245,7 @@ TEST_F(PoolTest, NamedSessionsHaveOneOwnerAtATime) {
   SequencePool::Wanted wanted = Wanted(text, 4, "tale");
   wanted.options = &other;
   EXPECT_EQ(pool.Acquire(wanted).status().code(), StatusCode::kInvalidArgument);
-  EXPECT_EQ(RunOne(&pool, Prompt(9, 40), "tale"), 0) << "another text under the name: nothing in common";
+  EXPECT_EQ(RunOne(&pool, Prompt(9, 40), "tale"), 0) << "another text under the same name has no common prefix";
   EXPECT_EQ(RunOne(&pool, Joined(text, {1})), 0) << "the old text is gone";
   EXPECT_EQ(pool.Reserve({.owner = "", .name = "tale"}, spec_, options_, 10).status().code(),
             StatusCode::kInvalidArgument);
@@ -268,14 +271,14 @@ TEST_F(PoolTest, NothingIsSharedBetweenOwnersOrSalts) {
   SequencePool pool = Pool(Roomy());
   EXPECT_EQ(held(&pool, {"anna", ""}, ""), 0);
   EXPECT_GT(held(&pool, {"anna", ""}, ""), 0);
-  EXPECT_EQ(held(&pool, {"ben", ""}, ""), 0) << "what anna asked is not ben's to find";
-  EXPECT_EQ(held(&pool, {"anna", ""}, "s"), 0) << "nor a salted request's";
+  EXPECT_EQ(held(&pool, {"ben", ""}, ""), 0) << "ben does not find what anna asked";
+  EXPECT_EQ(held(&pool, {"anna", ""}, "s"), 0) << "a salted request does not find it either";
   EXPECT_GT(held(&pool, {"anna", ""}, "s"), 0);
   EXPECT_EQ(held(&pool, {"ben", ""}, "s"), 0);
-  // Under a name too: copies of named sequences, and sessions of the same name.
+  // The same holds for named sequences: for their copies, and for sessions of the same name.
   EXPECT_GT(held(&pool, {"anna", "tale"}, ""), 0);
   EXPECT_GT(held(&pool, {"anna", "tale"}, ""), 0);
-  EXPECT_EQ(held(&pool, {"carl", "tale"}, ""), 0) << "another session of that name";
+  EXPECT_EQ(held(&pool, {"carl", "tale"}, ""), 0) << "another owner's session of that name";
   EXPECT_TRUE(pool.Has({"anna", "tale"}) && pool.Has({"carl", "tale"}) && !pool.Has({"ben", "tale"}));
   EXPECT_EQ(pool.CheckOut({"ben", "tale"}).status().code(), StatusCode::kNotFound);
   CacheSpec salted = spec_;
@@ -283,7 +286,8 @@ TEST_F(PoolTest, NothingIsSharedBetweenOwnersOrSalts) {
   SequencePool::Wanted wanted = Wanted(text, 4);
   wanted.id = {"anna", "tale"};
   wanted.spec = &salted;
-  EXPECT_EQ(pool.Acquire(wanted).status().code(), StatusCode::kInvalidArgument) << "begun without a salt";
+  EXPECT_EQ(pool.Acquire(wanted).status().code(), StatusCode::kInvalidArgument)
+      << "the session was started without a salt";
   EXPECT_EQ(pool.kept_bytes({.owner = "anna"}) + pool.kept_bytes({.owner = "ben"}) + pool.kept_bytes({.owner = "carl"}),
             pool.kept_bytes());
   EXPECT_EQ(pool.kept_bytes({.owner = "nobody"}), 0u);
@@ -298,7 +302,7 @@ TEST_F(SchedulerTest, ManyTogetherGiveWhatEachGivesAlone) {
     if (i % 5 == 4) request.session.heads = AllRetrieval(3, 2);
     requests.push_back(request);
   }
-  std::vector<std::vector<int32_t>> expected;  // beforehand: the backend takes one thread at a time
+  std::vector<std::vector<int32_t>> expected;  // computed first: the backend serves one thread at a time
   for (const JobRequest& request : requests) expected.push_back(Alone(request));
   std::vector<std::shared_ptr<Job>> jobs;
   for (const JobRequest& request : requests) jobs.push_back(Submit(request));
@@ -343,7 +347,7 @@ TEST_F(SchedulerTest, PromptsAreScoredOnRequest) {
     for (auto& entry : news.prompt_log_probs) scored.push_back(entry);
     for (auto& token : news.tokens) tokens.push_back(token);
   } while (!news.finished);
-  EXPECT_EQ(news.stats.n_cached, 0) << "every position is wanted";
+  EXPECT_EQ(news.stats.n_cached, 0) << "every position must be scored";
   ASSERT_EQ(scored.size(), 70u);
   EXPECT_FALSE(scored[0].has_value());
   Session session = Session::Create(*model_, options_).value();
@@ -409,7 +413,7 @@ TEST_F(SchedulerTest, WhatCanNeverFitIsRefusedAtOnce) {
   const auto refused = scheduler_->Submit(Request(Prompt(1, 50), 51));
   EXPECT_EQ(refused.status().code(), StatusCode::kResourceExhausted);
   EXPECT_TRUE(Finish(Submit(Request(Prompt(1, 50), 50))).last.status.ok());
-  // Two that fit one after the other.
+  // These two fit only one after the other.
   const auto a = Submit(Request(Prompt(2, 50), 40)), b = Submit(Request(Prompt(3, 50), 40));
   EXPECT_TRUE(Finish(a).last.status.ok());
   EXPECT_TRUE(Finish(b).last.status.ok());
@@ -425,7 +429,8 @@ TEST_F(SchedulerTest, StoppingFinishesOrCancels) {
   Start();
   const auto longer = Submit(Request(Prompt(1, 10), 1000000));
   scheduler_->Stop(0.05);
-  EXPECT_EQ(WhyUnavailable(Finish(longer).last.status), Unavailable::kStopping) << "nobody cancelled it";
+  EXPECT_EQ(WhyUnavailable(Finish(longer).last.status), Unavailable::kStopping)
+      << "the server ended it, not its client";
 }
 
 TEST_F(SchedulerTest, CallersSeeTheirOwnAmongThoseThatWait) {

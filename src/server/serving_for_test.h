@@ -1,4 +1,4 @@
-// A tiny model under the pool and the scheduler, for their tests.
+// A tiny model for tests of the pool and the scheduler.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -14,7 +14,7 @@
 
 namespace duo {
 
-/// A tiny random model without a text: requests are made of tokens.
+/// A tiny random model without a tokenizer: requests consist of tokens.
 class ServingTest : public testing::Test {
  protected:
   void SetUp() override { Open(1); }
@@ -53,7 +53,7 @@ class ServingTest : public testing::Test {
     request.session = options_;
     return request;
   }
-  /// The tokens that one session alone generates.
+  /// The tokens that the request generates in a session of its own, without a scheduler.
   std::vector<int32_t> Alone(const JobRequest& request) {
     Session session = Session::Create(*model_, request.session).value();
     GenerateOptions options = request.generate;
@@ -83,7 +83,7 @@ class ServingTest : public testing::Test {
 
 struct Outcome {
   std::vector<int32_t> tokens;
-  std::vector<double> log_probs;  // of each token, and of those reported with it
+  std::vector<double> log_probs;  // of each token and of the alternatives reported with it
   Job::News last;
 };
 

@@ -31,7 +31,7 @@ TEST(SiteRules, ServersOfThisMachineAnswerToItsNamesOnly) {
   for (const char* host : {"example.com", "127.0.0.1.example.com", "localhost.example.com:80", "10.0.0.1", "[::2]"}) {
     EXPECT_EQ(StatusOf(rules, From(host)), 403) << host;
   }
-  EXPECT_EQ(StatusOf(On("0.0.0.0"), From("example.com")), 200) << "without a list any name will do";
+  EXPECT_EQ(StatusOf(On("0.0.0.0"), From("example.com")), 200) << "without a list every name is accepted";
   EXPECT_EQ(StatusOf(On("::1"), From("[::1]:80")), 200);
 }
 
@@ -49,7 +49,7 @@ TEST(SiteRules, NamesThatWereGivenAreAnsweredTo) {
     EXPECT_EQ(StatusOf(rules, From(host)), 200) << host;
   }
   for (const char* host : {"evil.example", "10.0.0.1.evil.example", "[evil]"}) {
-    EXPECT_EQ(StatusOf(rules, From(host)), 403) << host << ": a page whose name was made to point here";
+    EXPECT_EQ(StatusOf(rules, From(host)), 403) << host << ": the name of another site, made to point to this machine";
   }
 }
 
@@ -58,7 +58,7 @@ TEST(SiteRules, APublicUrlIsTheServersOwn) {
   EXPECT_EQ(StatusOf(rules, From("llm.example:8443", "https://llm.example:8443")), 403);
   rules.public_origin = "https://llm.example:8443";
   EXPECT_EQ(StatusOf(rules, From("llm.example:8443", "https://llm.example:8443")), 200);
-  EXPECT_EQ(StatusOf(rules, From("127.0.0.1:8080", "https://llm.example:8443")), 200) << "the proxy put another Host";
+  EXPECT_EQ(StatusOf(rules, From("127.0.0.1:8080", "https://llm.example:8443")), 200) << "the proxy sent another Host";
   EXPECT_EQ(StatusOf(rules, From("127.0.0.1:8080", "https://llm.example")), 403);
   EXPECT_EQ(StatusOf(rules, From("127.0.0.1:8080", "https://evil.example:8443")), 403);
   EXPECT_EQ(StatusOf(rules, From("evil.example")), 403);

@@ -16,7 +16,7 @@ TEST(WorkerThreads, StartsAsManyAsTheSystemAllows) {
 }
 
 TEST(WorkerThreads, RefusesWhatNoThreadCanRun) {
-  std::promise<void> go, later;  // older than the threads: those may be about to leave them
+  std::promise<void> go, later;  // outlive the threads, which may still use them
   const std::shared_future<void> gone = go.get_future().share();
   WorkerThreads threads(2);
   std::vector<std::future<void>> running;
@@ -35,7 +35,7 @@ TEST(WorkerThreads, AStartedThreadIsThereAgainAfterItsTask) {
   WorkerThreads threads(1);
   ASSERT_EQ(threads.Start(1), 1);
   threads.Begin([&] { ++n; }).wait();
-  // The thread takes a moment to be idle again; later tasks wait for it.
+  // The thread takes a moment to become idle again, so later tasks wait for it.
   for (int i = 0; i < 100; ++i) threads.RunLater([&] { ++n; });
   threads.RunLater([&last] { last.set_value(); });
   last.get_future().wait();
