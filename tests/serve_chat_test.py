@@ -67,7 +67,7 @@ class ChatTest(unittest.TestCase):
 
         self.assertIn("is `duo serve` running there?", sentence(self.chat("a\n", url="http://127.0.0.1:1")))
         self.assertIn("expected http://HOST:PORT", sentence(self.chat("a\n", url="ftp://x"), 2))
-        self.assertIn("no --model", sentence(self.chat("a\n", "--model", "demo"), 2))
+        self.assertIn("excludes --model", sentence(self.chat("a\n", "--model", "demo"), 2))
         with open(self.folder.name + "/wrong", "w") as file:
             file.write("wrong\n")
         run = cli_harness.duo("chat", "--url", self.url, "--api-key-file", self.folder.name + "/wrong", stdin="a\n")

@@ -59,7 +59,7 @@ struct Work {
   double linear_flop = 0;
 };
 
-/// Counts rows of K, and as many of V. A streaming head sees at most sink + window of them (DESIGN.md 4).
+/// Counts rows of K, and as many of V. A streaming head sees at most sink + window of them (docs/design.md).
 class WorkCounter {
  public:
   WorkCounter(const Model& model, const SessionOptions& options)

@@ -60,7 +60,7 @@ struct BenchReport {
   double gemm_ceiling() const { return gemm_int8_gop_s.value_or(gemm_f32_gflop_s.value_or(gemm_bf16_gflop_s)); }
 };
 
-/// Keys of DESIGN.md 6 come first, then additional ones.
+/// The whole report. Every row has the keys of BenchRow and tokens_per_s.
 Json BenchJson(const BenchReport& report);
 std::string BenchCsv(const BenchReport& report);
 std::string BenchMarkdown(const BenchReport& report);
