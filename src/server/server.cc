@@ -145,7 +145,7 @@ Status Server::StartThreads(WorkerThreads* threads) {
   const int n_threads = threads->Start(kOwnThreads);
   if (n_threads >= kMinOwnThreads) return OkStatus();
   return Status(StatusCode::kResourceExhausted,
-                fmt::format("a server needs {} threads beside the first one (one for the model, one that accepts "
+                fmt::format("a server needs {} threads besides the first one (one for the model, one that accepts "
                             "connections, two for connections), but the system allows {}; raise the limit on "
                             "processes (ulimit -u, a container's pids.max), or free memory",
                             kMinOwnThreads, n_threads));

@@ -1,4 +1,4 @@
-// The reason why the server cannot do something now: a value for code, beside the sentence for people.
+// The reason why the server cannot do something now: a value for code, besides the sentence for people.
 #pragma once
 
 #include <cstdint>
