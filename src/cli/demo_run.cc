@@ -21,7 +21,7 @@ bool IsHit(std::string_view text, std::string_view expected) {
 Result<HeadChoice> RandomHeadsLike(const HeadChoice& like, uint64_t seed) {
   const int n_heads = like.n_layers * like.n_kv_heads;
   const int n_streaming = n_heads - like.n_retrieval();
-  // The rule of sparsity keeps N - ceil(s * (N - 1)) heads. This is the middle of the range of s that makes n_streaming
+  // The rule of sparsity keeps N - ceil(s * (N - 1)) heads. This s is the middle of the range that makes n_streaming
   // heads stream.
   const double sparsity = n_streaming == 0 ? 0.0 : n_streaming == n_heads ? 1.0 : (n_streaming - 0.5) / (n_heads - 1);
   return ChooseAtRandom(like.n_layers, like.n_kv_heads, sparsity, seed);
