@@ -213,7 +213,8 @@ Result<TrainerStep> Trainer::OneStep(const GoOn& go_on) {
 Status Trainer::Run(const StepCallback& after_step, const GoOn& go_on) {
   Status status = RunSteps(after_step, go_on);
   if (!status.ok()) {
-    // Saves the steps so far, if that is still possible, whatever the error was. The first error is returned.
+    // Saves the steps so far after any error, if that is still possible. Errors of the run are returned before errors
+    // of saving, but a cancellation is returned only if saving succeeds.
     const Status saved = Save();
     // Before the first step there is no new pattern, and an older one may exist.
     const Status pattern = step() > 0 ? SavePattern() : OkStatus();

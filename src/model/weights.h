@@ -55,7 +55,7 @@ class Model::Weights {
   static Result<std::unique_ptr<Weights>> FromRandom(const ModelConfig& config, uint64_t seed, Backend* backend,
                                                      const ModelOptions& options);
 
-  /// Returns Checkpoint::CheckFiles if any weights are used in mapped files: an error if a file has changed. After a
+  /// If weights are used in mapped files, checks that the files have not changed (Checkpoint::CheckFiles). After a
   /// write to a file, every later call fails too. Thread safe.
   Status CheckFiles(Checkpoint::Replaced replaced) const;
   /// Checks only for writes to the files, and only once a second. Cheap enough to call at every step.

@@ -291,7 +291,7 @@ TEST_F(WeightsTest, QuantisingRefusesPlacesThatHoldAModel) {
   EXPECT_NE(status.message().find("model.layers.1.mlp.up_proj.weight"), std::string::npos) << status.message();
 }
 
-/// The largest magnitude of a channel in a column of several matrices.
+/// The largest magnitude in column `channel` of several matrices.
 float LargestWeight(const TinyCheckpoint& checkpoint, const std::vector<std::string>& matrices, size_t channel) {
   float largest = 0;
   for (const std::string& name : matrices) {
@@ -304,7 +304,7 @@ float LargestWeight(const TinyCheckpoint& checkpoint, const std::vector<std::str
 
 class SmoothingTest : public WeightsTest {
  protected:
-  /// Channels that differ by factors up to 2^12.
+  /// Magnitudes of channels that differ by factors of up to 2^12.
   static Smoothing Uneven(double alpha) {
     Smoothing smoothing;
     smoothing.alpha = alpha;
