@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import signal
 import unittest
@@ -26,6 +27,21 @@ class HelpTest(CliTest):
             self.assertIn("Example", text)
             self.assertIn("duo " + verb, text)
             self.assertEqual(self.ok("help", verb).out, text)
+
+    def test_each_help_line_is_a_sentence_that_stands_alone(self):
+        def check(verb):
+            text = self.ok(*verb, "--help").out
+            lines = dict(re.findall(r"(?m)^  (-\S.*?)(?:  +|\n {10,})(\S.*)$", text))
+            self.assertGreaterEqual(len(lines), 1, text)
+            part = text.partition("\nVerbs:\n")[2].partition("\n\n")[0]
+            verbs = dict(re.findall(r"(?m)^  (\w+) +(\S.*)$", part))
+            for name, line in {**lines, **verbs}.items():
+                self.assertRegex(line, r"^([A-Z0-9]|[a-z]+:).*\.$", f"duo {' '.join(verb)}: {name}")
+                self.assertNotRegex(line, r"^(Of|What|Or|For|The same)\b", f"duo {' '.join(verb)}: {name}")
+            for name in verbs:
+                check([*verb, name])
+
+        check([])
 
     def test_nothing_and_unknown_verbs_are_usage_errors(self):
         run = duo()
