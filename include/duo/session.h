@@ -138,10 +138,6 @@ class Session {
   Status PrefillWithLogits(std::span<const int32_t> ids, int64_t begin, int64_t end, const LogitsCallback& row,
                            const ProgressCallback& progress = {});
 
-  /// Hidden state of the last token after the final norm, [hidden]. Valid as long as logits(), and empty when logits()
-  /// is.
-  std::span<const float> last_hidden() const;
-
   /// Keeps tokens [0, pos) and forgets the rest. Unless pos == len(), logits() is empty until the next token. The
   /// result is exact. If the streaming heads' rings no longer hold the rows that are needed, Rewind restores them from
   /// a snapshot. Then it prefills at most snapshot_every tokens again (without snapshots: all of them), and kCancelled
@@ -156,7 +152,7 @@ class Session {
   /// The number of tokens that RewindToHeld(pos) would keep.
   int64_t HeldAt(int64_t pos) const;
 
-  /// Forgets logits() and last_hidden() and frees their memory, for sequences that are idle.
+  /// Forgets logits() and frees their memory, for sequences that are idle.
   void DropLogits();
 
   /// Number of first tokens of `ids` that the sequence shares and that can be reused. After a rewind to it, the

@@ -138,8 +138,6 @@ Status Session::Impl::KeepRow(int64_t row) {
   std::vector<float> values(static_cast<size_t>(weights.config.vocab_size));
   DUO_RETURN_IF_ERROR(work->transformer.Logits(work->activations, row, 1, values.data()));
   if (!AllFinite(values)) return NotFinite(tokens);
-  last_hidden.resize(static_cast<size_t>(weights.config.hidden_size));
-  DUO_RETURN_IF_ERROR(work->transformer.Hidden(work->activations, row, 1, last_hidden.data()));
   logits = std::move(values);
   return OkStatus();
 }
@@ -149,10 +147,7 @@ Status Session::Impl::NotFinite(std::span<const int32_t> seen) const {
                          seen);
 }
 
-void Session::Impl::ForgetLast() {
-  logits.clear();
-  last_hidden.clear();
-}
+void Session::Impl::ForgetLast() { logits.clear(); }
 
 Status Session::Prefill(std::span<const int32_t> ids, const ProgressCallback& progress) {
   DUO_RETURN_IF_ERROR(impl_->CheckIds(ids));
@@ -206,8 +201,6 @@ Status Session::PrefillWithLogits(std::span<const int32_t> ids, int64_t begin, i
   return impl_->KeepLast();
 }
 
-std::span<const float> Session::last_hidden() const { return impl_->last_hidden; }
-
 Status Session::Impl::CheckPosition(int64_t pos) const {
   if (pos >= 0 && pos <= cache.len()) return OkStatus();
   return Status(StatusCode::kInvalidArgument,
@@ -248,10 +241,7 @@ Result<int64_t> Session::RewindToHeld(int64_t pos) {
 
 int64_t Session::HeldAt(int64_t pos) const { return impl_->cache.HeldAt(pos); }
 
-void Session::DropLogits() {
-  impl_->logits = {};
-  impl_->last_hidden = {};
-}
+void Session::DropLogits() { impl_->logits = {}; }
 
 int64_t Session::CommonPrefix(std::span<const int32_t> ids) const {
   const int64_t n = duo::CommonPrefix(impl_->tokens, ids);
@@ -290,10 +280,7 @@ Result<Session> Session::ClonePrefix(int64_t pos) const {
       std::make_unique<Impl>(impl_->weights, impl_->options, impl_->plan, std::move(cache), std::move(own), work);
   copy->tokens.assign(impl_->tokens.begin(), impl_->tokens.begin() + held);
   copy->kinds.assign(impl_->kinds.begin(), impl_->kinds.begin() + held);
-  if (held == len()) {
-    copy->logits = impl_->logits;
-    copy->last_hidden = impl_->last_hidden;
-  }
+  if (held == len()) copy->logits = impl_->logits;
   return Session(std::move(copy));
 }
 
@@ -345,9 +332,6 @@ Status Session::DecodeTogether(std::span<Session* const> sessions, std::span<con
       continue;
     }
     impl->logits.assign(row.begin(), row.end());
-    impl->last_hidden.resize(static_cast<size_t>(impl->weights.config.hidden_size));
-    DUO_RETURN_IF_ERROR(
-        work->transformer.Hidden(work->activations, static_cast<int64_t>(i), 1, impl->last_hidden.data()));
   }
   if (bad != nullptr) return bad->NotFinite(bad->tokens);
   return OkStatus();

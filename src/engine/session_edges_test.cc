@@ -80,7 +80,7 @@ TEST_F(SessionEdges, TheContextMayBeFilledToItsLastToken) {
 TEST_F(SessionEdges, ErrorsBeforeTheFirstChunkLeaveEverything) {
   Session session = Make();
   ASSERT_TRUE(session.Prefill(First(30)).ok());
-  const std::vector<float> logits = Copy(session.logits()), hidden = Copy(session.last_hidden());
+  const std::vector<float> logits = Copy(session.logits());
   EXPECT_FALSE(session.Prefill({}).ok());
   EXPECT_FALSE(session.Prefill(std::vector<int32_t>{0, 1, 97}).ok());
   EXPECT_FALSE(session.Prefill(std::vector<int32_t>{-1}).ok());
@@ -99,7 +99,6 @@ TEST_F(SessionEdges, ErrorsBeforeTheFirstChunkLeaveEverything) {
   EXPECT_EQ(session.len(), 30);
   EXPECT_EQ(session.tokens().size(), 30u);
   EXPECT_EQ(Copy(session.logits()), logits);
-  EXPECT_EQ(Copy(session.last_hidden()), hidden);
 }
 
 TEST_F(SessionEdges, RewindingToTheEndChangesNothing) {
@@ -109,14 +108,11 @@ TEST_F(SessionEdges, RewindingToTheEndChangesNothing) {
   ASSERT_TRUE(session.Rewind(30).ok());
   EXPECT_EQ(session.RewindToHeld(30).value(), 30);
   EXPECT_EQ(Copy(session.logits()), logits);
-  EXPECT_EQ(session.last_hidden().size(), 48u);
   ASSERT_TRUE(session.Rewind(29).ok());
   EXPECT_TRUE(session.logits().empty());
-  EXPECT_TRUE(session.last_hidden().empty());
   ASSERT_TRUE(session.Decode(prompt_[29]).ok());
   ASSERT_TRUE(session.RewindToHeld(29).ok());
   EXPECT_TRUE(session.logits().empty());
-  EXPECT_TRUE(session.last_hidden().empty());
   ASSERT_TRUE(session.Decode(prompt_[29]).ok());
   ASSERT_TRUE(session.FillSynthetic(3, 1).ok());
   EXPECT_TRUE(session.logits().empty()) << "the model has not run synthetic tokens";
@@ -127,7 +123,7 @@ TEST_F(SessionEdges, RewindingToTheEndChangesNothing) {
   }());
   ASSERT_TRUE(session.Decode(1).ok());
   session.DropLogits();
-  EXPECT_TRUE(session.last_hidden().empty());
+  EXPECT_TRUE(session.logits().empty());
 }
 
 TEST_F(SessionEdges, ProgressComesAfterEachChunk) {
@@ -214,12 +210,10 @@ TEST_F(SessionEdges, AFreshCopyHasLogitsOnlyOfTheWhole) {
   ASSERT_TRUE(session.Prefill(First(30)).ok());
   const Session whole = session.ClonePrefix(30).value();
   EXPECT_EQ(Copy(whole.logits()), Copy(session.logits()));
-  EXPECT_EQ(Copy(whole.last_hidden()), Copy(session.last_hidden()));
   EXPECT_EQ(whole.tokens(), session.tokens());
   EXPECT_EQ(whole.plan().activation_bytes, session.plan().activation_bytes);
   const Session part = session.ClonePrefix(29).value();
   EXPECT_TRUE(part.logits().empty());
-  EXPECT_TRUE(part.last_hidden().empty());
   EXPECT_EQ(part.tokens(), std::vector<int32_t>(prompt_.begin(), prompt_.begin() + 29));
 }
 
@@ -267,7 +261,6 @@ TEST_F(SessionEdges, DecodingTogetherTakesUpToItsLimit) {
     EXPECT_EQ(sessions[i].len(), 6);
     EXPECT_EQ(sessions[i].tokens().back(), static_cast<int32_t>(i));
     EXPECT_EQ(sessions[i].logits().size(), 97u);
-    EXPECT_EQ(sessions[i].last_hidden().size(), 48u);
   }
   EXPECT_EQ(sessions[16].len(), 5);
   SessionOptions other = options;

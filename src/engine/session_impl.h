@@ -51,7 +51,7 @@ class Session::Impl {
   using ChunkDone = std::function<Status(int64_t pos, int64_t n)>;
   Status RunChunks(std::span<const int32_t> ids, TokenKind kind, const ProgressCallback& progress,
                    const ChunkDone& chunk_done);
-  /// Sets logits and hidden state to those after the last token of the last Forward.
+  /// Sets the logits to those after the last token of the last Forward.
   Status KeepLast() { return KeepRow(work->activations.n_tokens - 1); }
   /// Sets them to those after row `row` of the last Forward.
   Status KeepRow(int64_t row);
@@ -66,9 +66,8 @@ class Session::Impl {
   std::unique_ptr<Workspace> own;  // null when the workspace is shared
   Workspace::Impl* work;
   std::vector<int32_t> tokens;
-  std::vector<TokenKind> kinds;    // one per token: prompt and generated tokens have different windows
-  std::vector<float> logits;       // after the last token; may be empty
-  std::vector<float> last_hidden;  // final norm of the last token; empty with logits
+  std::vector<TokenKind> kinds;  // one per token: prompt and generated tokens have different windows
+  std::vector<float> logits;     // after the last token; may be empty
 };
 
 }  // namespace duo

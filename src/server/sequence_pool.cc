@@ -24,7 +24,7 @@ int64_t LastChunkEnd(const SessionOptions& options, int64_t pos) {
 
 /// Bytes of a session outside its cache: logits and hidden state while it runs, and the tokens' ids and kinds.
 uint64_t HostBytes(const ModelConfig& config, int64_t n_tokens) {
-  return static_cast<uint64_t>(config.vocab_size + config.hidden_size) * sizeof(float) +
+  return static_cast<uint64_t>(config.vocab_size) * sizeof(float) +
          static_cast<uint64_t>(n_tokens) * (sizeof(int32_t) + 1);
 }
 

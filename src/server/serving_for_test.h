@@ -64,8 +64,7 @@ class ServingTest : public testing::Test {
         .budget_bytes = BytesFor(n_tokens), .workspace_bytes = plan_.activation_bytes, .max_sequences = n_sequences};
   }
   uint64_t BytesFor(int64_t n_tokens) const {
-    return plan_.KvBytes(n_tokens) + 4 * static_cast<uint64_t>(97 + model_->config().hidden_size) +
-           5 * static_cast<uint64_t>(n_tokens);
+    return plan_.KvBytes(n_tokens) + 4 * uint64_t{97} + 5 * static_cast<uint64_t>(n_tokens);
   }
   PoolLimits Roomy() const { return Limits(int64_t{1} << 20); }
   PoolLimits RoomFor(uint64_t n_sequences, int64_t n_tokens) const {
