@@ -22,7 +22,7 @@ int64_t LastChunkEnd(const SessionOptions& options, int64_t pos) {
   return std::max(last_multiple(PieceTokens(options)), last_multiple(options.snapshot_every));
 }
 
-/// Bytes of a session outside its cache: logits and hidden state while it runs, and the tokens' ids and kinds.
+/// Bytes of a session outside its cache: logits while it runs, and the tokens' ids and kinds.
 uint64_t HostBytes(const ModelConfig& config, int64_t n_tokens) {
   return static_cast<uint64_t>(config.vocab_size) * sizeof(float) +
          static_cast<uint64_t>(n_tokens) * (sizeof(int32_t) + 1);
