@@ -1,4 +1,6 @@
-"""Every header compiles alone, and when it is included twice.
+"""Every header compiles alone and may be included twice.
+
+The build shows that a header compiles alone if a source file includes it before anything else. This compiles the others.
 
 usage: headers_test.py COMPILER [FLAG...]
 """
@@ -38,11 +40,25 @@ def compile_header(command, root, header):
     return f"{header} does not compile alone:\n{run.stderr.strip()[:2000]}"
 
 
+def first_includes(root):
+    """Names of headers that a source file of every build includes first."""
+    names = set()
+    for source in rules.files(root, ["src"], [".cc"]):
+        found = rules.INCLUDE.search(rules.read(os.path.join(root, source)))
+        if found and "cuda" not in source:
+            names.add(found.group(1))
+    return names
+
+
 def check(command, root):
     headers = rules.files(root, ["include", "src"], [".h", ".cuh"])
+    problems = [f"{header}: has no #pragma once" for header in headers
+                if "#pragma once" not in rules.read(os.path.join(root, header))]
+    shown = first_includes(root)
+    rest = [header for header in headers if header.partition(os.sep)[2].replace(os.sep, "/") not in shown]
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
-        results = pool.map(lambda header: compile_header(command, root, header), headers)
-        return [problem for problem in results if problem], len(headers)
+        results = pool.map(lambda header: compile_header(command, root, header), rest)
+        return problems + [problem for problem in results if problem], len(headers)
 
 
 def self_test(command):
@@ -51,9 +67,14 @@ def self_test(command):
             "include/duo/needs_string.h": "#pragma once\nstd::string Name();\n",
             "src/kv/unguarded.h": "struct Twice {};\n",
             "src/kv/good.h": "#pragma once\n#include <string>\nstd::string Name();\n",
+            "src/kv/shown.h": "#pragma once\nthe build compiles this one\n",
+            "src/kv/shown.cc": '#include "kv/shown.h"\n',
+            "src/kv/second.h": "#pragma once\nstd::string Second();\n",
+            "src/kv/second.cc": '#include <string>\n#include "kv/second.h"\n',
         })
         problems, _ = check(command, root)
-        assert len(problems) == 2, problems
+        assert sorted(problem.split()[0].rstrip(":") for problem in problems) == [
+            "include/duo/needs_string.h", "src/kv/second.h", "src/kv/unguarded.h", "src/kv/unguarded.h"], problems
 
 
 if __name__ == "__main__":
