@@ -13,6 +13,30 @@
 #include "server/unavailable.h"
 
 namespace duo {
+namespace {
+
+SequenceStatus StatusOfWaiting(const Job& job) {
+  SequenceStatus status;
+  status.id = job.request.id;
+  status.state = SequenceStatus::State::kWaiting;
+  status.session_id = job.request.session_id;
+  status.n_prompt = static_cast<int64_t>(job.request.prompt.size());
+  status.sparsity = SparsityOf(job.request.session.heads);
+  status.seconds = SecondsSince(job.submitted);
+  return status;
+}
+
+SequenceStatus StatusOfIdle(const PooledSequence& sequence) {
+  SequenceStatus status;
+  status.state = SequenceStatus::State::kIdle;
+  status.session_id = sequence.id;
+  status.n_tokens = sequence.session->len();
+  status.kv_bytes = sequence.session->kv_bytes();
+  status.sparsity = SparsityOf(sequence.options.heads);
+  return status;
+}
+
+}  // namespace
 
 Scheduler::Scheduler(const Model* model, const Tokenizer* tokenizer, Workspace* workspace, Metrics* metrics,
                      WorkerThreads* threads, const SchedulerOptions& options, const PoolLimits& limits)
@@ -351,7 +375,7 @@ void Scheduler::LetGo() {
 SequenceStatus Scheduler::StatusOf(const Running& running) const {
   const JobRequest& request = running.job->request;
   return {.id = request.id,
-          .state = running.phase == Phase::kPrefill ? "prefill" : "decode",
+          .state = running.phase == Phase::kPrefill ? SequenceStatus::State::kPrefill : SequenceStatus::State::kDecode,
           .session_id = request.session_id,
           .n_tokens = running.sequence->session->len(),
           .n_prompt = running.stats.n_prompt,
@@ -378,29 +402,11 @@ SchedulerStatus Scheduler::Snapshot(const Caller& caller) const {
     const std::shared_ptr<Job>& job = waiting.job;
     if (!caller.Sees(job->request.session_id.owner)) continue;
     ++status.n_waiting;
-    status.sequences.push_back({.id = job->request.id,
-                                .state = "waiting",
-                                .session_id = job->request.session_id,
-                                .n_tokens = 0,
-                                .n_prompt = static_cast<int64_t>(job->request.prompt.size()),
-                                .n_cached = 0,
-                                .n_generated = 0,
-                                .kv_bytes = 0,
-                                .sparsity = SparsityOf(job->request.session.heads),
-                                .seconds = SecondsSince(job->submitted)});
+    status.sequences.push_back(StatusOfWaiting(*job));
   }
   for (const PooledSequence& s : pool_.sequences()) {
     if (s.busy || !caller.Sees(s.id.owner)) continue;
-    status.sequences.push_back({.id = "",
-                                .state = "kept",
-                                .session_id = s.id,
-                                .n_tokens = s.session->len(),
-                                .n_prompt = 0,
-                                .n_cached = 0,
-                                .n_generated = 0,
-                                .kv_bytes = s.session->kv_bytes(),
-                                .sparsity = SparsityOf(s.options.heads),
-                                .seconds = 0});
+    status.sequences.push_back(StatusOfIdle(s));
   }
   status.promised_bytes = pool_.promised_bytes(caller);
   status.kept_bytes = pool_.kept_bytes(caller);

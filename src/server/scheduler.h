@@ -54,8 +54,9 @@ struct SchedulerOptions {
 
 /// One request or idle sequence as the status shows it.
 struct SequenceStatus {
+  enum class State : uint8_t { kWaiting, kPrefill, kDecode, kIdle };
   std::string id;
-  std::string state;  // "waiting", "prefill", "decode", "kept"
+  State state = State::kWaiting;
   SessionId session_id;
   int64_t n_tokens = 0, n_prompt = 0, n_cached = 0, n_generated = 0;
   uint64_t kv_bytes = 0;

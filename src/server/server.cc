@@ -241,7 +241,7 @@ Status Server::Impl::Run(const std::function<bool()>& stop) {
   while (!stop() && !failed) std::this_thread::sleep_for(std::chrono::milliseconds(100));
   const SchedulerStatus left = scheduler_.Snapshot({.owner = "", .sees_all = true});
   const auto n_left = std::count_if(left.sequences.begin(), left.sequences.end(),
-                                    [](const SequenceStatus& s) { return s.state != "kept"; });
+                                    [](const SequenceStatus& s) { return s.state != SequenceStatus::State::kIdle; });
   log_(fmt::format("stopping: {} requests may take {:g} s more", n_left, options_.drain_seconds));
   // The sender of the signal may not wait for the requests to end, so idle sessions are saved first and the rest later.
   // A save that failed at first is tried again then, so its error is not lost.
@@ -428,8 +428,9 @@ std::optional<ApiError> Server::Impl::MetricsPage(const Request& request, Respon
                 .resident_bytes = CurrentRssBytes(),
                 .evicted = status.n_evicted};
   for (const SequenceStatus& s : status.sequences) {
-    gauges.kept += s.state == "kept" ? 1 : 0;
-    gauges.running += s.state == "prefill" || s.state == "decode" ? 1 : 0;
+    using State = SequenceStatus::State;
+    gauges.kept += s.state == State::kIdle ? 1 : 0;
+    gauges.running += s.state == State::kPrefill || s.state == State::kDecode ? 1 : 0;
   }
   response->set_content(metrics_.Text(caller, gauges), "text/plain; version=0.0.4; charset=utf-8");
   return std::nullopt;

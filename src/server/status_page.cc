@@ -52,9 +52,19 @@ Json MemoryJson(const ServedFacts& facts, const SchedulerStatus& status) {
           {"kv_fixed_bytes", {{"duo", plan.kv_fixed_bytes}, {"full", full.kv_fixed_bytes}}}};
 }
 
+const char* StateName(SequenceStatus::State state) {
+  switch (state) {
+    case SequenceStatus::State::kWaiting: return "waiting";
+    case SequenceStatus::State::kPrefill: return "prefill";
+    case SequenceStatus::State::kDecode: return "decode";
+    case SequenceStatus::State::kIdle: return "kept";
+  }
+  return "unknown";
+}
+
 Json SequenceJson(const SequenceStatus& s) {
   return {{"id", TextOrNull(s.id)},
-          {"state", s.state},
+          {"state", StateName(s.state)},
           {"name", TextOrNull(s.session_id.name)},
           {"tokens", s.n_tokens},
           {"prompt_tokens", s.n_prompt},
