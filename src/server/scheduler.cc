@@ -267,8 +267,8 @@ void Scheduler::PrefillOneChunk() {
   running->n_read += n;
   running->job->ReportPrompt(running->n_read, std::move(log_probs));
   if (running->n_read < running->stats.n_prompt) return;
-  running->prefilled = running->last_token = Clock::now();
-  running->stats.prefill_s = SecondsBetween(running->started, running->prefilled);
+  running->prefilled = Clock::now();
+  running->stats.prefill_s = SecondsBetween(running->started, *running->prefilled);
   if (running->loop->finished()) {
     running->phase = Phase::kDone;
   } else {
@@ -283,11 +283,11 @@ void Scheduler::TakeToken(Running* running) {
   const JobRequest& request = running->job->request;
   const TokenLoop::Step step = running->loop->Next(session.logits(), session.tokens());
   const auto now = Clock::now();
-  if (running->stats.first_token_s == 0) {
+  if (running->last_token) {
+    metrics_->AddTokenSeconds(request.session_id.owner, SecondsBetween(*running->last_token, now));
+  } else {
     running->stats.first_token_s = SecondsBetween(running->job->submitted, now);
     metrics_->AddFirstTokenSeconds(request.session_id.owner, running->stats.first_token_s);
-  } else {
-    metrics_->AddTokenSeconds(request.session_id.owner, SecondsBetween(running->last_token, now));
   }
   running->last_token = now;
   running->next = step.id;
@@ -318,7 +318,7 @@ void Scheduler::DecodeGroup(const std::vector<Running*>& group) {
   std::vector<int32_t> ids;
   for (const Running* running : group) {
     sessions.push_back(running->sequence->session.get());
-    ids.push_back(running->next);
+    ids.push_back(*running->next);
   }
   const int64_t before = sessions[0]->len();
   const Status status = Session::DecodeTogether(sessions, ids);
@@ -352,7 +352,7 @@ void Scheduler::LetGo() {
     std::string rest;
     if (running->status.ok()) rest = running->loop->Flush();
     running->stats.finish = running->loop->finish();
-    if (running->stats.prefill_s > 0) running->stats.decode_s = SecondsSince(running->prefilled);
+    if (running->prefilled) running->stats.decode_s = SecondsSince(*running->prefilled);
     running->stats.kv_bytes = running->sequence->session->kv_bytes();
     metrics_->CountGenerated(running->job->request.session_id.owner, running->stats.n_generated);
     // After an error a sequence may hold half a step. One that ended between two steps is whole, unless its rows come
@@ -405,7 +405,7 @@ SchedulerStatus Scheduler::Snapshot(const Caller& caller) const {
     status.sequences.push_back(StatusOfWaiting(*job));
   }
   for (const PooledSequence& s : pool_.sequences()) {
-    if (s.busy || !caller.Sees(s.id.owner)) continue;
+    if (s.busy() || !caller.Sees(s.id.owner)) continue;
     status.sequences.push_back(StatusOfIdle(s));
   }
   status.promised_bytes = pool_.promised_bytes(caller);
@@ -422,8 +422,8 @@ std::vector<NamedSequence> Scheduler::Named() const {
   for (const PooledSequence& s : pool_.sequences()) {
     if (s.id.name.empty()) continue;
     // Another thread may change a busy session, so only published values are used.
-    NamedSequence entry{.id = s.id, .n_tokens = s.longest, .kv_bytes = s.bytes, .busy = s.busy};
-    if (!s.busy) {
+    NamedSequence entry{.id = s.id, .n_tokens = s.longest, .kv_bytes = s.bytes, .busy = s.busy()};
+    if (!s.busy()) {
       entry.n_tokens = s.session->len();
       entry.kv_bytes = s.session->kv_bytes();
     }

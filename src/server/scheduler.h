@@ -30,6 +30,7 @@
 #include <future>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -128,8 +129,9 @@ class Scheduler {
  private:
   struct Waiting {
     std::shared_ptr<Job> job;
-    uint64_t tried = 0;  // pool_.n_freed() when memory did not suffice; useless to try again until it changes
-    int n_passed = 0;    // later requests admitted ahead of it
+    /// pool_.n_freed() when memory did not suffice; useless to try again until it changes. Empty before the first try.
+    std::optional<uint64_t> tried = std::nullopt;
+    int n_passed = 0;  // later requests admitted ahead of it
   };
   enum class Phase : uint8_t { kPrefill, kDecode, kDone };
   struct Running {
@@ -139,9 +141,11 @@ class Scheduler {
     int64_t n_read = 0;     // prompt tokens
     int64_t last_turn = 0;  // see UnreadPrompt
     std::unique_ptr<TokenLoop> loop;
-    int32_t next = -1;  // the next token to decode, in kDecode
+    std::optional<int32_t> next;  // the next token to decode, in kDecode
     JobStats stats;
-    Clock::time_point started, prefilled, last_token;
+    Clock::time_point started;
+    std::optional<Clock::time_point> prefilled;   // when the whole prompt was read
+    std::optional<Clock::time_point> last_token;  // when the last token was generated
     Status status;
   };
 

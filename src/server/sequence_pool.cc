@@ -73,13 +73,13 @@ uint64_t SequencePool::kept_bytes() const { return kept_bytes({.owner = "", .see
 
 uint64_t SequencePool::promised_bytes(const Caller& caller) const {
   uint64_t bytes = 0;
-  for (const PooledSequence& s : sequences_) bytes += s.busy && caller.Sees(s.id.owner) ? s.bytes : 0;
+  for (const PooledSequence& s : sequences_) bytes += s.busy() && caller.Sees(s.id.owner) ? s.bytes : 0;
   return bytes;
 }
 
 uint64_t SequencePool::kept_bytes(const Caller& caller) const {
   uint64_t bytes = 0;
-  for (const PooledSequence& s : sequences_) bytes += !s.busy && caller.Sees(s.id.owner) ? s.bytes : 0;
+  for (const PooledSequence& s : sequences_) bytes += !s.busy() && caller.Sees(s.id.owner) ? s.bytes : 0;
   return bytes;
 }
 
@@ -102,20 +102,20 @@ bool SequencePool::Has(const SessionId& id) const {
 
 bool SequencePool::IsBusy(const SessionId& id) const {
   return !id.name.empty() && std::any_of(sequences_.begin(), sequences_.end(),
-                                         [&](const PooledSequence& s) { return s.id == id && s.busy; });
+                                         [&](const PooledSequence& s) { return s.id == id && s.busy(); });
 }
 
 bool SequencePool::MakeRoom(uint64_t bytes, uint64_t growth, size_t n_more, const PooledSequence* keep) {
   bytes += std::max(growth, growth_bytes());
-  const uint64_t fixed = promised_bytes() + (keep != nullptr && !keep->busy ? keep->bytes : 0);
+  const uint64_t fixed = promised_bytes() + (keep != nullptr && !keep->busy() ? keep->bytes : 0);
   const auto n_fixed = static_cast<size_t>(std::count_if(
-      sequences_.begin(), sequences_.end(), [&](const PooledSequence& s) { return s.busy || &s == keep; }));
+      sequences_.begin(), sequences_.end(), [&](const PooledSequence& s) { return s.busy() || &s == keep; }));
   if (fixed + bytes > limits_.budget_bytes || n_fixed + n_more > limits_.max_sequences) return false;
   while (promised_bytes() + kept_bytes() + bytes > limits_.budget_bytes ||
          sequences_.size() + n_more > limits_.max_sequences) {
     auto victim = sequences_.end();
     for (auto s = sequences_.begin(); s != sequences_.end(); ++s) {
-      if (s->busy || &*s == keep) continue;
+      if (s->busy() || &*s == keep) continue;
       const auto rank = [](const PooledSequence& x) { return std::make_pair(!x.id.name.empty(), x.last_use); };
       if (victim == sequences_.end() || rank(*s) < rank(*victim)) victim = s;
     }
@@ -144,11 +144,11 @@ int64_t SequencePool::Reusable(const PooledSequence& sequence, const Wanted& wan
 SequencePool::Claim SequencePool::BestPrefix(const Wanted& wanted) {
   Claim best;
   for (PooledSequence& s : sequences_) {
-    if (s.busy && s.last_use == 0) continue;  // another thread saves or restores it
+    if (s.state == SequenceState::kLent) continue;
     if (s.id.owner != wanted.id.owner || s.spec.salt != wanted.spec->salt) continue;
     if (!SameCache(s.options, *wanted.options)) continue;
     const int64_t held = Reusable(s, wanted);
-    const bool better = held > best.n_held || (held == best.n_held && held > 0 && best.sequence->busy && !s.busy);
+    const bool better = held > best.n_held || (held == best.n_held && held > 0 && best.sequence->busy() && !s.busy());
     if (better) best = {&s, held};
   }
   return best;
@@ -158,13 +158,13 @@ void SequencePool::ShrinkWorkspace(uint64_t growth) {
   if (growth > growth_bytes()) workspace_->ReleaseWindows();
 }
 
-PooledSequence* SequencePool::Add(const Wanted& wanted, std::unique_ptr<Session> session, uint64_t bytes,
-                                  uint64_t growth) {
+PooledSequence* SequencePool::Add(const Wanted& wanted, SequenceState state, std::unique_ptr<Session> session,
+                                  uint64_t bytes, uint64_t growth) {
   sequences_.push_back({.session = std::move(session),
                         .spec = *wanted.spec,
                         .options = *wanted.options,
                         .id = wanted.id,
-                        .busy = true,
+                        .state = state,
                         .saved = false,
                         .bytes = bytes,
                         .growth = growth,
@@ -179,7 +179,7 @@ Result<SequencePool::Claim> SequencePool::TakeOver(PooledSequence* sequence, con
   const uint64_t growth = Growth(*wanted.options);
   if (!MakeRoom(more, growth, 0, sequence)) return NoRoomNow(more);
   DUO_ASSIGN_OR_RETURN(const int64_t held, sequence->session->RewindToHeld(pos));
-  sequence->busy = true;
+  sequence->state = SequenceState::kRunning;
   sequence->saved = false;
   sequence->id = wanted.id;
   sequence->spec = *wanted.spec;
@@ -195,7 +195,7 @@ Result<SequencePool::Claim> SequencePool::Copy(const PooledSequence& from, const
   if (!MakeRoom(bytes, growth, 1, &from)) return NoRoomNow(bytes);
   DUO_ASSIGN_OR_RETURN(Session copy, from.session->ClonePrefix(pos));
   const int64_t held = copy.len();
-  return Claim{Add(wanted, std::make_unique<Session>(std::move(copy)), bytes, growth), held};
+  return Claim{Add(wanted, SequenceState::kRunning, std::make_unique<Session>(std::move(copy)), bytes, growth), held};
 }
 
 Result<SequencePool::Claim> SequencePool::Make(const Wanted& wanted) {
@@ -203,14 +203,14 @@ Result<SequencePool::Claim> SequencePool::Make(const Wanted& wanted) {
   const uint64_t growth = Growth(*wanted.options);
   if (!MakeRoom(bytes, growth, 1, nullptr)) return NoRoomNow(bytes);
   DUO_ASSIGN_OR_RETURN(Session session, Session::Create(model_, *wanted.options, workspace_));
-  return Claim{Add(wanted, std::make_unique<Session>(std::move(session)), bytes, growth), 0};
+  return Claim{Add(wanted, SequenceState::kRunning, std::make_unique<Session>(std::move(session)), bytes, growth), 0};
 }
 
 // Taking a sequence over loses its text after the common prefix. Where that is most of the text, the prefix is copied
 // instead if there is room. A sequence that runs or has a name of its own is never taken over, only copied.
 Result<SequencePool::Claim> SequencePool::Acquire(const Wanted& wanted) {
   if (PooledSequence* named = Named(wanted.id); named != nullptr) {
-    if (named->busy) return InUse(wanted.id.name);
+    if (named->busy()) return InUse(wanted.id.name);
     if (named->spec.salt != wanted.spec->salt) {
       return Status(StatusCode::kInvalidArgument,
                     "the session \"" + wanted.id.name +
@@ -229,7 +229,7 @@ Result<SequencePool::Claim> SequencePool::Acquire(const Wanted& wanted) {
   if (best.sequence != nullptr && best.n_held > 0) {
     PooledSequence* s = best.sequence;
     const bool mostly_shared = 2 * best.n_held >= s->session->len();
-    const bool free = !s->busy && s->id.name.empty();
+    const bool free = !s->busy() && s->id.name.empty();
     if (free && mostly_shared) return TakeOver(s, wanted, best.n_held);
     if (best.n_held >= kMinCopied) {
       Result<Claim> copy = Copy(*s, wanted, best.n_held);
@@ -244,7 +244,7 @@ Result<SequencePool::Claim> SequencePool::Acquire(const Wanted& wanted) {
 void SequencePool::Release(PooledSequence* sequence) {
   sequence->session->DropLogits();
   sequence->longest = std::max(sequence->longest, sequence->session->len());
-  sequence->busy = false;
+  sequence->state = SequenceState::kIdle;
   sequence->bytes = BytesOf(sequence->options, sequence->longest);
   sequence->last_use = ++clock_;
   ++n_freed_;
@@ -261,9 +261,8 @@ void SequencePool::Drop(PooledSequence* sequence) {
 Result<PooledSequence*> SequencePool::CheckOut(const SessionId& id) {
   PooledSequence* sequence = Named(id);
   if (sequence == nullptr) return Status(StatusCode::kNotFound, "there is no session \"" + id.name + "\" in memory");
-  if (sequence->busy) return InUse(id.name);
-  sequence->busy = true;
-  sequence->last_use = 0;
+  if (sequence->busy()) return InUse(id.name);
+  sequence->state = SequenceState::kLent;
   return sequence;
 }
 
@@ -275,11 +274,8 @@ Result<PooledSequence*> SequencePool::Reserve(const SessionId& id, const CacheSp
   DUO_RETURN_IF_ERROR(CheckEverFits(options, n_tokens));
   const uint64_t bytes = BytesOf(options, n_tokens);
   if (!MakeRoom(bytes, 0, 1, nullptr)) return NoRoomNow(bytes);
-  PooledSequence* sequence =
-      Add({.prompt = {}, .n_tokens = n_tokens, .spec = &spec, .options = &options, .id = id, .fresh = false}, nullptr,
-          bytes, 0);
-  sequence->last_use = 0;
-  return sequence;
+  return Add({.prompt = {}, .n_tokens = n_tokens, .spec = &spec, .options = &options, .id = id, .fresh = false},
+             SequenceState::kLent, nullptr, bytes, 0);
 }
 
 }  // namespace duo

@@ -26,18 +26,26 @@ namespace duo {
 /// at multiples of this.
 int64_t PieceTokens(const SessionOptions& options);
 
+enum class SequenceState : uint8_t {
+  kIdle,     // without a request; may be reused or evicted
+  kRunning,  // a request claimed it
+  kLent,     // a thread saves or restores it; no other one may read it
+};
+
 /// One sequence. A busy one belongs to the request or thread that claimed it.
 struct PooledSequence {
   std::unique_ptr<Session> session;  // null while it is being restored
   CacheSpec spec;
   SessionOptions options;  // resolved
   SessionId id;            // its owner, and the name of its session
-  bool busy = false;
+  SequenceState state = SequenceState::kIdle;
   bool saved = false;   // its file holds all of it
   uint64_t bytes = 0;   // counted against the budget: the reservation while it runs or is restored, else what it holds
   uint64_t growth = 0;  // bytes that the workspace needs beyond its own size while this one runs
   int64_t longest = 0;  // tokens whose rows are in memory, even after a rewind
-  uint64_t last_use = 0;  // grows with every use; 0 while it is saved or restored
+  uint64_t last_use = 0;  // grows with every use
+
+  bool busy() const { return state != SequenceState::kIdle; }
 };
 
 struct PoolLimits {
@@ -55,7 +63,7 @@ struct PoolLimits {
 ///   2. `bytes` of a sequence that runs covers all tokens it may get, so its request never runs out of memory.
 ///   3. `growth` is 0 except while a sequence runs.
 ///   4. Only idle sequences are evicted or taken over. A prefix may be copied from one that runs, because Acquire is
-///      called between two steps. One with last_use == 0 is not read at all: another thread saves or restores it.
+///      called between two steps. A lent one is not read at all.
 ///   5. An owner has at most one sequence of each session name.
 ///   6. A prefix is reused only between sequences of the same owner and the same salt.
 class SequencePool {
@@ -113,8 +121,8 @@ class SequencePool {
   uint64_t promised_bytes(const Caller& caller) const;
   uint64_t kept_bytes(const Caller& caller) const;
   uint64_t n_evicted() const { return n_evicted_; }
-  /// A counter, 1, 2, ..., that changes whenever there may be more room than before. A request for which Acquire found
-  /// no room finds none until it changes.
+  /// A counter that changes whenever there may be more room than before. A request for which Acquire found no room
+  /// finds none until it changes.
   uint64_t n_freed() const { return n_freed_; }
 
  private:
@@ -137,7 +145,8 @@ class SequencePool {
   Result<Claim> TakeOver(PooledSequence* sequence, const Wanted& wanted, int64_t pos);
   Result<Claim> Copy(const PooledSequence& from, const Wanted& wanted, int64_t pos);
   Result<Claim> Make(const Wanted& wanted);
-  PooledSequence* Add(const Wanted& wanted, std::unique_ptr<Session> session, uint64_t bytes, uint64_t growth);
+  PooledSequence* Add(const Wanted& wanted, SequenceState state, std::unique_ptr<Session> session, uint64_t bytes,
+                      uint64_t growth);
 
   const Model& model_;
   Workspace* workspace_;
@@ -145,7 +154,7 @@ class SequencePool {
   std::list<PooledSequence> sequences_;
   uint64_t clock_ = 0;
   uint64_t n_evicted_ = 0;
-  uint64_t n_freed_ = 1;
+  uint64_t n_freed_ = 0;
 };
 
 }  // namespace duo
