@@ -442,21 +442,23 @@ bool Scheduler::HasNamed(const SessionId& id) const {
   return pool_.Has(id);
 }
 
-Result<PooledSequence*> Scheduler::CheckOut(const SessionId& id) {
+Result<SequenceLease> Scheduler::CheckOut(const SessionId& id) {
   const std::lock_guard lock(mutex_);
-  return pool_.CheckOut(id);
+  DUO_ASSIGN_OR_RETURN(PooledSequence* const sequence, pool_.CheckOut(id));
+  return SequenceLease(this, sequence);
 }
 
-void Scheduler::CheckIn(PooledSequence* sequence) {
+Result<SequenceLease> Scheduler::Reserve(const SessionId& id, const CacheSpec& spec, const SessionOptions& options,
+                                         int64_t n_tokens) {
+  const std::lock_guard lock(mutex_);
+  DUO_ASSIGN_OR_RETURN(PooledSequence* const sequence, pool_.Reserve(id, spec, options, n_tokens));
+  return SequenceLease(this, sequence);
+}
+
+void Scheduler::Release(PooledSequence* sequence) {
   const std::lock_guard lock(mutex_);
   pool_.Release(sequence);
   wake_.notify_all();
-}
-
-Result<PooledSequence*> Scheduler::Reserve(const SessionId& id, const CacheSpec& spec, const SessionOptions& options,
-                                           int64_t n_tokens) {
-  const std::lock_guard lock(mutex_);
-  return pool_.Reserve(id, spec, options, n_tokens);
 }
 
 void Scheduler::Drop(PooledSequence* sequence) {

@@ -40,6 +40,7 @@
 #include "engine/token_loop.h"
 #include "server/job.h"
 #include "server/metrics.h"
+#include "server/sequence_lease.h"
 #include "server/sequence_pool.h"
 #include "server/worker_threads.h"
 
@@ -88,7 +89,7 @@ struct NamedSequence {
 ///   1. The worker holds `mutex_` in parts 1 and 5 of a step and releases it in parts 2 to 4.
 ///   2. Only the worker touches `running_` and `turn_`. In parts 2 to 4 it works only on running requests, whose
 ///      sequences are busy in the pool.
-///   3. Other threads never read the session of a busy sequence, unless they have checked it out. They read what the
+///   3. Other threads never read the session of a busy sequence, unless they hold its lease. They read what the
 ///      worker has published in `running_status_`.
 ///   4. Every request in `running_` has a busy sequence with a reservation for its prompt and its max_tokens.
 ///   5. Job::Finish is called once for each job, when the job leaves `queue_` without running or leaves `running_`.
@@ -120,13 +121,13 @@ class Scheduler {
   // ---- sessions; see SequencePool
   std::vector<NamedSequence> Named() const;
   bool HasNamed(const SessionId& id) const;
-  Result<PooledSequence*> CheckOut(const SessionId& id);
-  void CheckIn(PooledSequence* sequence);
-  Result<PooledSequence*> Reserve(const SessionId& id, const CacheSpec& spec, const SessionOptions& options,
-                                  int64_t n_tokens);
-  void Drop(PooledSequence* sequence);
+  Result<SequenceLease> CheckOut(const SessionId& id);
+  Result<SequenceLease> Reserve(const SessionId& id, const CacheSpec& spec, const SessionOptions& options,
+                                int64_t n_tokens);
 
  private:
+  friend class SequenceLease;  // ends with Release or Drop
+
   struct Waiting {
     std::shared_ptr<Job> job;
     /// pool_.n_freed() when memory did not suffice; useless to try again until it changes. Empty before the first try.
@@ -164,6 +165,9 @@ class Scheduler {
   void TakeToken(Running* running);
   void Fail(Running* running, const Status& status);
   void LetGo();
+  /// The ends of a lease.
+  void Release(PooledSequence* sequence);
+  void Drop(PooledSequence* sequence);
   SequenceStatus StatusOf(const Running& running) const;
   void Publish();
 

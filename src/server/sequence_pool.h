@@ -100,11 +100,12 @@ class SequencePool {
   void Release(PooledSequence* sequence);
   void Drop(PooledSequence* sequence);
 
-  /// Makes an idle named sequence busy. Fails with kNotFound, or with kUnavailable when it is busy already.
+  /// Lends an idle named sequence until Release or Drop. Fails with kNotFound, or with kUnavailable when it is busy
+  /// already.
   Result<PooledSequence*> CheckOut(const SessionId& id);
-  /// Reserves memory for a sequence that is about to be restored. The caller sets its session and then calls Release,
-  /// or calls Drop. Fails with kUnavailable when memory does not suffice now, kResourceExhausted when it never will,
-  /// and kInvalidArgument when the name is taken.
+  /// Lends a new sequence, which is about to be restored, with a reservation for n_tokens. The caller sets its session
+  /// and then calls Release, or calls Drop. Fails with kUnavailable when memory does not suffice now,
+  /// kResourceExhausted when it never will, and kInvalidArgument when the name is taken.
   Result<PooledSequence*> Reserve(const SessionId& id, const CacheSpec& spec, const SessionOptions& options,
                                   int64_t n_tokens);
 

@@ -228,13 +228,13 @@ Result<std::vector<SessionEntry>> SessionStore::List(const std::string& owner) c
 std::optional<ApiError> SessionStore::Save(const SessionId& id, SessionEntry* saved) {
   if (!has_folder()) return NoFolder();
   const Turn turn(this, id);
-  const auto sequence = scheduler_->CheckOut(id);
-  if (!sequence.ok()) {
-    if (sequence.status().code() == StatusCode::kNotFound) return NoSession(id.name, "in memory");
-    return FromStatus(sequence.status());
+  const Result<SequenceLease> lease = scheduler_->CheckOut(id);
+  if (!lease.ok()) {
+    if (lease.status().code() == StatusCode::kNotFound) return NoSession(id.name, "in memory");
+    return FromStatus(lease.status());
   }
-  const Session& session = *(*sequence)->session;
-  const Status status = WriteFile(id, *sequence);
+  const Session& session = *(*lease)->session;
+  const Status status = WriteFile(id, *lease);
   *saved = {.name = id.name,
             .n_tokens = session.len(),
             .kv_bytes = session.kv_bytes(),
@@ -242,19 +242,18 @@ std::optional<ApiError> SessionStore::Save(const SessionId& id, SessionEntry* sa
             .busy = false,
             .on_disk = status.ok(),
             .disk_bytes = FileBytes(PathOf(id))};
-  scheduler_->CheckIn(*sequence);
   if (!status.ok()) return ForClient(status);
   return std::nullopt;
 }
 
-Status SessionStore::WriteFile(const SessionId& id, PooledSequence* sequence) {
-  const uint64_t bytes = BytesToWrite(*sequence->session);
+Status SessionStore::WriteFile(const SessionId& id, const SequenceLease& lease) {
+  const uint64_t bytes = BytesToWrite(*lease->session);
   DUO_RETURN_IF_ERROR(CheckDiskSpace(folder_.path, bytes));
   Room room(this, id);
   DUO_RETURN_IF_ERROR(room.Take(bytes));
   if (!id.owner.empty()) DUO_RETURN_IF_ERROR(MakePrivateDirectories(FolderOf(id.owner)));
-  DUO_RETURN_IF_ERROR(sequence->session->Save(PathOf(id), JsonText(ToJson(sequence->spec))));
-  sequence->saved = true;
+  DUO_RETURN_IF_ERROR(lease->session->Save(PathOf(id), JsonText(ToJson(lease->spec))));
+  lease->saved = true;
   return OkStatus();
 }
 
@@ -277,15 +276,10 @@ Status SessionStore::LoadFile(const SessionId& id) {
     const std::string field = why.subject().empty() ? "" : why.subject() + ": ";
     return Status(StatusCode::kCorrupt, path + ": does not fit this server: " + field + why.message());
   }
-  DUO_ASSIGN_OR_RETURN(PooledSequence* const sequence, scheduler_->Reserve(id, spec, *options, info.n_tokens));
-  Result<Session> session = Session::Load(*model_, *options, path, workspace_);
-  if (!session.ok()) {
-    scheduler_->Drop(sequence);
-    return session.status();
-  }
-  sequence->session = std::make_unique<Session>(*std::move(session));
-  sequence->saved = true;
-  scheduler_->CheckIn(sequence);
+  DUO_ASSIGN_OR_RETURN(const SequenceLease lease, scheduler_->Reserve(id, spec, *options, info.n_tokens));
+  DUO_ASSIGN_OR_RETURN(Session session, Session::Load(*model_, *options, path, workspace_));
+  lease->session = std::make_unique<Session>(std::move(session));
+  lease->saved = true;
   return OkStatus();
 }
 
@@ -322,11 +316,11 @@ std::optional<ApiError> SessionStore::Need(const SessionId& id) {
 
 std::optional<ApiError> SessionStore::Delete(const SessionId& id) {
   const Turn turn(this, id);
-  const auto sequence = scheduler_->CheckOut(id);
-  if (sequence.status().code() == StatusCode::kUnavailable) return FromStatus(sequence.status());
+  Result<SequenceLease> lease = scheduler_->CheckOut(id);
+  if (lease.status().code() == StatusCode::kUnavailable) return FromStatus(lease.status());
   const bool on_disk = OnDisk(id);
-  if (!sequence.ok() && !on_disk) return NoSession(id.name, "here");
-  if (sequence.ok()) scheduler_->Drop(*sequence);
+  if (!lease.ok() && !on_disk) return NoSession(id.name, "here");
+  if (lease.ok()) lease->Drop();
   if (!on_disk) return std::nullopt;
   std::error_code error;
   std::filesystem::remove(PathOf(id), error);
@@ -338,12 +332,11 @@ Status SessionStore::SaveIdle() {
   Status first;
   for (const NamedSequence& s : scheduler_->Named()) {
     const Turn turn(this, s.id);
-    const auto sequence = scheduler_->CheckOut(s.id);
-    if (!sequence.ok()) continue;
-    const bool as_on_disk = (*sequence)->saved && OnDisk(s.id);
-    const Status status = as_on_disk ? OkStatus() : WriteFile(s.id, *sequence);
+    const Result<SequenceLease> lease = scheduler_->CheckOut(s.id);
+    if (!lease.ok()) continue;
+    const bool as_on_disk = (*lease)->saved && OnDisk(s.id);
+    const Status status = as_on_disk ? OkStatus() : WriteFile(s.id, *lease);
     if (first.ok()) first = status;
-    scheduler_->CheckIn(*sequence);
   }
   return first;
 }

@@ -43,7 +43,7 @@ struct SessionFolder {
 /// Invariants.
 ///   1. `lock_` keeps other servers out of the folder.
 ///   2. One thread at a time works on a session: it holds a Turn, and `in_work_` holds the session's id.
-///   3. A session that is being written or restored is busy in the scheduler's pool, so no request changes it.
+///   3. A thread that writes or restores a session holds its SequenceLease, so no request changes it.
 ///   4. A file appears under its name only when it is complete (Session::Save).
 ///   5. A write starts only while the owner's other files, other writes in progress and its own bytes fit the quota.
 ///      `being_written_` holds the bytes of writes in progress.
@@ -80,8 +80,8 @@ class SessionStore {
   Result<std::vector<std::string>> NamesOnDisk(const std::string& owner) const;
   std::optional<ApiError> RestoreFile(const SessionId& id);
   Status LoadFile(const SessionId& id);
-  /// Writes the file of a session that is checked out.
-  Status WriteFile(const SessionId& id, PooledSequence* sequence);
+  /// Writes the file of a session.
+  Status WriteFile(const SessionId& id, const SequenceLease& lease);
   /// The error without the folder's path, which clients must not learn.
   ApiError ForClient(const Status& status) const;
 
