@@ -181,8 +181,8 @@ std::optional<ApiError> CompletionApi::Complete(CompletionKind kind, const Calle
                                                defaults_.max_seconds);
   auto jobs = scheduler_->SubmitAll(std::move(requests));
   if (!jobs.ok()) return FromStatus(jobs.status());
-  return request.stream ? answer->Stream(*std::move(jobs), response, streams_)
-                        : answer->Wait(*std::move(jobs), response);
+  if (!request.stream) return answer->Wait(*std::move(jobs), response);
+  return answer->Stream(*std::move(jobs), response, std::make_shared<StreamCounter::Token>(&streams_));
 }
 
 }  // namespace duo

@@ -25,7 +25,27 @@ struct CompletionDefaults {
   uint64_t seed = 0;              // for requests without a seed, plus an offset by number; 0 = a random one for each
 };
 
-/// Thread safe. Everything it is given must outlive it and all answers that are still being streamed.
+/// A number of streams. Thread safe. Must outlive its tokens.
+class StreamCounter {
+ public:
+  /// Counts one stream while it exists.
+  class Token {
+   public:
+    explicit Token(StreamCounter* counter) : counter_(counter) { ++counter_->n_streams_; }
+    ~Token() { --counter_->n_streams_; }
+    Token(const Token&) = delete;
+    Token& operator=(const Token&) = delete;
+
+   private:
+    StreamCounter* counter_;
+  };
+  int64_t n_streams() const { return n_streams_; }
+
+ private:
+  std::atomic<int64_t> n_streams_ = 0;
+};
+
+/// Thread safe. It, and everything it is given, must outlive all answers that are still being streamed.
 class CompletionApi {
  public:
   CompletionApi(const Model* model, const Tokenizer* tokenizer, std::optional<ChatTemplate> chat,
@@ -40,7 +60,7 @@ class CompletionApi {
 
   bool has_chat() const { return chat_.has_value(); }
   /// Streamed answers that are not completely written yet.
-  int64_t n_streams() const { return streams_.use_count() - 1; }
+  int64_t n_streams() const { return streams_.n_streams(); }
 
  private:
   std::optional<ApiError> MakeJobs(CompletionKind kind, const Caller& caller, const CompletionRequest& request,
@@ -57,7 +77,7 @@ class CompletionApi {
   Scheduler* scheduler_;
   SessionStore* sessions_;
   std::atomic<uint64_t> n_requests_ = 0;
-  std::shared_ptr<void> streams_ = std::make_shared<char>();  // every streamed answer holds a copy
+  StreamCounter streams_;  // every streamed answer holds a token
 };
 
 }  // namespace duo
