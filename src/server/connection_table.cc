@@ -16,7 +16,7 @@ bool HasInput(int sock) {
 }  // namespace
 
 bool ConnectionTable::Admit(int n_threads) {
-  const std::lock_guard lock(mutex_);
+  MutexLock lock(&mutex_);
   if (n_admitted_ < std::min(max_connections_, n_threads)) {
     ++n_admitted_;
     return true;
@@ -44,32 +44,32 @@ std::list<ConnectionTable::Row>::iterator ConnectionTable::Victim() {
 }
 
 void ConnectionTable::GiveUp() {
-  const std::lock_guard lock(mutex_);
+  MutexLock lock(&mutex_);
   --n_admitted_;
 }
 
 void ConnectionTable::Stop() {
-  const std::lock_guard lock(mutex_);
+  MutexLock lock(&mutex_);
   stopping_ = true;
   // Answers in progress may still be written.
   for (const Row& row : rows_) ::shutdown(row.sock, SHUT_RD);
 }
 
 ConnectionTable::Entry::Entry(ConnectionTable* table, int sock) : table_(table) {
-  const std::lock_guard lock(table_->mutex_);
+  MutexLock lock(&table_->mutex_);
   row_ = table_->rows_.insert(table_->rows_.end(),
                               Row{.sock = sock, .state = State::kHeader, .since = Clock::now(), .closed = false});
   if (table_->stopping_) ::shutdown(sock, SHUT_RD);
 }
 
 ConnectionTable::Entry::~Entry() {
-  const std::lock_guard lock(table_->mutex_);
+  MutexLock lock(&table_->mutex_);
   if (!row_->closed) --table_->n_admitted_;
   table_->rows_.erase(row_);
 }
 
 bool ConnectionTable::Entry::Set(State state) {
-  const std::lock_guard lock(table_->mutex_);
+  MutexLock lock(&table_->mutex_);
   if (row_->state != state) {
     row_->state = state;
     row_->since = Clock::now();

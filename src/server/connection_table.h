@@ -4,9 +4,9 @@
 #include <climits>
 #include <cstdint>
 #include <list>
-#include <mutex>
 
 #include "base/clock.h"
+#include "base/mutex.h"
 
 namespace duo {
 
@@ -45,14 +45,14 @@ class ConnectionTable {
     Clock::time_point since;
     bool closed;  // closed to make room; another connection has its place
   };
-  std::list<Row>::iterator Victim();
+  std::list<Row>::iterator Victim() DUO_REQUIRES(mutex_);
 
   const int max_connections_;
   const double patience_s_;
-  std::mutex mutex_;
-  std::list<Row> rows_;
-  int n_admitted_ = 0;
-  bool stopping_ = false;
+  Mutex mutex_;
+  std::list<Row> rows_ DUO_GUARDED_BY(mutex_);
+  int n_admitted_ DUO_GUARDED_BY(mutex_) = 0;
+  bool stopping_ DUO_GUARDED_BY(mutex_) = false;
 };
 
 /// One admitted connection. Its socket must stay open for as long as the entry exists.

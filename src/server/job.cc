@@ -6,8 +6,9 @@
 namespace duo {
 
 Job::News Job::Take(double seconds) {
-  std::unique_lock lock(mutex_);
-  changed_.wait_for(lock, std::chrono::duration<double>(seconds), [&] { return has_news_ || news_.finished; });
+  MutexLock lock(&mutex_);
+  changed_.wait_for(lock.native(), std::chrono::duration<double>(seconds),
+                    [&]() DUO_REQUIRES(mutex_) { return has_news_ || news_.finished; });
   has_news_ = false;
   News taken = std::move(news_);
   news_ = News();
@@ -19,7 +20,7 @@ Job::News Job::Take(double seconds) {
 }
 
 void Job::ReportPrompt(int64_t n_done, std::vector<std::optional<LogProbs>> log_probs) {
-  const std::lock_guard lock(mutex_);
+  MutexLock lock(&mutex_);
   news_.prompt_done = n_done;
   for (auto& entry : log_probs) news_.prompt_log_probs.push_back(std::move(entry));
   has_news_ = true;
@@ -27,14 +28,14 @@ void Job::ReportPrompt(int64_t n_done, std::vector<std::optional<LogProbs>> log_
 }
 
 void Job::ReportToken(JobToken token) {
-  const std::lock_guard lock(mutex_);
+  MutexLock lock(&mutex_);
   news_.tokens.push_back(std::move(token));
   has_news_ = true;
   changed_.notify_all();
 }
 
 void Job::Finish(const Status& status, const JobStats& stats, std::string rest) {
-  const std::lock_guard lock(mutex_);
+  MutexLock lock(&mutex_);
   news_.finished = true;
   news_.status = status;
   news_.stats = stats;

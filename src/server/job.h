@@ -4,12 +4,12 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
+#include "base/mutex.h"
 #include "duo/generate.h"
 #include "engine/log_probs.h"
 #include "server/cache_spec.h"
@@ -83,10 +83,10 @@ class Job {
 
  private:
   std::atomic<bool> cancelled_ = false;
-  std::mutex mutex_;
+  Mutex mutex_;
   std::condition_variable changed_;
-  bool has_news_ = false;
-  News news_;
+  bool has_news_ DUO_GUARDED_BY(mutex_) = false;
+  News news_ DUO_GUARDED_BY(mutex_);
 };
 
 }  // namespace duo

@@ -71,7 +71,7 @@ void Metrics::AddTokenSeconds(const std::string& owner, double seconds) {
 }
 
 void Metrics::AddBatch(const std::map<std::string, int64_t>& n_sequences) {
-  const std::lock_guard lock(mutex_);
+  MutexLock lock(&mutex_);
   ++all_.steps;
   for (const auto& [owner, n] : n_sequences) {
     all_.step_sequences += static_cast<uint64_t>(n);
@@ -81,7 +81,7 @@ void Metrics::AddBatch(const std::map<std::string, int64_t>& n_sequences) {
 }
 
 std::string Metrics::Text(const Caller& caller, const Gauges& g) const {
-  const std::lock_guard lock(mutex_);
+  MutexLock lock(&mutex_);
   const auto own = of_owner_.find(caller.owner);
   const Counts none;
   const Counts& c = caller.sees_all ? all_ : own == of_owner_.end() ? none : own->second;

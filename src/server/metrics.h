@@ -4,10 +4,10 @@
 #include <array>
 #include <cstdint>
 #include <map>
-#include <mutex>
 #include <string>
 #include <utility>
 
+#include "base/mutex.h"
 #include "server/session_id.h"
 
 namespace duo {
@@ -60,14 +60,14 @@ class Metrics {
   /// Applies `change` to the counts of all and to those of the owner.
   template <typename Change>
   void Count(const std::string& owner, const Change& change) {
-    const std::lock_guard lock(mutex_);
+    MutexLock lock(&mutex_);
     change(&all_);
     change(&of_owner_[owner]);
   }
 
-  mutable std::mutex mutex_;
-  Counts all_;
-  std::map<std::string, Counts> of_owner_;
+  mutable Mutex mutex_;
+  Counts all_ DUO_GUARDED_BY(mutex_);
+  std::map<std::string, Counts> of_owner_ DUO_GUARDED_BY(mutex_);
 };
 
 }  // namespace duo

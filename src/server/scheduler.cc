@@ -52,7 +52,7 @@ Scheduler::Scheduler(const Model* model, const Tokenizer* tokenizer, Workspace* 
 Scheduler::~Scheduler() {
   Stop(0);
   {
-    const std::lock_guard lock(mutex_);
+    MutexLock lock(&mutex_);
     quit_ = true;
   }
   wake_.notify_all();
@@ -67,7 +67,7 @@ Result<std::shared_ptr<Job>> Scheduler::Submit(JobRequest request) {
 }
 
 Result<std::vector<std::shared_ptr<Job>>> Scheduler::SubmitAll(std::vector<JobRequest> requests) {
-  const std::lock_guard lock(mutex_);
+  MutexLock lock(&mutex_);
   if (stopping_) return Stopping();
   for (const JobRequest& request : requests) {
     const int64_t n_tokens = static_cast<int64_t>(request.prompt.size()) + request.generate.max_tokens;
@@ -93,32 +93,32 @@ Result<std::vector<std::shared_ptr<Job>>> Scheduler::SubmitAll(std::vector<JobRe
 }
 
 void Scheduler::Close() {
-  const std::lock_guard lock(mutex_);
+  MutexLock lock(&mutex_);
   stopping_ = true;
 }
 
 void Scheduler::Stop(double seconds) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(&mutex_);
   stopping_ = true;
-  const auto nothing_left = [this] { return queue_.empty() && running_status_.empty(); };
+  const auto nothing_left = [this]() DUO_REQUIRES(mutex_) { return queue_.empty() && running_status_.empty(); };
   const auto until = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
-  if (idle_.wait_until(lock, until, nothing_left)) return;
+  if (idle_.wait_until(lock.native(), until, nothing_left)) return;
   quit_ = true;  // the worker cancels the rest
   wake_.notify_all();
-  idle_.wait(lock, nothing_left);
+  idle_.wait(lock.native(), nothing_left);
 }
 
 int64_t Scheduler::n_waiting() const {
-  const std::lock_guard lock(mutex_);
+  MutexLock lock(&mutex_);
   return static_cast<int64_t>(queue_.size());
 }
 
 // ---------------------------------------------------------------- the worker
 
 void Scheduler::Work() {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(&mutex_);
   while (true) {
-    wake_.wait(lock, [this] { return quit_ || !queue_.empty() || !running_.empty(); });
+    wake_.wait(lock.native(), [this]() DUO_REQUIRES(mutex_) { return quit_ || !queue_.empty() || !running_.empty(); });
     if (quit_) {
       for (const Waiting& waiting : queue_) waiting.job->Finish(Stopping(), {}, "");
       queue_.clear();
@@ -131,15 +131,15 @@ void Scheduler::Work() {
     if (running_.empty()) {
       // All waiting requests wait for a session that is being saved or restored, or for its memory.
       Publish();
-      if (!queue_.empty()) wake_.wait_for(lock, std::chrono::milliseconds(20));
+      if (!queue_.empty()) wake_.wait_for(lock.native(), std::chrono::milliseconds(20));
       continue;
     }
     Publish();
-    lock.unlock();
+    lock.Unlock();
     FinishCancelled();
     DecodeAll();
     PrefillOneChunk();
-    lock.lock();
+    lock.Lock();
     LetGo();
     Publish();
   }
@@ -393,7 +393,7 @@ void Scheduler::Publish() {
 }
 
 SchedulerStatus Scheduler::Snapshot(const Caller& caller) const {
-  const std::lock_guard lock(mutex_);
+  MutexLock lock(&mutex_);
   SchedulerStatus status;
   for (const SequenceStatus& running : running_status_) {
     if (caller.Sees(running.session_id.owner)) status.sequences.push_back(running);
@@ -417,7 +417,7 @@ SchedulerStatus Scheduler::Snapshot(const Caller& caller) const {
 }
 
 std::vector<NamedSequence> Scheduler::Named() const {
-  const std::lock_guard lock(mutex_);
+  MutexLock lock(&mutex_);
   std::vector<NamedSequence> named;
   for (const PooledSequence& s : pool_.sequences()) {
     if (s.id.name.empty()) continue;
@@ -438,31 +438,31 @@ std::vector<NamedSequence> Scheduler::Named() const {
 }
 
 bool Scheduler::HasNamed(const SessionId& id) const {
-  const std::lock_guard lock(mutex_);
+  MutexLock lock(&mutex_);
   return pool_.Has(id);
 }
 
 Result<SequenceLease> Scheduler::CheckOut(const SessionId& id) {
-  const std::lock_guard lock(mutex_);
+  MutexLock lock(&mutex_);
   DUO_ASSIGN_OR_RETURN(PooledSequence* const sequence, pool_.CheckOut(id));
   return SequenceLease(this, sequence);
 }
 
 Result<SequenceLease> Scheduler::Reserve(const SessionId& id, const CacheSpec& spec, const SessionOptions& options,
                                          int64_t n_tokens) {
-  const std::lock_guard lock(mutex_);
+  MutexLock lock(&mutex_);
   DUO_ASSIGN_OR_RETURN(PooledSequence* const sequence, pool_.Reserve(id, spec, options, n_tokens));
   return SequenceLease(this, sequence);
 }
 
 void Scheduler::Release(PooledSequence* sequence) {
-  const std::lock_guard lock(mutex_);
+  MutexLock lock(&mutex_);
   pool_.Release(sequence);
   wake_.notify_all();
 }
 
 void Scheduler::Drop(PooledSequence* sequence) {
-  const std::lock_guard lock(mutex_);
+  MutexLock lock(&mutex_);
   pool_.Drop(sequence);
   wake_.notify_all();
 }

@@ -29,11 +29,11 @@
 #include <deque>
 #include <future>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "base/mutex.h"
 #include "duo/model.h"
 #include "duo/session.h"
 #include "duo/tokenizer.h"
@@ -151,11 +151,11 @@ class Scheduler {
   };
 
   void Work();
-  void Admit();
+  void Admit() DUO_REQUIRES(mutex_);
   /// Returns false when memory does not suffice now. Otherwise the job must leave the queue, since it runs or has
   /// failed.
-  bool AdmitJob(const std::shared_ptr<Job>& job);
-  void DropCancelledJobs();
+  bool AdmitJob(const std::shared_ptr<Job>& job) DUO_REQUIRES(mutex_);
+  void DropCancelledJobs() DUO_REQUIRES(mutex_);
   void FinishCancelled();
   /// The request whose prompt reads the next chunk; null when no prompt is being read.
   Running* NextPrompt();
@@ -164,26 +164,26 @@ class Scheduler {
   void DecodeGroup(const std::vector<Running*>& group);
   void TakeToken(Running* running);
   void Fail(Running* running, const Status& status);
-  void LetGo();
+  void LetGo() DUO_REQUIRES(mutex_);
   /// The ends of a lease.
   void Release(PooledSequence* sequence);
   void Drop(PooledSequence* sequence);
   SequenceStatus StatusOf(const Running& running) const;
-  void Publish();
+  void Publish() DUO_REQUIRES(mutex_);
 
   const Model* model_;
   const Tokenizer* tokenizer_;
   Metrics* metrics_;
   SchedulerOptions options_;
 
-  mutable std::mutex mutex_;  // guards the members below, up to quit_
+  mutable Mutex mutex_;
   std::condition_variable wake_;
   std::condition_variable idle_;
-  SequencePool pool_;
-  std::deque<Waiting> queue_;
-  std::vector<SequenceStatus> running_status_;
+  SequencePool pool_ DUO_GUARDED_BY(mutex_);
+  std::deque<Waiting> queue_ DUO_GUARDED_BY(mutex_);
+  std::vector<SequenceStatus> running_status_ DUO_GUARDED_BY(mutex_);
   std::atomic<bool> stopping_ = false;
-  bool quit_ = false;
+  bool quit_ DUO_GUARDED_BY(mutex_) = false;
 
   std::vector<std::unique_ptr<Running>> running_;  // only for the worker; in the order of admission
   int64_t turn_ = 0;                               // only for the worker; chunks read so far

@@ -71,12 +71,13 @@ void RemoveUnfinished(const std::string& folder) {
 class SessionStore::Turn {
  public:
   Turn(SessionStore* store, SessionId id) : store_(store), id_(std::move(id)) {
-    std::unique_lock lock(store_->mutex_);
-    store_->changed_.wait(lock, [this] { return store_->in_work_.count(id_) == 0; });
+    MutexLock lock(&store_->mutex_);
+    store_->changed_.wait(lock.native(),
+                          [this]() DUO_REQUIRES(store_->mutex_) { return store_->in_work_.count(id_) == 0; });
     store_->in_work_.insert(id_);
   }
   ~Turn() {
-    const std::lock_guard lock(store_->mutex_);
+    MutexLock lock(&store_->mutex_);
     store_->in_work_.erase(id_);
     store_->changed_.notify_all();
   }
@@ -92,7 +93,7 @@ class SessionStore::Room {
  public:
   Room(SessionStore* store, SessionId id) : store_(store), id_(std::move(id)) {}
   ~Room() {
-    const std::lock_guard lock(store_->mutex_);
+    MutexLock lock(&store_->mutex_);
     store_->being_written_.erase(id_);
   }
   Room(const Room&) = delete;
@@ -100,7 +101,7 @@ class SessionStore::Room {
 
   /// Fails with kIo when the owner would have too many files or too many bytes with this one.
   Status Take(uint64_t bytes) {
-    const std::lock_guard lock(store_->mutex_);
+    MutexLock lock(&store_->mutex_);
     std::map<std::string, uint64_t> others;
     DUO_ASSIGN_OR_RETURN(const std::vector<std::string> names, store_->NamesOnDisk(id_.owner));
     for (const std::string& name : names) others[name] = FileBytes(store_->PathOf({id_.owner, name}));

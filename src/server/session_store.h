@@ -5,13 +5,13 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "base/directory_lock.h"
+#include "base/mutex.h"
 #include "server/api_error.h"
 #include "server/cache_spec.h"
 #include "server/scheduler.h"
@@ -96,10 +96,10 @@ class SessionStore {
   const CacheDefaults* defaults_;
   Workspace* workspace_;
   Scheduler* scheduler_;
-  std::mutex mutex_;
+  Mutex mutex_;
   std::condition_variable changed_;
-  std::set<SessionId> in_work_;
-  std::map<SessionId, uint64_t> being_written_;  // bytes that a Room has claimed
+  std::set<SessionId> in_work_ DUO_GUARDED_BY(mutex_);
+  std::map<SessionId, uint64_t> being_written_ DUO_GUARDED_BY(mutex_);  // bytes that a Room has claimed
 };
 
 }  // namespace duo

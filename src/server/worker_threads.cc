@@ -11,18 +11,20 @@ namespace duo {
 
 WorkerThreads::~WorkerThreads() {
   {
-    const std::lock_guard lock(mutex_);
+    MutexLock lock(&mutex_);
     stop_ = true;
   }
   wake_.notify_all();
   // A thread that ends moves itself to ended_.
-  std::unique_lock lock(mutex_);
-  wake_.wait(lock, [this] { return threads_.empty(); });
-  JoinEnded(&lock);
+  {
+    MutexLock lock(&mutex_);
+    wake_.wait(lock.native(), [this]() DUO_REQUIRES(mutex_) { return threads_.empty(); });
+  }
+  JoinEnded();
 }
 
 int WorkerThreads::Start(int n) {
-  const std::lock_guard lock(mutex_);
+  MutexLock lock(&mutex_);
   n_kept_ = std::max(n_kept_, static_cast<size_t>(std::max(n, 0)));
   while (threads_.size() < n_kept_ && StartOne()) {
   }
@@ -31,9 +33,9 @@ int WorkerThreads::Start(int n) {
 }
 
 bool WorkerThreads::Run(std::function<void()> task) {
+  JoinEnded();
   {
-    std::unique_lock lock(mutex_);
-    JoinEnded(&lock);
+    MutexLock lock(&mutex_);
     if (tasks_.size() >= n_idle_ && !StartOne()) return false;
     tasks_.push_back(std::move(task));
   }
@@ -53,7 +55,7 @@ std::future<void> WorkerThreads::Begin(std::function<void()> task) {
 
 void WorkerThreads::RunLater(std::function<void()> task) {
   {
-    const std::lock_guard lock(mutex_);
+    MutexLock lock(&mutex_);
     tasks_.push_back(std::move(task));
   }
   wake_.notify_one();
@@ -77,17 +79,18 @@ bool WorkerThreads::StartOne() {
 }
 
 void WorkerThreads::Work(Threads::iterator self) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(&mutex_);
   for (;;) {
-    wake_.wait(lock, [this] { return !tasks_.empty() || stop_ || threads_.size() > n_kept_; });
+    wake_.wait(lock.native(),
+               [this]() DUO_REQUIRES(mutex_) { return !tasks_.empty() || stop_ || threads_.size() > n_kept_; });
     if (tasks_.empty()) break;
     std::function<void()> task = std::move(tasks_.front());
     tasks_.pop_front();
     --n_idle_;
-    lock.unlock();
+    lock.Unlock();
     task();
     task = nullptr;
-    lock.lock();
+    lock.Lock();
     ++n_idle_;
   }
   --n_idle_;
@@ -95,12 +98,13 @@ void WorkerThreads::Work(Threads::iterator self) {
   if (stop_) wake_.notify_all();
 }
 
-void WorkerThreads::JoinEnded(std::unique_lock<std::mutex>* lock) {
+void WorkerThreads::JoinEnded() {
   Threads ended;
-  ended.splice(ended.end(), ended_);
-  lock->unlock();
+  {
+    MutexLock lock(&mutex_);
+    ended.swap(ended_);
+  }
   for (std::thread& thread : ended) thread.join();
-  lock->lock();
 }
 
 }  // namespace duo

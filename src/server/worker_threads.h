@@ -7,8 +7,9 @@
 #include <functional>
 #include <future>
 #include <list>
-#include <mutex>
 #include <thread>
+
+#include "base/mutex.h"
 
 namespace duo {
 
@@ -36,18 +37,19 @@ class WorkerThreads {
 
  private:
   using Threads = std::list<std::thread>;
-  bool StartOne();
+  bool StartOne() DUO_REQUIRES(mutex_);
   void Work(Threads::iterator self);
-  void JoinEnded(std::unique_lock<std::mutex>* lock);
+  void JoinEnded() DUO_EXCLUDES(mutex_);
 
   const int max_threads_;
-  std::mutex mutex_;  // guards the members below
+  Mutex mutex_;
   std::condition_variable wake_;
-  std::deque<std::function<void()>> tasks_;
-  Threads threads_, ended_;
-  size_t n_idle_ = 0;  // threads in threads_ without a task, even if tasks_ waits for them
-  size_t n_kept_ = 0;  // idle threads end while threads_ holds more than this
-  bool stop_ = false;
+  std::deque<std::function<void()>> tasks_ DUO_GUARDED_BY(mutex_);
+  Threads threads_ DUO_GUARDED_BY(mutex_);
+  Threads ended_ DUO_GUARDED_BY(mutex_);
+  size_t n_idle_ DUO_GUARDED_BY(mutex_) = 0;  // threads in threads_ without a task, even if tasks_ waits for them
+  size_t n_kept_ DUO_GUARDED_BY(mutex_) = 0;  // idle threads end while threads_ holds more than this
+  bool stop_ DUO_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace duo
