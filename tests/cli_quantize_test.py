@@ -172,7 +172,7 @@ class QuantizeTest(CliTest):
         self.assertFalse((self.dir / "x" / "config.json").exists())
         same = self.dir / "same"
         shutil.copytree(MODEL, same)
-        self.fails(2, ["the model itself"], "quantize", "--model", same, "--weights", "int8", "--out", same)
+        self.fails(2, ["the model's own directory"], "quantize", "--model", same, "--weights", "int8", "--out", same)
         # A config that declares other weights than the file has is refused.
         for change, words in [({"weights": "int4"}, ["i8", "expected u8"]), ({"weights": "int2"}, ["int2"]),
                               ({"version": 9}, ["version 9"]), ({"quant_method": "gptq"}, ["gptq"])]:  # fmt: skip

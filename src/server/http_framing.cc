@@ -75,7 +75,7 @@ void HttpFraming::RequestLine(std::string_view line) {
   }
   const std::string_view target = line.substr(first + 1, last - first - 1), version = line.substr(last + 1);
   if (std::any_of(target.begin(), target.end(), IsBlank)) return Refuse(400, "a blank in the request's target");
-  if (version != "HTTP/1.1" && version != "HTTP/1.0") return Refuse(400, "expected HTTP/1.1 or HTTP/1.0");
+  if (version != "HTTP/1.1" && version != "HTTP/1.0") return Refuse(400, "expected version 1.1 or 1.0 of HTTP");
   minor_version_ = version.back() - '0';
 }
 
