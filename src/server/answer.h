@@ -9,9 +9,13 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "duo/tokenizer.h"
+#include "server/answer_choice.h"
+#include "server/answer_format.h"
 #include "server/api_request.h"
 #include "server/job.h"
+#include "server/token_texts.h"
 
 namespace duo {
 
@@ -32,63 +36,38 @@ class AnswerWriter : public std::enable_shared_from_this<AnswerWriter> {
   std::optional<ApiError> Stream(Jobs jobs, httplib::Response* response, std::shared_ptr<void> until_written);
 
  private:
-  /// One choice: its job, and its part of the answer so far.
-  // NOLINTNEXTLINE(bugprone-exception-escape): moving a Json does not throw, its assertions only look like it
-  struct Choice {
-    std::shared_ptr<Job> job;
-    std::string text;
-    Json log_probs;                  // in the format of this kind of answer; null when not requested
-    int64_t n_characters = 0;        // characters of `text`, for text_offset
-    int64_t n_read_shown = 0;        // prompt tokens that the last progress comment reported
-    int64_t n_prompt_log_probs = 0;  // prompt tokens whose log probabilities were added
-    bool begun = false;
-    bool done = false;
-    bool out_of_time = false;  // done because max_seconds passed
-    JobStats stats;
-    Status status;
-  };
-
   void Begin(Jobs jobs);
-  /// Steps of WriteNews. They return false when the client has gone or the choice failed.
-  bool WriteChoice(size_t index, const Job::News& news, httplib::DataSink* sink);
-  bool WriteEnd(httplib::DataSink* sink) const;
-  /// Adds a job's news to its choice. Returns the new text and sets *new_log_probs to the new log probabilities.
-  std::string Update(Choice* choice, const Job::News& news, Json* new_log_probs);
-  /// Whether a token's text is part of a choice's text.
-  enum class Shown : uint8_t { kYes, kNo };
-  /// Whether the text of prompt token `index` is part of an echo.
-  Shown ShownInEcho(const Choice& choice, size_t index) const;
-  void AddLogProbs(Choice* choice, int32_t id, Shown shown, const std::optional<LogProbs>& log_probs, Json* to);
-  Json EmptyLogProbs() const;
-  std::string TokenText(int32_t id) const;
-
-  Json Head(const char* object) const;
-  Json Usage() const;
-  Json DuoJson(const Choice& choice) const;
-  Json Whole() const;
-  Json Chunk(size_t index, Json content, const char* finish) const;
-  static const char* FinishName(const Choice& choice);
-  /// Writes the news of all choices, and the end after the last news. False when the client has gone or a choice
-  /// failed.
-  bool WriteNews(httplib::DataSink* sink);
-  bool Send(httplib::DataSink* sink, const Json& event) const;
   void CancelAll();
   /// Cancels all jobs once max_seconds have passed.
   void CheckTime();
-  ApiError ErrorOf(const Choice& choice) const;
 
-  const CompletionKind kind_;
+  /// Writes the news of all choices, and the end after the last news. False when the client has gone or a choice
+  /// failed.
+  bool WriteNews(httplib::DataSink* sink);
+  /// Steps of WriteNews. They return false when the client has gone or the choice failed.
+  bool WriteChoice(size_t index, const Job::News& news, httplib::DataSink* sink);
+  bool WritePart(size_t index, const AnswerPart& part, httplib::DataSink* sink);
+  bool WriteEndOfChoice(size_t index, httplib::DataSink* sink);
+  bool WriteEnd(httplib::DataSink* sink) const;
+
+  Json Head(const char* object) const;
+  Json Usage() const;
+  /// The answer without a stream. `parts` has everything of each choice.
+  Json Whole(const std::vector<AnswerPart>& parts) const;
+  /// An event of a stream. `content` has the members for the choice's text, and "logprobs" when it has any.
+  Json Event(size_t index, Json content, const char* finish) const;
+  ApiError ErrorOf(const AnswerChoice& choice) const;
+
+  const AnswerFormat& format_;
   const CompletionRequest request_;
   const std::string id_;
   const std::string model_;
-  const Tokenizer* tokenizer_;
+  const TokenTexts texts_;
   const int64_t created_;
   const double max_seconds_;
   const Clock::time_point begun_ = Clock::now();
   bool time_is_over_ = false;
-  int32_t before_ = -1;  // a token that TokenText decodes before another one, and its text; -1 = none
-  std::string before_text_;
-  std::vector<Choice> choices_;
+  std::vector<AnswerChoice> choices_;
   Clock::time_point silent_since_ = Clock::now();
 };
 
