@@ -39,17 +39,14 @@ void CheckAccepted(const duo::CompletionRequest& request, duo::CompletionKind ki
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view body(reinterpret_cast<const char*>(data), size);
   for (const duo::CompletionKind kind : {duo::CompletionKind::kText, duo::CompletionKind::kChat}) {
-    duo::CompletionRequest request;
-    const auto error = duo::ParseCompletion(body, kind, &request);
-    if (error) {
-      CheckError(*error);
+    const auto request = duo::ParseCompletion(body, kind);
+    if (request.ok()) {
+      CheckAccepted(*request, kind);
     } else {
-      CheckAccepted(request, kind);
+      CheckError(request.error());
     }
   }
-  duo::TokenizeRequest tokenize;
-  if (const auto error = duo::ParseTokenize(body, &tokenize)) CheckError(*error);
-  std::vector<int32_t> tokens;
-  if (const auto error = duo::ParseDetokenize(body, &tokens)) CheckError(*error);
+  if (const auto tokenize = duo::ParseTokenize(body); !tokenize.ok()) CheckError(tokenize.error());
+  if (const auto tokens = duo::ParseDetokenize(body); !tokens.ok()) CheckError(tokens.error());
   return 0;
 }

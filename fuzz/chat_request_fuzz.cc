@@ -101,18 +101,17 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size > 4096) return 0;
   Bytes bytes(data, size);
   const Chat chat = MakeChat(&bytes);
-  duo::CompletionRequest request;
-  const auto error = duo::ParseCompletion(chat.json.dump(), duo::CompletionKind::kChat, &request);
-  DUO_CHECK(error.has_value() == !chat.valid, "a chat is accepted if and only if it is valid");
-  if (error) {
-    DUO_CHECK(error->http_status == 400 && !error->param.empty() && !error->message.empty(),
-              "an error names its field");
-    DUO_CHECK(!duo::JsonText(duo::ToJson(*error)).empty(), "an error is JSON");
+  const auto request = duo::ParseCompletion(chat.json.dump(), duo::CompletionKind::kChat);
+  DUO_CHECK(request.ok() == chat.valid, "a chat is accepted if and only if it is valid");
+  if (!request.ok()) {
+    const duo::ApiError& error = request.error();
+    DUO_CHECK(error.http_status == 400 && !error.param.empty() && !error.message.empty(), "an error names its field");
+    DUO_CHECK(!duo::JsonText(duo::ToJson(error)).empty(), "an error is JSON");
     return 0;
   }
-  DUO_CHECK(request.messages.size() == chat.texts.size(), "no message is lost");
+  DUO_CHECK(request->messages.size() == chat.texts.size(), "no message is lost");
   for (size_t i = 0; i < chat.texts.size(); ++i) {
-    DUO_CHECK(request.messages[i].text == chat.texts[i], "a text is its parts, one after another");
+    DUO_CHECK(request->messages[i].text == chat.texts[i], "a text is its parts, one after another");
   }
   return 0;
 }

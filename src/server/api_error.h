@@ -2,7 +2,10 @@
 #pragma once
 
 #include <string>
+#include <utility>
+#include <variant>
 
+#include "base/check.h"
 #include "base/json.h"
 #include "duo/result.h"
 
@@ -15,6 +18,33 @@ struct ApiError {
   std::string param;  // the field that is wrong; empty = none
   std::string code;   // empty = none
   int retry_after_s = 0;
+};
+
+/// Either a value or the error that a client gets. Like Result<T>: reading the value of an error aborts, so test ok()
+/// first.
+template <typename T>
+class [[nodiscard]] ApiResult {
+ public:
+  ApiResult(T value) : either_(std::move(value)) {}         // NOLINT(google-explicit-constructor)
+  ApiResult(ApiError error) : either_(std::move(error)) {}  // NOLINT(google-explicit-constructor)
+
+  bool ok() const { return std::holds_alternative<T>(either_); }
+  const ApiError& error() const {
+    DUO_CHECK(!ok(), "the error of a value");
+    return *std::get_if<ApiError>(&either_);
+  }
+
+  const T& operator*() const& {
+    DUO_CHECK(ok(), "the value of an error");
+    return *std::get_if<T>(&either_);
+  }
+  T& operator*() & { return const_cast<T&>(*std::as_const(*this)); }
+  T&& operator*() && { return std::move(**this); }
+  const T* operator->() const { return &**this; }
+  T* operator->() { return &**this; }
+
+ private:
+  std::variant<T, ApiError> either_;
 };
 
 /// {"error":{"message","type","param","code"}}

@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "server/unavailable.h"
 
@@ -82,6 +84,19 @@ TEST(ApiError, StatusesBecomeWhatClientsKnow) {
   EXPECT_EQ(FromStatus(Status(StatusCode::kInternal, "x")).http_status, 500);
   EXPECT_EQ(JsonText(ToJson(BadField("a", "b"))),
             R"({"error":{"code":null,"message":"a: b","param":"a","type":"invalid_request_error"}})");
+}
+
+TEST(ApiResult, IsAValueOrAnError) {
+  ApiResult<std::unique_ptr<int>> value = std::make_unique<int>(5);
+  ASSERT_TRUE(value.ok());
+  EXPECT_EQ(**value, 5);
+  const std::unique_ptr<int> taken = *std::move(value);
+  EXPECT_EQ(*taken, 5);
+  const ApiResult<std::string> error = BadField("a", "b");
+  ASSERT_FALSE(error.ok());
+  EXPECT_EQ(error.error().param, "a");
+  EXPECT_DEATH((void)*error, "the value of an error");
+  EXPECT_DEATH((void)ApiResult<std::string>("text").error(), "the error of a value");
 }
 
 }  // namespace

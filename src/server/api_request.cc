@@ -125,18 +125,16 @@ class Fields {
 };
 
 /// Reads an array of token ids, which may be empty.
-bool ReadTokens(const Json& list, std::vector<int32_t>* tokens) {
-  if (IsPackedIds(list)) {
-    *tokens = UnpackIds(list);
-    return true;
-  }
-  if (!list.is_array()) return false;
+std::optional<std::vector<int32_t>> ReadTokens(const Json& list) {
+  if (IsPackedIds(list)) return UnpackIds(list);
+  if (!list.is_array()) return std::nullopt;
+  std::vector<int32_t> tokens;
   for (const Json& id : list) {  // not packed: empty, or with ids written as 3.0
     const std::optional<int64_t> number = WholeNumber(id);
-    if (!number || *number < 0 || *number > INT32_MAX) return false;
-    tokens->push_back(static_cast<int32_t>(*number));
+    if (!number || *number < 0 || *number > INT32_MAX) return std::nullopt;
+    tokens.push_back(static_cast<int32_t>(*number));
   }
-  return true;
+  return tokens;
 }
 
 void ReadPrompts(Fields* fields, std::vector<Prompt>* prompts) {
@@ -152,11 +150,10 @@ void ReadPrompts(Fields* fields, std::vector<Prompt>* prompts) {
         "prompt", std::to_string(value->size()) + " prompts, at most " + std::to_string(kMaxPrompts) + " are allowed");
   }
   for (const Json& one : *value) {
-    std::vector<int32_t> tokens;
     if (one.is_string()) {
       prompts->emplace_back(one.get<std::string>());
-    } else if (ReadTokens(one, &tokens)) {
-      prompts->emplace_back(std::move(tokens));
+    } else if (auto tokens = ReadTokens(one)) {
+      prompts->emplace_back(*std::move(tokens));
     } else {
       return fields->Refuse("prompt", Fields::Expected(kExpected, one));
     }
@@ -165,23 +162,21 @@ void ReadPrompts(Fields* fields, std::vector<Prompt>* prompts) {
 
 /// Reads a text, or an array of {"type":"text","text":...}. The error gives the path of the first part that is
 /// something else or has other members.
-std::optional<ApiError> ReadContent(const Json& content, const std::string& where, std::string* text) {
+ApiResult<std::string> ReadContent(const Json& content, const std::string& where) {
   constexpr const char* kExpected = R"(a text, or an array of {"type": "text", "text": ...})";
-  if (content.is_string()) {
-    *text = content.get<std::string>();
-    return std::nullopt;
-  }
+  if (content.is_string()) return content.get<std::string>();
   if (!content.is_array()) return BadField(where, Fields::Expected(kExpected, content));
+  std::string text;
   for (size_t i = 0; i < content.size(); ++i) {
     Fields part(content[i], where + "[" + std::to_string(i) + "]");
     if (part.Text("type").value_or("") != "text")
       part.Refuse("type", "this server accepts only parts of the type \"text\"");
     const std::optional<std::string> piece = part.Text("text");
     if (!piece) part.Refuse("text", "missing; expected a string");
-    if (auto error = part.Finish()) return error;
-    *text += *piece;
+    if (auto error = part.Finish()) return *std::move(error);
+    text += *piece;
   }
-  return std::nullopt;
+  return text;
 }
 
 /// Refuses members of OpenAI's messages that this server's templates cannot express. Values without effect are
@@ -196,24 +191,28 @@ void RefuseWhatSaysSomething(Fields* message) {
   message->Only("annotations", Json::array(), "this server's chat templates have no place for annotations");
 }
 
-std::optional<ApiError> ReadMessage(const Json& message, const std::string& where, ChatMessage* read) {
+ApiResult<ChatMessage> ReadMessage(const Json& message, const std::string& where) {
+  ChatMessage read;
   Fields fields(message, where);
   const Json* role = fields.Get("role");
   const std::string who = role == nullptr || !role->is_string() ? "" : role->get<std::string>();
   if (who == "system" || who == "developer") {
-    read->role = ChatMessage::Role::kSystem;
+    read.role = ChatMessage::Role::kSystem;
   } else if (who == "user") {
-    read->role = ChatMessage::Role::kUser;
+    read.role = ChatMessage::Role::kUser;
   } else if (who == "assistant") {
-    read->role = ChatMessage::Role::kAssistant;
+    read.role = ChatMessage::Role::kAssistant;
   } else {
     fields.Refuse("role", "expected system, developer, user or assistant");
   }
   RefuseWhatSaysSomething(&fields);
   const Json* content = fields.Get("content");
   if (content == nullptr) fields.Refuse("content", "missing; expected a text, or an array of parts");
-  if (auto error = fields.Finish()) return error;
-  return ReadContent(*content, where + ".content", &read->text);
+  if (auto error = fields.Finish()) return *std::move(error);
+  ApiResult<std::string> text = ReadContent(*content, where + ".content");
+  if (!text.ok()) return text.error();
+  read.text = *std::move(text);
+  return read;
 }
 
 void ReadMessages(Fields* fields, std::vector<ChatMessage>* messages) {
@@ -224,11 +223,9 @@ void ReadMessages(Fields* fields, std::vector<ChatMessage>* messages) {
     return fields->Refuse("messages", "expected an array of 1.." + std::to_string(kMaxMessages) + " messages");
   }
   for (size_t i = 0; i < value->size(); ++i) {
-    ChatMessage read;
-    if (auto error = ReadMessage((*value)[i], "messages[" + std::to_string(i) + "]", &read)) {
-      return fields->Pass(*std::move(error));
-    }
-    messages->push_back(std::move(read));
+    ApiResult<ChatMessage> read = ReadMessage((*value)[i], "messages[" + std::to_string(i) + "]");
+    if (!read.ok()) return fields->Pass(read.error());
+    messages->push_back(*std::move(read));
   }
 }
 
@@ -345,26 +342,27 @@ bool IsSessionName(std::string_view name) {
   return !name.empty() && name.size() <= 64 && name[0] != '.' && std::all_of(name.begin(), name.end(), plain);
 }
 
-std::optional<ApiError> ParseCompletion(std::string_view body, CompletionKind kind, CompletionRequest* request) {
+ApiResult<CompletionRequest> ParseCompletion(std::string_view body, CompletionKind kind) {
   const Result<Json> json = ParseRequestJson(body);
   if (!json.ok()) return BadField("body", json.status().message());
   Fields fields(*json, "");
-  request->model = fields.Text("model").value_or("");
-  ReadSampling(&fields, request);
-  ReadLogProbs(&fields, kind, request);
-  ReadStream(&fields, request);
-  ReadSalt(&fields, &request->spec);
+  CompletionRequest request;
+  request.model = fields.Text("model").value_or("");
+  ReadSampling(&fields, &request);
+  ReadLogProbs(&fields, kind, &request);
+  ReadStream(&fields, &request);
+  ReadSalt(&fields, &request.spec);
   constexpr int64_t kMaxTokens = int64_t{1} << 36;
-  request->max_tokens = fields.Int("max_tokens", 0, kMaxTokens);
-  request->reuse = fields.Bool("cache_prompt", true);
+  request.max_tokens = fields.Int("max_tokens", 0, kMaxTokens);
+  request.reuse = fields.Bool("cache_prompt", true);
   if (kind == CompletionKind::kText) {
-    ReadPrompts(&fields, &request->prompts);
-    request->echo = fields.Bool("echo", false);
+    ReadPrompts(&fields, &request.prompts);
+    request.echo = fields.Bool("echo", false);
     fields.Only("suffix", "", "this server continues only the end of a text");
     fields.Only("best_of", 1, "this server makes one choice per prompt");
   } else {
-    ReadMessages(&fields, &request->messages);
-    if (const auto n = fields.Int("max_completion_tokens", 1, kMaxTokens)) request->max_tokens = n;
+    ReadMessages(&fields, &request.messages);
+    if (const auto n = fields.Int("max_completion_tokens", 1, kMaxTokens)) request.max_tokens = n;
     const Json text = {{"type", "text"}};
     fields.Only("response_format", text, "this server answers only in plain text");
     fields.Only("tools", Json::array(), "this server does not call tools");
@@ -378,40 +376,42 @@ std::optional<ApiError> ParseCompletion(std::string_view body, CompletionKind ki
   for (const char* ignored : {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}) {
     fields.Get(ignored);
   }
-  if (auto error = ReadDuo(&fields, kind, request)) return error;
-  if (auto error = fields.Finish()) return error;
-  if (!request->cache.empty() && request->prompts.size() > 1) {
+  if (auto error = ReadDuo(&fields, kind, &request)) return *std::move(error);
+  if (auto error = fields.Finish()) return *std::move(error);
+  if (!request.cache.empty() && request.prompts.size() > 1) {
     return BadField("duo.cache", "a request with a session takes one prompt");
   }
-  return std::nullopt;
+  return request;
 }
 
-std::optional<ApiError> ParseTokenize(std::string_view body, TokenizeRequest* request) {
+ApiResult<TokenizeRequest> ParseTokenize(std::string_view body) {
   const Result<Json> json = ParseRequestJson(body);
   if (!json.ok()) return BadField("body", json.status().message());
   Fields fields(*json, "");
-  request->text = fields.Text("content");
-  if (const auto prompt = fields.Text("prompt")) request->text = prompt;
-  request->add_special = fields.Bool("add_special_tokens", fields.Bool("add_special", true));
-  request->count_only = fields.Bool("count_only", false);
+  TokenizeRequest request;
+  request.text = fields.Text("content");
+  if (const auto prompt = fields.Text("prompt")) request.text = prompt;
+  request.add_special = fields.Bool("add_special_tokens", fields.Bool("add_special", true));
+  request.count_only = fields.Bool("count_only", false);
   fields.Get("model");
-  if (fields.Get("messages") != nullptr) ReadMessages(&fields, &request->messages);
-  if (request->text.has_value() == !request->messages.empty()) {
+  if (fields.Get("messages") != nullptr) ReadMessages(&fields, &request.messages);
+  if (request.text.has_value() == !request.messages.empty()) {
     fields.Refuse("content", "expected one of content, prompt and messages");
   }
-  return fields.Finish();
+  if (auto error = fields.Finish()) return *std::move(error);
+  return request;
 }
 
-std::optional<ApiError> ParseDetokenize(std::string_view body, std::vector<int32_t>* tokens) {
+ApiResult<std::vector<int32_t>> ParseDetokenize(std::string_view body) {
   const Result<Json> json = ParseRequestJson(body);
   if (!json.ok()) return BadField("body", json.status().message());
   Fields fields(*json, "");
   fields.Get("model");
   const Json* list = fields.Get("tokens");
-  if (list == nullptr || !ReadTokens(*list, tokens)) {
-    fields.Refuse("tokens", "expected an array of token ids");
-  }
-  return fields.Finish();
+  auto tokens = list == nullptr ? std::nullopt : ReadTokens(*list);
+  if (!tokens) fields.Refuse("tokens", "expected an array of token ids");
+  if (auto error = fields.Finish()) return *std::move(error);
+  return *std::move(tokens);
 }
 
 }  // namespace duo

@@ -50,9 +50,9 @@ constexpr int kMaxLogProbs = 20;
 constexpr size_t kMaxSaltBytes = 256;
 
 /// Each parses a body. The error names the first field that is unknown, missing, of a wrong type or out of range.
-std::optional<ApiError> ParseCompletion(std::string_view body, CompletionKind kind, CompletionRequest* request);
-std::optional<ApiError> ParseTokenize(std::string_view body, TokenizeRequest* request);
-std::optional<ApiError> ParseDetokenize(std::string_view body, std::vector<int32_t>* tokens);
+ApiResult<CompletionRequest> ParseCompletion(std::string_view body, CompletionKind kind);
+ApiResult<TokenizeRequest> ParseTokenize(std::string_view body);
+ApiResult<std::vector<int32_t>> ParseDetokenize(std::string_view body);
 
 /// Whether `name` consists of 1..64 letters, digits, '.', '_' and '-' and does not begin with a dot. Such a name is
 /// valid as a file name in any folder.

@@ -9,16 +9,21 @@ namespace duo {
 namespace {
 
 std::string ParamOf(const std::string& body, CompletionKind kind = CompletionKind::kText) {
-  CompletionRequest request;
-  const auto error = ParseCompletion(body, kind, &request);
-  return error ? error->param : "accepted";
+  const auto request = ParseCompletion(body, kind);
+  return request.ok() ? "accepted" : request.error().param;
+}
+
+/// The request of a body that must be accepted.
+CompletionRequest Accepted(const std::string& body, CompletionKind kind = CompletionKind::kText) {
+  auto request = ParseCompletion(body, kind);
+  EXPECT_TRUE(request.ok()) << request.error().message;
+  return *std::move(request);
 }
 
 std::string With(const std::string& fields) { return R"({"prompt":"a",)" + fields + "}"; }
 
 TEST(ApiRequest, DefaultsAreOpenAis) {
-  CompletionRequest request;
-  ASSERT_FALSE(ParseCompletion(R"({"prompt":"hello"})", CompletionKind::kText, &request));
+  const CompletionRequest request = Accepted(R"({"prompt":"hello"})");
   EXPECT_EQ(std::get<std::string>(request.prompts.at(0)), "hello");
   EXPECT_EQ(request.generate.sampler.temperature, 1);
   EXPECT_EQ(request.generate.sampler.top_p, 1);
@@ -31,27 +36,22 @@ TEST(ApiRequest, DefaultsAreOpenAis) {
 
 TEST(ApiRequest, CachePromptMayBeFalse) {
   for (const CompletionKind kind : {CompletionKind::kText, CompletionKind::kChat}) {
-    CompletionRequest request;
-    const auto error = ParseCompletion(kind == CompletionKind::kText
-                                           ? R"({"prompt":"a","cache_prompt":false})"
-                                           : R"({"messages":[{"role":"user","content":"a"}],"cache_prompt":false})",
-                                       kind, &request);
-    ASSERT_FALSE(error) << error->message;
+    const CompletionRequest request =
+        Accepted(kind == CompletionKind::kText ? R"({"prompt":"a","cache_prompt":false})"
+                                               : R"({"messages":[{"role":"user","content":"a"}],"cache_prompt":false})",
+                 kind);
     EXPECT_FALSE(request.reuse);
   }
   EXPECT_EQ(ParamOf(With(R"("cache_prompt":1)")), "cache_prompt");
 }
 
 TEST(ApiRequest, EveryFieldIsRead) {
-  CompletionRequest request;
-  const auto error = ParseCompletion(
+  const CompletionRequest request = Accepted(
       R"({"model":"m","prompt":[[1,2],"b"],"max_tokens":3,"temperature":0.5,"top_p":0.25,"stop":["x","y"],"seed":-1,
           "logprobs":2,"echo":true,"stream":true,"stream_options":{"include_usage":true},"logit_bias":{"5":-100},
           "frequency_penalty":1.5,"presence_penalty":-1,"n":1,"best_of":1,"suffix":null,"user":"u",
           "duo":{"sparsity":0.75,"pattern":"p","sink":1,"recent":2,"top_k":3,"min_p":0.5,"repetition_penalty":1.5,
-                 "ignore_eos":true}})",
-      CompletionKind::kText, &request);
-  ASSERT_FALSE(error) << error->message;
+                 "ignore_eos":true}})");
   EXPECT_EQ(request.model, "m");
   EXPECT_EQ(std::get<std::vector<int32_t>>(request.prompts.at(0)), (std::vector<int32_t>{1, 2}));
   EXPECT_EQ(request.max_tokens, 3);
@@ -75,9 +75,7 @@ TEST(ApiRequest, EveryFieldIsRead) {
 }
 
 TEST(ApiRequest, ATopPOfNothingLeavesTheMostLikelyToken) {
-  CompletionRequest request;
-  ASSERT_FALSE(ParseCompletion(With(R"("top_p":0)"), CompletionKind::kText, &request));
-  EXPECT_EQ(request.generate.sampler.top_k, 1);
+  EXPECT_EQ(Accepted(With(R"("top_p":0)")).generate.sampler.top_k, 1);
 }
 
 TEST(ApiRequest, WhatIsWrongIsNamed) {
@@ -136,13 +134,11 @@ TEST(ApiRequest, Chats) {
   EXPECT_EQ(param("{" + one + R"(,"top_logprobs":2})"), "top_logprobs");
   EXPECT_EQ(param("{" + one + R"(,"response_format":{"type":"json_object"}})"), "response_format");
   EXPECT_EQ(param("{" + one + R"(,"prompt":"a"})"), "prompt");
-  CompletionRequest request;
-  const auto error = ParseCompletion(
+  const CompletionRequest request = Accepted(
       R"({"messages":[{"role":"developer","content":"s"},{"role":"user","content":[{"type":"text","text":"a"},
           {"type":"text","text":"b"}]},{"role":"assistant","content":"c"}],"max_completion_tokens":7,"logprobs":true,
           "response_format":{"type":"text"},"tools":[],"duo":{"pin_system_prompt":true,"cache":"t.1_a-b"}})",
-      CompletionKind::kChat, &request);
-  ASSERT_FALSE(error) << error->message;
+      CompletionKind::kChat);
   ASSERT_EQ(request.messages.size(), 3u);
   EXPECT_EQ(request.messages[0].role, ChatMessage::Role::kSystem);
   EXPECT_EQ(request.messages[1].text, "ab");
@@ -177,18 +173,14 @@ TEST(ApiRequest, NothingInsideAMessageIsDroppedInSilence) {
             "messages[1].content[1].cache_control");
   EXPECT_EQ(param(R"("content":[{"type":"text"}])"), "messages[1].content[0].text");
   EXPECT_EQ(param(R"("content":[{"type":"text","text":5}])"), "messages[1].content[0].text");
-  TokenizeRequest tokenize;
-  const auto error = ParseTokenize(R"({"messages":[{"role":"user","content":"a","name":"b"}]})", &tokenize);
-  ASSERT_TRUE(error);
-  EXPECT_EQ(error->param, "messages[0].name");
+  const auto tokenize = ParseTokenize(R"({"messages":[{"role":"user","content":"a","name":"b"}]})");
+  ASSERT_FALSE(tokenize.ok());
+  EXPECT_EQ(tokenize.error().param, "messages[0].name");
 }
 
 TEST(ApiRequest, WholeNumbersMayHaveAPoint) {
-  CompletionRequest request;
-  const auto error = ParseCompletion(R"({"prompt":[[1.0,2]],"max_tokens":3.0,"n":1.0,"best_of":1.0,"seed":-2.0,
-                                         "duo":{"sink":4.0}})",
-                                     CompletionKind::kText, &request);
-  ASSERT_FALSE(error) << error->message;
+  const CompletionRequest request =
+      Accepted(R"({"prompt":[[1.0,2]],"max_tokens":3.0,"n":1.0,"best_of":1.0,"seed":-2.0,"duo":{"sink":4.0}})");
   EXPECT_EQ(std::get<std::vector<int32_t>>(request.prompts.at(0)), (std::vector<int32_t>{1, 2}));
   EXPECT_EQ(request.max_tokens, 3);
   EXPECT_EQ(request.generate.sampler.seed, static_cast<uint64_t>(-2));
@@ -203,10 +195,8 @@ TEST(ApiRequest, SaltsAreShortTexts) {
   for (const CompletionKind kind : {CompletionKind::kText, CompletionKind::kChat}) {
     const std::string begin =
         kind == CompletionKind::kText ? R"({"prompt":"a",)" : R"({"messages":[{"role":"user","content":"a"}],)";
-    CompletionRequest request;
-    EXPECT_FALSE(
-        ParseCompletion(begin + R"("cache_salt":")" + std::string(kMaxSaltBytes, 's') + "\"}", kind, &request));
-    EXPECT_EQ(request.spec.salt, std::string(kMaxSaltBytes, 's'));
+    const std::string longest(kMaxSaltBytes, 's');
+    EXPECT_EQ(Accepted(begin + R"("cache_salt":")" + longest + "\"}", kind).spec.salt, longest);
     for (const std::string& wrong : {std::string(R"("")"), std::string("5"), '"' + std::string(257, 's') + '"'}) {
       EXPECT_EQ(ParamOf(begin + R"("cache_salt":)" + wrong + "}", kind), "cache_salt") << wrong;
     }
@@ -225,18 +215,18 @@ TEST(ApiRequest, SessionNamesCannotLeaveTheirFolder) {
 }
 
 TEST(ApiRequest, TokensAndTexts) {
-  TokenizeRequest tokenize;
-  EXPECT_FALSE(ParseTokenize(R"({"prompt":"a","add_special":false,"count_only":true})", &tokenize));
-  EXPECT_EQ(tokenize.text, "a");
-  EXPECT_FALSE(tokenize.add_special);
-  EXPECT_TRUE(tokenize.count_only);
-  TokenizeRequest none, both;
-  EXPECT_TRUE(ParseTokenize("{}", &none));
-  EXPECT_TRUE(ParseTokenize(R"({"content":"a","messages":[{"role":"user","content":"b"}]})", &both));
-  std::vector<int32_t> tokens;
-  EXPECT_FALSE(ParseDetokenize(R"({"tokens":[3,4]})", &tokens));
-  EXPECT_EQ(tokens, (std::vector<int32_t>{3, 4}));
-  EXPECT_TRUE(ParseDetokenize(R"({"tokens":["a"]})", &tokens));
+  const auto tokenize = ParseTokenize(R"({"prompt":"a","add_special":false,"count_only":true})");
+  ASSERT_TRUE(tokenize.ok());
+  EXPECT_EQ(tokenize->text, "a");
+  EXPECT_FALSE(tokenize->add_special);
+  EXPECT_TRUE(tokenize->count_only);
+  EXPECT_FALSE(ParseTokenize("{}").ok());
+  EXPECT_FALSE(ParseTokenize(R"({"content":"a","messages":[{"role":"user","content":"b"}]})").ok());
+  const auto tokens = ParseDetokenize(R"({"tokens":[3,4]})");
+  ASSERT_TRUE(tokens.ok());
+  EXPECT_EQ(*tokens, (std::vector<int32_t>{3, 4}));
+  EXPECT_FALSE(ParseDetokenize(R"({"tokens":["a"]})").ok());
+  EXPECT_TRUE(ParseDetokenize(R"({"tokens":[]})")->empty());
 }
 
 }  // namespace

@@ -35,27 +35,22 @@ CompletionApi::CompletionApi(const Model* model, const Tokenizer* tokenizer, std
       scheduler_(scheduler),
       sessions_(sessions) {}
 
-std::optional<ApiError> CompletionApi::Render(const std::vector<ChatMessage>& messages,
-                                              std::vector<int32_t>* tokens) const {
+ApiResult<std::vector<int32_t>> CompletionApi::Render(const std::vector<ChatMessage>& messages) const {
   if (!chat_) {
     return BadField("messages", "the model \"" + defaults_.model_name +
                                     "\" has no chat template that duo knows, and the server was started without "
                                     "one; use /v1/completions with a text");
   }
   Result<std::vector<int32_t>> rendered = chat_->Render(*tokenizer_, messages);
-  if (!rendered.ok()) {
-    ApiError error = FromStatus(rendered.status());
-    error.param = rendered.status().subject();
-    return error;
-  }
-  *tokens = *std::move(rendered);
-  return std::nullopt;
+  if (rendered.ok()) return *std::move(rendered);
+  ApiError error = FromStatus(rendered.status());
+  error.param = rendered.status().subject();
+  return error;
 }
 
-std::optional<ApiError> CompletionApi::Tokenize(const TokenizeRequest& request, std::vector<int32_t>* tokens) const {
-  if (!request.messages.empty()) return Render(request.messages, tokens);
-  *tokens = tokenizer_->Encode(*request.text, request.add_special ? SpecialTokens::kAdd : SpecialTokens::kNone);
-  return std::nullopt;
+ApiResult<std::vector<int32_t>> CompletionApi::Tokenize(const TokenizeRequest& request) const {
+  if (!request.messages.empty()) return Render(request.messages);
+  return tokenizer_->Encode(*request.text, request.add_special ? SpecialTokens::kAdd : SpecialTokens::kNone);
 }
 
 std::optional<ApiError> CompletionApi::CheckLength(const CompletionRequest& request, JobRequest* job) const {
@@ -101,64 +96,86 @@ std::optional<ApiError> CompletionApi::CheckLogProbs(const CompletionRequest& re
                                   " others, are too many for one answer; ask for fewer, or set \"stream\": true");
 }
 
-std::optional<ApiError> CompletionApi::MakeJobs(CompletionKind kind, const Caller& caller,
-                                                const CompletionRequest& request, uint64_t number,
-                                                std::vector<JobRequest>* jobs) const {
-  JobRequest base;
-  base.id = IdOf(kind, number);
-  base.generate = request.generate;
+JobRequest CompletionApi::SharedJob(CompletionKind kind, const Caller& caller, const CompletionRequest& request,
+                                    uint64_t number) const {
+  JobRequest job;
+  job.id = IdOf(kind, number);
+  job.generate = request.generate;
   if (!request.has_seed) {
-    base.generate.sampler.seed = defaults_.seed == 0 ? FreshSeed() : defaults_.seed + (number << 16);
+    job.generate.sampler.seed = defaults_.seed == 0 ? FreshSeed() : defaults_.seed + (number << 16);
   }
-  base.generate.max_tokens = request.max_tokens.value_or(kind == CompletionKind::kText ? 16 : defaults_.max_tokens);
-  base.spec = request.spec;
-  base.session_id = {.owner = caller.owner, .name = request.cache};
-  base.n_log_probs = request.n_log_probs;
-  base.prompt_log_probs = request.echo && request.n_log_probs >= 0;
-  base.reuse = request.reuse;
+  job.generate.max_tokens = request.max_tokens.value_or(kind == CompletionKind::kText ? 16 : defaults_.max_tokens);
+  job.spec = request.spec;
+  job.session_id = {.owner = caller.owner, .name = request.cache};
+  job.n_log_probs = request.n_log_probs;
+  job.prompt_log_probs = request.echo && request.n_log_probs >= 0;
+  job.reuse = request.reuse;
+  return job;
+}
+
+ApiResult<std::vector<std::vector<int32_t>>> CompletionApi::Prompts(CompletionKind kind,
+                                                                    const CompletionRequest& request,
+                                                                    JobRequest* job) const {
   std::vector<std::vector<int32_t>> prompts;
   if (kind == CompletionKind::kChat) {
-    prompts.emplace_back();
-    if (auto error = Render(request.messages, &prompts.back())) return error;
+    ApiResult<std::vector<int32_t>> rendered = Render(request.messages);
+    if (!rendered.ok()) return rendered.error();
+    prompts.push_back(*std::move(rendered));
     const ChatMessage& first = request.messages.front();
     if (request.pin_system_prompt && first.role == ChatMessage::Role::kSystem) {
       const auto shared = SystemPromptTokens(*tokenizer_, *chat_, first);
-      base.spec.pinned_prefix = shared.ok() ? *shared : 0;
+      job->spec.pinned_prefix = shared.ok() ? *shared : 0;
     }
-    AddTurnEnds(*tokenizer_, *chat_, &base.generate);
+    AddTurnEnds(*tokenizer_, *chat_, &job->generate);
   }
   for (const Prompt& prompt : request.prompts) {
     const auto* text = std::get_if<std::string>(&prompt);
     prompts.push_back(text != nullptr ? tokenizer_->Encode(*text) : std::get<std::vector<int32_t>>(prompt));
   }
-  Result<SessionOptions> session = ResolveSpec(base.spec, *cache_, model_->config());
+  return prompts;
+}
+
+std::optional<ApiError> CompletionApi::ResolveJob(JobRequest* job) const {
+  Result<SessionOptions> session = ResolveSpec(job->spec, *cache_, model_->config());
   if (!session.ok()) {
     const std::string& field = session.status().subject();
     return FromStatus(field.empty() ? session.status() : session.status().About("duo." + field));
   }
-  base.session = *std::move(session);
-  const Status generate = CheckGenerateOptions(base.generate, tokenizer_);
+  job->session = *std::move(session);
+  const Status generate = CheckGenerateOptions(job->generate, tokenizer_);
   if (!generate.ok()) return FromStatus(generate);
-  for (const auto& entry : base.generate.sampler.bias) {
+  for (const auto& entry : job->generate.sampler.bias) {
     if (entry.first >= model_->config().vocab_size) {
       return BadField("logit_bias", "token " + std::to_string(entry.first) + " is not in the vocabulary 0.." +
                                         std::to_string(model_->config().vocab_size - 1));
     }
   }
-  for (size_t i = 0; i < prompts.size(); ++i) {
-    JobRequest job = base;
-    job.prompt = std::move(prompts[i]);
+  return std::nullopt;
+}
+
+ApiResult<std::vector<JobRequest>> CompletionApi::MakeJobs(CompletionKind kind, const Caller& caller,
+                                                           const CompletionRequest& request, uint64_t number) const {
+  JobRequest shared = SharedJob(kind, caller, request, number);
+  ApiResult<std::vector<std::vector<int32_t>>> prompts = Prompts(kind, request, &shared);
+  if (!prompts.ok()) return prompts.error();
+  if (auto error = ResolveJob(&shared)) return *std::move(error);
+  std::vector<JobRequest> jobs;
+  for (size_t i = 0; i < prompts->size(); ++i) {
+    JobRequest job = shared;
+    job.prompt = std::move((*prompts)[i]);
     job.generate.sampler.seed += i;
-    if (auto error = CheckLength(request, &job)) return error;
-    jobs->push_back(std::move(job));
+    if (auto error = CheckLength(request, &job)) return *std::move(error);
+    jobs.push_back(std::move(job));
   }
-  return CheckLogProbs(request, *jobs);
+  if (auto error = CheckLogProbs(request, jobs)) return *std::move(error);
+  return jobs;
 }
 
 std::optional<ApiError> CompletionApi::Complete(CompletionKind kind, const Caller& caller, const std::string& body,
                                                 httplib::Response* response) {
-  CompletionRequest request;
-  if (auto error = ParseCompletion(body, kind, &request)) return error;
+  const ApiResult<CompletionRequest> parsed = ParseCompletion(body, kind);
+  if (!parsed.ok()) return parsed.error();
+  const CompletionRequest& request = *parsed;
   if (!request.model.empty() && request.model != defaults_.model_name) {
     ApiError error;
     error.http_status = 404;
@@ -174,12 +191,12 @@ std::optional<ApiError> CompletionApi::Complete(CompletionKind kind, const Calle
     return error;
   }
   const uint64_t number = ++n_requests_;
-  std::vector<JobRequest> requests;
-  if (auto error = MakeJobs(kind, caller, request, number, &requests)) return error;
+  ApiResult<std::vector<JobRequest>> requests = MakeJobs(kind, caller, request, number);
+  if (!requests.ok()) return requests.error();
   if (auto error = sessions_->Need({.owner = caller.owner, .name = request.cache})) return error;
   auto answer = std::make_shared<AnswerWriter>(kind, request, IdOf(kind, number), defaults_.model_name, tokenizer_,
                                                defaults_.max_seconds);
-  auto jobs = scheduler_->SubmitAll(std::move(requests));
+  auto jobs = scheduler_->SubmitAll(*std::move(requests));
   if (!jobs.ok()) return FromStatus(jobs.status());
   if (!request.stream) return answer->Wait(*std::move(jobs), response);
   return answer->Stream(*std::move(jobs), response, std::make_shared<StreamCounter::Token>(&streams_));

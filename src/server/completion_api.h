@@ -56,16 +56,25 @@ class CompletionApi {
                                    httplib::Response* response);
 
   /// The tokens of a text or conversation.
-  std::optional<ApiError> Tokenize(const TokenizeRequest& request, std::vector<int32_t>* tokens) const;
+  ApiResult<std::vector<int32_t>> Tokenize(const TokenizeRequest& request) const;
 
   bool has_chat() const { return chat_.has_value(); }
   /// Streamed answers that are not completely written yet.
   int64_t n_streams() const { return streams_.n_streams(); }
 
  private:
-  std::optional<ApiError> MakeJobs(CompletionKind kind, const Caller& caller, const CompletionRequest& request,
-                                   uint64_t number, std::vector<JobRequest>* jobs) const;
-  std::optional<ApiError> Render(const std::vector<ChatMessage>& messages, std::vector<int32_t>* tokens) const;
+  /// One job for each prompt, checked.
+  ApiResult<std::vector<JobRequest>> MakeJobs(CompletionKind kind, const Caller& caller,
+                                              const CompletionRequest& request, uint64_t number) const;
+  /// The members that all jobs of a request share, except those that ResolveJob sets.
+  JobRequest SharedJob(CompletionKind kind, const Caller& caller, const CompletionRequest& request,
+                       uint64_t number) const;
+  /// The tokens of each prompt. A chat also sets where *job ends, and the prefix it pins.
+  ApiResult<std::vector<std::vector<int32_t>>> Prompts(CompletionKind kind, const CompletionRequest& request,
+                                                       JobRequest* job) const;
+  /// Resolves the job's `spec` and checks its options.
+  std::optional<ApiError> ResolveJob(JobRequest* job) const;
+  ApiResult<std::vector<int32_t>> Render(const std::vector<ChatMessage>& messages) const;
   std::optional<ApiError> CheckLength(const CompletionRequest& request, JobRequest* job) const;
   static std::optional<ApiError> CheckLogProbs(const CompletionRequest& request, const std::vector<JobRequest>& jobs);
 

@@ -386,19 +386,20 @@ std::optional<ApiError> Server::Impl::Chat(const Request& request, Response* res
 }
 
 std::optional<ApiError> Server::Impl::Tokenize(const Request& request, Response* response) {
-  TokenizeRequest asked;
-  if (auto error = ParseTokenize(request.body, &asked)) return error;
-  std::vector<int32_t> tokens;
-  if (auto error = completions_->Tokenize(asked, &tokens)) return error;
-  Json json = {{"count", tokens.size()}, {"max_context", cache_.session.max_context}};
-  if (!asked.count_only) json["tokens"] = tokens;
+  const auto asked = ParseTokenize(request.body);
+  if (!asked.ok()) return asked.error();
+  const auto tokens = completions_->Tokenize(*asked);
+  if (!tokens.ok()) return tokens.error();
+  Json json = {{"count", tokens->size()}, {"max_context", cache_.session.max_context}};
+  if (!asked->count_only) json["tokens"] = *tokens;
   response->set_content(JsonText(json), kJson);
   return std::nullopt;
 }
 
 std::optional<ApiError> Server::Impl::Detokenize(const Request& request, Response* response) {
-  std::vector<int32_t> tokens;
-  if (auto error = ParseDetokenize(request.body, &tokens)) return error;
+  const auto parsed = ParseDetokenize(request.body);
+  if (!parsed.ok()) return parsed.error();
+  const std::vector<int32_t>& tokens = *parsed;
   for (size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] < model_.config().vocab_size) continue;
     return BadField("tokens[" + std::to_string(i) + "]", std::to_string(tokens[i]) + " is not in the vocabulary 0.." +
