@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <set>
 #include <utility>
 
 #include "base/json.h"
+#include "server/request_fields.h"
 #include "server/request_json.h"
 
 namespace duo {
@@ -14,115 +14,6 @@ namespace {
 
 constexpr size_t kMaxMessages = 10000;
 constexpr size_t kMaxBiases = 1024;
-
-/// The value as an integer. Accepts 3.0 too, since JSON schemas treat it as an integer.
-std::optional<int64_t> WholeNumber(const Json& value) {
-  if (value.is_number_unsigned()) {
-    const auto number = value.get<uint64_t>();
-    return number <= static_cast<uint64_t>(INT64_MAX) ? std::optional(static_cast<int64_t>(number)) : std::nullopt;
-  }
-  if (value.is_number_integer()) return value.get<int64_t>();
-  if (!value.is_number_float()) return std::nullopt;
-  constexpr double kAllExact = 9007199254740992.0;  // 2^53
-  const auto number = value.get<double>();
-  if (!(std::fabs(number) <= kAllExact) || number != std::floor(number)) return std::nullopt;
-  return static_cast<int64_t>(number);
-}
-
-/// Reads the members of one object and remembers the first error. Finish refuses members that were never read.
-class Fields {
- public:
-  Fields(const Json& object, std::string prefix) : object_(object), prefix_(std::move(prefix)) {
-    if (!object.is_object()) Refuse("", "expected an object, found " + std::string(RequestTypeName(object)));
-  }
-
-  /// The member, or a null pointer when it is missing or null.
-  const Json* Get(const char* key) {
-    known_.insert(key);
-    if (!object_.is_object()) return nullptr;
-    const auto found = object_.find(key);
-    return found == object_.end() || found->is_null() ? nullptr : &*found;
-  }
-  bool Bool(const char* key, bool fallback) {
-    const Json* value = Get(key);
-    if (value == nullptr) return fallback;
-    if (!value->is_boolean()) Refuse(key, Expected("true or false", *value));
-    return value->is_boolean() ? value->get<bool>() : fallback;
-  }
-  std::optional<int64_t> Int(const char* key, int64_t low, int64_t high) {
-    const Json* value = Get(key);
-    if (value == nullptr) return std::nullopt;
-    const std::string range = "an integer in " + std::to_string(low) + ".." + std::to_string(high);
-    const std::optional<int64_t> number = WholeNumber(*value);
-    if (!number) {
-      Refuse(key, Expected(range, *value));
-      return std::nullopt;
-    }
-    if (*number < low || *number > high) {
-      Refuse(key, value->dump() + " is not " + range);
-      return std::nullopt;
-    }
-    return number;
-  }
-  std::optional<double> Real(const char* key, double low, double high) {
-    const Json* value = Get(key);
-    if (value == nullptr) return std::nullopt;
-    const auto text = [](double x) { return Json(x).dump(); };
-    const std::string range = "a number in " + text(low) + ".." + text(high);
-    if (!value->is_number()) {
-      Refuse(key, Expected(range, *value));
-      return std::nullopt;
-    }
-    const auto number = value->get<double>();
-    if (!(number >= low && number <= high)) {
-      Refuse(key, value->dump() + " is not " + range);
-      return std::nullopt;
-    }
-    return number;
-  }
-  std::optional<std::string> Text(const char* key) {
-    const Json* value = Get(key);
-    if (value == nullptr) return std::nullopt;
-    if (!value->is_string()) {
-      Refuse(key, Expected("a string", *value));
-      return std::nullopt;
-    }
-    return value->get<std::string>();
-  }
-  /// For a field of OpenAI's interface that this server does not support: accepts only the value that has no effect.
-  void Only(const char* key, const Json& neutral, const char* why) {
-    const Json* value = Get(key);
-    if (value != nullptr && *value != neutral) Refuse(key, why);
-  }
-  void Refuse(const std::string& key, const std::string& what) {
-    if (error_) return;
-    std::string param = prefix_;
-    if (!prefix_.empty() && !key.empty()) param += ".";
-    param += key;
-    error_ = BadField(param.empty() ? "body" : param, what);
-  }
-  /// Takes over the error of a nested value.
-  void Pass(ApiError error) {
-    if (!error_) error_ = std::move(error);
-  }
-  static std::string Expected(const std::string& what, const Json& found) {
-    return "expected " + what + ", found " + RequestTypeName(found);
-  }
-  /// Returns the first error. A member that was never read is an error too.
-  std::optional<ApiError> Finish() {
-    if (error_ || !object_.is_object()) return error_;
-    for (const auto& item : object_.items()) {
-      if (known_.count(item.key()) == 0) Refuse(item.key(), "this server has no such field");
-    }
-    return error_;
-  }
-
- private:
-  const Json& object_;
-  std::string prefix_;
-  std::set<std::string> known_;
-  std::optional<ApiError> error_;
-};
 
 /// Reads an array of token ids, which may be empty.
 std::optional<std::vector<int32_t>> ReadTokens(const Json& list) {
@@ -137,13 +28,13 @@ std::optional<std::vector<int32_t>> ReadTokens(const Json& list) {
   return tokens;
 }
 
-void ReadPrompts(Fields* fields, std::vector<Prompt>* prompts) {
+void ReadPrompts(RequestFields* fields, std::vector<Prompt>* prompts) {
   const Json* value = fields->Get("prompt");
   constexpr const char* kExpected = "a text, token ids, or up to 64 of either";
   if (value == nullptr) return fields->Refuse("prompt", std::string("missing; expected ") + kExpected);
   if (value->is_string()) return prompts->emplace_back(value->get<std::string>()), void();
   if (IsPackedIds(*value)) return prompts->emplace_back(UnpackIds(*value)), void();
-  if (!value->is_array() || value->empty()) return fields->Refuse("prompt", Fields::Expected(kExpected, *value));
+  if (!value->is_array() || value->empty()) return fields->Refuse("prompt", RequestFields::Expected(kExpected, *value));
   if (value->front().is_number()) return fields->Refuse("prompt", "expected token ids, 0 or more");
   if (value->size() > kMaxPrompts) {
     return fields->Refuse(
@@ -155,7 +46,7 @@ void ReadPrompts(Fields* fields, std::vector<Prompt>* prompts) {
     } else if (auto tokens = ReadTokens(one)) {
       prompts->emplace_back(*std::move(tokens));
     } else {
-      return fields->Refuse("prompt", Fields::Expected(kExpected, one));
+      return fields->Refuse("prompt", RequestFields::Expected(kExpected, one));
     }
   }
 }
@@ -165,10 +56,10 @@ void ReadPrompts(Fields* fields, std::vector<Prompt>* prompts) {
 ApiResult<std::string> ReadContent(const Json& content, const std::string& where) {
   constexpr const char* kExpected = R"(a text, or an array of {"type": "text", "text": ...})";
   if (content.is_string()) return content.get<std::string>();
-  if (!content.is_array()) return BadField(where, Fields::Expected(kExpected, content));
+  if (!content.is_array()) return BadField(where, RequestFields::Expected(kExpected, content));
   std::string text;
   for (size_t i = 0; i < content.size(); ++i) {
-    Fields part(content[i], where + "[" + std::to_string(i) + "]");
+    RequestFields part(content[i], where + "[" + std::to_string(i) + "]");
     if (part.Text("type").value_or("") != "text")
       part.Refuse("type", "this server accepts only parts of the type \"text\"");
     const std::optional<std::string> piece = part.Text("text");
@@ -181,7 +72,7 @@ ApiResult<std::string> ReadContent(const Json& content, const std::string& where
 
 /// Refuses members of OpenAI's messages that this server's templates cannot express. Values without effect are
 /// accepted, because clients send an answer back as they received it.
-void RefuseWhatSaysSomething(Fields* message) {
+void RefuseWhatSaysSomething(RequestFields* message) {
   message->Only("name", "", "this server's chat templates have no place for names");
   message->Only("tool_calls", Json::array(), "this server does not call tools");
   message->Only("function_call", nullptr, "this server does not call functions");
@@ -193,7 +84,7 @@ void RefuseWhatSaysSomething(Fields* message) {
 
 ApiResult<ChatMessage> ReadMessage(const Json& message, const std::string& where) {
   ChatMessage read;
-  Fields fields(message, where);
+  RequestFields fields(message, where);
   const Json* role = fields.Get("role");
   const std::string who = role == nullptr || !role->is_string() ? "" : role->get<std::string>();
   if (who == "system" || who == "developer") {
@@ -215,7 +106,7 @@ ApiResult<ChatMessage> ReadMessage(const Json& message, const std::string& where
   return read;
 }
 
-void ReadMessages(Fields* fields, std::vector<ChatMessage>* messages) {
+void ReadMessages(RequestFields* fields, std::vector<ChatMessage>* messages) {
   const Json* value = fields->Get("messages");
   if (value == nullptr) return fields->Refuse("messages", "missing; expected an array of messages");
   if (IsPackedIds(*value)) return fields->Refuse("messages[0]", "expected an object, found number");
@@ -229,7 +120,7 @@ void ReadMessages(Fields* fields, std::vector<ChatMessage>* messages) {
   }
 }
 
-void ReadStops(Fields* fields, std::vector<std::string>* stops) {
+void ReadStops(RequestFields* fields, std::vector<std::string>* stops) {
   const Json* value = fields->Get("stop");
   if (value == nullptr) return;
   const Json list = value->is_array() ? *value : Json::array({*value});
@@ -243,7 +134,7 @@ void ReadStops(Fields* fields, std::vector<std::string>* stops) {
   }
 }
 
-void ReadBias(Fields* fields, SamplerOptions* sampler) {
+void ReadBias(RequestFields* fields, SamplerOptions* sampler) {
   const Json* value = fields->Get("logit_bias");
   if (value == nullptr) return;
   if (!value->is_object() || value->size() > kMaxBiases) {
@@ -261,7 +152,7 @@ void ReadBias(Fields* fields, SamplerOptions* sampler) {
   }
 }
 
-void ReadSampling(Fields* fields, CompletionRequest* request) {
+void ReadSampling(RequestFields* fields, CompletionRequest* request) {
   SamplerOptions& sampler = request->generate.sampler;
   sampler.temperature = fields->Real("temperature", 0, 100).value_or(1);
   sampler.top_p = fields->Real("top_p", 0, 1).value_or(1);
@@ -277,10 +168,10 @@ void ReadSampling(Fields* fields, CompletionRequest* request) {
   ReadStops(fields, &request->generate.stop);
 }
 
-std::optional<ApiError> ReadDuo(Fields* outer, CompletionKind kind, CompletionRequest* request) {
+std::optional<ApiError> ReadDuo(RequestFields* outer, CompletionKind kind, CompletionRequest* request) {
   const Json* value = outer->Get("duo");
   if (value == nullptr) return std::nullopt;
-  Fields fields(*value, "duo");
+  RequestFields fields(*value, "duo");
   SamplerOptions& sampler = request->generate.sampler;
   request->spec.pattern = fields.Text("pattern").value_or("");
   request->spec.sparsity = fields.Real("sparsity", 0, 1);
@@ -300,7 +191,7 @@ std::optional<ApiError> ReadDuo(Fields* outer, CompletionKind kind, CompletionRe
   return fields.Finish();
 }
 
-void ReadLogProbs(Fields* fields, CompletionKind kind, CompletionRequest* request) {
+void ReadLogProbs(RequestFields* fields, CompletionKind kind, CompletionRequest* request) {
   if (kind == CompletionKind::kText) {
     if (const auto n = fields->Int("logprobs", 0, kMaxLogProbs)) request->n_log_probs = static_cast<int>(*n);
     return;
@@ -311,18 +202,18 @@ void ReadLogProbs(Fields* fields, CompletionKind kind, CompletionRequest* reques
   if (wanted) request->n_log_probs = static_cast<int>(top.value_or(0));
 }
 
-void ReadStream(Fields* fields, CompletionRequest* request) {
+void ReadStream(RequestFields* fields, CompletionRequest* request) {
   request->stream = fields->Bool("stream", false);
   const Json* options = fields->Get("stream_options");
   if (options == nullptr) return;
   if (!request->stream) return fields->Refuse("stream_options", "needs \"stream\": true");
-  Fields inner(*options, "stream_options");
+  RequestFields inner(*options, "stream_options");
   request->include_usage = inner.Bool("include_usage", false);
   inner.Get("include_obfuscation");  // padding against eavesdroppers, which this server does not send
   if (auto error = inner.Finish()) fields->Pass(*std::move(error));
 }
 
-void ReadSalt(Fields* fields, CacheSpec* spec) {
+void ReadSalt(RequestFields* fields, CacheSpec* spec) {
   const std::optional<std::string> salt = fields->Text("cache_salt");
   if (!salt) return;
   if (salt->empty() || salt->size() > kMaxSaltBytes) {
@@ -345,7 +236,7 @@ bool IsSessionName(std::string_view name) {
 ApiResult<CompletionRequest> ParseCompletion(std::string_view body, CompletionKind kind) {
   const Result<Json> json = ParseRequestJson(body);
   if (!json.ok()) return BadField("body", json.status().message());
-  Fields fields(*json, "");
+  RequestFields fields(*json, "");
   CompletionRequest request;
   request.model = fields.Text("model").value_or("");
   ReadSampling(&fields, &request);
@@ -387,7 +278,7 @@ ApiResult<CompletionRequest> ParseCompletion(std::string_view body, CompletionKi
 ApiResult<TokenizeRequest> ParseTokenize(std::string_view body) {
   const Result<Json> json = ParseRequestJson(body);
   if (!json.ok()) return BadField("body", json.status().message());
-  Fields fields(*json, "");
+  RequestFields fields(*json, "");
   TokenizeRequest request;
   request.text = fields.Text("content");
   if (const auto prompt = fields.Text("prompt")) request.text = prompt;
@@ -405,7 +296,7 @@ ApiResult<TokenizeRequest> ParseTokenize(std::string_view body) {
 ApiResult<std::vector<int32_t>> ParseDetokenize(std::string_view body) {
   const Result<Json> json = ParseRequestJson(body);
   if (!json.ok()) return BadField("body", json.status().message());
-  Fields fields(*json, "");
+  RequestFields fields(*json, "");
   fields.Get("model");
   const Json* list = fields.Get("tokens");
   auto tokens = list == nullptr ? std::nullopt : ReadTokens(*list);
