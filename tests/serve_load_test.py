@@ -95,7 +95,10 @@ class LoadTest(unittest.TestCase):
             good, bad, refused, status = asyncio.run(ask(server.port))
         finally:
             server.stop()
-        self.assertEqual((good.wrong, good.failures, good.counts["completed"]), ([], [], 2))
+        self.assertEqual((good.wrong, good.failures), ([], []))
+        # The last client leaves after two events, but on a busy machine all four tokens may come in these.
+        self.assertGreaterEqual(good.counts["completed"], 2)
+        self.assertEqual(good.counts["completed"] + good.counts["left"], 3)
         self.assertEqual((len(bad.wrong), bad.failures), (3, []))
         self.assertEqual((refused.wrong, len(refused.failures), dict(refused.statuses)), ([], 3, {400: 3}))
         self.assertEqual(status, 200)

@@ -267,7 +267,8 @@ TEST_F(WeightsTest, AQuantisedFolderIsWhatQuantisingMeanwhileMakes) {
 TEST_F(WeightsTest, QuantisingRefusesPlacesThatHoldAModel) {
   const TinyCheckpoint checkpoint = Made("llama", Json::object());
   checkpoint.Write(dir_.path());
-  EXPECT_NE(CheckQuantizeOut(dir_.path(), dir_.path() + "/.").message().find("the model's own directory"), std::string::npos);
+  EXPECT_NE(CheckQuantizeOut(dir_.path(), dir_.path() + "/.").message().find("the model's own directory"),
+            std::string::npos);
   EXPECT_TRUE(CheckQuantizeOut(dir_.path(), out_.path()).ok());
   for (const char* name : {"config.json", "model.safetensors", "model.safetensors.index.json"}) {
     const std::string out = out_.path() + "/" + name;
