@@ -122,7 +122,7 @@ struct ProductCase {
   bool kept;
 };
 struct ProductResult {
-  std::vector<float> out, made;
+  std::vector<float> out, prepared;
 };
 ProductResult RunProduct(Backend* backend, const ProductCase& c) {
   constexpr int64_t kOut = 36;
@@ -159,9 +159,9 @@ ProductResult RunProduct(Backend* backend, const ProductCase& c) {
   }
   const int64_t n = c.n_tokens * c.n_in;
   float* x = floats_there(n);
-  ProductInput input{.x = x, .n_tokens = c.n_tokens, .n_in = c.n_in, .eps = 1e-5f, .made_is_kept = c.kept};
-  if (c.what == ProductCase::kNorm) input.norm = floats_there(c.n_in), input.made = floats_there(n);
-  if (c.what == ProductCase::kUp) input.up = floats_there(n), input.made = x;
+  ProductInput input{.x = x, .n_tokens = c.n_tokens, .n_in = c.n_in, .eps = 1e-5f, .keep_prepared = c.kept};
+  if (c.what == ProductCase::kNorm) input.norm = floats_there(c.n_in), input.prepared = floats_there(n);
+  if (c.what == ProductCase::kUp) input.up = floats_there(n), input.prepared = x;
   float* out = floats_there(c.n_tokens * kOut);
   const LinearTask tasks[] = {{view, floats_there(kOut), out, true}};
   const Status status = backend->Linear(c.compute, input, tasks);
@@ -169,8 +169,8 @@ ProductResult RunProduct(Backend* backend, const ProductCase& c) {
   ProductResult result{std::vector<float>(static_cast<size_t>(c.n_tokens * kOut)), {}};
   EXPECT_TRUE(backend->ToHost(out, result.out.data(), result.out.size() * sizeof(float)).ok());
   if (c.kept && c.what != ProductCase::kPlain) {
-    result.made.resize(static_cast<size_t>(n));
-    EXPECT_TRUE(backend->ToHost(input.made, result.made.data(), result.made.size() * sizeof(float)).ok());
+    result.prepared.resize(static_cast<size_t>(n));
+    EXPECT_TRUE(backend->ToHost(input.prepared, result.prepared.data(), result.prepared.size() * sizeof(float)).ok());
   }
   return result;
 }
@@ -189,13 +189,13 @@ TEST(CudaEngine, ProductsOfEveryInputAreThoseOfTheCpu) {
           for (const bool kept : {false, true}) {
             const ProductCase c{compute, type, n_tokens, n_in, what, kept};
             SCOPED_TRACE(std::string(ComputeTypeName(compute)) + " " + DTypeName(type) + " tokens " +
-                         std::to_string(n_tokens) + " inputs " + std::to_string(n_in) + " made by " +
+                         std::to_string(n_tokens) + " inputs " + std::to_string(n_in) + " prepared by " +
                          std::to_string(what) + (kept ? ", kept" : ""));
             const ProductResult want = RunProduct(cpu.get(), c), got = RunProduct(cuda.get(), c);
             // A number between two values of bf16 or int8 may be rounded to either.
             const double bound = compute == ComputeType::kF32 ? 1e-5 : 0.02;
             ASSERT_LE(WorstOf(got.out, want.out), bound * LargestOf(want.out));
-            ASSERT_LE(WorstOf(got.made, want.made), 1e-5 * LargestOf(want.made));
+            ASSERT_LE(WorstOf(got.prepared, want.prepared), 1e-5 * LargestOf(want.prepared));
           }
         }
       }

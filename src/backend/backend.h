@@ -49,11 +49,11 @@ struct ProductInput {
   const float* norm = nullptr;  // [n_in] weights of an RMSNorm, or null
   float eps = 0;                // epsilon of the RMSNorm
   const float* up = nullptr;    // [n_tokens, n_in], or null; at most one of norm and up is set
-  float* made = nullptr;        // [n_tokens, n_in] memory for the computed input; with `up` it may be x
-  bool made_is_kept = false;    // true: `made` holds the computed input afterwards; false: its contents are undefined
+  float* prepared = nullptr;    // [n_tokens, n_in] memory for the computed input; with `up` it may be x
+  bool keep_prepared = false;   // true: `prepared` holds the computed input afterwards; false: it is undefined
 
   /// Whether the input is computed from x.
-  bool IsMade() const { return norm != nullptr || up != nullptr; }
+  bool IsPrepared() const { return norm != nullptr || up != nullptr; }
 };
 
 /// Rows [begin, end) of a cache.

@@ -158,7 +158,7 @@ class CpuBackend : public Backend {
   /// Number of threads for element-wise work on n elements.
   int TeamFor(int64_t n) const { return n <= kSerialElements ? 1 : n_threads_; }
   /// Returns the input of the product: x, or the result of the norm or of SwiGLU.
-  const float* Make(const ProductInput& input);
+  const float* Prepare(const ProductInput& input);
   void Rotate(float* x, int64_t n_tokens, int n_heads, int head_dim);
   /// x [n_tokens, n_in], quantised with one scale per token. Valid until the next call.
   struct Int8Tokens {
@@ -241,20 +241,20 @@ void CpuBackend::RmsNorm(const float* x, const float* weight, float eps, int64_t
   });
 }
 
-const float* CpuBackend::Make(const ProductInput& input) {
+const float* CpuBackend::Prepare(const ProductInput& input) {
   DUO_CHECK(input.norm == nullptr || input.up == nullptr, "an input cannot have both norm and up");
-  if (input.norm != nullptr) RmsNorm(input.x, input.norm, input.eps, input.n_tokens, input.n_in, input.made);
+  if (input.norm != nullptr) RmsNorm(input.x, input.norm, input.eps, input.n_tokens, input.n_in, input.prepared);
   if (input.up != nullptr) {
     const int64_t n = input.n_tokens * input.n_in;
     ParallelBlocks(TeamFor(n), n, kElementBlock, [&](int64_t begin, int64_t end) {
-      dense_.swiglu({.gate = input.x + begin, .up = input.up + begin, .n = end - begin, .out = input.made + begin});
+      dense_.swiglu({.gate = input.x + begin, .up = input.up + begin, .n = end - begin, .out = input.prepared + begin});
     });
   }
-  return input.IsMade() ? input.made : input.x;
+  return input.IsPrepared() ? input.prepared : input.x;
 }
 
 Status CpuBackend::Linear(ComputeType compute, const ProductInput& input, std::span<const LinearTask> tasks) {
-  const float* x = Make(input);
+  const float* x = Prepare(input);
   const int64_t n_tokens = input.n_tokens, n_in = input.n_in;
   const ScopedTime timer(&times_.linear_s);
   if (n_tokens <= MostFewTokens(compute, tasks)) return LinearFewTokens(compute, x, n_tokens, n_in, tasks);

@@ -23,7 +23,9 @@ CudaRows RowsOf(const ProductInput& input, int64_t begin, int64_t n) {
           .eps = input.eps};
 }
 CudaRows RowsOf(const ProductInput& input) { return RowsOf(input, 0, input.n_tokens); }
-float* KeptOf(const ProductInput& input) { return input.IsMade() && input.made_is_kept ? input.made : nullptr; }
+float* KeptOf(const ProductInput& input) {
+  return input.IsPrepared() && input.keep_prepared ? input.prepared : nullptr;
+}
 
 }  // namespace
 
@@ -38,9 +40,9 @@ Status CudaProducts::Linear(ComputeType compute, const ProductInput& input, std:
   if (!library) return LinearFewTokens(compute, input, tasks);
   if (compute == ComputeType::kInt8) return LinearInt8(input, tasks);
   if (compute == ComputeType::kF32) {
-    if (!input.IsMade()) return LinearFloats<float>(type, input.x, n_tokens, n_in, tasks);
-    DUO_RETURN_IF_ERROR(CudaMakeRows(stream_, RowsOf(input), {.floats = input.made}));
-    return LinearFloats<float>(type, input.made, n_tokens, n_in, tasks);
+    if (!input.IsPrepared()) return LinearFloats<float>(type, input.x, n_tokens, n_in, tasks);
+    DUO_RETURN_IF_ERROR(CudaMakeRows(stream_, RowsOf(input), {.floats = input.prepared}));
+    return LinearFloats<float>(type, input.prepared, n_tokens, n_in, tasks);
   }
   DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(static_cast<size_t>(n_tokens * n_in) * sizeof(uint16_t)));
   auto* rounded = reinterpret_cast<uint16_t*>(memory);
@@ -58,9 +60,9 @@ Status CudaProducts::LinearFewTokens(ComputeType compute, const ProductInput& in
     return RunCudaGemv(stream_, {.tasks = list, .x = x, .n_tokens = n, .round_x = compute == ComputeType::kBF16});
   };
   if (compute != ComputeType::kInt8) {
-    if (!input.IsMade()) return multiply(input.x, 0, input.n_tokens);
-    DUO_RETURN_IF_ERROR(CudaMakeRows(stream_, RowsOf(input), {.floats = input.made}));
-    return multiply(input.made, 0, input.n_tokens);
+    if (!input.IsPrepared()) return multiply(input.x, 0, input.n_tokens);
+    DUO_RETURN_IF_ERROR(CudaMakeRows(stream_, RowsOf(input), {.floats = input.prepared}));
+    return multiply(input.prepared, 0, input.n_tokens);
   }
   // Some tokens at a time, because there may be many: this path also handles shapes that the library does not take.
   for (int64_t begin = 0; begin < input.n_tokens; begin += kFewTokens) {

@@ -60,7 +60,7 @@ Result<KeyOutlier> LargestKeyOutlier(const Model& model) {
                                 .n_in = c.hidden_size,
                                 .norm = l.attention_norm,
                                 .eps = c.rms_norm_eps,
-                                .made = act.normed};
+                                .prepared = act.normed};
     DUO_RETURN_IF_ERROR(w.backend->Linear(ComputeType::kF32, input, tasks));
     if (c.qk_norm) {
       w.backend->RmsNorm(act.k, l.k_norm, c.rms_norm_eps, kProbes * c.n_kv_heads, c.head_dim, act.k);

@@ -104,8 +104,8 @@ ProductInput Transformer::Normed(const float* weight, int64_t n, const Activatio
           .n_in = w_.config.hidden_size,
           .norm = weight,
           .eps = w_.config.rms_norm_eps,
-          .made = act->normed,
-          .made_is_kept = keep_inputs_};
+          .prepared = act->normed,
+          .keep_prepared = keep_inputs_};
 }
 
 Status Transformer::Project(int layer, int64_t n, Activations* act) {
@@ -168,8 +168,8 @@ Status Transformer::AddMlp(int layer, int64_t n, Activations* act) {
                              .n_tokens = n,
                              .n_in = w_.config.intermediate_size,
                              .up = act->up,
-                             .made = act->gate,
-                             .made_is_kept = keep_inputs_},
+                             .prepared = act->gate,
+                             .keep_prepared = keep_inputs_},
                             tasks);
 }
 
