@@ -15,17 +15,6 @@ namespace {
 // Enough tokens to reproduce the fault of a token or a weight, and few enough to cost no more than a short prompt.
 constexpr size_t kMaxTokens = 64;
 
-Status RunLayer(int layer, int64_t n, const SequenceState& state, Transformer* transformer) {
-  Activations* act = state.activations;
-  DUO_RETURN_IF_ERROR(transformer->Project(layer, n, act));
-  transformer->NormHeads(layer, n, act);
-  transformer->Rotate(n, act);
-  DUO_RETURN_IF_ERROR(transformer->Attend(layer, TokenKind::kPrompt, n, state));
-  DUO_RETURN_IF_ERROR(transformer->AddAttended(layer, n, act));
-  DUO_RETURN_IF_ERROR(transformer->Widen(layer, n, act));
-  return transformer->AddMlp(layer, n, act);
-}
-
 /// Where the states of `ids`, run without other tokens, become NaN or infinite. Empty when they stay finite, or when
 /// there is not enough memory to run them.
 std::string FirstPlace(const Model::Weights& weights, Transformer* transformer, SequenceState state, KvType kv_type,
@@ -49,7 +38,7 @@ std::string FirstPlace(const Model::Weights& weights, Transformer* transformer, 
   transformer->Embed(ids, 0, act);
   if (!states_are_finite()) return "from the embedding of the tokens on";
   for (int layer = 0; layer < c.n_layers; ++layer) {
-    if (!RunLayer(layer, n, state, transformer).ok()) return "";
+    if (!transformer->RunLayer(layer, TokenKind::kPrompt, state).ok()) return "";
     if (!states_are_finite()) return fmt::format("from layer {} (of 0..{}) on", layer, c.n_layers - 1);
   }
   const std::span<float> row = std::span(host).first(static_cast<size_t>(c.vocab_size));

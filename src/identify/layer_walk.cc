@@ -62,36 +62,42 @@ Status LayerWalk::RunInChunks(std::span<const int32_t> ids, const LayerLooks& lo
   return OkStatus();
 }
 
+Status LayerWalk::Look(int layer, LayerStep step, const LayerLooks& looks) const {
+  const int64_t n = act_.n_tokens, q_width = static_cast<int64_t>(config_->n_heads) * config_->head_dim;
+  LayerView view{.layer = layer, .pos = cache_.len(), .n = n, .q = act_.q, .k = act_.k, .v = act_.v};
+  const auto input = [&](LinearInput which, const float* x, int64_t dim) {
+    if (!looks.linear_input) return OkStatus();
+    return looks.linear_input({.layer = layer, .input = which, .x = x, .n = n, .dim = dim});
+  };
+  switch (step) {
+    case LayerStep::kQkvProjection: return input(LinearInput::kAttention, act_.normed, config_->hidden_size);
+    case LayerStep::kQkNorm: return looks.before_rope ? looks.before_rope(view) : OkStatus();
+    case LayerStep::kRope: return OkStatus();
+    case LayerStep::kAttention:
+      view.lse = lse();
+      return looks.after_attention ? looks.after_attention(view) : OkStatus();
+    case LayerStep::kOutputProjection: return input(LinearInput::kOutput, act_.attended, q_width);
+    case LayerStep::kGateUp: return input(LinearInput::kMlp, act_.normed, config_->hidden_size);
+    case LayerStep::kDown: return input(LinearInput::kDown, act_.gate, config_->intermediate_size);
+  }
+  return OkStatus();
+}
+
 Status LayerWalk::Run(std::span<const int32_t> ids, const LayerLooks& looks) {
   const auto n = static_cast<int64_t>(ids.size());
-  const SequenceState state{&cache_, &attention_, &act_};
   DUO_RETURN_IF_ERROR(CheckTokenIds(ids, config_->vocab_size));
   DUO_RETURN_IF_ERROR(weights_->CheckFilesNowAndThen());
   DUO_RETURN_IF_ERROR(cache_.Begin(n));
   transformer_->Embed(ids, cache_.len(), &act_);
-  auto* lse = reinterpret_cast<float*>(lse_->data());
-  if (looks.linear_input) transformer_->KeepProductInputs();
-  const auto input = [&](int layer, LinearInput which, const float* x, int64_t dim) {
-    if (!looks.linear_input) return OkStatus();
-    return looks.linear_input({.layer = layer, .input = which, .x = x, .n = n, .dim = dim});
+  LayerHooks hooks;
+  hooks.attend = [&](int layer, AttentionInput* input) {
+    input->lse = lse();
+    return attention_.Run(*input, layer, &cache_);
   };
-  const int64_t q_width = static_cast<int64_t>(config_->n_heads) * config_->head_dim;
+  hooks.after = [&](int layer, LayerStep step) { return Look(layer, step, looks); };
+  hooks.keep_prepared = looks.linear_input != nullptr;
   for (int layer = 0; layer < config_->n_layers; ++layer) {
-    LayerView view{.layer = layer, .pos = cache_.len(), .n = n, .q = act_.q, .k = act_.k, .v = act_.v};
-    DUO_RETURN_IF_ERROR(transformer_->Project(layer, n, &act_));
-    DUO_RETURN_IF_ERROR(input(layer, LinearInput::kAttention, act_.normed, config_->hidden_size));
-    transformer_->NormHeads(layer, n, &act_);
-    if (looks.before_rope) DUO_RETURN_IF_ERROR(looks.before_rope(view));
-    transformer_->Rotate(n, &act_);
-    DUO_RETURN_IF_ERROR(transformer_->Attend(layer, TokenKind::kPrompt, n, state, lse));
-    view.lse = lse;
-    if (looks.after_attention) DUO_RETURN_IF_ERROR(looks.after_attention(view));
-    DUO_RETURN_IF_ERROR(transformer_->AddAttended(layer, n, &act_));
-    DUO_RETURN_IF_ERROR(input(layer, LinearInput::kOutput, act_.attended, q_width));
-    DUO_RETURN_IF_ERROR(transformer_->Widen(layer, n, &act_));
-    DUO_RETURN_IF_ERROR(input(layer, LinearInput::kMlp, act_.normed, config_->hidden_size));
-    DUO_RETURN_IF_ERROR(transformer_->AddMlp(layer, n, &act_));
-    DUO_RETURN_IF_ERROR(input(layer, LinearInput::kDown, act_.gate, config_->intermediate_size));
+    DUO_RETURN_IF_ERROR(transformer_->RunLayer(layer, TokenKind::kPrompt, {.activations = &act_}, hooks));
   }
   cache_.Advance(n);
   return OkStatus();

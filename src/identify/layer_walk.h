@@ -100,6 +100,10 @@ class LayerWalk {
         attention_(std::move(attention)),
         act_(std::move(act)) {}
 
+  /// Calls the callbacks that belong to this step of a layer.
+  Status Look(int layer, LayerStep step, const LayerLooks& looks) const;
+  float* lse() const { return reinterpret_cast<float*>(lse_->data()); }
+
   const Model::Weights* weights_;
   const ModelConfig* config_;
   std::unique_ptr<Transformer> transformer_;  // on the heap: it holds a reference, so it cannot be moved

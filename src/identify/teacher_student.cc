@@ -53,7 +53,10 @@ struct Stream {
     DUO_ASSIGN_OR_RETURN(DuoAttention attention, DuoAttention::Create(backend, layout, layout.capacity));
     return Stream{std::move(cache), std::move(attention)};
   }
-  SplitKvCache cache;
+  /// Attends to the tokens of the call only: the cache's length stays 0.
+  Status Attend(const AttentionInput& input) { return attention.Run(input, 0, &cache); }
+
+  SplitKvCache cache;  // of one layer
   DuoAttention attention;
 };
 
@@ -90,12 +93,13 @@ class TeacherStudent::Impl {
   Result<double> Distill(LabelRange labels);
   Status BackwardLayer(int layer, std::span<const double> gates, std::span<double> gradients);
   Status Recompute(int layer, std::span<const double> gates);
+  /// Copies q and k to raw_q and raw_k.
+  void KeepRawHeads();
   Status MlpBackward(int layer);
   Status AttentionBackward(int layer, std::span<const double> gates, std::span<double> gradients);
 
   float* input(int layer) const { return At(inputs) + layer * n * Hidden(c); }
   float* full(int layer) const { return At(full_outputs) + layer * n * QWidth(c); }
-  SequenceState StateOf(Stream* stream) { return {&stream->cache, &stream->attention, &act}; }
   HeadMix MixOf(int layer, std::span<const double> gates, const float* streaming) const {
     return {.n_tokens = n,
             .n_kv_heads = c.n_kv_heads,
@@ -286,15 +290,12 @@ Status TeacherStudent::Impl::Forward(std::span<const int32_t> ids, std::span<con
 
 Status TeacherStudent::Impl::TeacherLayer(int layer) {
   act.x = At(teacher_x);
-  float* const attended = std::exchange(act.attended, full(layer));
-  DUO_RETURN_IF_ERROR(transformer.Project(layer, n, &act));
-  transformer.NormHeads(layer, n, &act);
-  transformer.Rotate(n, &act);
-  DUO_RETURN_IF_ERROR(transformer.Attend(0, TokenKind::kPrompt, n, StateOf(&teacher)));
-  DUO_RETURN_IF_ERROR(transformer.AddAttended(layer, n, &act));
-  act.attended = attended;
-  DUO_RETURN_IF_ERROR(transformer.Widen(layer, n, &act));
-  return transformer.AddMlp(layer, n, &act);
+  LayerHooks hooks;
+  hooks.attend = [&](int, AttentionInput* attention) {
+    attention->out = full(layer);
+    return teacher.Attend(*attention);
+  };
+  return transformer.RunLayer(layer, TokenKind::kPrompt, {.activations = &act}, hooks);
 }
 
 Status TeacherStudent::Impl::StudentLayer(int layer, std::span<const double> gates) {
@@ -302,14 +303,13 @@ Status TeacherStudent::Impl::StudentLayer(int layer, std::span<const double> gat
                    static_cast<size_t>(n * Hidden(c)) * sizeof(float)};
   backend->Copy({&x, 1});
   act.x = input(layer + 1);
-  DUO_RETURN_IF_ERROR(transformer.Project(layer, n, &act));
-  transformer.NormHeads(layer, n, &act);
-  transformer.Rotate(n, &act);
-  DUO_RETURN_IF_ERROR(transformer.Attend(0, TokenKind::kPrompt, n, StateOf(&student)));
-  ops->Mix(MixOf(layer, gates, act.attended), act.attended);
-  DUO_RETURN_IF_ERROR(transformer.AddAttended(layer, n, &act));
-  DUO_RETURN_IF_ERROR(transformer.Widen(layer, n, &act));
-  return transformer.AddMlp(layer, n, &act);
+  LayerHooks hooks;
+  hooks.attend = [&](int, AttentionInput* attention) {
+    DUO_RETURN_IF_ERROR(student.Attend(*attention));
+    ops->Mix(MixOf(layer, gates, attention->out), attention->out);
+    return OkStatus();
+  };
+  return transformer.RunLayer(layer, TokenKind::kPrompt, {.activations = &act}, hooks);
 }
 
 // distill = 1 / (labels * hidden) sum (t - s)^2, where t and s are the hidden states after the final norm. dx = its
@@ -354,24 +354,30 @@ Status TeacherStudent::Impl::BackwardLayer(int layer, std::span<const double> ga
 
 // Repeats StudentLayer up to gate and up. act.attended keeps streaming attention alone.
 Status TeacherStudent::Impl::Recompute(int layer, std::span<const double> gates) {
-  std::vector<CopyTask> copies = {
-      {reinterpret_cast<uint8_t*>(input(layer)), x_mid->data(), static_cast<size_t>(n * Hidden(c)) * sizeof(float)}};
-  backend->Copy(copies);
+  const CopyTask x{reinterpret_cast<uint8_t*>(input(layer)), x_mid->data(),
+                   static_cast<size_t>(n * Hidden(c)) * sizeof(float)};
+  backend->Copy({&x, 1});
   act.x = At(x_mid);
-  DUO_RETURN_IF_ERROR(transformer.Project(layer, n, &act));
-  if (c.qk_norm) {
-    copies = {{reinterpret_cast<uint8_t*>(act.q), raw_q->data(), static_cast<size_t>(n * QWidth(c)) * sizeof(float)},
-              {reinterpret_cast<uint8_t*>(act.k), raw_k->data(), static_cast<size_t>(n * KvWidth(c)) * sizeof(float)}};
-    backend->Copy(copies);
-  }
-  transformer.NormHeads(layer, n, &act);
-  transformer.Rotate(n, &act);
-  DUO_RETURN_IF_ERROR(transformer.Attend(0, TokenKind::kPrompt, n, StateOf(&student)));
-  ops->Mix(MixOf(layer, gates, act.attended), At(mixed));
-  float* const streaming = std::exchange(act.attended, At(mixed));
-  DUO_RETURN_IF_ERROR(transformer.AddAttended(layer, n, &act));
-  act.attended = streaming;
-  return transformer.Widen(layer, n, &act);
+  LayerHooks hooks;
+  hooks.after = [&](int, LayerStep step) {
+    if (step == LayerStep::kQkvProjection && c.qk_norm) KeepRawHeads();
+    return OkStatus();
+  };
+  hooks.attend = [&](int, AttentionInput* attention) {
+    DUO_RETURN_IF_ERROR(student.Attend(*attention));
+    ops->Mix(MixOf(layer, gates, attention->out), At(mixed));
+    attention->out = At(mixed);
+    return OkStatus();
+  };
+  hooks.skip_down = true;
+  return transformer.RunLayer(layer, TokenKind::kPrompt, {.activations = &act}, hooks);
+}
+
+void TeacherStudent::Impl::KeepRawHeads() {
+  const CopyTask copies[] = {
+      {reinterpret_cast<uint8_t*>(act.q), raw_q->data(), static_cast<size_t>(n * QWidth(c)) * sizeof(float)},
+      {reinterpret_cast<uint8_t*>(act.k), raw_k->data(), static_cast<size_t>(n * KvWidth(c)) * sizeof(float)}};
+  backend->Copy(copies);
 }
 
 // x_out = x_mid + down(silu(gate) * up), with gate and up of norm(x_mid). act.normed is no longer needed and takes
@@ -381,8 +387,8 @@ Status TeacherStudent::Impl::MlpBackward(int layer) {
   const LinearGradient down[] = {{lw.down, At(dx)}};
   DUO_RETURN_IF_ERROR(ops->Linear(options.compute, n, down, At(dh)));
   ops->SwiGlu(At(dh), act.gate, act.up, n * c.intermediate_size);
-  const LinearGradient widen[] = {{lw.gate, act.gate}, {lw.up, act.up}};
-  DUO_RETURN_IF_ERROR(ops->Linear(options.compute, n, widen, act.normed));
+  const LinearGradient gate_up[] = {{lw.gate, act.gate}, {lw.up, act.up}};
+  DUO_RETURN_IF_ERROR(ops->Linear(options.compute, n, gate_up, act.normed));
   ops->RmsNorm(At(x_mid), lw.mlp_norm, c.rms_norm_eps, n, Hidden(c), act.normed);
   ops->Add(At(dx), act.normed, n * Hidden(c));
   return OkStatus();
@@ -421,8 +427,8 @@ Status TeacherStudent::Impl::AttentionBackward(int layer, std::span<const double
     ops->RmsNorm(At(raw_q), lw.q_norm, c.rms_norm_eps, n * c.n_heads, c.head_dim, dq);
     ops->RmsNorm(At(raw_k), lw.k_norm, c.rms_norm_eps, n * c.n_kv_heads, c.head_dim, At(dk));
   }
-  const LinearGradient project[] = {{lw.q, dq}, {lw.k, At(dk)}, {lw.v, At(dv)}};
-  DUO_RETURN_IF_ERROR(ops->Linear(options.compute, n, project, act.normed));
+  const LinearGradient qkv[] = {{lw.q, dq}, {lw.k, At(dk)}, {lw.v, At(dv)}};
+  DUO_RETURN_IF_ERROR(ops->Linear(options.compute, n, qkv, act.normed));
   ops->RmsNorm(input(layer), lw.attention_norm, c.rms_norm_eps, n, Hidden(c), act.normed);
   ops->Add(At(dx), act.normed, n * Hidden(c));
   return OkStatus();

@@ -33,22 +33,31 @@ void Transformer::FillRope(std::span<const int64_t> positions) {
   }
 }
 
-template <class AttendLayer>
-Status Transformer::RunLayer(int layer, int64_t n, TokenKind kind, Activations* act, const AttendLayer& attend) {
-  DUO_RETURN_IF_ERROR(Project(layer, n, act));
-  NormHeads(layer, n, act);
-  Rotate(n, act);
-  DUO_RETURN_IF_ERROR(attend(InputOfAttention(n, kind, *act), layer));
-  DUO_RETURN_IF_ERROR(AddAttended(layer, n, act));
-  DUO_RETURN_IF_ERROR(Widen(layer, n, act));
-  return AddMlp(layer, n, act);
+Status Transformer::RunLayer(int layer, TokenKind kind, const SequenceState& state, const LayerHooks& hooks) {
+  Activations* act = state.activations;
+  AttentionInput input = InputOfAttention(kind, *act);
+  const auto after = [&](LayerStep step) { return hooks.after ? hooks.after(layer, step) : OkStatus(); };
+  DUO_RETURN_IF_ERROR(QkvProjection(layer, hooks, act));
+  DUO_RETURN_IF_ERROR(after(LayerStep::kQkvProjection));
+  QkNorm(layer, act);
+  DUO_RETURN_IF_ERROR(after(LayerStep::kQkNorm));
+  Rope(act);
+  DUO_RETURN_IF_ERROR(after(LayerStep::kRope));
+  DUO_RETURN_IF_ERROR(Attention(layer, state, hooks, &input));
+  DUO_RETURN_IF_ERROR(after(LayerStep::kAttention));
+  DUO_RETURN_IF_ERROR(OutputProjection(layer, input.out, act));
+  DUO_RETURN_IF_ERROR(after(LayerStep::kOutputProjection));
+  DUO_RETURN_IF_ERROR(GateUp(layer, hooks, act));
+  DUO_RETURN_IF_ERROR(after(LayerStep::kGateUp));
+  if (hooks.skip_down) return OkStatus();
+  DUO_RETURN_IF_ERROR(Down(layer, hooks, act));
+  return after(LayerStep::kDown);
 }
 
-template <class AttendLayer>
-Status Transformer::RunLayers(int64_t n, TokenKind kind, Activations* act, const AttendLayer& attend) {
+Status Transformer::RunLayers(TokenKind kind, const SequenceState& state, const LayerHooks& hooks) {
   for (int layer = 0; layer < w_.config.n_layers; ++layer) {
     w_.backend->BeginPart(layer);
-    const Status run = RunLayer(layer, n, kind, act, attend);
+    const Status run = RunLayer(layer, kind, state, hooks);
     const Status ended = w_.backend->EndPart();
     DUO_RETURN_IF_ERROR(run);
     DUO_RETURN_IF_ERROR(ended);
@@ -60,9 +69,7 @@ Status Transformer::Forward(std::span<const int32_t> ids, TokenKind kind, const 
   const auto n = static_cast<int64_t>(ids.size());
   DUO_RETURN_IF_ERROR(state.cache->Begin(n));
   Embed(ids, state.cache->len(), state.activations);
-  DUO_RETURN_IF_ERROR(RunLayers(n, kind, state.activations, [&](const AttentionInput& input, int layer) {
-    return state.attention->Run(input, layer, state.cache);
-  }));
+  DUO_RETURN_IF_ERROR(RunLayers(kind, state, {}));
   state.cache->Advance(n);
   return OkStatus();
 }
@@ -76,9 +83,9 @@ Status Transformer::ForwardTogether(std::span<const int32_t> ids, std::span<Spli
     positions_.push_back(cache->len());
   }
   EmbedAt(ids, positions_, act);
-  DUO_RETURN_IF_ERROR(RunLayers(act->n_tokens, TokenKind::kGenerated, act, [&](const AttentionInput& input, int layer) {
-    return attention->RunTogether(input, layer, caches);
-  }));
+  LayerHooks hooks;
+  hooks.attend = [&](int layer, AttentionInput* input) { return attention->RunTogether(*input, layer, caches); };
+  DUO_RETURN_IF_ERROR(RunLayers(TokenKind::kGenerated, {.activations = act}, hooks));
   for (SplitKvCache* cache : caches) cache->Advance(1);
   return OkStatus();
 }
@@ -98,42 +105,43 @@ void Transformer::EmbedAt(std::span<const int32_t> ids, std::span<const int64_t>
   w_.backend->Embed(w_.embedding, ids, act->x);
 }
 
-ProductInput Transformer::Normed(const float* weight, int64_t n, const Activations* act) const {
-  return {.x = act->x,
+ProductInput Transformer::Normed(const float* weight, int64_t n, const Activations& act) const {
+  return {.x = act.x,
           .n_tokens = n,
           .n_in = w_.config.hidden_size,
           .norm = weight,
           .eps = w_.config.rms_norm_eps,
-          .prepared = act->normed,
-          .keep_prepared = keep_inputs_};
+          .prepared = act.normed};
 }
 
-Status Transformer::Project(int layer, int64_t n, Activations* act) {
+Status Transformer::QkvProjection(int layer, const LayerHooks& hooks, Activations* act) {
   const LayerWeights& w = w_.layers[static_cast<size_t>(layer)];
+  ProductInput input = Normed(w.attention_norm, act->n_tokens, *act);
+  input.keep_prepared = hooks.keep_prepared;
   const LinearTask tasks[] = {
       {w.q, w.q_bias, act->q, false}, {w.k, w.k_bias, act->k, false}, {w.v, w.v_bias, act->v, false}};
-  return w_.backend->Linear(compute_, Normed(w.attention_norm, n, act), tasks);
+  return w_.backend->Linear(compute_, input, tasks);
 }
 
-void Transformer::NormHeads(int layer, int64_t n, Activations* act) {
+void Transformer::QkNorm(int layer, Activations* act) {
   const ModelConfig& c = w_.config;
   const LayerWeights& w = w_.layers[static_cast<size_t>(layer)];
   if (!c.qk_norm) return;
-  w_.backend->RmsNorm(act->q, w.q_norm, c.rms_norm_eps, n * c.n_heads, c.head_dim, act->q);
-  w_.backend->RmsNorm(act->k, w.k_norm, c.rms_norm_eps, n * c.n_kv_heads, c.head_dim, act->k);
+  w_.backend->RmsNorm(act->q, w.q_norm, c.rms_norm_eps, act->n_tokens * c.n_heads, c.head_dim, act->q);
+  w_.backend->RmsNorm(act->k, w.k_norm, c.rms_norm_eps, act->n_tokens * c.n_kv_heads, c.head_dim, act->k);
 }
 
-void Transformer::Rotate(int64_t n, Activations* act) {
+void Transformer::Rope(Activations* act) {
   const ModelConfig& c = w_.config;
-  w_.backend->Rope(act->q, c.n_heads, act->k, c.n_kv_heads, n, c.head_dim);
+  w_.backend->Rope(act->q, c.n_heads, act->k, c.n_kv_heads, act->n_tokens, c.head_dim);
 }
 
-AttentionInput Transformer::InputOfAttention(int64_t n, TokenKind kind, const Activations& act) const {
+AttentionInput Transformer::InputOfAttention(TokenKind kind, const Activations& act) const {
   const ModelConfig& c = w_.config;
   return {.q = act.q,
           .k = act.k,
           .v = act.v,
-          .n_tokens = n,
+          .n_tokens = act.n_tokens,
           .group = c.group(),
           .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
           .kind = kind,
@@ -142,34 +150,35 @@ AttentionInput Transformer::InputOfAttention(int64_t n, TokenKind kind, const Ac
           .lse = nullptr};
 }
 
-Status Transformer::Attend(int cache_layer, TokenKind kind, int64_t n, const SequenceState& state, float* lse) {
-  AttentionInput input = InputOfAttention(n, kind, *state.activations);
-  input.lse = lse;
-  return state.attention->Run(input, cache_layer, state.cache);
+Status Transformer::Attention(int layer, const SequenceState& state, const LayerHooks& hooks, AttentionInput* input) {
+  if (hooks.attend) return hooks.attend(layer, input);
+  return state.attention->Run(*input, layer, state.cache);
 }
 
-Status Transformer::AddAttended(int layer, int64_t n, Activations* act) {
+Status Transformer::OutputProjection(int layer, const float* attended, Activations* act) {
   const LayerWeights& w = w_.layers[static_cast<size_t>(layer)];
   const LinearTask tasks[] = {{w.o, w.o_bias, act->x, true}};
-  return w_.backend->Linear(compute_, {.x = act->attended, .n_tokens = n, .n_in = w.o.n_in}, tasks);
+  return w_.backend->Linear(compute_, {.x = attended, .n_tokens = act->n_tokens, .n_in = w.o.n_in}, tasks);
 }
 
-Status Transformer::Widen(int layer, int64_t n, Activations* act) {
+Status Transformer::GateUp(int layer, const LayerHooks& hooks, Activations* act) {
   const LayerWeights& w = w_.layers[static_cast<size_t>(layer)];
+  ProductInput input = Normed(w.mlp_norm, act->n_tokens, *act);
+  input.keep_prepared = hooks.keep_prepared;
   const LinearTask tasks[] = {{w.gate, w.gate_bias, act->gate, false}, {w.up, w.up_bias, act->up, false}};
-  return w_.backend->Linear(compute_, Normed(w.mlp_norm, n, act), tasks);
+  return w_.backend->Linear(compute_, input, tasks);
 }
 
-Status Transformer::AddMlp(int layer, int64_t n, Activations* act) {
+Status Transformer::Down(int layer, const LayerHooks& hooks, Activations* act) {
   const LayerWeights& w = w_.layers[static_cast<size_t>(layer)];
   const LinearTask tasks[] = {{w.down, w.down_bias, act->x, true}};
   return w_.backend->Linear(compute_,
                             {.x = act->gate,
-                             .n_tokens = n,
+                             .n_tokens = act->n_tokens,
                              .n_in = w_.config.intermediate_size,
                              .up = act->up,
                              .prepared = act->gate,
-                             .keep_prepared = keep_inputs_},
+                             .keep_prepared = hooks.keep_prepared},
                             tasks);
 }
 
@@ -185,7 +194,7 @@ Status Transformer::Logits(const Activations& act, int64_t begin, int64_t n, flo
   for (int64_t done = 0; done < n; done += rows) {
     const int64_t now = std::min(rows, n - done);
     const LinearTask head[] = {{w_.lm_head, nullptr, act.logits, false}};
-    ProductInput input = Normed(w_.final_norm, now, &act);
+    ProductInput input = Normed(w_.final_norm, now, act);
     input.x += (begin + done) * c.hidden_size;
     DUO_RETURN_IF_ERROR(w_.backend->Linear(compute_, input, head));
     DUO_RETURN_IF_ERROR(w_.backend->ToHost(act.logits, host_out + done * c.vocab_size,

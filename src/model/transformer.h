@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -17,6 +18,23 @@ struct SequenceState {
   SplitKvCache* cache = nullptr;
   DuoAttention* attention = nullptr;
   Activations* activations = nullptr;
+};
+
+/// The steps of a layer, in their order.
+enum class LayerStep : uint8_t { kQkvProjection, kQkNorm, kRope, kAttention, kOutputProjection, kGateUp, kDown };
+
+/// Ways to look into a layer and to change how it runs. Empty hooks are not called.
+struct LayerHooks {
+  /// Replaces attention: computes input->out from q, k and v. It may set input->out to other memory of that shape. The
+  /// output projection reads what input->out then points to.
+  std::function<Status(int layer, AttentionInput* input)> attend;
+  /// Called after each step of the layer, when the activations hold the step's result.
+  std::function<Status(int layer, LayerStep step)> after;
+  /// Keeps what the products multiply: norm(x) in `normed` after kQkvProjection and kGateUp, silu(gate) * up in `gate`
+  /// after kDown.
+  bool keep_prepared = false;
+  /// Ends the layer after kGateUp.
+  bool skip_down = false;
 };
 
 /// kInvalidArgument if an id is not in 0..vocab_size-1. The message names the first such id.
@@ -39,29 +57,14 @@ class Transformer {
   Status ForwardTogether(std::span<const int32_t> ids, std::span<SplitKvCache* const> caches, DuoAttention* attention,
                          Activations* act);
 
-  // The steps of Forward, for callers that need values between them (identify/teacher_student.h). Each works on the
-  // first n rows of the activations. Call Embed first, then the others in this order for every layer.
+  // The steps of Forward, for callers that look into the layers (identify/layer_walk.h) or change their attention
+  // (identify/teacher_student.h). Call Embed, then RunLayer for every layer.
 
-  /// x = embeddings. Also sets the RoPE angles for positions [pos, pos + n).
+  /// x = embeddings. Also sets n_tokens, and the RoPE angles for positions pos, pos + 1, ...
   void Embed(std::span<const int32_t> ids, int64_t pos, Activations* act);
-  /// q, k, v = projections of norm(x), before the norms of q and k.
-  Status Project(int layer, int64_t n, Activations* act);
-  /// Norms q and k, if the model has such norms.
-  void NormHeads(int layer, int64_t n, Activations* act);
-  /// Applies RoPE to q and k. Attention and the cache need them in this form.
-  void Rotate(int64_t n, Activations* act);
-  /// attended = attention over layer `cache_layer` of the cache and these tokens. `lse`: see AttentionInput.
-  Status Attend(int cache_layer, TokenKind kind, int64_t n, const SequenceState& state, float* lse = nullptr);
-  /// x += o(attended).
-  Status AddAttended(int layer, int64_t n, Activations* act);
-  /// gate and up = projections of norm(x).
-  Status Widen(int layer, int64_t n, Activations* act);
-  /// x += down(silu(gate) * up). May overwrite gate.
-  Status AddMlp(int layer, int64_t n, Activations* act);
-
-  /// Keeps each product's input in the activations so that calibration can read it: `normed` after Project and Widen,
-  /// `gate` after AddMlp.
-  void KeepProductInputs() { keep_inputs_ = true; }
+  /// Runs a layer on the tokens of the last Embed. Without hooks.attend, attention runs over this layer of the state's
+  /// cache, after its Begin. With it, only the state's activations are used. Returns the errors of the hooks too.
+  Status RunLayer(int layer, TokenKind kind, const SequenceState& state, const LayerHooks& hooks = {});
 
   /// cos and sin for the positions of the last Embed, [n, head_dim / 2].
   const std::vector<float>& rope_cos() const { return cos_; }
@@ -77,19 +80,32 @@ class Transformer {
   /// Fills cos_ and sin_ for tokens at these positions.
   void FillRope(std::span<const int64_t> positions);
   void EmbedAt(std::span<const int32_t> ids, std::span<const int64_t> positions, Activations* act);
-  /// `attend(input, layer)` is the attention of a layer.
-  template <class AttendLayer>
-  Status RunLayer(int layer, int64_t n, TokenKind kind, Activations* act, const AttendLayer& attend);
   /// Runs all layers. Each layer is a part of the backend's step (Backend::BeginPart).
-  template <class AttendLayer>
-  Status RunLayers(int64_t n, TokenKind kind, Activations* act, const AttendLayer& attend);
+  Status RunLayers(TokenKind kind, const SequenceState& state, const LayerHooks& hooks);
+
+  // The steps of a layer (LayerStep), on the first n_tokens rows of the activations.
+
+  /// q, k, v = projections of norm(x), before the norms of q and k.
+  Status QkvProjection(int layer, const LayerHooks& hooks, Activations* act);
+  /// Norms q and k, if the model has such norms.
+  void QkNorm(int layer, Activations* act);
+  /// Applies RoPE to q and k. Attention and the cache need them in this form.
+  void Rope(Activations* act);
+  /// input->out = attention over the cache and these tokens, or what hooks.attend computes.
+  Status Attention(int layer, const SequenceState& state, const LayerHooks& hooks, AttentionInput* input);
+  /// x += o(attended).
+  Status OutputProjection(int layer, const float* attended, Activations* act);
+  /// gate and up = projections of norm(x).
+  Status GateUp(int layer, const LayerHooks& hooks, Activations* act);
+  /// x += down(silu(gate) * up). May overwrite gate.
+  Status Down(int layer, const LayerHooks& hooks, Activations* act);
+
   /// A product's input: the norm of the first n rows of x.
-  ProductInput Normed(const float* weight, int64_t n, const Activations* act) const;
-  AttentionInput InputOfAttention(int64_t n, TokenKind kind, const Activations& act) const;
+  ProductInput Normed(const float* weight, int64_t n, const Activations& act) const;
+  AttentionInput InputOfAttention(TokenKind kind, const Activations& act) const;
 
   const Model::Weights& w_;
   ComputeType compute_;
-  bool keep_inputs_ = false;
   std::vector<int64_t> positions_;  // [n], current call
   std::vector<float> cos_, sin_;    // [n, head_dim / 2], current call
 };

@@ -191,16 +191,13 @@ TEST_F(TransformerTest, SequencesTogetherEqualTheirEquations) {
   }
 }
 
-TEST_F(TransformerTest, KeepsWhatItsProductsMultiply) {
+TEST_F(TransformerTest, HooksSeeWhatTheProductsMultiply) {
   const TinyCheckpoint checkpoint = Kinds()[0];
   const Model model = Open(checkpoint);
-  const ModelConfig& c = model.config();
   Sequence sequence(model, Layout({1, 1, 1, 1}), 8);
-  Transformer& transformer = sequence.transformer;
   Activations& act = sequence.activations;
-  transformer.KeepProductInputs();
   ASSERT_TRUE(sequence.cache.Begin(8).ok());
-  transformer.Embed(std::span<const int32_t>(ids_).first(8), 0, &act);
+  sequence.transformer.Embed(std::span<const int32_t>(ids_).first(8), 0, &act);
   const auto expect_norm = [&](const char* name) {
     const std::vector<float>& weight = checkpoint.tensors.at(name).values;
     for (size_t t = 0; t < 8; ++t) {
@@ -208,32 +205,72 @@ TEST_F(TransformerTest, KeepsWhatItsProductsMultiply) {
       for (size_t d = 0; d < 24; ++d) squares += static_cast<double>(act.x[t * 24 + d]) * act.x[t * 24 + d];
       const double rms = std::sqrt(squares / 24 + 0.0625);
       for (size_t d = 0; d < 24; ++d) {
-        ASSERT_NEAR(act.normed[t * 24 + d], act.x[t * 24 + d] * weight[d] / rms, 1e-4) << name;
+        EXPECT_NEAR(act.normed[t * 24 + d], act.x[t * 24 + d] * weight[d] / rms, 1e-4) << name;
       }
     }
   };
-  ASSERT_TRUE(transformer.Project(0, 8, &act).ok());
-  expect_norm("model.layers.0.input_layernorm.weight");
-  transformer.NormHeads(0, 8, &act);
-  transformer.Rotate(8, &act);
-  EXPECT_EQ(transformer.rope_cos().size(), 8u * 4);
-  for (size_t t = 0; t < 8; ++t) {
-    for (size_t d = 0; d < 4; ++d) {
-      EXPECT_NEAR(transformer.rope_cos()[t * 4 + d], std::cos(static_cast<double>(t) * c.inv_freq[d]), 1e-6);
-      EXPECT_NEAR(transformer.rope_sin()[t * 4 + d], std::sin(static_cast<double>(t) * c.inv_freq[d]), 1e-6);
+  std::vector<LayerStep> steps;
+  std::vector<float> gate, up;
+  LayerHooks hooks;
+  hooks.keep_prepared = true;
+  hooks.after = [&](int layer, LayerStep step) {
+    EXPECT_EQ(layer, 0);
+    steps.push_back(step);
+    if (step == LayerStep::kQkvProjection) expect_norm("model.layers.0.input_layernorm.weight");
+    if (step == LayerStep::kGateUp) {
+      expect_norm("model.layers.0.post_attention_layernorm.weight");
+      gate.assign(act.gate, act.gate + 8 * 40);
+      up.assign(act.up, act.up + 8 * 40);
     }
-  }
-  std::vector<float> lse(8 * 4, -1000.0f);
-  ASSERT_TRUE(
-      transformer.Attend(0, TokenKind::kPrompt, 8, {&sequence.cache, &sequence.attention, &act}, lse.data()).ok());
-  for (const float x : lse) EXPECT_GT(x, -100.0f);
-  ASSERT_TRUE(transformer.AddAttended(0, 8, &act).ok());
-  ASSERT_TRUE(transformer.Widen(0, 8, &act).ok());
-  expect_norm("model.layers.0.post_attention_layernorm.weight");
-  const std::vector<float> gate(act.gate, act.gate + 8 * 40), up(act.up, act.up + 8 * 40);
-  ASSERT_TRUE(transformer.AddMlp(0, 8, &act).ok());
+    return OkStatus();
+  };
+  const SequenceState state{&sequence.cache, &sequence.attention, &act};
+  ASSERT_TRUE(sequence.transformer.RunLayer(0, TokenKind::kPrompt, state, hooks).ok());
+  EXPECT_EQ(steps, (std::vector{LayerStep::kQkvProjection, LayerStep::kQkNorm, LayerStep::kRope, LayerStep::kAttention,
+                                LayerStep::kOutputProjection, LayerStep::kGateUp, LayerStep::kDown}));
   for (size_t i = 0; i < gate.size(); ++i) {
     ASSERT_NEAR(act.gate[i], gate[i] / (1 + std::exp(-gate[i])) * up[i], 1e-4f) << i;
+  }
+}
+
+TEST_F(TransformerTest, AHookReplacesAttention) {
+  const Model model = Open(Kinds()[0]);
+  Sequence sequence(model, Layout({1, 1, 1, 1}), 8);
+  Activations& act = sequence.activations;
+  ASSERT_TRUE(sequence.cache.Begin(8).ok());
+  sequence.transformer.Embed(std::span<const int32_t>(ids_).first(8), 0, &act);
+  const std::vector<float> x(act.x, act.x + 8 * 24);
+  std::vector<float> lse(8 * 4, -1000.0f), zeros(8 * 4 * 8, 0.0f);
+  LayerHooks hooks;
+  hooks.attend = [&](int layer, AttentionInput* input) {
+    EXPECT_EQ(input->out, act.attended);
+    input->lse = lse.data();
+    EXPECT_TRUE(sequence.attention.Run(*input, layer, &sequence.cache).ok());
+    input->out = zeros.data();
+    return OkStatus();
+  };
+  hooks.skip_down = true;
+  ASSERT_TRUE(sequence.transformer.RunLayer(0, TokenKind::kPrompt, {.activations = &act}, hooks).ok());
+  for (const float value : lse) EXPECT_GT(value, -100.0f);
+  // The output projection of zeros adds nothing, and the layer ends before Down adds to x.
+  EXPECT_TRUE(std::equal(x.begin(), x.end(), act.x));
+}
+
+TEST_F(TransformerTest, AHookCanEndTheLayer) {
+  const Model model = Open(Kinds()[0]);
+  Sequence sequence(model, Layout({1, 1, 1, 1}), 8);
+  ASSERT_TRUE(sequence.cache.Begin(8).ok());
+  sequence.transformer.Embed(std::span<const int32_t>(ids_).first(8), 0, &sequence.activations);
+  for (int last = 0; last <= static_cast<int>(LayerStep::kDown); ++last) {
+    int calls = 0;
+    LayerHooks hooks;
+    hooks.after = [&](int, LayerStep step) {
+      ++calls;
+      return step == static_cast<LayerStep>(last) ? Status(StatusCode::kCancelled, "enough") : OkStatus();
+    };
+    const SequenceState state{&sequence.cache, &sequence.attention, &sequence.activations};
+    EXPECT_EQ(sequence.transformer.RunLayer(0, TokenKind::kPrompt, state, hooks).message(), "enough");
+    EXPECT_EQ(calls, last + 1);
   }
 }
 
