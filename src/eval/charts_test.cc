@@ -45,6 +45,9 @@ TEST(Charts, NeedlesAreAMapForEachMode) {
   EXPECT_THAT(chart.script, HasSubstr("full attention, mean 0.875"));
   EXPECT_THAT(chart.script, HasSubstr("duo attention, mean 0.500"));
   EXPECT_LT(chart.script.find("full attention"), chart.script.find("duo attention"));
+  Json ends = Niah();
+  ends["depths"] = {0, 1};
+  EXPECT_THAT(ChartFor(ends).script, HasSubstr("100 %%"));
 }
 
 TEST(Charts, GrowWithTheirTableUpToALimit) {

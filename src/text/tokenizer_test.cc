@@ -200,16 +200,51 @@ TEST(SentencePiece, WordsStandForThemselvesOnlyWhereASpaceIsAPiece) {
   EXPECT_FALSE(CheckSentencePieceFile(bytes, "m").value().words_are_independent);
 }
 
+TEST(SentencePiece, ControlPiecesAreSpecial) {
+  const Tokenizer tokenizer = OpenStyle("sentencepiece");
+  EXPECT_TRUE(tokenizer.IsSpecial(tokenizer.bos_id()));
+  EXPECT_EQ(tokenizer.Decode({tokenizer.bos_id()}, SpecialTokens::kNone), "");
+  const std::vector<int32_t> ids = tokenizer.Encode("word", SpecialTokens::kNone);
+  EXPECT_FALSE(tokenizer.IsSpecial(ids.back()));
+}
+
+/// A field of a protobuf message that holds bytes.
+std::string Field(char tag, const std::string& content) {
+  std::string length;
+  for (size_t n = content.size(); n != 0; n >>= 7) length += static_cast<char>((n & 0x7F) | (n >= 0x80 ? 0x80 : 0));
+  return tag + length + content;
+}
+
+TEST(SentencePiece, CharsmapsStayInsideTheirTable) {
+  const auto status = [](const std::vector<uint32_t>& units, const std::string& strings, uint32_t more_bytes = 0) {
+    std::vector<uint32_t> words = {static_cast<uint32_t>(units.size() * sizeof(uint32_t)) + more_bytes};
+    words.insert(words.end(), units.begin(), units.end());
+    const std::string blob =
+        std::string(reinterpret_cast<const char*>(words.data()), words.size() * sizeof(uint32_t)) + strings;
+    const std::string normalizer = Field('\x1A', Field('\x12', blob));  // normalizer_spec, precompiled_charsmap
+    return CheckSentencePieceFile(StyleFile("sentencepiece", "tokenizer.model") + normalizer, "m").status();
+  };
+  const std::string strings("ab\0", 3);
+  std::vector<uint32_t> units(256, 0x80000000);  // values, which are not followed
+  EXPECT_TRUE(status(units, strings).ok()) << status(units, strings).message();
+  EXPECT_THAT(status(units, "ab").message(), HasSubstr("precompiled_charsmap")) << "the last string does not end";
+  EXPECT_FALSE(status(units, "").ok());
+  EXPECT_FALSE(status(units, strings, 2).ok()) << "half a unit";
+  EXPECT_FALSE(status(units, strings, 4).ok()) << "more units than there are bytes";
+  units[7] = uint32_t{256 ^ 7} << 10;
+  EXPECT_FALSE(status(units, strings).ok()) << "a link past the end";
+  units[7] = (1 << 8) | (uint32_t{7} << 10);  // with a leaf, at 7 ^ 7 = 0: a place among the strings
+  units[0] = 0x80000000 | 3;
+  EXPECT_FALSE(status(units, strings).ok()) << "a value past the last string";
+  units[0] = 0x80000000 | 2;
+  EXPECT_TRUE(status(units, strings).ok()) << status(units, strings).message();
+}
+
 TEST(SentencePiece, ControlPiecesAreBounded) {
   const std::string text(text_limits::kMaxAddedTokenBytes + 1, 'c');
-  const auto field = [](char tag, const std::string& content) {
-    std::string length;
-    for (size_t n = content.size(); n != 0; n >>= 7) length += static_cast<char>((n & 0x7F) | (n >= 0x80 ? 0x80 : 0));
-    return tag + length + content;
-  };
-  const std::string control = field('\x0A', text) + "\x18\x03";  // piece, type = CONTROL
+  const std::string control = Field('\x0A', text) + "\x18\x03";  // piece, type = CONTROL
   const auto parsed =
-      ParseSentencePiece(StyleFile("sentencepiece", "tokenizer.model") + field('\x0A', control), "m", {});
+      ParseSentencePiece(StyleFile("sentencepiece", "tokenizer.model") + Field('\x0A', control), "m", {});
   EXPECT_EQ(parsed.status().code(), StatusCode::kUnsupported);
   EXPECT_THAT(parsed.status().message(), HasSubstr("m: a token of 1025 bytes"));
 }
