@@ -11,8 +11,8 @@ The test programs of the mutant's own room run first (`duo_test` in the room's C
 tools/mutate_suites.json run until one fails. All are built under AddressSanitizer in --work (build/mutate) from a copy
 of the tree, so the checkout does not change.
 
-A program is stopped when it computes --factor times as long as without a mutant, or does nothing for twenty times as
-long. The mutant then counts as killed by a time-out. Three kinds of mutants are not counted: those that do not compile,
+A program is stopped when it computes --factor times as long as without a mutant. It is also stopped when it does nothing
+for two minutes and twice that time. The mutant then counts as killed by a time-out. Three kinds of mutants are not counted: those that do not compile,
 those whose object file does not change, and those that tools/mutants_equivalent.txt lists with a reason. Every sample
 includes the mutants of tools/mutants_by_hand.txt.
 
@@ -133,7 +133,7 @@ class Tests:
             command = [str(self.tree.program(name)), "--gtest_fail_fast", "--gtest_brief=1"]
         cpu, wall = self.seconds.get(name, (None, None))
         cpu_limit = None if cpu is None else int(self.factor * cpu) + self.min_seconds
-        wall_limit = None if wall is None else 20 * wall + 6 * self.min_seconds
+        wall_limit = None if wall is None else 2 * wall + 12 * self.min_seconds
         shutil.rmtree(self.tree.scratch, ignore_errors=True)
         self.tree.scratch.mkdir(parents=True)
         before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()

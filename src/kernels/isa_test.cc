@@ -1,6 +1,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <fstream>
+#include <initializer_list>
+#include <set>
+#include <sstream>
 #include <string>
 
 #include "kernels/cpu/isa.h"
@@ -27,6 +32,31 @@ TEST(Isa, EveryLevelThatTheMachineHasCanBeForced) {
     }
   }
 }
+
+#if defined(__x86_64__)
+TEST(Isa, IsWhatTheSystemSaysOfItsCpu) {
+  std::ifstream cpuinfo("/proc/cpuinfo");
+  std::set<std::string> flags;
+  for (std::string line; std::getline(cpuinfo, line) && flags.empty();) {
+    if (line.rfind("flags", 0) != 0) continue;
+    std::istringstream words(line.substr(line.find(':') + 1));
+    for (std::string word; words >> word;) flags.insert(word);
+  }
+  ASSERT_FALSE(flags.empty());
+  const auto has = [&](std::initializer_list<const char*> names) {
+    return std::all_of(names.begin(), names.end(), [&](const char* name) { return flags.contains(name); });
+  };
+  EXPECT_EQ(internal::HasF16c(), has({"f16c"}));
+  const bool avx2 = has({"avx2", "fma", "f16c"});
+  const bool avx512 = avx2 && has({"avx512f", "avx512bw", "avx512vl", "avx512dq"});
+  const bool vnni = avx512 && has({"avx512_vnni"});
+  EXPECT_EQ(DetectIsa(), vnni && has({"avx512_bf16"}) ? Isa::kAvx512Bf16
+                         : vnni                       ? Isa::kAvx512Vnni
+                         : avx512                     ? Isa::kAvx512
+                         : avx2                       ? Isa::kAvx2
+                                                      : Isa::kPortable);
+}
+#endif
 
 TEST(Isa, WithoutForceTheBestLevelIsTaken) {
   for (const Isa detected : kLevels) {
