@@ -4,20 +4,20 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <optional>
+#include <string>
 #include <vector>
 
 #include "backend/cpu_identify_ops.h"
+#include "backend/cpu_measure.h"
 #include "backend/cpu_memory.h"
+#include "backend/cpu_team.h"
 #include "backend/decode_split.h"
 #include "base/align.h"
 #include "base/bad_option.h"
 #include "base/bf16.h"
 #include "base/check.h"
-#include "base/clock.h"
 #include "base/memory_info.h"
 #include "base/parallel.h"
-#include "kernels/cpu/ceilings.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/kv_codes.h"
@@ -27,23 +27,7 @@
 namespace duo {
 namespace {
 
-/// Adds the time between construction and destruction to `*total`.
-class ScopedTime {
- public:
-  explicit ScopedTime(double* total) : total_(total), begin_(Clock::now()) {}
-  ~ScopedTime() { *total_ += SecondsSince(begin_); }
-  ScopedTime(const ScopedTime&) = delete;
-  ScopedTime& operator=(const ScopedTime&) = delete;
-
- private:
-  double* total_;
-  Clock::time_point begin_;
-};
-
-// One thread does element-wise work on up to this many elements. Waking the others would cost more.
-constexpr int64_t kSerialElements = 1 << 15;
-constexpr int64_t kElementBlock = 1 << 14;
-// For the same reason one thread does a product of few tokens with up to this many weights.
+// One thread does a product of few tokens with up to this many weights. Waking the others would cost more.
 constexpr int64_t kSerialWeights = 1 << 15;
 // Long runs of memory are read faster than short ones: 40 GB/s with 2 MiB, 37 GB/s with 256 KiB (bf16, two Zen 4
 // cores).
@@ -85,7 +69,8 @@ class CpuBackend : public Backend {
         dense_(DenseKernelsFor(isa)),
         attention_(AttentionKernelsFor(isa)),
         gemm_(n_threads, isa),
-        identify_ops_(n_threads, isa) {}
+        identify_ops_(n_threads, isa),
+        ceilings_(n_threads, isa) {}
 
   std::string Describe() const override {
     return std::string("cpu, ") + IsaName(isa_) + ", " + std::to_string(n_threads_) +
@@ -141,22 +126,10 @@ class CpuBackend : public Backend {
   BackendTimes times() const override { return times_; }
   void ResetTimes() override { times_ = {}; }
   bool TimesAreFree() const override { return true; }
-  Result<double> MeasureReadBandwidth() override {
-    if (!read_bandwidth_) {
-      DUO_ASSIGN_OR_RETURN(read_bandwidth_, ReadBandwidth::Create(isa_, n_threads_));
-    }
-    return read_bandwidth_->Measure();
-  }
-  Result<double> MeasureGemm(ComputeType compute) override {
-    const DType type = compute == ComputeType::kF32    ? DType::kF32
-                       : compute == ComputeType::kBF16 ? DType::kBF16
-                                                       : DType::kI8;
-    return MeasureGemmGflops(isa_, type, n_threads_);
-  }
+  Result<double> MeasureReadBandwidth() override { return ceilings_.MeasureReadBandwidth(); }
+  Result<double> MeasureGemm(ComputeType compute) override { return ceilings_.MeasureGemm(compute); }
 
  private:
-  /// Number of threads for element-wise work on n elements.
-  int TeamFor(int64_t n) const { return n <= kSerialElements ? 1 : n_threads_; }
   /// Returns the input of the product: x, or the result of the norm or of SwiGLU.
   const float* Prepare(const ProductInput& input);
   void Rotate(float* x, int64_t n_tokens, int n_heads, int head_dim);
@@ -181,6 +154,7 @@ class CpuBackend : public Backend {
   const AttentionKernels& attention_;
   GemmRunner gemm_;
   CpuIdentifyOps identify_ops_;
+  CpuCeilings ceilings_;
   Scratch rounded_;             // x of Linear in bf16 or int8
   Scratch prepared_;            // x of a product of few tokens with int4 or int8 weights
   Scratch states_;              // partial softmax states of a decode step
@@ -188,7 +162,6 @@ class CpuBackend : public Backend {
   const float* cos_ = nullptr;  // from SetRotations
   const float* sin_ = nullptr;
   BackendTimes times_;
-  std::optional<ReadBandwidth> read_bandwidth_;
 };
 
 uint64_t CpuBackend::MaxScratchBytes(const CallBounds& bounds) const {
@@ -229,7 +202,7 @@ void CpuBackend::Embed(const MatrixView& table, std::span<const int32_t> ids, fl
 
 void CpuBackend::RmsNorm(const float* x, const float* weight, float eps, int64_t n_rows, int64_t dim, float* out) {
   const int64_t block = std::max<int64_t>(1, kElementBlock / dim);
-  ParallelBlocks(TeamFor(n_rows * dim), n_rows, block, [&](int64_t begin, int64_t end) {
+  ParallelBlocks(TeamFor(n_rows * dim, n_threads_), n_rows, block, [&](int64_t begin, int64_t end) {
     dense_.rms_norm({.x = x + begin * dim,
                      .x_stride = dim,
                      .weight = weight,
@@ -246,7 +219,7 @@ const float* CpuBackend::Prepare(const ProductInput& input) {
   if (input.norm != nullptr) RmsNorm(input.x, input.norm, input.eps, input.n_tokens, input.n_in, input.prepared);
   if (input.up != nullptr) {
     const int64_t n = input.n_tokens * input.n_in;
-    ParallelBlocks(TeamFor(n), n, kElementBlock, [&](int64_t begin, int64_t end) {
+    ParallelBlocks(TeamFor(n, n_threads_), n, kElementBlock, [&](int64_t begin, int64_t end) {
       dense_.swiglu({.gate = input.x + begin, .up = input.up + begin, .n = end - begin, .out = input.prepared + begin});
     });
   }
@@ -264,7 +237,7 @@ Status CpuBackend::Linear(ComputeType compute, const ProductInput& input, std::s
     const int64_t n = n_tokens * n_in;
     DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(static_cast<size_t>(n) * sizeof(bf16)));
     auto* rounded = reinterpret_cast<bf16*>(memory);
-    ParallelBlocks(TeamFor(n), n, kElementBlock,
+    ParallelBlocks(TeamFor(n, n_threads_), n, kElementBlock,
                    [&](int64_t begin, int64_t end) { dense_.f32_to_bf16(x + begin, rounded + begin, end - begin); });
     multiplied = rounded;
     input_type = DType::kBF16;
@@ -304,7 +277,7 @@ Result<CpuBackend::Int8Tokens> CpuBackend::RoundToInt8(const float* x, int64_t n
   DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(scale_bytes + static_cast<size_t>(n_tokens * n_in)));
   auto* scale = reinterpret_cast<float*>(memory);
   auto* values = reinterpret_cast<int8_t*>(memory + scale_bytes);
-  ParallelFor(TeamFor(n_tokens * n_in), n_tokens,
+  ParallelFor(TeamFor(n_tokens * n_in, n_threads_), n_tokens,
               [&](int64_t t, int) { QuantizeInt8(x + t * n_in, n_in, values + t * n_in, scale + t); });
   return Int8Tokens{values, DType::kI8, scale};
 }
@@ -313,7 +286,7 @@ Result<const float*> CpuBackend::OnInt8Grid(const float* x, int64_t n_tokens, in
   DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(static_cast<size_t>(n_tokens * n_in) * (sizeof(float) + 1)));
   auto* grid = reinterpret_cast<float*>(memory);
   auto* values = reinterpret_cast<int8_t*>(grid + n_tokens * n_in);
-  ParallelFor(TeamFor(n_tokens * n_in), n_tokens, [&](int64_t t, int) {
+  ParallelFor(TeamFor(n_tokens * n_in, n_threads_), n_tokens, [&](int64_t t, int) {
     float scale;
     QuantizeInt8(x + t * n_in, n_in, values + t * n_in, &scale);
     dense_.widen(values + t * n_in, DType::kI8, grid + t * n_in, n_in);
@@ -325,7 +298,7 @@ Result<const float*> CpuBackend::OnInt8Grid(const float* x, int64_t n_tokens, in
 Result<const uint8_t*> CpuBackend::Prepare(void (*prepare)(const float*, int64_t, void*), const float* x,
                                            int64_t n_tokens, int64_t n_in, size_t token_bytes) {
   DUO_ASSIGN_OR_RETURN(uint8_t * memory, prepared_.Get(token_bytes * static_cast<size_t>(n_tokens)));
-  ParallelFor(TeamFor(n_tokens * n_in), n_tokens,
+  ParallelFor(TeamFor(n_tokens * n_in, n_threads_), n_tokens,
               [&](int64_t t, int) { prepare(x + t * n_in, n_in, memory + static_cast<size_t>(t) * token_bytes); });
   return memory;
 }
@@ -429,7 +402,7 @@ Status CpuBackend::LinearFewTokens(ComputeType compute, const float* x, int64_t 
 void CpuBackend::Rotate(float* x, int64_t n_tokens, int n_heads, int head_dim) {
   const int64_t stride = static_cast<int64_t>(n_heads) * head_dim;
   const int64_t block = std::max<int64_t>(1, kElementBlock / stride);
-  ParallelBlocks(TeamFor(n_tokens * stride), n_tokens, block, [&](int64_t begin, int64_t end) {
+  ParallelBlocks(TeamFor(n_tokens * stride, n_threads_), n_tokens, block, [&](int64_t begin, int64_t end) {
     dense_.rope({.x = x + begin * stride,
                  .x_stride = stride,
                  .n_tokens = end - begin,
@@ -443,7 +416,7 @@ void CpuBackend::Rotate(float* x, int64_t n_tokens, int n_heads, int head_dim) {
 void CpuBackend::StoreRows(std::span<const StoreTask> tasks, int head_dim, KvType type) {
   int64_t total = 0;
   for (const StoreTask& task : tasks) total += task.n_rows * head_dim;
-  ParallelFor(TeamFor(total), static_cast<int64_t>(tasks.size()), [&](int64_t i, int) {
+  ParallelFor(TeamFor(total, n_threads_), static_cast<int64_t>(tasks.size()), [&](int64_t i, int) {
     const StoreTask& task = tasks[static_cast<size_t>(i)];
     for (int64_t r = 0; r < task.n_rows; ++r) {
       const float* src = task.src + r * task.src_stride;
@@ -460,7 +433,7 @@ void CpuBackend::StoreRows(std::span<const StoreTask> tasks, int head_dim, KvTyp
 void CpuBackend::CopyRows(std::span<const CopyRowsTask> tasks, int head_dim, KvType type) {
   int64_t total = 0;
   for (const CopyRowsTask& task : tasks) total += task.n_rows * head_dim;
-  ParallelFor(TeamFor(total), static_cast<int64_t>(tasks.size()), [&](int64_t i, int) {
+  ParallelFor(TeamFor(total, n_threads_), static_cast<int64_t>(tasks.size()), [&](int64_t i, int) {
     const CopyRowsTask& task = tasks[static_cast<size_t>(i)];
     CopyKvRows({task.part, type, head_dim}, task.src, task.src_row, task.dst, task.dst_row, task.n_rows);
   });
@@ -477,29 +450,30 @@ Status CpuBackend::DecodeAttention(const AttentionShape& shape, std::span<const 
   int64_t rows = 0;
   for (const DecodePiece& piece : pieces) rows += piece.end - piece.begin;
   auto state = [&](size_t piece) { return reinterpret_cast<float*>(states + piece * state_bytes); };
-  ParallelFor(TeamFor(rows * shape.head_dim * shape.group), static_cast<int64_t>(pieces.size()), [&](int64_t i, int) {
-    const DecodePiece& piece = pieces[static_cast<size_t>(i)];
-    const DecodeHead& head = heads[static_cast<size_t>(piece.head)];
-    float* acc = state(static_cast<size_t>(i));
-    float* max = acc + group * dim;
-    float* sum = max + group;
-    std::fill(acc, acc + group * dim, 0.0f);
-    std::fill(max, max + group, kNegInf);
-    std::fill(sum, sum + group, 0.0f);
-    attention_.decode({.q = head.q,
-                       .k = head.k,
-                       .v = head.v,
-                       .first_row = piece.begin,
-                       .n_rows = piece.end - piece.begin,
-                       .group = shape.group,
-                       .head_dim = shape.head_dim,
-                       .kv_type = shape.kv_type,
-                       .math = MathOf(shape.compute),
-                       .scale = shape.scale,
-                       .max = max,
-                       .sum = sum,
-                       .acc = acc});
-  });
+  ParallelFor(TeamFor(rows * shape.head_dim * shape.group, n_threads_), static_cast<int64_t>(pieces.size()),
+              [&](int64_t i, int) {
+                const DecodePiece& piece = pieces[static_cast<size_t>(i)];
+                const DecodeHead& head = heads[static_cast<size_t>(piece.head)];
+                float* acc = state(static_cast<size_t>(i));
+                float* max = acc + group * dim;
+                float* sum = max + group;
+                std::fill(acc, acc + group * dim, 0.0f);
+                std::fill(max, max + group, kNegInf);
+                std::fill(sum, sum + group, 0.0f);
+                attention_.decode({.q = head.q,
+                                   .k = head.k,
+                                   .v = head.v,
+                                   .first_row = piece.begin,
+                                   .n_rows = piece.end - piece.begin,
+                                   .group = shape.group,
+                                   .head_dim = shape.head_dim,
+                                   .kv_type = shape.kv_type,
+                                   .math = MathOf(shape.compute),
+                                   .scale = shape.scale,
+                                   .max = max,
+                                   .sum = sum,
+                                   .acc = acc});
+              });
   for (size_t i = 0; i < pieces.size();) {
     size_t next = i + 1;
     float* acc = state(i);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "backend/cpu_team.h"
 #include "base/align.h"
 #include "base/bf16.h"
 #include "base/parallel.h"
@@ -14,7 +15,6 @@
 namespace duo {
 namespace {
 
-constexpr int64_t kElementBlock = 1 << 14;
 constexpr int64_t kMixTokens = 256;  // tokens in one partial sum of a gate's gradient
 
 GateRows RowsOf(const HeadMix& mix, int64_t head, int64_t n_tokens) {
