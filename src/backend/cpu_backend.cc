@@ -1,17 +1,16 @@
 #include "backend/cpu_backend.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
 
+#include "backend/cpu_attention.h"
 #include "backend/cpu_identify_ops.h"
 #include "backend/cpu_measure.h"
 #include "backend/cpu_memory.h"
 #include "backend/cpu_team.h"
-#include "backend/decode_split.h"
 #include "base/align.h"
 #include "base/bad_option.h"
 #include "base/bf16.h"
@@ -20,8 +19,6 @@
 #include "base/parallel.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/kernel_table.h"
-#include "kernels/kv_codes.h"
-#include "kernels/softmax_state.h"
 #include "kernels/weight_codes.h"
 
 namespace duo {
@@ -47,28 +44,14 @@ int64_t MostFewTokens(ComputeType compute, std::span<const LinearTask> tasks) {
   return compute == ComputeType::kBF16 && (type == DType::kI8 || type == DType::kU8) ? kMaxFewTokens : kFewTokens;
 }
 
-/// Partial softmax state of one piece of a decode step: acc [group, head_dim], max [group], sum [group].
-size_t StateBytes(int group, int head_dim) {
-  return RoundUp(static_cast<size_t>(group) * (static_cast<size_t>(head_dim) + 2) * sizeof(float), kCacheLineBytes);
-}
-
-// With f32 a token's result must not depend on the other sequences of the call.
-DecodeCut CutOf(ComputeType compute) {
-  return compute == ComputeType::kF32 ? DecodeCut::kByHead : DecodeCut::kBalanced;
-}
-
-AttentionMath MathOf(ComputeType compute) {
-  return compute == ComputeType::kF32 ? AttentionMath::kF32 : AttentionMath::kBF16;
-}
-
 class CpuBackend : public Backend {
  public:
   CpuBackend(Isa isa, int n_threads)
       : isa_(isa),
         n_threads_(n_threads),
         dense_(DenseKernelsFor(isa)),
-        attention_(AttentionKernelsFor(isa)),
         gemm_(n_threads, isa),
+        attention_(n_threads, isa),
         identify_ops_(n_threads, isa),
         ceilings_(n_threads, isa) {}
 
@@ -112,10 +95,20 @@ class CpuBackend : public Backend {
     Rotate(q, n_tokens, n_heads, head_dim);
     Rotate(k, n_tokens, n_kv_heads, head_dim);
   }
-  void StoreRows(std::span<const StoreTask> tasks, int head_dim, KvType type) override;
-  void CopyRows(std::span<const CopyRowsTask> tasks, int head_dim, KvType type) override;
-  Status DecodeAttention(const AttentionShape& shape, std::span<const DecodeHead> heads) override;
-  Status PrefillAttention(const AttentionShape& shape, std::span<const PrefillHead> heads) override;
+  void StoreRows(std::span<const StoreTask> tasks, int head_dim, KvType type) override {
+    attention_.StoreRows(tasks, head_dim, type);
+  }
+  void CopyRows(std::span<const CopyRowsTask> tasks, int head_dim, KvType type) override {
+    attention_.CopyRows(tasks, head_dim, type);
+  }
+  Status DecodeAttention(const AttentionShape& shape, std::span<const DecodeHead> heads) override {
+    const ScopedTime timer(&times_.attention_s);
+    return attention_.Decode(shape, heads);
+  }
+  Status PrefillAttention(const AttentionShape& shape, std::span<const PrefillHead> heads) override {
+    const ScopedTime timer(&times_.attention_s);
+    return attention_.Prefill(shape, heads);
+  }
 
   // Every operation runs at once, so nothing is held back.
   void BeginPart(int) override {}
@@ -151,14 +144,12 @@ class CpuBackend : public Backend {
   Isa isa_;
   int n_threads_;
   const DenseKernels& dense_;
-  const AttentionKernels& attention_;
   GemmRunner gemm_;
+  CpuAttention attention_;
   CpuIdentifyOps identify_ops_;
   CpuCeilings ceilings_;
   Scratch rounded_;             // x of Linear in bf16 or int8
   Scratch prepared_;            // x of a product of few tokens with int4 or int8 weights
-  Scratch states_;              // partial softmax states of a decode step
-  Scratch tile_;                // prefill scratch of all threads
   const float* cos_ = nullptr;  // from SetRotations
   const float* sin_ = nullptr;
   BackendTimes times_;
@@ -175,15 +166,10 @@ uint64_t CpuBackend::MaxScratchBytes(const CallBounds& bounds) const {
                                         static_cast<uint64_t>(bounds.n_tokens) * sizeof(float),
                                     few_inputs * (int8 ? sizeof(float) + 1 : sizeof(float))) +
                            static_cast<uint64_t>(n_few) * Gemv4PreparedBytes(bounds.widest_input) + 2 * kCacheLineBytes;
-  const auto pieces =
-      static_cast<uint64_t>(MaxDecodePieces(bounds.n_kv_heads, bounds.n_sequences, n_threads_, CutOf(bounds.compute)));
-  const uint64_t states = pieces * StateBytes(bounds.group, bounds.head_dim);
-  const uint64_t tiles =
-      static_cast<uint64_t>(n_threads_) * RoundUp(PrefillScratchBytes(bounds.group, bounds.head_dim), kCacheLineBytes);
   const DType x_type = bounds.compute == ComputeType::kF32 || grid ? DType::kF32 : int8 ? DType::kI8 : DType::kBF16;
   return GemmRunner::MaxScratchBytes(isa_, n_threads_, bounds.widest_input, x_type, bounds.weights,
                                      WeightLayout::kOutIn) +
-         rounded + states + tiles;
+         rounded + attention_.MaxScratchBytes(bounds);
 }
 
 void CpuBackend::Embed(const MatrixView& table, std::span<const int32_t> ids, float* out) {
@@ -411,123 +397,6 @@ void CpuBackend::Rotate(float* x, int64_t n_tokens, int n_heads, int head_dim) {
                  .cos = cos_ + begin * (head_dim / 2),
                  .sin = sin_ + begin * (head_dim / 2)});
   });
-}
-
-void CpuBackend::StoreRows(std::span<const StoreTask> tasks, int head_dim, KvType type) {
-  int64_t total = 0;
-  for (const StoreTask& task : tasks) total += task.n_rows * head_dim;
-  ParallelFor(TeamFor(total, n_threads_), static_cast<int64_t>(tasks.size()), [&](int64_t i, int) {
-    const StoreTask& task = tasks[static_cast<size_t>(i)];
-    for (int64_t r = 0; r < task.n_rows; ++r) {
-      const float* src = task.src + r * task.src_stride;
-      uint8_t* dst = task.dst + static_cast<size_t>(task.row + r) * KvRowBytes(type, head_dim);
-      switch (type) {
-        case KvType::kF32: std::memcpy(dst, src, KvRowBytes(type, head_dim)); break;
-        case KvType::kBF16: dense_.f32_to_bf16(src, reinterpret_cast<bf16*>(dst), head_dim); break;
-        default: QuantizeRow(src, {task.part, type, head_dim}, task.dst, task.row + r); break;
-      }
-    }
-  });
-}
-
-void CpuBackend::CopyRows(std::span<const CopyRowsTask> tasks, int head_dim, KvType type) {
-  int64_t total = 0;
-  for (const CopyRowsTask& task : tasks) total += task.n_rows * head_dim;
-  ParallelFor(TeamFor(total, n_threads_), static_cast<int64_t>(tasks.size()), [&](int64_t i, int) {
-    const CopyRowsTask& task = tasks[static_cast<size_t>(i)];
-    CopyKvRows({task.part, type, head_dim}, task.src, task.src_row, task.dst, task.dst_row, task.n_rows);
-  });
-}
-
-Status CpuBackend::DecodeAttention(const AttentionShape& shape, std::span<const DecodeHead> heads) {
-  const ScopedTime timer(&times_.attention_s);
-  const int64_t n_heads_each = shape.q_stride / (static_cast<int64_t>(shape.group) * shape.head_dim);
-  const std::vector<DecodePiece> pieces = SplitDecode(heads, n_heads_each, n_threads_, CutOf(shape.compute));
-  const auto group = static_cast<size_t>(shape.group);
-  const auto dim = static_cast<size_t>(shape.head_dim);
-  const size_t state_bytes = StateBytes(shape.group, shape.head_dim);
-  DUO_ASSIGN_OR_RETURN(uint8_t * states, states_.Get(state_bytes * pieces.size()));
-  int64_t rows = 0;
-  for (const DecodePiece& piece : pieces) rows += piece.end - piece.begin;
-  auto state = [&](size_t piece) { return reinterpret_cast<float*>(states + piece * state_bytes); };
-  ParallelFor(TeamFor(rows * shape.head_dim * shape.group, n_threads_), static_cast<int64_t>(pieces.size()),
-              [&](int64_t i, int) {
-                const DecodePiece& piece = pieces[static_cast<size_t>(i)];
-                const DecodeHead& head = heads[static_cast<size_t>(piece.head)];
-                float* acc = state(static_cast<size_t>(i));
-                float* max = acc + group * dim;
-                float* sum = max + group;
-                std::fill(acc, acc + group * dim, 0.0f);
-                std::fill(max, max + group, kNegInf);
-                std::fill(sum, sum + group, 0.0f);
-                attention_.decode({.q = head.q,
-                                   .k = head.k,
-                                   .v = head.v,
-                                   .first_row = piece.begin,
-                                   .n_rows = piece.end - piece.begin,
-                                   .group = shape.group,
-                                   .head_dim = shape.head_dim,
-                                   .kv_type = shape.kv_type,
-                                   .math = MathOf(shape.compute),
-                                   .scale = shape.scale,
-                                   .max = max,
-                                   .sum = sum,
-                                   .acc = acc});
-              });
-  for (size_t i = 0; i < pieces.size();) {
-    size_t next = i + 1;
-    float* acc = state(i);
-    float* max = acc + group * dim;
-    float* sum = max + group;
-    for (; next < pieces.size() && pieces[next].head == pieces[i].head; ++next) {
-      const float* other = state(next);
-      for (size_t g = 0; g < group; ++g) {
-        MergeSoftmaxState(max + g, sum + g, acc + g * dim, other[group * dim + g], other[group * dim + group + g],
-                          other + g * dim, shape.head_dim);
-      }
-    }
-    float* out = heads[static_cast<size_t>(pieces[i].head)].out;
-    for (size_t g = 0; g < group; ++g) FinishSoftmax(sum[g], acc + g * dim, out + g * dim, shape.head_dim);
-    if (float* lse = heads[static_cast<size_t>(pieces[i].head)].lse; lse != nullptr) {
-      for (size_t g = 0; g < group; ++g) lse[g] = max[g] + std::log(sum[g]);
-    }
-    i = next;
-  }
-  return OkStatus();
-}
-
-Status CpuBackend::PrefillAttention(const AttentionShape& shape, std::span<const PrefillHead> heads) {
-  const ScopedTime timer(&times_.attention_s);
-  const int64_t block = PrefillBlockTokens(shape.group, shape.head_dim);
-  const int64_t n_blocks = DivideUp(shape.n_tokens, block);
-  const size_t scratch_bytes = RoundUp(PrefillScratchBytes(shape.group, shape.head_dim), kCacheLineBytes);
-  DUO_ASSIGN_OR_RETURN(uint8_t * scratch, tile_.Get(scratch_bytes * static_cast<size_t>(n_threads_)));
-  // The last block of a chunk sees the most keys. It goes first, so that no thread has a long block left at the end.
-  ParallelFor(n_threads_, n_blocks * static_cast<int64_t>(heads.size()), [&](int64_t task, int thread) {
-    const PrefillHead& head = heads[static_cast<size_t>(task % static_cast<int64_t>(heads.size()))];
-    const int64_t begin = (n_blocks - 1 - task / static_cast<int64_t>(heads.size())) * block;
-    attention_.prefill({.q = head.q + begin * shape.q_stride,
-                        .q_stride = shape.q_stride,
-                        .q_pos = shape.q_pos + begin,
-                        .n_tokens = std::min(block, shape.n_tokens - begin),
-                        .group = shape.group,
-                        .head_dim = shape.head_dim,
-                        .k = head.k,
-                        .v = head.v,
-                        .n_rows = head.n_rows,
-                        .n_sink_rows = head.n_sink_rows,
-                        .body_pos = head.body_pos,
-                        .kv_type = shape.kv_type,
-                        .math = MathOf(shape.compute),
-                        .mask = head.mask,
-                        .scale = shape.scale,
-                        .out = head.out + begin * shape.q_stride,
-                        .out_stride = shape.q_stride,
-                        .lse = head.lse == nullptr ? nullptr : head.lse + begin * shape.lse_stride,
-                        .lse_stride = shape.lse_stride,
-                        .scratch = scratch + scratch_bytes * static_cast<size_t>(thread)});
-  });
-  return OkStatus();
 }
 
 }  // namespace
