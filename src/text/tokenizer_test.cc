@@ -201,7 +201,9 @@ TEST(SentencePiece, WordsStandForThemselvesOnlyWhereASpaceIsAPiece) {
 }
 
 TEST(SentencePiece, ControlPiecesAreSpecial) {
-  const Tokenizer tokenizer = OpenStyle("sentencepiece");
+  auto parsed = ParseSentencePiece(StyleFile("sentencepiece", "tokenizer.model"), "m", {});
+  ASSERT_TRUE(parsed.ok());
+  const Tokenizer tokenizer = Tokenizer::Impl::Wrap(std::move(*parsed));
   EXPECT_TRUE(tokenizer.IsSpecial(tokenizer.bos_id()));
   EXPECT_EQ(tokenizer.Decode({tokenizer.bos_id()}, SpecialTokens::kNone), "");
   const std::vector<int32_t> ids = tokenizer.Encode("word", SpecialTokens::kNone);
