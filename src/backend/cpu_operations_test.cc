@@ -27,7 +27,7 @@ using Floats = std::vector<float>;
 
 BackendPtr CpuWith(int n_threads) { return CreateBackend({.device = Device::kCpu, .n_threads = n_threads}).value(); }
 
-TEST(CpuOperations, TakeUpTo1024Threads) {
+TEST(CpuOperations, RefuseMoreThan1024Threads) {
   const Status status = CreateBackend({.device = Device::kCpu, .n_threads = 1025}).status();
   EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
 }
