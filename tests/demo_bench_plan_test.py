@@ -265,6 +265,13 @@ class Bench(Case):
         self.assertEqual(len(lines), 3)
         self.assertEqual({len(line) for line in lines}, {len(lines[0])})
 
+    def test_the_table_says_how_the_cache_was_filled(self):
+        bench = ["bench", "--config", self.tiny, "--random-weights", "--decode", "2", "--prefill", "0", "--repeat", "1"]
+        for depth, fill, said in [("16", "synthetic", True), ("16", "prefill", False), ("0", "synthetic", False)]:
+            done = duo(*bench, "--depths", depth, "--fill", fill)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual("The cache was filled with synthetic K and V." in done.stdout, said, (depth, fill))
+
     def test_what_does_not_fit_is_refused_with_numbers(self):
         error = self.refused(1, "bench", "--config", LLAMA_3_8B, "--random-weights", "--memory", "4GiB")
         for part in ("15.0 GiB", "4.00 GiB", "--layers"):
