@@ -160,6 +160,8 @@ class OptimizeTest(CliTest):
     def test_bad_input(self):
         out = ["--out", self.dir / "out"]
         self.fails(2, "--out", *SMALL)
+        for flag, largest in [("--deploy-sink", 1 << 20), ("--deploy-recent", 1 << 20), ("--texts", 100000)]:
+            self.fails(2, flag, *SMALL, *out, flag, largest + 1)
         short = self.file("short.txt", "Too short.")
         self.fails(2, ["text", "at least as many"], *SMALL, "--text", short, *out)
         self.fails(1, ["--text", "no such file"], *SMALL, "--text", self.dir / "missing", *out)
