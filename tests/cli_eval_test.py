@@ -16,7 +16,7 @@ SMALL_CERTIFY = [*CERTIFY, "--sparsities", "0,0.5,1"]
 class NiahTest(CliTest):
     def test_half_of_the_heads_find_what_none_of_them_do_not(self):
         half = self.ok(*SMALL_NIAH, "--sparsity", 0.5, "--json").json()
-        self.assertEqual((half["lengths"], half["depths"]), ([600, 1200], [0.2, 0.8]))
+        self.assertEqual((half["lengths"], half["depths"], half["n_seeds"]), ([600, 1200], [0.2, 0.8], 2))
         self.assertGreaterEqual(half["modes"]["full"]["mean"], 0.9)
         self.assertGreaterEqual(half["modes"]["duo"]["mean"], 0.9)
         self.assertLess(half["modes"]["duo"]["kv_bytes"], half["modes"]["full"]["kv_bytes"])

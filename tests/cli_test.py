@@ -389,6 +389,7 @@ class ChatTest(CliTest):
         text, data = self.dir / "chat.txt", self.dir / "chat.json"
         result = self.chat(["The cow feeds.", "/save %s" % text, "/save %s" % data], "--json").json()
         self.assertEqual(json.loads(data.read_text()), result["messages"])
+        self.assertEqual(data.read_text(), json.dumps(result["messages"], indent=2, ensure_ascii=False) + "\n")
         self.assertIn("## user\n\nThe cow feeds.\n", text.read_text())
 
     def test_bad_commands(self):
