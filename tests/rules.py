@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -71,6 +72,18 @@ def write_tree(root, tree):
         os.makedirs(os.path.dirname(full), exist_ok=True)
         with open(full, "w", encoding="utf-8") as f:
             f.write(text)
+
+
+def tell_apart(check, bad, good):
+    """Asserts that check(root) has a problem with each file of the tree `bad`, and none with the tree `good`."""
+    with tempfile.TemporaryDirectory() as root:
+        write_tree(root, bad)
+        problems = check(root)
+        missed = [path for path in bad if not any(p.startswith(path.replace("/", os.sep) + ":") for p in problems)]
+        assert not missed, missed
+    with tempfile.TemporaryDirectory() as root:
+        write_tree(root, good)
+        assert not check(root), check(root)
 
 
 def finish(problems, what):

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/cpu_for_test.h"
 #include "backend/decode_split.h"
 #include "backend/heap_bytes_for_test.h"
 #include "base/rng.h"
@@ -26,8 +27,6 @@ using attention_test::TestRows;
 using testing_util::kUnit;
 using testing_util::Normal;
 using Floats = std::vector<float>;
-
-BackendPtr CpuWith(int n_threads) { return CreateBackend({.device = Device::kCpu, .n_threads = n_threads}).value(); }
 
 ComputeType ComputeOf(AttentionMath math) {
   return math == AttentionMath::kF32 ? ComputeType::kF32 : ComputeType::kBF16;

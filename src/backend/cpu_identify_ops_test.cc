@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/cpu_for_test.h"
 #include "backend/heap_bytes_for_test.h"
 #include "backend/identify_ops.h"
 #include "base/rng.h"
@@ -19,8 +20,6 @@ namespace {
 using testing_util::kUnit;
 using testing_util::Normal;
 using Floats = std::vector<float>;
-
-BackendPtr CpuWith(int n_threads) { return CreateBackend({.device = Device::kCpu, .n_threads = n_threads}).value(); }
 
 /// Outputs of full and of streaming attention for 601 tokens and five heads.
 struct MixCase {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/cpu_for_test.h"
 #include "backend/heap_bytes_for_test.h"
 #include "base/bf16.h"
 #include "base/rng.h"
@@ -24,8 +25,6 @@ namespace {
 using testing_util::kUnit;
 using testing_util::Normal;
 using Floats = std::vector<float>;
-
-BackendPtr CpuWith(int n_threads) { return CreateBackend({.device = Device::kCpu, .n_threads = n_threads}).value(); }
 
 TEST(CpuOperations, RefuseMoreThan1024Threads) {
   const Status status = CreateBackend({.device = Device::kCpu, .n_threads = 1025}).status();
