@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/data_for_test.h"
+#include "base/file.h"
 #include "text/tokenizer_json.h"
 
 namespace duo {
@@ -21,6 +22,12 @@ Tokenizer OpenStyle(const std::string& style) {
   Result<Tokenizer> opened = Tokenizer::Open(StyleDir(style));
   EXPECT_TRUE(opened.ok()) << opened.status().message();
   return std::move(opened).value();
+}
+
+std::string StyleFile(const std::string& style, const std::string& name) {
+  Result<std::string> bytes = ReadFile(StyleDir(style) + "/" + name, size_t{1} << 30);
+  EXPECT_TRUE(bytes.ok()) << bytes.status().message();
+  return std::move(bytes).value();
 }
 
 }  // namespace duo
