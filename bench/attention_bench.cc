@@ -15,8 +15,8 @@
 #include "base/buffer.h"
 #include "base/rng.h"
 #include "kernels/attention.h"
-#include "kernels/cpu/isa.h"
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/vec/isa.h"
 #include "kernels/kv_codes.h"
 #include "kernels/softmax_state.h"
 

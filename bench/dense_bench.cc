@@ -16,8 +16,8 @@
 #include "base/buffer.h"
 #include "base/parallel.h"
 #include "base/rng.h"
-#include "kernels/cpu/ceilings.h"
-#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/dense/ceilings.h"
+#include "kernels/cpu/dense/gemm.h"
 #include "kernels/cpu/kernel_table.h"
 
 namespace duo {

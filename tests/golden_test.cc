@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "duo/backend.h"
-#include "kernels/cpu/isa.h"
+#include "kernels/cpu/vec/isa.h"
 #include "tests/golden_cases.h"
 
 namespace duo {

@@ -11,7 +11,7 @@
 #include "base/bf16.h"
 #include "base/buffer.h"
 #include "base/rng.h"
-#include "kernels/cpu/isa.h"
+#include "kernels/cpu/vec/isa.h"
 #include "kernels/weight_codes.h"
 
 namespace duo {

@@ -4,7 +4,7 @@
 
 #include "backend/cpu_memory.h"
 #include "backend/identify_ops.h"
-#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/dense/gemm.h"
 #include "kernels/cpu/kernel_table.h"
 
 namespace duo {

@@ -6,8 +6,8 @@
 #include "base/clock.h"
 #include "duo/backend.h"
 #include "duo/result.h"
-#include "kernels/cpu/ceilings.h"
-#include "kernels/cpu/isa.h"
+#include "kernels/cpu/dense/ceilings.h"
+#include "kernels/cpu/vec/isa.h"
 
 namespace duo {
 

@@ -6,7 +6,7 @@
 
 #include "backend/backend.h"
 #include "backend/cpu_memory.h"
-#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/dense/gemm.h"
 #include "kernels/cpu/kernel_table.h"
 
 namespace duo {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "kernels/cpu/prefill_plan.h"
+#include "kernels/cpu/attention/prefill_plan.h"
 
 namespace duo {
 

@@ -10,7 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/cpu/dense_kernels.h"
+#include "kernels/cpu/dense/dense_kernels.h"
 #include "kernels/mask.h"
 
 namespace duo {

@@ -12,7 +12,7 @@
 #include "base/bf16.h"
 #include "base/rng.h"
 #include "kernels/attention.h"
-#include "kernels/cpu/isa.h"
+#include "kernels/cpu/vec/isa.h"
 #include "kernels/kv_codes.h"
 #include "kernels/reference/attention_reference.h"
 #include "kernels/softmax_state.h"

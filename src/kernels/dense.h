@@ -1,5 +1,5 @@
-// Parameters of matrix-vector and element-wise work on one thread. (cpu/gemm.h has matrix products on all threads.)
-// The structs are plain old data, so instruction-set specific files may include this header.
+// Parameters of matrix-vector and element-wise work on one thread. (cpu/dense/gemm.h has matrix products on all
+// threads.) The structs are plain old data, so instruction-set specific files may include this header.
 #pragma once
 
 #include <cstddef>

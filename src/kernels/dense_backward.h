@@ -1,5 +1,5 @@
 // Gradients of the element-wise operations of dense.h and of softmax, and the mix of two attention outputs by a gate.
-// All run on one thread. Operations without a function here are in the tables of cpu/dense_kernels.h.
+// All run on one thread. Operations without a function here are in the tables of cpu/dense/dense_kernels.h.
 #pragma once
 
 #include <cstdint>

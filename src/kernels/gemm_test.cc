@@ -7,8 +7,8 @@
 
 #include "base/clock.h"
 #include "base/openmp_for_test.h"
-#include "kernels/cpu/ceilings.h"
-#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/dense/ceilings.h"
+#include "kernels/cpu/dense/gemm.h"
 #include "kernels/dense_test_util.h"
 #include "kernels/reference/dense_reference.h"
 

@@ -8,9 +8,9 @@
 #include <sstream>
 #include <string>
 
-#include "kernels/cpu/isa.h"
-#include "kernels/cpu/isa_internal.h"
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/vec/isa.h"
+#include "kernels/cpu/vec/isa_internal.h"
 
 namespace duo {
 namespace {

@@ -12,7 +12,7 @@
 #include "base/bf16.h"
 #include "base/buffer.h"
 #include "base/rng.h"
-#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/dense/gemm.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/dense_test_util.h"
 #include "kernels/int4_blocks_for_test.h"

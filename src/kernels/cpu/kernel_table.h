@@ -2,8 +2,8 @@
 #pragma once
 
 #include "kernels/attention.h"
-#include "kernels/cpu/dense_kernels.h"
-#include "kernels/cpu/isa.h"
+#include "kernels/cpu/dense/dense_kernels.h"
+#include "kernels/cpu/vec/isa.h"
 
 namespace duo {
 

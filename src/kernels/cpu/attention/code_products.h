@@ -1,0 +1,121 @@
+// FloatCodes multiplies the codes of quantised rows (kv_codes.h) as floats, for a vector type V. It is a policy of
+// decode_codes_loop.h. code_pairs.h and code_products_avx512_vnni.h have the policies for integer products.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cpu/vec/inline.h"
+#include "kernels/cpu/vec/widened.h"
+
+namespace duo {
+namespace {
+
+// Facts about a prepared query that scores need: q ~ step * prepared, and sum = the sum of step * prepared over
+// head_dim.
+struct QueryFacts {
+  float step;
+  float sum;
+};
+
+// Symmetric quantisation: step = max|x| / n_steps, and x ~ step * integer. Where max|x| is too small for the step's
+// inverse to be a float, all integers are 0 and the step is arbitrary. Where an x is not finite, the step is NaN.
+template <class V>
+struct Grid {
+  typename V::F inverse;  // 1 / step
+  float step;
+  bool some;  // false: all integers are 0
+
+  static inline Grid Of(const float* x, int64_t n, float n_steps) {
+    typename V::F most = V::Zero(), poison = V::Zero();  // poison: NaN when an x is not finite
+    for (int64_t i = 0; i < n; i += V::kLanes) {
+      const typename V::F v = Widened<V>::LoadUpTo(x + i, n - i);
+      most = V::Max(V::Max(v, V::Sub(V::Zero(), v)), most);
+      poison = V::Fma(v, V::Zero(), poison);
+    }
+    const float largest = V::HorizontalMax(most), nan = V::HorizontalSum(poison);
+    const bool some = largest > 0x1p-100f && nan == 0.0f;
+    return {V::Set(some ? n_steps / largest : 0.0f), some ? largest / n_steps : 1.0f + nan, some};
+  }
+};
+
+template <class V, int bits>
+struct FloatCodes {
+  using F = typename V::F;
+  using Code = F;
+  using Acc = F;
+  using Sum = F;
+  struct Weight {
+    F w;
+  };
+  static constexpr int kBits = bits;
+  static constexpr int kBlockRows = 64;
+  // Codes per word of a key. Each is multiplied with its own query element.
+  static constexpr int kKeyCodes = bits == 8 ? 4 : 8;
+  // A vector of words of four value rows has kOutputs vectors of dimensions, with kTerms codes to add for each.
+  static constexpr int kOutputs = bits == 8 ? 1 : 2;
+  static constexpr int kTerms = 4;
+  // Vectors of words per pass over a block's values.
+  static constexpr int kPassWords = V::kLanes == 4 ? bits / 2 : V::kLanes == 16 ? 2 : 1;
+  static constexpr int kQueryBytes = 4;   // per dimension
+  static constexpr int kWeightBytes = 4;  // per row
+
+  DUO_ALWAYS_INLINE F ZeroAcc() { return V::Zero(); }
+  DUO_ALWAYS_INLINE F ZeroSum() { return V::Zero(); }
+  DUO_ALWAYS_INLINE F ToFloat(F x) { return x; }
+  DUO_ALWAYS_INLINE typename V::Bits LoadWords(const char* p) {
+    typename V::Bits x;
+    __builtin_memcpy(&x, p, sizeof x);
+    return x;
+  }
+  DUO_ALWAYS_INLINE void SplitKeys(const char* p, F* code) {
+    const typename V::Bits x = LoadWords(p);
+    DUO_UNROLL for (int i = 0; i < 4; ++i) {
+      if constexpr (bits == 8) {
+        code[i] = V::FromInts(x >> (8 * i) & 255);
+      } else {
+        code[i] = V::FromInts(x >> (8 * i) & 15);
+        code[4 + i] = V::FromInts(x >> (8 * i + 4) & 15);
+      }
+    }
+  }
+  // code[t]: row t of the four, dimensions of the first output. code[4 + t]: dimensions of the second output.
+  DUO_ALWAYS_INLINE void SplitValues(const char* p, F* code) {
+    const typename V::Bits x = LoadWords(p);
+    DUO_UNROLL for (int t = 0; t < 4; ++t) {
+      code[t] = V::FromInts(x >> (8 * t) & (bits == 8 ? 255 : 15));
+      if constexpr (bits == 4) code[4 + t] = V::FromInts(x >> (8 * t + 4) & 15);
+    }
+  }
+  DUO_ALWAYS_INLINE F Broadcast(const char* p) {
+    float x;
+    __builtin_memcpy(&x, p, sizeof x);
+    return V::Set(x);
+  }
+  DUO_ALWAYS_INLINE F KeyMulAdd(F code, F q, F acc) { return V::Fma(code, q, acc); }
+  DUO_ALWAYS_INLINE Weight LoadWeight(const char* weights, int quad, int t) {
+    return {Broadcast(weights + 4 * (4 * quad + t))};
+  }
+  DUO_ALWAYS_INLINE F ValueMulAdd(F code, Weight weight, F sum) { return V::Fma(code, weight.w, sum); }
+  DUO_ALWAYS_INLINE F Total(F sum, F) { return sum; }
+
+  // Writes n weights in the form that LoadWeight reads, and returns their step. n is a multiple of 16. The float
+  // without a name is the largest weight.
+  DUO_ALWAYS_INLINE float StoreWeights(const float* w, int n, float, char* out) {
+    for (int r = 0; r < n; r += V::kLanes) V::Store(out + 4 * r, V::Load(w + r));
+    return 1.0f;
+  }
+  // Writes q as words of kKeyCodes elements, with zeros after head_dim.
+  DUO_ALWAYS_INLINE QueryFacts PrepareQuery(const float* q, int head_dim, int padded_dim, char* out) {
+    float sum = 0.0f;
+    for (int d = 0; d < padded_dim; ++d) {
+      const float x = d < head_dim ? q[d] : 0.0f;
+      sum += x;
+      __builtin_memcpy(out + 4 * d, &x, sizeof x);
+    }
+    return {1.0f, sum};
+  }
+};
+
+}  // namespace
+}  // namespace duo

@@ -1,8 +1,0 @@
-#include "kernels/cpu/dense_table.h"
-#include "kernels/cpu/vec_avx512.h"
-
-namespace duo {
-
-constinit const DenseKernels kDenseAvx512 = DenseKernelsOf<VecAvx512, PairGroups<VecAvx512>>();
-
-}  // namespace duo
