@@ -75,13 +75,13 @@ void BM_Gemv(benchmark::State& state) {
   if (SkipUnavailable(state, isa)) return;
   const auto bytes = static_cast<size_t>(n_out * n_in) * DTypeBytes(type);
   const Buffer w = Numbers(bytes);
-  const std::vector<float> x(static_cast<size_t>(n_tokens * n_in), 0.5f);
-  std::vector<float> y(static_cast<size_t>(n_tokens * n_out));
+  const std::vector<float> x(n_tokens * n_in, 0.5f);
+  std::vector<float> y(n_tokens * n_out);
   const DenseKernels& kernels = DenseKernelsFor(isa);
   ReadCeiling(n_threads);
   const bool pairs = type == DType::kI8 && n_tokens > 1;
   const Buffer prepared = Numbers(static_cast<size_t>(n_tokens) * Gemv8PreparedBytes(n_in));
-  const std::vector<float> scale(static_cast<size_t>(n_out), 1.0f);
+  const std::vector<float> scale(n_out, 1.0f);
   for (auto _ : state) {
     for (int64_t t = 0; pairs && t < n_tokens; ++t) {
       kernels.gemv8.prepare(x.data() + t * n_in, n_in,

@@ -43,7 +43,7 @@ double Median(std::vector<double> x) {
 }
 
 void BenchOptimize(const Model& model, const std::vector<int32_t>& ids) {
-  const auto n = static_cast<int64_t>(ids.size());
+  const auto n = std::ssize(ids);
   const TwoStreamOptions options{.sink = 128, .recent = 256, .max_tokens = n};
   const uint64_t planned = TeacherStudent::Bytes(model, options) + model.weights_bytes();
   TeacherStudent streams = Must(TeacherStudent::Create(model, options));
@@ -69,7 +69,7 @@ void BenchRepeat(const Model& model, const std::vector<int32_t>& ids) {
   std::vector<int32_t> twice = ids;
   twice.insert(twice.end(), ids.begin(), ids.end());
   SessionOptions options;
-  options.max_context = static_cast<int64_t>(twice.size());
+  options.max_context = std::ssize(twice);
   Session session = Must(Session::Create(model, options));
   Must(session.Prefill(std::span(twice).first(std::min<size_t>(twice.size(), 512))));
   Must(session.Rewind(0));
@@ -94,7 +94,7 @@ int Main(int argc, char** argv) {
   const Model model = Must(Model::Random(config, static_cast<int>(number(4, 0)), 1, backend.get()));
   std::printf("%s, %d layers, %s\n", config.name.c_str(), model.config().n_layers, DescribeBackend(*backend).c_str());
   Rng rng(1);
-  std::vector<int32_t> ids(static_cast<size_t>(std::max(16L, number(2, 4096))));
+  std::vector<int32_t> ids(std::max(16L, number(2, 4096)));
   for (int32_t& id : ids) id = static_cast<int32_t>(rng.Below(static_cast<uint64_t>(config.vocab_size)));
   const std::string method = argc > 5 ? argv[5] : "";
   if (method != "repeat") BenchOptimize(model, ids);

@@ -83,7 +83,7 @@ Status Decode(Session* session, int steps, std::vector<double>* ms) {
 double Quantile(std::vector<double> values, double q) {
   const auto at = static_cast<std::ptrdiff_t>(q * static_cast<double>(values.size() - 1));
   std::nth_element(values.begin(), values.begin() + at, values.end());
-  return values[static_cast<size_t>(at)];
+  return values[at];
 }
 
 double Mean(const std::vector<double>& values) {

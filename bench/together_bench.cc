@@ -26,15 +26,15 @@ struct Options {
 };
 
 double Median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
+  std::nth_element(values.begin(), values.begin() + (values.size() / 2), values.end());
   return values[values.size() / 2];
 }
 
 /// Seconds per step if the first n sessions decode together.
 Result<double> Time(std::vector<Session>* sessions, int n, int steps) {
   std::vector<Session*> who;
-  for (int i = 0; i < n; ++i) who.push_back(&(*sessions)[static_cast<size_t>(i)]);
-  const std::vector<int32_t> ids(static_cast<size_t>(n), 1);
+  for (int i = 0; i < n; ++i) who.push_back(&(*sessions)[i]);
+  const std::vector<int32_t> ids(n, 1);
   const auto begin = Clock::now();
   for (int step = 0; step < steps; ++step) DUO_RETURN_IF_ERROR(Session::DecodeTogether(who, ids));
   return SecondsSince(begin) / steps;

@@ -34,7 +34,7 @@ TEST_P(CudaGoldenTest, Agrees) {
   ASSERT_TRUE(backend.ok()) << backend.status().message();
   const auto model = Model::Open(golden.dir, backend->get());
   ASSERT_TRUE(model.ok()) << model.status().message();
-  for (const int64_t chunk : {int64_t{7}, static_cast<int64_t>(golden.prompt.size())}) {
+  for (const int64_t chunk : {int64_t{7}, std::ssize(golden.prompt)}) {
     SCOPED_TRACE("chunk " + std::to_string(chunk));
     CheckMode(*model, golden, AllRetrieval(choice.n_layers, choice.n_kv_heads), chunk);
     CheckMode(*model, golden, choice, chunk);
@@ -134,7 +134,7 @@ ProductResult RunProduct(Backend* backend, const ProductCase& c) {
     return memory.back()->data();
   };
   const auto floats = [&](int64_t n) {
-    std::vector<float> values(static_cast<size_t>(n));
+    std::vector<float> values(n);
     for (float& value : values) value = static_cast<float>(rng.Normal());
     return values;
   };
@@ -148,7 +148,7 @@ ProductResult RunProduct(Backend* backend, const ProductCase& c) {
   std::vector<bf16> rounded;
   for (const float value : w) rounded.push_back(ToBf16(value));
   for (int64_t row = 0; row < kOut; ++row) {
-    QuantizeInt8(w.data() + row * c.n_in, c.n_in, codes.data() + row * c.n_in, &scales[static_cast<size_t>(row)]);
+    QuantizeInt8(w.data() + row * c.n_in, c.n_in, codes.data() + row * c.n_in, &scales[row]);
   }
   MatrixView view{.dtype = c.type, .n_out = kOut, .n_in = c.n_in};
   if (c.type == DType::kI8) {
@@ -166,10 +166,10 @@ ProductResult RunProduct(Backend* backend, const ProductCase& c) {
   const LinearTask tasks[] = {{view, floats_there(kOut), out, true}};
   const Status status = backend->Linear(c.compute, input, tasks);
   EXPECT_TRUE(status.ok()) << status.message();
-  ProductResult result{std::vector<float>(static_cast<size_t>(c.n_tokens * kOut)), {}};
+  ProductResult result{std::vector<float>(c.n_tokens * kOut), {}};
   EXPECT_TRUE(backend->ToHost(out, result.out.data(), result.out.size() * sizeof(float)).ok());
   if (c.kept && c.what != ProductCase::kPlain) {
-    result.prepared.resize(static_cast<size_t>(n));
+    result.prepared.resize(n);
     EXPECT_TRUE(backend->ToHost(input.prepared, result.prepared.data(), result.prepared.size() * sizeof(float)).ok());
   }
   return result;

@@ -100,7 +100,7 @@ class There {
 
 std::vector<float> Normal(int64_t n, uint64_t seed) {
   Rng rng(seed);
-  std::vector<float> values(static_cast<size_t>(n));
+  std::vector<float> values(n);
   for (float& x : values) x = static_cast<float>(rng.Normal());
   return values;
 }

@@ -40,7 +40,7 @@ inline SessionOptions Options(ComputeType compute, KvType kv_type) {
 
 inline std::vector<int32_t> Prompt(int64_t n) {
   Rng rng(4);
-  std::vector<int32_t> ids(static_cast<size_t>(n));
+  std::vector<int32_t> ids(n);
   for (int32_t& id : ids) id = static_cast<int32_t>(rng.Below(100));
   return ids;
 }

@@ -125,7 +125,7 @@ inline void ExpectClose(std::span<const float> got, const std::vector<float>& ex
 /// Hidden state after the last of the ids and the final norm, [hidden].
 inline std::vector<float> LastHidden(const Model& model, const SessionOptions& options, std::span<const int32_t> ids) {
   const Model::Weights& w = model.weights();
-  const auto n = static_cast<int64_t>(ids.size());
+  const auto n = std::ssize(ids);
   SessionOptions resolved = options;
   resolved.max_context = n;
   const KvLayout layout = LayoutOf(w.config, ResolveOptions(w.config, resolved).value());
@@ -133,7 +133,7 @@ inline std::vector<float> LastHidden(const Model& model, const SessionOptions& o
   DuoAttention attention = DuoAttention::Create(w.backend, layout, n).value();
   Activations activations = Activations::Create(w.backend, w.config, n).value();
   Transformer transformer(w, options.compute);
-  std::vector<float> hidden(static_cast<size_t>(w.config.hidden_size));
+  std::vector<float> hidden(w.config.hidden_size);
   EXPECT_TRUE(transformer.Forward(ids, TokenKind::kPrompt, {&cache, &attention, &activations}).ok());
   EXPECT_TRUE(transformer.Hidden(activations, n - 1, 1, hidden.data()).ok());
   return hidden;
@@ -152,7 +152,7 @@ inline void CheckMode(const Model& model, const Golden& golden, const HeadChoice
   auto session = Session::Create(model, options);
   ASSERT_TRUE(session.ok()) << session.status().message();
   std::map<int64_t, std::vector<float>> by_position;
-  const Status status = session->PrefillWithLogits(golden.prompt, 0, static_cast<int64_t>(golden.prompt.size()),
+  const Status status = session->PrefillWithLogits(golden.prompt, 0, std::ssize(golden.prompt),
                                                    [&](int64_t pos, std::span<const float> logits) {
                                                      by_position[pos].assign(logits.begin(), logits.end());
                                                      return OkStatus();

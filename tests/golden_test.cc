@@ -31,8 +31,7 @@ TEST_P(GoldenTest, AgreesForEveryChunkThreadCountAndInstructionSet) {
   ASSERT_TRUE(choice.ok());
   for (int layer = 0; layer < choice->n_layers; ++layer) {
     for (int head = 0; head < choice->n_kv_heads; ++head) {
-      EXPECT_EQ(choice->is_retrieval(layer, head),
-                golden.retrieval[static_cast<size_t>(layer)][static_cast<size_t>(head)] != 0);
+      EXPECT_EQ(choice->is_retrieval(layer, head), golden.retrieval[layer][head] != 0);
     }
   }
   for (int isa = 0; isa <= static_cast<int>(DetectIsa()); ++isa) {
@@ -42,7 +41,7 @@ TEST_P(GoldenTest, AgreesForEveryChunkThreadCountAndInstructionSet) {
       ASSERT_TRUE(backend.ok()) << backend.status().message();
       auto model = Model::Open(golden.dir, backend->get());
       ASSERT_TRUE(model.ok()) << model.status().message();
-      for (const int64_t chunk : {int64_t{1}, int64_t{7}, int64_t{64}, static_cast<int64_t>(golden.prompt.size())}) {
+      for (const int64_t chunk : {int64_t{1}, int64_t{7}, int64_t{64}, std::ssize(golden.prompt)}) {
         SCOPED_TRACE(DescribeBackend(**backend) + ", chunk " + std::to_string(chunk));
         CheckMode(*model, golden, AllRetrieval(choice->n_layers, choice->n_kv_heads), chunk);
         CheckMode(*model, golden, *choice, chunk);
@@ -55,7 +54,7 @@ TEST(GoldenCases, AreAllThere) {
   const std::vector<std::string> dirs = CaseDirs();
   const auto own = std::count_if(dirs.begin(), dirs.end(), [](const std::string& dir) { return IsOwn(dir); });
   EXPECT_EQ(own, 6) << "tests/data/golden";
-  if (own == static_cast<std::ptrdiff_t>(dirs.size())) GTEST_SKIP() << "SKIPPED: no further cases in DUO_SHARED_DIR";
+  if (own == std::ssize(dirs)) GTEST_SKIP() << "SKIPPED: no further cases in DUO_SHARED_DIR";
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, GoldenTest, testing::ValuesIn(CaseDirs()), [](const auto& one) {

@@ -32,9 +32,9 @@ TEST(SplitDecode, PiecesAreExactlyTheRanges) {
     }
     for (const int threads : {1, 2, 16}) {
       const DecodeCut cut = round % 2 == 0 ? DecodeCut::kBalanced : DecodeCut::kByHead;
-      const auto n_heads = static_cast<int64_t>(heads.size()), n_each = n_heads % 2 == 0 ? n_heads / 2 : n_heads;
+      const auto n_heads = std::ssize(heads), n_each = n_heads % 2 == 0 ? n_heads / 2 : n_heads;
       const std::vector<DecodePiece> pieces = SplitDecode(heads, n_each, threads, cut);
-      ASSERT_LE(static_cast<int64_t>(pieces.size()), MaxDecodePieces(n_each, n_heads / n_each, threads, cut));
+      ASSERT_LE(std::ssize(pieces), MaxDecodePieces(n_each, n_heads / n_each, threads, cut));
       size_t next = 0;
       for (size_t h = 0; h < heads.size(); ++h) {
         for (int r = 0; r < heads[h].n_ranges; ++r) {
@@ -90,14 +90,14 @@ TEST(Backend, RefusesWhatItCannotBe) {
 /// One product, computed with plain loops.
 std::vector<double> Product(const std::vector<float>& x, const std::vector<bf16>& w, int64_t n, int64_t in,
                             int64_t out) {
-  std::vector<double> y(static_cast<size_t>(n * out));
+  std::vector<double> y(n * out);
   for (int64_t t = 0; t < n; ++t) {
     for (int64_t o = 0; o < out; ++o) {
       double sum = 0;
       for (int64_t i = 0; i < in; ++i) {
-        sum += static_cast<double>(x[static_cast<size_t>(t * in + i)]) * ToFloat(w[static_cast<size_t>(o * in + i)]);
+        sum += static_cast<double>(x[t * in + i]) * ToFloat(w[o * in + i]);
       }
-      y[static_cast<size_t>(t * out + o)] = sum;
+      y[t * out + o] = sum;
     }
   }
   return y;
@@ -111,7 +111,7 @@ TEST(Backend, LinearGroupsAgreeForOneAndManyTokensAndThreads) {
     auto backend = CreateBackend({.device = Device::kCpu, .n_threads = threads});
     ASSERT_TRUE(backend.ok());
     for (const int64_t n : {1, 2, 19}) {
-      std::vector<float> x(static_cast<size_t>(n * in));
+      std::vector<float> x(n * in);
       for (float& value : x) value = static_cast<float>(rng.Normal());
       std::vector<std::vector<bf16>> weights;
       std::vector<std::vector<float>> bias, results;
@@ -143,12 +143,12 @@ TEST(Backend, LinearOfFewTokensAgreesForAllWeightsAndComputeTypes) {
   const int64_t in = 320, out = 48;
   auto backend = CreateBackend({.device = Device::kCpu, .n_threads = 2});
   ASSERT_TRUE(backend.ok());
-  std::vector<float> w(static_cast<size_t>(out * in));
+  std::vector<float> w(out * in);
   for (float& value : w) value = static_cast<float>(rng.Normal());
   std::vector<bf16> plain;
   for (const float value : w) plain.push_back(ToBf16(value));
   std::vector<int8_t> int8(w.size());
-  std::vector<float> scale(static_cast<size_t>(out));
+  std::vector<float> scale(out);
   for (int64_t o = 0; o < out; ++o) {
     QuantizeInt8(w.data() + o * in, in, int8.data() + o * in, scale.data() + o);
   }
@@ -166,9 +166,9 @@ TEST(Backend, LinearOfFewTokensAgreesForAllWeightsAndComputeTypes) {
     for (const ComputeType compute : {ComputeType::kF32, ComputeType::kBF16, ComputeType::kInt8}) {
       if (compute == ComputeType::kInt8 && view.dtype != DType::kI8) continue;
       for (int64_t n = 2; n <= 18; ++n) {
-        std::vector<float> x(static_cast<size_t>(n * in));
+        std::vector<float> x(n * in);
         for (float& value : x) value = static_cast<float>(rng.Normal());
-        std::vector<float> together(static_cast<size_t>(n * out), 1.0f), alone = together;
+        std::vector<float> together(n * out, 1.0f), alone = together;
         const LinearTask task[] = {{view, nullptr, together.data(), true}};
         ASSERT_TRUE((*backend)->Linear(compute, {.x = x.data(), .n_tokens = n, .n_in = in}, task).ok());
         for (int64_t t = 0; t < n; ++t) {

@@ -82,8 +82,8 @@ class PieceStates {
 void CpuAttention::StoreRows(std::span<const StoreTask> tasks, int head_dim, KvType type) {
   int64_t total = 0;
   for (const StoreTask& task : tasks) total += task.n_rows * head_dim;
-  ParallelFor(TeamFor(total, n_threads_), static_cast<int64_t>(tasks.size()), [&](int64_t i, int) {
-    const StoreTask& task = tasks[static_cast<size_t>(i)];
+  ParallelFor(TeamFor(total, n_threads_), std::ssize(tasks), [&](int64_t i, int) {
+    const StoreTask& task = tasks[i];
     for (int64_t r = 0; r < task.n_rows; ++r) {
       const float* src = task.src + r * task.src_stride;
       uint8_t* dst = task.dst + static_cast<size_t>(task.row + r) * KvRowBytes(type, head_dim);
@@ -99,8 +99,8 @@ void CpuAttention::StoreRows(std::span<const StoreTask> tasks, int head_dim, KvT
 void CpuAttention::CopyRows(std::span<const CopyRowsTask> tasks, int head_dim, KvType type) {
   int64_t total = 0;
   for (const CopyRowsTask& task : tasks) total += task.n_rows * head_dim;
-  ParallelFor(TeamFor(total, n_threads_), static_cast<int64_t>(tasks.size()), [&](int64_t i, int) {
-    const CopyRowsTask& task = tasks[static_cast<size_t>(i)];
+  ParallelFor(TeamFor(total, n_threads_), std::ssize(tasks), [&](int64_t i, int) {
+    const CopyRowsTask& task = tasks[i];
     CopyKvRows({task.part, type, head_dim}, task.src, task.src_row, task.dst, task.dst_row, task.n_rows);
   });
 }
@@ -114,9 +114,9 @@ Status CpuAttention::Decode(const AttentionShape& shape, std::span<const DecodeH
   int64_t rows = 0;
   for (const DecodePiece& piece : pieces) rows += piece.end - piece.begin;
   const int team = TeamFor(rows * shape.head_dim * shape.group, n_threads_);
-  ParallelFor(team, static_cast<int64_t>(pieces.size()), [&](int64_t i, int) {
-    const DecodePiece& piece = pieces[static_cast<size_t>(i)];
-    const DecodeHead& head = heads[static_cast<size_t>(piece.head)];
+  ParallelFor(team, std::ssize(pieces), [&](int64_t i, int) {
+    const DecodePiece& piece = pieces[i];
+    const DecodeHead& head = heads[piece.head];
     const PieceStates::State state = states.Clear(static_cast<size_t>(i));
     attention_.decode({.q = head.q,
                        .k = head.k,
@@ -137,19 +137,19 @@ Status CpuAttention::Decode(const AttentionShape& shape, std::span<const DecodeH
     for (next = first + 1; next < pieces.size() && pieces[next].head == pieces[first].head; ++next) {
       states.Merge(states.At(next), state);
     }
-    states.Finish(state, heads[static_cast<size_t>(pieces[first].head)]);
+    states.Finish(state, heads[pieces[first].head]);
   }
   return OkStatus();
 }
 
 Status CpuAttention::Prefill(const AttentionShape& shape, std::span<const PrefillHead> heads) {
   const int64_t block = PrefillBlockTokens(shape.group, shape.head_dim);
-  const auto n_blocks = DivideUp(shape.n_tokens, block), n_heads = static_cast<int64_t>(heads.size());
+  const auto n_blocks = DivideUp(shape.n_tokens, block), n_heads = std::ssize(heads);
   const size_t tile_bytes = RoundUp(PrefillScratchBytes(shape.group, shape.head_dim), kCacheLineBytes);
   DUO_ASSIGN_OR_RETURN(uint8_t * tiles, tiles_.Get(tile_bytes * static_cast<size_t>(n_threads_)));
   // The last block of a chunk sees the most keys. It goes first, so that no thread has a long block left at the end.
   ParallelFor(n_threads_, n_blocks * n_heads, [&](int64_t task, int thread) {
-    const PrefillHead& head = heads[static_cast<size_t>(task % n_heads)];
+    const PrefillHead& head = heads[task % n_heads];
     const int64_t begin = (n_blocks - 1 - task / n_heads) * block;
     attention_.prefill({.q = head.q + begin * shape.q_stride,
                         .q_stride = shape.q_stride,

@@ -190,7 +190,7 @@ void CheckPrefillHead(const TestHead& head, const Guarded& q, const float* out, 
   const double absolute = attention_test::AbsoluteBound(s, head.v, head.c.n_rows) + 1e-30;
   for (int64_t t = 0; t < head.c.n_tokens; ++t) {
     for (int64_t g = 0; g < s.group; ++g) {
-      ASSERT_NEAR(lse[t * lse_stride + g], head.want.lse[static_cast<size_t>(t * s.group + g)], relative + 1e-5)
+      ASSERT_NEAR(lse[t * lse_stride + g], head.want.lse[t * s.group + g], relative + 1e-5)
           << attention_test::Describe(head.c) << " token " << t;
     }
     for (int64_t i = 0; i < width; ++i) {

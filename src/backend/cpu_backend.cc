@@ -52,8 +52,8 @@ class CpuBackend : public Backend {
     size_t total = 0;
     for (const CopyTask& task : tasks) total += task.bytes;
     const int team = total < (size_t{1} << 18) ? 1 : n_threads_;
-    ParallelFor(team, static_cast<int64_t>(tasks.size()), [&](int64_t i, int) {
-      const CopyTask& task = tasks[static_cast<size_t>(i)];
+    ParallelFor(team, std::ssize(tasks), [&](int64_t i, int) {
+      const CopyTask& task = tasks[i];
       if (task.bytes != 0) std::memcpy(task.dst, task.src, task.bytes);
     });
   }

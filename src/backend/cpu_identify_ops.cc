@@ -21,7 +21,7 @@ GateRows RowsOf(const HeadMix& mix, int64_t head, int64_t n_tokens) {
   return {.n_tokens = n_tokens,
           .width = mix.width,
           .stride = mix.n_kv_heads * mix.width,
-          .gate = static_cast<float>(mix.host_gates[static_cast<size_t>(head)])};
+          .gate = static_cast<float>(mix.host_gates[head])};
 }
 
 }  // namespace
@@ -125,12 +125,12 @@ void CpuIdentifyOps::Mix(const HeadMix& mix, float* out) {
 
 void CpuIdentifyOps::MixGradient(const HeadMix& mix, float* d_out, std::span<double> host_gate_gradients) {
   const int64_t n_blocks = DivideUp(mix.n_tokens, kMixTokens);
-  std::vector<double> partial(static_cast<size_t>(n_blocks * mix.n_kv_heads));
+  std::vector<double> partial(n_blocks * mix.n_kv_heads);
   ParallelFor(n_threads_, n_blocks * mix.n_kv_heads, [&](int64_t task, int) {
     const int64_t head = task % mix.n_kv_heads, begin = task / mix.n_kv_heads * kMixTokens;
     const int64_t at = (begin * mix.n_kv_heads + head) * mix.width;
-    partial[static_cast<size_t>(task)] = MixByGateBackward(
-        RowsOf(mix, head, std::min(kMixTokens, mix.n_tokens - begin)), mix.full + at, mix.streaming + at, d_out + at);
+    partial[task] = MixByGateBackward(RowsOf(mix, head, std::min(kMixTokens, mix.n_tokens - begin)), mix.full + at,
+                                      mix.streaming + at, d_out + at);
   });
   for (size_t i = 0; i < partial.size(); ++i) {
     host_gate_gradients[i % static_cast<size_t>(mix.n_kv_heads)] += partial[i];
@@ -143,27 +143,27 @@ uint64_t CpuIdentifyOps::KeyWeightScratchBytes(int64_t, int64_t, int, int head_d
 
 Status CpuIdentifyOps::LargestKeyWeights(const KeyWeightTask& t, std::span<double> host_largest) {
   constexpr int64_t kTokens = 128;  // tokens per piece of work; there are fewer heads than many machines have threads
-  const auto n_heads = static_cast<int64_t>(t.host_keys.size());
+  const auto n_heads = std::ssize(t.host_keys);
   const int64_t n_blocks = DivideUp(t.n_tokens, kTokens), width = static_cast<int64_t>(t.group) * t.head_dim;
   const size_t floats = KeyWeightsScratchFloats(t.head_dim);
   DUO_ASSIGN_OR_RETURN(uint8_t * memory, scratch_.Get(KeyWeightScratchBytes(t.n_tokens, t.n_keys, 1, t.head_dim)));
   auto* scratch = reinterpret_cast<float*>(memory);
-  std::vector<double> largest(static_cast<size_t>(n_blocks * n_heads));
+  std::vector<double> largest(n_blocks * n_heads);
   ParallelFor(n_threads_, n_blocks * n_heads, [&](int64_t task, int thread) {
     const int64_t head = task % n_heads, begin = task / n_heads * kTokens;
-    largest[static_cast<size_t>(task)] = LargestKeyWeight({.q = t.q + (begin * n_heads + head) * width,
-                                                           .q_stride = n_heads * width,
-                                                           .n_tokens = std::min(kTokens, t.n_tokens - begin),
-                                                           .group = t.group,
-                                                           .head_dim = t.head_dim,
-                                                           .k = t.host_keys[static_cast<size_t>(head)],
-                                                           .key_type = t.key_type,
-                                                           .n_keys = t.n_keys,
-                                                           .scale = t.scale,
-                                                           .lse = t.lse + (begin * n_heads + head) * t.group,
-                                                           .lse_stride = n_heads * t.group,
-                                                           .scratch = scratch + floats * static_cast<size_t>(thread)},
-                                                          dense_);
+    largest[task] = LargestKeyWeight({.q = t.q + (begin * n_heads + head) * width,
+                                      .q_stride = n_heads * width,
+                                      .n_tokens = std::min(kTokens, t.n_tokens - begin),
+                                      .group = t.group,
+                                      .head_dim = t.head_dim,
+                                      .k = t.host_keys[head],
+                                      .key_type = t.key_type,
+                                      .n_keys = t.n_keys,
+                                      .scale = t.scale,
+                                      .lse = t.lse + (begin * n_heads + head) * t.group,
+                                      .lse_stride = n_heads * t.group,
+                                      .scratch = scratch + floats * static_cast<size_t>(thread)},
+                                     dense_);
   });
   for (size_t i = 0; i < largest.size(); ++i) {
     double& most = host_largest[i % static_cast<size_t>(n_heads)];

@@ -60,11 +60,11 @@ class Weights {
  private:
   void RoundToInt8() {
     int8_.resize(numbers_.size());
-    scale_.resize(static_cast<size_t>(view_.n_out));
+    scale_.resize(view_.n_out);
     for (int64_t o = 0; o < view_.n_out; ++o) {
       float* row = numbers_.data() + o * view_.n_in;
       int8_t* codes = int8_.data() + o * view_.n_in;
-      float& scale = scale_[static_cast<size_t>(o)];
+      float& scale = scale_[o];
       QuantizeInt8(row, view_.n_in, codes, &scale);
       for (int64_t i = 0; i < view_.n_in; ++i) row[i] = scale * static_cast<float>(codes[i]);
     }
@@ -86,7 +86,7 @@ Floats AsMultiplied(const Floats& x, ComputeType compute, int64_t n_in) {
     for (float& value : out) value = ToFloat(ToBf16(value));
   }
   if (compute == ComputeType::kInt8) {
-    std::vector<int8_t> codes(static_cast<size_t>(n_in));
+    std::vector<int8_t> codes(n_in);
     for (size_t at = 0; at < out.size(); at += codes.size()) {
       float scale;
       QuantizeInt8(x.data() + at, n_in, codes.data(), &scale);

@@ -155,8 +155,8 @@ Status CpuProducts::LinearFewTokens(ComputeType compute, const TokenRows& input,
   int64_t n_weights = 0;
   for (const LinearTask& task : tasks) n_weights += task.weight.n_out * input.n_in;
   const std::vector<RowBlock> blocks = CutIntoBlocks(tasks, n_threads_, pairs);
-  ParallelFor(n_weights <= kSerialWeights ? 1 : n_threads_, static_cast<int64_t>(blocks.size()), [&](int64_t b, int) {
-    const RowBlock& block = blocks[static_cast<size_t>(b)];
+  ParallelFor(n_weights <= kSerialWeights ? 1 : n_threads_, std::ssize(blocks), [&](int64_t b, int) {
+    const RowBlock& block = blocks[b];
     block.product(few, *block.task, block.begin, block.end);
   });
   return OkStatus();

@@ -155,7 +155,7 @@ void CudaBackend::Embed(const MatrixView& table, std::span<const int32_t> host_i
   const auto ids = ids_.Get(host_ids.size_bytes());
   if (!ids.ok()) return Keep(ids.status());
   FromHost(host_ids.data(), *ids, host_ids.size_bytes());
-  Keep(CudaEmbed(stream_, table, reinterpret_cast<const int32_t*>(*ids), static_cast<int64_t>(host_ids.size()), out));
+  Keep(CudaEmbed(stream_, table, reinterpret_cast<const int32_t*>(*ids), std::ssize(host_ids), out));
 }
 
 void CudaBackend::SetRotations(const float* host_cos, const float* host_sin, int64_t n_tokens, int half_dim) {
@@ -206,10 +206,10 @@ Status CudaBackend::DecodeAttention(const AttentionShape& shape, std::span<const
     for (int i = 0; i < h.n_ranges; ++i) head.begin[i] = h.ranges[i].begin, head.end[i] = h.ranges[i].end;
     list.push_back(head);
   }
-  const int64_t n_pieces = MostCudaDecodePieces(static_cast<int64_t>(heads.size()), device_->n_processors());
+  const int64_t n_pieces = MostCudaDecodePieces(std::ssize(heads), device_->n_processors());
   const auto n_floats = static_cast<size_t>(CudaDecodeStateFloats(n_pieces, shape.group, shape.head_dim));
   DUO_ASSIGN_OR_RETURN(uint8_t * states, states_.Get(n_floats * sizeof(float)));
-  const int64_t n_counters = CudaDecodeCounters(static_cast<int64_t>(heads.size()), shape.group);
+  const int64_t n_counters = CudaDecodeCounters(std::ssize(heads), shape.group);
   DUO_ASSIGN_OR_RETURN(uint8_t * counters, counters_.Get(static_cast<size_t>(n_counters) * sizeof(int32_t)));
   return CudaDecodeAttention(stream_, ShapeOf(shape), list, device_->n_processors(), reinterpret_cast<float*>(states),
                              reinterpret_cast<int32_t*>(counters));

@@ -123,7 +123,7 @@ void CudaIdentifyOps::MixGradient(const HeadMix& mix, float* d_out, std::span<do
 
 Status CudaIdentifyOps::MixBackward(const HeadMix& mix, float* d_out, std::span<double> host_gate_gradients) {
   DUO_ASSIGN_OR_RETURN(const CudaHeadMix there, Upload(mix));
-  std::vector<double> parts(static_cast<size_t>(CudaMixBlocks(mix.n_tokens) * mix.n_kv_heads));
+  std::vector<double> parts(CudaMixBlocks(mix.n_tokens) * mix.n_kv_heads);
   DUO_ASSIGN_OR_RETURN(uint8_t * memory, blocks_.Get(parts.size() * sizeof(double)));
   DUO_RETURN_IF_ERROR(CudaMixBackward(stream_, there, d_out, reinterpret_cast<double*>(memory)));
   DUO_RETURN_IF_ERROR(CudaStatus(
@@ -157,7 +157,7 @@ uint64_t CudaIdentifyOps::KeyWeightScratchBytes(int64_t n_tokens, int64_t n_keys
 
 Status CudaIdentifyOps::LargestKeyWeights(const KeyWeightTask& t, std::span<double> host_largest) {
   DUO_RETURN_IF_ERROR(kept_->Take());
-  const auto n_heads = static_cast<int64_t>(t.host_keys.size());
+  const auto n_heads = std::ssize(t.host_keys);
   const int64_t dim = t.head_dim, q_stride = n_heads * t.group * dim;
   const auto [rows, score_bytes] = ScoreBlock(t.n_tokens, t.n_keys);
   const auto n_largest = static_cast<size_t>(n_heads * t.group * t.n_tokens);
@@ -165,7 +165,7 @@ Status CudaIdentifyOps::LargestKeyWeights(const KeyWeightTask& t, std::span<doub
   auto* scores = reinterpret_cast<float*>(memory);
   auto* largest = reinterpret_cast<float*>(memory + score_bytes);
   for (int64_t head = 0; head < n_heads; ++head) {
-    const uint8_t* keys = t.host_keys[static_cast<size_t>(head)];
+    const uint8_t* keys = t.host_keys[head];
     if (t.key_type != DType::kF32) {
       DUO_ASSIGN_OR_RETURN(uint8_t * floats, rounded_.Get(static_cast<size_t>(t.n_keys * dim) * sizeof(float)));
       MatrixView view;

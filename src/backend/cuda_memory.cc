@@ -150,8 +150,7 @@ class CudaVirtualMemory : public DeviceMemory {
       return set == CUDA_ERROR_OUT_OF_MEMORY ? NoMemory(bytes) : Failed("access", set);
     }
     pieces_.push_back({offset, bytes});
-    std::fill(mapped_.begin() + static_cast<std::ptrdiff_t>(begin), mapped_.begin() + static_cast<std::ptrdiff_t>(end),
-              true);
+    std::fill(mapped_.begin() + begin, mapped_.begin() + end, true);
     return CudaStatus(cudaMemsetAsync(data() + offset, 0, bytes, driver_->stream.get()), "clearing new memory");
   }
 

@@ -22,6 +22,7 @@
 #include "base/buffer.h"
 #include "base/check.h"
 #include "base/directory_lock.h"
+#include "base/error.h"
 #include "base/file.h"
 #include "base/fnv1a.h"
 #include "base/json.h"
@@ -50,6 +51,19 @@ TEST(Result, CarriesValueOrSentence) {
   EXPECT_EQ(OkStatus().About("sink").subject(), "");
   EXPECT_STREQ(StatusCodeName(StatusCode::kUnavailable), "unavailable");
   EXPECT_DEATH((void)bad.value(), "x.json: broken");
+}
+
+TEST(Error, CarriesItsCodeAndTheFormattedSentence) {
+  const std::string path = "a {} b";
+  const Status status = Corrupt("{}: {} tensors, expected {:.1f}", path, 3, 4.0);
+  EXPECT_EQ(status.code(), StatusCode::kCorrupt);
+  EXPECT_EQ(status.message(), "a {} b: 3 tensors, expected 4.0");
+  EXPECT_EQ(InvalidArgument("a").code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(NotFound("a").code(), StatusCode::kNotFound);
+  EXPECT_EQ(Unsupported("a").code(), StatusCode::kUnsupported);
+  EXPECT_EQ(ResourceExhausted("a").code(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(IoError("a").code(), StatusCode::kIo);
+  EXPECT_EQ(Internal("a").code(), StatusCode::kInternal);
 }
 
 TEST(Bf16, RoundsToNearestEvenAndKeepsSpecials) {

@@ -9,7 +9,7 @@ namespace duo {
 
 inline int64_t CommonPrefix(std::span<const int32_t> a, std::span<const int32_t> b) {
   const size_t n = std::min(a.size(), b.size());
-  return std::mismatch(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(n), b.begin()).first - a.begin();
+  return std::mismatch(a.begin(), a.begin() + n, b.begin()).first - a.begin();
 }
 
 }  // namespace duo

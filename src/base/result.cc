@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "base/check.h"
+#include "base/error.h"
 #include "duo/version.h"
 
 namespace duo {
@@ -34,6 +35,10 @@ Status Status::Annotate(std::string_view prefix) const {
   Status status = *this;
   if (!ok()) status.message_ = std::string(prefix) + ": " + message_;
   return status;
+}
+
+Status FormatError(StatusCode code, fmt::string_view format, fmt::format_args args) {
+  return Status(code, fmt::vformat(format, args));
 }
 
 const char* Version() { return DUO_VERSION; }

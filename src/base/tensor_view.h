@@ -18,7 +18,7 @@ struct TensorView {
 
   int64_t size() const {  // elements
     int64_t n = 1;
-    for (int i = 0; i < rank; ++i) n *= shape[static_cast<size_t>(i)];
+    for (int i = 0; i < rank; ++i) n *= shape[i];
     return n;
   }
   size_t bytes() const { return static_cast<size_t>(size()) * DTypeBytes(dtype); }

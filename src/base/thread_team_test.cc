@@ -16,10 +16,10 @@ namespace duo {
 namespace {
 
 void ExpectEveryTaskOnce(int n_threads, int64_t n_tasks) {
-  std::vector<std::atomic<int>> seen(static_cast<size_t>(n_tasks));
+  std::vector<std::atomic<int>> seen(n_tasks);
   std::atomic<int> bad_threads{0};
   ParallelFor(n_threads, n_tasks, [&](int64_t task, int thread) {
-    seen[static_cast<size_t>(task)] += 1;
+    seen[task] += 1;
     if (thread < 0 || thread >= n_threads) ++bad_threads;
   });
   EXPECT_TRUE(std::all_of(seen.begin(), seen.end(), [](const auto& n) { return n == 1; }));
@@ -37,12 +37,12 @@ TEST(ParallelFor, ManyShortRegions) {
   std::vector<int> sums(64, 0);
   for (int region = 0; region < 20000; ++region) {
     const int64_t n_tasks = 2 + region % 5;
-    ParallelFor(2 + region % 3, n_tasks, [&](int64_t task, int) { ++sums[static_cast<size_t>(task)]; });
+    ParallelFor(2 + region % 3, n_tasks, [&](int64_t task, int) { ++sums[task]; });
   }
   for (int task = 0; task < 6; ++task) {
     int expected = 0;
     for (int region = 0; region < 20000; ++region) expected += task < 2 + region % 5 ? 1 : 0;
-    EXPECT_EQ(sums[static_cast<size_t>(task)], expected) << "task " << task;
+    EXPECT_EQ(sums[task], expected) << "task " << task;
   }
 }
 
@@ -52,8 +52,8 @@ TEST(ParallelFor, ThreadNumbersAreExclusive) {
   std::atomic<int> clashes{0};
   for (int region = 0; region < 200; ++region) {
     ParallelFor(4, 64, [&](int64_t, int thread) {
-      if (inside[static_cast<size_t>(thread)].fetch_add(1) != 0) ++clashes;
-      inside[static_cast<size_t>(thread)].fetch_sub(1);
+      if (inside[thread].fetch_add(1) != 0) ++clashes;
+      inside[thread].fetch_sub(1);
     });
   }
   EXPECT_EQ(clashes, 0);
@@ -141,10 +141,10 @@ TEST(StartThreads, SaysHowManyThereAre) {
 
 TEST(ParallelBlocks, CoverTheRangeOnce) {
   for (const int64_t n : {0, 1, 7, 8, 9, 100}) {
-    std::vector<std::atomic<int>> seen(static_cast<size_t>(n));
+    std::vector<std::atomic<int>> seen(n);
     ParallelBlocks(2, n, 8, [&](int64_t begin, int64_t end) {
       EXPECT_LE(end - begin, 8);
-      for (int64_t i = begin; i < end; ++i) ++seen[static_cast<size_t>(i)];
+      for (int64_t i = begin; i < end; ++i) ++seen[i];
     });
     for (const std::atomic<int>& times : seen) EXPECT_EQ(times, 1);
   }

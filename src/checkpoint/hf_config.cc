@@ -174,7 +174,7 @@ struct LayerTypes {
 Result<LayerTypes> ReadLayerTypes(const Json& config, const HfConfig& hf, const std::string& where) {
   const Json& types = JsonMember(config, "layer_types");
   if (types.is_null()) return LayerTypes();
-  if (!types.is_array() || types.size() < static_cast<size_t>(hf.n_layers)) {
+  if (!types.is_array() || std::ssize(types) < hf.n_layers) {
     return Status(StatusCode::kCorrupt, where + ": layer_types: expected a list of num_hidden_layers (" +
                                             std::to_string(hf.n_layers) + ") names");
   }

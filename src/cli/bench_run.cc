@@ -168,7 +168,7 @@ class DepthRun {
     const Samples& samples = test == "decode" ? decode_ : prefill_;
     if (samples.total.empty()) return;
     const WorkCounter counter(*model_, session_.options());
-    const auto n_samples = static_cast<int64_t>(samples.total.size());
+    const auto n_samples = std::ssize(samples.total);
     // Every step adds a token to the cache, so the work of the middle step is the mean of all.
     const Work work =
         test == "decode" ? counter.Decode(depth_ + n_samples / 2) : counter.Prefill(depth_, tests.prefill);
@@ -207,7 +207,7 @@ class DepthRun {
   }
 
   std::vector<int32_t> RandomIds(int64_t n) {
-    std::vector<int32_t> ids(static_cast<size_t>(n));
+    std::vector<int32_t> ids(n);
     const auto vocab = static_cast<uint64_t>(model_->config().vocab_size);
     for (int32_t& id : ids) id = static_cast<int32_t>(rng_.Below(vocab));
     return ids;
@@ -269,7 +269,7 @@ Status RunTurns(const BenchTests& tests, const ProgressCallback& progress, std::
 /// Runs one chunk that is not timed, because kernels are set up at their first use.
 Status WarmUpPrefill(const Model& model, const BenchMode& mode, const BenchTests& tests) {
   DUO_ASSIGN_OR_RETURN(Session session, Session::Create(model, OptionsAt(mode, tests, 0)));
-  return session.Prefill(std::vector<int32_t>(static_cast<size_t>(std::min(tests.prefill, mode.session.chunk)), 0));
+  return session.Prefill(std::vector<int32_t>(std::min(tests.prefill, mode.session.chunk), 0));
 }
 
 }  // namespace
@@ -324,7 +324,7 @@ Status RunBenchTests(const Model& model, const std::vector<BenchMode>& modes, co
       report->plan_bytes = std::max(report->plan_bytes, planned);
     }
     // Puts the modes of a test side by side.
-    std::stable_sort(report->rows.begin() + static_cast<std::ptrdiff_t>(first_row), report->rows.end(),
+    std::stable_sort(report->rows.begin() + first_row, report->rows.end(),
                      [](const BenchRow& a, const BenchRow& b) { return a.test < b.test; });
   }
   report->read_gb_s = Quantile(read_gb_s, 0.5);

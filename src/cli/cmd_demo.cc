@@ -189,10 +189,9 @@ std::string Heading(const LoadedModel& loaded, const DemoInput& input, const Dem
   std::string out = fmt::format("{}: {} layers x {} KV heads; {}\n", c.name, c.n_layers, c.n_kv_heads,
                                 DescribeBackend(*loaded.backend));
   out += options.text.empty()
-             ? fmt::format("text: {} tokens, {} facts hidden in it (seed {})\n",
-                           FormatCount(static_cast<int64_t>(input.text.size())), input.questions.size(),
-                           options.common.seed)
-             : fmt::format("text: {}, {} tokens\n", options.text, FormatCount(static_cast<int64_t>(input.text.size())));
+             ? fmt::format("text: {} tokens, {} facts hidden in it (seed {})\n", FormatCount(std::ssize(input.text)),
+                           input.questions.size(), options.common.seed)
+             : fmt::format("text: {}, {} tokens\n", options.text, FormatCount(std::ssize(input.text)));
   out += fmt::format("full: all {} KV heads keep every token\n", n_heads);
   out += fmt::format("duo: {} of {} keep the first {} and last {} tokens (chosen by learned gates)\n",
                      n_heads - heads.n_retrieval(), n_heads, loaded.session.sink, loaded.session.recent);

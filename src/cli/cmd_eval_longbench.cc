@@ -38,7 +38,7 @@ Result<std::vector<int32_t>> PromptIds(const Tokenizer& tokenizer, const std::op
   const bool in_chat = chat && LongBenchUsesChat(sample.task);
   const int64_t room = max_tokens - (in_chat ? kTemplateTokens : 1);
   std::string text = sample.prompt;
-  if (static_cast<int64_t>(ids.size()) > room) text = tokenizer.Decode(TruncateMiddle(std::move(ids), room));
+  if (std::ssize(ids) > room) text = tokenizer.Decode(TruncateMiddle(std::move(ids), room));
   if (!in_chat) return tokenizer.Encode(text);
   return chat->Render(tokenizer, {{ChatMessage::Role::kUser, text}});
 }

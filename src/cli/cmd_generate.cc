@@ -124,7 +124,7 @@ Status Run(const GenerateCommand& command) {
   }
   if (!result.ok()) return result.status();
   DUO_RETURN_IF_ERROR(output.EndLine());
-  const auto n_prompt = static_cast<int64_t>(prompt.size());
+  const auto n_prompt = std::ssize(prompt);
   if (command.common.json) DUO_RETURN_IF_ERROR(PrintJson(ToJson(*result, session, n_prompt)));
   const bool cancelled = result->finish == FinishReason::kCancelled;
   if (StderrIsTerminal() || command.common.progress || cancelled) PrintStatistics(*result, session, n_prompt);

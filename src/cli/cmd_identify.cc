@@ -395,8 +395,7 @@ Status CheckContext(const CommonOptions& options, const ModelConfig& config, int
 Json Rows(const std::vector<double>& values, int n_kv_heads) {
   Json rows = Json::array();
   for (size_t i = 0; i < values.size(); i += static_cast<size_t>(n_kv_heads)) {
-    rows.push_back(std::vector<double>(values.begin() + static_cast<std::ptrdiff_t>(i),
-                                       values.begin() + static_cast<std::ptrdiff_t>(i) + n_kv_heads));
+    rows.push_back(std::vector<double>(values.begin() + i, values.begin() + i + n_kv_heads));
   }
   return rows;
 }

@@ -41,19 +41,18 @@ Status RunProbe(const ProbeCommand& command) {
   if (!fits.ok()) return fits.Annotate("--pattern " + command.common.pattern);
   const Result<std::vector<int32_t>> ids = ReadIdsFile(command.ids_file, c.vocab_size);
   if (!ids.ok()) return ids.status().Annotate("--ids");
-  if (c.max_context > 0 && static_cast<int64_t>(ids->size()) > c.max_context) {
+  if (c.max_context > 0 && std::ssize(*ids) > c.max_context) {
     return Status(StatusCode::kInvalidArgument,
                   fmt::format("--ids: {} tokens, at most {} for this model", ids->size(), c.max_context));
   }
-  DUO_ASSIGN_OR_RETURN(const PositionRange labels,
-                       ParsePositions("--labels", command.labels, static_cast<int64_t>(ids->size())));
+  DUO_ASSIGN_OR_RETURN(const PositionRange labels, ParsePositions("--labels", command.labels, std::ssize(*ids)));
   std::vector<double> gates = pattern->gates;
   for (double& gate : gates) gate = std::clamp(gate, 0.0, 1.0);
   DUO_ASSIGN_OR_RETURN(const uint64_t memory_limit, MemoryLimit(command.common, model.weights_bytes()));
   DUO_ASSIGN_OR_RETURN(TeacherStudent streams,
                        TeacherStudent::Create(model, {.sink = command.common.sink.value_or(pattern->sink),
                                                       .recent = command.common.recent.value_or(pattern->recent),
-                                                      .max_tokens = static_cast<int64_t>(ids->size()),
+                                                      .max_tokens = std::ssize(*ids),
                                                       .compute = command.common.compute,
                                                       .memory_limit = memory_limit}));
   DUO_ASSIGN_OR_RETURN(TwoStreamLoss loss,
@@ -73,7 +72,7 @@ Status RunProbe(const ProbeCommand& command) {
   for (int layer = 0; layer < c.n_layers; ++layer) {
     text += fmt::format("layer {:3}", layer);
     for (int head = 0; head < c.n_kv_heads; ++head) {
-      text += fmt::format("  {:+.3e}", loss.gate_gradients[static_cast<size_t>(layer * c.n_kv_heads + head)]);
+      text += fmt::format("  {:+.3e}", loss.gate_gradients[layer * c.n_kv_heads + head]);
     }
     text += "\n";
   }

@@ -55,13 +55,13 @@ Status ReserveRows(const PositionRange& range, int64_t vocab, LogitRows* rows) {
                   fmt::format("--positions: {} rows of logits need {}, {} are available; ask for fewer at a time", n,
                               FormatBytes(bytes), FormatBytes(available)));
   }
-  rows->logits.reserve(static_cast<size_t>(bytes / sizeof(float)));
-  rows->positions.reserve(static_cast<size_t>(n));
+  rows->logits.reserve(bytes / sizeof(float));
+  rows->positions.reserve(n);
   return OkStatus();
 }
 
 Status Write(const std::string& path, const LogitRows& rows, int64_t vocab) {
-  const auto n = static_cast<int64_t>(rows.positions.size());
+  const auto n = std::ssize(rows.positions);
   const safetensors::Tensor logits = {"logits", safetensors::Type::kF32, {n, vocab}, rows.logits.data()};
   const Status written =
       safetensors::WriteSafetensors(path, {logits, safetensors::Tensor::I64("positions", {n}, rows.positions.data())});
@@ -74,13 +74,12 @@ Status Run(const LogitsCommand& command) {
   const int64_t vocab = loaded.model.config().vocab_size;
   Result<std::vector<int32_t>> ids = ReadIdsFile(command.ids_file, vocab);
   if (!ids.ok()) return ids.status().Annotate("--ids");
-  DUO_ASSIGN_OR_RETURN(const PositionRange range,
-                       ParsePositions("--positions", command.positions, static_cast<int64_t>(ids->size())));
+  DUO_ASSIGN_OR_RETURN(const PositionRange range, ParsePositions("--positions", command.positions, std::ssize(*ids)));
   LogitRows rows;
   DUO_RETURN_IF_ERROR(ReserveRows(range, vocab, &rows));
   DUO_ASSIGN_OR_RETURN(Session session, Session::Create(loaded.model, loaded.session));
 
-  ids->resize(static_cast<size_t>(range.end));  // later tokens do not change logits before them
+  ids->resize(range.end);  // later tokens do not change logits before them
   const auto begin = Clock::now();
   ProgressBar bar(ShowProgress(command.common.progress));
   const Status status = session.PrefillWithLogits(

@@ -51,7 +51,7 @@ struct InputReport {
 
 double LargestOverMiddle(std::vector<float> channels) {
   if (channels.empty()) return 0;
-  const auto middle = channels.begin() + static_cast<std::ptrdiff_t>(channels.size() / 2);
+  const auto middle = channels.begin() + channels.size() / 2;
   std::nth_element(channels.begin(), middle, channels.end());
   return *middle > 0 ? static_cast<double>(*std::max_element(middle, channels.end()) / *middle) : 0;
 }

@@ -80,8 +80,8 @@ Result<LocalConversation::Turn> LocalConversation::Answer() {
   if (ids.empty()) return Status(StatusCode::kInvalidArgument, "the conversation has no tokens");
   ProgressBar bar(options_.progress);
   Turn turn;
-  turn.reused = std::min(CommonPrefix(ids, session_->tokens()), static_cast<int64_t>(ids.size()) - 1);
-  turn.prefilled = static_cast<int64_t>(ids.size()) - turn.reused;
+  turn.reused = std::min(CommonPrefix(ids, session_->tokens()), std::ssize(ids) - 1);
+  turn.prefilled = std::ssize(ids) - turn.reused;
   DUO_RETURN_IF_ERROR(session_->Rewind(turn.reused, bar.Callback()));
 
   GenerateOptions generate = options_.generate;
@@ -92,7 +92,7 @@ Result<LocalConversation::Turn> LocalConversation::Answer() {
     if (options_.show_answers) shown = WriteOut(piece);
     return shown.ok() && !Interrupted();
   };
-  const std::vector<int32_t> rest(ids.begin() + static_cast<std::ptrdiff_t>(turn.reused), ids.end());
+  const std::vector<int32_t> rest(ids.begin() + turn.reused, ids.end());
   DUO_ASSIGN_OR_RETURN(turn.result,
                        Generate(session_.get(), loaded_.model, &tokenizer_, rest, generate, show, bar.Callback()));
   if (options_.show_answers && shown.ok()) shown = WriteOut("\n");

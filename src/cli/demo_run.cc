@@ -36,7 +36,7 @@ Status WarmUp(const Model& model, const SessionOptions& options, const DemoInput
 
 Result<DemoMode> RunDemoMode(const std::string& name, const Model& model, const Tokenizer& tokenizer,
                              const SessionOptions& options, const DemoInput& input, const ProgressCallback& progress) {
-  const auto n_text = static_cast<int64_t>(input.text.size());
+  const auto n_text = std::ssize(input.text);
   SessionOptions with_snapshot = options;
   // A copy of the streaming rings, taken where the text ends, lets every question start exactly there.
   with_snapshot.snapshot_every = n_text;

@@ -10,7 +10,7 @@ namespace duo::cli {
 Status PrintJson(const Json& value) { return WriteOut(JsonText(value) + "\n"); }
 
 Json TimingsJson(const GenerateResult& result, int64_t n_prompt_tokens) {
-  const auto n_tokens = static_cast<int64_t>(result.tokens.size());
+  const auto n_tokens = std::ssize(result.tokens);
   const auto rate = [](int64_t n, double seconds) { return seconds > 0 ? static_cast<double>(n) / seconds : 0.0; };
   return {{"prefill_ms", result.prefill_seconds * 1e3},
           {"decode_ms", result.decode_seconds * 1e3},

@@ -11,10 +11,10 @@ namespace {
 /// straight line.
 Result<HeadChoice> SpreadEvenly(int n_layers, int n_kv_heads, double sparsity) {
   DUO_ASSIGN_OR_RETURN(HeadChoice choice, ChooseAtRandom(n_layers, n_kv_heads, sparsity, 0));
-  const auto n_heads = static_cast<int64_t>(choice.retrieval.size());
+  const auto n_heads = std::ssize(choice.retrieval);
   const int64_t n_retrieval = choice.n_retrieval();
   for (int64_t i = 0; i < n_heads; ++i) {
-    choice.retrieval[static_cast<size_t>(i)] = (i + 1) * n_retrieval / n_heads > i * n_retrieval / n_heads ? 1 : 0;
+    choice.retrieval[i] = (i + 1) * n_retrieval / n_heads > i * n_retrieval / n_heads ? 1 : 0;
   }
   return choice;
 }

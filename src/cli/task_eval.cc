@@ -27,7 +27,7 @@ Status RunMode(EvalRun& run, const EvalMode& mode, const std::vector<TaskPrompt>
     DUO_ASSIGN_OR_RETURN(const ScoredReply reply, AnswerOnce(prompt, &runner, &run.log, [&](const Progress&) {
                            return !progress || progress({.stage = "prompts",
                                                          .done = static_cast<int64_t>(i),
-                                                         .total = static_cast<int64_t>(prompts.size()),
+                                                         .total = std::ssize(prompts),
                                                          .unit = "prompts",
                                                          .seconds = SecondsSince(begin)});
                          }));

@@ -126,7 +126,7 @@ void ProgressBar::Draw(const Progress& progress) {
     line = fmt::format("[{:=<{}}{: <{}}]  ", "", full, "", bar - full);
   }
   line += text;
-  WriteErr(fmt::format("\r{}\x1b[K", line.substr(0, static_cast<size_t>(std::max(columns, 1)))));
+  WriteErr(fmt::format("\r{}\x1b[K", line.substr(0, std::max(columns, 1))));
 }
 
 void ProgressBar::PrintPlainLine(const Progress& progress) {

@@ -54,7 +54,7 @@ Result<TextScores> MeasureText(EvalRun& run, const TextScoreOptions& options, co
   const bool is_reference = !options.against.empty();
   if (is_reference || !options.full_logits.empty()) {
     int64_t n_rows = 0;
-    for (const Window& w : windows) n_rows += static_cast<int64_t>(w.ids.size()) - w.begin;
+    for (const Window& w : windows) n_rows += std::ssize(w.ids) - w.begin;
     Json recipe = RecipeOf(options);
     recipe.erase("against");
     recipe["text"] = run.recipe.at("text");

@@ -32,7 +32,7 @@ TEST(Sampler, FrequenciesFollowTheSoftmax) {
   double total = 0;
   for (const float logit : kLogits) total += std::exp(logit);
   for (int32_t id = 0; id < 5; ++id) {
-    const double p = std::exp(kLogits[static_cast<size_t>(id)]) / total;
+    const double p = std::exp(kLogits[id]) / total;
     EXPECT_NEAR(counts[id] / static_cast<double>(n), p, 4 * std::sqrt(p / n) + 1e-4) << id;
   }
 }

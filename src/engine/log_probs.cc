@@ -14,17 +14,15 @@ LogProbs LogProbsOf(std::span<const float> logits, int32_t id, int n_top) {
   double sum = 0;
   for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - most);
   const double log_sum = most + std::log(sum);
-  const auto at = [&](int32_t token) {
-    return TokenLogProb{token, static_cast<double>(logits[static_cast<size_t>(token)]) - log_sum};
-  };
+  const auto at = [&](int32_t token) { return TokenLogProb{token, static_cast<double>(logits[token]) - log_sum}; };
   LogProbs result;
   result.chosen = at(id);
   const auto n = std::min(static_cast<size_t>(std::max(n_top, 0)), logits.size());
   if (n == 0) return result;
   std::vector<int32_t> ids(logits.size());
   std::iota(ids.begin(), ids.end(), 0);
-  std::partial_sort(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(n), ids.end(), [&](int32_t a, int32_t b) {
-    const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
+  std::partial_sort(ids.begin(), ids.begin() + n, ids.end(), [&](int32_t a, int32_t b) {
+    const float x = logits[a], y = logits[b];
     return x != y ? x > y : a < b;
   });
   for (size_t i = 0; i < n; ++i) result.top.push_back(at(ids[i]));

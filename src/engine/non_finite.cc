@@ -20,7 +20,7 @@ constexpr size_t kMaxTokens = 64;
 std::string FirstPlace(const Model::Weights& weights, Transformer* transformer, SequenceState state, KvType kv_type,
                        std::span<const int32_t> ids) {
   const ModelConfig& c = weights.config;
-  const auto n = static_cast<int64_t>(ids.size());
+  const auto n = std::ssize(ids);
   KvLayout layout;
   layout.heads = AllRetrieval(c.n_layers, c.n_kv_heads);
   layout.head_dim = c.head_dim;
@@ -30,9 +30,9 @@ std::string FirstPlace(const Model::Weights& weights, Transformer* transformer, 
   if (!cache.ok() || !cache->Begin(n).ok()) return "";
   state.cache = &*cache;
   Activations* act = state.activations;
-  std::vector<float> host(static_cast<size_t>(std::max(n * c.hidden_size, c.vocab_size)));
+  std::vector<float> host(std::max(n * c.hidden_size, c.vocab_size));
   const auto states_are_finite = [&] {
-    const std::span<float> x = std::span(host).first(static_cast<size_t>(n * c.hidden_size));
+    const std::span<float> x = std::span(host).first(n * c.hidden_size);
     return weights.backend->ToHost(act->x, x.data(), x.size_bytes()).ok() && AllFinite(x);
   };
   transformer->Embed(ids, 0, act);
@@ -41,7 +41,7 @@ std::string FirstPlace(const Model::Weights& weights, Transformer* transformer, 
     if (!transformer->RunLayer(layer, TokenKind::kPrompt, state).ok()) return "";
     if (!states_are_finite()) return fmt::format("from layer {} (of 0..{}) on", layer, c.n_layers - 1);
   }
-  const std::span<float> row = std::span(host).first(static_cast<size_t>(c.vocab_size));
+  const std::span<float> row = std::span(host).first(c.vocab_size);
   const Status read = transformer->Logits(*act, n - 1, 1, row.data());
   return !read.ok() || AllFinite(row) ? "" : "from the final norm and the output matrix on";
 }

@@ -38,8 +38,7 @@ class NonFinite : public testing::Test {
     return {static_cast<bf16*>(const_cast<void*>(matrix.data)), static_cast<size_t>(matrix.n_out * matrix.n_in)};
   }
   void SpoilEmbedding() {
-    Elements(model_->weights().embedding)[static_cast<size_t>(kBadToken * model_->config().hidden_size)] =
-        ToBf16(std::nanf(""));
+    Elements(model_->weights().embedding)[kBadToken * model_->config().hidden_size] = ToBf16(std::nanf(""));
   }
   Session Make(Workspace* workspace = nullptr) {
     SessionOptions options;

@@ -59,7 +59,7 @@ class TinyCheckpoint {
       for (int64_t i = 0; i < n; ++i) data.back().push_back(static_cast<float>(rng.Normal()));
     }
     const auto data_of = [&](const std::string& name) -> std::vector<float>& {
-      return data[static_cast<size_t>(std::distance(shapes.begin(), shapes.find(name)))];
+      return data[std::distance(shapes.begin(), shapes.find(name))];
     };
     for (const auto& [name, original] : copies) data_of(name) = data_of(original);
     for (const auto& [name, own] : values) data_of(name) = own;

@@ -54,12 +54,12 @@ std::span<const float> Sampler::Changed(std::span<const float> logits, std::span
   penalised_.assign(logits.begin(), logits.end());
   const auto known = [&](int32_t id) { return static_cast<size_t>(id) < penalised_.size(); };
   for (const auto& [id, bias] : options_.bias) {
-    if (known(id)) penalised_[static_cast<size_t>(id)] += bias;
+    if (known(id)) penalised_[id] += bias;
   }
   for (const auto& [id, times] : chosen_) {
     if (!known(id)) continue;
     const double taken = options_.presence_penalty + options_.frequency_penalty * static_cast<double>(times);
-    penalised_[static_cast<size_t>(id)] -= static_cast<float>(taken);
+    penalised_[id] -= static_cast<float>(taken);
   }
   if (options_.repetition_penalty != 1) Penalise(history);
   // A penalty may make a large logit infinite. Infinities are clamped, because two of them have no order.
@@ -78,7 +78,7 @@ void Sampler::Penalise(std::span<const int32_t> history) {
   const auto penalty = static_cast<float>(options_.repetition_penalty);
   for (const int32_t id : seen) {
     if (static_cast<size_t>(id) >= penalised_.size()) continue;
-    float& logit = penalised_[static_cast<size_t>(id)];
+    float& logit = penalised_[id];
     logit = logit > 0 ? logit / penalty : logit * penalty;
   }
 }
@@ -126,7 +126,7 @@ void Sampler::Collect(std::span<const float> logits) {
   const auto likelier = [](const Candidate& a, const Candidate& b) {
     return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
   };
-  const auto at = [&](size_t n) { return candidates_.begin() + static_cast<std::ptrdiff_t>(n); };
+  const auto at = [&](size_t n) { return candidates_.begin() + n; };
   if (options_.top_k > 0 && static_cast<size_t>(options_.top_k) < candidates_.size()) {
     const auto keep = static_cast<size_t>(options_.top_k);
     std::nth_element(candidates_.begin(), at(keep - 1), candidates_.end(), likelier);

@@ -33,7 +33,7 @@ std::vector<int32_t> Drawn(const SamplerOptions& options, const std::vector<floa
 }
 
 std::vector<int32_t> FirstIds(int n) {
-  std::vector<int32_t> ids(static_cast<size_t>(n));
+  std::vector<int32_t> ids(n);
   std::iota(ids.begin(), ids.end(), 0);
   return ids;
 }
@@ -42,7 +42,7 @@ std::vector<int32_t> FirstIds(int n) {
 // are around those that the sampler sorts at a time.
 TEST(SamplerFilters, TopPKeepsItsShareOfEqualTokens) {
   for (const int n : {10, 64, 100, 150, 300}) {
-    const std::vector<float> equal(static_cast<size_t>(n), 1.5f);
+    const std::vector<float> equal(n, 1.5f);
     for (const double p : {0.1, 0.5, 0.9}) {
       const int kept = static_cast<int>(std::ceil(p * n - 1e-9));
       EXPECT_EQ(Drawn({.temperature = 1, .top_p = p, .seed = 3}, equal), FirstIds(kept)) << p << " of " << n;
@@ -77,7 +77,7 @@ TEST(SamplerFilters, TopPIsTheSmallestSetThatReachesTheMass) {
         const std::set<int32_t> kept(ids.begin(), ids.end());
         double mass = 0, least = HUGE_VAL, likeliest_outside = 0;
         for (int32_t id = 0; id < n; ++id) {
-          const double w = weights[static_cast<size_t>(id)];
+          const double w = weights[id];
           if (kept.contains(id)) {
             mass += w;
             least = std::min(least, w);
@@ -127,9 +127,9 @@ TEST(SamplerFilters, FrequenciesAreThoseOfWhatIsKept) {
     Counts counts = Draw({.temperature = temperature, .top_k = 3, .seed = 8}, logits, n);
     EXPECT_EQ(counts.size(), 3u);
     double total = 0;
-    for (const int32_t id : {0, 1, 3}) total += std::exp(logits[static_cast<size_t>(id)] / temperature);
+    for (const int32_t id : {0, 1, 3}) total += std::exp(logits[id] / temperature);
     for (const int32_t id : {0, 1, 3}) {
-      const double p = std::exp(logits[static_cast<size_t>(id)] / temperature) / total;
+      const double p = std::exp(logits[id] / temperature) / total;
       EXPECT_NEAR(counts[id] / static_cast<double>(n), p, 4 * std::sqrt(p / n)) << id;
     }
   }

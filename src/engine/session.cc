@@ -110,12 +110,12 @@ Status Session::Impl::CheckFits(int64_t n_tokens) const {
 Status Session::Impl::RunChunks(std::span<const int32_t> ids, TokenKind kind, const ProgressCallback& progress,
                                 const ChunkDone& chunk_done) {
   const auto begin = Clock::now();
-  const auto total = static_cast<int64_t>(ids.size());
+  const auto total = std::ssize(ids);
   ForgetLast();
   for (int64_t done = 0; done < total;) {
     const int64_t n = std::min({options.chunk, total - done, cache.TokensToSnapshot()});
     const int64_t pos = cache.len();
-    const auto chunk = ids.subspan(static_cast<size_t>(done), static_cast<size_t>(n));
+    const auto chunk = ids.subspan(done, n);
     DUO_RETURN_IF_ERROR(weights.CheckFilesNowAndThen());
     DUO_RETURN_IF_ERROR(work->transformer.Forward(chunk, kind, state()));
     tokens.insert(tokens.end(), chunk.begin(), chunk.end());
@@ -135,7 +135,7 @@ Status Session::Impl::RunChunks(std::span<const int32_t> ids, TokenKind kind, co
 }
 
 Status Session::Impl::KeepRow(int64_t row) {
-  std::vector<float> values(static_cast<size_t>(weights.config.vocab_size));
+  std::vector<float> values(weights.config.vocab_size);
   DUO_RETURN_IF_ERROR(work->transformer.Logits(work->activations, row, 1, values.data()));
   if (!AllFinite(values)) return NotFinite(tokens);
   logits = std::move(values);
@@ -151,8 +151,8 @@ void Session::Impl::ForgetLast() { logits.clear(); }
 
 Status Session::Prefill(std::span<const int32_t> ids, const ProgressCallback& progress) {
   DUO_RETURN_IF_ERROR(impl_->CheckIds(ids));
-  DUO_RETURN_IF_ERROR(impl_->CheckFits(static_cast<int64_t>(ids.size())));
-  DUO_RETURN_IF_ERROR(impl_->cache.Expect(static_cast<int64_t>(ids.size())));
+  DUO_RETURN_IF_ERROR(impl_->CheckFits(std::ssize(ids)));
+  DUO_RETURN_IF_ERROR(impl_->cache.Expect(std::ssize(ids)));
   DUO_RETURN_IF_ERROR(impl_->RunChunks(ids, TokenKind::kPrompt, progress, {}));
   return impl_->KeepLast();
 }
@@ -171,13 +171,13 @@ Status Session::PrefillWithLogits(std::span<const int32_t> ids, int64_t begin, i
                                   const ProgressCallback& progress) {
   const int64_t first = len();
   DUO_RETURN_IF_ERROR(impl_->CheckIds(ids));
-  DUO_RETURN_IF_ERROR(impl_->CheckFits(static_cast<int64_t>(ids.size())));
-  if (begin < first || end < begin || end > first + static_cast<int64_t>(ids.size())) {
+  DUO_RETURN_IF_ERROR(impl_->CheckFits(std::ssize(ids)));
+  if (begin < first || end < begin || end > first + std::ssize(ids)) {
     return Status(StatusCode::kInvalidArgument, "positions " + std::to_string(begin) + ".." + std::to_string(end) +
                                                     " are not within the tokens " + std::to_string(first) + ".." +
-                                                    std::to_string(first + static_cast<int64_t>(ids.size())));
+                                                    std::to_string(first + std::ssize(ids)));
   }
-  DUO_RETURN_IF_ERROR(impl_->cache.Expect(static_cast<int64_t>(ids.size())));
+  DUO_RETURN_IF_ERROR(impl_->cache.Expect(std::ssize(ids)));
   const auto vocab = static_cast<size_t>(impl_->weights.config.vocab_size);
   std::vector<float> rows(static_cast<size_t>(Activations::kLogitRows) * vocab);
   auto give_rows = [&](int64_t pos, int64_t n) -> Status {
@@ -216,8 +216,8 @@ Status Session::Rewind(int64_t pos, const ProgressCallback& progress) {
   const auto at = [](int64_t i) { return static_cast<std::ptrdiff_t>(i); };
   const std::vector<int32_t> again(impl_->tokens.begin() + at(from), impl_->tokens.begin() + at(pos));
   const std::vector<TokenKind> kinds(impl_->kinds.begin() + at(from), impl_->kinds.begin() + at(pos));
-  impl_->tokens.resize(static_cast<size_t>(from));
-  impl_->kinds.resize(static_cast<size_t>(from));
+  impl_->tokens.resize(from);
+  impl_->kinds.resize(from);
   for (size_t begin = 0; begin < again.size();) {
     size_t end = begin + 1;
     while (end < again.size() && kinds[end] == kinds[begin]) ++end;
@@ -234,8 +234,8 @@ Result<int64_t> Session::RewindToHeld(int64_t pos) {
   if (pos == len()) return pos;
   impl_->ForgetLast();
   const int64_t held = impl_->cache.Rewind(pos);
-  impl_->tokens.resize(static_cast<size_t>(held));
-  impl_->kinds.resize(static_cast<size_t>(held));
+  impl_->tokens.resize(held);
+  impl_->kinds.resize(held);
   return held;
 }
 
@@ -285,13 +285,13 @@ Result<Session> Session::ClonePrefix(int64_t pos) const {
 }
 
 Status Session::DecodeTogether(std::span<Session* const> sessions, std::span<const int32_t> ids) {
-  if (sessions.empty() || sessions.size() != ids.size() || sessions.size() > static_cast<size_t>(kMaxTogether)) {
+  if (sessions.empty() || sessions.size() != ids.size() || std::ssize(sessions) > kMaxTogether) {
     return Status(StatusCode::kInvalidArgument,
                   std::to_string(sessions.size()) + " sequences and " + std::to_string(ids.size()) +
                       " tokens; expected equal numbers in 1.." + std::to_string(kMaxTogether));
   }
   Workspace::Impl* work = sessions.front()->impl_->work;
-  if (static_cast<int64_t>(sessions.size()) > work->chunk) {
+  if (std::ssize(sessions) > work->chunk) {
     return Status(StatusCode::kInvalidArgument, "there are more sequences than tokens in a chunk");
   }
   DUO_RETURN_IF_ERROR(sessions.front()->impl_->weights.CheckFilesNowAndThen());
@@ -314,7 +314,7 @@ Status Session::DecodeTogether(std::span<Session* const> sessions, std::span<con
   }
   for (Session* session : sessions) session->impl_->ForgetLast();
   DUO_RETURN_IF_ERROR(work->transformer.ForwardTogether(ids, caches, &work->attention, &work->activations));
-  const auto n = static_cast<int64_t>(ids.size());
+  const auto n = std::ssize(ids);
   const auto vocab = static_cast<size_t>(sessions.front()->impl_->weights.config.vocab_size);
   std::vector<float> rows(static_cast<size_t>(n) * vocab);
   for (size_t i = 0; i < sessions.size(); ++i) {

@@ -165,7 +165,7 @@ TEST_F(SessionEdges, LogitsComeOfTheRowsThatWereAskedFor) {
       EXPECT_TRUE(session.Prefill(First(static_cast<size_t>(before))).ok());
     }
     std::vector<std::pair<int64_t, std::vector<float>>> got;
-    const auto ids = std::span<const int32_t>(prompt_).subspan(static_cast<size_t>(before), static_cast<size_t>(n));
+    const auto ids = std::span<const int32_t>(prompt_).subspan(before, n);
     EXPECT_TRUE(session
                     .PrefillWithLogits(ids, begin, end,
                                        [&](int64_t pos, std::span<const float> logits) {
@@ -189,7 +189,7 @@ TEST_F(SessionEdges, LogitsComeOfTheRowsThatWereAskedFor) {
                                                                                         {89, 1, 89, 90, 1},
                                                                                         {0, 90, 0, 1, 16}}) {
     const auto got = rows(before, n, begin, end, chunk);
-    ASSERT_EQ(static_cast<int64_t>(got.size()), end - begin);
+    ASSERT_EQ(std::ssize(got), end - begin);
     for (size_t i = 0; i < got.size(); ++i) {
       const auto at = static_cast<size_t>(begin) + i;
       EXPECT_EQ(got[i].first, static_cast<int64_t>(at));

@@ -84,8 +84,7 @@ Result<KvLayout> LayoutFrom(const Json& json, const std::string& where) {
   layout.heads.n_layers = static_cast<int>(n_layers);
   layout.heads.n_kv_heads = static_cast<int>(n_kv_heads);
   DUO_ASSIGN_OR_RETURN(const std::string retrieval, JsonString(json, "retrieval", where));
-  if (retrieval.size() != static_cast<size_t>(n_layers * n_kv_heads) ||
-      retrieval.find_first_not_of("01") != std::string::npos) {
+  if (std::ssize(retrieval) != n_layers * n_kv_heads || retrieval.find_first_not_of("01") != std::string::npos) {
     return Corrupt(where, "retrieval: expected a 0 or 1 for each KV head");
   }
   for (const char c : retrieval) layout.heads.retrieval.push_back(c == '1' ? 1 : 0);

@@ -112,7 +112,7 @@ TEST_F(SessionTest, RewindAndRegenerateEqualsAFreshRun) {
       for (int i = 0; i < 10; ++i) ASSERT_TRUE(session.Decode(i).ok());
       ASSERT_TRUE(session.Rewind(pos).ok());
       EXPECT_EQ(session.len(), pos);
-      EXPECT_EQ(static_cast<int64_t>(session.tokens().size()), pos);
+      EXPECT_EQ(std::ssize(session.tokens()), pos);
       EXPECT_TRUE(session.logits().empty());
       Session fresh = Make(options);
       const auto prompt_part = static_cast<std::ptrdiff_t>(std::min<int64_t>(pos, 150));

@@ -28,8 +28,8 @@ class TokenLoopTest : public testing::Test {
   }
   /// Logits that make a greedy sampler choose `id`.
   std::vector<float> For(int32_t id) const {
-    std::vector<float> logits(static_cast<size_t>(config_.vocab_size), 0.0f);
-    logits[static_cast<size_t>(id)] = 1;
+    std::vector<float> logits(config_.vocab_size, 0.0f);
+    logits[id] = 1;
     return logits;
   }
   /// Gives the loop the tokens of a text until it has finished. Returns the joined pieces.

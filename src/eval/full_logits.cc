@@ -91,7 +91,7 @@ std::span<const float> FullLogits::row(int64_t i) const {
 }
 
 Status FullLogits::Append(std::span<const float> row) {
-  DUO_CHECK(missing_ > 0 && static_cast<int64_t>(row.size()) == vocab_, "one row too many, or a row of another size");
+  DUO_CHECK(missing_ > 0 && std::ssize(row) == vocab_, "one row too many, or a row of another size");
   --missing_;
   return writer_->Write(row.data(), row.size_bytes());
 }

@@ -327,10 +327,10 @@ bool LongBenchUsesChat(std::string_view task) {
 }
 
 std::vector<int32_t> TruncateMiddle(std::vector<int32_t> ids, int64_t max_tokens) {
-  const auto n = static_cast<int64_t>(ids.size());
+  const auto n = std::ssize(ids);
   if (n <= max_tokens) return ids;
   const int64_t head = max_tokens / 2, tail = max_tokens - head;
-  ids.erase(ids.begin() + static_cast<std::ptrdiff_t>(head), ids.end() - static_cast<std::ptrdiff_t>(tail));
+  ids.erase(ids.begin() + head, ids.end() - static_cast<std::ptrdiff_t>(tail));
   return ids;
 }
 

@@ -35,11 +35,11 @@ class Haystack {
     n_begin_ = static_cast<int64_t>(tokenizer.Encode(kBookBegin).size());
     for (const std::string& needle : task_.needles) {
       needles_.push_back(tokenizer.Encode(" " + needle, SpecialTokens::kNone));
-      n_needles_ += static_cast<int64_t>(needles_.back().size());
+      n_needles_ += std::ssize(needles_.back());
     }
     for (const NeedleQuestion& question : task_.questions) {
       questions_.push_back(tokenizer.Encode(" " + std::string(kBookEnd) + question.text, SpecialTokens::kNone));
-      n_question_ = std::max(n_question_, static_cast<int64_t>(questions_.back().size()));
+      n_question_ = std::max(n_question_, std::ssize(questions_.back()));
     }
   }
 
@@ -47,7 +47,7 @@ class Haystack {
 
   Status CheckLength(int64_t length) const {
     const int64_t least = n_begin_ + n_needles_ + n_question_ + 16;
-    const auto most = static_cast<int64_t>(ids_.size()) + n_needles_ + n_question_;
+    const auto most = std::ssize(ids_) + n_needles_ + n_question_;
     if (length >= least && length <= most) return OkStatus();
     return Status(StatusCode::kInvalidArgument,
                   length < least ? "a length of " + std::to_string(length) +
@@ -71,11 +71,10 @@ class Haystack {
   std::vector<int32_t> Prompt(int64_t length, const std::vector<int64_t>& places, size_t question) const {
     const int64_t end = length - n_needles_ - n_question_;
     std::vector<int32_t> prompt;
-    prompt.reserve(static_cast<size_t>(length));
+    prompt.reserve(length);
     int64_t at = 0;
     const auto text_until = [&](int64_t until) {
-      prompt.insert(prompt.end(), ids_.begin() + static_cast<std::ptrdiff_t>(at),
-                    ids_.begin() + static_cast<std::ptrdiff_t>(until));
+      prompt.insert(prompt.end(), ids_.begin() + at, ids_.begin() + until);
       at = until;
     };
     for (size_t i = 0; i < needles_.size(); ++i) {
@@ -93,7 +92,7 @@ class Haystack {
     constexpr int64_t kLook = 256;
     if (wanted >= end) return end;
     for (int64_t at = wanted; at > std::max(n_begin_, wanted - kLook); --at) {
-      const std::string text = tokenizer_.Decode({ids_[static_cast<size_t>(at - 1)]});
+      const std::string text = tokenizer_.Decode({ids_[at - 1]});
       for (const std::string_view mark : {".", "!", "?", "\n", "。", "！", "？"}) {
         if (text.ends_with(mark)) return at;
       }
@@ -191,7 +190,7 @@ Result<std::vector<NeedleResult>> RunNeedles(const std::string& mode, const Need
         if (task.one_line) prompt.generate.stop = {"\n"};
         DUO_ASSIGN_OR_RETURN(result.reply, AnswerOnce(prompt, runner, log, [&](const Progress&) {
                                return !progress || progress({.stage = "needles",
-                                                             .done = static_cast<int64_t>(results.size()),
+                                                             .done = std::ssize(results),
                                                              .total = total,
                                                              .unit = "prompts",
                                                              .seconds = SecondsSince(begin)});

@@ -131,7 +131,7 @@ class Scorer {
   Result<TextScores> Run(const Window& window, bool only_full, const ProgressCallback& progress) {
     TextScores scores;
     scores.modes.resize(only_full ? 0 : modes_.size());
-    const auto n = static_cast<int64_t>(window.ids.size());
+    const auto n = std::ssize(window.ids);
     // The token at a position is predicted from the one before: rows [begin - 1, n - 1).
     const int64_t first = window.begin - 1;
     std::vector<Session*> sessions;
@@ -140,7 +140,7 @@ class Scorer {
     for (Session* session : sessions) {
       DUO_RETURN_IF_ERROR(session->Rewind(0));
       if (first == 0) continue;
-      DUO_RETURN_IF_ERROR(session->Prefill(std::span(window.ids).first(static_cast<size_t>(first)), progress));
+      DUO_RETURN_IF_ERROR(session->Prefill(std::span(window.ids).first(first), progress));
     }
     std::vector<float> full_rows, rows;
     for (int64_t begin = first; begin < n - 1; begin += n_rows_) {
@@ -162,7 +162,7 @@ class Scorer {
  private:
   static Status Rows(Session* session, const Window& window, int64_t begin, int64_t end, std::vector<float>* rows) {
     rows->clear();
-    const auto ids = std::span(window.ids).subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
+    const auto ids = std::span(window.ids).subspan(begin, end - begin);
     return session->PrefillWithLogits(ids, begin, end, [rows](int64_t, std::span<const float> logits) {
       rows->insert(rows->end(), logits.begin(), logits.end());
       return OkStatus();
@@ -193,12 +193,11 @@ class Scorer {
   void Compare(const Window& window, int64_t begin, int64_t end, const std::vector<float>& full,
                const std::vector<float>& other, std::vector<double>* full_nll, TokenScores* out) const {
     const auto vocab = static_cast<size_t>(model_.config().vocab_size);
-    std::vector<RowScore> scores(static_cast<size_t>(end - begin));
+    std::vector<RowScore> scores(end - begin);
     ParallelFor(model_.backend()->n_threads(), end - begin, [&](int64_t i, int) {
       const size_t at = static_cast<size_t>(i) * vocab;
-      scores[static_cast<size_t>(i)] =
-          CompareRows(std::span(full).subspan(at, vocab), std::span(other).subspan(at, vocab),
-                      window.ids[static_cast<size_t>(begin + i + 1)]);
+      scores[i] = CompareRows(std::span(full).subspan(at, vocab), std::span(other).subspan(at, vocab),
+                              window.ids[begin + i + 1]);
     });
     for (const RowScore& score : scores) {
       if (full_nll != nullptr) full_nll->push_back(score.full_nll);
@@ -225,7 +224,7 @@ Result<std::vector<Window>> MakeWindows(std::span<const int32_t> ids, int32_t bo
     return BadOption("stride", std::to_string(options.stride), "1.." + std::to_string(options.context - 1) + " tokens");
   }
   const int64_t n_bos = bos_id >= 0 ? 1 : 0, n_text = options.context - n_bos;
-  const auto n = static_cast<int64_t>(ids.size());
+  const auto n = std::ssize(ids);
   if (n < n_text) {
     return Status(StatusCode::kInvalidArgument, "the text has " + std::to_string(n) + " tokens, but one window of " +
                                                     std::to_string(options.context) + " needs " +
@@ -234,10 +233,10 @@ Result<std::vector<Window>> MakeWindows(std::span<const int32_t> ids, int32_t bo
   }
   std::vector<Window> windows;
   for (int64_t at = 0; at + n_text <= n; at += options.stride) {
-    if (options.n_windows > 0 && static_cast<int64_t>(windows.size()) == options.n_windows) break;
+    if (options.n_windows > 0 && std::ssize(windows) == options.n_windows) break;
     Window window;
     if (n_bos > 0) window.ids.push_back(bos_id);
-    const auto text = ids.subspan(static_cast<size_t>(at), static_cast<size_t>(n_text));
+    const auto text = ids.subspan(at, n_text);
     window.ids.insert(window.ids.end(), text.begin(), text.end());
     window.begin = at == 0 ? 1 : options.context - options.stride;
     windows.push_back(std::move(window));
@@ -262,8 +261,8 @@ RowScore CompareRows(std::span<const float> full, std::span<const float> other, 
   const double sum_full = LogSumExp(full, double{full[best_full]});
   const double sum_other = LogSumExp(other, double{other[best_other]});
   RowScore score;
-  score.full_nll = sum_full - double{full[static_cast<size_t>(id)]};
-  score.nll = sum_other - double{other[static_cast<size_t>(id)]};
+  score.full_nll = sum_full - double{full[id]};
+  score.nll = sum_other - double{other[id]};
   for (size_t i = 0; i < full.size(); ++i) {
     const double log_p = double{full[i]} - sum_full, log_q = double{other[i]} - sum_other;
     score.kld += std::exp(log_p) * (log_p - log_q);
@@ -278,7 +277,7 @@ Result<TextScores> ScoreText(const Model& model, const std::vector<Window>& wind
                              const ProgressCallback& progress) {
   Scorer scorer(model, saved);
   int64_t context = 0;
-  for (const Window& window : windows) context = std::max(context, static_cast<int64_t>(window.ids.size()));
+  for (const Window& window : windows) context = std::max(context, std::ssize(window.ids));
   DUO_RETURN_IF_ERROR(scorer.CheckMemory(full, modes, context));
   DUO_RETURN_IF_ERROR(scorer.Create(full, modes));
   TextScores all;
@@ -291,7 +290,7 @@ Result<TextScores> ScoreText(const Model& model, const std::vector<Window>& wind
     const ProgressCallback report = [&](const Progress&) {
       return !progress || progress({.stage = "perplexity",
                                     .done = static_cast<int64_t>(i),
-                                    .total = static_cast<int64_t>(windows.size()),
+                                    .total = std::ssize(windows),
                                     .unit = "windows",
                                     .seconds = SecondsSince(begin)});
     };
@@ -303,7 +302,7 @@ Result<TextScores> ScoreText(const Model& model, const std::vector<Window>& wind
         record = log->Find(key);
       }
     } else {
-      scorer.SkipSaved(static_cast<int64_t>(windows[i].ids.size()) - windows[i].begin);
+      scorer.SkipSaved(std::ssize(windows[i].ids) - windows[i].begin);
     }
     DUO_RETURN_IF_ERROR(AppendRecord(*record, key, &all));
   }

@@ -49,7 +49,7 @@ TEST(MakeWindows, ScoreEveryTokenOnce) {
   for (const Window& w : windows) {
     EXPECT_EQ(w.ids.size(), 9u);
     EXPECT_EQ(w.ids[0], 7);
-    scored.insert(scored.end(), w.ids.begin() + static_cast<std::ptrdiff_t>(w.begin), w.ids.end());
+    scored.insert(scored.end(), w.ids.begin() + w.begin, w.ids.end());
   }
   std::vector<int32_t> expected(ids.begin(), ids.begin() + 20);  // 8 + 3 * 4: the tokens that whole windows cover
   EXPECT_EQ(scored, expected);
@@ -145,10 +145,10 @@ TEST_F(ScoreTextTest, IsTheMeanOfMinusLogP) {
   for (const Window& w : windows) {
     Session session = Session::Create(model, At(0)).value();
     ASSERT_TRUE(session
-                    .PrefillWithLogits(w.ids, 0, static_cast<int64_t>(w.ids.size()),
+                    .PrefillWithLogits(w.ids, 0, std::ssize(w.ids),
                                        [&](int64_t pos, std::span<const float> row) {
-                                         if (pos + 1 >= w.begin && pos + 1 < static_cast<int64_t>(w.ids.size())) {
-                                           const int32_t id = w.ids[static_cast<size_t>(pos + 1)];
+                                         if (pos + 1 >= w.begin && pos + 1 < std::ssize(w.ids)) {
+                                           const int32_t id = w.ids[pos + 1];
                                            expected.push_back(CompareRows(row, row, id).nll);
                                          }
                                          return OkStatus();
@@ -186,7 +186,7 @@ TEST_F(ScoreTextTest, MoreStreamingHeadsDivergeMoreAndOnlyBehindTheWindow) {
   EXPECT_EQ(buckets[2].end, 512);
   int64_t n = 0;
   for (const PositionBucket& b : buckets) n += b.n;
-  EXPECT_EQ(n, static_cast<int64_t>(scores.positions.size()));
+  EXPECT_EQ(n, std::ssize(scores.positions));
 }
 
 TEST_F(ScoreTextTest, SavedLogitsGiveTheSameAndAreChecked) {

@@ -33,24 +33,24 @@ Result<PromptRunner> PromptRunner::Create(const Model& model, const Tokenizer& t
 Result<Reply> PromptRunner::Run(const std::vector<int32_t>& prompt, const GenerateOptions& options,
                                 const ProgressCallback& progress) {
   const std::vector<int32_t>& had = session_.tokens();
-  const auto limit = std::min(n_prompt_, static_cast<int64_t>(prompt.size()) - 1);  // the last token gives the logits
+  const auto limit = std::min(n_prompt_, std::ssize(prompt) - 1);  // the last token gives the logits
   int64_t same = 0;
-  while (same < limit && had[static_cast<size_t>(same)] == prompt[static_cast<size_t>(same)]) ++same;
+  while (same < limit && had[same] == prompt[same]) ++same;
   const int64_t keep = same / session_.options().chunk * session_.options().chunk;
   n_prompt_ = 0;
   Reply reply;
-  reply.n_prompt = static_cast<int64_t>(prompt.size());
+  reply.n_prompt = std::ssize(prompt);
   // Rewinding restores the last copy of the rings and runs the tokens after it again.
   const int64_t every = session_.options().snapshot_every;
   reply.n_reused = every > 0 ? keep / every * every : keep;
   DUO_RETURN_IF_ERROR(session_.Rewind(keep, progress));
-  const std::vector<int32_t> rest(prompt.begin() + static_cast<std::ptrdiff_t>(keep), prompt.end());
+  const std::vector<int32_t> rest(prompt.begin() + keep, prompt.end());
   const TextCallback go_on = [&](const std::string&) { return !progress || progress({.stage = "answer"}); };
   DUO_ASSIGN_OR_RETURN(GenerateResult result, Generate(&session_, *model_, tokenizer_, rest, options, go_on, progress));
   if (result.finish == FinishReason::kCancelled) return Cancelled();
   n_prompt_ = reply.n_prompt;
   reply.text = std::move(result.text);
-  reply.n_generated = static_cast<int64_t>(result.tokens.size());
+  reply.n_generated = std::ssize(result.tokens);
   reply.prefill_s = result.prefill_seconds;
   reply.decode_s = result.decode_seconds;
   const MemoryPlan& plan = session_.plan();  // excludes the copies that only this runner makes

@@ -148,7 +148,7 @@ Growing CommonWords(Rng* rng) {
             const int64_t n_rare = std::min<int64_t>(n, kMax - kCommon);
             std::vector<std::string> list;
             const auto add = [&](int64_t times, int64_t word) {
-              list.insert(list.end(), static_cast<size_t>(times), words[static_cast<size_t>(word)]);
+              list.insert(list.end(), static_cast<size_t>(times), words[word]);
             };
             for (int64_t w = 0; w < kCommon; ++w) add(kTimes * n / n_rare, w);
             for (int64_t w = 0; w < n_rare; ++w) {
@@ -176,10 +176,10 @@ Growing FrequentWords(Rng* rng) {
             double total = 0;
             for (int rank = 2; rank <= kWords; ++rank) total += 1.0 / (rank * rank);
             // Rank 1 is noise, as in the original.
-            std::vector<std::string> list(static_cast<size_t>(n / 2), "....");
+            std::vector<std::string> list(n / 2, "....");
             for (int rank = 2; rank <= kWords; ++rank) {
               const auto count = static_cast<size_t>(std::floor(static_cast<double>(n) / (rank * rank) / total));
-              list.insert(list.end(), count, words[static_cast<size_t>(rank - 2)]);
+              list.insert(list.end(), count, words[rank - 2]);
             }
             Rng shuffle(order);
             Shuffle(&shuffle, &list);

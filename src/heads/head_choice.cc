@@ -90,8 +90,7 @@ Result<HeadChoice> ChooseLayersBySparsity(const HeadPattern& pattern, double spa
   std::vector<size_t> order(n_layers);
   std::iota(order.begin(), order.end(), size_t{0});
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return sums[a] > sums[b]; });
-  for (size_t i = 0; i < n_keep; ++i)
-    std::fill_n(choice.retrieval.begin() + static_cast<std::ptrdiff_t>(order[i] * n_heads), n_heads, uint8_t{1});
+  for (size_t i = 0; i < n_keep; ++i) std::fill_n(choice.retrieval.begin() + (order[i] * n_heads), n_heads, uint8_t{1});
   return choice;
 }
 

@@ -159,7 +159,7 @@ TEST(HeadChoice, KeepsTheQuantileRulesCount) {
     ASSERT_TRUE(choice.ok());
     EXPECT_EQ(choice->n_retrieval(), n) << sparsity;
     EXPECT_EQ(choice->sparsity(), 1.0 - n / 16.0);
-    for (int i = 0; i < 16; ++i) EXPECT_EQ(choice->retrieval[static_cast<size_t>(i)], i >= 16 - n) << i;
+    for (int i = 0; i < 16; ++i) EXPECT_EQ(choice->retrieval[i], i >= 16 - n) << i;
   }
   for (const double bad : {-0.1, 1.1, std::numeric_limits<double>::quiet_NaN()}) {
     EXPECT_EQ(ChooseBySparsity(pattern, bad).status().code(), StatusCode::kInvalidArgument);
@@ -214,7 +214,7 @@ TEST(HeadChoice, ExclusiveLayersChangeTheGatesLeast) {
     const auto change = [&](unsigned kept) {
       double sum = 0;
       for (int i = 0; i < n_layers * n_heads; ++i) {
-        const double gate = std::clamp(gates[static_cast<size_t>(i)], 0.0, 1.0);
+        const double gate = std::clamp(gates[i], 0.0, 1.0);
         sum += (kept >> (i / n_heads) & 1) != 0 ? 1 - gate : gate;
       }
       return sum;

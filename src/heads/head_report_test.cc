@@ -44,8 +44,7 @@ TEST(TerminalHeatMap, ShadesMarksAndCounts) {
 
 TEST(TerminalHeatMap, FitsATerminal) {
   for (const int n_kv_heads : {1, 8, 32, 33, 50, 64, 100}) {
-    const HeadPattern pattern =
-        MakePattern(3, n_kv_heads, std::vector<double>(static_cast<size_t>(3 * n_kv_heads), 1.0));
+    const HeadPattern pattern = MakePattern(3, n_kv_heads, std::vector<double>(3 * n_kv_heads, 1.0));
     const HeadChoice choice = AllRetrieval(3, n_kv_heads);
     std::istringstream lines(TerminalHeatMap(pattern, &choice));
     for (std::string line; std::getline(lines, line);) EXPECT_LE(Columns(line), 120u) << line;

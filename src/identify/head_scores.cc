@@ -30,7 +30,7 @@ Status CheckTexts(const std::vector<std::vector<int32_t>>& texts, int64_t* longe
   if (texts.empty()) return Status(StatusCode::kInvalidArgument, "there are no texts to run");
   *longest = *total = 0;
   for (const std::vector<int32_t>& text : texts) {
-    const auto n = static_cast<int64_t>(text.size());
+    const auto n = std::ssize(text);
     if (n < 2) return Status(StatusCode::kInvalidArgument, "a text has less than two tokens");
     *longest = std::max(*longest, n);
     *total += n;
@@ -96,13 +96,12 @@ Result<std::vector<double>> RepeatScores(const Model& model, const RepeatInput& 
   if (ops == nullptr) {
     return Status(StatusCode::kUnsupported, "this backend cannot find heads; the CPU backend can").About("device");
   }
-  if (input.sink < 0 || input.repeat_chunk < 1 || static_cast<int64_t>(input.context.size()) <= input.sink) {
+  if (input.sink < 0 || input.repeat_chunk < 1 || std::ssize(input.context) <= input.sink) {
     return Status(StatusCode::kInvalidArgument, "the text to repeat has " + std::to_string(input.context.size()) +
                                                     " tokens, expected more than the " + std::to_string(input.sink) +
                                                     " sink tokens");
   }
-  const auto n_context = static_cast<int64_t>(input.context.size()),
-             n_prompt = static_cast<int64_t>(input.prompt.size());
+  const auto n_context = std::ssize(input.context), n_prompt = std::ssize(input.prompt);
   const int64_t longest = n_context + n_prompt + std::min(input.repeat_chunk, n_context);
   const int64_t n_pieces = (n_context + input.repeat_chunk - 1) / input.repeat_chunk;
   DUO_ASSIGN_OR_RETURN(LayerWalk walk, LayerWalk::Create(model, longest, options));
@@ -110,11 +109,11 @@ Result<std::vector<double>> RepeatScores(const Model& model, const RepeatInput& 
   DUO_RETURN_IF_ERROR(walk.RunInChunks(input.context, {}, &counter));
 
   std::vector<double> scores(HeadCount(c), 0.0);
-  std::vector<const uint8_t*> keys(static_cast<size_t>(c.n_kv_heads));
+  std::vector<const uint8_t*> keys(c.n_kv_heads);
   LayerLooks looks;
   looks.after_attention = [&](const LayerView& view) {
     const size_t sink_bytes = static_cast<size_t>(input.sink * c.head_dim) * DTypeBytes(walk.key_type());
-    for (int h = 0; h < c.n_kv_heads; ++h) keys[static_cast<size_t>(h)] = walk.keys(view.layer, h) + sink_bytes;
+    for (int h = 0; h < c.n_kv_heads; ++h) keys[h] = walk.keys(view.layer, h) + sink_bytes;
     const auto heads = static_cast<size_t>(c.n_kv_heads);
     return ops->LargestKeyWeights({.q = view.q,
                                    .lse = view.lse,
@@ -128,8 +127,8 @@ Result<std::vector<double>> RepeatScores(const Model& model, const RepeatInput& 
                                   std::span(scores).subspan(static_cast<size_t>(view.layer) * heads, heads));
   };
   for (int64_t begin = 0; begin < n_context; begin += input.repeat_chunk) {
-    const auto piece = input.context.subspan(static_cast<size_t>(begin),
-                                             static_cast<size_t>(std::min(input.repeat_chunk, n_context - begin)));
+    const auto piece =
+        input.context.subspan(begin, static_cast<size_t>(std::min(input.repeat_chunk, n_context - begin)));
     DUO_RETURN_IF_ERROR(walk.RunInChunks(input.prompt, {}, &counter));
     DUO_RETURN_IF_ERROR(walk.RunInChunks(piece, looks, &counter));
     walk.Rewind(n_context);
@@ -175,7 +174,7 @@ Result<std::vector<double>> OutsideMassScores(const Model& model, const std::vec
   const int64_t n_heads = c.n_heads, q_width = n_heads * c.head_dim;
   DUO_ASSIGN_OR_RETURN(const DeviceMemoryPtr out,
                        model.backend()->Allocate(static_cast<size_t>(options.chunk * q_width) * sizeof(float)));
-  std::vector<float> kept(static_cast<size_t>(options.chunk * n_heads));
+  std::vector<float> kept(options.chunk * n_heads);
   DUO_ASSIGN_OR_RETURN(const DeviceMemoryPtr kept_memory, model.backend()->Allocate(kept.size() * sizeof(float)));
   std::vector<double> scores(HeadCount(c), 0.0);
   WalkCounter counter(progress, "attention mass", total);
@@ -202,7 +201,7 @@ Result<std::vector<double>> OutsideMassScores(const Model& model, const std::vec
                                                            .compute = options.compute,
                                                            .scale = ScaleOf(c)},
                                                           heads));
-    std::vector<float> full(static_cast<size_t>(view.n * n_heads));
+    std::vector<float> full(view.n * n_heads);
     DUO_RETURN_IF_ERROR(model.backend()->ToHost(view.lse, full.data(), full.size() * sizeof(float)));
     DUO_RETURN_IF_ERROR(model.backend()->ToHost(kept_memory->data(), kept.data(), full.size() * sizeof(float)));
     for (size_t i = 0; i < full.size(); ++i) {

@@ -37,10 +37,10 @@ class HandMade {
     for (int token = 0; token < kVocab; ++token) {
       for (int i = 0; i < kCode; ++i) {
         const float bit = rng.Next() % 2 == 0 ? 1.0f : -1.0f;
-        embedding[static_cast<size_t>(token * kHidden + i)] = bit;
-        head[static_cast<size_t>(token * kHidden + 2 * kCode + i)] = bit;
+        embedding[token * kHidden + i] = bit;
+        head[token * kHidden + 2 * kCode + i] = bit;
       }
-      embedding[static_cast<size_t>(token * kHidden + kConstant)] = 6;
+      embedding[token * kHidden + kConstant] = 6;
     }
     std::fill_n(Add("model.norm.weight", kHidden, 0).begin(), kHidden, 1.0f);
     for (int layer = 0; layer < 2; ++layer) MakeLayer(layer);
@@ -66,7 +66,7 @@ class HandMade {
   };
   std::vector<float>& Add(const std::string& name, int64_t rows, int64_t columns) {
     Matrix& t = tensors_[name];
-    t = {rows, columns, std::vector<float>(static_cast<size_t>(rows * std::max<int64_t>(columns, 1)), 0.0f)};
+    t = {rows, columns, std::vector<float>(rows * std::max<int64_t>(columns, 1), 0.0f)};
     return t.values;
   }
 
@@ -106,7 +106,7 @@ class HandMade {
       const bool writes = (layer == 0 && head == 0) || static_cast<size_t>(layer * kHeads + head) == kInduction;
       for (int i = 0; i < kCode; ++i) {
         v[at(row + i, i)] = 1;
-        if (writes) o[static_cast<size_t>((kCode * (layer + 1) + i) * kHeads * kDim + row + i)] = 1;
+        if (writes) o[(kCode * (layer + 1) + i) * kHeads * kDim + row + i] = 1;
       }
     }
   }
@@ -128,7 +128,7 @@ class HandMadeTest : public testing::Test {
     std::iota(ids.begin(), ids.end(), 0);
     Rng rng(seed);
     for (size_t i = 0; i < ids.size(); ++i) std::swap(ids[i], ids[i + rng.Below(ids.size() - i)]);
-    ids.resize(static_cast<size_t>(n));
+    ids.resize(n);
     return ids;
   }
   static void ExpectFound(const std::vector<double>& scores, double at_least, double others_at_most) {

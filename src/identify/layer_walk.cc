@@ -84,7 +84,7 @@ Status LayerWalk::Look(int layer, LayerStep step, const LayerLooks& looks) const
 }
 
 Status LayerWalk::Run(std::span<const int32_t> ids, const LayerLooks& looks) {
-  const auto n = static_cast<int64_t>(ids.size());
+  const auto n = std::ssize(ids);
   DUO_RETURN_IF_ERROR(CheckTokenIds(ids, config_->vocab_size));
   DUO_RETURN_IF_ERROR(weights_->CheckFilesNowAndThen());
   DUO_RETURN_IF_ERROR(cache_.Begin(n));

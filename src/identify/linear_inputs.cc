@@ -16,15 +16,15 @@ double InputMagnitudes::outlier() const {
 Result<std::vector<LayerInputs>> MeasureLinearInputs(const Model& model, std::span<const int32_t> ids,
                                                      const WalkOptions& options, const ProgressCallback& progress) {
   if (ids.empty()) return Status(StatusCode::kInvalidArgument, "the text to calibrate on has no tokens");
-  const auto n_tokens = static_cast<int64_t>(ids.size());
+  const auto n_tokens = std::ssize(ids);
   DUO_ASSIGN_OR_RETURN(LayerWalk walk, LayerWalk::Create(model, n_tokens, options));
-  std::vector<LayerInputs> layers(static_cast<size_t>(model.config().n_layers));
+  std::vector<LayerInputs> layers(model.config().n_layers);
   std::vector<float> x;
   LayerLooks looks;
   looks.linear_input = [&](const LinearInputView& view) {
-    InputMagnitudes& of = layers[static_cast<size_t>(view.layer)].of[static_cast<size_t>(view.input)];
-    of.most.resize(static_cast<size_t>(view.dim), 0.0f);
-    x.resize(static_cast<size_t>(view.n * view.dim));
+    InputMagnitudes& of = layers[view.layer].of[static_cast<size_t>(view.input)];
+    of.most.resize(view.dim, 0.0f);
+    x.resize(view.n * view.dim);
     DUO_RETURN_IF_ERROR(model.backend()->ToHost(view.x, x.data(), x.size() * sizeof(float)));
     double squares = 0;
     for (size_t row = 0; row < x.size(); row += of.most.size()) {

@@ -30,7 +30,7 @@ TEST_F(LinearInputsTest, FirstLayerIsGivenTheNormedEmbedding) {
   const std::vector<int32_t> ids = {3, 14, 15, 92, 65};
   const int64_t hidden = model_.config().hidden_size;
   const auto* embedding = static_cast<const bf16*>(model_.weights().embedding.data);
-  std::vector<double> most(static_cast<size_t>(hidden), 0.0);
+  std::vector<double> most(hidden, 0.0);
   double squares = 0;
   for (const int32_t id : ids) {
     double energy = 0;
@@ -39,7 +39,7 @@ TEST_F(LinearInputsTest, FirstLayerIsGivenTheNormedEmbedding) {
     const double rms = std::sqrt(energy / static_cast<double>(hidden) + double{model_.config().rms_norm_eps});
     for (int64_t i = 0; i < hidden; ++i) {
       const double normed = x(i) / rms * double{model_.weights().layers[0].attention_norm[i]};
-      most[static_cast<size_t>(i)] = std::max(most[static_cast<size_t>(i)], std::fabs(normed));
+      most[i] = std::max(most[i], std::fabs(normed));
       squares += normed * normed;
     }
   }

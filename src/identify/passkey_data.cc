@@ -22,12 +22,12 @@ constexpr size_t kProbeBytes = size_t{1} << 20;
 Status Bad(const std::string& sentence) { return Status(StatusCode::kInvalidArgument, sentence); }
 
 std::string Needle(int number, const std::string& words) {
-  return std::string("Remember this sequence of words, it's the ") + kOrdinals[static_cast<size_t>(number)] +
+  return std::string("Remember this sequence of words, it's the ") + kOrdinals[number] +
          " passkey to the vault: " + words;
 }
 
 std::string Question(int number) {
-  return std::string("Based on the content of the book, what is the ") + kOrdinals[static_cast<size_t>(number)] +
+  return std::string("Based on the content of the book, what is the ") + kOrdinals[number] +
          " passkey to the vault?\nPasskey: ";
 }
 
@@ -163,9 +163,9 @@ TrainingText TrainingTexts::Join(const std::string& context, const std::string& 
   // A post-processor may append eos. The text continues with the questions, so eos is removed.
   if (tokenizer_->eos_id() >= 0 && text.ids.size() > 1 && text.ids.back() == tokenizer_->eos_id()) text.ids.pop_back();
   const std::vector<int32_t> asked = tokenizer_->Encode(questions, SpecialTokens::kNone);
-  text.labels.begin = static_cast<int64_t>(text.ids.size());
+  text.labels.begin = std::ssize(text.ids);
   text.ids.insert(text.ids.end(), asked.begin(), asked.end());
-  text.labels.end = static_cast<int64_t>(text.ids.size());
+  text.labels.end = std::ssize(text.ids);
   return text;
 }
 
@@ -193,9 +193,9 @@ std::string TrainingTexts::Slice(Rng* rng, int64_t n_tokens) const {
   for (size_t bytes = wanted;; bytes *= 2) {
     std::vector<int32_t> ids =
         tokenizer_->Encode(std::string_view(haystack_).substr(begin, bytes), SpecialTokens::kNone);
-    if (static_cast<int64_t>(ids.size()) < n_tokens && begin + bytes < haystack_.size()) continue;
+    if (std::ssize(ids) < n_tokens && begin + bytes < haystack_.size()) continue;
     // The tokens are long and the rest of the haystack is too short: start again from the front.
-    if (static_cast<int64_t>(ids.size()) < n_tokens && begin > 0) {
+    if (std::ssize(ids) < n_tokens && begin > 0) {
       begin = 0;
       continue;
     }
@@ -221,7 +221,7 @@ Result<TrainingText> TrainingTexts::MakeInHaystack(uint64_t index) const {
   Rng rng = RngFor(options_.seed, index);
   const std::string hay = Slice(&rng, DrawLength(&rng));
   std::set<uint64_t> depths;
-  while (depths.size() < static_cast<size_t>(options_.n_passkeys)) {
+  while (std::ssize(depths) < options_.n_passkeys) {
     depths.insert(rng.Below(static_cast<uint64_t>(options_.n_depths)));
   }
   std::string context = std::string(kBookBegin) + " ", questions;

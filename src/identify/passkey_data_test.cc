@@ -37,9 +37,9 @@ TEST_F(TrainingTextsTest, HidePasskeysAndAskForThemInOrder) {
   std::set<int64_t> lengths;
   for (uint64_t index = 0; index < 30; ++index) {
     const TrainingText text = texts.Make(index).value();
-    ASSERT_EQ(text.labels.end, static_cast<int64_t>(text.ids.size()));
+    ASSERT_EQ(text.labels.end, std::ssize(text.ids));
     ASSERT_LE(text.labels.end, texts.max_text_tokens());
-    const auto split = text.ids.begin() + static_cast<std::ptrdiff_t>(text.labels.begin);
+    const auto split = text.ids.begin() + text.labels.begin;
     const std::string context = Text({text.ids.begin(), split}), asked = Text({split, text.ids.end()});
     EXPECT_EQ(text.ids[0], tokenizer.bos_id());
     size_t last = 0;
@@ -83,7 +83,7 @@ TEST_F(TrainingTextsTest, BuiltinBooksFitTheirLength) {
     EXPECT_LE(text.labels.begin, 1024);
     EXPECT_GT(text.labels.begin, 200);
     EXPECT_LE(text.labels.end, texts.max_text_tokens());
-    const auto split = text.ids.begin() + static_cast<std::ptrdiff_t>(text.labels.begin);
+    const auto split = text.ids.begin() + text.labels.begin;
     EXPECT_THAT(Text({split, text.ids.end()}), testing::AnyOf(HasSubstr("Passkey: "), HasSubstr("Answer: ")));
   }
 }
@@ -214,7 +214,7 @@ TEST_F(TrainingTextsTest, LengthsAreEvenlySpread) {
     std::set<int64_t> found;
     for (uint64_t index = 0; index < 40; ++index) {
       const TrainingText text = texts.Make(index).value();
-      EXPECT_LE(static_cast<int64_t>(text.ids.size()), texts.max_text_tokens());
+      EXPECT_LE(std::ssize(text.ids), texts.max_text_tokens());
       EXPECT_GT(text.labels.begin, 200);
       found.insert((text.labels.begin - 45 + 50) / 100 * 100);  // rounded, without the needle and the frame
     }

@@ -70,8 +70,7 @@ TEST_P(ScoresTest, RepeatIsTheLargestWeightOfAKeyInAnyPiece) {
         std::vector<int32_t> ids = context;
         ids.insert(ids.end(), prompt.begin(), prompt.end());
         const size_t piece = ids.size();
-        ids.insert(ids.end(), context.begin() + static_cast<std::ptrdiff_t>(begin),
-                   context.begin() + static_cast<std::ptrdiff_t>(end));
+        ids.insert(ids.end(), context.begin() + begin, context.begin() + end);
         const TinyCheckpoint::Output plain = Plain(ids);
         for (size_t layer = 0; layer < 2; ++layer) {
           for (size_t i = piece; i < ids.size(); ++i) {

@@ -30,7 +30,7 @@ float* At(const DeviceMemoryPtr& memory) { return reinterpret_cast<float*>(memor
 // All layers take turns with a cache of one layer. Its length stays 0, so every layer overwrites the same rows.
 KvLayout OneLayer(const ModelConfig& c, const TwoStreamOptions& o, uint8_t retrieval) {
   KvLayout layout;
-  layout.heads = {1, c.n_kv_heads, std::vector<uint8_t>(static_cast<size_t>(c.n_kv_heads), retrieval)};
+  layout.heads = {1, c.n_kv_heads, std::vector<uint8_t>(c.n_kv_heads, retrieval)};
   layout.head_dim = c.head_dim;
   layout.type = o.compute == ComputeType::kF32 ? KvType::kF32 : KvType::kBF16;
   layout.sink = std::min(o.sink, o.max_tokens);
@@ -104,7 +104,7 @@ class TeacherStudent::Impl {
     return {.n_tokens = n,
             .n_kv_heads = c.n_kv_heads,
             .width = static_cast<int64_t>(c.group()) * c.head_dim,
-            .host_gates = gates.subspan(static_cast<size_t>(layer * c.n_kv_heads), static_cast<size_t>(c.n_kv_heads)),
+            .host_gates = gates.subspan(layer * c.n_kv_heads, c.n_kv_heads),
             .full = full(layer),
             .streaming = streaming};
   }
@@ -223,7 +223,7 @@ Result<TeacherStudent> TeacherStudent::Create(const Model& model, const TwoStrea
 
 Status TeacherStudent::Impl::CheckArguments(std::span<const int32_t> ids, LabelRange labels,
                                             std::span<const double> gates) const {
-  const auto n_ids = static_cast<int64_t>(ids.size());
+  const auto n_ids = std::ssize(ids);
   if (n_ids < 2 || n_ids > options.max_tokens) {
     return Status(StatusCode::kInvalidArgument,
                   std::to_string(n_ids) + " tokens, expected 2.." + std::to_string(options.max_tokens));
@@ -269,7 +269,7 @@ Result<TwoStreamLoss> TeacherStudent::Loss(std::span<const int32_t> ids, LabelRa
 }
 
 Status TeacherStudent::Impl::Forward(std::span<const int32_t> ids, std::span<const double> gates, const GoOn& go_on) {
-  n = static_cast<int64_t>(ids.size());
+  n = std::ssize(ids);
   DUO_RETURN_IF_ERROR(w.CheckFilesNowAndThen());
   DUO_RETURN_IF_ERROR(teacher.cache.Begin(n));
   DUO_RETURN_IF_ERROR(student.cache.Begin(n));
@@ -317,7 +317,7 @@ Status TeacherStudent::Impl::StudentLayer(int layer, std::span<const double> gat
 Result<double> TeacherStudent::Impl::Distill(LabelRange labels) {
   const int64_t hidden = Hidden(c);
   const double scale = 1.0 / (static_cast<double>(labels.end - labels.begin) * static_cast<double>(hidden));
-  std::vector<float> t(static_cast<size_t>(kDistillRows * hidden)), s(t.size());
+  std::vector<float> t(kDistillRows * hidden), s(t.size());
   double sum = 0;
   for (int64_t row = 0; row < n;) {
     // Rows without a label have no gradient.
@@ -383,7 +383,7 @@ void TeacherStudent::Impl::KeepRawHeads() {
 // x_out = x_mid + down(silu(gate) * up), with gate and up of norm(x_mid). act.normed is no longer needed and takes
 // gradients.
 Status TeacherStudent::Impl::MlpBackward(int layer) {
-  const LayerWeights& lw = w.layers[static_cast<size_t>(layer)];
+  const LayerWeights& lw = w.layers[layer];
   const LinearGradient down[] = {{lw.down, At(dx)}};
   DUO_RETURN_IF_ERROR(ops->Linear(options.compute, n, down, At(dh)));
   ops->SwiGlu(At(dh), act.gate, act.up, n * c.intermediate_size);
@@ -396,7 +396,7 @@ Status TeacherStudent::Impl::MlpBackward(int layer) {
 
 // x_mid = x + o(mixed), mixed = gate * full + (1 - gate) * streaming(q, k, v), with q, k, v of norm(x).
 Status TeacherStudent::Impl::AttentionBackward(int layer, std::span<const double> gates, std::span<double> gradients) {
-  const LayerWeights& lw = w.layers[static_cast<size_t>(layer)];
+  const LayerWeights& lw = w.layers[layer];
   const LinearGradient out[] = {{lw.o, At(dx)}};
   DUO_RETURN_IF_ERROR(ops->Linear(options.compute, n, out, At(mixed)));
   const auto heads = static_cast<size_t>(c.n_kv_heads);

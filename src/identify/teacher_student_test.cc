@@ -37,7 +37,7 @@ Case Load(const std::string& dir) {
   c.ids = golden.at("prompt_ids").get<std::vector<int32_t>>();
   c.options = {.sink = golden.at("sink").get<int64_t>(),
                .recent = golden.at("recent").get<int64_t>(),
-               .max_tokens = static_cast<int64_t>(c.ids.size()),
+               .max_tokens = std::ssize(c.ids),
                .compute = ComputeType::kF32};
   const Json& identify = golden.at("identify");
   c.labels = {identify.at("label_positions").at(0).get<int64_t>(),
@@ -114,7 +114,7 @@ TEST_P(TeacherStudentTest, GatesOfOneAreTheTeacher) {
 }
 
 TEST_P(TeacherStudentTest, AWindowOverEverythingIsTheTeacher) {
-  c.options.recent = static_cast<int64_t>(c.ids.size());
+  c.options.recent = std::ssize(c.ids);
   Open(1);
   EXPECT_LT(Loss(std::vector<double>(c.gates.size(), 0.0)).distill, 1e-10);
 }

@@ -161,7 +161,7 @@ Status Trainer::AppendLog(const TrainerStep& s) {
   if (!file || std::fwrite(text.data(), 1, text.size(), file.get()) != text.size() || std::fflush(file.get()) != 0) {
     return Status(StatusCode::kIo, path + ": cannot be written: " + std::strerror(errno));
   }
-  log_bytes_ += static_cast<int64_t>(text.size());
+  log_bytes_ += std::ssize(text);
   return OkStatus();
 }
 
@@ -196,7 +196,7 @@ Result<TrainerStep> Trainer::OneStep(const GoOn& go_on) {
         static_cast<uint64_t>(state.step) * static_cast<uint64_t>(options_.accumulate) + static_cast<uint64_t>(i);
     DUO_ASSIGN_OR_RETURN(const TrainingText text, texts_->Make(index));
     DUO_ASSIGN_OR_RETURN(const TwoStreamLoss loss, streams_.Loss(text.ids, text.labels, state.gates, go_on));
-    const auto n = static_cast<int64_t>(text.ids.size());
+    const auto n = std::ssize(text.ids);
     out.n_tokens += n;
     out.distill += share * loss.distill;
     flop += TeacherStudent::Flops(model_->config(), {.sink = options_.sink, .recent = options_.recent}, n);

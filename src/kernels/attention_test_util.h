@@ -96,7 +96,7 @@ class TestRows {
     begin_ = bytes_.data() + poison + (64 - address % 64) % 64 + static_cast<size_t>(shift) * element;
   }
   int64_t n_rows() const { return size() / head_dim_; }
-  int64_t size() const { return static_cast<int64_t>(floats_.size()); }
+  int64_t size() const { return std::ssize(floats_); }
   void SetRow(int64_t row, const float* x) {
     std::copy_n(x, head_dim_, floats_.begin() + row * head_dim_);
     Encode(row);

@@ -74,8 +74,7 @@ TEST(RmsNormBackward, IsTheDerivative) {
         for (int64_t i = 0; i < dim; ++i) squares += from[i] * from[i];
         const double r = 1 / std::sqrt(squares / static_cast<double>(dim) + double{0.1f});
         for (int64_t i = 0; i < dim; ++i) {
-          y[row * static_cast<size_t>(dim) + static_cast<size_t>(i)] =
-              from[i] * r * double{weight[static_cast<size_t>(i)]};
+          y[row * static_cast<size_t>(dim) + static_cast<size_t>(i)] = from[i] * r * double{weight[i]};
         }
       }
       return y;
@@ -127,8 +126,8 @@ TEST(ElementwiseBackward, LevelsAgree) {
       Floats scores = a, dp = b;
       kernels.softmax_backward({.scores = scores.data(), .dp = dp.data(), .n = n, .scale = 0.5f});
       double max = -INFINITY, sum = 0, mean = 0;
-      for (int64_t i = 0; i < n; ++i) max = std::max(max, double{a[static_cast<size_t>(i)]});
-      for (int64_t i = 0; i < n; ++i) sum += std::exp(double{a[static_cast<size_t>(i)]} - max);
+      for (int64_t i = 0; i < n; ++i) max = std::max(max, double{a[i]});
+      for (int64_t i = 0; i < n; ++i) sum += std::exp(double{a[i]} - max);
       const auto weight = [&](size_t i) { return std::exp(double{a[i]} - max) / sum; };
       for (size_t i = 0; i < static_cast<size_t>(n); ++i) mean += weight(i) * double{b[i]};
       for (size_t i = 0; i < static_cast<size_t>(n); ++i) {
@@ -275,11 +274,11 @@ TEST(SeenKeys, AreAllThatABlockSeesOnce) {
       const SeenKeys keys = KeysSeenBy(mask, begin, end);
       EXPECT_LE(keys.count(), MostSeenKeys(mask, 30, 4));
       std::vector<int> times(30, 0);
-      for (int64_t row = 0; row < keys.count(); ++row) ++times.at(static_cast<size_t>(keys.pos(row)));
+      for (int64_t row = 0; row < keys.count(); ++row) ++times.at(keys.pos(row));
       for (int64_t key = 0; key < 30; ++key) {
-        EXPECT_LE(times[static_cast<size_t>(key)], 1);
+        EXPECT_LE(times[key], 1);
         for (int64_t i = begin; i < end; ++i) {
-          EXPECT_TRUE(!Sees(mask, i, key) || times[static_cast<size_t>(key)] == 1) << key << " seen by " << i;
+          EXPECT_TRUE(!Sees(mask, i, key) || times[key] == 1) << key << " seen by " << i;
         }
       }
     }

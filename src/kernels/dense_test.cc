@@ -131,7 +131,7 @@ TEST_P(DenseTest, GemvTouchesOnlyItsRows) {
   w.Fill(rng), x.Fill(rng), y.Fill(rng);
   const std::vector<float> before = y.Floats();
   kernels().gemv({.w = w.data(), .n_in = 40, .row_begin = 3, .row_end = 6, .x = x.f32(), .y = y.f32()});
-  for (int o = 0; o < 10; ++o) EXPECT_EQ(y.f32()[o] == before[static_cast<size_t>(o)], o < 3 || o >= 6) << o;
+  for (int o = 0; o < 10; ++o) EXPECT_EQ(y.f32()[o] == before[o], o < 3 || o >= 6) << o;
   kernels().gemv({.w = w.data(), .n_in = 40, .row_begin = 4, .row_end = 4, .x = x.f32(), .y = y.f32()});
 }
 
@@ -143,7 +143,7 @@ TEST_P(DenseTest, RmsNormAgreesWithReference) {
     x.Fill(rng, 3.0), weight.Fill(rng);
     RmsNorm p{.x = x.f32(), .x_stride = stride, .weight = weight.f32(), .n_rows = n_rows, .dim = dim};
     p.out_stride = stride;
-    std::vector<float> expected(static_cast<size_t>(n_rows * stride));
+    std::vector<float> expected(n_rows * stride);
     p.out = expected.data();
     reference::RmsNormRows(p);
     p.out = out.f32();
@@ -151,7 +151,7 @@ TEST_P(DenseTest, RmsNormAgreesWithReference) {
     const double relative = ((static_cast<double>(dim) / 32 + 8) / 2 + 4) * kUnit;
     for (int64_t r = 0; r < n_rows; ++r) {
       for (int64_t i = 0; i < stride; ++i) {
-        const float got = out.f32()[r * stride + i], want = expected[static_cast<size_t>(r * stride + i)];
+        const float got = out.f32()[r * stride + i], want = expected[r * stride + i];
         if (i < dim) {
           ASSERT_NEAR(got, want, relative * std::fabs(want)) << "dim " << dim;
         } else {
@@ -163,7 +163,7 @@ TEST_P(DenseTest, RmsNormAgreesWithReference) {
     const std::vector<float> apart = out.Floats();
     p.out = x.f32();
     kernels().rms_norm(p);
-    for (int64_t i = 0; i < dim; ++i) ASSERT_EQ(x.f32()[i], apart[static_cast<size_t>(i)]) << "in place";
+    for (int64_t i = 0; i < dim; ++i) ASSERT_EQ(x.f32()[i], apart[i]) << "in place";
   }
 }
 
@@ -208,8 +208,7 @@ TEST_P(DenseTest, RopeAgreesWithReference) {
 // 8 u relative. Where exp(-gate) overflows the result is 0, with an error of at most 2^-121 |up|.
 void ExpectSwiGlu(const std::vector<float>& gate, const std::vector<float>& up, const float* got) {
   std::vector<float> want(gate.size());
-  reference::SwiGluRange(
-      {.gate = gate.data(), .up = up.data(), .n = static_cast<int64_t>(gate.size()), .out = want.data()});
+  reference::SwiGluRange({.gate = gate.data(), .up = up.data(), .n = std::ssize(gate), .out = want.data()});
   for (size_t i = 0; i < gate.size(); ++i) {
     const double tolerance = 8 * kUnit * std::fabs(want[i]) + 0x1p-121 * std::fabs(up[i]) + 0x1p-149;
     ASSERT_NEAR(got[i], want[i], tolerance) << "gate " << gate[i] << " up " << up[i];
@@ -238,7 +237,7 @@ TEST_P(DenseTest, SwiGluIsAccurateOverTheWholeRange) {
   }
   const std::vector<float> up(gate.size(), 1.0f);
   std::vector<float> out(gate.size());
-  kernels().swiglu({.gate = gate.data(), .up = up.data(), .n = static_cast<int64_t>(gate.size()), .out = out.data()});
+  kernels().swiglu({.gate = gate.data(), .up = up.data(), .n = std::ssize(gate), .out = out.data()});
   ExpectSwiGlu(gate, up, out.data());
   const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
   const float special[] = {nan, inf}, ones[] = {1.0f, 1.0f};
@@ -253,7 +252,7 @@ TEST_P(DenseTest, AddIsExactlyRoundedAddition) {
     Guarded x(n, DType::kF32), y(n, DType::kF32, 2);
     x.Fill(rng), y.Fill(rng);
     std::vector<float> expected = x.Floats();
-    for (int64_t i = 0; i < n; ++i) expected[static_cast<size_t>(i)] += y.f32()[i];
+    for (int64_t i = 0; i < n; ++i) expected[i] += y.f32()[i];
     kernels().add(x.f32(), y.f32(), n);
     EXPECT_EQ(x.Floats(), expected);
     EXPECT_TRUE(x.GuardsIntact());
@@ -264,7 +263,7 @@ TEST_P(DenseTest, RoundingToBf16IsThatOfBase) {
   std::vector<uint32_t> patterns = {0u,          0x80000000u, 1u,          0x7f800000u, 0xff800000u, 0x7f800001u,
                                     0xffffffffu, 0x7f7fffffu, 0x3f808000u, 0x3f818000u, 0x00008000u, 0x007fffffu};
   while (patterns.size() < 5000) patterns.push_back(static_cast<uint32_t>(rng.Next()));
-  for (const int64_t n : {int64_t{1}, int64_t{7}, int64_t{9}, int64_t{33}, static_cast<int64_t>(patterns.size())}) {
+  for (const int64_t n : {int64_t{1}, int64_t{7}, int64_t{9}, int64_t{33}, std::ssize(patterns)}) {
     Guarded x(n, DType::kF32), narrow(n, DType::kBF16), rounded(n, DType::kF32, 2);
     std::memcpy(x.data(), patterns.data(), static_cast<size_t>(n) * sizeof(float));
     kernels().f32_to_bf16(x.f32(), narrow.b16(), n);
@@ -273,7 +272,7 @@ TEST_P(DenseTest, RoundingToBf16IsThatOfBase) {
       const uint16_t want = ToBf16(x.f32()[i]).bits;
       uint32_t got;
       std::memcpy(&got, rounded.f32() + i, sizeof got);
-      ASSERT_EQ(narrow.b16()[i].bits, want) << "pattern " << patterns[static_cast<size_t>(i)];
+      ASSERT_EQ(narrow.b16()[i].bits, want) << "pattern " << patterns[i];
       ASSERT_EQ(got, static_cast<uint32_t>(want) << 16);
     }
     ASSERT_TRUE(narrow.GuardsIntact());

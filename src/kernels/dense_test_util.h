@@ -40,7 +40,7 @@ class Guarded {
     return *this;
   }
   std::vector<float> Floats() {
-    std::vector<float> out(static_cast<size_t>(n_));
+    std::vector<float> out(n_);
     std::memcpy(out.data(), data(), out.size() * sizeof(float));
     return out;
   }
@@ -73,7 +73,7 @@ class Guarded {
 inline constexpr double kUnit = 0x1p-24;  // unit roundoff of float
 
 inline std::vector<float> Normal(Rng* rng, int64_t n, double deviation = 1.0) {
-  std::vector<float> x(static_cast<size_t>(n));
+  std::vector<float> x(n);
   for (float& value : x) value = static_cast<float>(rng->Normal() * deviation);
   return x;
 }

@@ -41,7 +41,7 @@ struct Shape {
 // The weights' values in the product. When x is bf16 they are rounded to bf16, because products are then bf16 x bf16
 // or, below Isa::kAvx512Bf16, exactly the same products as floats.
 std::vector<float> WeightsAsMultiplied(Guarded& w, const Shape& s, Isa isa) {
-  std::vector<float> out(static_cast<size_t>(s.n_out * s.n_in));
+  std::vector<float> out(s.n_out * s.n_in);
   for (size_t i = 0; i < out.size(); ++i) {
     out[i] = static_cast<float>(reference::Load(w.data(), s.w_type, static_cast<int64_t>(i)));
     if (s.x_type == DType::kBF16 && isa >= Isa::kAvx512Bf16) out[i] = ToFloat(ToBf16(out[i]));
@@ -55,7 +55,7 @@ std::vector<float> ByOutput(const std::vector<float>& w, const Shape& s) {
   std::vector<float> out(w.size());
   for (int64_t i = 0; i < s.n_in; ++i) {
     for (int64_t o = 0; o < s.n_out; ++o) {
-      out[static_cast<size_t>(o * s.n_in + i)] = w[static_cast<size_t>(i * s.n_out + o)];
+      out[o * s.n_in + i] = w[i * s.n_out + o];
     }
   }
   return out;
@@ -102,7 +102,7 @@ void ExpectAgrees(GemmRunner& runner, Isa isa, const Shape& s, Rng& rng) {
         ASSERT_TRUE(std::isnan(got) || got == before[at]) << "between rows";
         continue;
       }
-      double sum = x_norms[static_cast<size_t>(t)] * w_norms[static_cast<size_t>(o)];
+      double sum = x_norms[t] * w_norms[o];
       if (s.bias) sum += std::fabs(static_cast<double>(bias.f32()[o]));
       if (s.accumulate) sum += std::fabs(static_cast<double>(before[at]));
       ASSERT_NEAR(got, expected[at], static_cast<double>(s.n_in + 4) * kUnit * sum)

@@ -30,7 +30,7 @@ std::vector<double> Decoded(const KvFormat& f, const std::vector<uint8_t>& rows,
 }
 
 std::vector<float> Normal(Rng* rng, int n, double shift, double deviation) {
-  std::vector<float> x(static_cast<size_t>(n));
+  std::vector<float> x(n);
   for (float& value : x) value = static_cast<float>(shift + rng->Normal() * deviation);
   return x;
 }
@@ -92,7 +92,7 @@ TEST(KvCodes, WritingARowLeavesTheOthers) {
       for (const int64_t row : {39, 0, 17, 16, 15, 2, 3, 1, 31, 32, 17, 0}) {
         const std::vector<float> x = Normal(&rng, head_dim, 0, 1);
         QuantizeRow(x.data(), f, rows.data(), row);
-        want[static_cast<size_t>(row)] = Decoded(f, rows, row);
+        want[row] = Decoded(f, rows, row);
         for (size_t r = 0; r < 40; ++r) {
           if (want[r].empty()) continue;
           ASSERT_EQ(Decoded(f, rows, static_cast<int64_t>(r)), want[r]) << r << " after " << row;

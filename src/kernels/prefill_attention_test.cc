@@ -60,7 +60,7 @@ void CheckPrefill(const AttentionKernels& kernels, const PrefillCase& c, uint64_
   ASSERT_LE(c.n_tokens, PrefillBlockTokens(c.shape.group, c.shape.head_dim));
   PrefillInputs in(c, seed);
   const int64_t group = c.shape.group, stride = group + 2;
-  std::vector<float> lse(static_cast<size_t>(c.n_tokens * stride), -7.0f);
+  std::vector<float> lse(c.n_tokens * stride, -7.0f);
   PrefillAttention fast = Params(c, &in);
   fast.lse = lse.data(), fast.lse_stride = stride;
   kernels.prefill(fast);

@@ -92,7 +92,7 @@ INSTANTIATE_TEST_SUITE_P(Levels, QuantizedProducts,
 TEST_P(QuantizedProducts, GemvOfInt8AgreesWithReference) {
   for (const int64_t n_in : {1, 7, 16, 33, 64, 130, 1000, 4096}) {
     const int64_t n_out = 1 + static_cast<int64_t>(rng.Below(11));
-    std::vector<int8_t> w(static_cast<size_t>(n_out * n_in));
+    std::vector<int8_t> w(n_out * n_in);
     for (int8_t& code : w) code = static_cast<int8_t>(static_cast<int64_t>(rng.Below(255)) - 127);
     const std::vector<float> scale = Normal(&rng, n_out), x = Normal(&rng, n_in), bias = Normal(&rng, n_out);
     std::vector<float> y = Normal(&rng, n_out);
@@ -119,11 +119,11 @@ TEST_P(QuantizedProducts, GemvOfInt8ForFewTokensAgreesWithReference) {
   for (const int64_t n_in : {1, 7, 31, 64, 130, 256, 257, 1000, 4096}) {
     for (const int64_t n_tokens : {1, 2, 3, 4, 5, 8, 11}) {
       const int64_t n_out = 1 + static_cast<int64_t>(rng.Below(7)), y_stride = n_out + 2;
-      std::vector<int8_t> w(static_cast<size_t>(n_out * n_in));
+      std::vector<int8_t> w(n_out * n_in);
       for (int8_t& code : w) code = static_cast<int8_t>(static_cast<int64_t>(rng.Below(255)) - 127);
       std::vector<float> x = Normal(&rng, n_tokens * n_in);
       x[0] = 1000;  // affects the rounding of its own group only
-      const std::vector<float> scale(static_cast<size_t>(n_out), 0.25f), bias = Normal(&rng, n_out);
+      const std::vector<float> scale(n_out, 0.25f), bias = Normal(&rng, n_out);
       const std::vector<float> before = Normal(&rng, n_tokens * y_stride);
       const size_t bytes = Gemv8PreparedBytes(n_in);
       const Buffer prepared = Buffer::Allocate(bytes * static_cast<size_t>(n_tokens)).value();
@@ -160,12 +160,12 @@ TEST_P(QuantizedProducts, GemvOfInt8ForFewTokensAgreesWithReference) {
           ASSERT_EQ(got[i_at], before[i_at]) << "after token " << t;
           continue;
         }
-        double bound = 0, magnitude = std::fabs(bias[static_cast<size_t>(o)]) + std::fabs(before[i_at]);
+        double bound = 0, magnitude = std::fabs(bias[o]) + std::fabs(before[i_at]);
         for (int64_t g = 0; g < n_in; g += kGemv8Group) {
           double most = 0, weights = 0;
           for (int64_t i = g; i < std::min(n_in, g + kGemv8Group); ++i) {
-            const double value = x[static_cast<size_t>(t * n_in + i)];
-            const double weight = 0.25 * w[static_cast<size_t>(o * n_in + i)];
+            const double value = x[t * n_in + i];
+            const double weight = 0.25 * w[o * n_in + i];
             most = std::max(most, std::fabs(value));
             weights += std::fabs(weight);
             magnitude += std::fabs(weight * value);

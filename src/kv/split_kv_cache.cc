@@ -89,7 +89,7 @@ Status SplitKvCache::FillSynthetic(int64_t n_tokens, uint64_t seed) {
   // Copies one table of random rows again and again. Speed does not depend on the values being independent.
   Rng rng(seed);
   constexpr int64_t kTableRows = 1024;
-  std::vector<float> values(static_cast<size_t>(kTableRows * layout_.head_dim));
+  std::vector<float> values(kTableRows * layout_.head_dim);
   for (float& value : values) value = static_cast<float>(rng.Normal());
   DUO_ASSIGN_OR_RETURN(DeviceMemoryPtr table, backend_->Allocate(2 * layout_.bytes_of(kTableRows)));
   DUO_ASSIGN_OR_RETURN(DeviceMemoryPtr floats, backend_->Allocate(values.size() * sizeof(float)));

@@ -80,13 +80,11 @@ class SplitKvCache {
   /// The number of bytes that VisitBytes visits.
   static uint64_t ExtentBytes(const KvLayout& layout, const Extent& extent);
 
-  HeadPlace place(int layer, int kv_head) const {
-    return places_[static_cast<size_t>(layer * layout_.heads.n_kv_heads + kv_head)];
-  }
-  FullCache& full(int layer) { return full_[static_cast<size_t>(layer)]; }
-  const FullCache& full(int layer) const { return full_[static_cast<size_t>(layer)]; }
-  const StreamingCache& streaming(int layer) const { return streaming_[static_cast<size_t>(layer)]; }
-  StreamingCache& streaming(int layer) { return streaming_[static_cast<size_t>(layer)]; }
+  HeadPlace place(int layer, int kv_head) const { return places_[layer * layout_.heads.n_kv_heads + kv_head]; }
+  FullCache& full(int layer) { return full_[layer]; }
+  const FullCache& full(int layer) const { return full_[layer]; }
+  const StreamingCache& streaming(int layer) const { return streaming_[layer]; }
+  StreamingCache& streaming(int layer) { return streaming_[layer]; }
 
   /// Bytes of K, V and snapshots in use now.
   uint64_t bytes() const;

@@ -29,7 +29,7 @@ KeyOutlier LargestOf(int layer, const ModelConfig& c, const std::vector<float>& 
       // nth_element cannot order NaN.
       sizes.push_back(std::isfinite(energy) ? std::sqrt(energy / kProbes) : std::numeric_limits<double>::infinity());
     }
-    const auto middle = sizes.begin() + static_cast<std::ptrdiff_t>(head_dim / 2);
+    const auto middle = sizes.begin() + (head_dim / 2);
     std::nth_element(sizes.begin(), middle, sizes.end());
     const KeyOutlier found{
         .layer = layer, .kv_head = head, .largest = *std::max_element(middle, sizes.end()), .others = *middle};
@@ -47,13 +47,13 @@ Result<KeyOutlier> LargestKeyOutlier(const Model& model) {
   DUO_ASSIGN_OR_RETURN(const Activations act, Activations::Create(w.backend, c, kProbes));
   // Independent elements of size 1: the same size as after a norm.
   Rng rng(1);
-  std::vector<float> inputs(static_cast<size_t>(kProbes * c.hidden_size));
+  std::vector<float> inputs(kProbes * c.hidden_size);
   for (float& x : inputs) x = static_cast<float>(rng.Normal());
   w.backend->FromHost(inputs.data(), act.x, inputs.size() * sizeof(float));
-  std::vector<float> keys(static_cast<size_t>(kProbes * c.n_kv_heads * c.head_dim));
+  std::vector<float> keys(kProbes * c.n_kv_heads * c.head_dim);
   KeyOutlier worst;
   for (int layer = 0; layer < c.n_layers; ++layer) {
-    const LayerWeights& l = w.layers[static_cast<size_t>(layer)];
+    const LayerWeights& l = w.layers[layer];
     const LinearTask tasks[] = {{l.k, l.k_bias, act.k, false}};
     const ProductInput input = {.x = act.x,
                                 .n_tokens = kProbes,

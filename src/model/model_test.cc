@@ -139,7 +139,7 @@ TEST(Fingerprint, TellsModelsApart) {
   EXPECT_TRUE(seen.insert(ModelFingerprint(*make(scaled, WeightType::kNative))).second) << "RoPE";
   // It replaces several vectors, so it must be as long as the longest: a bias of all query heads.
   const int64_t longest = std::max<int64_t>(model->config.hidden_size, model->layers[2].q.n_out);
-  const std::vector<float> other(static_cast<size_t>(longest), 0.5f);
+  const std::vector<float> other(longest, 0.5f);
   for (const float** vector : {&model->final_norm, &model->layers[1].mlp_norm, &model->layers[2].q_bias}) {
     const float* const own = std::exchange(*vector, other.data());
     EXPECT_TRUE(seen.insert(ModelFingerprint(*model)).second) << "norms and biases";

@@ -52,7 +52,7 @@ MatrixReport Compare(const std::string& name, const QuantizedMatrix& q, const Ma
   double error = 0, energy = 0, most = 0;
   std::mutex mutex;
   ParallelBlocks(n_threads, q.n_out, 64, [&](int64_t begin, int64_t end) {
-    std::vector<float> plain(static_cast<size_t>(q.n_in)), coded(plain.size());
+    std::vector<float> plain(q.n_in), coded(plain.size());
     double block_error = 0, block_energy = 0, block_most = 0;
     for (int64_t row = begin; row < end; ++row) {
       row_of(row, plain.data());
@@ -88,7 +88,7 @@ class Maker {
   /// Computes the smoothing factors. Must be called before Tensors.
   Status Smooth(const HfConfig& config, const Smoothing& smoothing, QuantizeReport* report) {
     const auto group = static_cast<size_t>(config.group()), head_dim = static_cast<size_t>(config.head_dim);
-    const auto n_layers = static_cast<int64_t>(smoothing.layers.size());
+    const auto n_layers = std::ssize(smoothing.layers);
     if (n_layers != 0 && n_layers != config.n_layers) {
       return OtherShape("smoothing of " + std::to_string(n_layers) + " layers");
     }
@@ -188,7 +188,7 @@ class Maker {
   /// Whether `name` has either n divisors or none.
   bool HasDivisors(const std::string& name, int64_t n) const {
     const auto found = divisors_.find(name);
-    return found == divisors_.end() || found->second.size() == static_cast<size_t>(n);
+    return found == divisors_.end() || std::ssize(found->second) == n;
   }
 
   /// The smoothing factors of a group of matrices with the same input. All are powers of two.
@@ -198,7 +198,7 @@ class Maker {
     std::mutex mutex;
     for (const std::string& matrix : matrices) {
       DUO_ASSIGN_OR_RETURN(const TensorView view, file_.Get(matrix));
-      if (view.rank != 2 || view.shape[1] != static_cast<int64_t>(inputs.size())) {
+      if (view.rank != 2 || view.shape[1] != std::ssize(inputs)) {
         return OtherShape(matrix);
       }
       const MatrixRows row_of =
@@ -242,7 +242,7 @@ class Maker {
     safetensors::Tensor tensor = {name, safetensors::Type::kF32, {view.shape[0]}, nullptr, {}};
     tensor.make = [view, &divisors = divisors_.at(name)]() -> Result<Buffer> {
       DUO_ASSIGN_OR_RETURN(Buffer values, Buffer::Allocate(divisors.size() * sizeof(float)));
-      const auto n = static_cast<int64_t>(divisors.size());
+      const auto n = std::ssize(divisors);
       RowsOf({.data = view.data, .dtype = view.dtype, .n_out = 1, .n_in = n})(0, values.as<float>());
       for (size_t i = 0; i < divisors.size(); ++i) values.as<float>()[i] /= divisors[i];
       return values;
@@ -260,7 +260,7 @@ class Maker {
     file_.Forget(read);
     DUO_RETURN_IF_ERROR(file_.CheckFiles(Checkpoint::Replaced::kIsFine));
     const bool go_on = !progress_ || progress_({.stage = "quantize",
-                                                .done = static_cast<int64_t>(report_->matrices.size()),
+                                                .done = std::ssize(report_->matrices),
                                                 .total = n_matrices_,
                                                 .unit = "matrices",
                                                 .seconds = SecondsSince(begin_)});

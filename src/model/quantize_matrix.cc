@@ -74,9 +74,9 @@ Result<QuantizedMatrix> QuantizeMatrix(int64_t n_out, int64_t n_in, const Matrix
     DUO_ASSIGN_OR_RETURN(out.scales, Buffer::Allocate(static_cast<size_t>(n_out) * sizeof(float)));
     auto* codes = out.codes.as<int8_t>();
     auto* scales = out.scales.as<float>();
-    std::vector<std::vector<float>> rows(static_cast<size_t>(n_threads), std::vector<float>(static_cast<size_t>(n_in)));
+    std::vector<std::vector<float>> rows(n_threads, std::vector<float>(n_in));
     ParallelFor(n_threads, n_out, [&](int64_t row, int thread) {
-      float* floats = rows[static_cast<size_t>(thread)].data();
+      float* floats = rows[thread].data();
       row_of(row, floats);
       bad.Check(row, floats, n_in);
       QuantizeInt8(floats, n_in, codes + row * n_in, scales + row);
@@ -87,10 +87,9 @@ Result<QuantizedMatrix> QuantizeMatrix(int64_t n_out, int64_t n_in, const Matrix
   DUO_CHECK(type == WeightType::kInt4, "native weights are not quantised");
   DUO_ASSIGN_OR_RETURN(out.codes, Buffer::Allocate(Int4Bytes(n_out, n_in)));
   auto* blocks = out.codes.as<uint8_t>();
-  std::vector<std::vector<float>> rows(static_cast<size_t>(n_threads),
-                                       std::vector<float>(static_cast<size_t>(kInt4Rows * n_in)));
+  std::vector<std::vector<float>> rows(n_threads, std::vector<float>(kInt4Rows * n_in));
   ParallelFor(n_threads, DivideUp(n_out, kInt4Rows), [&](int64_t block, int thread) {
-    float* floats = rows[static_cast<size_t>(thread)].data();
+    float* floats = rows[thread].data();
     const int64_t first = block * kInt4Rows, n = std::min(kInt4Rows, n_out - first);
     for (int64_t r = 0; r < n; ++r) {
       row_of(first + r, floats + r * n_in);

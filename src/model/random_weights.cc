@@ -23,7 +23,7 @@ class RandomFiller {
     const ModelConfig& c = weights_->config;
     const int64_t q = static_cast<int64_t>(c.n_heads) * c.head_dim;
     const int64_t kv = static_cast<int64_t>(c.n_kv_heads) * c.head_dim;
-    weights_->layers.resize(static_cast<size_t>(c.n_layers));
+    weights_->layers.resize(c.n_layers);
     const WeightType head = HeadWeightType(options_.weights);
     Plan(&weights_->embedding, c.vocab_size, c.hidden_size, head);
     if (!c.tied_embeddings) Plan(&weights_->lm_head, c.vocab_size, c.hidden_size, head);

@@ -195,7 +195,7 @@ class TinyCheckpoint {
   std::vector<double> Product(const std::vector<double>& x, const std::string& name) const {
     const Tensor& w = tensors.at(name + ".weight");
     const auto bias = tensors.find(name + ".bias");
-    std::vector<double> y(static_cast<size_t>(w.shape[0]));
+    std::vector<double> y(w.shape[0]);
     for (size_t r = 0; r < y.size(); ++r) {
       y[r] = bias == tensors.end() ? 0 : static_cast<double>(bias->second.values[r]);
       for (size_t d = 0; d < x.size(); ++d) y[r] += static_cast<double>(w.values[r * x.size() + d]) * x[d];

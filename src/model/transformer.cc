@@ -66,7 +66,7 @@ Status Transformer::RunLayers(TokenKind kind, const SequenceState& state, const 
 }
 
 Status Transformer::Forward(std::span<const int32_t> ids, TokenKind kind, const SequenceState& state) {
-  const auto n = static_cast<int64_t>(ids.size());
+  const auto n = std::ssize(ids);
   DUO_RETURN_IF_ERROR(state.cache->Begin(n));
   Embed(ids, state.cache->len(), state.activations);
   DUO_RETURN_IF_ERROR(RunLayers(kind, state, {}));
@@ -97,7 +97,7 @@ void Transformer::Embed(std::span<const int32_t> ids, int64_t pos, Activations* 
 }
 
 void Transformer::EmbedAt(std::span<const int32_t> ids, std::span<const int64_t> positions, Activations* act) {
-  const auto n = static_cast<int64_t>(ids.size());
+  const auto n = std::ssize(ids);
   DUO_CHECK(n >= 1 && n <= act->max_tokens, "a chunk must fit the activations");
   act->n_tokens = n;
   FillRope(positions);
@@ -115,7 +115,7 @@ ProductInput Transformer::Normed(const float* weight, int64_t n, const Activatio
 }
 
 Status Transformer::QkvProjection(int layer, const LayerHooks& hooks, Activations* act) {
-  const LayerWeights& w = w_.layers[static_cast<size_t>(layer)];
+  const LayerWeights& w = w_.layers[layer];
   ProductInput input = Normed(w.attention_norm, act->n_tokens, *act);
   input.keep_prepared = hooks.keep_prepared;
   const LinearTask tasks[] = {
@@ -125,7 +125,7 @@ Status Transformer::QkvProjection(int layer, const LayerHooks& hooks, Activation
 
 void Transformer::QkNorm(int layer, Activations* act) {
   const ModelConfig& c = w_.config;
-  const LayerWeights& w = w_.layers[static_cast<size_t>(layer)];
+  const LayerWeights& w = w_.layers[layer];
   if (!c.qk_norm) return;
   w_.backend->RmsNorm(act->q, w.q_norm, c.rms_norm_eps, act->n_tokens * c.n_heads, c.head_dim, act->q);
   w_.backend->RmsNorm(act->k, w.k_norm, c.rms_norm_eps, act->n_tokens * c.n_kv_heads, c.head_dim, act->k);
@@ -156,13 +156,13 @@ Status Transformer::Attention(int layer, const SequenceState& state, const Layer
 }
 
 Status Transformer::OutputProjection(int layer, const float* attended, Activations* act) {
-  const LayerWeights& w = w_.layers[static_cast<size_t>(layer)];
+  const LayerWeights& w = w_.layers[layer];
   const LinearTask tasks[] = {{w.o, w.o_bias, act->x, true}};
   return w_.backend->Linear(compute_, {.x = attended, .n_tokens = act->n_tokens, .n_in = w.o.n_in}, tasks);
 }
 
 Status Transformer::GateUp(int layer, const LayerHooks& hooks, Activations* act) {
-  const LayerWeights& w = w_.layers[static_cast<size_t>(layer)];
+  const LayerWeights& w = w_.layers[layer];
   ProductInput input = Normed(w.mlp_norm, act->n_tokens, *act);
   input.keep_prepared = hooks.keep_prepared;
   const LinearTask tasks[] = {{w.gate, w.gate_bias, act->gate, false}, {w.up, w.up_bias, act->up, false}};
@@ -170,7 +170,7 @@ Status Transformer::GateUp(int layer, const LayerHooks& hooks, Activations* act)
 }
 
 Status Transformer::Down(int layer, const LayerHooks& hooks, Activations* act) {
-  const LayerWeights& w = w_.layers[static_cast<size_t>(layer)];
+  const LayerWeights& w = w_.layers[layer];
   const LinearTask tasks[] = {{w.down, w.down_bias, act->x, true}};
   return w_.backend->Linear(compute_,
                             {.x = act->gate,

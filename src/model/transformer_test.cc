@@ -118,7 +118,7 @@ TEST_F(TransformerTest, EqualsItsEquations) {
         for (int64_t pos = 0; pos < 40;) {
           const bool prompt = pos < n_prompt;
           const int64_t n = prompt ? std::min(chunk, n_prompt - pos) : 1;
-          sequence.Forward(std::span<const int32_t>(ids_).subspan(static_cast<size_t>(pos), static_cast<size_t>(n)),
+          sequence.Forward(std::span<const int32_t>(ids_).subspan(pos, n),
                            prompt ? TokenKind::kPrompt : TokenKind::kGenerated);
           ASSERT_EQ(sequence.activations.n_tokens, n);
           std::vector<float> logits(static_cast<size_t>(n) * 50), hidden(static_cast<size_t>(n) * 24);
@@ -182,7 +182,7 @@ TEST_F(TransformerTest, SequencesTogetherEqualTheirEquations) {
     std::vector<float> logits(3 * 50);
     ASSERT_TRUE(shared.transformer.Logits(shared.activations, 0, 3, logits.data()).ok());
     for (size_t i = 0; i < 3; ++i) {
-      const auto n = static_cast<int64_t>(all[i].size());
+      const auto n = std::ssize(all[i]);
       EXPECT_EQ(caches[i]->len(), n);
       const TinyCheckpoint::Output expected =
           checkpoint.Run(all[i], model.config().inv_freq, model.config().rope_amplitude, MaskOf(layout, n - 1));

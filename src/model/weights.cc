@@ -33,7 +33,7 @@ Status Model::Weights::Quantize(WeightType type, const ModelOptions& options, co
                        QuantizeMatrix(matrix->n_out, matrix->n_in, row_of, type, backend->n_threads()));
   quantized_.push_back(std::move(quantized));
   *matrix = quantized_.back().view();
-  const auto done = static_cast<int64_t>(quantized_.size());
+  const auto done = std::ssize(quantized_);
   const int64_t total = int64_t{7} * config.n_layers + (config.tied_embeddings ? 1 : 2);
   const bool go_on =
       !options.progress ||
@@ -69,9 +69,9 @@ class CheckpointLoader {
     head_type_ = HeadWeightType(c.weights);
     DUO_RETURN_IF_ERROR(EmbeddingAndHead());
     DUO_RETURN_IF_ERROR(Vector("model.norm.weight", c.hidden_size, &weights_->final_norm));
-    weights_->layers.resize(static_cast<size_t>(c.n_layers));
+    weights_->layers.resize(c.n_layers);
     for (int i = 0; i < c.n_layers; ++i) {
-      DUO_RETURN_IF_ERROR(Layer("model.layers." + std::to_string(i) + ".", &weights_->layers[static_cast<size_t>(i)]));
+      DUO_RETURN_IF_ERROR(Layer("model.layers." + std::to_string(i) + ".", &weights_->layers[i]));
     }
     return CheckNothingIsLeftOut();
   }

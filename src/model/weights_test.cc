@@ -131,7 +131,7 @@ TEST_F(WeightsTest, NamesTheTensorOfAnotherShape) {
       tensor.shape = std::move(shape);
       int64_t n = 1;
       for (const int64_t d : tensor.shape) n *= d;
-      tensor.values.resize(static_cast<size_t>(n));
+      tensor.values.resize(n);
       const Status status = Open(checkpoint).status();
       EXPECT_EQ(status.code(), StatusCode::kCorrupt) << entry.first;
       EXPECT_NE(status.message().find(entry.first), std::string::npos) << status.message();
@@ -159,7 +159,7 @@ TEST_F(WeightsTest, RefusesWhatTheConfigDoesNotAnnounce) {
       {attn + "k_norm.weight", 8},  {"model.layers.2.input_layernorm.weight", 24}};
   for (const auto& [name, n] : unannounced) {
     TinyCheckpoint checkpoint = Made("llama", Json::object());
-    checkpoint.tensors[name] = {{n}, std::vector<float>(static_cast<size_t>(n), 0.5f)};
+    checkpoint.tensors[name] = {{n}, std::vector<float>(n, 0.5f)};
     const Status status = Open(checkpoint).status();
     EXPECT_EQ(status.code(), StatusCode::kCorrupt) << name;
     EXPECT_NE(status.message().find(name), std::string::npos) << status.message();
@@ -245,7 +245,7 @@ TEST_F(WeightsTest, AQuantisedFolderIsWhatQuantisingMeanwhileMakes) {
       ASSERT_TRUE(report.ok()) << report.status().message();
       CheckReport(checkpoint, type, *report);
       EXPECT_TRUE(report->factors.empty());
-      EXPECT_EQ(static_cast<int64_t>(done.size()), done.back());
+      EXPECT_EQ(std::ssize(done), done.back());
       EXPECT_EQ(done.back(), 14 + (tied ? 1 : 2));
       EXPECT_EQ(ReadFile(out + "/tokenizer_config.json", 100).value(), "{}");
       const Model model = Model::Open(out, backend_.get()).value();

@@ -47,7 +47,7 @@ class AnswerChoice {
   const char* FinishName() const;
   /// The answer's key "duo".
   Json DuoJson() const;
-  int64_t n_prompt() const { return static_cast<int64_t>(job_->request.prompt.size()); }
+  int64_t n_prompt() const { return std::ssize(job_->request.prompt); }
 
  private:
   std::string Echo() const;

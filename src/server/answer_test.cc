@@ -74,7 +74,7 @@ class AnswerTest : public ::testing::Test {
 
 TEST_F(AnswerTest, AWholeTextHasItsCountsAndTimes) {
   const auto job = Submit("Hello");
-  job->ReportPrompt(static_cast<int64_t>(job->request.prompt.size()), {});
+  job->ReportPrompt(std::ssize(job->request.prompt), {});
   job->ReportToken({.id = 1, .piece = " wor", .log_probs = {}});
   job->Finish(OkStatus(), Stats(5, FinishReason::kStop), "ld");
   const Json whole = Whole(CompletionKind::kText, Asking("Hello"));
@@ -112,7 +112,7 @@ TEST_F(AnswerTest, EchoBeginsWithThePromptAndItsLogProbs) {
   const std::vector<int32_t> prompt = job->request.prompt, generated = Ids(" \u00e9");
   std::vector<std::optional<LogProbs>> log_probs(prompt.size());
   for (size_t i = 1; i < prompt.size(); ++i) log_probs[i] = {.chosen = {prompt[i], -0.5}, .top = {{prompt[i], -0.5}}};
-  job->ReportPrompt(static_cast<int64_t>(prompt.size()), log_probs);
+  job->ReportPrompt(std::ssize(prompt), log_probs);
   for (const int32_t id : generated) job->ReportToken({.id = id, .piece = "", .log_probs = LogProbs{{id, -1}, {}}});
   job->Finish(OkStatus(), Stats(1), "!");
   const Json choice = Whole(CompletionKind::kText, request)["choices"].at(0);

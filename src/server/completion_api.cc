@@ -54,7 +54,7 @@ ApiResult<std::vector<int32_t>> CompletionApi::Tokenize(const TokenizeRequest& r
 }
 
 std::optional<ApiError> CompletionApi::CheckLength(const CompletionRequest& request, JobRequest* job) const {
-  const auto n_prompt = static_cast<int64_t>(job->prompt.size());
+  const auto n_prompt = std::ssize(job->prompt);
   const int64_t context = job->session.max_context;
   if (n_prompt == 0) return BadField("prompt", "the text has no tokens");
   for (const int32_t id : job->prompt) {
@@ -87,7 +87,7 @@ std::optional<ApiError> CompletionApi::CheckLogProbs(const CompletionRequest& re
   if (request.n_log_probs < 0) return std::nullopt;
   int64_t n_scored = 0;
   for (const JobRequest& job : jobs) {
-    if (job.prompt_log_probs) n_scored += static_cast<int64_t>(job.prompt.size());
+    if (job.prompt_log_probs) n_scored += std::ssize(job.prompt);
     if (!request.stream) n_scored += job.generate.max_tokens;
   }
   if (n_scored <= kMaxLogProbEntries / (1 + request.n_log_probs)) return std::nullopt;

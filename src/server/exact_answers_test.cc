@@ -90,7 +90,7 @@ TEST_F(ExactTest, WhoeverRunsBeside) {
     }
     requests.insert(requests.begin() + n_others / 2, request);
     const auto jobs = scheduler_->SubmitAll(requests).value();
-    EXPECT_EQ(AnswerOf(jobs[static_cast<size_t>(n_others / 2)]), cold) << n_others;
+    EXPECT_EQ(AnswerOf(jobs[n_others / 2]), cold) << n_others;
   }
 }
 

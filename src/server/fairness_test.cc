@@ -55,7 +55,7 @@ class OvertakingTest : public SchedulerTest {
     while (n > 0) {
       const Job::News news = holder_->Take(1);
       ASSERT_FALSE(news.finished);
-      n -= static_cast<int64_t>(news.tokens.size());
+      n -= std::ssize(news.tokens);
     }
   }
   /// Whether the job ends within 2,000 more steps of the holder.

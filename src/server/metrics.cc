@@ -24,7 +24,7 @@ double Bound(int bucket) { return static_cast<double>(1 << bucket) * 1e-3; }
 void Histogram::Add(double seconds) {
   int bucket = 0;
   while (bucket < kBuckets && seconds > Bound(bucket)) ++bucket;
-  ++counts_[static_cast<size_t>(bucket)];
+  ++counts_[bucket];
   ++n_;
   sum_ += seconds;
 }
@@ -33,7 +33,7 @@ std::string Histogram::Text(const std::string& name, const std::string& help) co
   std::string text = fmt::format("# HELP {0} {1}\n# TYPE {0} histogram\n", name, help);
   uint64_t below = 0;
   for (int bucket = 0; bucket < kBuckets; ++bucket) {
-    below += counts_[static_cast<size_t>(bucket)];
+    below += counts_[bucket];
     text += fmt::format("{}_bucket{{le=\"{:g}\"}} {}\n", name, Bound(bucket), below);
   }
   return text + fmt::format("{0}_bucket{{le=\"+Inf\"}} {1}\n{0}_sum {2:.6f}\n{0}_count {1}\n", name, n_, sum_);

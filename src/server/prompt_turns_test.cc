@@ -27,8 +27,8 @@ class Reading {
     prompts_[who].last_turn = turn_++;
     prompts_[who].n_left -= kChunk;
     if (prompts_[who].n_left <= 0) {
-      prompts_.erase(prompts_.begin() + static_cast<std::ptrdiff_t>(who));
-      ids_.erase(ids_.begin() + static_cast<std::ptrdiff_t>(who));
+      prompts_.erase(prompts_.begin() + who);
+      ids_.erase(ids_.begin() + who);
     }
     return id;
   }

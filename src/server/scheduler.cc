@@ -46,10 +46,10 @@ Result<std::vector<std::shared_ptr<Job>>> Scheduler::SubmitAll(std::vector<JobRe
   MutexLock lock(&mutex_);
   if (stopping_) return Stopping();
   for (const JobRequest& request : requests) {
-    const int64_t n_tokens = static_cast<int64_t>(request.prompt.size()) + request.generate.max_tokens;
+    const int64_t n_tokens = std::ssize(request.prompt) + request.generate.max_tokens;
     DUO_RETURN_IF_ERROR(pool_.CheckEverFits(request.session, n_tokens));
   }
-  if (requests.size() > static_cast<size_t>(options_.max_waiting)) {
+  if (std::ssize(requests) > options_.max_waiting) {
     return Status(StatusCode::kInvalidArgument, std::to_string(requests.size()) +
                                                     " prompts at once, but this server's queue holds " +
                                                     std::to_string(options_.max_waiting))
@@ -128,7 +128,7 @@ void Scheduler::DropCancelledJobs() {
 void Scheduler::Admit() {
   DropCancelledJobs();
   std::set<SessionId> wanted;  // sessions that earlier requests in the queue wait for
-  for (size_t i = 0; i < queue_.size() && running_.size() < static_cast<size_t>(options_.max_running);) {
+  for (size_t i = 0; i < queue_.size() && std::ssize(running_) < options_.max_running;) {
     Waiting& waiting = queue_[i];
     const SessionId& id = waiting.job->request.session_id;
     if (pool_.IsBusy(id) || wanted.count(id) != 0) {
@@ -136,7 +136,7 @@ void Scheduler::Admit() {
       continue;
     }
     if (waiting.tried != pool_.n_freed() && AdmitJob(waiting.job)) {
-      queue_.erase(queue_.begin() + static_cast<std::ptrdiff_t>(i));
+      queue_.erase(queue_.begin() + i);
       for (size_t ahead = 0; ahead < i; ++ahead) {
         if (queue_[ahead].tried == pool_.n_freed()) ++queue_[ahead].n_passed;
       }
@@ -151,7 +151,7 @@ void Scheduler::Admit() {
 
 bool Scheduler::AdmitJob(const std::shared_ptr<Job>& job) {
   const JobRequest& request = job->request;
-  const auto n_prompt = static_cast<int64_t>(request.prompt.size());
+  const auto n_prompt = std::ssize(request.prompt);
   const auto claim = pool_.Acquire({.prompt = request.prompt,
                                     .n_tokens = n_prompt + request.generate.max_tokens,
                                     .spec = &request.spec,
@@ -218,7 +218,7 @@ void Scheduler::PrefillOneChunk() {
   const SessionOptions& options = session->options();
   const int64_t chunk = alone && options.compute != ComputeType::kF32 ? options.chunk : PieceTokens(options);
   const int64_t n = std::min(chunk - running->n_read % chunk, running->stats.n_prompt - running->n_read);
-  const auto ids = prompt.subspan(static_cast<size_t>(running->n_read), static_cast<size_t>(n));
+  const auto ids = prompt.subspan(running->n_read, n);
   std::vector<std::optional<LogProbs>> log_probs;
   Status status;
   if (request.prompt_log_probs) {
@@ -226,7 +226,7 @@ void Scheduler::PrefillOneChunk() {
     status = session->PrefillWithLogits(ids, running->n_read, running->n_read + n,
                                         [&](int64_t pos, std::span<const float> logits) {
                                           if (pos + 1 < running->stats.n_prompt) {
-                                            const int32_t id = prompt[static_cast<size_t>(pos + 1)];
+                                            const int32_t id = prompt[pos + 1];
                                             log_probs.emplace_back(LogProbsOf(logits, id, request.n_log_probs));
                                           }
                                           return OkStatus();

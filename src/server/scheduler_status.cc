@@ -11,7 +11,7 @@ SequenceStatus StatusOfWaiting(const Job& job) {
   status.id = job.request.id;
   status.state = SequenceStatus::State::kWaiting;
   status.session_id = job.request.session_id;
-  status.n_prompt = static_cast<int64_t>(job.request.prompt.size());
+  status.n_prompt = std::ssize(job.request.prompt);
   status.sparsity = SparsityOf(job.request.session.heads);
   status.seconds = SecondsSince(job.submitted);
   return status;
@@ -31,7 +31,7 @@ SequenceStatus StatusOfIdle(const PooledSequence& sequence) {
 
 int64_t Scheduler::n_waiting() const {
   MutexLock lock(&mutex_);
-  return static_cast<int64_t>(queue_.size());
+  return std::ssize(queue_);
 }
 
 SequenceStatus Scheduler::StatusOf(const Running& running) const {

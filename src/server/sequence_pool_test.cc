@@ -26,7 +26,7 @@ class PoolTest : public ServingTest {
   SequencePool Pool(const PoolLimits& limits) { return SequencePool(*model_, &*workspace_, limits); }
   SequencePool::Wanted Wanted(const std::vector<int32_t>& prompt, int64_t more, const std::string& name = "") const {
     return {.prompt = prompt,
-            .n_tokens = static_cast<int64_t>(prompt.size()) + more,
+            .n_tokens = std::ssize(prompt) + more,
             .spec = &spec_,
             .options = &options_,
             .id = {.owner = "", .name = name},
@@ -39,7 +39,7 @@ class PoolTest : public ServingTest {
     if (!claim.ok()) return -1;
     EXPECT_EQ(claim->sequence->session->len(), claim->n_held);
     EXPECT_TRUE(std::equal(prompt.begin(), prompt.begin() + claim->n_held, claim->sequence->session->tokens().begin()));
-    const auto rest = std::span<const int32_t>(prompt).subspan(static_cast<size_t>(claim->n_held));
+    const auto rest = std::span<const int32_t>(prompt).subspan(claim->n_held);
     EXPECT_TRUE(claim->sequence->session->Prefill(rest).ok());
     pool->Release(claim->sequence);
     return claim->n_held;
@@ -216,7 +216,7 @@ TEST_F(PoolTest, NothingIsSharedBetweenOwnersOrSalts) {
     const auto claim = pool->Acquire(wanted);
     EXPECT_TRUE(claim.ok()) << claim.status().message();
     if (!claim.ok()) return int64_t{-1};
-    const auto rest = std::span<const int32_t>(text).subspan(static_cast<size_t>(claim->n_held));
+    const auto rest = std::span<const int32_t>(text).subspan(claim->n_held);
     EXPECT_TRUE(claim->sequence->session->Prefill(rest).ok());
     pool->Release(claim->sequence);
     return claim->n_held;

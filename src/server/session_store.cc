@@ -110,7 +110,7 @@ class SessionStore::Room {
     }
     others.erase(id_.name);
     const SessionFolder& folder = store_->folder_;
-    if (others.size() >= static_cast<size_t>(folder.max_sessions)) {
+    if (std::ssize(others) >= folder.max_sessions) {
       return Status(StatusCode::kIo, std::to_string(others.size()) +
                                          " sessions are saved, which is the limit; "
                                          "delete one, or start the server with a higher limit");

@@ -29,7 +29,7 @@ Json PatternJson(const CacheDefaults& cache) {
   for (int layer = 0; layer < heads.n_layers; ++layer) {
     Json gate_row = Json::array(), retrieval_row = Json::array();
     for (int head = 0; head < heads.n_kv_heads; ++head) {
-      gate_row.push_back(cache.pattern->gates[static_cast<size_t>(layer * heads.n_kv_heads + head)]);
+      gate_row.push_back(cache.pattern->gates[layer * heads.n_kv_heads + head]);
       retrieval_row.push_back(heads.is_retrieval(layer, head) ? 1 : 0);
     }
     gates.push_back(std::move(gate_row));

@@ -62,7 +62,7 @@ void WorkerThreads::RunLater(std::function<void()> task) {
 }
 
 bool WorkerThreads::StartOne() {
-  if (threads_.size() >= static_cast<size_t>(max_threads_)) return false;
+  if (std::ssize(threads_) >= max_threads_) return false;
   threads_.emplace_back();
   const auto self = std::prev(threads_.end());
   try {

@@ -121,7 +121,7 @@ std::vector<AddedTokenFinder::Piece> AddedTokenFinder::Split(std::string_view te
       ++pos;
       continue;
     }
-    const Flags& token = tokens_[static_cast<size_t>(index)];
+    const Flags& token = tokens_[index];
     size_t begin = pos;
     pos = end;  // a match that is discarded below still consumes its text, as in the reference
     if (skip_special && token.special) continue;

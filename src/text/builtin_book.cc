@@ -245,7 +245,7 @@ class FactMaker {
     return out;
   }
   std::string DrawDigits() {
-    std::string out(static_cast<size_t>(DrawBetween(options_.min_digits, options_.max_digits)), '0');
+    std::string out(DrawBetween(options_.min_digits, options_.max_digits), '0');
     for (char& digit : out) digit = static_cast<char>('0' + rng_->Below(10));
     return out;
   }
@@ -285,13 +285,13 @@ class Binder {
   Binder(std::vector<HiddenFact> facts, uint64_t prose_seed) : prose_(prose_seed), facts_(std::move(facts)) {}
 
   std::string Bind(int64_t n_sentences) {
-    while (static_cast<int64_t>(sentences_.size()) < n_sentences) sentences_.push_back(prose_.Next());
+    while (std::ssize(sentences_) < n_sentences) sentences_.push_back(prose_.Next());
     text_ = kBookBegin;
     separator_ = " ";
     size_t next = 0;
     for (int64_t i = 0; i < n_sentences; ++i) {
       while (next < facts_.size() && FactSentence(facts_[next], n_sentences) <= i) AddFact(facts_[next++]);
-      const Sentence& sentence = sentences_[static_cast<size_t>(i)];
+      const Sentence& sentence = sentences_[i];
       Add(i > 0 && sentence.begins_paragraph ? "\n\n" : "", sentence.text);
     }
     while (next < facts_.size()) AddFact(facts_[next++]);

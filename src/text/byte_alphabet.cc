@@ -20,7 +20,7 @@ struct Alphabet {
     for (int b = 0; b < 256; ++b) {
       const bool printable = (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
       const uint32_t code_point = printable ? static_cast<uint32_t>(b) : next++;
-      AppendUtf8(code_point, &text[static_cast<size_t>(b)]);
+      AppendUtf8(code_point, &text[b]);
       byte[code_point] = b;
     }
   }

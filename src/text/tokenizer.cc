@@ -28,7 +28,7 @@ int32_t Tokenizer::Impl::TokenId(std::string_view text) const {
 }
 
 bool Tokenizer::Impl::IsSpecial(int32_t id) const {
-  return id >= 0 && static_cast<size_t>(id) < special_.size() && special_[static_cast<size_t>(id)];
+  return id >= 0 && static_cast<size_t>(id) < special_.size() && special_[id];
 }
 
 int32_t Tokenizer::Impl::end_id() const { return std::max(added_.end_id(), vocabulary().end_id()); }

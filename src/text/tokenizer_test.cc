@@ -324,7 +324,7 @@ std::vector<int32_t> SlowMerge(const MergeTable& merges, std::vector<int32_t> id
     }
     if (best == nullptr) return ids;
     ids[at] = best->id;
-    ids.erase(ids.begin() + static_cast<std::ptrdiff_t>(at) + 1);
+    ids.erase(ids.begin() + at + 1);
   }
 }
 

@@ -35,7 +35,7 @@ class Vocabulary {
   }
   /// Null if no token has this id. Valid until the next Add.
   const std::string* Text(int32_t id) const {
-    return id >= 0 && static_cast<size_t>(id) < texts_.size() ? texts_[static_cast<size_t>(id)] : nullptr;
+    return id >= 0 && static_cast<size_t>(id) < texts_.size() ? texts_[id] : nullptr;
   }
   /// 1 + the largest id.
   int32_t end_id() const { return static_cast<int32_t>(texts_.size()); }

@@ -87,13 +87,13 @@ TEST_F(CudaBackendOnHost, WhatWeightsOfKeysTakeIsPlanned) {
     const auto cuda = CreateCudaBackend({}).value();
     const auto zeros = [&](int64_t n) {
       DeviceMemoryPtr memory = cuda->Allocate(static_cast<size_t>(n) * sizeof(float)).value();
-      const std::vector<float> values(static_cast<size_t>(n));
+      const std::vector<float> values(n);
       cuda->FromHost(values.data(), memory->data(), memory->bytes());
       return memory;
     };
     const DeviceMemoryPtr q = zeros(c.n_tokens * c.n_heads * c.head_dim), lse = zeros(c.n_tokens * c.n_heads);
     const DeviceMemoryPtr key = zeros(c.n_keys * c.head_dim);  // all zeros, in bf16 too
-    const std::vector<const uint8_t*> keys(static_cast<size_t>(c.n_heads), key->data());
+    const std::vector<const uint8_t*> keys(c.n_heads, key->data());
     std::vector<double> largest(keys.size());
     const size_t before = cuda_on_host::UsedBytes();
     const Status status = cuda->identify_ops()->LargestKeyWeights({.q = reinterpret_cast<const float*>(q->data()),

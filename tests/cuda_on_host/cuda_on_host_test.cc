@@ -74,7 +74,7 @@ TEST_F(CudaOnHost, BlocksReduceInEveryOrder) {
 
 TEST_F(CudaOnHost, AMissingBarrierShows) {
   std::vector<int> expected(64);
-  for (int i = 0; i < 64; ++i) expected[static_cast<size_t>(i)] = (i + 1) % 64;
+  for (int i = 0; i < 64; ++i) expected[i] = (i + 1) % 64;
   for (const bool barrier : {true, false}) {
     bool right = true;
     for (const auto schedule : {cuda_on_host::Schedule::kAscending, cuda_on_host::Schedule::kDescending}) {

@@ -77,7 +77,7 @@ class Block {
     Switch(&thread->fiber, &main_);
   }
   Thread* running() const { return running_; }
-  Warp& warp() { return warps_[static_cast<size_t>(running_->index / kWarpSize)]; }
+  Warp& warp() { return warps_[running_->index / kWarpSize]; }
   uint8_t* shared() const { return shared_; }
   void set_schedule(Schedule schedule) { schedule_ = schedule; }
 
@@ -139,11 +139,11 @@ void Block::Run(const ThreadView& view, size_t shared_bytes, const std::function
   shared_memory_ = std::make_unique<uint8_t[]>(shared_bytes + 128);
   shared_ = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(shared_memory_.get()) + 127) / 128 * 128);
   std::memset(shared_, 0xff, shared_bytes);
-  order_.resize(static_cast<size_t>(n_));
+  order_.resize(n_);
   std::iota(order_.begin(), order_.end(), 0);
   if (schedule_ == Schedule::kDescending) std::reverse(order_.begin(), order_.end());
   for (int i = 0; i < n_; ++i) {
-    Thread& thread = threads_[static_cast<size_t>(i)];
+    Thread& thread = threads_[i];
     thread.index = i;
     thread.view = view;
     const auto u = static_cast<unsigned>(i);
@@ -164,7 +164,7 @@ void Block::Run(const ThreadView& view, size_t shared_bytes, const std::function
 bool Block::RunReady() {
   bool any = false;
   for (const int i : order_) {
-    Thread& thread = threads_[static_cast<size_t>(i)];
+    Thread& thread = threads_[i];
     if (thread.state != State::kReady) continue;
     running_ = &thread;
     Switch(&main_, &thread.fiber);

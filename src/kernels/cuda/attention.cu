@@ -44,7 +44,7 @@ Status CudaPrefillAttention(CudaStream stream, const CudaAttentionShape& shape,
   for (size_t begin = 0; begin < heads.size(); begin += kMaxPrefillHeads) {
     const size_t n = std::min<size_t>(heads.size() - begin, kMaxPrefillHeads);
     PrefillHeads some = {};
-    std::copy_n(heads.begin() + static_cast<std::ptrdiff_t>(begin), n, some.head);
+    std::copy_n(heads.begin() + begin, n, some.head);
     const auto launch = ForTensorCores(shape) ? LaunchPrefillTensor : LaunchPrefillExact;
     DUO_RETURN_IF_ERROR(launch(stream, shape, static_cast<unsigned>(n), some));
   }

@@ -117,7 +117,7 @@ void CheckDecode(const Shape& s, const std::vector<Ranges>& ranges, uint64_t see
   std::vector<Head> heads;
   std::vector<CudaDecodeHead> list;
   for (int64_t h = 0; h < n_heads; ++h) {
-    const Ranges& of = ranges[static_cast<size_t>(h)];
+    const Ranges& of = ranges[h];
     Head& head = heads.emplace_back(s, of.back().end + 3);
     for (const Range& range : of) {
       for (int64_t r = range.begin; r < range.end; ++r) {
@@ -137,8 +137,7 @@ void CheckDecode(const Shape& s, const std::vector<Ranges>& ranges, uint64_t see
   }
   const int64_t n_floats = CudaDecodeStateFloats(MostCudaDecodePieces(n_heads, n_processors), s.group, s.head_dim);
   const DeviceArray<float> states(static_cast<size_t>(n_floats));
-  const DeviceArray<int32_t> counters(
-      std::vector<int32_t>(static_cast<size_t>(CudaDecodeCounters(n_heads, s.group)), 0));
+  const DeviceArray<int32_t> counters(std::vector<int32_t>(CudaDecodeCounters(n_heads, s.group), 0));
   const Status status = CudaDecodeAttention(nullptr, ShapeOf(s), list, n_processors, states.data(), counters.data());
   ASSERT_TRUE(status.ok()) << status.message();
   const std::vector<float> got = out.ToHost(), got_lse = lse.ToHost();
@@ -147,8 +146,7 @@ void CheckDecode(const Shape& s, const std::vector<Ranges>& ranges, uint64_t see
     SCOPED_TRACE("head " + std::to_string(h));
     Guarded head_q(width, DType::kF32, 0);
     for (int64_t i = 0; i < width; ++i) head_q.Set(i, q.Get(h * width + i));
-    ExpectDecoded(s, head_q, heads[static_cast<size_t>(h)], ranges[static_cast<size_t>(h)], got.data() + h * width,
-                  got_lse.data() + h * s.group);
+    ExpectDecoded(s, head_q, heads[h], ranges[h], got.data() + h * width, got_lse.data() + h * s.group);
     if (testing::Test::HasFatalFailure()) return;
   }
 }
@@ -218,7 +216,7 @@ TEST(CudaDecodePlan, PiecesCoverEveryRangeWithinTheScratch) {
       total += pieces;
     }
     EXPECT_EQ(plan.total_pieces, total);
-    EXPECT_LE(total, MostCudaDecodePieces(static_cast<int64_t>(heads.size()), n_processors));
+    EXPECT_LE(total, MostCudaDecodePieces(std::ssize(heads), n_processors));
   }
 }
 
@@ -229,7 +227,7 @@ void CheckPrefill(const PrefillCase& c, uint64_t seed) {
   Rng rng(seed);
   constexpr int kHeads = 2;
   const int64_t width = int64_t{s.group} * s.head_dim, stride = kHeads * width, lse_stride = kHeads * s.group;
-  std::vector<float> q(static_cast<size_t>(c.n_tokens * stride));
+  std::vector<float> q(c.n_tokens * stride);
   for (float& x : q) x = static_cast<float>(rng.Normal());
   const auto in_all = [&](int64_t i, int h) { return static_cast<size_t>(i / width * stride + h * width + i % width); };
   const DeviceArray<float> device_q(q), out(q.size()), lse(static_cast<size_t>(c.n_tokens * lse_stride));
@@ -256,7 +254,7 @@ void CheckPrefill(const PrefillCase& c, uint64_t seed) {
   ASSERT_TRUE(status.ok()) << status.message();
   const std::vector<float> got = out.ToHost(), got_lse = lse.ToHost();
   for (int h = 0; h < kHeads; ++h) {
-    const Head& head = heads[static_cast<size_t>(h)];
+    const Head& head = heads[h];
     Guarded head_q(c.n_tokens * width, DType::kF32, 0);
     for (int64_t i = 0; i < head_q.size(); ++i) head_q.Set(i, q[in_all(i, h)]);
     const PrefillReference want(c, head_q.floats(), width, head.k, head.v);
@@ -267,8 +265,7 @@ void CheckPrefill(const PrefillCase& c, uint64_t seed) {
           << "head " << h << " token " << i / width << " element " << i % width;
     }
     for (int64_t i = 0; h == 0 && i < std::ssize(want.lse); ++i) {
-      ASSERT_NEAR(got_lse[static_cast<size_t>(i / s.group * lse_stride + i % s.group)],
-                  want.lse[static_cast<size_t>(i)], bound.relative + 1e-5);
+      ASSERT_NEAR(got_lse[i / s.group * lse_stride + i % s.group], want.lse[i], bound.relative + 1e-5);
     }
   }
 }

@@ -36,17 +36,16 @@ struct TestMatrix {
       exact = blocks.Floats();
     } else {
       Guarded numbers(n_out * n_in, type);
-      std::vector<float> scale(static_cast<size_t>(n_out), 1.0f);
-      for (int64_t i = 0; i < n_out * n_in; ++i) numbers.Set(i, w[static_cast<size_t>(i)]);
+      std::vector<float> scale(n_out, 1.0f);
+      for (int64_t i = 0; i < n_out * n_in; ++i) numbers.Set(i, w[i]);
       for (int64_t row = 0; row < n_out && type == DType::kI8; ++row) {
-        QuantizeInt8(w.data() + row * n_in, n_in, static_cast<int8_t*>(numbers.data()) + row * n_in,
-                     &scale[static_cast<size_t>(row)]);
+        QuantizeInt8(w.data() + row * n_in, n_in, static_cast<int8_t*>(numbers.data()) + row * n_in, &scale[row]);
       }
       const auto* from = static_cast<const uint8_t*>(numbers.data());
       data.emplace(std::vector<uint8_t>(from, from + w.size() * DTypeBytes(type)));
       if (type == DType::kI8) scales.emplace(scale);
       for (int64_t i = 0; i < n_out * n_in; ++i) {
-        exact.push_back(static_cast<float>(reference::Load(from, type, i)) * scale[static_cast<size_t>(i / n_in)]);
+        exact.push_back(static_cast<float>(reference::Load(from, type, i)) * scale[i / n_in]);
       }
     }
     view = {.data = data->data(),
@@ -252,14 +251,13 @@ void CheckGemv(DType type, const GemvCase& c, Rng* rng) {
       const auto at = static_cast<size_t>(t * c.n_out + o);
       double sum = 0, magnitude = 0;
       for (int64_t i = 0; i < c.n_in; ++i) {
-        const float xi = x[static_cast<size_t>(t * c.n_in + i)];
-        const double product =
-            double{c.round_x ? ToFloat(ToBf16(xi)) : xi} * w.exact[static_cast<size_t>(o * c.n_in + i)];
+        const float xi = x[t * c.n_in + i];
+        const double product = double{c.round_x ? ToFloat(ToBf16(xi)) : xi} * w.exact[o * c.n_in + i];
         sum += product;
         magnitude += std::fabs(product) + (type == DType::kU8 ? std::fabs(double{xi}) * 8 : 0);
       }
       ASSERT_NEAR(got_plain[at], sum, (static_cast<double>(c.n_in) / 16 + 16) * kUnit * magnitude);
-      if (c.bias) sum += bias[static_cast<size_t>(o)], magnitude += std::fabs(bias[static_cast<size_t>(o)]);
+      if (c.bias) sum += bias[o], magnitude += std::fabs(bias[o]);
       if (c.accumulate) sum += before[at], magnitude += std::fabs(before[at]);
       ASSERT_NEAR(got[at], sum, (static_cast<double>(c.n_in) / 16 + 16) * kUnit * magnitude)
           << "token " << t << " row " << o;
@@ -324,9 +322,8 @@ TEST(CudaDense, LargeProductsOfEveryLayout) {
         }
         double sum = accumulate ? before[at] : 0, magnitude = std::fabs(sum);
         for (int64_t i = 0; i < in; ++i) {
-          const double part =
-              0.5 * number(x[static_cast<size_t>(skip + (x_transposed ? i * x_stride + t : t * x_stride + i))]) *
-              number(w[static_cast<size_t>(w_transposed ? i * w_stride + o : o * w_stride + i)]);
+          const double part = 0.5 * number(x[skip + (x_transposed ? i * x_stride + t : t * x_stride + i)]) *
+                              number(w[w_transposed ? i * w_stride + o : o * w_stride + i]);
           sum += part;
           magnitude += std::fabs(part);
         }
@@ -373,10 +370,9 @@ TEST(CudaDense, Int8ProductsAreScaled) {
   for (int64_t t = 0; t < n; ++t) {
     for (int64_t o = 0; o < out; ++o) {
       const auto at = static_cast<size_t>(t * out + o);
-      double sum = double{before[at]} + bias[static_cast<size_t>(o)], magnitude = std::fabs(sum);
+      double sum = double{before[at]} + bias[o], magnitude = std::fabs(sum);
       for (int64_t i = 0; i < in; ++i) {
-        const double product =
-            double{rounded[static_cast<size_t>(t * in + i)]} * w.exact[static_cast<size_t>(o * in + i)];
+        const double product = double{rounded[t * in + i]} * w.exact[o * in + i];
         sum += product;
         magnitude += std::fabs(product);
       }

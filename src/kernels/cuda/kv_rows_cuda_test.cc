@@ -33,12 +33,12 @@ TEST(CudaKvRows, StoringIsThatOfTheCpu) {
   for (const KvType type : kTypes) {
     for (const int head_dim : {8, 10, 62, 64, 128, 512}) {
       const int64_t n_rows = 37, first = 5, capacity = 48, stride = head_dim + 3;
-      std::vector<float> x(static_cast<size_t>((n_rows + 1) * stride));
+      std::vector<float> x((n_rows + 1) * stride);
       for (float& value : x) value = static_cast<float>(rng.Normal());
-      for (int d = 0; d < head_dim; ++d) x[static_cast<size_t>(stride + d)] = 2.5f;  // equal elements
-      x[static_cast<size_t>(2 * stride)] = NAN;
-      x[static_cast<size_t>(3 * stride + 1)] = INFINITY;
-      x[static_cast<size_t>(4 * stride)] = 3e38f;
+      for (int d = 0; d < head_dim; ++d) x[stride + d] = 2.5f;  // equal elements
+      x[2 * stride] = NAN;
+      x[3 * stride + 1] = INFINITY;
+      x[4 * stride] = 3e38f;
       const size_t bytes = KvBytes(type, head_dim, capacity);
       std::vector<uint8_t> want[2] = {std::vector<uint8_t>(bytes, 0xff), std::vector<uint8_t>(bytes, 0xff)};
       const DeviceArray<float> device_x(x);

@@ -20,7 +20,7 @@ class Sums {
   explicit Sums(size_t n) : x_(Filled(n, 1)), y_(Filled(n, 2)), z_(Filled(n, 3)) {}
 
   void Queue(CudaStream stream, int n_launches) {
-    const auto n = static_cast<int64_t>(x_.size());
+    const auto n = std::ssize(x_);
     const DeviceArray<float>* arrays[] = {&x_, &y_, &z_, &x_};
     for (int i = 0; i < n_launches; ++i) {
       const int to = i % 3, from = to == 0 ? 1 : to - 1;

@@ -44,8 +44,8 @@ void AttentionBackwardRows(const AttentionBackward& a) {
     }
   }
   for (size_t j = 0; j < n; ++j) {
-    std::copy_n(dk.begin() + static_cast<std::ptrdiff_t>(j * dim), dim, a.dk + static_cast<int64_t>(j) * a.kv_stride);
-    std::copy_n(dv.begin() + static_cast<std::ptrdiff_t>(j * dim), dim, a.dv + static_cast<int64_t>(j) * a.kv_stride);
+    std::copy_n(dk.begin() + (j * dim), dim, a.dk + static_cast<int64_t>(j) * a.kv_stride);
+    std::copy_n(dv.begin() + (j * dim), dim, a.dv + static_cast<int64_t>(j) * a.kv_stride);
   }
 }
 

@@ -51,7 +51,7 @@ namespace {
 
 // Rows [first, first + n) as [n, head_dim].
 std::vector<double> Elements(const void* rows, KvPart part, KvType type, int64_t first, int64_t n, int head_dim) {
-  std::vector<double> x(static_cast<size_t>(n * head_dim));
+  std::vector<double> x(n * head_dim);
   for (int64_t r = 0; r < n; ++r) {
     for (int d = 0; d < head_dim; ++d) x[r * head_dim + d] = KvElement(rows, part, type, first + r, head_dim, d);
   }

@@ -68,11 +68,9 @@ double GemmGflops(DType type, int n_threads) {
     const double start = Now();
     ParallelFor(n_threads, kTasksPerThread * n_threads, [&](int64_t task, int thread) {
       const LibraryOnOneThread alone_here;
-      auto& [stream, out] = own[static_cast<size_t>(thread)];
+      auto& [stream, out] = own[thread];
       try {
-        matmul.execute(stream, {{DNNL_ARG_SRC, x},
-                                {DNNL_ARG_WEIGHTS, w[static_cast<size_t>(task % kTasksPerThread)]},
-                                {DNNL_ARG_DST, out}});
+        matmul.execute(stream, {{DNNL_ARG_SRC, x}, {DNNL_ARG_WEIGHTS, w[task % kTasksPerThread]}, {DNNL_ARG_DST, out}});
         stream.wait();
       } catch (const dnnl::error&) {
         refused = true;

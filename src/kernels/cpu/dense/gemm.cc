@@ -281,7 +281,7 @@ void GemmRunner::Impl::Execute(const Entry& entry, const void* x, const void* w,
     auto* own = scratchpads_.as<uint8_t>() + static_cast<size_t>(thread) * scratchpad_bytes_;
     args.emplace(DNNL_ARG_SCRATCHPAD, memory(scratchpad, own));
   }
-  dnnl::stream& stream = streams_[static_cast<size_t>(thread)];
+  dnnl::stream& stream = streams_[thread];
   entry.primitive.execute(stream, args);
   stream.wait();
 }
