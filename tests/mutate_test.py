@@ -113,6 +113,12 @@ class OperatorsTest(unittest.TestCase):
         with self.assertRaisesRegex(ValueError, "reason"):
             mutants.read_list("file: a\nline: b\nbecomes: c\n", "list")
 
+    def test_listed_lines_are_lines_of_their_files(self):
+        for name in ["mutants_by_hand.txt", "mutants_equivalent.txt"]:
+            for entry in mutants.read_list((SOURCE / "tools" / name).read_text(), name):
+                lines = [line.strip() for line in (SOURCE / entry["file"]).read_text().splitlines()]
+                self.assertIn(entry["line"], lines, entry["file"])
+
 
 class ToyTest(unittest.TestCase):
     def setUp(self):
