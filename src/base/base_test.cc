@@ -63,7 +63,17 @@ TEST(Error, CarriesItsCodeAndTheFormattedSentence) {
   EXPECT_EQ(Unsupported("a").code(), StatusCode::kUnsupported);
   EXPECT_EQ(ResourceExhausted("a").code(), StatusCode::kResourceExhausted);
   EXPECT_EQ(IoError("a").code(), StatusCode::kIo);
+  EXPECT_EQ(UnavailableError("a").code(), StatusCode::kUnavailable);
   EXPECT_EQ(Internal("a").code(), StatusCode::kInternal);
+  EXPECT_EQ(Cancelled().code(), StatusCode::kCancelled);
+}
+
+TEST(Error, ABadOptionIsTheSubjectOfItsError) {
+  for (const Status& status : {BadOption("sink", -1, "0 or more"), BadOption("sink", "-1", "0 or more")}) {
+    EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+    EXPECT_EQ(status.subject(), "sink");
+    EXPECT_EQ(status.message(), "sink is -1; expected 0 or more");
+  }
 }
 
 TEST(Bf16, RoundsToNearestEvenAndKeepsSpecials) {

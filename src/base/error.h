@@ -3,6 +3,9 @@
 
 #include <fmt/core.h>
 
+#include <concepts>
+#include <string_view>
+
 #include "duo/result.h"
 
 namespace duo {
@@ -37,8 +40,24 @@ Status IoError(fmt::format_string<T...> format, const T&... values) {
   return FormatError(StatusCode::kIo, format, fmt::make_format_args(values...));
 }
 template <typename... T>
+Status UnavailableError(fmt::format_string<T...> format, const T&... values) {
+  return FormatError(StatusCode::kUnavailable, format, fmt::make_format_args(values...));
+}
+template <typename... T>
 Status Internal(fmt::format_string<T...> format, const T&... values) {
   return FormatError(StatusCode::kInternal, format, fmt::make_format_args(values...));
 }
+
+/// kInvalidArgument whose subject is `option`, its name in the API. The sentence is like "sink is -1; expected 0 or
+/// more tokens". A caller formats a fraction itself.
+inline Status BadOption(std::string_view option, std::string_view value, std::string_view expected) {
+  return InvalidArgument("{} is {}; expected {}", option, value, expected).About(option);
+}
+inline Status BadOption(std::string_view option, std::integral auto value, std::string_view expected) {
+  return InvalidArgument("{} is {}; expected {}", option, value, expected).About(option);
+}
+
+/// For work that ends because a progress or text callback returned false, or because of Ctrl-C.
+inline Status Cancelled() { return Status(StatusCode::kCancelled, "stopped on request"); }
 
 }  // namespace duo

@@ -6,8 +6,8 @@
 
 #include "backend/backend.h"
 #include "base/align.h"
-#include "base/cancelled.h"
 #include "base/clock.h"
+#include "base/error.h"
 #include "base/rng.h"
 #include "cli/signals.h"
 #include "model/weights.h"

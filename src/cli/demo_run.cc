@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "base/cancelled.h"
 #include "base/clock.h"
+#include "base/error.h"
 #include "cli/signals.h"
 #include "duo/generate.h"
 

@@ -3,7 +3,7 @@
 
 #include "attention/duo_attention.h"
 #include "backend/backend.h"
-#include "base/bad_option.h"
+#include "base/error.h"
 #include "engine/session_layout.h"
 #include "kv/split_kv_cache.h"
 #include "model/activations.h"

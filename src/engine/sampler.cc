@@ -5,8 +5,8 @@
 #include <limits>
 #include <string>
 
-#include "base/bad_option.h"
 #include "base/check.h"
+#include "base/error.h"
 #include "base/finite.h"
 #include "base/rng.h"
 

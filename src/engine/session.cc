@@ -5,10 +5,10 @@
 #include <utility>
 
 #include "backend/backend.h"
-#include "base/cancelled.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/common_prefix.h"
+#include "base/error.h"
 #include "base/finite.h"
 #include "base/memory_info.h"
 #include "base/rng.h"

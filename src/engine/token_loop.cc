@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <string>
 
-#include "base/bad_option.h"
 #include "base/check.h"
+#include "base/error.h"
 
 namespace duo {
 

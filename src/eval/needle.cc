@@ -4,8 +4,8 @@
 #include <cmath>
 #include <utility>
 
-#include "base/bad_option.h"
 #include "base/clock.h"
+#include "base/error.h"
 #include "text/builtin_book.h"
 #include "text/normalizer.h"
 #include "text/passkey_words.h"

@@ -7,9 +7,8 @@
 #include <utility>
 
 #include "backend/backend.h"
-#include "base/bad_option.h"
-#include "base/cancelled.h"
 #include "base/clock.h"
+#include "base/error.h"
 #include "base/finite.h"
 #include "base/memory_info.h"
 #include "base/parallel.h"

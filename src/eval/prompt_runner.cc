@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "base/cancelled.h"
+#include "base/error.h"
 
 namespace duo {
 namespace {

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "backend/identify_ops.h"
-#include "base/cancelled.h"
+#include "base/error.h"
 #include "identify/memory_check.h"
 
 namespace duo {

@@ -5,7 +5,7 @@
 #include <set>
 #include <utility>
 
-#include "base/bad_option.h"
+#include "base/error.h"
 #include "base/rng.h"
 #include "text/passkey_words.h"
 

@@ -7,7 +7,7 @@
 
 #include "attention/duo_attention.h"
 #include "backend/identify_ops.h"
-#include "base/cancelled.h"
+#include "base/error.h"
 #include "identify/memory_check.h"
 #include "kernels/attention_backward.h"
 #include "kv/split_kv_cache.h"

@@ -9,9 +9,8 @@
 #include <utility>
 
 #include "base/atomic_file.h"
-#include "base/bad_option.h"
-#include "base/cancelled.h"
 #include "base/clock.h"
+#include "base/error.h"
 #include "base/file.h"
 #include "duo/version.h"
 #include "identify/saved_run.h"

@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "base/bad_option.h"
+#include "base/error.h"
 
 namespace duo {
 namespace {

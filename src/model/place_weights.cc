@@ -4,7 +4,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "base/cancelled.h"
+#include "base/error.h"
 #include "base/memory_info.h"
 #include "model/fingerprint.h"
 #include "model/weights.h"

@@ -9,8 +9,8 @@
 #include <string_view>
 #include <utility>
 
-#include "base/cancelled.h"
 #include "base/clock.h"
+#include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/parallel.h"

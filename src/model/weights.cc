@@ -9,9 +9,8 @@
 #include <utility>
 
 #include "backend/backend.h"
-#include "base/bad_option.h"
 #include "base/bf16.h"
-#include "base/cancelled.h"
+#include "base/error.h"
 #include "base/shape_text.h"
 
 namespace duo {

@@ -6,8 +6,8 @@
 #include <set>
 #include <utility>
 
-#include "base/cancelled.h"
 #include "base/check.h"
+#include "base/error.h"
 #include "model/weights.h"
 #include "server/prompt_turns.h"
 #include "server/unavailable.h"

@@ -4,7 +4,7 @@
 #include <array>
 #include <cmath>
 
-#include "base/bad_option.h"
+#include "base/error.h"
 #include "base/rng.h"
 #include "text/passkey_words.h"
 
