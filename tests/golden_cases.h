@@ -135,7 +135,7 @@ inline std::vector<float> LastHidden(const Model& model, const SessionOptions& o
   Transformer transformer(w, options.compute);
   std::vector<float> hidden(w.config.hidden_size);
   EXPECT_TRUE(transformer.Forward(ids, TokenKind::kPrompt, {&cache, &attention, &activations}).ok());
-  EXPECT_TRUE(transformer.Hidden(activations, n - 1, 1, hidden.data()).ok());
+  EXPECT_TRUE(transformer.Hidden(activations.x, n - 1, 1, activations, hidden.data()).ok());
   return hidden;
 }
 

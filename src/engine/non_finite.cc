@@ -38,7 +38,7 @@ std::string FirstPlace(const Model::Weights& weights, Transformer* transformer, 
   transformer->Embed(ids, 0, act);
   if (!states_are_finite()) return "from the embedding of the tokens on";
   for (int layer = 0; layer < c.n_layers; ++layer) {
-    if (!transformer->RunLayer(layer, TokenKind::kPrompt, state).ok()) return "";
+    if (!transformer->RunLayer(layer, TokenKind::kPrompt, act->x, state).ok()) return "";
     if (!states_are_finite()) return fmt::format("from layer {} (of 0..{}) on", layer, c.n_layers - 1);
   }
   const std::span<float> row = std::span(host).first(c.vocab_size);

@@ -97,7 +97,7 @@ Status LayerWalk::Run(std::span<const int32_t> ids, const LayerLooks& looks) {
   hooks.after = [&](int layer, LayerStep step) { return Look(layer, step, looks); };
   hooks.keep_prepared = looks.linear_input != nullptr;
   for (int layer = 0; layer < config_->n_layers; ++layer) {
-    DUO_RETURN_IF_ERROR(transformer_->RunLayer(layer, TokenKind::kPrompt, {.activations = &act_}, hooks));
+    DUO_RETURN_IF_ERROR(transformer_->RunLayer(layer, TokenKind::kPrompt, act_.x, {.activations = &act_}, hooks));
   }
   cache_.Advance(n);
   return OkStatus();

@@ -98,6 +98,12 @@ class TeacherStudent::Impl {
   Status MlpBackward(int layer);
   Status AttentionBackward(int layer, std::span<const double> gates, std::span<double> gradients);
 
+  /// Copies the residual stream of this step's tokens, [n, hidden].
+  void CopyX(const float* from, float* to) { CopyFloats(from, to, n * Hidden(c)); }
+  void CopyFloats(const float* from, float* to, int64_t count) {
+    const CopyTask task{reinterpret_cast<const uint8_t*>(from), reinterpret_cast<uint8_t*>(to), count * sizeof(float)};
+    backend->Copy({&task, 1});
+  }
   float* input(int layer) const { return At(inputs) + layer * n * Hidden(c); }
   float* full(int layer) const { return At(full_outputs) + layer * n * QWidth(c); }
   HeadMix MixOf(int layer, std::span<const double> gates, const float* streaming) const {
@@ -115,12 +121,11 @@ class TeacherStudent::Impl {
   IdentifyOps* ops;
   TwoStreamOptions options;
   Stream teacher, student;
-  Activations act;  // of the current layer and stream; act.x points to the stream's x
+  Activations act;  // of the current layer and stream, except act.x, which is the teacher's x in every layer
   Transformer transformer;
   int64_t n = 0;                 // tokens of this step
   std::vector<float> minus_sin;  // [n, head_dim / 2]
 
-  DeviceMemoryPtr teacher_x;     // [n, hidden]
   DeviceMemoryPtr inputs;        // [n_layers + 1, n, hidden]: the student's x before each layer and after the last
   DeviceMemoryPtr full_outputs;  // [n_layers, n, q width]: the teacher's attention
   DeviceMemoryPtr dx;            // [n, hidden]
@@ -133,8 +138,7 @@ class TeacherStudent::Impl {
 
 std::vector<TeacherStudent::Impl::Part> TeacherStudent::Impl::Parts(const ModelConfig& c, int64_t n) {
   const int64_t layers = c.n_layers, norms = c.qk_norm ? 1 : 0;
-  return {{&Impl::teacher_x, n * Hidden(c)},
-          {&Impl::inputs, (layers + 1) * n * Hidden(c)},
+  return {{&Impl::inputs, (layers + 1) * n * Hidden(c)},
           {&Impl::full_outputs, layers * n * QWidth(c)},
           {&Impl::dx, n * Hidden(c)},
           {&Impl::x_mid, n * Hidden(c)},
@@ -273,13 +277,10 @@ Status TeacherStudent::Impl::Forward(std::span<const int32_t> ids, std::span<con
   DUO_RETURN_IF_ERROR(w.CheckFilesNowAndThen());
   DUO_RETURN_IF_ERROR(teacher.cache.Begin(n));
   DUO_RETURN_IF_ERROR(student.cache.Begin(n));
-  act.x = At(teacher_x);
   transformer.Embed(ids, 0, &act);
   minus_sin = transformer.rope_sin();
   for (float& s : minus_sin) s = -s;
-  const size_t row_bytes = static_cast<size_t>(n * Hidden(c)) * sizeof(float);
-  const CopyTask embedded{teacher_x->data(), inputs->data(), row_bytes};
-  backend->Copy({&embedded, 1});
+  CopyX(act.x, input(0));
   for (int layer = 0; layer < c.n_layers; ++layer) {
     if (go_on && !go_on()) return Cancelled();
     DUO_RETURN_IF_ERROR(TeacherLayer(layer));
@@ -289,27 +290,24 @@ Status TeacherStudent::Impl::Forward(std::span<const int32_t> ids, std::span<con
 }
 
 Status TeacherStudent::Impl::TeacherLayer(int layer) {
-  act.x = At(teacher_x);
   LayerHooks hooks;
   hooks.attend = [&](int, AttentionInput* attention) {
     attention->out = full(layer);
     return teacher.Attend(*attention);
   };
-  return transformer.RunLayer(layer, TokenKind::kPrompt, {.activations = &act}, hooks);
+  return transformer.RunLayer(layer, TokenKind::kPrompt, act.x, {.activations = &act}, hooks);
 }
 
 Status TeacherStudent::Impl::StudentLayer(int layer, std::span<const double> gates) {
-  const CopyTask x{reinterpret_cast<uint8_t*>(input(layer)), reinterpret_cast<uint8_t*>(input(layer + 1)),
-                   static_cast<size_t>(n * Hidden(c)) * sizeof(float)};
-  backend->Copy({&x, 1});
-  act.x = input(layer + 1);
+  float* const x = input(layer + 1);
+  CopyX(input(layer), x);
   LayerHooks hooks;
   hooks.attend = [&](int, AttentionInput* attention) {
     DUO_RETURN_IF_ERROR(student.Attend(*attention));
     ops->Mix(MixOf(layer, gates, attention->out), attention->out);
     return OkStatus();
   };
-  return transformer.RunLayer(layer, TokenKind::kPrompt, {.activations = &act}, hooks);
+  return transformer.RunLayer(layer, TokenKind::kPrompt, x, {.activations = &act}, hooks);
 }
 
 // distill = 1 / (labels * hidden) sum (t - s)^2, where t and s are the hidden states after the final norm. dx = its
@@ -327,10 +325,8 @@ Result<double> TeacherStudent::Impl::Distill(LabelRange labels) {
     const auto count = static_cast<size_t>(rows * hidden);
     std::fill_n(s.begin(), count, 0.0f);
     if (is_label) {
-      act.x = At(teacher_x);
-      DUO_RETURN_IF_ERROR(transformer.Hidden(act, row, rows, t.data()));
-      act.x = input(c.n_layers);
-      DUO_RETURN_IF_ERROR(transformer.Hidden(act, row, rows, s.data()));
+      DUO_RETURN_IF_ERROR(transformer.Hidden(act.x, row, rows, act, t.data()));
+      DUO_RETURN_IF_ERROR(transformer.Hidden(input(c.n_layers), row, rows, act, s.data()));
       for (size_t i = 0; i < count; ++i) {
         const double difference = double{s[i]} - double{t[i]};
         sum += difference * difference;
@@ -354,10 +350,7 @@ Status TeacherStudent::Impl::BackwardLayer(int layer, std::span<const double> ga
 
 // Repeats StudentLayer up to gate and up. act.attended keeps streaming attention alone.
 Status TeacherStudent::Impl::Recompute(int layer, std::span<const double> gates) {
-  const CopyTask x{reinterpret_cast<uint8_t*>(input(layer)), x_mid->data(),
-                   static_cast<size_t>(n * Hidden(c)) * sizeof(float)};
-  backend->Copy({&x, 1});
-  act.x = At(x_mid);
+  CopyX(input(layer), At(x_mid));
   LayerHooks hooks;
   hooks.after = [&](int, LayerStep step) {
     if (step == LayerStep::kQkvProjection && c.qk_norm) KeepRawHeads();
@@ -370,14 +363,12 @@ Status TeacherStudent::Impl::Recompute(int layer, std::span<const double> gates)
     return OkStatus();
   };
   hooks.skip_down = true;
-  return transformer.RunLayer(layer, TokenKind::kPrompt, {.activations = &act}, hooks);
+  return transformer.RunLayer(layer, TokenKind::kPrompt, At(x_mid), {.activations = &act}, hooks);
 }
 
 void TeacherStudent::Impl::KeepRawHeads() {
-  const CopyTask copies[] = {
-      {reinterpret_cast<uint8_t*>(act.q), raw_q->data(), static_cast<size_t>(n * QWidth(c)) * sizeof(float)},
-      {reinterpret_cast<uint8_t*>(act.k), raw_k->data(), static_cast<size_t>(n * KvWidth(c)) * sizeof(float)}};
-  backend->Copy(copies);
+  CopyFloats(act.q, At(raw_q), n * QWidth(c));
+  CopyFloats(act.k, At(raw_k), n * KvWidth(c));
 }
 
 // x_out = x_mid + down(silu(gate) * up), with gate and up of norm(x_mid). act.normed is no longer needed and takes

@@ -33,11 +33,11 @@ void Transformer::FillRope(std::span<const int64_t> positions) {
   }
 }
 
-Status Transformer::RunLayer(int layer, TokenKind kind, const SequenceState& state, const LayerHooks& hooks) {
+Status Transformer::RunLayer(int layer, TokenKind kind, float* x, const SequenceState& state, const LayerHooks& hooks) {
   Activations* act = state.activations;
   AttentionInput input = InputOfAttention(kind, *act);
   const auto after = [&](LayerStep step) { return hooks.after ? hooks.after(layer, step) : OkStatus(); };
-  DUO_RETURN_IF_ERROR(QkvProjection(layer, hooks, act));
+  DUO_RETURN_IF_ERROR(QkvProjection(layer, x, hooks, act));
   DUO_RETURN_IF_ERROR(after(LayerStep::kQkvProjection));
   QkNorm(layer, act);
   DUO_RETURN_IF_ERROR(after(LayerStep::kQkNorm));
@@ -45,19 +45,19 @@ Status Transformer::RunLayer(int layer, TokenKind kind, const SequenceState& sta
   DUO_RETURN_IF_ERROR(after(LayerStep::kRope));
   DUO_RETURN_IF_ERROR(Attention(layer, state, hooks, &input));
   DUO_RETURN_IF_ERROR(after(LayerStep::kAttention));
-  DUO_RETURN_IF_ERROR(OutputProjection(layer, input.out, act));
+  DUO_RETURN_IF_ERROR(OutputProjection(layer, input.out, *act, x));
   DUO_RETURN_IF_ERROR(after(LayerStep::kOutputProjection));
-  DUO_RETURN_IF_ERROR(GateUp(layer, hooks, act));
+  DUO_RETURN_IF_ERROR(GateUp(layer, x, hooks, act));
   DUO_RETURN_IF_ERROR(after(LayerStep::kGateUp));
   if (hooks.skip_down) return OkStatus();
-  DUO_RETURN_IF_ERROR(Down(layer, hooks, act));
+  DUO_RETURN_IF_ERROR(Down(layer, hooks, *act, x));
   return after(LayerStep::kDown);
 }
 
 Status Transformer::RunLayers(TokenKind kind, const SequenceState& state, const LayerHooks& hooks) {
   for (int layer = 0; layer < w_.config.n_layers; ++layer) {
     w_.backend->BeginPart(layer);
-    const Status run = RunLayer(layer, kind, state, hooks);
+    const Status run = RunLayer(layer, kind, state.activations->x, state, hooks);
     const Status ended = w_.backend->EndPart();
     DUO_RETURN_IF_ERROR(run);
     DUO_RETURN_IF_ERROR(ended);
@@ -105,8 +105,8 @@ void Transformer::EmbedAt(std::span<const int32_t> ids, std::span<const int64_t>
   w_.backend->Embed(w_.embedding, ids, act->x);
 }
 
-ProductInput Transformer::Normed(const float* weight, int64_t n, const Activations& act) const {
-  return {.x = act.x,
+ProductInput Transformer::Normed(const float* weight, const float* x, int64_t n, const Activations& act) const {
+  return {.x = x,
           .n_tokens = n,
           .n_in = w_.config.hidden_size,
           .norm = weight,
@@ -114,9 +114,9 @@ ProductInput Transformer::Normed(const float* weight, int64_t n, const Activatio
           .prepared = act.normed};
 }
 
-Status Transformer::QkvProjection(int layer, const LayerHooks& hooks, Activations* act) {
+Status Transformer::QkvProjection(int layer, const float* x, const LayerHooks& hooks, Activations* act) {
   const LayerWeights& w = w_.layers[layer];
-  ProductInput input = Normed(w.attention_norm, act->n_tokens, *act);
+  ProductInput input = Normed(w.attention_norm, x, act->n_tokens, *act);
   input.keep_prepared = hooks.keep_prepared;
   const LinearTask tasks[] = {
       {w.q, w.q_bias, act->q, false}, {w.k, w.k_bias, act->k, false}, {w.v, w.v_bias, act->v, false}};
@@ -155,36 +155,36 @@ Status Transformer::Attention(int layer, const SequenceState& state, const Layer
   return state.attention->Run(*input, layer, state.cache);
 }
 
-Status Transformer::OutputProjection(int layer, const float* attended, Activations* act) {
+Status Transformer::OutputProjection(int layer, const float* attended, const Activations& act, float* x) {
   const LayerWeights& w = w_.layers[layer];
-  const LinearTask tasks[] = {{w.o, w.o_bias, act->x, true}};
-  return w_.backend->Linear(compute_, {.x = attended, .n_tokens = act->n_tokens, .n_in = w.o.n_in}, tasks);
+  const LinearTask tasks[] = {{w.o, w.o_bias, x, true}};
+  return w_.backend->Linear(compute_, {.x = attended, .n_tokens = act.n_tokens, .n_in = w.o.n_in}, tasks);
 }
 
-Status Transformer::GateUp(int layer, const LayerHooks& hooks, Activations* act) {
+Status Transformer::GateUp(int layer, const float* x, const LayerHooks& hooks, Activations* act) {
   const LayerWeights& w = w_.layers[layer];
-  ProductInput input = Normed(w.mlp_norm, act->n_tokens, *act);
+  ProductInput input = Normed(w.mlp_norm, x, act->n_tokens, *act);
   input.keep_prepared = hooks.keep_prepared;
   const LinearTask tasks[] = {{w.gate, w.gate_bias, act->gate, false}, {w.up, w.up_bias, act->up, false}};
   return w_.backend->Linear(compute_, input, tasks);
 }
 
-Status Transformer::Down(int layer, const LayerHooks& hooks, Activations* act) {
+Status Transformer::Down(int layer, const LayerHooks& hooks, const Activations& act, float* x) {
   const LayerWeights& w = w_.layers[layer];
-  const LinearTask tasks[] = {{w.down, w.down_bias, act->x, true}};
+  const LinearTask tasks[] = {{w.down, w.down_bias, x, true}};
   return w_.backend->Linear(compute_,
-                            {.x = act->gate,
-                             .n_tokens = act->n_tokens,
+                            {.x = act.gate,
+                             .n_tokens = act.n_tokens,
                              .n_in = w_.config.intermediate_size,
-                             .up = act->up,
-                             .prepared = act->gate,
+                             .up = act.up,
+                             .prepared = act.gate,
                              .keep_prepared = hooks.keep_prepared},
                             tasks);
 }
 
-Status Transformer::Hidden(const Activations& act, int64_t begin, int64_t n, float* host_out) {
+Status Transformer::Hidden(const float* x, int64_t begin, int64_t n, const Activations& act, float* host_out) {
   const int64_t hidden = w_.config.hidden_size;
-  w_.backend->RmsNorm(act.x + begin * hidden, w_.final_norm, w_.config.rms_norm_eps, n, hidden, act.normed);
+  w_.backend->RmsNorm(x + begin * hidden, w_.final_norm, w_.config.rms_norm_eps, n, hidden, act.normed);
   return w_.backend->ToHost(act.normed, host_out, static_cast<size_t>(n * hidden) * sizeof(float));
 }
 
@@ -194,8 +194,7 @@ Status Transformer::Logits(const Activations& act, int64_t begin, int64_t n, flo
   for (int64_t done = 0; done < n; done += rows) {
     const int64_t now = std::min(rows, n - done);
     const LinearTask head[] = {{w_.lm_head, nullptr, act.logits, false}};
-    ProductInput input = Normed(w_.final_norm, now, act);
-    input.x += (begin + done) * c.hidden_size;
+    const ProductInput input = Normed(w_.final_norm, act.x + (begin + done) * c.hidden_size, now, act);
     DUO_RETURN_IF_ERROR(w_.backend->Linear(compute_, input, head));
     DUO_RETURN_IF_ERROR(w_.backend->ToHost(act.logits, host_out + done * c.vocab_size,
                                            static_cast<size_t>(now * c.vocab_size) * sizeof(float)));

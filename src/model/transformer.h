@@ -62,16 +62,18 @@ class Transformer {
 
   /// x = embeddings. Also sets n_tokens, and the RoPE angles for positions pos, pos + 1, ...
   void Embed(std::span<const int32_t> ids, int64_t pos, Activations* act);
-  /// Runs a layer on the tokens of the last Embed. Without hooks.attend, attention runs over this layer of the state's
-  /// cache, after its Begin. With it, only the state's activations are used. Returns the errors of the hooks too.
-  Status RunLayer(int layer, TokenKind kind, const SequenceState& state, const LayerHooks& hooks = {});
+  /// Runs a layer on the tokens of the last Embed. Changes x, [n, hidden], which is the residual stream. It may be the
+  /// activations' x or that of another stream of the same tokens. Without hooks.attend, attention runs over this layer
+  /// of the state's cache, after its Begin. With it, only the state's activations are used. Returns the errors of the
+  /// hooks too.
+  Status RunLayer(int layer, TokenKind kind, float* x, const SequenceState& state, const LayerHooks& hooks = {});
 
   /// cos and sin for the positions of the last Embed, [n, head_dim / 2].
   const std::vector<float>& rope_cos() const { return cos_; }
   const std::vector<float>& rope_sin() const { return sin_; }
 
-  /// Writes the final norm of rows [begin, begin + n) of the last Forward to host memory, [n, hidden].
-  Status Hidden(const Activations& act, int64_t begin, int64_t n, float* host_out);
+  /// Writes the final norm of rows [begin, begin + n) of the residual stream x to host memory, [n, hidden].
+  Status Hidden(const float* x, int64_t begin, int64_t n, const Activations& act, float* host_out);
 
   /// Writes the logits of rows [begin, begin + n) of the last Forward to host memory, [n, vocab].
   Status Logits(const Activations& act, int64_t begin, int64_t n, float* host_out);
@@ -83,10 +85,10 @@ class Transformer {
   /// Runs all layers. Each layer is a part of the backend's step (Backend::BeginPart).
   Status RunLayers(TokenKind kind, const SequenceState& state, const LayerHooks& hooks);
 
-  // The steps of a layer (LayerStep), on the first n_tokens rows of the activations.
+  // The steps of a layer (LayerStep), on the first n_tokens rows of the residual stream x and of the activations.
 
   /// q, k, v = projections of norm(x), before the norms of q and k.
-  Status QkvProjection(int layer, const LayerHooks& hooks, Activations* act);
+  Status QkvProjection(int layer, const float* x, const LayerHooks& hooks, Activations* act);
   /// Norms q and k, if the model has such norms.
   void QkNorm(int layer, Activations* act);
   /// Applies RoPE to q and k. Attention and the cache need them in this form.
@@ -94,14 +96,14 @@ class Transformer {
   /// input->out = attention over the cache and these tokens, or what hooks.attend computes.
   Status Attention(int layer, const SequenceState& state, const LayerHooks& hooks, AttentionInput* input);
   /// x += o(attended).
-  Status OutputProjection(int layer, const float* attended, Activations* act);
+  Status OutputProjection(int layer, const float* attended, const Activations& act, float* x);
   /// gate and up = projections of norm(x).
-  Status GateUp(int layer, const LayerHooks& hooks, Activations* act);
+  Status GateUp(int layer, const float* x, const LayerHooks& hooks, Activations* act);
   /// x += down(silu(gate) * up). May overwrite gate.
-  Status Down(int layer, const LayerHooks& hooks, Activations* act);
+  Status Down(int layer, const LayerHooks& hooks, const Activations& act, float* x);
 
   /// A product's input: the norm of the first n rows of x.
-  ProductInput Normed(const float* weight, int64_t n, const Activations& act) const;
+  ProductInput Normed(const float* weight, const float* x, int64_t n, const Activations& act) const;
   AttentionInput InputOfAttention(TokenKind kind, const Activations& act) const;
 
   const Model::Weights& w_;

@@ -95,6 +95,9 @@ struct Sequence {
   void Forward(std::span<const int32_t> ids, TokenKind kind) {
     ASSERT_TRUE(transformer.Forward(ids, kind, {&cache, &attention, &activations}).ok());
   }
+  Status Hidden(int64_t begin, int64_t n, float* out) {
+    return transformer.Hidden(activations.x, begin, n, activations, out);
+  }
 
   Transformer transformer;
   SplitKvCache cache;
@@ -123,7 +126,7 @@ TEST_F(TransformerTest, EqualsItsEquations) {
           ASSERT_EQ(sequence.activations.n_tokens, n);
           std::vector<float> logits(static_cast<size_t>(n) * 50), hidden(static_cast<size_t>(n) * 24);
           ASSERT_TRUE(sequence.transformer.Logits(sequence.activations, 0, n, logits.data()).ok());
-          ASSERT_TRUE(sequence.transformer.Hidden(sequence.activations, 0, n, hidden.data()).ok());
+          ASSERT_TRUE(sequence.Hidden(0, n, hidden.data()).ok());
           for (int64_t row = 0; row < n; ++row) {
             const auto r = static_cast<size_t>(row), at = static_cast<size_t>(pos + row);
             const std::string what = "kind " + std::to_string(kind) + ", chunks of " + std::to_string(chunk) +
@@ -147,11 +150,11 @@ TEST_F(TransformerTest, SomeRowsAreThoseRowsOfAll) {
   sequence.Forward(ids_, TokenKind::kPrompt);
   std::vector<float> all(40 * 50), hidden(40 * 24);
   ASSERT_TRUE(sequence.transformer.Logits(sequence.activations, 0, 40, all.data()).ok());
-  ASSERT_TRUE(sequence.transformer.Hidden(sequence.activations, 0, 40, hidden.data()).ok());
+  ASSERT_TRUE(sequence.Hidden(0, 40, hidden.data()).ok());
   for (const auto& [begin, n] : std::vector<std::pair<int64_t, int64_t>>{{0, 1}, {39, 1}, {5, 16}, {5, 17}, {3, 35}}) {
     std::vector<float> some(static_cast<size_t>(n) * 50), some_hidden(static_cast<size_t>(n) * 24);
     ASSERT_TRUE(sequence.transformer.Logits(sequence.activations, begin, n, some.data()).ok());
-    ASSERT_TRUE(sequence.transformer.Hidden(sequence.activations, begin, n, some_hidden.data()).ok());
+    ASSERT_TRUE(sequence.Hidden(begin, n, some_hidden.data()).ok());
     for (size_t i = 0; i < some.size(); ++i) {
       ASSERT_NEAR(some[i], all[static_cast<size_t>(begin) * 50 + i], 1e-4f) << begin << " + " << i;
     }
@@ -225,7 +228,7 @@ TEST_F(TransformerTest, HooksSeeWhatTheProductsMultiply) {
     return OkStatus();
   };
   const SequenceState state{&sequence.cache, &sequence.attention, &act};
-  ASSERT_TRUE(sequence.transformer.RunLayer(0, TokenKind::kPrompt, state, hooks).ok());
+  ASSERT_TRUE(sequence.transformer.RunLayer(0, TokenKind::kPrompt, act.x, state, hooks).ok());
   EXPECT_EQ(steps, (std::vector{LayerStep::kQkvProjection, LayerStep::kQkNorm, LayerStep::kRope, LayerStep::kAttention,
                                 LayerStep::kOutputProjection, LayerStep::kGateUp, LayerStep::kDown}));
   for (size_t i = 0; i < gate.size(); ++i) {
@@ -250,10 +253,26 @@ TEST_F(TransformerTest, AHookReplacesAttention) {
     return OkStatus();
   };
   hooks.skip_down = true;
-  ASSERT_TRUE(sequence.transformer.RunLayer(0, TokenKind::kPrompt, {.activations = &act}, hooks).ok());
+  ASSERT_TRUE(sequence.transformer.RunLayer(0, TokenKind::kPrompt, act.x, {.activations = &act}, hooks).ok());
   for (const float value : lse) EXPECT_GT(value, -100.0f);
   // The output projection of zeros adds nothing, and the layer ends before Down adds to x.
   EXPECT_TRUE(std::equal(x.begin(), x.end(), act.x));
+}
+
+TEST_F(TransformerTest, ALayerRunsOnTheStreamThatItIsGiven) {
+  const Model model = Open(Kinds()[0]);
+  Sequence sequence(model, Layout({1, 1, 1, 1}), 8);
+  Activations& act = sequence.activations;
+  ASSERT_TRUE(sequence.cache.Begin(8).ok());
+  sequence.transformer.Embed(std::span<const int32_t>(ids_).first(8), 0, &act);
+  const std::vector<float> embedded(act.x, act.x + 8 * 24);
+  std::vector<float> other = embedded;
+  const SequenceState state{&sequence.cache, &sequence.attention, &act};
+  ASSERT_TRUE(sequence.transformer.RunLayer(0, TokenKind::kPrompt, other.data(), state).ok());
+  EXPECT_EQ(std::vector<float>(act.x, act.x + 8 * 24), embedded);
+  ASSERT_TRUE(sequence.transformer.RunLayer(0, TokenKind::kPrompt, act.x, state).ok());
+  EXPECT_EQ(std::vector<float>(act.x, act.x + 8 * 24), other);
+  EXPECT_NE(other, embedded);
 }
 
 TEST_F(TransformerTest, AHookCanEndTheLayer) {
@@ -269,7 +288,8 @@ TEST_F(TransformerTest, AHookCanEndTheLayer) {
       return step == static_cast<LayerStep>(last) ? Status(StatusCode::kCancelled, "enough") : OkStatus();
     };
     const SequenceState state{&sequence.cache, &sequence.attention, &sequence.activations};
-    EXPECT_EQ(sequence.transformer.RunLayer(0, TokenKind::kPrompt, state, hooks).message(), "enough");
+    EXPECT_EQ(sequence.transformer.RunLayer(0, TokenKind::kPrompt, state.activations->x, state, hooks).message(),
+              "enough");
     EXPECT_EQ(calls, last + 1);
   }
 }
