@@ -30,6 +30,7 @@
 #include "base/memory_info.h"
 #include "base/rng.h"
 #include "base/temp_dir_for_test.h"
+#include "base/text.h"
 #include "duo/result.h"
 
 namespace duo {
@@ -74,6 +75,13 @@ TEST(Error, ABadOptionIsTheSubjectOfItsError) {
     EXPECT_EQ(status.subject(), "sink");
     EXPECT_EQ(status.message(), "sink is -1; expected 0 or more");
   }
+}
+
+TEST(Text, IsTrimmedOfBlanksAtBothEnds) {
+  EXPECT_EQ(Trim(" \ta b\t ", " \t"), "a b");
+  EXPECT_EQ(Trim("a", " "), "a");
+  EXPECT_EQ(Trim("  ", " "), "");
+  EXPECT_EQ(Trim("", " "), "");
 }
 
 TEST(Bf16, RoundsToNearestEvenAndKeepsSpecials) {

@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/text.h"
 #include "heads/pattern_format.h"
 
 namespace duo {
@@ -19,19 +20,13 @@ using OrderedJson = nlohmann::ordered_json;  // keeps the order of unknown keys
 constexpr const char* kGatesName = "full_attention_heads.tsv";
 constexpr const char* kConfigName = "config.json";
 
-std::string_view Trim(std::string_view text) {
-  while (!text.empty() && (text.front() == ' ' || text.front() == '\r')) text.remove_prefix(1);
-  while (!text.empty() && (text.back() == ' ' || text.back() == '\r')) text.remove_suffix(1);
-  return text;
-}
-
 Status CellError(const std::string& path, size_t line, size_t column, std::string_view cell, const char* expected) {
   return Status(StatusCode::kCorrupt, fmt::format("{}: line {}, column {}: \"{}\", expected {}", path, line, column,
                                                   cell.substr(0, 40), expected));
 }
 
 Result<double> ParseGate(std::string_view cell, const std::string& path, size_t line, size_t column) {
-  std::string_view digits = Trim(cell);
+  std::string_view digits = Trim(cell, " \r");
   if (digits.size() > 1 && digits[0] == '+' && digits[1] != '-') digits.remove_prefix(1);
   double gate = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), gate);

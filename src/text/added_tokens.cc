@@ -8,22 +8,15 @@
 namespace duo {
 namespace {
 
-// Returns the start of the last character of text[0, end); end > 0.
-size_t PreviousCharacter(std::string_view text, size_t end) {
-  size_t pos = end - 1;
-  while (pos > 0 && (static_cast<uint8_t>(text[pos]) & 0xC0) == 0x80) --pos;
-  return pos;
-}
-
 bool TouchesWord(std::string_view text, size_t begin, size_t end) {
-  if (begin > 0 && IsWordCharacter(NextUtf8(text, PreviousCharacter(text, begin)).code_point)) return true;
+  if (begin > 0 && IsWordCharacter(NextUtf8(text, PreviousUtf8(text, begin)).code_point)) return true;
   return end < text.size() && IsWordCharacter(NextUtf8(text, end).code_point);
 }
 
 // Stops at `floor`, the end of the previous token, so that no white space is taken twice.
 size_t SkipSpaceBackwards(std::string_view text, size_t pos, size_t floor) {
   while (pos > floor) {
-    const size_t previous = PreviousCharacter(text, pos);
+    const size_t previous = PreviousUtf8(text, pos);
     if (!IsWhiteSpace(NextUtf8(text, previous).code_point)) break;
     pos = previous;
   }

@@ -19,11 +19,7 @@ constexpr size_t kMaxCacheSlots = 16384;  // 2 MB, which fits a core's second-le
 
 std::string_view FirstCharacter(std::string_view text) { return text.substr(0, NextUtf8(text, 0).n_bytes); }
 
-std::string_view LastCharacter(std::string_view text) {
-  size_t pos = text.size() - 1;
-  while (pos > 0 && (static_cast<uint8_t>(text[pos]) & 0xC0) == 0x80) --pos;
-  return text.substr(pos);
-}
+std::string_view LastCharacter(std::string_view text) { return text.substr(PreviousUtf8(text, text.size())); }
 
 Status MergeError(const std::string& where, uint32_t rank, const std::string& what) {
   return Status(StatusCode::kCorrupt, where + ": merges[" + std::to_string(rank) + "]: " + what);

@@ -1,6 +1,7 @@
 // The four conversation formats, each as the model family's published template renders it.
 #include <algorithm>
 
+#include "base/text.h"
 #include "duo/tokenizer.h"
 #include "text/tokenizer_impl.h"
 #include "text/utf8.h"
@@ -16,19 +17,7 @@ bool Contains(std::string_view text, std::string_view part) { return text.find(p
 // Python's str.strip(): white space and the four separators U+001C..U+001F.
 bool IsStripped(uint32_t c) { return IsWhiteSpace(c) || (c >= 0x1C && c <= 0x1F); }
 
-std::string_view Trim(std::string_view text) {
-  size_t begin = text.size();
-  size_t end = 0;
-  for (size_t pos = 0; pos < text.size();) {
-    const Utf8Step step = NextUtf8(text, pos);
-    if (!IsStripped(step.code_point)) {
-      begin = std::min(begin, pos);
-      end = pos + step.n_bytes;
-    }
-    pos += step.n_bytes;
-  }
-  return begin < end ? text.substr(begin, end - begin) : std::string_view();
-}
+std::string_view Strip(std::string_view text) { return TrimBack(TrimFront(text, IsStripped), IsStripped); }
 
 // Finds the system message that a ChatML template itself writes when a conversation has none. The template holds it as
 // one Jinja string: '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n'.
@@ -135,8 +124,7 @@ std::string_view ReasoningOf(std::string_view text) {
   text = text.substr(0, end);
   if (const size_t begin = text.rfind(kBegin); begin != std::string_view::npos)
     text.remove_prefix(begin + kBegin.size());
-  text = WithoutNewlinesInFront(text);
-  return text.substr(0, text.find_last_not_of('\n') + 1);
+  return Trim(text, "\n");
 }
 
 }  // namespace
@@ -246,14 +234,14 @@ std::vector<int32_t> ChatTemplate::RenderLlama2(const Tokenizer& tokenizer,
         out.Id(tokenizer.bos_id());
         out.Marker("[INST]");
         out.Text(" ");
-        out.Text(Trim(system + message.text));
+        out.Text(Strip(system + message.text));
         out.Text(" ");
         out.Marker("[/INST]");
         system.clear();
         break;
       case ChatMessage::Role::kAssistant:
         out.Text(" ");
-        out.Text(Trim(message.text));
+        out.Text(Strip(message.text));
         if (&message == &messages.back()) break;
         out.Text(" ");
         out.Id(tokenizer.eos_id());
@@ -283,7 +271,7 @@ std::vector<int32_t> ChatTemplate::RenderLlama3(const Tokenizer& tokenizer,
     header(RoleName(message.role));
     const bool leads = &message == &messages.front();
     if (dated_system_ && leads && message.role == ChatMessage::Role::kSystem) out.Text(kLlama31Dates);
-    out.Text(Trim(message.text));
+    out.Text(Strip(message.text));
     if (&message == &messages.back() && ContinuesAnswer(messages)) return out.Take();
     out.Marker("<|eot_id|>");
   }
@@ -312,7 +300,7 @@ std::vector<int32_t> ChatTemplate::RenderMistral(const Tokenizer& tokenizer,
       out.Marker("[/INST]");
     } else {
       if (space_before_answer_) out.Text(" ");
-      out.Text(trim_answer_ ? Trim(text) : std::string_view(text));
+      out.Text(trim_answer_ ? Strip(text) : std::string_view(text));
       if (i + 1 == messages.size()) break;
       out.Id(tokenizer.eos_id());
       if (space_after_eos_) out.Text(" ");

@@ -27,10 +27,6 @@ constexpr size_t kMaxLineBytes = size_t{64} << 20;  // max length of a JSON line
 /// Takes bytes of a file in order. Returns false when it has enough.
 using Sink = std::function<Result<bool>(std::string_view)>;
 
-bool EndsWith(const std::string& text, std::string_view end) {
-  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
-}
-
 /// Passes all bytes of a source to the sink until the sink has enough.
 using Source = std::function<Status(const Sink&)>;
 
@@ -81,8 +77,8 @@ class Loader {
   explicit Loader(size_t max_bytes) : max_bytes_(max_bytes) {}
 
   Status Add(const std::string& path, const Source& source) {
-    if (EndsWith(path, ".jsonl")) return AddLines(path, source);
-    if (EndsWith(path, ".jsonl.zst")) {
+    if (path.ends_with(".jsonl")) return AddLines(path, source);
+    if (path.ends_with(".jsonl.zst")) {
       return AddLines(path, [&](const Sink& sink) { return Decompress(source, path, sink); });
     }
     bool begun = false;
@@ -148,7 +144,7 @@ class Loader {
 };
 
 bool IsText(const std::string& name) {
-  return EndsWith(name, ".txt") || EndsWith(name, ".jsonl") || EndsWith(name, ".jsonl.zst");
+  return name.ends_with(".txt") || name.ends_with(".jsonl") || name.ends_with(".jsonl.zst");
 }
 
 }  // namespace

@@ -58,19 +58,10 @@ class StripStep final : public Normalizer::Step {
  public:
   StripStep(bool left, bool right) : left_(left), right_(right) {}
   void Apply(std::string* text) const override {
-    size_t begin = text->size();
-    size_t end = 0;
-    for (size_t pos = 0; pos < text->size();) {
-      const Utf8Step step = NextUtf8(*text, pos);
-      if (!IsWhiteSpace(step.code_point)) {
-        if (begin > pos) begin = pos;
-        end = pos + step.n_bytes;
-      }
-      pos += step.n_bytes;
-    }
-    if (!left_) begin = 0;
-    if (!right_) end = text->size();
-    *text = begin < end ? text->substr(begin, end - begin) : std::string();
+    std::string_view stripped = *text;
+    if (left_) stripped = TrimFront(stripped, IsWhiteSpace);
+    if (right_) stripped = TrimBack(stripped, IsWhiteSpace);
+    *text = std::string(stripped);
   }
 
  private:

@@ -2,6 +2,7 @@
 
 #include <utf8proc.h>
 
+#include <algorithm>
 #include <cstring>
 
 namespace duo {
@@ -70,6 +71,16 @@ Utf8Step NextUtf8(std::string_view text, size_t pos) {
   return {code_point, lead.n_trail + 1, true, false};
 }
 
+size_t PreviousUtf8(std::string_view text, size_t end) {
+  size_t pos = end - 1;
+  while (pos > 0 && IsTrailByte(text[pos])) --pos;
+  return pos;
+}
+
+int64_t CountUtf8(std::string_view text) {
+  return std::count_if(text.begin(), text.end(), [](char byte) { return !IsTrailByte(byte); });
+}
+
 void AppendUtf8(uint32_t code_point, std::string* out) {
   const auto trail = [&](int shift) { return static_cast<char>(0x80 | ((code_point >> shift) & 0x3F)); };
   if (code_point < 0x80) {
@@ -110,7 +121,7 @@ size_t DecidedPrefix(std::string_view bytes) {
   // An unfinished character has at most three bytes, so only the last three bytes can begin one.
   for (size_t back = 1; back <= 3 && back <= bytes.size(); ++back) {
     const size_t pos = bytes.size() - back;
-    if ((static_cast<uint8_t>(bytes[pos]) & 0xC0) == 0x80) continue;
+    if (IsTrailByte(bytes[pos])) continue;
     const Utf8Step step = NextUtf8(bytes, pos);
     return step.truncated && step.n_bytes == back ? pos : bytes.size();
   }
@@ -125,6 +136,26 @@ std::u32string CodePoints(std::string_view text) {
     at += step.n_bytes;
   }
   return out;
+}
+
+std::string_view TrimFront(std::string_view text, bool (*is_blank)(uint32_t)) {
+  while (!text.empty()) {
+    const Utf8Step step = NextUtf8(text, 0);
+    if (!is_blank(step.code_point)) break;
+    text.remove_prefix(step.n_bytes);
+  }
+  return text;
+}
+
+std::string_view TrimBack(std::string_view text, bool (*is_blank)(uint32_t)) {
+  while (!text.empty()) {
+    const size_t last = PreviousUtf8(text, text.size());
+    const Utf8Step step = NextUtf8(text, last);
+    // Bytes after a complete character are not UTF-8, so they are not blank.
+    if (last + step.n_bytes != text.size() || !is_blank(step.code_point)) break;
+    text.remove_suffix(step.n_bytes);
+  }
+  return text;
 }
 
 bool IsWhiteSpace(uint32_t c) {
