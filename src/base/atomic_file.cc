@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/error.h"
 
 namespace duo {
 namespace {
@@ -21,7 +22,7 @@ constexpr int kMaxTries = 8;
 Result<std::string> TemporaryName(const std::string& path) {
   uint64_t number = 0;
   if (getrandom(&number, sizeof number, 0) != static_cast<ssize_t>(sizeof number)) {
-    return Status(StatusCode::kIo, path + ": cannot get a random number from the system: " + std::strerror(errno));
+    return IoError("{}: cannot get a random number from the system: {}", path, std::strerror(errno));
   }
   return fmt::format("{}.tmp{:016x}", path, number);
 }
@@ -31,7 +32,7 @@ Result<std::string> TemporaryName(const std::string& path) {
 Status CheckReplaceable(const std::string& path) {
   struct stat info {};
   if (stat(path.c_str(), &info) != 0 || S_ISREG(info.st_mode)) return OkStatus();
-  return Status(StatusCode::kIo, path + ": exists and is not a regular file; it will not be replaced");
+  return IoError("{}: exists and is not a regular file; it will not be replaced", path);
 }
 
 Result<AtomicFile> AtomicFile::Create(const std::string& path, FileAccess access) {
@@ -42,7 +43,7 @@ Result<AtomicFile> AtomicFile::Create(const std::string& path, FileAccess access
     const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
     if (fd >= 0) return AtomicFile(path, std::move(temporary), fd);
     if (errno != EEXIST || tries == kMaxTries) {
-      return Status(StatusCode::kIo, path + ": cannot be written: " + std::strerror(errno));
+      return IoError("{}: cannot be written: {}", path, std::strerror(errno));
     }
   }
 }
@@ -86,7 +87,7 @@ Status AtomicFile::Commit() {
 }
 
 Status AtomicFile::Fail(const char* what) {
-  Status status(StatusCode::kIo, path_ + ": " + what + ": " + std::strerror(errno));
+  Status status = IoError("{}: {}: {}", path_, what, std::strerror(errno));
   Discard();
   return status;
 }

@@ -7,6 +7,7 @@
 
 #include "base/align.h"
 #include "base/check.h"
+#include "base/error.h"
 
 namespace duo {
 namespace {
@@ -14,8 +15,7 @@ namespace {
 size_t RoundDown(size_t n, size_t to) { return n / to * to; }
 
 Status OutOfMemory(size_t bytes, const char* what) {
-  return Status(StatusCode::kResourceExhausted,
-                std::string("the system has no ") + what + " for " + std::to_string(bytes) + " more bytes");
+  return ResourceExhausted("the system has no {} for {} more bytes", what, bytes);
 }
 
 }  // namespace

@@ -8,14 +8,16 @@
 #include <cstring>
 #include <utility>
 
+#include "base/error.h"
+
 namespace duo {
 
 Result<DirectoryLock> DirectoryLock::Take(const std::string& directory) {
   const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return Status(StatusCode::kIo, directory + ": cannot be opened: " + std::strerror(errno));
+  if (fd < 0) return IoError("{}: cannot be opened: {}", directory, std::strerror(errno));
   DirectoryLock lock(fd);
   if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-    return Status(StatusCode::kUnavailable, directory + ": another run is writing there");
+    return UnavailableError("{}: another run is writing there", directory);
   }
   return lock;
 }

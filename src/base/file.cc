@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "base/atomic_file.h"
+#include "base/error.h"
 
 namespace duo {
 namespace {
@@ -38,13 +39,12 @@ Result<std::string> ReadFile(const std::string& path, size_t max_bytes) {
     if (n < 0) {
       const int error = errno;
       close(fd);
-      return Status(StatusCode::kIo, path + ": cannot be read: " + std::strerror(error));
+      return IoError("{}: cannot be read: {}", path, std::strerror(error));
     }
     if (n == 0) break;
     if (bytes.size() + static_cast<size_t>(n) > max_bytes) {
       close(fd);
-      return Status(StatusCode::kCorrupt,
-                    path + ": larger than " + std::to_string(max_bytes) + " bytes, the limit for such a file");
+      return Corrupt("{}: larger than {} bytes, the limit for such a file", path, max_bytes);
     }
     bytes.append(block, static_cast<size_t>(n));
   }
@@ -54,19 +54,16 @@ Result<std::string> ReadFile(const std::string& path, size_t max_bytes) {
 }
 
 Status OpenError(const std::string& path, int error) {
-  const std::string target = error == ENOENT ? MissingTarget(path) : "";
-  if (!target.empty()) {
-    return Status(StatusCode::kNotFound,
-                  path + ": is a link to " + target + ", which does not exist; download the file again");
+  if (error != ENOENT) return IoError("{}: cannot be opened: {}", path, std::strerror(error));
+  if (const std::string target = MissingTarget(path); !target.empty()) {
+    return NotFound("{}: is a link to {}, which does not exist; download the file again", path, target);
   }
-  return Status(error == ENOENT ? StatusCode::kNotFound : StatusCode::kIo,
-                path + ": cannot be opened: " + std::strerror(error));
+  return NotFound("{}: cannot be opened: {}", path, std::strerror(error));
 }
 
 Status RefuseLfsPointer(std::string_view bytes, const std::string& path) {
   if (bytes.size() > kMaxLfsPointerBytes || !bytes.starts_with(kLfsVersion)) return OkStatus();
-  return Status(StatusCode::kCorrupt,
-                path + ": is a git-lfs pointer, not the file itself; \"git lfs pull\" downloads it");
+  return Corrupt("{}: is a git-lfs pointer, not the file itself; \"git lfs pull\" downloads it", path);
 }
 
 Status WriteFileAtomic(const std::string& path, std::string_view bytes) {
@@ -95,7 +92,7 @@ Status MakePrivateDirectories(const std::string& path) {
   for (size_t end = path.find('/', 1); !IsDirectory(path); end = path.find('/', end + 1)) {
     const std::string part = path.substr(0, end);
     if (mkdir(part.c_str(), 0700) != 0 && !IsDirectory(part)) {
-      return Status(StatusCode::kIo, part + ": cannot be created as a directory: " + std::strerror(errno));
+      return IoError("{}: cannot be created as a directory: {}", part, std::strerror(errno));
     }
     if (end == std::string::npos) break;
   }
@@ -106,7 +103,7 @@ Status MakeDirectories(const std::string& path) {
   std::error_code error;
   std::filesystem::create_directories(path, error);
   if (error && !IsDirectory(path)) {
-    return Status(StatusCode::kIo, path + ": cannot be created as a directory: " + error.message());
+    return IoError("{}: cannot be created as a directory: {}", path, error.message());
   }
   return OkStatus();
 }

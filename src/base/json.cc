@@ -1,7 +1,11 @@
 #include "base/json.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
+
+#include "base/error.h"
 
 namespace duo {
 namespace {
@@ -32,15 +36,10 @@ bool NestsDeeperThan(std::string_view text, int limit) {
 }
 
 Status Mismatch(const std::string& where, const char* key, const char* expected, const Json* found) {
-  std::string sentence = where + ": " + key + ": expected " + expected + ", found ";
-  if (found == nullptr) {
-    sentence += "nothing";
-  } else {
-    std::string text = JsonText(*found);
-    if (text.size() > 60) text = text.substr(0, 57) + "...";
-    sentence += std::string(JsonTypeName(*found)) + " " + text;
-  }
-  return Status(StatusCode::kCorrupt, sentence);
+  if (found == nullptr) return Corrupt("{}: {}: expected {}, found nothing", where, key, expected);
+  std::string text = JsonText(*found);
+  if (text.size() > 60) text = text.substr(0, 57) + "...";
+  return Corrupt("{}: {}: expected {}, found {} {}", where, key, expected, JsonTypeName(*found), text);
 }
 
 const Json* Find(const Json& object, const char* key) {
@@ -62,16 +61,16 @@ std::string JsonErrorText(const std::exception& error) {
 
 Result<Json> ParseJson(std::string_view text, const std::string& where) {
   if (NestsDeeperThan(text, kMaxNesting)) {
-    return Status(StatusCode::kCorrupt, where + ": JSON nested deeper than " + std::to_string(kMaxNesting) + " levels");
+    return Corrupt("{}: JSON nested deeper than {} levels", where, kMaxNesting);
   }
   // The library reads a NUL as the end of the text.
   if (const size_t nul = text.find('\0'); nul != std::string_view::npos) {
-    return Status(StatusCode::kCorrupt, where + ": not valid JSON: a NUL at byte " + std::to_string(nul));
+    return Corrupt("{}: not valid JSON: a NUL at byte {}", where, nul);
   }
   try {
     return Json::parse(text);
   } catch (const std::exception& e) {
-    return Status(StatusCode::kCorrupt, where + ": not valid JSON: " + JsonErrorText(e));
+    return Corrupt("{}: not valid JSON: {}", where, JsonErrorText(e));
   }
 }
 
@@ -83,7 +82,7 @@ Status ForEachJsonLine(std::string_view text, const std::string& path, const Jso
     at = end + 1;
     ++number;
     if (bytes.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    const std::string where = path + ": line " + std::to_string(number);
+    const std::string where = fmt::format("{}: line {}", path, number);
     DUO_ASSIGN_OR_RETURN(const Json value, ParseJson(bytes, where));
     DUO_RETURN_IF_ERROR(line(value, where));
   }
@@ -145,7 +144,7 @@ std::string JsonText(const Json& value, int indent) {
 
 Result<const Json*> JsonMember(const Json& object, const char* key, const std::string& where) {
   const Json* found = Find(object, key);
-  if (found == nullptr) return Status(StatusCode::kCorrupt, where + ": " + key + ": missing");
+  if (found == nullptr) return Corrupt("{}: {}: missing", where, key);
   return found;
 }
 
@@ -153,7 +152,7 @@ std::string JsonDifference(const Json& then, const Json& now) {
   for (const auto& [key, value] : now.items()) {
     const Json* there = Find(then, key.c_str());
     if (there != nullptr && *there == value) continue;
-    return key + " " + (there == nullptr ? "missing" : JsonText(*there)) + ", not " + JsonText(value);
+    return fmt::format("{} {}, not {}", key, there == nullptr ? "missing" : JsonText(*there), JsonText(value));
   }
   return "";
 }

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/align.h"
+#include "base/error.h"
 #include "base/file.h"
 
 namespace duo {
@@ -40,7 +41,7 @@ Result<MappedFile> MappedFile::Open(const std::string& path, Links links) {
   struct stat info {};
   if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
     close(fd);
-    return Status(StatusCode::kInvalidArgument, path + ": not a regular file");
+    return InvalidArgument("{}: not a regular file", path);
   }
   MappedFile file;
   file.path_ = path;
@@ -52,7 +53,7 @@ Result<MappedFile> MappedFile::Open(const std::string& path, Links links) {
       const int error = errno;
       close(fd);
       file.size_ = 0;
-      return Status(StatusCode::kIo, path + ": cannot be mapped: " + std::strerror(error));
+      return IoError("{}: cannot be mapped: {}", path, std::strerror(error));
     }
     file.data_ = static_cast<const uint8_t*>(p);
   }

@@ -1,6 +1,8 @@
 // Formats shapes for messages.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <cstdint>
 #include <span>
 #include <string>
@@ -8,10 +10,6 @@
 namespace duo {
 
 /// "[512, 4096]"; "[]" for a scalar.
-inline std::string ShapeText(std::span<const int64_t> shape) {
-  std::string text = "[";
-  for (const int64_t n : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(n);
-  return text + "]";
-}
+inline std::string ShapeText(std::span<const int64_t> shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
 }  // namespace duo

@@ -1,9 +1,12 @@
 #include "checkpoint/checkpoint.h"
 
+#include <fmt/format.h>
+
 #include <cstring>
 #include <set>
 #include <utility>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/shape_text.h"
@@ -40,22 +43,20 @@ Result<std::map<std::string, std::string>> ReadWeightMap(const std::string& path
   DUO_ASSIGN_OR_RETURN(const Json index, ParseJson(text, path));
   const auto weight_map = index.is_object() ? index.find("weight_map") : index.end();
   if (weight_map == index.end() || !weight_map->is_object()) {
-    return Status(StatusCode::kCorrupt, path + ": weight_map: expected an object of tensor names and shard names");
+    return Corrupt("{}: weight_map: expected an object of tensor names and shard names", path);
   }
   if (weight_map->size() > limits::kMaxTensors) {
-    return Status(StatusCode::kCorrupt,
-                  path + ": weight_map: more than " + std::to_string(limits::kMaxTensors) + " tensors");
+    return Corrupt("{}: weight_map: more than {} tensors", path, limits::kMaxTensors);
   }
   std::map<std::string, std::string> shard_of;
   for (auto it = weight_map->begin(); it != weight_map->end(); ++it) {
     const std::string* shard = it->get_ptr<const std::string*>();
     if (shard == nullptr) {
-      return Status(StatusCode::kCorrupt,
-                    path + ": weight_map: " + it.key() + ": expected a shard's file name, found " + JsonTypeName(*it));
+      return Corrupt("{}: weight_map: {}: expected a shard's file name, found {}", path, it.key(), JsonTypeName(*it));
     }
     if (!IsPlainFileName(*shard)) {
-      return Status(StatusCode::kCorrupt, path + ": weight_map: " + it.key() + ": shard \"" + shard->substr(0, 255) +
-                                              "\" is not the name of a file in this directory");
+      return Corrupt("{}: weight_map: {}: shard \"{}\" is not the name of a file in this directory", path, it.key(),
+                     shard->substr(0, 255));
     }
     shard_of.emplace(it.key(), *shard);
   }
@@ -65,7 +66,7 @@ Result<std::map<std::string, std::string>> ReadWeightMap(const std::string& path
 }  // namespace
 
 Result<Checkpoint> Checkpoint::Open(const std::string& dir) {
-  if (!IsDirectory(dir)) return Status(StatusCode::kNotFound, dir + ": no such model directory");
+  if (!IsDirectory(dir)) return NotFound("{}: no such model directory", dir);
   Checkpoint checkpoint;
   checkpoint.dir_ = dir;
   if (FileExists(dir + kSingleName)) {
@@ -73,8 +74,7 @@ Result<Checkpoint> Checkpoint::Open(const std::string& dir) {
   } else if (FileExists(dir + kIndexName)) {
     DUO_RETURN_IF_ERROR(checkpoint.OpenSharded(dir + kIndexName));
   } else {
-    return Status(StatusCode::kNotFound,
-                  dir + ": neither model.safetensors nor model.safetensors.index.json is in this directory");
+    return NotFound("{}: neither model.safetensors nor model.safetensors.index.json is in this directory", dir);
   }
   checkpoint.AddMissingPrefix();
   return checkpoint;
@@ -93,14 +93,12 @@ Status Checkpoint::OpenSharded(const std::string& index_path) {
   std::map<std::string, std::vector<std::string>> tensors_of;  // shard -> its tensors
   for (const auto& [tensor, shard] : shard_of) tensors_of[shard].push_back(tensor);
   if (tensors_of.size() > limits::kMaxShards) {
-    return Status(StatusCode::kCorrupt, index_path + ": " + std::to_string(tensors_of.size()) + " shards, at most " +
-                                            std::to_string(limits::kMaxShards) + " are allowed");
+    return Corrupt("{}: {} shards, at most {} are allowed", index_path, tensors_of.size(), limits::kMaxShards);
   }
   for (const auto& [shard, names] : tensors_of) {
     const std::string path = dir_ + "/" + shard;
     if (!FileExists(path)) {
-      return Status(StatusCode::kNotFound, path + ": this shard is missing; " + index_path + " expects " +
-                                               std::to_string(names.size()) + " tensors in it");
+      return NotFound("{}: this shard is missing; {} expects {} tensors in it", path, index_path, names.size());
     }
     DUO_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
     DUO_ASSIGN_OR_RETURN(const safetensors::Header header, safetensors::ParseHeader(file.data(), file.size(), path));
@@ -108,7 +106,7 @@ Status Checkpoint::OpenSharded(const std::string& index_path) {
       // Indexes may list tensors that no longer exist, usually unneeded ones. So this becomes an error only when Get
       // asks for the tensor.
       if (!header.contains(name))
-        absent_.emplace(name, index_path + ": weight_map: " + name + " is not in its shard " + shard);
+        absent_.emplace(name, fmt::format("{}: weight_map: {} is not in its shard {}", index_path, name, shard));
     }
     for (const auto& [name, entry] : header) {
       const auto listed = shard_of.find(name);
@@ -116,8 +114,7 @@ Status Checkpoint::OpenSharded(const std::string& index_path) {
       if (here) DUO_RETURN_IF_ERROR(Add(name, entry, file));
     }
     if (tensors_.size() > limits::kMaxTensors) {
-      return Status(StatusCode::kCorrupt,
-                    index_path + ": its shards have more than " + std::to_string(limits::kMaxTensors) + " tensors");
+      return Corrupt("{}: its shards have more than {} tensors", index_path, limits::kMaxTensors);
     }
     files_.push_back(std::move(file));
   }
@@ -156,18 +153,17 @@ Result<TensorView> Checkpoint::Get(std::string_view name) const {
   if (found == tensors_.end()) {
     const auto absent = absent_.find(name);
     if (absent != absent_.end()) return Status(StatusCode::kCorrupt, absent->second);
-    return Status(StatusCode::kNotFound, dir_ + ": tensor " + std::string(name) + " is not in this checkpoint");
+    return NotFound("{}: tensor {} is not in this checkpoint", dir_, name);
   }
   const safetensors::Entry& entry = found->second.entry;
-  const std::string where = dir_ + ": tensor " + std::string(name) + ": ";
   TensorView view;
   if (!ToDType(entry.type, &view.dtype)) {
-    return Status(StatusCode::kUnsupported,
-                  where + "element type " + entry.type_name + ", expected F32, BF16, F16, I8 or U8");
+    return Unsupported("{}: tensor {}: element type {}, expected F32, BF16, F16, I8 or U8", dir_, name,
+                       entry.type_name);
   }
   if (entry.shape.size() > kMaxRank) {
-    return Status(StatusCode::kUnsupported, where + "shape " + ShapeText(entry.shape) + " has more than " +
-                                                std::to_string(kMaxRank) + " dimensions");
+    return Unsupported("{}: tensor {}: shape {} has more than {} dimensions", dir_, name, ShapeText(entry.shape),
+                       kMaxRank);
   }
   view.data = found->second.data;
   view.rank = static_cast<int>(entry.shape.size());
@@ -185,14 +181,14 @@ Status Checkpoint::CheckFiles(Replaced replaced) const {
   for (const MappedFile& file : files_) {
     const FileChange change = file.Change();
     if (change == FileChange::kWritten) {
-      return Status(StatusCode::kUnavailable,
-                    file.path() +
-                        ": was written to while the model is in use, so its weights are a mixture of old and "
-                        "new; start again when the file is complete");
+      return UnavailableError(
+          "{}: was written to while the model is in use, so its weights are a mixture of old and new; start again when "
+          "the file is complete",
+          file.path());
     }
     if (change == FileChange::kReplaced && replaced == Replaced::kIsAnError) {
-      return Status(StatusCode::kUnavailable,
-                    file.path() + ": is another file than the one that is in use; start again to use the new one");
+      return UnavailableError("{}: is another file than the one that is in use; start again to use the new one",
+                              file.path());
     }
   }
   return OkStatus();

@@ -1,8 +1,11 @@
 #include "checkpoint/hf_config.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <optional>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "checkpoint/limits.h"
 #include "checkpoint/rope_config.h"
@@ -10,16 +13,15 @@
 namespace duo {
 namespace {
 
-constexpr const char* kWhatDuoOpens = "duo opens dense llama, mistral, qwen2 and qwen3 models with full attention";
-
-Status Unsupported(const std::string& where, const std::string& found) {
-  return Status(StatusCode::kUnsupported, where + ": " + found + "; " + kWhatDuoOpens);
+/// Refuses a model because of what its config has, and says which models duo opens.
+Status RefuseModel(const std::string& where, const std::string& found) {
+  return Unsupported("{}: {}; duo opens dense llama, mistral, qwen2 and qwen3 models with full attention", where,
+                     found);
 }
 
 Status CheckRange(int64_t value, int64_t least, int64_t most, const char* key, const std::string& where) {
   if (value >= least && value <= most) return OkStatus();
-  return Status(StatusCode::kCorrupt, where + ": " + key + ": " + std::to_string(value) + ", expected " +
-                                          std::to_string(least) + ".." + std::to_string(most));
+  return Corrupt("{}: {}: {}, expected {}..{}", where, key, value, least, most);
 }
 
 Result<int64_t> Count(const Json& config, const char* key, int64_t most, const std::string& where) {
@@ -38,7 +40,7 @@ Result<ModelType> ReadModelType(const Json& config, const std::string& where) {
   for (const ModelType type : {ModelType::kLlama, ModelType::kMistral, ModelType::kQwen2, ModelType::kQwen3}) {
     if (name == ModelTypeName(type)) return type;
   }
-  return Unsupported(where, "model_type \"" + name + "\"");
+  return RefuseModel(where, fmt::format("model_type \"{}\"", name));
 }
 
 // Refuses features that duo does not compute.
@@ -46,11 +48,13 @@ Status RefuseWhatDuoLacks(const Json& config, const std::string& where) {
   for (const char* key : {"num_local_experts", "num_experts", "n_routed_experts", "moe_intermediate_size"}) {
     const Json& value = JsonMember(config, key);
     if (value.is_number() && value.get<double>() > 0) {
-      return Unsupported(where, std::string(key) + " " + value.dump() + " (a mixture of experts)");
+      return RefuseModel(where, fmt::format("{} {} (a mixture of experts)", key, value.dump()));
     }
   }
   DUO_ASSIGN_OR_RETURN(const std::string activation, JsonStringOr(config, "hidden_act", "silu", where));
-  if (activation != "silu" && activation != "swish") return Unsupported(where, "hidden_act \"" + activation + "\"");
+  if (activation != "silu" && activation != "swish") {
+    return RefuseModel(where, fmt::format("hidden_act \"{}\"", activation));
+  }
   return OkStatus();
 }
 
@@ -61,17 +65,17 @@ Result<WeightType> ReadWeightType(const Json& config, const std::string& where) 
   const std::string of = where + ": quantization_config";
   DUO_ASSIGN_OR_RETURN(const std::string method, JsonStringOr(quantization, "quant_method", "unknown", of));
   if (method != "duo") {
-    return Unsupported(where, "quantization_config with quant_method \"" + method +
-                                  "\" (quantised weights); the checkpoint must hold BF16, F16 or F32, or what duo "
-                                  "quantize made of it");
+    return RefuseModel(where, fmt::format("quantization_config with quant_method \"{}\" (quantised weights); the "
+                                          "checkpoint must hold BF16, F16 or F32, or what duo quantize made of it",
+                                          method));
   }
   DUO_ASSIGN_OR_RETURN(const int64_t version, JsonInt(quantization, "version", of));
   DUO_ASSIGN_OR_RETURN(const std::string weights, JsonString(quantization, "weights", of));
-  if (version != 1) return Unsupported(where, "quantization_config of version " + std::to_string(version));
+  if (version != 1) return RefuseModel(where, fmt::format("quantization_config of version {}", version));
   for (const WeightType type : {WeightType::kInt8, WeightType::kInt4}) {
     if (weights == WeightTypeName(type)) return type;
   }
-  return Status(StatusCode::kCorrupt, of + ": weights: \"" + weights + "\", expected int8 or int4");
+  return Corrupt("{}: weights: \"{}\", expected int8 or int4", of, weights);
 }
 
 Result<int64_t> ReadHeadDim(const Json& config, const HfConfig& hf, const std::string& where) {
@@ -85,13 +89,11 @@ Result<int64_t> ReadHeadDim(const Json& config, const HfConfig& hf, const std::s
     DUO_RETURN_IF_ERROR(
         CheckRange(head_dim, 1, limits::kMaxHeadDim, "head_dim (hidden_size / num_attention_heads)", where));
   } else {
-    return Status(StatusCode::kCorrupt, where + ": hidden_size " + std::to_string(hf.hidden_size) +
-                                            " is not a multiple of num_attention_heads " + std::to_string(hf.n_heads) +
-                                            ", and there is no head_dim");
+    return Corrupt("{}: hidden_size {} is not a multiple of num_attention_heads {}, and there is no head_dim", where,
+                   hf.hidden_size, hf.n_heads);
   }
   if (head_dim % 2 == 0) return head_dim;
-  return Status(StatusCode::kCorrupt,
-                where + ": head_dim " + std::to_string(head_dim) + ", expected an even number (RoPE rotates pairs)");
+  return Corrupt("{}: head_dim {}, expected an even number (RoPE rotates pairs)", where, head_dim);
 }
 
 // The defaults of transformers' configuration classes when the key is absent.
@@ -126,9 +128,8 @@ Status ReadShape(const Json& config, const std::string& where, HfConfig* hf) {
   DUO_ASSIGN_OR_RETURN(hf->n_kv_heads,
                        CountOr(config, "num_key_value_heads", DefaultKvHeads(config, *hf), limits::kMaxHeads, where));
   if (hf->n_heads % hf->n_kv_heads != 0) {
-    return Status(StatusCode::kCorrupt, where + ": num_attention_heads " + std::to_string(hf->n_heads) +
-                                            " is not a multiple of num_key_value_heads " +
-                                            std::to_string(hf->n_kv_heads));
+    return Corrupt("{}: num_attention_heads {} is not a multiple of num_key_value_heads {}", where, hf->n_heads,
+                   hf->n_kv_heads);
   }
   DUO_ASSIGN_OR_RETURN(hf->head_dim, ReadHeadDim(config, *hf, where));
   DUO_ASSIGN_OR_RETURN(
@@ -136,8 +137,7 @@ Status ReadShape(const Json& config, const std::string& where, HfConfig* hf) {
       CountOr(config, "max_position_embeddings", DefaultPositions(hf->model_type), limits::kMaxPositions, where));
   DUO_ASSIGN_OR_RETURN(hf->rms_norm_eps, JsonNumberOr(config, "rms_norm_eps", 1e-6, where));
   if (!(hf->rms_norm_eps >= 0 && hf->rms_norm_eps < 1)) {
-    return Status(StatusCode::kCorrupt,
-                  where + ": rms_norm_eps: " + Json(hf->rms_norm_eps).dump() + ", expected a number from 0 to 1");
+    return Corrupt("{}: rms_norm_eps: {}, expected a number from 0 to 1", where, Json(hf->rms_norm_eps).dump());
   }
   return OkStatus();
 }
@@ -175,8 +175,7 @@ Result<LayerTypes> ReadLayerTypes(const Json& config, const HfConfig& hf, const 
   const Json& types = JsonMember(config, "layer_types");
   if (types.is_null()) return LayerTypes();
   if (!types.is_array() || std::ssize(types) < hf.n_layers) {
-    return Status(StatusCode::kCorrupt, where + ": layer_types: expected a list of num_hidden_layers (" +
-                                            std::to_string(hf.n_layers) + ") names");
+    return Corrupt("{}: layer_types: expected a list of num_hidden_layers ({}) names", where, hf.n_layers);
   }
   LayerTypes found{.listed = true};
   for (size_t i = 0; i < types.size(); ++i) {
@@ -184,7 +183,7 @@ Result<LayerTypes> ReadLayerTypes(const Json& config, const HfConfig& hf, const 
       found.sliding = true;
     } else if (types[i] != "full_attention") {
       const std::string name = types[i].is_string() ? types[i].dump(-1, ' ', true) : JsonTypeName(types[i]);
-      return Unsupported(where, "layer_types[" + std::to_string(i) + "] is " + name);
+      return RefuseModel(where, fmt::format("layer_types[{}] is {}", i, name));
     }
   }
   return found;
@@ -217,13 +216,14 @@ Status LimitContextToWindow(const Json& config, const std::string& where, HfConf
     slides = types.listed ? types.sliding : window > 0 && first_window_layer < hf->n_layers;
   }
   if (!slides) return OkStatus();
-  if (window == 0) return Unsupported(where, "layer_types has sliding_attention, but there is no sliding_window");
+  if (window == 0) return RefuseModel(where, "layer_types has sliding_attention, but there is no sliding_window");
   hf->max_context = window;
-  hf->max_context_reason = "sliding_window " + std::to_string(window);
+  hf->max_context_reason = fmt::format("sliding_window {}", window);
   if (window < hf->trained_context) {
-    hf->notes.push_back(where + ": sliding_window: the context is limited to its " + std::to_string(window) +
-                        " tokens, of " + std::to_string(hf->trained_context) +
-                        ", because duo runs layers with a window only up to the window's length");
+    hf->notes.push_back(fmt::format(
+        "{}: sliding_window: the context is limited to its {} tokens, of {}, because duo runs layers with a "
+        "window only up to the window's length",
+        where, window, hf->trained_context));
   }
   return OkStatus();
 }
@@ -240,14 +240,14 @@ int64_t TrainedContext(const HfConfig& hf) {
 /// A token id of a config. When it is outside the vocabulary, returns nothing and adds a note. kCorrupt when it is not
 /// an integer.
 Result<std::optional<int32_t>> ReadTokenId(const Json& value, const char* key, const std::string& where, HfConfig* hf) {
-  const std::string vocabulary = "0.." + std::to_string(hf->vocab_size - 1);
+  const std::string vocabulary = fmt::format("0..{}", hf->vocab_size - 1);
   if (!value.is_number_integer()) {
-    return Status(StatusCode::kCorrupt, where + ": " + key + ": expected token ids in " + vocabulary + ", found " +
-                                            value.dump(-1, ' ', true).substr(0, 60));
+    return Corrupt("{}: {}: expected token ids in {}, found {}", where, key, vocabulary,
+                   value.dump(-1, ' ', true).substr(0, 60));
   }
   if (value >= 0 && value < hf->vocab_size) return std::optional<int32_t>(value.get<int32_t>());
-  hf->notes.push_back(where + ": " + key + ": " + value.dump() + " is ignored, because it is not in the vocabulary " +
-                      vocabulary);
+  hf->notes.push_back(fmt::format("{}: {}: {} is ignored, because it is not in the vocabulary {}", where, key,
+                                  value.dump(), vocabulary));
   return std::optional<int32_t>();
 }
 
@@ -256,8 +256,7 @@ Status AddEosIds(const Json& file, const std::string& where, HfConfig* hf) {
   if (value.is_null()) return OkStatus();
   const Json list = value.is_array() ? value : Json::array({value});
   if (list.size() > limits::kMaxEosIds) {
-    return Status(StatusCode::kCorrupt,
-                  where + ": eos_token_id: more than " + std::to_string(limits::kMaxEosIds) + " ids");
+    return Corrupt("{}: eos_token_id: more than {} ids", where, limits::kMaxEosIds);
   }
   for (const Json& item : list) {
     DUO_ASSIGN_OR_RETURN(const std::optional<int32_t> id, ReadTokenId(item, "eos_token_id", where, hf));
@@ -291,8 +290,8 @@ Status CheckForAdapter(const std::string& dir, std::vector<std::string>* notes) 
   }
   const Result<Json> adapter = ReadJsonFile(path);  // only for the name of its model; a read error does not matter
   const Result<std::string> base = JsonString(adapter.ok() ? *adapter : Json(), "base_model_name_or_path", path);
-  return Status(StatusCode::kUnsupported, path + ": this folder is a LoRA adapter without its model; merge it into " +
-                                              (base.ok() ? base->substr(0, 200) : "the model that it was made for"));
+  return Unsupported("{}: this folder is a LoRA adapter without its model; merge it into {}", path,
+                     base.ok() ? base->substr(0, 200) : "the model that it was made for");
 }
 
 }  // namespace
@@ -309,7 +308,7 @@ const char* ModelTypeName(ModelType type) {
 
 Result<HfConfig> ParseHfConfig(const Json& config, const Json& generation_config, const std::string& where) {
   if (!config.is_object()) {
-    return Status(StatusCode::kCorrupt, where + ": expected a JSON object, found " + JsonTypeName(config));
+    return Corrupt("{}: expected a JSON object, found {}", where, JsonTypeName(config));
   }
   HfConfig hf;
   DUO_ASSIGN_OR_RETURN(hf.model_type, ReadModelType(config, where));
@@ -331,7 +330,7 @@ Result<HfConfig> ParseHfConfig(const Json& config, const Json& generation_config
 }
 
 Result<HfConfig> LoadHfConfig(const std::string& dir) {
-  if (!IsDirectory(dir)) return Status(StatusCode::kNotFound, dir + ": no such model directory");
+  if (!IsDirectory(dir)) return NotFound("{}: no such model directory", dir);
   const std::string generation_path = dir + "/generation_config.json";
   std::vector<std::string> notes;
   DUO_RETURN_IF_ERROR(CheckForAdapter(dir, &notes));
@@ -340,8 +339,7 @@ Result<HfConfig> LoadHfConfig(const std::string& dir) {
   if (FileExists(generation_path)) {
     DUO_ASSIGN_OR_RETURN(generation_config, ReadJsonFile(generation_path));
     if (!generation_config.is_object()) {
-      return Status(StatusCode::kCorrupt,
-                    generation_path + ": expected a JSON object, found " + JsonTypeName(generation_config));
+      return Corrupt("{}: expected a JSON object, found {}", generation_path, JsonTypeName(generation_config));
     }
   }
   DUO_ASSIGN_OR_RETURN(HfConfig hf, ParseHfConfig(config, generation_config, dir + "/config.json"));

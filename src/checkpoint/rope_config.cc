@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "base/error.h"
 #include "checkpoint/limits.h"
 
 namespace duo {
@@ -14,7 +15,7 @@ std::string Number(double x) { return Json(x).dump(); }
 Result<double> PositiveOr(const Json& object, const char* key, double fallback, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(const double x, JsonNumberOr(object, key, fallback, where));
   if (!std::isfinite(x) || x <= 0 || x > 1e12) {
-    return Status(StatusCode::kCorrupt, where + ": " + key + ": " + Number(x) + ", expected a number > 0");
+    return Corrupt("{}: {}: {}, expected a number > 0", where, key, Number(x));
   }
   return x;
 }
@@ -36,8 +37,7 @@ Result<RopeType> TypeFromName(const std::string& name, const std::string& where)
        {RopeType::kDefault, RopeType::kLinear, RopeType::kLlama3, RopeType::kYarn, RopeType::kDynamic}) {
     if (name == RopeTypeName(type)) return type;
   }
-  return Status(StatusCode::kUnsupported,
-                where + ": rope type \"" + name + "\"; duo knows default, linear, llama3, yarn and dynamic");
+  return Unsupported("{}: rope type \"{}\"; duo knows default, linear, llama3, yarn and dynamic", where, name);
 }
 
 // The object with the scaling's keys, and its name for messages. When both exist, rope_scaling overrides
@@ -54,7 +54,7 @@ Result<ScalingObject> FindScaling(const Json& config, const std::string& where) 
     if (value.is_null() || (value.is_object() && value.empty())) continue;
     const std::string place = where + ": " + key;
     if (!value.is_object()) {
-      return Status(StatusCode::kCorrupt, place + ": expected an object, found " + JsonTypeName(value));
+      return Corrupt("{}: expected an object, found {}", place, JsonTypeName(value));
     }
     const Json& full = JsonMember(value, "full_attention");
     if (full.is_object()) return ScalingObject{&full, place + ".full_attention", true};
@@ -115,9 +115,8 @@ Status CheckKeys(const Json& json, RopeType type, const std::string& where) {
         key == "attn_factor"
             ? "; programs disagree about its meaning: write attention_factor, by which cos and sin are multiplied"
             : "";
-    return Status(StatusCode::kUnsupported, where + ": " + key.substr(0, 100) + " " + JsonText(value).substr(0, 60) +
-                                                ": duo knows no such key for rope type " + RopeTypeName(type) + " (" +
-                                                read + ")" + hint);
+    return Unsupported("{}: {} {}: duo knows no such key for rope type {} ({}){}", where, key.substr(0, 100),
+                       JsonText(value).substr(0, 60), RopeTypeName(type), read, hint);
   }
   return OkStatus();
 }
@@ -128,8 +127,7 @@ Result<int64_t> OriginalPositions(const Json& config, const ScalingObject& scali
   DUO_ASSIGN_OR_RETURN(const int64_t n, JsonIntOr(outside ? config : *scaling.json, "original_max_position_embeddings",
                                                   max_position_embeddings, scaling.where));
   if (n < 1 || n > limits::kMaxPositions) {
-    return Status(StatusCode::kCorrupt,
-                  scaling.where + ": original_max_position_embeddings: " + std::to_string(n) + ", expected at least 1");
+    return Corrupt("{}: original_max_position_embeddings: {}, expected at least 1", scaling.where, n);
   }
   return n;
 }
@@ -139,8 +137,8 @@ Status ReadLlama3(const Json& json, const std::string& where, RopeConfig* rope) 
   DUO_ASSIGN_OR_RETURN(rope->low_freq_factor, Positive(json, "low_freq_factor", where));
   DUO_ASSIGN_OR_RETURN(rope->high_freq_factor, Positive(json, "high_freq_factor", where));
   if (rope->high_freq_factor > rope->low_freq_factor) return OkStatus();
-  return Status(StatusCode::kCorrupt, where + ": high_freq_factor " + Number(rope->high_freq_factor) +
-                                          ", expected more than low_freq_factor " + Number(rope->low_freq_factor));
+  return Corrupt("{}: high_freq_factor {}, expected more than low_freq_factor {}", where,
+                 Number(rope->high_freq_factor), Number(rope->low_freq_factor));
 }
 
 // The function g in the comment of RopeConfig::attention_factor.
@@ -153,8 +151,8 @@ Status ReadYarn(const Json& json, int64_t max_position_embeddings, const std::st
   DUO_ASSIGN_OR_RETURN(rope->beta_fast, BetaOr(json, "beta_fast", 32.0, where));
   DUO_ASSIGN_OR_RETURN(rope->beta_slow, BetaOr(json, "beta_slow", 1.0, where));
   if (rope->beta_fast < rope->beta_slow) {
-    return Status(StatusCode::kCorrupt, where + ": beta_fast " + Number(rope->beta_fast) +
-                                            ", expected at least beta_slow " + Number(rope->beta_slow));
+    return Corrupt("{}: beta_fast {}, expected at least beta_slow {}", where, Number(rope->beta_fast),
+                   Number(rope->beta_slow));
   }
   DUO_ASSIGN_OR_RETURN(rope->truncate, JsonBoolOr(json, "truncate", true, where));
   DUO_ASSIGN_OR_RETURN(rope->mscale, JsonNumberOr(json, "mscale", 0.0, where));
@@ -163,8 +161,8 @@ Status ReadYarn(const Json& json, int64_t max_position_embeddings, const std::st
   if (rope->mscale != 0 && rope->mscale_all_dim != 0) {
     magnitude = YarnMagnitude(rope->factor, rope->mscale) / YarnMagnitude(rope->factor, rope->mscale_all_dim);
     if (!std::isfinite(magnitude) || magnitude <= 0) {
-      return Status(StatusCode::kCorrupt, where + ": mscale " + Number(rope->mscale) + " and mscale_all_dim " +
-                                              Number(rope->mscale_all_dim) + " give no positive attention factor");
+      return Corrupt("{}: mscale {} and mscale_all_dim {} give no positive attention factor", where,
+                     Number(rope->mscale), Number(rope->mscale_all_dim));
     }
   }
   DUO_ASSIGN_OR_RETURN(rope->attention_factor, PositiveOr(json, "attention_factor", magnitude, where));
@@ -192,8 +190,8 @@ Result<RopeConfig> ParseRopeConfig(const Json& config, int64_t max_position_embe
     if (object == nullptr) continue;
     DUO_ASSIGN_OR_RETURN(const double share, JsonNumberOr(*object, "partial_rotary_factor", 1.0, where));
     if (share != 1.0) {
-      return Status(StatusCode::kUnsupported, where + ": partial_rotary_factor " + Number(share) +
-                                                  "; duo rotates whole heads only (partial_rotary_factor 1)");
+      return Unsupported("{}: partial_rotary_factor {}; duo rotates whole heads only (partial_rotary_factor 1)", where,
+                         Number(share));
     }
   }
   if (scaling.json != nullptr) {
@@ -217,7 +215,7 @@ Result<RopeConfig> ParseRopeConfig(const Json& config, int64_t max_position_embe
   }
   // Frequencies are theta^(-2i/d), which must fall with i.
   if (rope.theta > 1.0) return rope;
-  return Status(StatusCode::kCorrupt, where + ": rope_theta " + Number(rope.theta) + ", expected more than 1");
+  return Corrupt("{}: rope_theta {}, expected more than 1", where, Number(rope.theta));
 }
 
 }  // namespace duo

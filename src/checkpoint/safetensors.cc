@@ -1,9 +1,12 @@
 #include "checkpoint/safetensors.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 #include <utility>
 
+#include "base/error.h"
 #include "base/json.h"
 #include "base/shape_text.h"
 #include "checkpoint/limits.h"
@@ -14,10 +17,6 @@ namespace {
 
 constexpr size_t kLengthBytes = 8;
 constexpr size_t kMaxRank = 64;  // limit for tensors that duo does not use; Checkpoint::Get allows 4
-
-Status Corrupt(const std::string& where, const std::string& sentence) {
-  return Status(StatusCode::kCorrupt, where + ": " + sentence);
-}
 
 // One tensor as the JSON describes it, before any check.
 struct RawEntry {
@@ -36,12 +35,12 @@ class HeaderReader {
   bool number_integer(int64_t) { return Scalar("a negative number"); }
   bool number_unsigned(uint64_t value) {
     if (state_ == State::kShapeItems) {
-      if (entry_.shape.size() == kMaxRank) return Fail("tensor " + name_ + ": more than 64 dimensions");
+      if (entry_.shape.size() == kMaxRank) return Fail("tensor {}: more than 64 dimensions", name_);
       entry_.shape.push_back(value);
       return true;
     }
     if (state_ == State::kOffsetItems) {
-      if (entry_.offsets.size() == 2) return Fail("tensor " + name_ + ": data_offsets: more than two numbers");
+      if (entry_.offsets.size() == 2) return Fail("tensor {}: data_offsets: more than two numbers", name_);
       entry_.offsets.push_back(value);
       return true;
     }
@@ -91,8 +90,7 @@ class HeaderReader {
     return true;
   }
   bool parse_error(size_t position, const std::string&, const Json::exception& e) {
-    return Fail("header is not valid JSON at byte " + std::to_string(kLengthBytes + position) + ": " +
-                JsonErrorText(e));
+    return Fail("header is not valid JSON at byte {}: {}", kLengthBytes + position, JsonErrorText(e));
   }
 
   const std::string& error() const { return error_; }
@@ -115,11 +113,12 @@ class HeaderReader {
     kDone
   };
 
-  bool Fail(std::string sentence) {
-    if (error_.empty()) error_ = std::move(sentence);
+  template <typename... T>
+  bool Fail(fmt::format_string<T...> format, const T&... values) {
+    if (error_.empty()) error_ = fmt::vformat(format, fmt::make_format_args(values...));
     return false;
   }
-  bool Unexpected(const std::string& found) {
+  bool Unexpected(const char* found) {
     const char* expected = "an object";
     std::string place = "header";
     if (state_ == State::kMetadata) place = "__metadata__";
@@ -129,7 +128,7 @@ class HeaderReader {
     if (state_ == State::kOffsets) place += ": data_offsets", expected = "an array";
     if (state_ == State::kShapeItems) place += ": shape", expected = "whole numbers that are not negative";
     if (state_ == State::kOffsetItems) place += ": data_offsets", expected = "whole numbers that are not negative";
-    return Fail(place + ": expected " + expected + ", found " + found);
+    return Fail("{}: expected {}, found {}", place, expected, found);
   }
   bool Scalar(const char* found) {
     if (state_ == State::kSkipping) return true;
@@ -166,14 +165,14 @@ class HeaderReader {
     if (field == "dtype") state_ = State::kDtype, seen = &entry_.has_dtype;
     if (field == "shape") state_ = State::kShape, seen = &entry_.has_shape;
     if (field == "data_offsets") state_ = State::kOffsets, seen = &entry_.has_offsets;
-    if (seen != nullptr && std::exchange(*seen, true)) return Fail("tensor " + name_ + ": " + field + " appears twice");
+    if (seen != nullptr && std::exchange(*seen, true)) return Fail("tensor {}: {} appears twice", name_, field);
     return true;
   }
   bool EndTensor() {
-    if (!entry_.has_dtype) return Fail("tensor " + name_ + ": dtype is missing");
-    if (!entry_.has_shape) return Fail("tensor " + name_ + ": shape is missing");
+    if (!entry_.has_dtype) return Fail("tensor {}: dtype is missing", name_);
+    if (!entry_.has_shape) return Fail("tensor {}: shape is missing", name_);
     if (!entry_.has_offsets || entry_.offsets.size() != 2) {
-      return Fail("tensor " + name_ + ": data_offsets: expected two numbers");
+      return Fail("tensor {}: data_offsets: expected two numbers", name_);
     }
     entries_.emplace_back(std::move(name_), std::move(entry_));
     state_ = State::kNames;
@@ -205,18 +204,17 @@ Result<Entry> CheckEntry(const RawEntry& raw, uint64_t data_begin, uint64_t data
     entry.shape.push_back(static_cast<int64_t>(n));
   }
   if (overflow || expected > static_cast<uint64_t>(INT64_MAX)) {
-    return Corrupt(where, "shape " + ShapeText(entry.shape) + " has more elements than 63 bits can count");
+    return Corrupt("{}: shape {} has more elements than 63 bits can count", where, ShapeText(entry.shape));
   }
   const uint64_t begin = raw.offsets[0];
   const uint64_t end = raw.offsets[1];
-  const std::string range = "data_offsets [" + std::to_string(begin) + ", " + std::to_string(end) + "]";
-  if (begin > end) return Corrupt(where, range + " end before they begin");
+  if (begin > end) return Corrupt("{}: data_offsets [{}, {}] end before they begin", where, begin, end);
   if (end > data_bytes) {
-    return Corrupt(where, range + " reach beyond the file's " + std::to_string(data_bytes) + " bytes of data");
+    return Corrupt("{}: data_offsets [{}, {}] reach beyond the file's {} bytes of data", where, begin, end, data_bytes);
   }
   if (entry.type != Type::kOther && end - begin != expected) {
-    return Corrupt(where, range + " hold " + std::to_string(end - begin) + " bytes, expected " +
-                              std::to_string(expected) + " for " + entry.type_name + " " + ShapeText(entry.shape));
+    return Corrupt("{}: data_offsets [{}, {}] hold {} bytes, expected {} for {} {}", where, begin, end, end - begin,
+                   expected, entry.type_name, ShapeText(entry.shape));
   }
   entry.begin = data_begin + begin;
   entry.bytes = end - begin;
@@ -236,17 +234,17 @@ Status CheckCover(const Header& header, uint64_t data_begin, uint64_t file_bytes
   const std::string* previous = nullptr;
   for (const auto* item : order) {
     if (item->second.begin < next) {
-      return Corrupt(where, "tensor " + item->first + ": its bytes overlap those of tensor " + *previous);
+      return Corrupt("{}: tensor {}: its bytes overlap those of tensor {}", where, item->first, *previous);
     }
     if (item->second.begin > next) {
-      return Corrupt(where, std::to_string(item->second.begin - next) + " bytes before tensor " + item->first +
-                                " belong to no tensor");
+      return Corrupt("{}: {} bytes before tensor {} belong to no tensor", where, item->second.begin - next,
+                     item->first);
     }
     next += item->second.bytes;
     previous = &item->first;
   }
   if (next != file_bytes) {
-    return Corrupt(where, std::to_string(file_bytes - next) + " bytes at the end of the file belong to no tensor");
+    return Corrupt("{}: {} bytes at the end of the file belong to no tensor", where, file_bytes - next);
   }
   return OkStatus();
 }
@@ -255,16 +253,16 @@ Status CheckCover(const Header& header, uint64_t data_begin, uint64_t file_bytes
 
 Result<Header> ParseHeader(const uint8_t* data, size_t size, const std::string& where) {
   if (size < kLengthBytes) {
-    return Corrupt(where, std::to_string(size) + " bytes are too few for a safetensors file");
+    return Corrupt("{}: {} bytes are too few for a safetensors file", where, size);
   }
   uint64_t header_bytes = 0;
   for (size_t i = 0; i < kLengthBytes; ++i) header_bytes |= static_cast<uint64_t>(data[i]) << (8 * i);
   if (header_bytes > limits::kMaxSafetensorsHeaderBytes) {
-    return Corrupt(where, "header of " + std::to_string(header_bytes) + " bytes, the format allows " +
-                              std::to_string(limits::kMaxSafetensorsHeaderBytes));
+    return Corrupt("{}: header of {} bytes, the format allows {}", where, header_bytes,
+                   limits::kMaxSafetensorsHeaderBytes);
   }
   if (header_bytes > size - kLengthBytes) {
-    return Corrupt(where, "header of " + std::to_string(header_bytes) + " bytes in a file of " + std::to_string(size));
+    return Corrupt("{}: header of {} bytes in a file of {}", where, header_bytes, size);
   }
   const uint64_t data_begin = kLengthBytes + header_bytes;
   HeaderReader reader;
@@ -273,15 +271,17 @@ Result<Header> ParseHeader(const uint8_t* data, size_t size, const std::string& 
   try {
     complete = Json::sax_parse(text, text + header_bytes, &reader, Json::input_format_t::json, /*strict=*/true);
   } catch (const std::exception& e) {
-    return Corrupt(where, "header cannot be read: " + JsonErrorText(e));
+    return Corrupt("{}: header cannot be read: {}", where, JsonErrorText(e));
   }
-  if (!complete) return Corrupt(where, reader.error().empty() ? "header is not a JSON object" : reader.error());
+  if (!complete) {
+    return Corrupt("{}: {}", where, reader.error().empty() ? "header is not a JSON object" : reader.error());
+  }
 
   Header header;
   for (auto& [name, raw] : reader.entries()) {
     const std::string tensor = where + ": tensor " + name;
     DUO_ASSIGN_OR_RETURN(Entry entry, CheckEntry(raw, data_begin, size - data_begin, tensor));
-    if (!header.emplace(name, std::move(entry)).second) return Corrupt(tensor, "the name appears twice");
+    if (!header.emplace(name, std::move(entry)).second) return Corrupt("{}: the name appears twice", tensor);
   }
   DUO_RETURN_IF_ERROR(CheckCover(header, data_begin, size, where));
   return header;

@@ -7,6 +7,7 @@
 
 #include "base/atomic_file.h"
 #include "base/check.h"
+#include "base/error.h"
 #include "base/json.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/safetensors_types.h"
@@ -30,7 +31,7 @@ struct Planned {
 };
 
 Status Refuse(const std::string& path, const std::string& name, const char* reason) {
-  return Status(StatusCode::kInvalidArgument, path + ": tensor \"" + name + "\": " + reason);
+  return InvalidArgument("{}: tensor \"{}\": {}", path, name, reason);
 }
 
 // Orders the tensors: 1-byte elements with a size that is a multiple of 8 first, then wider elements before narrower

@@ -12,6 +12,7 @@
 #include <memory>
 #include <string_view>
 
+#include "base/error.h"
 #include "base/file.h"
 
 extern char** environ;  // NOLINT: passed to the child unread
@@ -34,10 +35,9 @@ std::string Contents(FILE* file) {
 
 Status CannotStart(int error) {
   if (error == ENOENT) {
-    return Status(StatusCode::kNotFound,
-                  "charts are drawn by the program gnuplot, which was not found; install the package gnuplot-nox");
+    return NotFound("charts are drawn by the program gnuplot, which was not found; install the package gnuplot-nox");
   }
-  return Status(StatusCode::kIo, std::string("gnuplot cannot be started: ") + std::strerror(error));
+  return IoError("gnuplot cannot be started: {}", std::strerror(error));
 }
 
 // All three streams are files, not pipes, so that neither side can wait for the other.
@@ -69,14 +69,14 @@ Result<std::string> RunGnuplot(const std::string& script) {
   const TempFile err(std::tmpfile());
   if (!in || !out || !err || fwrite(script.data(), 1, script.size(), in.get()) != script.size() ||
       fflush(in.get()) != 0) {
-    return Status(StatusCode::kIo, std::string("no temporary file for gnuplot: ") + std::strerror(errno));
+    return IoError("no temporary file for gnuplot: {}", std::strerror(errno));
   }
   rewind(in.get());
   DUO_ASSIGN_OR_RETURN(const int exit_status, SpawnAndWait(fileno(in.get()), fileno(out.get()), fileno(err.get())));
   if (exit_status == 127 << 8) return CannotStart(ENOENT);  // how some C libraries report a failed exec
   std::string output = Contents(out.get());
   if (exit_status == 0 && !output.empty()) return output;
-  return Status(StatusCode::kInternal, "gnuplot failed: " + Contents(err.get()).substr(0, 400));
+  return Internal("gnuplot failed: {}", Contents(err.get()).substr(0, 400));
 }
 
 std::string GnuplotString(const std::string& text) {
@@ -98,7 +98,7 @@ Status WriteImage(const std::string& path, int width, int height, const std::str
   };
   const char* terminal = ends_with(".svg") ? "svg" : ends_with(".png") ? "pngcairo" : nullptr;
   if (terminal == nullptr) {
-    return Status(StatusCode::kInvalidArgument, path + ": an image's file name must end in .svg or .png");
+    return InvalidArgument("{}: an image's file name must end in .svg or .png", path);
   }
   const Result<std::string> image =
       RunGnuplot(fmt::format("set terminal {} size {},{} noenhanced background rgb 'white'\nset encoding utf8\n",

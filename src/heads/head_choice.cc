@@ -1,10 +1,9 @@
 // Chooses retrieval heads by their gates.
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
+#include "base/error.h"
 #include "base/rng.h"
 #include "duo/head_pattern.h"
 
@@ -20,7 +19,7 @@ double Clip(double gate) { return std::clamp(gate, 0.0, 1.0); }
 /// Refuses NaN, which has no place in an order of gates.
 Status CheckGates(const HeadPattern& pattern) {
   for (const double gate : pattern.gates) {
-    if (std::isnan(gate)) return Status(StatusCode::kInvalidArgument, "a gate of the pattern is NaN");
+    if (std::isnan(gate)) return InvalidArgument("a gate of the pattern is NaN");
   }
   return OkStatus();
 }
@@ -36,7 +35,7 @@ HeadChoice NoRetrieval(int n_layers, int n_kv_heads) {
 // N - ceil(s*(N-1)): the number of gates above the reference's quantile if no two gates are equal.
 Result<size_t> CountToKeep(size_t n_heads, double sparsity) {
   if (!(sparsity >= 0.0 && sparsity <= 1.0)) {
-    return Status(StatusCode::kInvalidArgument, fmt::format("sparsity {}, expected 0..1", sparsity));
+    return InvalidArgument("sparsity {}, expected 0..1", sparsity);
   }
   if (sparsity == 0.0 || n_heads == 0) return n_heads;
   if (sparsity == 1.0) return size_t{0};
@@ -102,8 +101,7 @@ HeadChoice ChooseByThreshold(const HeadPattern& pattern, double threshold) {
 
 Result<HeadChoice> ChooseAtRandom(int n_layers, int n_kv_heads, double sparsity, uint64_t seed) {
   if (n_layers < 0 || n_kv_heads < 0) {
-    return Status(StatusCode::kInvalidArgument,
-                  fmt::format("{} layers x {} kv heads, expected at least 0 of each", n_layers, n_kv_heads));
+    return InvalidArgument("{} layers x {} kv heads, expected at least 0 of each", n_layers, n_kv_heads);
   }
   HeadChoice choice = NoRetrieval(n_layers, n_kv_heads);
   DUO_ASSIGN_OR_RETURN(const size_t n_keep, CountToKeep(choice.retrieval.size(), sparsity));

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <utility>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/text.h"
@@ -21,8 +22,7 @@ constexpr const char* kGatesName = "full_attention_heads.tsv";
 constexpr const char* kConfigName = "config.json";
 
 Status CellError(const std::string& path, size_t line, size_t column, std::string_view cell, const char* expected) {
-  return Status(StatusCode::kCorrupt, fmt::format("{}: line {}, column {}: \"{}\", expected {}", path, line, column,
-                                                  cell.substr(0, 40), expected));
+  return Corrupt("{}: line {}, column {}: \"{}\", expected {}", path, line, column, cell.substr(0, 40), expected);
 }
 
 Result<double> ParseGate(std::string_view cell, const std::string& path, size_t line, size_t column) {
@@ -45,7 +45,7 @@ Result<int> ParseRow(std::string_view row, const std::string& path, size_t line,
   int n = 0;
   for (;;) {
     if (n == limits::kMaxPatternKvHeads) {
-      return Status(StatusCode::kCorrupt, fmt::format("{}: line {}: more than {} columns", path, line, n));
+      return Corrupt("{}: line {}: more than {} columns", path, line, n);
     }
     const size_t tab = row.find('\t');
     DUO_ASSIGN_OR_RETURN(const double gate, ParseGate(row.substr(0, tab), path, line, static_cast<size_t>(n) + 1));
@@ -58,17 +58,16 @@ Result<int> ParseRow(std::string_view row, const std::string& path, size_t line,
 
 Status ParseGates(std::string_view tsv, const std::string& path, HeadPattern* pattern) {
   while (!tsv.empty() && (tsv.back() == '\n' || tsv.back() == '\r' || tsv.back() == ' ')) tsv.remove_suffix(1);
-  if (tsv.empty()) return Status(StatusCode::kCorrupt, path + ": no gates in this file");
+  if (tsv.empty()) return Corrupt("{}: no gates in this file", path);
   for (size_t line = 1;; ++line) {
     if (pattern->n_layers == limits::kMaxPatternLayers) {
-      return Status(StatusCode::kCorrupt, fmt::format("{}: more than {} lines", path, pattern->n_layers));
+      return Corrupt("{}: more than {} lines", path, pattern->n_layers);
     }
     const size_t newline = tsv.find('\n');
     DUO_ASSIGN_OR_RETURN(const int n, ParseRow(tsv.substr(0, newline), path, line, &pattern->gates));
     if (line == 1) pattern->n_kv_heads = n;
     if (n != pattern->n_kv_heads) {
-      return Status(StatusCode::kCorrupt, fmt::format("{}: line {}: {} columns, expected {} as in line 1", path, line,
-                                                      n, pattern->n_kv_heads));
+      return Corrupt("{}: line {}: {} columns, expected {} as in line 1", path, line, n, pattern->n_kv_heads);
     }
     ++pattern->n_layers;
     if (newline == std::string_view::npos) return OkStatus();
@@ -88,14 +87,13 @@ Result<int64_t> ReadSize(const Json& config, const char* deploy_key, const char*
   const char* which = SizeKey(config, deploy_key, key);
   DUO_ASSIGN_OR_RETURN(const int64_t tokens, JsonInt(config, which, path));
   if (tokens >= least && tokens <= limits::kMaxWindowTokens) return tokens;
-  return Status(StatusCode::kCorrupt, fmt::format("{}: {}: {}, expected {}..{} tokens", path, which, tokens, least,
-                                                  limits::kMaxWindowTokens));
+  return Corrupt("{}: {}: {}, expected {}..{} tokens", path, which, tokens, least, limits::kMaxWindowTokens);
 }
 
 // sink may be 0. The recent window includes the token itself, so it holds at least 1.
 Status ReadWindow(const Json& config, const std::string& path, HeadPattern* pattern) {
   if (!config.is_object()) {
-    return Status(StatusCode::kCorrupt, path + ": expected a JSON object, found " + JsonTypeName(config));
+    return Corrupt("{}: expected a JSON object, found {}", path, JsonTypeName(config));
   }
   DUO_ASSIGN_OR_RETURN(pattern->sink, ReadSize(config, "deploy_sink_size", "sink_size", 0, path));
   DUO_ASSIGN_OR_RETURN(pattern->recent, ReadSize(config, "deploy_recent_size", "recent_size", 1, path));
@@ -107,20 +105,17 @@ Status CheckWritable(const HeadPattern& pattern) {
                           pattern.n_kv_heads > 0 && pattern.n_kv_heads <= limits::kMaxPatternKvHeads;
   if (!shape_good ||
       pattern.gates.size() != static_cast<size_t>(pattern.n_layers) * static_cast<size_t>(pattern.n_kv_heads)) {
-    return Status(StatusCode::kInvalidArgument,
-                  fmt::format("a pattern of {} layers x {} kv heads with {} gates", pattern.n_layers,
-                              pattern.n_kv_heads, pattern.gates.size()));
+    return InvalidArgument("a pattern of {} layers x {} kv heads with {} gates", pattern.n_layers, pattern.n_kv_heads,
+                           pattern.gates.size());
   }
   for (size_t i = 0; i < pattern.gates.size(); ++i) {
     if (std::isfinite(pattern.gates[i])) continue;
-    return Status(StatusCode::kInvalidArgument, fmt::format("the gate of layer {}, kv head {} is not finite",
-                                                            i / static_cast<size_t>(pattern.n_kv_heads),
-                                                            i % static_cast<size_t>(pattern.n_kv_heads)));
+    return InvalidArgument("the gate of layer {}, kv head {} is not finite",
+                           i / static_cast<size_t>(pattern.n_kv_heads), i % static_cast<size_t>(pattern.n_kv_heads));
   }
   if (pattern.sink < 0 || pattern.sink > limits::kMaxWindowTokens || pattern.recent < 1 ||
       pattern.recent > limits::kMaxWindowTokens) {
-    return Status(StatusCode::kInvalidArgument,
-                  fmt::format("a pattern with sink {} and recent {}", pattern.sink, pattern.recent));
+    return InvalidArgument("a pattern with sink {} and recent {}", pattern.sink, pattern.recent);
   }
   return OkStatus();
 }
@@ -153,8 +148,7 @@ Result<std::string> FormatPatternConfig(const HeadPattern& pattern) {
   if (!pattern.config_json.empty()) {
     DUO_ASSIGN_OR_RETURN(const Json checked, ParseJson(pattern.config_json, "the pattern's config"));
     if (!checked.is_object()) {
-      return Status(StatusCode::kInvalidArgument,
-                    std::string("the pattern's config: expected an object, found ") + JsonTypeName(checked));
+      return InvalidArgument("the pattern's config: expected an object, found {}", JsonTypeName(checked));
     }
     HeadPattern said;
     const bool complete = ReadWindow(checked, "config", &said).ok();
@@ -167,7 +161,7 @@ Result<std::string> FormatPatternConfig(const HeadPattern& pattern) {
 }
 
 Result<HeadPattern> LoadHeadPattern(const std::string& dir) {
-  if (!IsDirectory(dir)) return Status(StatusCode::kNotFound, dir + ": no such pattern directory");
+  if (!IsDirectory(dir)) return NotFound("{}: no such pattern directory", dir);
   DUO_ASSIGN_OR_RETURN(const std::string tsv, ReadFile(dir + "/" + kGatesName, limits::kMaxPatternBytes));
   DUO_ASSIGN_OR_RETURN(const std::string config, ReadFile(dir + "/" + kConfigName, limits::kMaxPatternConfigBytes));
   return ParseHeadPattern(tsv, config, dir);
@@ -183,9 +177,8 @@ Status SaveHeadPattern(const HeadPattern& pattern, const std::string& dir) {
 
 Status CheckPatternShape(const HeadPattern& pattern, int n_layers, int n_kv_heads) {
   if (pattern.n_layers == n_layers && pattern.n_kv_heads == n_kv_heads) return OkStatus();
-  return Status(StatusCode::kInvalidArgument,
-                fmt::format("the pattern is for {} layers x {} kv heads, the model has {} layers x {} kv heads",
-                            pattern.n_layers, pattern.n_kv_heads, n_layers, n_kv_heads));
+  return InvalidArgument("the pattern is for {} layers x {} kv heads, the model has {} layers x {} kv heads",
+                         pattern.n_layers, pattern.n_kv_heads, n_layers, n_kv_heads);
 }
 
 }  // namespace duo

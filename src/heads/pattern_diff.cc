@@ -1,8 +1,8 @@
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+
+#include "base/error.h"
 
 #include "heads/head_report.h"
 
@@ -49,9 +49,8 @@ std::optional<double> Spearman(const std::vector<double>& a, const std::vector<d
 
 Result<PatternDiff> DiffPatterns(const HeadPattern& a, const HeadPattern& b, double sparsity) {
   if (a.n_layers != b.n_layers || a.n_kv_heads != b.n_kv_heads) {
-    return Status(StatusCode::kInvalidArgument,
-                  fmt::format("the first pattern is for {} layers x {} kv heads, the second for {} x {}", a.n_layers,
-                              a.n_kv_heads, b.n_layers, b.n_kv_heads));
+    return InvalidArgument("the first pattern is for {} layers x {} kv heads, the second for {} x {}", a.n_layers,
+                           a.n_kv_heads, b.n_layers, b.n_kv_heads);
   }
   DUO_ASSIGN_OR_RETURN(const HeadChoice choice_a, ChooseBySparsity(a, sparsity));
   DUO_ASSIGN_OR_RETURN(const HeadChoice choice_b, ChooseBySparsity(b, sparsity));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "heads/gnuplot.h"
@@ -29,21 +30,20 @@ Result<std::vector<LoggedStep>> ReadLog(const std::string& path) {
     DUO_ASSIGN_OR_RETURN(step.distill, JsonNumber(line, "distill_loss", where));
     const auto gates = line.find("gates");
     if (gates == line.end() || !gates->is_array()) {
-      return Status(StatusCode::kCorrupt, where + ": gates: expected numbers");
+      return Corrupt("{}: gates: expected numbers", where);
     }
     for (const Json& gate : *gates) {
-      if (!gate.is_number()) return Status(StatusCode::kCorrupt, where + ": gates: expected numbers");
+      if (!gate.is_number()) return Corrupt("{}: gates: expected numbers", where);
       step.gates.push_back(gate.get<double>());
     }
     if (step.gates.empty() || (!steps.empty() && step.gates.size() != steps[0].gates.size())) {
-      return Status(StatusCode::kCorrupt,
-                    fmt::format("{}: gates: found {}, expected at least one and as many as in the first step", where,
-                                step.gates.size()));
+      return Corrupt("{}: gates: found {}, expected at least one and as many as in the first step", where,
+                     step.gates.size());
     }
     steps.push_back(std::move(step));
     return OkStatus();
   }));
-  if (steps.size() < 2) return Status(StatusCode::kCorrupt, path + ": has fewer than two steps");
+  if (steps.size() < 2) return Corrupt("{}: has fewer than two steps", path);
   return steps;
 }
 

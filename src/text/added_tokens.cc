@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "text/limits.h"
 #include "text/utf8.h"
 
@@ -38,13 +39,11 @@ Result<AddedToken> AddedToken::Parse(const Json& entry, int64_t id, const std::s
   AddedToken token;
   DUO_ASSIGN_OR_RETURN(token.content, JsonString(entry, "content", where));
   if (token.content.size() > text_limits::kMaxAddedTokenBytes) {
-    return Status(StatusCode::kUnsupported, where + ": content: " + std::to_string(token.content.size()) +
-                                                " bytes, expected at most " +
-                                                std::to_string(text_limits::kMaxAddedTokenBytes));
+    return Unsupported("{}: content: {} bytes, expected at most {}", where, token.content.size(),
+                       text_limits::kMaxAddedTokenBytes);
   }
   if (id < 0 || id > text_limits::kMaxTokenId) {
-    return Status(StatusCode::kCorrupt,
-                  where + ": id: " + std::to_string(id) + ", expected 0.." + std::to_string(text_limits::kMaxTokenId));
+    return Corrupt("{}: id: {}, expected 0..{}", where, id, text_limits::kMaxTokenId);
   }
   token.id = static_cast<int32_t>(id);
   DUO_ASSIGN_OR_RETURN(token.single_word, JsonBoolOr(entry, "single_word", false, where));
@@ -59,10 +58,9 @@ Status AddedTokenFinder::Add(const AddedToken& token, std::string_view pattern, 
   if (pattern.empty()) return OkStatus();
   total_bytes_ += pattern.size();
   if (pattern.size() > text_limits::kMaxAddedTokenBytes || total_bytes_ > text_limits::kMaxAddedTokenTotalBytes) {
-    return Status(StatusCode::kUnsupported,
-                  where + ": a token of " + std::to_string(pattern.size()) + " bytes, " + std::to_string(total_bytes_) +
-                      " with those before it; expected at most " + std::to_string(text_limits::kMaxAddedTokenBytes) +
-                      " and " + std::to_string(text_limits::kMaxAddedTokenTotalBytes));
+    return Unsupported("{}: a token of {} bytes, {} with those before it; expected at most {} and {}", where,
+                       pattern.size(), total_bytes_, text_limits::kMaxAddedTokenBytes,
+                       text_limits::kMaxAddedTokenTotalBytes);
   }
   uint32_t node = 0;
   for (const char c : pattern) {

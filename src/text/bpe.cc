@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstring>
 
+#include "base/error.h"
 #include "text/byte_alphabet.h"
 #include "text/json_part.h"
 #include "text/limits.h"
@@ -22,7 +23,7 @@ std::string_view FirstCharacter(std::string_view text) { return text.substr(0, N
 std::string_view LastCharacter(std::string_view text) { return text.substr(PreviousUtf8(text, text.size())); }
 
 Status MergeError(const std::string& where, uint32_t rank, const std::string& what) {
-  return Status(StatusCode::kCorrupt, where + ": merges[" + std::to_string(rank) + "]: " + what);
+  return Corrupt("{}: merges[{}]: {}", where, rank, what);
 }
 
 }  // namespace
@@ -59,7 +60,7 @@ Result<BpeModel> BpeModel::Parse(const Json& model, BpeAlphabet alphabet, const 
   bpe.alphabet_ = alphabet;
   DUO_ASSIGN_OR_RETURN(const Json* vocab, JsonObject(model, "vocab", where));
   DUO_ASSIGN_OR_RETURN(bpe.vocabulary_, Vocabulary::Parse(*vocab, where + ": vocab"));
-  if (bpe.vocabulary_.size() == 0) return Status(StatusCode::kCorrupt, where + ": vocab: expected tokens, found none");
+  if (bpe.vocabulary_.size() == 0) return Corrupt("{}: vocab: expected tokens, found none", where);
   DUO_RETURN_IF_ERROR(bpe.ParseOptions(model, where));
   bpe.FindUnits();
   DUO_ASSIGN_OR_RETURN(const Json* merges, JsonArray(model, "merges", where));
@@ -71,8 +72,7 @@ Result<BpeModel> BpeModel::Parse(const Json& model, BpeAlphabet alphabet, const 
 Status BpeModel::ParseOptions(const Json& model, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(const double dropout, JsonNumberOr(model, "dropout", 0, where));
   if (dropout != 0) {
-    return Status(StatusCode::kUnsupported,
-                  fmt::format("{}: dropout: {} is not supported, expected 0", where, dropout));
+    return Unsupported("{}: dropout: {} is not supported, expected 0", where, dropout);
   }
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     DUO_ASSIGN_OR_RETURN(const std::string affix, JsonStringOr(model, key, "", where));
@@ -85,7 +85,7 @@ Status BpeModel::ParseOptions(const Json& model, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(const std::string unk, JsonString(model, "unk_token", where));
   unk_id_ = vocabulary_.Find(unk);
   if (unk_id_ >= 0) return OkStatus();
-  return Status(StatusCode::kCorrupt, where + ": unk_token: \"" + unk.substr(0, 60) + "\" is not in the vocabulary");
+  return Corrupt("{}: unk_token: \"{}\" is not in the vocabulary", where, unk.substr(0, 60));
 }
 
 void BpeModel::FindUnits() {
@@ -116,8 +116,7 @@ void BpeModel::FindWholePieces() {
 
 Status BpeModel::ParseMerges(const Json& merges, const std::string& where) {
   if (merges.size() > text_limits::kMaxMerges) {
-    return Status(StatusCode::kUnsupported, fmt::format("{}: merges: {} rules, expected at most {}", where,
-                                                        merges.size(), text_limits::kMaxMerges));
+    return Unsupported("{}: merges: {} rules, expected at most {}", where, merges.size(), text_limits::kMaxMerges);
   }
   merges_ = MergeTable(merges.size());
   joints_ = MergeTable(merges.size());
@@ -128,7 +127,8 @@ Status BpeModel::ParseMerges(const Json& merges, const std::string& where) {
       const size_t space = text.find(' ');
       if (text.compare(0, 8, "#version") == 0) continue;
       if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) {
-        return MergeError(where, rank, "expected two tokens and one space, found \"" + text.substr(0, 60) + "\"");
+        return MergeError(where, rank,
+                          fmt::format("expected two tokens and one space, found \"{}\"", text.substr(0, 60)));
       }
       const std::string_view view = text;
       DUO_RETURN_IF_ERROR(AddMerge(view.substr(0, space), view.substr(space + 1), rank, where));
@@ -136,7 +136,7 @@ Status BpeModel::ParseMerges(const Json& merges, const std::string& where) {
       DUO_RETURN_IF_ERROR(
           AddMerge(merge[0].get_ref<const std::string&>(), merge[1].get_ref<const std::string&>(), rank, where));
     } else {
-      return MergeError(where, rank, std::string("expected two tokens, found ") + JsonTypeName(merge));
+      return MergeError(where, rank, fmt::format("expected two tokens, found {}", JsonTypeName(merge)));
     }
     ++rank;
   }
@@ -150,7 +150,7 @@ Status BpeModel::AddMerge(std::string_view left, std::string_view right, uint32_
   const int32_t merged_id = vocabulary_.Find(merged);
   if (left_id < 0 || right_id < 0 || merged_id < 0) {
     const std::string_view missing = left_id < 0 ? left : right_id < 0 ? right : std::string_view(merged);
-    return MergeError(where, rank, "token \"" + std::string(missing.substr(0, 60)) + "\" is not in the vocabulary");
+    return MergeError(where, rank, fmt::format("token \"{}\" is not in the vocabulary", missing.substr(0, 60)));
   }
   if (left.empty() || right.empty()) return MergeError(where, rank, "expected two tokens, found an empty one");
   merges_.Set(left_id, right_id, {rank, merged_id});

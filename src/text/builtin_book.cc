@@ -1,5 +1,7 @@
 #include "text/builtin_book.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -168,24 +170,23 @@ std::vector<std::string> Shuffled(Rng* rng, const std::array<const char*, n>& wo
 }
 
 Status CheckOptions(const BookOptions& o) {
-  const auto bad = [](const std::string& sentence) { return Status(StatusCode::kInvalidArgument, sentence); };
   const auto is = [&](FactKind kind) { return std::find(o.kinds.begin(), o.kinds.end(), kind) != o.kinds.end(); };
   const int most = (is(FactKind::kPasskey) ? kMaxPasskeys : 0) + (is(FactKind::kCode) ? kMaxCodes : 0);
   if (o.n_tokens < 1 || o.n_tokens > kMaxTokens) {
-    return BadOption("n_tokens", std::to_string(o.n_tokens), "1.." + std::to_string(kMaxTokens));
+    return BadOption("n_tokens", o.n_tokens, fmt::format("1..{}", kMaxTokens));
   }
   if (o.n_facts < 0 || o.n_facts > most) {
-    return BadOption("n_facts", std::to_string(o.n_facts),
-                     "0.." + std::to_string(most) + ", because each has a name or an ordinal of its own");
+    return BadOption("n_facts", o.n_facts,
+                     fmt::format("0..{}, because each has a name or an ordinal of its own", most));
   }
   if (!(o.depth_begin >= 0 && o.depth_begin <= o.depth_end && o.depth_end <= 1)) {
-    return bad("the depths of facts: expected 0 <= begin <= end <= 1");
+    return InvalidArgument("the depths of facts: expected 0 <= begin <= end <= 1");
   }
   if (o.min_words < 1 || o.max_words < o.min_words || o.max_words > static_cast<int>(kNatoWords.size())) {
-    return bad("words of a passkey: expected 1 <= min <= max <= 26, because all words of a passkey differ");
+    return InvalidArgument("words of a passkey: expected 1 <= min <= max <= 26, because all words of a passkey differ");
   }
   if (o.min_digits < 1 || o.max_digits < o.min_digits || o.max_digits > 18) {
-    return bad("digits of a code: expected 1 <= min <= max <= 18");
+    return InvalidArgument("digits of a code: expected 1 <= min <= max <= 18");
   }
   return OkStatus();
 }
@@ -203,8 +204,7 @@ class FactMaker {
       // A short answer may be part of another (a code of one digit), so draw again, but with a limit.
       for (int tries = 0; Overlaps(hidden.fact, *out); ++tries) {
         if (tries == 1000) {
-          return Status(StatusCode::kInvalidArgument,
-                        "so few words or digits cannot make " + std::to_string(options_.n_facts) + " different answers")
+          return InvalidArgument("so few words or digits cannot make {} different answers", options_.n_facts)
               .About("n_facts");
         }
         hidden.fact.answer = kind == FactKind::kPasskey ? DrawWords() : DrawDigits();
@@ -357,9 +357,8 @@ Result<Book> MakeBook(const BookOptions& options, const TokenCounter& count_toke
   int64_t fits = std::max<int64_t>(1, kSentencesPerFact * options.n_facts);
   int64_t fits_tokens = count_tokens(binder.Bind(fits));
   if (fits_tokens > options.n_tokens) {
-    return Status(StatusCode::kInvalidArgument,
-                  std::to_string(options.n_facts) + " facts and a little text around them need " +
-                      std::to_string(fits_tokens) + " tokens, but n_tokens is " + std::to_string(options.n_tokens))
+    return InvalidArgument("{} facts and a little text around them need {} tokens, but n_tokens is {}", options.n_facts,
+                           fits_tokens, options.n_tokens)
         .About("n_tokens");
   }
   double tokens_per_sentence = 12;

@@ -1,6 +1,9 @@
 // The four conversation formats, each as the model family's published template renders it.
+#include <fmt/format.h>
+
 #include <algorithm>
 
+#include "base/error.h"
 #include "base/text.h"
 #include "duo/tokenizer.h"
 #include "text/tokenizer_impl.h"
@@ -133,22 +136,20 @@ std::string_view ReasoningOf(std::string_view text) {
 Status ChatTemplate::CheckRoles(const std::vector<ChatMessage>& messages) const {
   using Role = ChatMessage::Role;
   const auto wrong = [&](size_t i, const std::string& what) {
-    const std::string where = "messages[" + std::to_string(i) + "].role";
-    return Status(StatusCode::kInvalidArgument, where + ": " + what).About(where);
+    const std::string where = fmt::format("messages[{}].role", i);
+    return InvalidArgument("{}: the {} template of this model takes {}", where, style_name(), what).About(where);
   };
-  const std::string whose = std::string("the ") + style_name() + " template of this model takes ";
-  if (messages.empty())
-    return Status(StatusCode::kInvalidArgument, "messages: expected at least one, found none").About("messages");
+  if (messages.empty()) return InvalidArgument("messages: expected at least one, found none").About("messages");
   const size_t first = messages[0].role == Role::kSystem ? 1 : 0;
   for (size_t i = first; i < messages.size(); ++i) {
     const Role role = messages[i].role;
-    if (system_first_ && role == Role::kSystem) return wrong(i, whose + "a system message at the beginning only");
+    if (system_first_ && role == Role::kSystem) return wrong(i, "a system message at the beginning only");
     const Role expected = (i - first) % 2 == 0 ? Role::kUser : Role::kAssistant;
     if (!alternates_ || role == expected) continue;
-    return wrong(i, whose + "user and assistant in turn, after at most one system message: found " +
-                        std::string(RoleName(role)) + ", expected " + std::string(RoleName(expected)));
+    return wrong(i, fmt::format("user and assistant in turn, after at most one system message: found {}, expected {}",
+                                RoleName(role), RoleName(expected)));
   }
-  if (alternates_ && messages.size() == first) return wrong(0, whose + "a system message only before a user message");
+  if (alternates_ && messages.size() == first) return wrong(0, "a system message only before a user message");
   return OkStatus();
 }
 
@@ -156,8 +157,8 @@ Result<ChatTemplate> ChatTemplate::Recognise(const Tokenizer& tokenizer) {
   const std::string& jinja = tokenizer.chat_template();
   const std::string& path = Tokenizer::Impl::Of(tokenizer).config_path();
   if (jinja.empty()) {
-    return Status(StatusCode::kUnsupported,
-                  path + ": chat_template: the model has no chat template, so duo cannot hold a conversation with it");
+    return Unsupported("{}: chat_template: the model has no chat template, so duo cannot hold a conversation with it",
+                       path);
   }
   struct Family {
     Style style;
@@ -177,17 +178,16 @@ Result<ChatTemplate> ChatTemplate::Recognise(const Tokenizer& tokenizer) {
     if (!std::all_of(family.marks.begin(), family.marks.end(), in_template)) continue;
     for (const char* token : family.tokens) {
       if (tokenizer.TokenId(token) >= 0) continue;
-      return Status(StatusCode::kCorrupt,
-                    path + ": chat_template uses " + token + ", which the tokenizer's vocabulary lacks");
+      return Corrupt("{}: chat_template uses {}, which the tokenizer's vocabulary lacks", path, token);
     }
     ChatTemplate result(family.style);
     result.ReadDetails(jinja);
     return result;
   }
-  return Status(StatusCode::kUnsupported,
-                path +
-                    ": chat_template: not a format that duo knows; looked for <|start_header_id|> (Llama-3), "
-                    "<|im_start|> (ChatML, Qwen), [INST] with <<SYS>> (Llama-2), [INST] (Mistral)");
+  return Unsupported(
+      "{}: chat_template: not a format that duo knows; looked for <|start_header_id|> (Llama-3), <|im_start|> (ChatML, "
+      "Qwen), [INST] with <<SYS>> (Llama-2), [INST] (Mistral)",
+      path);
 }
 
 void ChatTemplate::ReadDetails(std::string_view jinja) {

@@ -4,6 +4,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "base/error.h"
 #include "text/limits.h"
 
 namespace duo {
@@ -33,8 +34,7 @@ class Merger {
     const int32_t in_vocabulary = vocabulary_.Find(token.content);
     token.id = in_vocabulary >= 0 ? in_vocabulary : next_id_++;
     if (token.id > text_limits::kMaxTokenId || tokens_.size() >= 2 * text_limits::kMaxAddedTokens) {
-      return Status(StatusCode::kUnsupported,
-                    where + ": too many tokens, expected at most " + std::to_string(2 * text_limits::kMaxAddedTokens));
+      return Unsupported("{}: too many tokens, expected at most {}", where, 2 * text_limits::kMaxAddedTokens);
     }
     index_.emplace(token.content, tokens_.size());
     tokens_.push_back(std::move(token));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "base/error.h"
 #include "text/byte_alphabet.h"
 #include "text/json_part.h"
 #include "text/limits.h"
@@ -266,8 +267,7 @@ Result<SpecPtr> ParseReplace(const Json& part, ParseState* state, const std::str
   DUO_RETURN_IF_ERROR(LimitGrowth(pattern, content, &state->growth, where));
   // After Fuse, a match could span two parts unless it is a single character.
   if (state->fused && (pattern.literal() == nullptr || !IsOneCharacter(*pattern.literal()))) {
-    return Status(StatusCode::kUnsupported,
-                  where + ": Replace of more than one character after Fuse or ByteLevel is not supported");
+    return Unsupported("{}: Replace of more than one character after Fuse or ByteLevel is not supported", where);
   }
   return SpecPtr(std::make_unique<SpecOf<ReplaceStep, ReplaceOptions>>(
       ReplaceOptions{.pattern = std::move(pattern), .content = std::move(content)}));
@@ -278,11 +278,10 @@ Result<SpecPtr> ParseStrip(const Json& part, bool fused, const std::string& wher
   DUO_ASSIGN_OR_RETURN(options.character, JsonString(part, "content", where));
   DUO_ASSIGN_OR_RETURN(const int64_t start, JsonIntOr(part, "start", 0, where));
   DUO_ASSIGN_OR_RETURN(const int64_t stop, JsonIntOr(part, "stop", 0, where));
-  if (!IsOneCharacter(options.character))
-    return Status(StatusCode::kCorrupt, where + ": content: expected one character");
+  if (!IsOneCharacter(options.character)) return Corrupt("{}: content: expected one character", where);
   if (start < 0 || stop < 0 || start > text_limits::kMaxStripCount || stop > text_limits::kMaxStripCount) {
-    return Status(StatusCode::kCorrupt, where + ": Strip of " + std::to_string(start) + " and " + std::to_string(stop) +
-                                            " characters, expected 0.." + std::to_string(text_limits::kMaxStripCount));
+    return Corrupt("{}: Strip of {} and {} characters, expected 0..{}", where, start, stop,
+                   text_limits::kMaxStripCount);
   }
   options.start = static_cast<size_t>(start);
   options.stop = static_cast<size_t>(stop);
@@ -295,8 +294,7 @@ Result<SpecPtr> ParseMetaspace(const Json& part, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(const std::string scheme, JsonStringOr(part, "prepend_scheme", "always", where));
   DUO_ASSIGN_OR_RETURN(const bool add_prefix_space, JsonBoolOr(part, "add_prefix_space", true, where));
   if (!IsOneCharacter(replacement)) {
-    return Status(StatusCode::kCorrupt,
-                  where + ": replacement: expected one character, found \"" + replacement.substr(0, 20) + "\"");
+    return Corrupt("{}: replacement: expected one character, found \"{}\"", where, replacement.substr(0, 20));
   }
   return SpecPtr(std::make_unique<SpecOf<MetaspaceStep, MetaspaceOptions>>(MetaspaceOptions{
       .replacement = std::move(replacement), .drop_in_first_token = scheme != "never" && add_prefix_space}));
@@ -312,7 +310,7 @@ Result<SpecPtr> ParsePart(const Json& part, ParseState* state, const std::string
     return SpecPtr(std::make_unique<SpecOf<FuseStep, FuseOptions>>(FuseOptions{}));
   }
   if ((type == "ByteLevel" || type == "ByteFallback") && state->fused) {
-    return Status(StatusCode::kUnsupported, where + ": " + type + " after Fuse or ByteLevel is not supported");
+    return Unsupported("{}: {} after Fuse or ByteLevel is not supported", where, type);
   }
   if (type == "ByteLevel") {
     state->fused = true;

@@ -1,5 +1,6 @@
 #include "text/haystack.h"
 
+#include <fmt/format.h>
 #include <zstd.h>
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
 
@@ -40,15 +42,14 @@ Source FileSource(const std::string& path) {
       DUO_ASSIGN_OR_RETURN(const bool more, sink({buffer.data(), n}));
       if (!more) return OkStatus();
     }
-    if (std::ferror(file.get()) != 0)
-      return Status(StatusCode::kIo, path + ": cannot be read: " + std::strerror(errno));
+    if (std::ferror(file.get()) != 0) return IoError("{}: cannot be read: {}", path, std::strerror(errno));
     return OkStatus();
   };
 }
 
 Status Decompress(const Source& source, const std::string& path, const Sink& sink) {
   const std::unique_ptr<ZSTD_DCtx, size_t (*)(ZSTD_DCtx*)> context(ZSTD_createDCtx(), ZSTD_freeDCtx);
-  if (!context) return Status(StatusCode::kResourceExhausted, "no memory to decompress " + path);
+  if (!context) return ResourceExhausted("no memory to decompress {}", path);
   std::vector<char> out(ZSTD_DStreamOutSize());
   size_t left = 0;  // 0: at the end of a frame
   const Sink decompress = [&](std::string_view bytes) -> Result<bool> {
@@ -57,7 +58,7 @@ Status Decompress(const Source& source, const std::string& path, const Sink& sin
       ZSTD_outBuffer output{out.data(), out.size(), 0};
       left = ZSTD_decompressStream(context.get(), &output, &input);
       if (ZSTD_isError(left) != 0) {
-        return Status(StatusCode::kCorrupt, path + ": not zstd data: " + ZSTD_getErrorName(left));
+        return Corrupt("{}: not zstd data: {}", path, ZSTD_getErrorName(left));
       }
       DUO_ASSIGN_OR_RETURN(const bool more, sink({out.data(), output.pos}));
       if (!more) {
@@ -68,7 +69,7 @@ Status Decompress(const Source& source, const std::string& path, const Sink& sin
     return true;
   };
   DUO_RETURN_IF_ERROR(source(decompress));
-  if (left != 0) return Status(StatusCode::kCorrupt, path + ": the zstd data ends early");
+  if (left != 0) return Corrupt("{}: the zstd data ends early", path);
   return OkStatus();
 }
 
@@ -107,7 +108,7 @@ class Loader {
     const auto take_line = [&]() -> Result<bool> {
       ++number;
       if (line.find_first_not_of(" \t\r") == std::string::npos) return true;
-      const std::string where = path + ": line " + std::to_string(number);
+      const std::string where = fmt::format("{}: line {}", path, number);
       DUO_ASSIGN_OR_RETURN(const Json json, ParseJson(line, where));
       DUO_ASSIGN_OR_RETURN(const std::string text, JsonString(json, "text", where));
       if (text.empty()) return true;
@@ -117,16 +118,14 @@ class Loader {
     DUO_RETURN_IF_ERROR(source([&](std::string_view bytes) -> Result<bool> {
       seen += bytes.size();
       if (seen / kMaxExpansion > max_bytes_) {
-        return Status(StatusCode::kCorrupt, path + ": line " + std::to_string(number + 1) + ": more than " +
-                                                std::to_string(seen) + " bytes of JSON for " +
-                                                std::to_string(haystack_.text.size()) + " bytes of text");
+        return Corrupt("{}: line {}: more than {} bytes of JSON for {} bytes of text", path, number + 1, seen,
+                       haystack_.text.size());
       }
       while (!bytes.empty() && more) {
         const size_t end = bytes.find('\n');
         line += bytes.substr(0, end);
         if (line.size() > kMaxLineBytes) {
-          return Status(StatusCode::kCorrupt, path + ": line " + std::to_string(number + 1) + ": more than " +
-                                                  std::to_string(kMaxLineBytes) + " bytes");
+          return Corrupt("{}: line {}: more than {} bytes", path, number + 1, kMaxLineBytes);
         }
         if (end == std::string_view::npos) break;
         DUO_ASSIGN_OR_RETURN(more, take_line());
@@ -152,7 +151,7 @@ bool IsText(const std::string& name) {
 Result<Haystack> LoadHaystack(const std::string& path, size_t max_bytes) {
   Loader loader(max_bytes);
   if (!IsDirectory(path)) {
-    if (!FileExists(path)) return Status(StatusCode::kNotFound, path + ": no such file or folder");
+    if (!FileExists(path)) return NotFound("{}: no such file or folder", path);
     DUO_RETURN_IF_ERROR(loader.Add(path, FileSource(path)));
     return loader.Take();
   }
@@ -161,8 +160,8 @@ Result<Haystack> LoadHaystack(const std::string& path, size_t max_bytes) {
   for (fs::directory_iterator it(path, error), end; !error && it != end; it.increment(error)) {
     if (it->is_regular_file(error) && IsText(it->path().filename().string())) files.push_back(it->path().string());
   }
-  if (error) return Status(StatusCode::kIo, path + ": cannot be listed: " + error.message());
-  if (files.empty()) return Status(StatusCode::kNotFound, path + ": has no *.txt, *.jsonl or *.jsonl.zst");
+  if (error) return IoError("{}: cannot be listed: {}", path, error.message());
+  if (files.empty()) return NotFound("{}: has no *.txt, *.jsonl or *.jsonl.zst", path);
   std::sort(files.begin(), files.end());
   for (const std::string& file : files) {
     if (!loader.full()) DUO_RETURN_IF_ERROR(loader.Add(file, FileSource(file)));

@@ -1,5 +1,6 @@
 #include "text/json_part.h"
 
+#include "base/error.h"
 #include "text/limits.h"
 
 namespace duo {
@@ -9,8 +10,8 @@ Result<const Json*> Member(const Json& object, const char* key, Json::value_t ty
                            const std::string& where) {
   const Json* value = JsonOptional(object, key);
   if (value != nullptr && value->type() == type) return value;
-  return Status(StatusCode::kCorrupt, where + ": " + key + ": expected " + expected + ", found " +
-                                          (value == nullptr ? "nothing" : JsonTypeName(*value)));
+  return Corrupt("{}: {}: expected {}, found {}", where, key, expected,
+                 value == nullptr ? "nothing" : JsonTypeName(*value));
 }
 
 Status Collect(const Json& part, const char* members_key, const std::string& where, std::vector<const Json*>* leaves) {
@@ -18,8 +19,7 @@ Status Collect(const Json& part, const char* members_key, const std::string& whe
   if (type != "Sequence") {
     leaves->push_back(&part);
     if (leaves->size() <= text_limits::kMaxSteps) return OkStatus();
-    return Status(StatusCode::kUnsupported, where + ": " + members_key + ": more than " +
-                                                std::to_string(text_limits::kMaxSteps) + " steps in a sequence");
+    return Unsupported("{}: {}: more than {} steps in a sequence", where, members_key, text_limits::kMaxSteps);
   }
   DUO_ASSIGN_OR_RETURN(const Json* members, JsonArray(part, members_key, where));
   for (const Json& member : *members) DUO_RETURN_IF_ERROR(Collect(member, members_key, where, leaves));
@@ -49,8 +49,7 @@ Result<std::vector<const Json*>> FlattenSequence(const Json& part, const char* m
 }
 
 Status UnsupportedPart(const std::string& where, const char* what, const std::string& name, const char* known) {
-  return Status(StatusCode::kUnsupported,
-                where + ": " + what + " \"" + name.substr(0, 60) + "\" is not supported; duo knows " + known);
+  return Unsupported("{}: {} \"{}\" is not supported; duo knows {}", where, what, name.substr(0, 60), known);
 }
 
 }  // namespace duo

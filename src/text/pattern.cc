@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "text/json_part.h"
 #include "text/limits.h"
 
@@ -29,9 +30,7 @@ Result<Pattern> Pattern::Parse(const Json& part, const std::string& where) {
   }
   DUO_ASSIGN_OR_RETURN(std::string text, JsonString(*spec, "String", here));
   if (text.size() > text_limits::kMaxRegexBytes) {
-    return Status(StatusCode::kUnsupported, here + ": String of " + std::to_string(text.size()) +
-                                                " bytes, expected at most " +
-                                                std::to_string(text_limits::kMaxRegexBytes));
+    return Unsupported("{}: String of {} bytes, expected at most {}", here, text.size(), text_limits::kMaxRegexBytes);
   }
   return Literal(std::move(text));
 }
@@ -63,9 +62,8 @@ std::string Pattern::ReplaceAll(std::string_view text, std::string_view content)
 Result<std::string> ParseReplacement(const Json& part, const char* key, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(std::string text, JsonString(part, key, where));
   if (text.size() <= text_limits::kMaxReplacementBytes) return text;
-  return Status(StatusCode::kUnsupported, where + ": " + key + ": " + std::to_string(text.size()) +
-                                              " bytes, expected at most " +
-                                              std::to_string(text_limits::kMaxReplacementBytes));
+  return Unsupported("{}: {}: {} bytes, expected at most {}", where, key, text.size(),
+                     text_limits::kMaxReplacementBytes);
 }
 
 Status LimitGrowth(const Pattern& pattern, const std::string& content, size_t* growth, const std::string& where) {
@@ -74,9 +72,8 @@ Status LimitGrowth(const Pattern& pattern, const std::string& content, size_t* g
   const size_t per_byte = literal == nullptr ? content.size() : content.size() / std::max<size_t>(1, literal->size());
   *growth *= 1 + per_byte;
   if (*growth <= text_limits::kMaxGrowth) return OkStatus();
-  return Status(StatusCode::kUnsupported, where + ": the Replace steps can make a text more than " +
-                                              std::to_string(text_limits::kMaxGrowth) +
-                                              " times as long, which is not supported");
+  return Unsupported("{}: the Replace steps can make a text more than {} times as long, which is not supported", where,
+                     text_limits::kMaxGrowth);
 }
 
 }  // namespace duo

@@ -1,5 +1,6 @@
 #include "text/post_processor.h"
 
+#include "base/error.h"
 #include "text/json_part.h"
 #include "text/limits.h"
 
@@ -10,13 +11,12 @@ namespace {
 Status AppendSpecial(const Json& table, const std::string& name, const std::string& where, std::vector<int32_t>* ids) {
   const Json* entry = JsonOptional(table, name.c_str());
   if (entry == nullptr) {
-    return Status(StatusCode::kCorrupt, where + ": special_tokens: expected \"" + name.substr(0, 60) +
-                                            "\", which single uses, found nothing");
+    return Corrupt("{}: special_tokens: expected \"{}\", which single uses, found nothing", where, name.substr(0, 60));
   }
   DUO_ASSIGN_OR_RETURN(const Json* list, JsonArray(*entry, "ids", where + ": special_tokens"));
   for (const Json& id : *list) {
     if (!id.is_number_unsigned() || id.get<uint64_t>() > static_cast<uint64_t>(text_limits::kMaxTokenId)) {
-      return Status(StatusCode::kCorrupt, where + ": special_tokens: ids: expected token ids, found " + id.dump());
+      return Corrupt("{}: special_tokens: ids: expected token ids, found {}", where, id.dump());
     }
     ids->push_back(static_cast<int32_t>(id.get<uint64_t>()));
   }
@@ -30,8 +30,7 @@ Status ApplyTemplate(const Json& part, const std::string& where, PostProcessor* 
   std::vector<int32_t> after;
   int n_sequences = 0;
   if (single->size() > text_limits::kMaxSteps) {
-    return Status(StatusCode::kUnsupported, where + ": single: " + std::to_string(single->size()) +
-                                                " parts, expected at most " + std::to_string(text_limits::kMaxSteps));
+    return Unsupported("{}: single: {} parts, expected at most {}", where, single->size(), text_limits::kMaxSteps);
   }
   for (const Json& piece : *single) {
     if (JsonOptional(piece, "Sequence") != nullptr) {
@@ -43,8 +42,7 @@ Status ApplyTemplate(const Json& part, const std::string& where, PostProcessor* 
     DUO_RETURN_IF_ERROR(AppendSpecial(*table, name, where, n_sequences == 0 ? &before : &after));
   }
   if (n_sequences != 1) {
-    return Status(StatusCode::kUnsupported,
-                  where + ": single: contains the text " + std::to_string(n_sequences) + " times, expected once");
+    return Unsupported("{}: single: contains the text {} times, expected once", where, n_sequences);
   }
   result->prefix.insert(result->prefix.begin(), before.begin(), before.end());
   result->suffix.insert(result->suffix.end(), after.begin(), after.end());

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "base/error.h"
 #include "text/json_part.h"
 #include "text/pattern.h"
 #include "text/utf8.h"
@@ -219,8 +220,7 @@ Result<StagePtr> ParseMetaspace(const Json& part, const std::string& where) {
   using Prepend = MetaspaceStage::Prepend;
   DUO_ASSIGN_OR_RETURN(std::string replacement, JsonString(part, "replacement", where));
   if (replacement.empty() || NextUtf8(replacement, 0).n_bytes != replacement.size()) {
-    return Status(StatusCode::kCorrupt,
-                  where + ": replacement: expected one character, found \"" + replacement.substr(0, 20) + "\"");
+    return Corrupt("{}: replacement: expected one character, found \"{}\"", where, replacement.substr(0, 20));
   }
   DUO_ASSIGN_OR_RETURN(const std::string scheme, JsonStringOr(part, "prepend_scheme", "always", where));
   DUO_ASSIGN_OR_RETURN(const bool split, JsonBoolOr(part, "split", true, where));
@@ -277,9 +277,8 @@ Result<PreTokenizer> PreTokenizer::Parse(const Json* spec, const std::string& wh
   for (const Json* part : parts) {
     DUO_ASSIGN_OR_RETURN(const std::string type, JsonString(*part, "type", where));
     if (pre.byte_level_) {
-      return Status(StatusCode::kUnsupported, where + ": " + type.substr(0, 60) +
-                                                  " after ByteLevel; duo expects "
-                                                  "ByteLevel to be the last step");
+      return Unsupported("{}: {} after ByteLevel; duo expects ByteLevel to be the last step", where,
+                         type.substr(0, 60));
     }
     DUO_ASSIGN_OR_RETURN(StagePtr stage, ParseStage(*part, type, where));
     pre.stages_.push_back(std::move(stage));

@@ -7,6 +7,7 @@
 #include <array>
 
 #include "base/check.h"
+#include "base/error.h"
 #include "text/limits.h"
 #include "text/regex_translate.h"
 #include "text/utf8.h"
@@ -92,9 +93,8 @@ Regex::~Regex() = default;
 
 Result<Regex> Regex::Compile(std::string_view pattern, const std::string& where) {
   if (pattern.size() > text_limits::kMaxRegexBytes) {
-    return Status(StatusCode::kUnsupported, where + ": regex of " + std::to_string(pattern.size()) +
-                                                " bytes, expected at most " +
-                                                std::to_string(text_limits::kMaxRegexBytes));
+    return Unsupported("{}: regex of {} bytes, expected at most {}", where, pattern.size(),
+                       text_limits::kMaxRegexBytes);
   }
   DUO_ASSIGN_OR_RETURN(const std::string translated, TranslateOniguruma(pattern, where));
   std::unique_ptr<pcre2_compile_context, FreeCompileContext> context(pcre2_compile_context_create(nullptr));
@@ -111,8 +111,7 @@ Result<Regex> Regex::Compile(std::string_view pattern, const std::string& where)
   if (code->code == nullptr) {
     std::array<PCRE2_UCHAR, 256> reason{};
     pcre2_get_error_message(error, reason.data(), reason.size());
-    return Status(StatusCode::kUnsupported, where + ": regex " + std::string(pattern.substr(0, 200)) + ": " +
-                                                reinterpret_cast<const char*>(reason.data()));
+    return Unsupported("{}: regex {}: {}", where, pattern.substr(0, 200), reinterpret_cast<const char*>(reason.data()));
   }
   // If JIT is not available, matching works without it.
   (void)pcre2_jit_compile(code->code.get(), PCRE2_JIT_COMPLETE);

@@ -4,6 +4,8 @@
 #include <array>
 #include <cctype>
 
+#include "base/error.h"
+
 namespace duo {
 namespace {
 
@@ -172,8 +174,7 @@ class Translator {
     return OkStatus();
   }
   Status Refuse(const std::string& what) const {
-    return Status(StatusCode::kUnsupported, where_ + ": regex " + std::string(in_.substr(0, 200)) + " at byte " +
-                                                std::to_string(pos_) + ": duo does not know " + what);
+    return Unsupported("{}: regex {} at byte {}: duo does not know {}", where_, in_.substr(0, 200), pos_, what);
   }
 
   std::string_view in_;

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/error.h"
 #include "text/limits.h"
 #include "text/utf8.h"
 
@@ -109,10 +110,6 @@ bool CharsmapIsSafe(std::string_view blob) {
   return true;
 }
 
-Status Corrupt(const std::string& path, const std::string& what) {
-  return Status(StatusCode::kCorrupt, path + ": " + what);
-}
-
 // The traits that determine words_are_independent. Defaults are those of sentencepiece_model.proto.
 struct Traits {
   bool bpe = false;
@@ -139,12 +136,13 @@ Status CheckPiece(std::string_view bytes, int64_t index, const std::string& path
       std::memcpy(&score, field.bytes.data(), sizeof(score));
     }
   }
-  const std::string name = "piece " + std::to_string(index);
-  if (!reader.ok() || text.empty()) return Corrupt(path, name + ": expected a text, found none");
+  if (!reader.ok() || text.empty()) return Corrupt("{}: piece {}: expected a text, found none", path, index);
   if (!IsValidUtf8(text) || text.find('\0') != std::string_view::npos) {
-    return Corrupt(path, name + ": expected UTF-8 without zero bytes, found other bytes");
+    return Corrupt("{}: piece {}: expected UTF-8 without zero bytes, found other bytes", path, index);
   }
-  if (!std::isfinite(score)) return Corrupt(path, name + ": score: expected a finite number, found NaN or infinity");
+  if (!std::isfinite(score)) {
+    return Corrupt("{}: piece {}: score: expected a finite number, found NaN or infinity", path, index);
+  }
   if (HasMarkInside(text)) traits->piece_spans_words = true;
   if (text == kSpaceMark) traits->has_space_piece = true;
   return OkStatus();
@@ -156,15 +154,15 @@ Status CheckTrainer(std::string_view bytes, const std::string& path, Traits* tra
     if (field.number == kTrainerModelType) {
       traits->bpe = field.value == kBpe;
       if (field.value != kUnigram && field.value != kBpe) {
-        return Status(StatusCode::kUnsupported, path + ": trainer_spec: model_type " + std::to_string(field.value) +
-                                                    " is not supported; duo knows 1 (unigram) and 2 (BPE)");
+        return Unsupported("{}: trainer_spec: model_type {} is not supported; duo knows 1 (unigram) and 2 (BPE)", path,
+                           field.value);
       }
     }
     if (field.number == kTrainerWhitespaceAsSuffix && field.value != 0) {
-      return Status(StatusCode::kUnsupported, path + ": trainer_spec: treat_whitespace_as_suffix is not supported");
+      return Unsupported("{}: trainer_spec: treat_whitespace_as_suffix is not supported", path);
     }
   }
-  return reader.ok() ? OkStatus() : Corrupt(path, "trainer_spec: not a protobuf message");
+  return reader.ok() ? OkStatus() : Corrupt("{}: trainer_spec: not a protobuf message", path);
 }
 
 Status CheckNormalizer(std::string_view bytes, const std::string& path, Traits* traits) {
@@ -177,15 +175,16 @@ Status CheckNormalizer(std::string_view bytes, const std::string& path, Traits* 
       case kNormalizerCharsmap:
         traits->charsmap = !field.bytes.empty();
         if (!CharsmapIsSafe(field.bytes)) {
-          return Corrupt(path,
-                         "normalizer_spec: precompiled_charsmap: expected a double array whose links stay "
-                         "inside it, found a malformed one");
+          return Corrupt(
+              "{}: normalizer_spec: precompiled_charsmap: expected a double array whose links stay inside it, "
+              "found a malformed one",
+              path);
         }
         break;
       default: break;
     }
   }
-  return reader.ok() ? OkStatus() : Corrupt(path, "normalizer_spec: not a protobuf message");
+  return reader.ok() ? OkStatus() : Corrupt("{}: normalizer_spec: not a protobuf message", path);
 }
 
 }  // namespace
@@ -206,11 +205,10 @@ Result<SentencePieceFile> CheckSentencePieceFile(std::string_view bytes, const s
       DUO_RETURN_IF_ERROR(CheckNormalizer(field.bytes, path, &ignored));
     }
   }
-  if (!reader.ok()) return Corrupt(path, "not a SentencePiece model (not a protobuf message)");
-  if (file.n_pieces == 0) return Corrupt(path, "not a SentencePiece model (no pieces)");
+  if (!reader.ok()) return Corrupt("{}: not a SentencePiece model (not a protobuf message)", path);
+  if (file.n_pieces == 0) return Corrupt("{}: not a SentencePiece model (no pieces)", path);
   if (file.n_pieces > text_limits::kMaxTokenId) {
-    return Status(StatusCode::kUnsupported, path + ": " + std::to_string(file.n_pieces) + " pieces, expected at most " +
-                                                std::to_string(text_limits::kMaxTokenId));
+    return Unsupported("{}: {} pieces, expected at most {}", path, file.n_pieces, text_limits::kMaxTokenId);
   }
   file.add_dummy_prefix = traits.add_dummy_prefix;
   file.words_are_independent = traits.bpe && !traits.charsmap && traits.add_dummy_prefix &&

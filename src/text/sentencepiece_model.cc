@@ -4,6 +4,7 @@
 
 #include <unordered_map>
 
+#include "base/error.h"
 #include "text/declared_tokens.h"
 #include "text/sentencepiece_file.h"
 
@@ -51,10 +52,10 @@ Status SentencePieceTokenizer::Load(std::string_view bytes, const std::string& p
   try {  // the library's trie builder throws on keys that it refuses
     const auto status = processor_.LoadFromSerializedProto({bytes.data(), bytes.size()});
     if (!status.ok()) {
-      return Status(StatusCode::kCorrupt, path + ": not a SentencePiece model: " + std::string(status.message()));
+      return Corrupt("{}: not a SentencePiece model: {}", path, status.message());
     }
   } catch (const std::exception& e) {
-    return Status(StatusCode::kCorrupt, path + ": not a SentencePiece model: " + e.what());
+    return Corrupt("{}: not a SentencePiece model: {}", path, e.what());
   }
   DUO_RETURN_IF_ERROR(AddPieces(path, config));
   return ChooseEnds(config);

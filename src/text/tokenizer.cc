@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "text/limits.h"
 #include "text/sentencepiece_model.h"
@@ -37,14 +38,12 @@ Status Tokenizer::Impl::AddToken(const AddedToken& token, const std::string& whe
   const int32_t known = vocabulary().Find(token.content);
   const std::string* holder = vocabulary().Text(token.id);
   if (known >= 0 && known != token.id) {
-    return Status(StatusCode::kCorrupt, where + ": \"" + token.content.substr(0, 60) + "\" has id " +
-                                            std::to_string(token.id) + " here and " + std::to_string(known) +
-                                            " in the vocabulary");
+    return Corrupt("{}: \"{}\" has id {} here and {} in the vocabulary", where, token.content.substr(0, 60), token.id,
+                   known);
   }
   if (known < 0 && holder != nullptr) {
-    return Status(StatusCode::kCorrupt, where + ": \"" + token.content.substr(0, 60) + "\": id " +
-                                            std::to_string(token.id) + " belongs to \"" + holder->substr(0, 60) +
-                                            "\" in the vocabulary");
+    return Corrupt("{}: \"{}\": id {} belongs to \"{}\" in the vocabulary", where, token.content.substr(0, 60),
+                   token.id, holder->substr(0, 60));
   }
   const bool repeated = added_.Find(token.content) == token.id;
   if (known < 0 && !repeated) DUO_RETURN_IF_ERROR(added_.Add(token.content, token.id, where));
@@ -67,8 +66,8 @@ Status Tokenizer::Impl::ApplyConfig(const TokenizerConfig& config) {
     if (token.text.empty()) continue;
     *token.id = TokenId(token.text);
     if (*token.id >= 0) continue;
-    return Status(StatusCode::kCorrupt, config.path + ": " + token.key + ": \"" + token.text.substr(0, 60) +
-                                            "\" is not in the tokenizer's vocabulary");
+    return Corrupt("{}: {}: \"{}\" is not in the tokenizer's vocabulary", config.path, token.key,
+                   token.text.substr(0, 60));
   }
   return OkStatus();
 }
@@ -83,7 +82,7 @@ Result<Tokenizer> Tokenizer::Open(const std::string& dir) {
   const std::string model_path = dir + "/tokenizer.model";
   const bool has_json = FileExists(json_path);
   if (!has_json && !FileExists(model_path)) {
-    return Status(StatusCode::kNotFound, dir + ": expected tokenizer.json or tokenizer.model, found neither");
+    return NotFound("{}: expected tokenizer.json or tokenizer.model, found neither", dir);
   }
   DUO_ASSIGN_OR_RETURN(const TokenizerConfig config, TokenizerConfig::Read(dir));
   if (has_json) {

@@ -2,6 +2,7 @@
 
 #include <charconv>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "text/json_part.h"
 #include "text/limits.h"
@@ -44,9 +45,8 @@ Status ReadAddedTokens(const Json& config, const std::string& path, std::vector<
   if (table == nullptr) return OkStatus();
   DUO_ASSIGN_OR_RETURN(table, JsonObject(config, "added_tokens_decoder", path));
   if (table->size() > text_limits::kMaxAddedTokens) {
-    return Status(StatusCode::kUnsupported, path + ": added_tokens_decoder: " + std::to_string(table->size()) +
-                                                " tokens, expected at most " +
-                                                std::to_string(text_limits::kMaxAddedTokens));
+    return Unsupported("{}: added_tokens_decoder: {} tokens, expected at most {}", path, table->size(),
+                       text_limits::kMaxAddedTokens);
   }
   for (auto it = table->begin(); it != table->end(); ++it) {
     const std::string& key = it.key();
@@ -54,7 +54,7 @@ Status ReadAddedTokens(const Json& config, const std::string& path, std::vector<
     const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
     const std::string where = path + ": added_tokens_decoder: \"" + key.substr(0, 40) + "\"";
     if (error != std::errc() || end != key.data() + key.size()) {
-      return Status(StatusCode::kCorrupt, where + ": expected a token id");
+      return Corrupt("{}: expected a token id", where);
     }
     DUO_ASSIGN_OR_RETURN(AddedToken token, AddedToken::Parse(*it, id, where));
     tokens->push_back(std::move(token));
@@ -69,11 +69,10 @@ Status ReadSpecialTokens(const Json& config, const char* key, const std::string&
   if (list == nullptr) return OkStatus();
   const std::string where = path + ": " + key;
   if (!list->is_array() && !list->is_object()) {
-    return Status(StatusCode::kCorrupt, where + ": expected an array, found " + JsonTypeName(*list));
+    return Corrupt("{}: expected an array, found {}", where, JsonTypeName(*list));
   }
   if (list->size() > text_limits::kMaxAddedTokens) {
-    return Status(StatusCode::kUnsupported, where + ": " + std::to_string(list->size()) + " tokens, expected at most " +
-                                                std::to_string(text_limits::kMaxAddedTokens));
+    return Unsupported("{}: {} tokens, expected at most {}", where, list->size(), text_limits::kMaxAddedTokens);
   }
   for (const Json& entry : *list) {
     const Json object = entry.is_object() ? entry : Json{{"content", entry}};
@@ -92,7 +91,7 @@ Result<TokenizerConfig> TokenizerConfig::Parse(const std::string& text, const st
   config.path = path;
   DUO_ASSIGN_OR_RETURN(const Json json, ParseJson(text, path));
   if (!json.is_object()) {
-    return Status(StatusCode::kCorrupt, path + ": expected an object, found " + JsonTypeName(json));
+    return Corrupt("{}: expected an object, found {}", path, JsonTypeName(json));
   }
   DUO_ASSIGN_OR_RETURN(config.bos_token, TokenText(json, "bos_token", path));
   DUO_ASSIGN_OR_RETURN(config.eos_token, TokenText(json, "eos_token", path));
@@ -104,9 +103,8 @@ Result<TokenizerConfig> TokenizerConfig::Parse(const std::string& text, const st
   }
   DUO_ASSIGN_OR_RETURN(config.chat_template, TemplateText(json, path));
   if (config.chat_template.size() > text_limits::kMaxChatTemplateBytes) {
-    return Status(StatusCode::kUnsupported, path + ": chat_template: " + std::to_string(config.chat_template.size()) +
-                                                " bytes, expected at most " +
-                                                std::to_string(text_limits::kMaxChatTemplateBytes));
+    return Unsupported("{}: chat_template: {} bytes, expected at most {}", path, config.chat_template.size(),
+                       text_limits::kMaxChatTemplateBytes);
   }
   return config;
 }

@@ -1,5 +1,8 @@
 #include "text/tokenizer_json.h"
 
+#include <fmt/format.h>
+
+#include "base/error.h"
 #include "text/bpe.h"
 #include "text/declared_tokens.h"
 #include "text/json_part.h"
@@ -60,12 +63,10 @@ Result<std::vector<AddedToken>> OwnTokens(const Json& json, const std::string& p
   DUO_ASSIGN_OR_RETURN(const Json* entries, JsonArray(json, "added_tokens", path));
   const std::string key = path + ": added_tokens";
   if (entries->size() > text_limits::kMaxAddedTokens) {
-    return Status(StatusCode::kUnsupported, key + ": " + std::to_string(entries->size()) +
-                                                " tokens, expected at most " +
-                                                std::to_string(text_limits::kMaxAddedTokens));
+    return Unsupported("{}: {} tokens, expected at most {}", key, entries->size(), text_limits::kMaxAddedTokens);
   }
   for (const Json& entry : *entries) {
-    const std::string where = key + "[" + std::to_string(tokens.size()) + "]";
+    const std::string where = fmt::format("{}[{}]", key, tokens.size());
     DUO_ASSIGN_OR_RETURN(const int64_t id, JsonInt(entry, "id", where));
     DUO_ASSIGN_OR_RETURN(AddedToken token, AddedToken::Parse(entry, id, where));
     tokens.push_back(std::move(token));
@@ -76,7 +77,7 @@ Result<std::vector<AddedToken>> OwnTokens(const Json& json, const std::string& p
 Result<std::unique_ptr<Tokenizer::Impl>> BpeTokenizer::Parse(const Json& json, const std::string& path,
                                                              const TokenizerConfig& config) {
   if (!json.is_object()) {
-    return Status(StatusCode::kCorrupt, path + ": expected an object, found " + JsonTypeName(json));
+    return Corrupt("{}: expected an object, found {}", path, JsonTypeName(json));
   }
   DUO_ASSIGN_OR_RETURN(Normalizer normalizer,
                        Normalizer::Parse(JsonOptional(json, "normalizer"), path + ": normalizer"));
@@ -106,8 +107,8 @@ Status BpeTokenizer::ReadAddedTokens(const Json& json, const std::string& path, 
   for (size_t i = 0; i < all.size(); ++i) {
     const AddedToken& token = all[i];
     if (token.content.empty()) continue;
-    const std::string where =
-        i < n_own ? path + ": added_tokens[" + std::to_string(i) + "]" : config.path + ": \"" + token.content + "\"";
+    const std::string where = i < n_own ? fmt::format("{}: added_tokens[{}]", path, i)
+                                        : fmt::format("{}: \"{}\"", config.path, token.content);
     DUO_RETURN_IF_ERROR(AddToken(token, where));
     std::string pattern = token.content;
     if (token.normalized) normalizer_.Apply(&pattern);  // this may make it much longer
@@ -121,8 +122,7 @@ Status BpeTokenizer::CheckTemplateIds(const std::string& path) const {
   for (const auto* ids : {&prefix_, &suffix_}) {
     for (const int32_t id : *ids) {
       if (TokenText(id) != nullptr) continue;
-      return Status(StatusCode::kCorrupt,
-                    path + ": post_processor: special_tokens: id " + std::to_string(id) + " is not in the vocabulary");
+      return Corrupt("{}: post_processor: special_tokens: id {} is not in the vocabulary", path, id);
     }
   }
   return OkStatus();

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "base/error.h"
 #include "text/limits.h"
 
 namespace duo {
@@ -11,8 +12,7 @@ Result<Vocabulary> Vocabulary::Parse(const Json& vocab, const std::string& where
   vocabulary.ids_.reserve(vocab.size());
   for (auto it = vocab.begin(); it != vocab.end(); ++it) {
     if (!it->is_number_integer()) {
-      return Status(StatusCode::kCorrupt,
-                    where + ": \"" + it.key().substr(0, 60) + "\": expected an id, found " + JsonTypeName(*it));
+      return Corrupt("{}: \"{}\": expected an id, found {}", where, it.key().substr(0, 60), JsonTypeName(*it));
     }
     const bool huge = it->is_number_unsigned() && it->get<uint64_t>() > static_cast<uint64_t>(INT64_MAX);
     DUO_RETURN_IF_ERROR(vocabulary.Add(it.key(), huge ? INT64_MAX : it->get<int64_t>(), where));
@@ -23,17 +23,15 @@ Result<Vocabulary> Vocabulary::Parse(const Json& vocab, const std::string& where
 Status Vocabulary::Add(std::string_view text, int64_t id, const std::string& where) {
   const std::string name = fmt::format("\"{}\"", text.substr(0, 60));
   if (id < 0 || id > text_limits::kMaxTokenId) {
-    return Status(StatusCode::kCorrupt, where + ": " + name + ": id " + std::to_string(id) + ", expected 0.." +
-                                            std::to_string(text_limits::kMaxTokenId));
+    return Corrupt("{}: {}: id {}, expected 0..{}", where, name, id, text_limits::kMaxTokenId);
   }
   const auto slot = static_cast<size_t>(id);
   if (slot >= texts_.size()) texts_.resize(slot + 1, nullptr);
   if (texts_[slot] != nullptr) {
-    return Status(StatusCode::kCorrupt, where + ": " + name + ": id " + std::to_string(id) + " already belongs to \"" +
-                                            texts_[slot]->substr(0, 60) + "\"");
+    return Corrupt("{}: {}: id {} already belongs to \"{}\"", where, name, id, texts_[slot]->substr(0, 60));
   }
   const auto [it, inserted] = ids_.emplace(text, static_cast<int32_t>(id));
-  if (!inserted) return Status(StatusCode::kCorrupt, where + ": " + name + " appears twice");
+  if (!inserted) return Corrupt("{}: {} appears twice", where, name);
   texts_[slot] = &it->first;
   return OkStatus();
 }
