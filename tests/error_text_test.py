@@ -1,4 +1,5 @@
-"""Error sentences are for people: no code decides by their text, and only the command line's sentences name flags."""
+"""Error sentences are for people: no code decides by their text, and only the command line's sentences name flags.
+A sentence is a format with its values (base/error.h)."""
 
 import os
 import re
@@ -27,6 +28,18 @@ DECIDES = re.compile(
 ALLOWED = {
     "src/server/session_store.cc": ".message.find",  # removes the server's folder from a text for clients
 }
+
+
+# The beginnings of calls that make a Status, up to the opening parenthesis.
+BY_CODE = re.compile(r"\bStatus(?:\s+\w+)?\((?=\s*StatusCode::k\w+,)")
+BY_FORMAT = re.compile(r"\b(?:InvalidArgument|NotFound|Corrupt|Unsupported|ResourceExhausted|IoError|UnavailableError"
+                       r"|Internal|BadOption)\(")
+JOINS = re.compile(r"\+|\bto_string\b|\bfmt::format\b")
+NUMBER_TEXT = re.compile(r"\bto_string\b")
+LITERAL_OR_PARENTHESIS = re.compile(LITERAL + r"|'(?:\\.|[^'\\])'|[()]")
+
+# Rooms whose sentences are not formats yet.
+JOINED_ROOMS = {"backend", "cli", "engine", "eval", "identify", "kernels", "kv", "model", "server"}
 
 
 def is_test(path):
@@ -65,8 +78,34 @@ def decisions_by_text(root):
     return problems
 
 
+def arguments(text, begin):
+    """The code, without its literals, of the call whose opening parenthesis ends at `begin`."""
+    code, depth, at = [], 1, begin
+    for found in LITERAL_OR_PARENTHESIS.finditer(text, begin):
+        code.append(text[at:found.start()])
+        at = found.end()
+        depth += {"(": 1, ")": -1}.get(found[0], 0)
+        if depth == 0:
+            break
+    return " ".join(code)
+
+
+def joined_sentences(root):
+    problems = []
+    for path in rules.files(root, ["include", "src"], SUFFIXES):
+        if is_test(path) or path.split(os.sep)[1] in JOINED_ROOMS or path == os.path.join("src", "base", "error.h"):
+            continue
+        text = without_comments(rules.read(os.path.join(root, path)))
+        for beginning, wrong in [(BY_CODE, JOINS), (BY_FORMAT, NUMBER_TEXT)]:
+            for match in beginning.finditer(text):
+                if wrong.search(arguments(text, match.end())):
+                    line = text.count("\n", 0, match.start()) + 1
+                    problems.append(f"{path}:{line}: a sentence is a format with its values (base/error.h)")
+    return problems
+
+
 def check(root):
-    return flags_in_library(root) + decisions_by_text(root)
+    return flags_in_library(root) + decisions_by_text(root) + joined_sentences(root)
 
 
 def self_test():
@@ -82,6 +121,11 @@ def self_test():
         "src/eval/h.cc": "if (std::regex_search(status.message(), pattern)) f();\n",
         "src/eval/i.cc": 'if (std::string_view(e.what()).find("x") != npos) f();\n',
         "src/eval/j.cc": 'if (std::strstr(e.what(), "x")) f();\n',
+        "src/kv/l.cc": 'Status f() { return Unsupported("{}: use --device cpu", path); }\n',
+        "src/text/m.cc": 'Status f() { return Status(StatusCode::kCorrupt, path + ": (a) is broken"); }\n',
+        "src/text/n.cc": 'Status status(StatusCode::kIo, fmt::format("{}: gone", path));\n',
+        "src/text/o.cc": 'return Corrupt("{} (of {})", path, std::to_string(n));\n',
+        "src/text/p.cc": 'return BadOption("sink", std::to_string(sink), "0 or more");\n',
         "src/server/k.cc": 'if (error->message.rfind("x", 0) == 0) f();\n',
         "src/eval/l.cc": "if (status.message()[0] == 'x') f();\n",
     }
@@ -90,6 +134,7 @@ def self_test():
         "src/kv/good_test.cc": 'EXPECT_NE(status.message().find("--x"), npos);\n',
         "src/cli/good.cc": 'Print("--device: " + status.message());\n',
         "src/server/good.cc": 'if (message.find("role") == message.end() || !s.message().empty()) n--; --m;\n',
+        "src/text/good.cc": 'if (a + b > 0) return Corrupt("a + b in {}: {}", path, a + b); Status s(StatusCode::kIo, x);',
         "src/eval/style.cc": '"{--ink:#0f172a;color:var(--ink)}"\n',
     }
     rules.tell_apart(check, bad, good)
