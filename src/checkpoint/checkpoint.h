@@ -50,7 +50,6 @@ class Checkpoint {
   bool Has(std::string_view name) const;
   /// All names, in byte order.
   std::vector<std::string> names() const;
-  size_t n_tensors() const { return tensors_.size(); }
   /// Bytes of all tensors.
   uint64_t total_bytes() const { return total_bytes_; }
   const std::string& dir() const { return dir_; }

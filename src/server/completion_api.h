@@ -58,7 +58,6 @@ class CompletionApi {
   /// The tokens of a text or conversation.
   ApiResult<std::vector<int32_t>> Tokenize(const TokenizeRequest& request) const;
 
-  bool has_chat() const { return chat_.has_value(); }
   /// Streamed answers that are not completely written yet.
   int64_t n_streams() const { return streams_.n_streams(); }
 
