@@ -21,7 +21,7 @@ constexpr int kMaxTries = 8;
 
 Result<std::string> TemporaryName(const std::string& path) {
   uint64_t number = 0;
-  if (getrandom(&number, sizeof number, 0) != static_cast<ssize_t>(sizeof number)) {
+  if (getrandom(&number, sizeof number, 0) != ssize_t{sizeof number}) {
     return IoError("{}: cannot get a random number from the system: {}", path, std::strerror(errno));
   }
   return fmt::format("{}.tmp{:016x}", path, number);
@@ -71,7 +71,7 @@ Status AtomicFile::Write(const void* data, size_t bytes) {
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return Fail("cannot be written");
     at += n;
-    bytes -= static_cast<size_t>(n);
+    bytes -= n;
   }
   return OkStatus();
 }

@@ -54,8 +54,8 @@ Result<VirtualBuffer> VirtualBuffer::Reserve(size_t bytes) {
   if (raw == MAP_FAILED) return OutOfMemory(bytes, "address space");
   auto* begin = static_cast<uint8_t*>(raw);
   auto* aligned = reinterpret_cast<uint8_t*>(RoundUp(reinterpret_cast<uintptr_t>(begin), kHugePageBytes));
-  if (aligned != begin) munmap(begin, static_cast<size_t>(aligned - begin));
-  const size_t tail = static_cast<size_t>(begin + want + kHugePageBytes - (aligned + want));
+  if (aligned != begin) munmap(begin, aligned - begin);
+  const size_t tail = begin + want + kHugePageBytes - (aligned + want);
   if (tail != 0) munmap(aligned + want, tail);
   b.data_ = aligned;
   b.bytes_ = want;

@@ -160,7 +160,7 @@ std::optional<int64_t> Cpus(const Level& level) {
     period = Number(Text(level.directory + "/cpu.cfs_period_us"));
   }
   if (!quota || !period || *quota == 0 || *period == 0) return std::nullopt;
-  return static_cast<int64_t>((*quota - 1) / *period) + 1;
+  return (*quota - 1) / *period + 1;
 }
 
 }  // namespace
@@ -181,7 +181,7 @@ std::optional<int> CgroupCpus(const std::string& root) {
     if (cpus) least = std::min(*cpus, least.value_or(*cpus));
   }
   if (!least) return std::nullopt;
-  return static_cast<int>(std::min<int64_t>(*least, std::numeric_limits<int>::max()));
+  return std::min<int64_t>(*least, std::numeric_limits<int>::max());
 }
 
 }  // namespace duo

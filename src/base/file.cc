@@ -42,11 +42,11 @@ Result<std::string> ReadFile(const std::string& path, size_t max_bytes) {
       return IoError("{}: cannot be read: {}", path, std::strerror(error));
     }
     if (n == 0) break;
-    if (bytes.size() + static_cast<size_t>(n) > max_bytes) {
+    if (bytes.size() + n > max_bytes) {
       close(fd);
       return Corrupt("{}: larger than {} bytes, the limit for such a file", path, max_bytes);
     }
-    bytes.append(block, static_cast<size_t>(n));
+    bytes.append(block, n);
   }
   close(fd);
   DUO_RETURN_IF_ERROR(RefuseLfsPointer(bytes, path));
@@ -80,7 +80,7 @@ bool FileExists(const std::string& path) {
 std::optional<uint64_t> PlainFileBytes(const std::string& path) {
   struct stat info {};
   if (lstat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) return std::nullopt;
-  return static_cast<uint64_t>(info.st_size);
+  return info.st_size;
 }
 
 bool IsDirectory(const std::string& path) {

@@ -1,9 +1,10 @@
 // 64-bit FNV-1a hash. It tells files and texts apart, but an attacker can make collisions.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <string>
 
 namespace duo {
@@ -15,11 +16,7 @@ class Fnv1a {
     for (size_t i = 0; i < size; ++i) hash_ = (hash_ ^ bytes[i]) * 0x100000001b3ull;
   }
   /// 16 hexadecimal digits.
-  std::string Text() const {
-    char text[17];
-    std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash_));
-    return text;
-  }
+  std::string Text() const { return fmt::format("{:016x}", hash_); }
 
  private:
   uint64_t hash_ = 0xcbf29ce484222325ull;

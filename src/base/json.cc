@@ -91,8 +91,8 @@ Status ForEachJsonLine(std::string_view text, const std::string& path, const Jso
 
 Result<int64_t> JsonInt(const Json& object, const char* key, const std::string& where) {
   const Json* v = Find(object, key);
-  if (v != nullptr && v->is_number_unsigned() && v->get<uint64_t>() <= static_cast<uint64_t>(INT64_MAX)) {
-    return static_cast<int64_t>(v->get<uint64_t>());
+  if (v != nullptr && v->is_number_unsigned() && v->get<uint64_t>() <= INT64_MAX) {
+    return v->get<int64_t>();
   }
   if (v != nullptr && v->is_number_integer() && !v->is_number_unsigned()) return v->get<int64_t>();
   // Some exporters write whole numbers as 8192.0.

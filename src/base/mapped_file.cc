@@ -16,11 +16,11 @@
 namespace duo {
 
 MappedFile::Identity MappedFile::IdentityOf(const struct stat& info) {
-  return {.device = static_cast<uint64_t>(info.st_dev),
-          .inode = static_cast<uint64_t>(info.st_ino),
-          .size = static_cast<int64_t>(info.st_size),
-          .changed_s = static_cast<int64_t>(info.st_mtim.tv_sec),
-          .changed_ns = static_cast<int64_t>(info.st_mtim.tv_nsec)};
+  return {.device = info.st_dev,
+          .inode = info.st_ino,
+          .size = info.st_size,
+          .changed_s = info.st_mtim.tv_sec,
+          .changed_ns = info.st_mtim.tv_nsec};
 }
 
 FileChange MappedFile::Change() const {
@@ -46,7 +46,7 @@ Result<MappedFile> MappedFile::Open(const std::string& path, Links links) {
   MappedFile file;
   file.path_ = path;
   file.opened_ = IdentityOf(info);
-  file.size_ = static_cast<size_t>(info.st_size);
+  file.size_ = info.st_size;
   if (file.size_ != 0) {
     void* p = mmap(nullptr, file.size_, PROT_READ, MAP_SHARED, fd, 0);
     if (p == MAP_FAILED) {

@@ -28,12 +28,8 @@ constexpr int64_t Int4ScaleAt(int64_t group, int64_t row) {
   return 2 * kInt4CodeBytes + kInt4ScaleBytes * group + 2 * row;
 }
 
-inline size_t Int4BlockBytes(int64_t n_in) {
-  return static_cast<size_t>(DivideUp(n_in, kInt4Inputs)) * kInt4PieceBytes;
-}
-inline size_t Int4Bytes(int64_t n_out, int64_t n_in) {
-  return static_cast<size_t>(DivideUp(n_out, kInt4Rows)) * Int4BlockBytes(n_in);
-}
+inline size_t Int4BlockBytes(int64_t n_in) { return DivideUp(n_in, kInt4Inputs) * kInt4PieceBytes; }
+inline size_t Int4Bytes(int64_t n_out, int64_t n_in) { return DivideUp(n_out, kInt4Rows) * Int4BlockBytes(n_in); }
 
 /// Does not own its bytes. The function that returns a view says how long they live.
 struct MatrixView {
@@ -46,8 +42,7 @@ struct MatrixView {
   /// Bytes of the matrix, scales included.
   size_t bytes() const {
     if (dtype == DType::kU8) return Int4Bytes(n_out, n_in);
-    return static_cast<size_t>(n_out * n_in) * DTypeBytes(dtype) +
-           (scale == nullptr ? 0 : static_cast<size_t>(n_out) * sizeof(float));
+    return n_out * n_in * DTypeBytes(dtype) + (scale == nullptr ? 0 : n_out * sizeof(float));
   }
   /// "bf16", "int8"...
   const char* type_name() const {

@@ -51,7 +51,7 @@ bool ResetPeakRss() {
 
 std::string FormatBytes(uint64_t bytes) {
   static const char* const kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
-  auto value = static_cast<double>(bytes);
+  double value = bytes;
   int unit = 0;
   while (value >= 1024 && unit < 5) {
     value /= 1024;

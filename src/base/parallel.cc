@@ -70,7 +70,7 @@ class LeasedTeam {
 
 void ParallelFor(int n_threads, int64_t n_tasks, const ParallelBody& body) {
   if (n_tasks <= 0) return;
-  const int wanted = static_cast<int>(std::min<int64_t>(n_threads, n_tasks));
+  const int wanted = std::min<int64_t>(n_threads, n_tasks);
   if (wanted <= 1 || in_region) {
     for (int64_t task = 0; task < n_tasks; ++task) body(task, 0);
     return;

@@ -22,7 +22,7 @@ class Rng {
   /// Uniform in [0, n), n >= 1. Multiply-shift (Lemire 2019): bias below n / 2^64.
   uint64_t Below(uint64_t n) { return static_cast<uint64_t>((static_cast<unsigned __int128>(Next()) * n) >> 64); }
   /// Uniform in [0, 1) with 53 bits.
-  double Uniform() { return static_cast<double>(Next() >> 11) * 0x1.0p-53; }
+  double Uniform() { return (Next() >> 11) * 0x1.0p-53; }
   /// Standard normal (Box-Muller).
   double Normal() {
     const double u = 1.0 - Uniform();

@@ -36,7 +36,7 @@ class TempDir {
   std::string file(const std::string& name) const { return path_ + "/" + name; }
   void Write(const std::string& name, std::string_view bytes) const {
     std::ofstream out(file(name), std::ios::binary);
-    out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    out.write(bytes.data(), bytes.size());
     ASSERT_TRUE(out.good()) << file(name);
   }
   /// Number of entries. A test that writes one file checks that there is no other.

@@ -21,7 +21,7 @@ struct TensorView {
     for (int i = 0; i < rank; ++i) n *= shape[i];
     return n;
   }
-  size_t bytes() const { return static_cast<size_t>(size()) * DTypeBytes(dtype); }
+  size_t bytes() const { return size() * DTypeBytes(dtype); }
   bool empty() const { return data == nullptr; }
 };
 

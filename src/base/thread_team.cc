@@ -45,9 +45,9 @@ struct Ticket {
   static Ticket Of(int n_threads, int64_t n_tasks) {
     return {static_cast<uint64_t>(n_threads) << (kNextBits + kTasksBits) | static_cast<uint64_t>(n_tasks) << kNextBits};
   }
-  int64_t next() const { return static_cast<int64_t>(word & ((uint64_t{1} << kNextBits) - 1)); }
-  int64_t n_tasks() const { return static_cast<int64_t>(word >> kNextBits & ((uint64_t{1} << kTasksBits) - 1)); }
-  int n_threads() const { return static_cast<int>(word >> (kNextBits + kTasksBits)); }
+  int64_t next() const { return word & ((uint64_t{1} << kNextBits) - 1); }
+  int64_t n_tasks() const { return word >> kNextBits & ((uint64_t{1} << kTasksBits) - 1); }
+  int n_threads() const { return word >> (kNextBits + kTasksBits); }
 };
 
 void Pause() {
@@ -160,11 +160,11 @@ class ThreadTeam::Impl {
     }
   }
 
-  int n_threads() const { return 1 + static_cast<int>(helpers_.size()); }
+  int n_threads() const { return 1 + std::ssize(helpers_); }
 
   void Run(int n_threads, int64_t n_tasks, const ParallelBody& body) {
     DUO_CHECK(n_tasks <= kMaxTasks, "ParallelFor splits longer regions");
-    if (n_away_.load(std::memory_order_relaxed) == static_cast<int>(helpers_.size())) {
+    if (n_away_.load(std::memory_order_relaxed) == std::ssize(helpers_)) {
       for (int64_t task = 0; task < n_tasks; ++task) body(task, 0);
       return;
     }
@@ -183,7 +183,7 @@ class ThreadTeam::Impl {
       body(task, 0);
       ++own;
     }
-    AwaitFinished(static_cast<uint32_t>(n_tasks - own));
+    AwaitFinished(n_tasks - own);
     if (caller_.IsCrowded(begin, Clock::now())) send_one_away_.store(true, std::memory_order_relaxed);
   }
 

@@ -166,7 +166,7 @@ Result<TensorView> Checkpoint::Get(std::string_view name) const {
                        kMaxRank);
   }
   view.data = found->second.data;
-  view.rank = static_cast<int>(entry.shape.size());
+  view.rank = entry.shape.size();
   for (size_t i = 0; i < entry.shape.size(); ++i) view.shape[i] = entry.shape[i];
   return view;
 }

@@ -232,8 +232,8 @@ Status LimitContextToWindow(const Json& config, const std::string& where, HfConf
 /// stretches it to.
 int64_t TrainedContext(const HfConfig& hf) {
   if (hf.rope.type != RopeType::kYarn) return hf.max_position_embeddings;
-  const double stretched = hf.rope.factor * static_cast<double>(hf.rope.original_max_position_embeddings);
-  const auto context = static_cast<int64_t>(std::min(stretched, static_cast<double>(limits::kMaxPositions)));
+  const double stretched = hf.rope.factor * hf.rope.original_max_position_embeddings;
+  const int64_t context = std::min<double>(stretched, limits::kMaxPositions);
   return std::max(hf.max_position_embeddings, context);
 }
 

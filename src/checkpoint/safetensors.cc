@@ -200,10 +200,10 @@ Result<Entry> CheckEntry(const RawEntry& raw, uint64_t data_begin, uint64_t data
   }
   bool overflow = false;
   for (const uint64_t n : raw.shape) {
-    overflow = overflow || n > static_cast<uint64_t>(INT64_MAX) || __builtin_mul_overflow(expected, n, &expected);
-    entry.shape.push_back(static_cast<int64_t>(n));
+    overflow = overflow || n > INT64_MAX || __builtin_mul_overflow(expected, n, &expected);
+    entry.shape.push_back(n);
   }
-  if (overflow || expected > static_cast<uint64_t>(INT64_MAX)) {
+  if (overflow || expected > INT64_MAX) {
     return Corrupt("{}: shape {} has more elements than 63 bits can count", where, ShapeText(entry.shape));
   }
   const uint64_t begin = raw.offsets[0];

@@ -47,7 +47,7 @@ Result<std::vector<Planned>> Plan(const std::string& path, const std::vector<Ten
     if (type == nullptr) return Refuse(path, tensor.name, "an element type that cannot be written");
     uint64_t bytes = type->bytes;
     for (const int64_t n : tensor.shape) {
-      if (n < 0 || __builtin_mul_overflow(bytes, static_cast<uint64_t>(n), &bytes) || bytes > INT64_MAX) {
+      if (n < 0 || __builtin_mul_overflow(bytes, n, &bytes) || bytes > INT64_MAX) {
         return Refuse(path, tensor.name, "its shape is negative or overflows");
       }
     }
@@ -79,7 +79,7 @@ Result<std::string> HeaderOf(const std::string& path, const std::vector<Planned>
   json += "}";
   json.append((8 - json.size() % 8) % 8, ' ');
   std::string header(8, '\0');
-  for (size_t i = 0; i < 8; ++i) header[i] = static_cast<char>(static_cast<uint64_t>(json.size()) >> (8 * i) & 0xff);
+  for (size_t i = 0; i < 8; ++i) header[i] = json.size() >> (8 * i) & 0xff;
   return header + json;
 }
 

@@ -10,9 +10,7 @@
 namespace duo {
 namespace {
 
-size_t CountHeads(int n_layers, int n_kv_heads) {
-  return static_cast<size_t>(n_layers) * static_cast<size_t>(n_kv_heads);
-}
+size_t CountHeads(int n_layers, int n_kv_heads) { return static_cast<size_t>(n_layers) * n_kv_heads; }
 
 double Clip(double gate) { return std::clamp(gate, 0.0, 1.0); }
 
@@ -39,13 +37,13 @@ Result<size_t> CountToKeep(size_t n_heads, double sparsity) {
   }
   if (sparsity == 0.0 || n_heads == 0) return n_heads;
   if (sparsity == 1.0) return size_t{0};
-  return n_heads - static_cast<size_t>(std::ceil(sparsity * static_cast<double>(n_heads - 1)));
+  return n_heads - static_cast<size_t>(std::ceil(sparsity * (n_heads - 1)));
 }
 
 }  // namespace
 
 int HeadChoice::n_retrieval() const {
-  return static_cast<int>(std::count_if(retrieval.begin(), retrieval.end(), [](uint8_t r) { return r != 0; }));
+  return std::count_if(retrieval.begin(), retrieval.end(), [](uint8_t r) { return r != 0; });
 }
 
 int HeadChoice::n_retrieval_in(int layer) const {
@@ -56,7 +54,7 @@ int HeadChoice::n_retrieval_in(int layer) const {
 
 double HeadChoice::sparsity() const {
   if (retrieval.empty()) return 0.0;
-  return 1.0 - static_cast<double>(n_retrieval()) / static_cast<double>(retrieval.size());
+  return 1.0 - static_cast<double>(n_retrieval()) / retrieval.size();
 }
 
 HeadChoice AllRetrieval(int n_layers, int n_kv_heads) {
@@ -82,7 +80,7 @@ Result<HeadChoice> ChooseBySparsity(const HeadPattern& pattern, double sparsity)
 Result<HeadChoice> ChooseLayersBySparsity(const HeadPattern& pattern, double sparsity) {
   DUO_RETURN_IF_ERROR(CheckGates(pattern));
   HeadChoice choice = NoRetrieval(pattern.n_layers, pattern.n_kv_heads);
-  const auto n_layers = static_cast<size_t>(pattern.n_layers), n_heads = static_cast<size_t>(pattern.n_kv_heads);
+  const size_t n_layers = pattern.n_layers, n_heads = pattern.n_kv_heads;
   DUO_ASSIGN_OR_RETURN(const size_t n_keep, CountToKeep(n_layers, sparsity));
   std::vector<double> sums(n_layers, 0.0);
   for (size_t i = 0; i < choice.retrieval.size(); ++i) sums[i / n_heads] += Clip(pattern.gates[i]);
@@ -109,7 +107,7 @@ Result<HeadChoice> ChooseAtRandom(int n_layers, int n_kv_heads, double sparsity,
   std::iota(order.begin(), order.end(), size_t{0});
   Rng rng(seed);
   for (size_t i = 0; i < n_keep; ++i) {  // the first n_keep steps of a Fisher-Yates shuffle
-    std::swap(order[i], order[i + static_cast<size_t>(rng.Below(order.size() - i))]);
+    std::swap(order[i], order[i + rng.Below(order.size() - i)]);
     choice.retrieval[order[i]] = 1;
   }
   return choice;

@@ -48,7 +48,7 @@ Result<int> ParseRow(std::string_view row, const std::string& path, size_t line,
       return Corrupt("{}: line {}: more than {} columns", path, line, n);
     }
     const size_t tab = row.find('\t');
-    DUO_ASSIGN_OR_RETURN(const double gate, ParseGate(row.substr(0, tab), path, line, static_cast<size_t>(n) + 1));
+    DUO_ASSIGN_OR_RETURN(const double gate, ParseGate(row.substr(0, tab), path, line, n + 1));
     gates->push_back(gate);
     ++n;
     if (tab == std::string_view::npos) return n;
@@ -103,15 +103,14 @@ Status ReadWindow(const Json& config, const std::string& path, HeadPattern* patt
 Status CheckWritable(const HeadPattern& pattern) {
   const bool shape_good = pattern.n_layers > 0 && pattern.n_layers <= limits::kMaxPatternLayers &&
                           pattern.n_kv_heads > 0 && pattern.n_kv_heads <= limits::kMaxPatternKvHeads;
-  if (!shape_good ||
-      pattern.gates.size() != static_cast<size_t>(pattern.n_layers) * static_cast<size_t>(pattern.n_kv_heads)) {
+  if (!shape_good || std::ssize(pattern.gates) != pattern.n_layers * pattern.n_kv_heads) {
     return InvalidArgument("a pattern of {} layers x {} kv heads with {} gates", pattern.n_layers, pattern.n_kv_heads,
                            pattern.gates.size());
   }
   for (size_t i = 0; i < pattern.gates.size(); ++i) {
     if (std::isfinite(pattern.gates[i])) continue;
-    return InvalidArgument("the gate of layer {}, kv head {} is not finite",
-                           i / static_cast<size_t>(pattern.n_kv_heads), i % static_cast<size_t>(pattern.n_kv_heads));
+    return InvalidArgument("the gate of layer {}, kv head {} is not finite", i / pattern.n_kv_heads,
+                           i % pattern.n_kv_heads);
   }
   if (pattern.sink < 0 || pattern.sink > limits::kMaxWindowTokens || pattern.recent < 1 ||
       pattern.recent > limits::kMaxWindowTokens) {

@@ -181,8 +181,8 @@ TEST(HeadChoice, ManyTiesGoByPositionToo) {
   Rng rng(4);
   std::vector<double> gates, of_layers;
   for (int layer = 0; layer < n_layers; ++layer) {
-    of_layers.push_back(0.5 * static_cast<double>(rng.Below(3)));
-    for (int head = 0; head < n_heads; ++head) gates.push_back(0.5 * static_cast<double>(rng.Below(3)));
+    of_layers.push_back(0.5 * rng.Below(3));
+    for (int head = 0; head < n_heads; ++head) gates.push_back(0.5 * rng.Below(3));
   }
   const auto check = [](const std::vector<double>& values, const auto& kept) {
     for (size_t i = 0; i < values.size(); ++i) {
@@ -198,7 +198,7 @@ TEST(HeadChoice, ManyTiesGoByPositionToo) {
     const HeadChoice heads = ChooseBySparsity(MakePattern(n_layers, n_heads, gates), sparsity).value();
     check(gates, [&](size_t i) { return heads.retrieval[i] != 0; });
     const HeadChoice layers = ChooseLayersBySparsity(MakePattern(n_layers, n_heads, equal_in_layers), sparsity).value();
-    check(of_layers, [&](size_t i) { return layers.n_retrieval_in(static_cast<int>(i)) != 0; });
+    check(of_layers, [&](size_t i) { return layers.n_retrieval_in(i) != 0; });
   }
 }
 
@@ -346,7 +346,7 @@ TEST(GoldenPatterns, SparsityOneHalfMakesTheGoldenChoice) {
     const HeadChoice choice = *ChooseBySparsity(*pattern, (*json)["sparsity"].get<double>());
     for (int layer = 0; layer < pattern->n_layers; ++layer) {
       for (int head = 0; head < pattern->n_kv_heads; ++head) {
-        const size_t row = static_cast<size_t>(layer), column = static_cast<size_t>(head);
+        const size_t row = layer, column = head;
         EXPECT_EQ((*json)["retrieval_heads"][row][column].get<int>(), choice.is_retrieval(layer, head) ? 1 : 0) << name;
       }
     }

@@ -24,7 +24,7 @@ std::vector<double> Ranks(const std::vector<double>& values) {
   for (size_t begin = 0; begin < order.size();) {
     size_t end = begin + 1;
     while (end < order.size() && values[order[end]] == values[order[begin]]) ++end;
-    for (size_t i = begin; i < end; ++i) ranks[order[i]] = static_cast<double>(begin + end - 1) / 2.0;
+    for (size_t i = begin; i < end; ++i) ranks[order[i]] = (begin + end - 1) / 2.0;
     begin = end;
   }
   return ranks;
@@ -34,7 +34,7 @@ std::vector<double> Ranks(const std::vector<double>& values) {
 std::optional<double> Spearman(const std::vector<double>& a, const std::vector<double>& b) {
   const std::vector<double> rank_a = Ranks(a);
   const std::vector<double> rank_b = Ranks(b);
-  const double mean = (static_cast<double>(a.size()) - 1.0) / 2.0;
+  const double mean = (a.size() - 1.0) / 2.0;
   double aa = 0, bb = 0, ab = 0;
   for (size_t i = 0; i < a.size(); ++i) {
     aa += (rank_a[i] - mean) * (rank_a[i] - mean);
@@ -61,14 +61,14 @@ Result<PatternDiff> DiffPatterns(const HeadPattern& a, const HeadPattern& b, dou
   diff.rank_correlation = Spearman(gates_a, gates_b);
   for (size_t i = 0; i < gates_a.size(); ++i) {
     const double difference = std::fabs(gates_a[i] - gates_b[i]);
-    diff.mean_abs_difference += difference / static_cast<double>(gates_a.size());
+    diff.mean_abs_difference += difference / gates_a.size();
     diff.max_abs_difference = std::max(diff.max_abs_difference, difference);
     const bool in_a = choice_a.retrieval[i] != 0;
     const bool in_b = choice_b.retrieval[i] != 0;
     diff.n_both += in_a && in_b;
     if (in_a == in_b) continue;
     (in_a ? diff.n_only_a : diff.n_only_b) += 1;
-    const int index = static_cast<int>(i);
+    const int index = i;
     diff.differing.push_back({index / a.n_kv_heads, index % a.n_kv_heads, a.gates[i], b.gates[i], in_a});
   }
   return diff;

@@ -53,7 +53,7 @@ std::string Data(const std::vector<LoggedStep>& steps) {
   std::string text = "$log << EOD\n";
   for (size_t i = 0; i < steps.size(); i += stride) {
     double mean = 0;
-    for (const double gate : steps[i].gates) mean += gate / static_cast<double>(steps[i].gates.size());
+    for (const double gate : steps[i].gates) mean += gate / steps[i].gates.size();
     text += fmt::format("{} {:.6g} {:.5f}", steps[i].step, std::max(steps[i].distill, 1e-9), mean);
     for (const double gate : steps[i].gates) text += fmt::format(" {:.4f}", gate);
     text += "\n";

@@ -18,7 +18,7 @@ constexpr int kLabelColumns = 10;                             // "layer 123 "
 // heads thus stays within 120 columns.
 int CellColumns(int n_kv_heads) { return n_kv_heads <= 32 ? 3 : n_kv_heads <= 50 ? 2 : 1; }
 
-size_t Level(double gate) { return static_cast<size_t>(std::min(std::clamp(gate, 0.0, 1.0) * 4.0, 3.0)); }
+size_t Level(double gate) { return std::min(std::clamp(gate, 0.0, 1.0) * 4.0, 3.0); }
 
 std::string Paint(const std::string& text, int ansi_color, HeatMapColor color) {
   return color == HeatMapColor::kAnsi ? fmt::format("\x1b[38;5;{}m{}\x1b[0m", ansi_color, text) : text;
@@ -46,8 +46,8 @@ std::string HeadNumbers(int n_kv_heads, int columns) {
 std::string Legend(const HeadChoice* choice, HeatMapColor color) {
   std::string line = "gate  ";
   for (size_t level = 0; level < kShades.size(); ++level) {
-    line += fmt::format("{} {}..{}  ", Paint(kShades[level], kAnsiShades[level], color),
-                        0.25 * static_cast<double>(level), 0.25 * static_cast<double>(level + 1));
+    line +=
+        fmt::format("{} {}..{}  ", Paint(kShades[level], kAnsiShades[level], color), 0.25 * level, 0.25 * (level + 1));
   }
   if (choice != nullptr) {
     line += fmt::format(" {} retrieval head: {} of {}, sparsity {:.3f}", Paint("*", kAnsiMarker, color),

@@ -45,7 +45,7 @@ Result<AddedToken> AddedToken::Parse(const Json& entry, int64_t id, const std::s
   if (id < 0 || id > text_limits::kMaxTokenId) {
     return Corrupt("{}: id: {}, expected 0..{}", where, id, text_limits::kMaxTokenId);
   }
-  token.id = static_cast<int32_t>(id);
+  token.id = id;
   DUO_ASSIGN_OR_RETURN(token.single_word, JsonBoolOr(entry, "single_word", false, where));
   DUO_ASSIGN_OR_RETURN(token.lstrip, JsonBoolOr(entry, "lstrip", false, where));
   DUO_ASSIGN_OR_RETURN(token.rstrip, JsonBoolOr(entry, "rstrip", false, where));
@@ -64,10 +64,10 @@ Status AddedTokenFinder::Add(const AddedToken& token, std::string_view pattern, 
   }
   uint32_t node = 0;
   for (const char c : pattern) {
-    const auto byte = static_cast<uint8_t>(c);
+    const uint8_t byte = c;
     uint32_t child = Child(node, byte);
     if (child == 0) {
-      child = static_cast<uint32_t>(nodes_.size());
+      child = nodes_.size();
       nodes_.emplace_back();
       nodes_[node].children.emplace_back(byte, child);
       if (node == 0) first_[byte] = child;
@@ -75,7 +75,7 @@ Status AddedTokenFinder::Add(const AddedToken& token, std::string_view pattern, 
     node = child;
   }
   if (nodes_[node].token >= 0) return OkStatus();
-  nodes_[node].token = static_cast<int32_t>(tokens_.size());
+  nodes_[node].token = tokens_.size();
   tokens_.push_back({token.id, token.single_word, token.lstrip, token.rstrip, token.special});
   return OkStatus();
 }
@@ -92,7 +92,7 @@ int32_t AddedTokenFinder::Match(std::string_view text, size_t pos, size_t* end) 
   int32_t found = -1;
   uint32_t node = 0;
   for (size_t i = pos; i < text.size(); ++i) {
-    node = Child(node, static_cast<uint8_t>(text[i]));
+    node = Child(node, text[i]);
     if (node == 0) break;
     if (nodes_[node].token >= 0) {
       found = nodes_[node].token;

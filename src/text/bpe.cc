@@ -34,7 +34,7 @@ BpeCache::BpeCache(size_t text_bytes)
 size_t BpeCache::SlotOf(const int32_t* symbols, size_t n) const {
   uint64_t hash = n;
   for (size_t i = 0; i < n; ++i) hash = (hash ^ static_cast<uint32_t>(symbols[i])) * 0x9E3779B97F4A7C15u;
-  return static_cast<size_t>(hash >> 40) & mask_;
+  return hash >> 40 & mask_;
 }
 
 bool BpeCache::Lookup(const int32_t* symbols, size_t n, std::vector<int32_t>* out) const {
@@ -46,8 +46,8 @@ bool BpeCache::Lookup(const int32_t* symbols, size_t n, std::vector<int32_t>* ou
 
 void BpeCache::Store(const int32_t* symbols, size_t n, const int32_t* ids, size_t n_ids) {
   Slot& slot = slots_[SlotOf(symbols, n)];
-  slot.n_symbols = static_cast<uint8_t>(n);
-  slot.n_ids = static_cast<uint8_t>(n_ids);
+  slot.n_symbols = n;
+  slot.n_ids = n_ids;
   std::copy_n(symbols, n, slot.symbols.begin());
   std::copy_n(ids, n_ids, slot.ids.begin());
 }
@@ -90,7 +90,7 @@ Status BpeModel::ParseOptions(const Json& model, const std::string& where) {
 
 void BpeModel::FindUnits() {
   if (alphabet_ == BpeAlphabet::kBytes) {
-    for (int b = 0; b < 256; ++b) unit_ids_.push_back(vocabulary_.Find(ByteToAlphabet(static_cast<uint8_t>(b))));
+    for (int b = 0; b < 256; ++b) unit_ids_.push_back(vocabulary_.Find(ByteToAlphabet(b)));
   } else {
     std::string character;
     for (uint32_t c = 0; c < kDenseUnits; ++c) {
@@ -183,7 +183,7 @@ void BpeModel::Symbols(std::string_view piece, std::vector<int32_t>* symbols) co
     std::string_view character;
     int32_t id;
     if (alphabet_ == BpeAlphabet::kBytes) {
-      const auto byte = static_cast<uint8_t>(piece[pos]);
+      const uint8_t byte = piece[pos];
       id = unit_ids_[byte];
       character = ByteToAlphabet(byte);
       ++pos;

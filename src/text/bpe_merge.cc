@@ -21,7 +21,7 @@ void BpeMerger::Offer(const MergeTable& merges, uint32_t left, uint32_t right) {
 // candidates, so at most 3n are pushed: O(n log n).
 void BpeMerger::Merge(const MergeTable& merges, std::span<const int32_t> symbols, std::vector<int32_t>* out) {
   const auto later = [](const Candidate& a, const Candidate& b) { return a.order > b.order; };
-  const auto n = static_cast<uint32_t>(symbols.size());
+  const uint32_t n = symbols.size();
   id_.assign(symbols.begin(), symbols.end());
   prev_.resize(n);
   next_.resize(n);
@@ -36,7 +36,7 @@ void BpeMerger::Merge(const MergeTable& merges, std::span<const int32_t> symbols
     const Candidate top = heap_.front();
     std::pop_heap(heap_.begin(), heap_.end(), later);
     heap_.pop_back();
-    const auto left = static_cast<uint32_t>(top.order);
+    const uint32_t left = top.order;
     const uint32_t right = next_[left];
     if (id_[left] == kGone || right == kNone) continue;
     // A candidate may be stale. Like the reference, compare only merged ids, not ranks, so that the same pairs merge.

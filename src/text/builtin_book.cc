@@ -182,7 +182,7 @@ Status CheckOptions(const BookOptions& o) {
   if (!(o.depth_begin >= 0 && o.depth_begin <= o.depth_end && o.depth_end <= 1)) {
     return InvalidArgument("the depths of facts: expected 0 <= begin <= end <= 1");
   }
-  if (o.min_words < 1 || o.max_words < o.min_words || o.max_words > static_cast<int>(kNatoWords.size())) {
+  if (o.min_words < 1 || o.max_words < o.min_words || o.max_words > std::ssize(kNatoWords)) {
     return InvalidArgument("words of a passkey: expected 1 <= min <= max <= 26, because all words of a passkey differ");
   }
   if (o.min_digits < 1 || o.max_digits < o.min_digits || o.max_digits > 18) {
@@ -225,7 +225,7 @@ class FactMaker {
   std::vector<FactKind> DrawKinds() const {
     std::vector<FactKind> kinds;
     int left[2] = {kMaxPasskeys, kMaxCodes};
-    for (size_t turn = 0; static_cast<int>(kinds.size()) < options_.n_facts; ++turn) {
+    for (size_t turn = 0; std::ssize(kinds) < options_.n_facts; ++turn) {
       const FactKind kind = options_.kinds[turn % options_.kinds.size()];
       if (left[static_cast<size_t>(kind)]-- > 0) kinds.push_back(kind);
     }
@@ -233,20 +233,18 @@ class FactMaker {
     return kinds;
   }
 
-  int DrawBetween(int least, int most) {
-    return least + static_cast<int>(rng_->Below(static_cast<uint64_t>(most - least + 1)));
-  }
+  int DrawBetween(int least, int most) { return least + rng_->Below(most - least + 1); }
 
   std::string DrawWords() {
     const std::vector<std::string> words = Shuffled(rng_, kNatoWords);
-    const auto n = static_cast<size_t>(DrawBetween(options_.min_words, options_.max_words));
+    const size_t n = DrawBetween(options_.min_words, options_.max_words);
     std::string out = words[0];
     for (size_t i = 1; i < n; ++i) out += " " + words[i];
     return out;
   }
   std::string DrawDigits() {
     std::string out(DrawBetween(options_.min_digits, options_.max_digits), '0');
-    for (char& digit : out) digit = static_cast<char>('0' + rng_->Below(10));
+    for (char& digit : out) digit = '0' + rng_->Below(10);
     return out;
   }
 
@@ -310,7 +308,7 @@ class Binder {
 
  private:
   static int64_t FactSentence(const HiddenFact& fact, int64_t n_sentences) {
-    return std::max<int64_t>(2, std::llround(fact.position * static_cast<double>(n_sentences)));
+    return std::max<int64_t>(2, std::llround(fact.position * n_sentences));
   }
 
   /// `separator` is what the unit needs before it; the previous unit may need more.
@@ -349,7 +347,7 @@ Result<Book> MakeBook(const BookOptions& options, const TokenCounter& count_toke
   const double step = (options.depth_end - options.depth_begin) / std::max(1, options.n_facts);
   for (size_t i = 0; i < facts.size(); ++i) {
     const double jitter = (rng.Uniform() - 0.5) * 0.5;
-    facts[i].position = options.depth_begin + step * (static_cast<double>(i) + 0.5 + jitter);
+    facts[i].position = options.depth_begin + step * (i + 0.5 + jitter);
   }
   Binder binder(std::move(facts), prose_seed);
 
@@ -364,7 +362,7 @@ Result<Book> MakeBook(const BookOptions& options, const TokenCounter& count_toke
   double tokens_per_sentence = 12;
   int64_t too_many = kMaxTokens;
   while (too_many - fits > 1 && options.n_tokens - fits_tokens > options.n_tokens / 500) {
-    const double guess = static_cast<double>(options.n_tokens - fits_tokens) / tokens_per_sentence;
+    const double guess = (options.n_tokens - fits_tokens) / tokens_per_sentence;
     const int64_t middle = std::clamp(fits + std::max<int64_t>(1, std::llround(guess)), fits + 1, too_many - 1);
     const int64_t tokens = count_tokens(binder.Bind(middle));
     if (middle > fits && tokens > fits_tokens) {

@@ -51,7 +51,7 @@ TEST(BuiltinBook, LengthIsMetWithinOnePercentAndNeverPassed) {
   for (const int64_t target : {1500, 4096, 16384, 200000}) {
     const int64_t n = CountWords(Make({.n_tokens = target}).text);
     EXPECT_LE(n, target);
-    EXPECT_GE(static_cast<double>(n), 0.99 * static_cast<double>(target));
+    EXPECT_GE(n, 0.99 * target);
   }
 }
 
@@ -68,7 +68,7 @@ TEST(BuiltinBook, EveryFactStandsOnceAndInOrderAtSpreadDepths) {
       before = fact.depth;
       // The step is 0.9 / 12, with half a step of jitter in all. The text of the facts themselves shifts the depths a
       // little.
-      EXPECT_NEAR(fact.depth, 0.05 + 0.9 / 12 * (static_cast<double>(i) + 0.5), 0.05);
+      EXPECT_NEAR(fact.depth, 0.05 + 0.9 / 12 * (i + 0.5), 0.05);
     }
   }
 }

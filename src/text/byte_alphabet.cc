@@ -17,9 +17,9 @@ struct Alphabet {
   Alphabet() {
     byte.fill(-1);
     uint32_t next = 0x100;
-    for (int b = 0; b < 256; ++b) {
+    for (uint32_t b = 0; b < 256; ++b) {
       const bool printable = (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
-      const uint32_t code_point = printable ? static_cast<uint32_t>(b) : next++;
+      const uint32_t code_point = printable ? b : next++;
       AppendUtf8(code_point, &text[b]);
       byte[code_point] = b;
     }
@@ -42,7 +42,7 @@ std::optional<std::string> BytesFromAlphabet(std::string_view token) {
     pos += step.n_bytes;
     const int byte = step.code_point < kAlphabetEnd ? TheAlphabet().byte[step.code_point] : -1;
     if (byte < 0) return std::nullopt;
-    bytes.push_back(static_cast<char>(byte));
+    bytes.push_back(byte);
   }
   return bytes;
 }

@@ -159,7 +159,7 @@ std::optional<char> ByteToken(std::string_view token) {
     }
     value = value * 16 + digit;
   }
-  return static_cast<char>(value);
+  return value;
 }
 
 struct ByteFallbackOptions {
@@ -283,8 +283,8 @@ Result<SpecPtr> ParseStrip(const Json& part, bool fused, const std::string& wher
     return Corrupt("{}: Strip of {} and {} characters, expected 0..{}", where, start, stop,
                    text_limits::kMaxStripCount);
   }
-  options.start = static_cast<size_t>(start);
-  options.stop = static_cast<size_t>(stop);
+  options.start = start;
+  options.stop = stop;
   options.fused = fused;
   return SpecPtr(std::make_unique<SpecOf<StripStep, StripOptions>>(std::move(options)));
 }

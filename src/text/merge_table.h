@@ -34,7 +34,7 @@ class MergeTable {
   static uint64_t Key(int32_t left, int32_t right) {
     return (static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32) | static_cast<uint32_t>(right);
   }
-  size_t Slot(uint64_t key) const { return static_cast<size_t>((key * 0x9E3779B97F4A7C15u) >> 32) & mask_; }
+  size_t Slot(uint64_t key) const { return (key * 0x9E3779B97F4A7C15u) >> 32 & mask_; }
 
   size_t mask_;
   std::vector<uint64_t> keys_;

@@ -127,7 +127,7 @@ std::string LowercaseText(std::string_view text) {
     if (step.code_point == 0x130) {
       out += "i\xCC\x87";  // the only lower-case mapping to two code points (SpecialCasing.txt)
     } else {
-      AppendUtf8(static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(step.code_point))), &out);
+      AppendUtf8(utf8proc_tolower(step.code_point), &out);
     }
   }
   return out;

@@ -15,10 +15,10 @@ Status AppendSpecial(const Json& table, const std::string& name, const std::stri
   }
   DUO_ASSIGN_OR_RETURN(const Json* list, JsonArray(*entry, "ids", where + ": special_tokens"));
   for (const Json& id : *list) {
-    if (!id.is_number_unsigned() || id.get<uint64_t>() > static_cast<uint64_t>(text_limits::kMaxTokenId)) {
+    if (!id.is_number_unsigned() || id.get<uint64_t>() > text_limits::kMaxTokenId) {
       return Corrupt("{}: special_tokens: ids: expected token ids, found {}", where, id.dump());
     }
-    ids->push_back(static_cast<int32_t>(id.get<uint64_t>()));
+    ids->push_back(id.get<int32_t>());
   }
   return OkStatus();
 }

@@ -48,7 +48,7 @@ class Matcher {
     DUO_CHECK(data_ != nullptr && context_ != nullptr, "out of memory in PCRE2");
     // In a run of n spaces, `\s*[\r\n]+` backtracks about n steps, so the limit must grow with the text.
     const size_t wanted = std::min<size_t>(text.size(), UINT32_MAX / 8) * 8;
-    pcre2_set_match_limit(context_.get(), std::max(kMinMatchLimit, static_cast<uint32_t>(wanted)));
+    pcre2_set_match_limit(context_.get(), std::max<uint32_t>(kMinMatchLimit, wanted));
     pcre2_set_heap_limit(context_.get(), kHeapLimitKib);
   }
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 
 #include "base/error.h"
 
@@ -21,6 +20,7 @@ constexpr std::array<std::string_view, 39> kCategories = {
     "So", "Z",  "Zs", "Zl", "Zp", "C",  "Cc", "Cf", "Cn", "Co", "Cs", "Any", "White_Space"};
 
 bool IsAsciiDigit(char c) { return c >= '0' && c <= '9'; }
+bool IsHexDigit(char c) { return IsAsciiDigit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); }
 bool IsAsciiLetter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 
 class Translator {
@@ -129,14 +129,13 @@ class Translator {
       return Copy(close + 1 - pos_);
     }
     // A two-digit \xHH from 80 up is a raw byte in Oniguruma and a code point in PCRE2.
-    if (Peek(2) >= '0' && Peek(2) <= '7' && std::isxdigit(static_cast<unsigned char>(Peek(3))) != 0) return Copy(4);
+    if (Peek(2) >= '0' && Peek(2) <= '7' && IsHexDigit(Peek(3))) return Copy(4);
     return Refuse("the escape \\x with other than two digits below 80");
   }
 
   Status UnicodeEscape() {
     const std::string_view digits = in_.substr(std::min(pos_ + 2, in_.size())).substr(0, 4);
-    const bool hex = std::all_of(digits.begin(), digits.end(),
-                                 [](char c) { return std::isxdigit(static_cast<unsigned char>(c)) != 0; });
+    const bool hex = std::all_of(digits.begin(), digits.end(), IsHexDigit);
     if (digits.size() < 4 || !hex) return Refuse("the escape \\u without four hexadecimal digits");
     out_ += "\\x{" + std::string(digits) + "}";
     pos_ += 6;

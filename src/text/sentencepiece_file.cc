@@ -44,7 +44,7 @@ class FieldReader {
     uint64_t length = 0;
     if (rest_.empty()) return false;
     if (!Varint(&tag) || tag >> 3 == 0 || tag >> 3 > UINT32_MAX) return Fail();
-    field->number = static_cast<uint32_t>(tag >> 3);
+    field->number = tag >> 3;
     switch (tag & 7) {
       case 0: return Varint(&field->value) || Fail();
       case 1: length = 8; break;
@@ -65,7 +65,7 @@ class FieldReader {
   bool Varint(uint64_t* value) {
     *value = 0;
     for (int shift = 0; shift < 64 && !rest_.empty(); shift += 7) {
-      const auto byte = static_cast<uint8_t>(rest_[0]);
+      const uint8_t byte = rest_[0];
       rest_.remove_prefix(1);
       *value |= static_cast<uint64_t>(byte & 0x7F) << shift;
       if (byte < 0x80) return true;

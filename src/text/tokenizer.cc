@@ -28,9 +28,7 @@ int32_t Tokenizer::Impl::TokenId(std::string_view text) const {
   return id >= 0 ? id : vocabulary().Find(text);
 }
 
-bool Tokenizer::Impl::IsSpecial(int32_t id) const {
-  return id >= 0 && static_cast<size_t>(id) < special_.size() && special_[id];
-}
+bool Tokenizer::Impl::IsSpecial(int32_t id) const { return id >= 0 && id < std::ssize(special_) && special_[id]; }
 
 int32_t Tokenizer::Impl::end_id() const { return std::max(added_.end_id(), vocabulary().end_id()); }
 
@@ -47,7 +45,7 @@ Status Tokenizer::Impl::AddToken(const AddedToken& token, const std::string& whe
   }
   const bool repeated = added_.Find(token.content) == token.id;
   if (known < 0 && !repeated) DUO_RETURN_IF_ERROR(added_.Add(token.content, token.id, where));
-  const auto id = static_cast<size_t>(token.id);
+  const size_t id = token.id;
   if (id >= special_.size()) special_.resize(id + 1);
   if (token.special) special_[id] = true;
   return OkStatus();

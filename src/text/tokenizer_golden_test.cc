@@ -19,7 +19,7 @@ constexpr size_t kMaxGoldenBytes = size_t{64} << 20;
 std::string FromHex(const std::string& hex) {
   std::string bytes;
   for (size_t i = 0; i + 1 < hex.size(); i += 2) {
-    bytes.push_back(static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16)));
+    bytes.push_back(std::stoi(hex.substr(i, 2), nullptr, 16));
   }
   return bytes;
 }

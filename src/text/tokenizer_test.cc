@@ -336,13 +336,13 @@ TEST(BpeMerge, EqualsTheDefinitionOnRandomRules) {
     MergeTable merges(64);
     int32_t next_id = 4;
     for (uint32_t k = 0; k < 40; ++k) {
-      const auto limit = static_cast<uint32_t>(next_id);
-      const auto left = static_cast<int32_t>(random(limit));
-      const auto right = static_cast<int32_t>(random(limit));
+      const uint32_t limit = next_id;
+      const int32_t left = random(limit);
+      const int32_t right = random(limit);
       if (merges.Find(left, right) == nullptr) merges.Set(left, right, {(k * 17 + 5) % 41, next_id++});
     }
     std::vector<int32_t> symbols(random(60));
-    for (int32_t& symbol : symbols) symbol = static_cast<int32_t>(random(4));
+    for (int32_t& symbol : symbols) symbol = random(4);
     BpeMerger merger;
     std::vector<int32_t> merged;
     merger.Merge(merges, symbols, &merged);

@@ -46,19 +46,19 @@ std::string ToNormalForm(std::string_view text, NormalForm form) {
     const Utf8Step step = NextUtf8(text, pos);
     pos += step.n_bytes;
     int boundary = 0;
-    const utf8proc_ssize_t n = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(step.code_point), parts.data(),
-                                                       parts.size(), decompose, &boundary);
+    const utf8proc_ssize_t n =
+        utf8proc_decompose_char(step.code_point, parts.data(), parts.size(), decompose, &boundary);
     code_points.insert(code_points.end(), parts.begin(), parts.begin() + std::clamp<utf8proc_ssize_t>(n, 0, 32));
   }
   OrderMarks(&code_points);
   size_t n = code_points.size();
   if (form == NormalForm::kNfc || form == NormalForm::kNfkc) {
     const auto compose = static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-    n = static_cast<size_t>(utf8proc_normalize_utf32(code_points.data(), static_cast<utf8proc_ssize_t>(n), compose));
+    n = utf8proc_normalize_utf32(code_points.data(), n, compose);
   }
   std::string out;
   out.reserve(text.size());
-  for (size_t i = 0; i < n; ++i) AppendUtf8(static_cast<uint32_t>(code_points[i]), &out);
+  for (size_t i = 0; i < n; ++i) AppendUtf8(code_points[i], &out);
   return out;
 }
 

@@ -47,14 +47,12 @@ size_t SkipAscii(std::string_view text, size_t pos) {
   return pos;
 }
 
-utf8proc_category_t Category(uint32_t code_point) {
-  return utf8proc_category(static_cast<utf8proc_int32_t>(code_point));
-}
+utf8proc_category_t Category(uint32_t code_point) { return utf8proc_category(code_point); }
 
 }  // namespace
 
 Utf8Step NextUtf8(std::string_view text, size_t pos) {
-  const auto byte = [&](size_t i) { return static_cast<uint8_t>(text[i]); };
+  const auto byte = [&](size_t i) -> uint8_t { return text[i]; };
   const uint8_t first = byte(pos);
   if (first < 0x80) return {first, 1, true, false};
   LeadByte lead{};
@@ -82,9 +80,9 @@ int64_t CountUtf8(std::string_view text) {
 }
 
 void AppendUtf8(uint32_t code_point, std::string* out) {
-  const auto trail = [&](int shift) { return static_cast<char>(0x80 | ((code_point >> shift) & 0x3F)); };
+  const auto trail = [&](int shift) -> char { return 0x80 | ((code_point >> shift) & 0x3F); };
   if (code_point < 0x80) {
-    out->push_back(static_cast<char>(code_point));
+    out->push_back(code_point);
   } else if (code_point < 0x800) {
     out->append({static_cast<char>(0xC0 | (code_point >> 6)), trail(0)});
   } else if (code_point < 0x10000) {

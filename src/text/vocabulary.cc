@@ -14,7 +14,7 @@ Result<Vocabulary> Vocabulary::Parse(const Json& vocab, const std::string& where
     if (!it->is_number_integer()) {
       return Corrupt("{}: \"{}\": expected an id, found {}", where, it.key().substr(0, 60), JsonTypeName(*it));
     }
-    const bool huge = it->is_number_unsigned() && it->get<uint64_t>() > static_cast<uint64_t>(INT64_MAX);
+    const bool huge = it->is_number_unsigned() && it->get<uint64_t>() > INT64_MAX;
     DUO_RETURN_IF_ERROR(vocabulary.Add(it.key(), huge ? INT64_MAX : it->get<int64_t>(), where));
   }
   return vocabulary;
@@ -25,12 +25,12 @@ Status Vocabulary::Add(std::string_view text, int64_t id, const std::string& whe
   if (id < 0 || id > text_limits::kMaxTokenId) {
     return Corrupt("{}: {}: id {}, expected 0..{}", where, name, id, text_limits::kMaxTokenId);
   }
-  const auto slot = static_cast<size_t>(id);
+  const size_t slot = id;
   if (slot >= texts_.size()) texts_.resize(slot + 1, nullptr);
   if (texts_[slot] != nullptr) {
     return Corrupt("{}: {}: id {} already belongs to \"{}\"", where, name, id, texts_[slot]->substr(0, 60));
   }
-  const auto [it, inserted] = ids_.emplace(text, static_cast<int32_t>(id));
+  const auto [it, inserted] = ids_.emplace(text, id);
   if (!inserted) return Corrupt("{}: {} appears twice", where, name);
   texts_[slot] = &it->first;
   return OkStatus();

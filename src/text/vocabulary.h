@@ -34,11 +34,9 @@ class Vocabulary {
     return it == ids_.end() ? -1 : it->second;
   }
   /// Null if no token has this id. Valid until the next Add.
-  const std::string* Text(int32_t id) const {
-    return id >= 0 && static_cast<size_t>(id) < texts_.size() ? texts_[id] : nullptr;
-  }
+  const std::string* Text(int32_t id) const { return id >= 0 && id < std::ssize(texts_) ? texts_[id] : nullptr; }
   /// 1 + the largest id.
-  int32_t end_id() const { return static_cast<int32_t>(texts_.size()); }
+  int32_t end_id() const { return std::ssize(texts_); }
   size_t size() const { return ids_.size(); }
 
  private:
