@@ -7,16 +7,24 @@
 #include "base/bf16.h"
 #include "base/fnv1a.h"
 #include "base/rng.h"
-#include "base/text.h"
+#include "base/strings.h"
 
 namespace duo {
 namespace {
 
-TEST(Text, IsTrimmedOfBlanksAtBothEnds) {
-  EXPECT_EQ(Trim(" \ta b\t ", " \t"), "a b");
-  EXPECT_EQ(Trim("a", " "), "a");
-  EXPECT_EQ(Trim("  ", " "), "");
-  EXPECT_EQ(Trim("", " "), "");
+TEST(Strings, TrimRemovesOnlyBlanksAtTheEnds) {
+  EXPECT_EQ(Trim(" \t a b\r\n"), "a b");
+  EXPECT_EQ(TrimStart("  a "), "a ");
+  EXPECT_EQ(TrimEnd("  a "), "  a");
+  EXPECT_EQ(Trim(" \n "), "");
+  EXPECT_EQ(Trim(""), "");
+  EXPECT_EQ(Trim("\n\n a \n", "\n"), " a ");
+}
+
+TEST(Strings, CharactersAreCountedNotBytes) {
+  EXPECT_EQ(CountCharacters(""), 0);
+  EXPECT_EQ(CountCharacters("abc"), 3);
+  EXPECT_EQ(CountCharacters("a\u00e9\u20ac\U0001f600"), 4);  // 1, 2, 3 and 4 bytes
 }
 
 TEST(Bf16, RoundsToNearestEvenAndKeepsSpecials) {

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/strings.h"
 
 namespace duo {
 namespace {
@@ -81,7 +82,7 @@ Status ForEachJsonLine(std::string_view text, const std::string& path, const Jso
     const std::string_view bytes = text.substr(at, end - at);
     at = end + 1;
     ++number;
-    if (bytes.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    if (Trim(bytes).empty()) continue;
     const std::string where = fmt::format("{}: line {}", path, number);
     DUO_ASSIGN_OR_RETURN(const Json value, ParseJson(bytes, where));
     DUO_RETURN_IF_ERROR(line(value, where));

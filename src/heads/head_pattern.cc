@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
-#include "base/text.h"
+#include "base/strings.h"
 #include "heads/pattern_format.h"
 
 namespace duo {
@@ -57,7 +57,7 @@ Result<int> ParseRow(std::string_view row, const std::string& path, size_t line,
 }
 
 Status ParseGates(std::string_view tsv, const std::string& path, HeadPattern* pattern) {
-  while (!tsv.empty() && (tsv.back() == '\n' || tsv.back() == '\r' || tsv.back() == ' ')) tsv.remove_suffix(1);
+  tsv = TrimEnd(tsv, " \r\n");
   if (tsv.empty()) return Corrupt("{}: no gates in this file", path);
   for (size_t line = 1;; ++line) {
     if (pattern->n_layers == limits::kMaxPatternLayers) {

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "base/file.h"
+#include "base/strings.h"
 #include "base/temp_dir_for_test.h"
 #include "heads/gnuplot.h"
 #include "heads/pattern_for_test.h"
@@ -18,12 +19,6 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::StartsWith;
-
-size_t Columns(const std::string& line) {  // characters, not bytes
-  size_t n = 0;
-  for (const char c : line) n += (static_cast<unsigned char>(c) & 0xc0) != 0x80;
-  return n;
-}
 
 TEST(TerminalHeatMap, ShadesMarksAndCounts) {
   const HeadPattern pattern = MakePattern(2, 4, {0.0, 0.3, 0.6, 1.0, -2.0, 7.0, 0.5, 0.2});
@@ -47,7 +42,7 @@ TEST(TerminalHeatMap, FitsATerminal) {
     const HeadPattern pattern = MakePattern(3, n_kv_heads, std::vector<double>(3 * n_kv_heads, 1.0));
     const HeadChoice choice = AllRetrieval(3, n_kv_heads);
     std::istringstream lines(TerminalHeatMap(pattern, &choice));
-    for (std::string line; std::getline(lines, line);) EXPECT_LE(Columns(line), 120u) << line;
+    for (std::string line; std::getline(lines, line);) EXPECT_LE(CountCharacters(line), 120) << line;
   }
 }
 

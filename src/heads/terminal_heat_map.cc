@@ -4,6 +4,7 @@
 #include <array>
 
 #include "base/check.h"
+#include "base/strings.h"
 #include "heads/head_report.h"
 
 namespace duo {
@@ -39,8 +40,7 @@ std::string HeadNumbers(int n_kv_heads, int columns) {
   const int step = columns == 3 ? 2 : columns == 2 ? 4 : 8;
   std::string line = fmt::format("{:<{}}", "kv head", kLabelColumns);
   for (int head = 0; head < n_kv_heads; head += step) line += fmt::format("{:<{}}", head, step * columns);
-  line.erase(line.find_last_not_of(' ') + 1);
-  return line + "\n";
+  return std::string(TrimEnd(line)) + "\n";
 }
 
 std::string Legend(const HeadChoice* choice, HeatMapColor color) {
@@ -53,8 +53,7 @@ std::string Legend(const HeadChoice* choice, HeatMapColor color) {
     line += fmt::format(" {} retrieval head: {} of {}, sparsity {:.3f}", Paint("*", kAnsiMarker, color),
                         choice->n_retrieval(), choice->retrieval.size(), choice->sparsity());
   }
-  line.erase(line.find_last_not_of(' ') + 1);
-  return line + "\n";
+  return std::string(TrimEnd(line)) + "\n";
 }
 
 }  // namespace
@@ -71,7 +70,7 @@ std::string TerminalHeatMap(const HeadPattern& pattern, const HeadChoice* choice
       text += Cell(pattern.gate(layer, head), marked, columns, color);
     }
     if (choice != nullptr) text += fmt::format(" {}/{}", choice->n_retrieval_in(layer), pattern.n_kv_heads);
-    text.erase(text.find_last_not_of(' ') + 1);
+    text.resize(TrimEnd(text, " ").size());
     text += "\n";
   }
   return text + Legend(choice, color);

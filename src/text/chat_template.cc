@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "base/text.h"
+#include "base/strings.h"
 #include "duo/tokenizer.h"
 #include "text/tokenizer_impl.h"
 #include "text/utf8.h"
@@ -20,7 +20,7 @@ bool Contains(std::string_view text, std::string_view part) { return text.find(p
 // Python's str.strip(): white space and the four separators U+001C..U+001F.
 bool IsStripped(uint32_t c) { return IsWhiteSpace(c) || (c >= 0x1C && c <= 0x1F); }
 
-std::string_view Strip(std::string_view text) { return TrimBack(TrimFront(text, IsStripped), IsStripped); }
+std::string_view PythonStrip(std::string_view text) { return TrimEndIf(TrimStartIf(text, IsStripped), IsStripped); }
 
 // Finds the system message that a ChatML template itself writes when a conversation has none. The template holds it as
 // one Jinja string: '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n'.
@@ -107,16 +107,11 @@ size_t LastUser(const std::vector<ChatMessage>& messages) {
   return last;
 }
 
-std::string_view WithoutNewlinesInFront(std::string_view text) {
-  text.remove_prefix(std::min(text.find_first_not_of('\n'), text.size()));
-  return text;
-}
-
 // Qwen3 omits the reasoning of earlier turns.
 std::string_view WithoutReasoning(std::string_view text) {
   constexpr std::string_view kEnd = "</think>";
   const size_t end = text.rfind(kEnd);
-  return end == std::string_view::npos ? text : WithoutNewlinesInFront(text.substr(end + kEnd.size()));
+  return end == std::string_view::npos ? text : TrimStart(text.substr(end + kEnd.size()), "\n");
 }
 
 // The text between <think> and the first </think>, without the newlines around it.
@@ -234,14 +229,14 @@ std::vector<int32_t> ChatTemplate::RenderLlama2(const Tokenizer& tokenizer,
         out.Id(tokenizer.bos_id());
         out.Marker("[INST]");
         out.Text(" ");
-        out.Text(Strip(system + message.text));
+        out.Text(PythonStrip(system + message.text));
         out.Text(" ");
         out.Marker("[/INST]");
         system.clear();
         break;
       case ChatMessage::Role::kAssistant:
         out.Text(" ");
-        out.Text(Strip(message.text));
+        out.Text(PythonStrip(message.text));
         if (&message == &messages.back()) break;
         out.Text(" ");
         out.Id(tokenizer.eos_id());
@@ -271,7 +266,7 @@ std::vector<int32_t> ChatTemplate::RenderLlama3(const Tokenizer& tokenizer,
     header(RoleName(message.role));
     const bool leads = &message == &messages.front();
     if (dated_system_ && leads && message.role == ChatMessage::Role::kSystem) out.Text(kLlama31Dates);
-    out.Text(Strip(message.text));
+    out.Text(PythonStrip(message.text));
     if (&message == &messages.back() && ContinuesAnswer(messages)) return out.Take();
     out.Marker("<|eot_id|>");
   }
@@ -300,7 +295,7 @@ std::vector<int32_t> ChatTemplate::RenderMistral(const Tokenizer& tokenizer,
       out.Marker("[/INST]");
     } else {
       if (space_before_answer_) out.Text(" ");
-      out.Text(trim_answer_ ? Strip(text) : std::string_view(text));
+      out.Text(trim_answer_ ? PythonStrip(text) : std::string_view(text));
       if (i + 1 == messages.size()) break;
       out.Id(tokenizer.eos_id());
       if (space_after_eos_) out.Text(" ");
@@ -349,7 +344,7 @@ std::string ChatTemplate::ChatMlAnswer(const std::vector<ChatMessage>& messages,
   const std::string_view reasoning = ReasoningOf(text);
   const bool broken_off = reasoning.empty() && text.starts_with("<think>") && !Contains(text, "</think>");
   if (broken_off || (!is_last && reasoning.empty())) return std::string(answer);
-  return "<think>\n" + std::string(reasoning) + "\n</think>\n\n" + std::string(WithoutNewlinesInFront(answer));
+  return "<think>\n" + std::string(reasoning) + "\n</think>\n\n" + std::string(TrimStart(answer, "\n"));
 }
 
 const char* ChatTemplate::style_name() const {

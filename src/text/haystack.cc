@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/strings.h"
 
 namespace duo {
 namespace {
@@ -107,7 +108,7 @@ class Loader {
     int64_t number = 0;
     const auto take_line = [&]() -> Result<bool> {
       ++number;
-      if (line.find_first_not_of(" \t\r") == std::string::npos) return true;
+      if (Trim(line).empty()) return true;
       const std::string where = fmt::format("{}: line {}", path, number);
       DUO_ASSIGN_OR_RETURN(const Json json, ParseJson(line, where));
       DUO_ASSIGN_OR_RETURN(const std::string text, JsonString(json, "text", where));

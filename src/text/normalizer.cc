@@ -59,8 +59,8 @@ class StripStep final : public Normalizer::Step {
   StripStep(bool left, bool right) : left_(left), right_(right) {}
   void Apply(std::string* text) const override {
     std::string_view stripped = *text;
-    if (left_) stripped = TrimFront(stripped, IsWhiteSpace);
-    if (right_) stripped = TrimBack(stripped, IsWhiteSpace);
+    if (left_) stripped = TrimStartIf(stripped, IsWhiteSpace);
+    if (right_) stripped = TrimEndIf(stripped, IsWhiteSpace);
     *text = std::string(stripped);
   }
 

@@ -2,8 +2,9 @@
 
 #include <utf8proc.h>
 
-#include <algorithm>
 #include <cstring>
+
+#include "base/strings.h"
 
 namespace duo {
 namespace {
@@ -71,12 +72,8 @@ Utf8Step NextUtf8(std::string_view text, size_t pos) {
 
 size_t PreviousUtf8(std::string_view text, size_t end) {
   size_t pos = end - 1;
-  while (pos > 0 && IsTrailByte(text[pos])) --pos;
+  while (pos > 0 && IsUtf8Continuation(text[pos])) --pos;
   return pos;
-}
-
-int64_t CountUtf8(std::string_view text) {
-  return std::count_if(text.begin(), text.end(), [](char byte) { return !IsTrailByte(byte); });
 }
 
 void AppendUtf8(uint32_t code_point, std::string* out) {
@@ -119,7 +116,7 @@ size_t DecidedPrefix(std::string_view bytes) {
   // An unfinished character has at most three bytes, so only the last three bytes can begin one.
   for (size_t back = 1; back <= 3 && back <= bytes.size(); ++back) {
     const size_t pos = bytes.size() - back;
-    if (IsTrailByte(bytes[pos])) continue;
+    if (IsUtf8Continuation(bytes[pos])) continue;
     const Utf8Step step = NextUtf8(bytes, pos);
     return step.truncated && step.n_bytes == back ? pos : bytes.size();
   }
@@ -136,7 +133,7 @@ std::u32string CodePoints(std::string_view text) {
   return out;
 }
 
-std::string_view TrimFront(std::string_view text, bool (*is_blank)(uint32_t)) {
+std::string_view TrimStartIf(std::string_view text, bool (*is_blank)(uint32_t)) {
   while (!text.empty()) {
     const Utf8Step step = NextUtf8(text, 0);
     if (!is_blank(step.code_point)) break;
@@ -145,7 +142,7 @@ std::string_view TrimFront(std::string_view text, bool (*is_blank)(uint32_t)) {
   return text;
 }
 
-std::string_view TrimBack(std::string_view text, bool (*is_blank)(uint32_t)) {
+std::string_view TrimEndIf(std::string_view text, bool (*is_blank)(uint32_t)) {
   while (!text.empty()) {
     const size_t last = PreviousUtf8(text, text.size());
     const Utf8Step step = NextUtf8(text, last);

@@ -22,14 +22,8 @@ struct Utf8Step {
 /// Maximal subparts follow its section 3.9, as in Python's errors="replace" and Rust's from_utf8_lossy.
 Utf8Step NextUtf8(std::string_view text, size_t pos);
 
-/// Whether `byte` continues a character that an earlier byte began.
-inline bool IsTrailByte(char byte) { return (static_cast<uint8_t>(byte) & 0xC0) == 0x80; }
-
 /// Where the last character of text[0, end) begins; end > 0.
 size_t PreviousUtf8(std::string_view text, size_t end);
-
-/// The number of characters of a valid text.
-int64_t CountUtf8(std::string_view text);
 
 void AppendUtf8(uint32_t code_point, std::string* out);
 bool IsValidUtf8(std::string_view text);
@@ -42,8 +36,8 @@ size_t DecidedPrefix(std::string_view bytes);
 std::u32string CodePoints(std::string_view text);
 
 /// `text` without the characters at its beginning, or at its end, for which `is_blank` is true.
-std::string_view TrimFront(std::string_view text, bool (*is_blank)(uint32_t code_point));
-std::string_view TrimBack(std::string_view text, bool (*is_blank)(uint32_t code_point));
+std::string_view TrimStartIf(std::string_view text, bool (*is_blank)(uint32_t code_point));
+std::string_view TrimEndIf(std::string_view text, bool (*is_blank)(uint32_t code_point));
 
 /// Unicode property White_Space.
 bool IsWhiteSpace(uint32_t code_point);
