@@ -1,5 +1,5 @@
-// Chooses the loop for a type of cache, for a vector type V (vec_<isa>.h). The *FloatProducts functions multiply floats
-// only. DecodePairProducts needs a V with products of pairs of 16-bit numbers.
+// Chooses the loop and its policy for a type of cache, for a vector type V (vec_<isa>.h). The *FloatProducts functions
+// multiply floats only. DecodePairProducts multiplies codes as pairs of 16-bit numbers.
 #pragma once
 
 #include "kernels/attention.h"
@@ -10,11 +10,12 @@
 #include "kernels/cpu/attention/decode_loop.h"
 #include "kernels/cpu/attention/kv_rows.h"
 #include "kernels/cpu/attention/prefill_loop.h"
+#include "kernels/cpu/vec/vec_concept.h"
 
 namespace duo {
 namespace {
 
-template <class V>
+template <Vec V>
 void DecodeFloatProducts(const DecodeAttention& a) {
   switch (a.kv_type) {
     case KvType::kF32: return DecodeLoop<V, F32Cache<V>>::Run(a);
@@ -24,7 +25,7 @@ void DecodeFloatProducts(const DecodeAttention& a) {
   }
 }
 
-template <class V>
+template <PairVec V>
 void DecodePairProducts(const DecodeAttention& a) {
   if (a.kv_type == KvType::kInt8 && a.math == AttentionMath::kBF16) {
     DecodeCodesLoop<V, PairCodes<V, 8>>::Run(a);
@@ -35,7 +36,7 @@ void DecodePairProducts(const DecodeAttention& a) {
   }
 }
 
-template <class V>
+template <Vec V>
 void PrefillFloatProducts(const PrefillAttention& a) {
   switch (a.kv_type) {
     case KvType::kF32: return PrefillLoop<V, F32Cache<V>>::Run(a);

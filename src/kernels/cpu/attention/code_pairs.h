@@ -1,4 +1,4 @@
-// Products of quantised rows (code_products.h) as products of 16-bit numbers, two of them added in every 32-bit lane.
+// Products of quantised rows (code_policy.h) as products of 16-bit numbers, two of them added in every 32-bit lane.
 // For CPUs with such products (AVX2, AVX-512) but without dot products of bytes. Queries and weights are rounded to 14
 // bits and a sign. A block's sums stay exact integers.
 #pragma once
@@ -12,7 +12,7 @@
 namespace duo {
 namespace {
 
-template <class V, int bits>
+template <PairVec V, int bits>
 struct PairCodes {
   using F = typename V::F;
   using Code = typename V::Bits;  // two codes in each lane

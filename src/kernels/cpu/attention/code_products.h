@@ -1,26 +1,21 @@
-// FloatCodes multiplies the codes of quantised rows (kv_codes.h) as floats, for a vector type V. It is a policy of
-// decode_codes_loop.h. code_pairs.h and code_products_avx512_vnni.h have the policies for integer products.
+// FloatCodes multiplies the codes of quantised rows (kv_codes.h) as floats: the code policy (code_policy.h) of every
+// vector type. Grid rounds queries and weights to integers, for the other policies.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cpu/attention/code_policy.h"
 #include "kernels/cpu/vec/inline.h"
+#include "kernels/cpu/vec/vec_concept.h"
 #include "kernels/cpu/vec/widened.h"
 
 namespace duo {
 namespace {
 
-// Facts about a prepared query that scores need: q ~ step * prepared, and sum = the sum of step * prepared over
-// head_dim.
-struct QueryFacts {
-  float step;
-  float sum;
-};
-
 // Symmetric quantisation: step = max|x| / n_steps, and x ~ step * integer. Where max|x| is too small for the step's
 // inverse to be a float, all integers are 0 and the step is arbitrary. Where an x is not finite, the step is NaN.
-template <class V>
+template <Vec V>
 struct Grid {
   typename V::F inverse;  // 1 / step
   float step;
@@ -39,7 +34,7 @@ struct Grid {
   }
 };
 
-template <class V, int bits>
+template <Vec V, int bits>
 struct FloatCodes {
   using F = typename V::F;
   using Code = F;
@@ -50,15 +45,12 @@ struct FloatCodes {
   };
   static constexpr int kBits = bits;
   static constexpr int kBlockRows = 64;
-  // Codes per word of a key. Each is multiplied with its own query element.
   static constexpr int kKeyCodes = bits == 8 ? 4 : 8;
-  // A vector of words of four value rows has kOutputs vectors of dimensions, with kTerms codes to add for each.
   static constexpr int kOutputs = bits == 8 ? 1 : 2;
   static constexpr int kTerms = 4;
-  // Vectors of words per pass over a block's values.
   static constexpr int kPassWords = V::kLanes == 4 ? bits / 2 : V::kLanes == 16 ? 2 : 1;
-  static constexpr int kQueryBytes = 4;   // per dimension
-  static constexpr int kWeightBytes = 4;  // per row
+  static constexpr int kQueryBytes = 4;
+  static constexpr int kWeightBytes = 4;
 
   DUO_ALWAYS_INLINE F ZeroAcc() { return V::Zero(); }
   DUO_ALWAYS_INLINE F ZeroSum() { return V::Zero(); }
@@ -99,13 +91,10 @@ struct FloatCodes {
   DUO_ALWAYS_INLINE F ValueMulAdd(F code, Weight weight, F sum) { return V::Fma(code, weight.w, sum); }
   DUO_ALWAYS_INLINE F Total(F sum, F) { return sum; }
 
-  // Writes n weights in the form that LoadWeight reads, and returns their step. n is a multiple of 16. The float
-  // without a name is the largest weight.
   DUO_ALWAYS_INLINE float StoreWeights(const float* w, int n, float, char* out) {
     for (int r = 0; r < n; r += V::kLanes) V::Store(out + 4 * r, V::Load(w + r));
     return 1.0f;
   }
-  // Writes q as words of kKeyCodes elements, with zeros after head_dim.
   DUO_ALWAYS_INLINE QueryFacts PrepareQuery(const float* q, int head_dim, int padded_dim, char* out) {
     float sum = 0.0f;
     for (int d = 0; d < padded_dim; ++d) {

@@ -1,4 +1,4 @@
-// Products of quantised rows (code_products.h) as integer dot products of 4 codes and 4 signed bytes per 32-bit lane.
+// Products of quantised rows (code_policy.h) as integer dot products of 4 codes and 4 signed bytes per 32-bit lane.
 // Queries are rounded to 8 bits. Weights are rounded to 14 bits and split into two numbers of 7 bits. A block's sums
 // stay exact integers.
 #pragma once

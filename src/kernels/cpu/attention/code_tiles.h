@@ -1,5 +1,5 @@
 // Tiles of prefill_loop.h made from the codes of quantised rows (kv_codes.h), for a vector type V. Codes become floats,
-// and a tile of keys has one column per row. kv_rows.h has the policies for rows of plain elements.
+// and a tile of keys has one column per row. A cache policy (cache_policy.h), for prefill only.
 #pragma once
 
 #include <cstddef>
@@ -49,7 +49,7 @@ DUO_ALWAYS_INLINE StepAndLow ParamsOf(const char* params, int row) {
   return p;
 }
 
-template <class V, int bits>
+template <Vec V, int bits>
 struct FloatCodeTiles : FloatProducts<V, F32Rows<V>> {
   using F = typename V::F;
   using Codes = FloatCodes<V, bits>;

@@ -3,6 +3,7 @@
 
 #include "kernels/cpu/vec/exp2_coefficients.h"
 #include "kernels/cpu/vec/inline.h"
+#include "kernels/cpu/vec/vec_concept.h"
 
 namespace duo {
 namespace {
@@ -22,7 +23,7 @@ constexpr int kMaxHeadDim = 512;
 struct Prefetcher {
   const char* p;
   const char* end;
-  template <class V>
+  template <Vec V>
   DUO_ALWAYS_INLINE void Lines(Prefetcher* f, int n) {
     for (int i = 0; i < n; ++i, f->p += f->p < f->end ? 64 : 0) V::Prefetch(f->p);  // no branch inside the loops
   }
@@ -34,7 +35,7 @@ DUO_ALWAYS_INLINE int BlockHeads(int n) { return n >= 4 && n != 5 ? 4 : n == 5 |
 // Updates *max with the n scores (n is a multiple of kLanes) and sets *keep = exp(old max - new max). Returns the
 // number to subtract from the scores. The largest score of a long cache is found early. So most blocks need no new
 // maximum and no operation across lanes.
-template <class V>
+template <Vec V>
 DUO_ALWAYS_INLINE typename V::F ShiftOf(const float* scores, int n, float* max, float* keep) {
   typename V::F block_max = V::Load(scores);
   for (int r = V::kLanes; r < n; r += V::kLanes) block_max = V::Max(block_max, V::Load(scores + r));

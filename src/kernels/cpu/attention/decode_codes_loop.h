@@ -1,5 +1,5 @@
 // Decode attention of one KV head over quantised rows (kv_codes.h), for a vector type V and a policy P of products
-// (code_products.h). It runs the online softmax over blocks of rows, as decode_loop.h does. Steps and lows are never
+// (code_policy.h). It runs the online softmax over blocks of rows, as decode_loop.h does. Steps and lows are never
 // applied to single codes.
 //   Scores: (low + step * code) . q = step * (code . q) + low * sum(q).
 //   Outputs: sum_j p_j (low_j + step_j code_j) = sum_j p_j low_j + sum_j (p_j step_j) code_j.
@@ -10,16 +10,17 @@
 #include <cstdint>
 
 #include "kernels/attention.h"
-#include "kernels/cpu/attention/code_products.h"
+#include "kernels/cpu/attention/code_policy.h"
 #include "kernels/cpu/attention/decode_batch.h"
 #include "kernels/cpu/vec/exp2_coefficients.h"
 #include "kernels/cpu/vec/inline.h"
+#include "kernels/cpu/vec/vec_concept.h"
 #include "kernels/kv_codes.h"
 
 namespace duo {
 namespace {
 
-template <class V, class P>
+template <Vec V, CodeProducts<V> P>
 struct DecodeCodesLoop {
   using F = typename V::F;
   static constexpr int kRows = P::kBlockRows;

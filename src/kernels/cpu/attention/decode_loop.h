@@ -1,16 +1,18 @@
-// Decode attention of one KV head, for a vector type V and a cache policy C (kv_rows.h). It runs the online softmax
-// over blocks of rows (arXiv:1805.02867). For each block it computes the scores of all query heads, then the weights,
-// then the block's share of the output. So each cache row comes from memory once. Further passes for other heads find
-// it in the first-level cache.
+// Decode attention of one KV head, for a vector type V and a cache policy C (cache_policy.h). It runs the online
+// softmax over blocks of rows (arXiv:1805.02867). For each block it computes the scores of all query heads, then the
+// weights, then the block's share of the output. So each cache row comes from memory once. Further passes for other
+// heads find it in the first-level cache.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include "kernels/attention.h"
+#include "kernels/cpu/attention/cache_policy.h"
 #include "kernels/cpu/attention/decode_batch.h"
 #include "kernels/cpu/vec/exp2_coefficients.h"
 #include "kernels/cpu/vec/inline.h"
+#include "kernels/cpu/vec/vec_concept.h"
 
 namespace duo {
 namespace {
@@ -20,7 +22,7 @@ constexpr int kDecodeRows = 32;
 // The distance of prefetching: 16 KiB of keys for 128 bf16 dimensions, and as much of values.
 constexpr int kAheadRows = 2 * kDecodeRows;
 
-template <class V, class C>
+template <Vec V, DecodeCache<V> C>
 struct DecodeLoop {
   using F = typename V::F;
   using Elements = typename C::Elements;

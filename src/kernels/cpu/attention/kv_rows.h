@@ -1,30 +1,17 @@
-// FloatProducts multiplies cache rows as floats. It is a policy of decode_loop.h and prefill_loop.h.
-// kv_rows_avx512_bf16.h has the policy for bf16 pairs. A "unit" is the operand of one 32-bit lane of a multiply-add:
-// one float here, a pair of bf16 there.
+// FloatProducts multiplies cache rows as floats: the cache policy (cache_policy.h) of every vector type.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cpu/attention/cache_policy.h"
 #include "kernels/cpu/vec/inline.h"
+#include "kernels/cpu/vec/vec_concept.h"
 
 namespace duo {
 namespace {
 
-// Rows of a tile. Row r begins `stride` * r bytes after p.
-struct TileRows {
-  const char* p;
-  size_t stride;
-};
-
-// Step and low of the keys of a tile made from codes, stored separately from the tile.
-struct TileParams {
-  float* step;
-  float* low;
-};
-
-// Rows of floats, loaded as pairs of vectors. FloatProducts needs these functions for each element type.
-template <class V>
+template <Vec V>
 struct F32Rows {
   using F = typename V::F;
   static constexpr int kElementBytes = 4;
@@ -33,22 +20,19 @@ struct F32Rows {
     *a = V::Load(p);
     *b = V::Load(p + 4 * V::kLanes);
   }
-  // The first n < 2 kLanes elements, followed by zeros.
   DUO_ALWAYS_INLINE void LoadTwicePartial(const char* p, int n, F* a, F* b) {
     *a = n < V::kLanes ? V::LoadPartial(p, n) : V::Load(p);
     *b = n < V::kLanes ? V::Zero() : V::LoadPartial(p + 4 * V::kLanes, n - V::kLanes);
   }
-  // TwiceIndex: the place of a row's element i in such a pair. Restore: puts a pair back into the order of memory.
   DUO_ALWAYS_INLINE int TwiceIndex(int i) { return i; }
   DUO_ALWAYS_INLINE void Restore(F*, F*) {}
 
-  // n rows as floats, in the cache itself or in `tile`.
   static TileRows Floats(const char* rows, int64_t, int head_dim, int, float*) {
     return {rows, static_cast<size_t>(head_dim) * 4};
   }
 };
 
-template <class V>
+template <Vec V>
 struct Bf16Rows {
   using F = typename V::F;
   static constexpr int kElementBytes = 2;
@@ -70,11 +54,11 @@ struct Bf16Rows {
   }
 };
 
-template <class V, class Rows>
+template <Vec V, FloatRows<V> Rows>
 struct FloatProducts {
   using F = typename V::F;
   using Unit = F;
-  struct Elements {  // 2 kLanes elements of a row
+  struct Elements {
     F a, b;
   };
   using ValueUnits = Elements;
@@ -82,8 +66,8 @@ struct FloatProducts {
   using ScoreAcc = F;
   static constexpr int kElementBytes = Rows::kElementBytes;
   static constexpr int kKeyTile = 64;
-  static constexpr int kKeyStep = 4;      // bytes between units of a key in a tile
-  static constexpr int kDimsPerStep = 1;  // dimensions per unit of a key
+  static constexpr int kKeyStep = 4;
+  static constexpr int kDimsPerStep = 1;
   static constexpr bool kRoundsQueries = false;
   DUO_ALWAYS_INLINE size_t RowBytes(int head_dim) { return static_cast<size_t>(head_dim) * kElementBytes; }
 
@@ -98,18 +82,15 @@ struct FloatProducts {
   DUO_ALWAYS_INLINE Unit LoadUnits(const void* p) { return V::Load(p); }
   DUO_ALWAYS_INLINE F Dot(Elements k, Elements q, F acc) { return V::Fma(k.a, q.a, V::Fma(k.b, q.b, acc)); }
   DUO_ALWAYS_INLINE Elements LoadQuery(const char* p) { return {V::Load(p), V::Load(p + 4 * V::kLanes)}; }
-  static constexpr int kQueryBytes = 4;  // per element, prepared
+  static constexpr int kQueryBytes = 4;
 
-  // Prefill: kLanes units of a query row as floats. The row has n elements left.
   DUO_ALWAYS_INLINE F LoadQueryUnits(const float* q, int n) {
     return n >= V::kLanes ? V::Load(q) : V::LoadPartial(q, n);
   }
-  // Writes the weights of two consecutive keys for the same queries over their scores.
   DUO_ALWAYS_INLINE void StoreWeightRows(float* tile, int row, int pitch, int lane, F p0, F p1) {
     V::Store(tile + row * pitch + lane, p0);
     V::Store(tile + (row + 1) * pitch + lane, p1);
   }
-  // Writes the weights of keys [i, i + 2 kLanes) over their scores.
   DUO_ALWAYS_INLINE void StoreWeights(float* w, int i, F p0, F p1) {
     V::Store(w + i, p0);
     V::Store(w + i + V::kLanes, p1);
@@ -138,7 +119,6 @@ struct FloatProducts {
   }
   DUO_ALWAYS_INLINE void RestoreDims(F* a, F* b) { Rows::Restore(a, b); }
 
-  // Prepare rows [row, row + n) of the cache that begins at `base`.
   static TileRows PrepareKeys(const char* base, int64_t row, int64_t n, int head_dim, int padded_dim, float* tile,
                               TileParams) {
     return Rows::Floats(base + static_cast<size_t>(row * head_dim) * kElementBytes, n, head_dim, padded_dim, tile);
@@ -148,9 +128,9 @@ struct FloatProducts {
   }
 };
 
-template <class V>
+template <Vec V>
 using F32Cache = FloatProducts<V, F32Rows<V>>;
-template <class V>
+template <Vec V>
 using WidenedBf16Cache = FloatProducts<V, Bf16Rows<V>>;
 
 }  // namespace

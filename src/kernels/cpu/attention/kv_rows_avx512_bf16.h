@@ -1,6 +1,6 @@
-// The cache policy (kv_rows.h) of bf16 dot products. A unit is a pair of bf16, and one instruction adds two products to
-// each float lane. In scores a pair is two dimensions, as in the cache. In outputs it is two keys, from two interleaved
-// rows.
+// The cache policy (cache_policy.h) of bf16 dot products. A unit is a pair of bf16, and one instruction adds two
+// products to each float lane. In scores a pair is two dimensions, as in the cache. In outputs it is two keys, from two
+// interleaved rows.
 #pragma once
 
 #include <immintrin.h>
@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/cpu/attention/kv_rows.h"
+#include "kernels/cpu/attention/cache_policy.h"
 #include "kernels/cpu/vec/inline.h"
 #include "kernels/cpu/vec/vec_avx512.h"
 
@@ -80,9 +80,7 @@ struct Bf16PairCache {
     *a = first;
   }
 
-  // Writes the weights of keys [i, i + 32), as pairs, over their own scores.
   DUO_ALWAYS_INLINE void StoreWeights(float* w, int i, F p0, F p1) { _mm512_storeu_si512(w + i / 2, Round(p0, p1)); }
-  // Writes the weights of keys row and row + 1, as pairs, over scores that were already read.
   DUO_ALWAYS_INLINE void StoreWeightRows(float* tile, int row, int pitch, int lane, F p0, F p1) {
     _mm512_storeu_si512(tile + row / 2 * pitch + lane, _mm512_permutexvar_epi16(Interleave(), Round(p0, p1)));
   }

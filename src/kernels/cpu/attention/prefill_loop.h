@@ -1,23 +1,24 @@
-// Prefill attention of one KV head for a vector type V and a cache policy C (kv_rows.h). It is FlashAttention's tiling
-// (arXiv:2205.14135) on one thread, transposed: one lane is one query. Scores are S^T = K Q^T and outputs O^T = V^T
-// P^T. Both products have a vector of queries as one operand, and a broadcast element of K or V as the other. So plain
-// keys are used as they lie in the cache, and maxima and sums need no reduction across lanes.
+// Prefill attention of one KV head for a vector type V and a cache policy C (cache_policy.h). It is FlashAttention's
+// tiling (arXiv:2205.14135) on one thread, transposed: one lane is one query. Scores are S^T = K Q^T and outputs O^T =
+// V^T P^T. Both products have a vector of queries as one operand, and a broadcast element of K or V as the other. So
+// plain keys are used as they lie in the cache, and maxima and sums need no reduction across lanes.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include "kernels/attention.h"
-#include "kernels/cpu/attention/kv_rows.h"
+#include "kernels/cpu/attention/cache_policy.h"
 #include "kernels/cpu/attention/prefill_plan.h"
 #include "kernels/cpu/vec/exp2_coefficients.h"
 #include "kernels/cpu/vec/inline.h"
+#include "kernels/cpu/vec/vec_concept.h"
 #include "kernels/kv_codes.h"
 
 namespace duo {
 namespace {
 
-template <class V, class C>
+template <Vec V, PrefillCache<V> C>
 struct PrefillLoop {
   using F = typename V::F;
   using Unit = typename C::Unit;

@@ -7,13 +7,14 @@
 #include "kernels/cpu/dense/gemv4_loop.h"
 #include "kernels/cpu/dense/gemv8_loop.h"
 #include "kernels/cpu/dense/gemv_loop.h"
+#include "kernels/cpu/vec/vec_concept.h"
 
 namespace duo {
 namespace {
 
-template <class V>
+template <Vec V>
 constexpr Gemv8Kernels Gemv8KernelsOf() {
-  if constexpr (requires { V::WidenI8Pairs(nullptr); }) {
+  if constexpr (PairVec<V>) {
     return {.prepare = Gemv8Loop<V>::Prepare, .run = Gemv8Loop<V>::Run};
   } else {
     return {.prepare = nullptr, .run = nullptr};
@@ -21,7 +22,7 @@ constexpr Gemv8Kernels Gemv8KernelsOf() {
 }
 
 // V8 is V with the AddPairs that products with int8 weights use.
-template <class V, class Groups, class V8 = V>
+template <Vec V, Int4Groups<V> Groups, Vec V8 = V>
 constexpr DenseKernels DenseKernelsOf() {
   using Loop = ElementwiseLoop<V>;
   return {.gemv = GemvLoop<V>::Run,

@@ -8,6 +8,7 @@
 #include "base/bf16.h"
 #include "duo/dtype.h"
 #include "kernels/cpu/vec/inline.h"
+#include "kernels/cpu/vec/vec_concept.h"
 #include "kernels/cpu/vec/widened.h"
 #include "kernels/dense.h"
 #include "kernels/dense_backward.h"
@@ -15,7 +16,7 @@
 namespace duo {
 namespace {
 
-template <class V>
+template <Vec V>
 struct ElementwiseLoop {
   using F = typename V::F;
   using Bits = typename V::Bits;

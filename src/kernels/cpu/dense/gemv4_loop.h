@@ -1,5 +1,5 @@
-// GEMV over int4 weights (kernels/weight_codes.h) for a vector type V. The policy G says how a group of 32 inputs is
-// multiplied. A lane is an output, so a group's scales are one vector and nothing is summed across lanes.
+// GEMV over int4 weights (kernels/weight_codes.h) for a vector type V. The policy G (Int4Groups) says how a group of 32
+// inputs is multiplied. A lane is an output, so a group's scales are one vector and nothing is summed across lanes.
 #pragma once
 
 #include <cstdint>
@@ -9,17 +9,30 @@
 #include "kernels/cpu/attention/code_pairs.h"
 #include "kernels/cpu/attention/code_products.h"
 #include "kernels/cpu/vec/inline.h"
+#include "kernels/cpu/vec/vec_concept.h"
 #include "kernels/dense.h"
 
 namespace duo {
 namespace {
 
+/// Multiplies groups of int4 weights for a vector type V. All functions are static.
+template <class G, class V>
+concept Int4Groups = Vec<V> && requires(const float* x, int64_t n_in, void* out, const char* codes, size_t stride,
+                                        const typename G::Piece& piece, int half, typename V::F* sums, int n) {
+  // Prepares x [n_in] as an array of G::Piece. A Piece holds 64 inputs: two groups, with zeros after n_in.
+  G::Prepare(x, n_in, out);
+  // Groups<kN>: sums[s] = sum over group `half` of (code - 8) x, for kLanes outputs with codes at `codes` + s * stride,
+  // s < kN. kN is 1 or kStreams.
+  n = G::kStreams;  // streams of memory at once: as many as the registers allow
+  G::template Groups<1>(codes, stride, piece, half, sums);
+  G::template Groups<G::kStreams>(codes, stride, piece, half, sums);
+};
+
 // Multiplies groups as floats.
-template <class V>
+template <Vec V>
 struct FloatGroups {
   using F = typename V::F;
   using Codes = FloatCodes<V, 4>;
-  // 64 inputs, zeros after n_in.
   struct Piece {
     float x[kInt4Inputs];
   };
@@ -32,7 +45,6 @@ struct FloatGroups {
     }
   }
 
-  // sums[s] = sum over group `half` of (code - 8) x, for kLanes outputs with codes at `codes` + s * stride.
   template <int kN>
   DUO_ALWAYS_INLINE void Groups(const char* codes, size_t stride, const Piece& piece, int half, F* sums) {
     const F eight = V::Set(8.0f);
@@ -51,7 +63,7 @@ struct FloatGroups {
 
 // Multiplies groups whose inputs are integers of 14 bits and a sign, for CPUs with products of pairs (code_pairs.h). A
 // group's sums are exact.
-template <class V>
+template <PairVec V>
 struct PairGroups {
   using F = typename V::F;
   using Codes = PairCodes<V, 4>;
@@ -97,7 +109,7 @@ struct PairGroups {
   }
 };
 
-template <class V, class G>
+template <Vec V, Int4Groups<V> G>
 struct Gemv4Loop {
   using F = typename V::F;
   using Piece = typename G::Piece;
@@ -162,7 +174,7 @@ struct Gemv4Loop {
 };
 
 // DenseKernels::unpack4.
-template <class V>
+template <Vec V>
 struct Unpack4Loop {
   using F = typename V::F;
 

@@ -8,12 +8,14 @@
 
 #include "kernels/cpu/attention/code_products.h"
 #include "kernels/cpu/vec/inline.h"
+#include "kernels/cpu/vec/vec_concept.h"
+#include "kernels/cpu/vec/widened.h"
 #include "kernels/dense.h"
 
 namespace duo {
 namespace {
 
-template <class V>
+template <PairVec V>
 struct Gemv8Loop {
   using F = typename V::F;
   using Bits = typename V::Bits;

@@ -6,13 +6,14 @@
 #include "base/bf16.h"
 #include "duo/dtype.h"
 #include "kernels/cpu/vec/inline.h"
+#include "kernels/cpu/vec/vec_concept.h"
 #include "kernels/cpu/vec/widened.h"
 #include "kernels/dense.h"
 
 namespace duo {
 namespace {
 
-template <class V>
+template <Vec V>
 struct GemvLoop {
   using F = typename V::F;
   // Rows at once, so that x is loaded from cache once for two rows. The rows are not neighbours: the range is cut into

@@ -8,6 +8,7 @@
 
 #include "kernels/cpu/vec/exp2_coefficients.h"
 #include "kernels/cpu/vec/inline.h"
+#include "kernels/cpu/vec/vec_concept.h"
 
 namespace duo {
 namespace {
@@ -200,6 +201,7 @@ struct VecAvx2 {
   // Prefetches into the second-level cache.
   DUO_ALWAYS_INLINE void Prefetch(const char* p) { _mm_prefetch(p, _MM_HINT_T1); }
 };
+static_assert(PairVec<VecAvx2>);
 
 }  // namespace
 }  // namespace duo

@@ -7,6 +7,7 @@
 
 #include "kernels/cpu/vec/exp2_coefficients.h"
 #include "kernels/cpu/vec/inline.h"
+#include "kernels/cpu/vec/vec_concept.h"
 
 namespace duo {
 namespace {
@@ -193,6 +194,7 @@ struct VecPortable {
   // Prefetches into the second-level cache.
   DUO_ALWAYS_INLINE void Prefetch(const char* p) { __builtin_prefetch(p, 0, 2); }
 };
+static_assert(Vec<VecPortable>);
 
 }  // namespace
 }  // namespace duo

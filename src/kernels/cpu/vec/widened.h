@@ -5,11 +5,12 @@
 
 #include "base/bf16.h"
 #include "kernels/cpu/vec/inline.h"
+#include "kernels/cpu/vec/vec_concept.h"
 
 namespace duo {
 namespace {
 
-template <class V>
+template <Vec V>
 struct Widened {
   using F = typename V::F;
 
