@@ -47,6 +47,10 @@ class HeaderReader {
     return Scalar("a number");
   }
   bool string(std::string& value) {
+    if (state_ == State::kMetadataItems) {
+      metadata_[metadata_key_] = std::move(value);
+      return true;
+    }
     if (state_ != State::kDtype) return Scalar("a string");
     entry_.dtype = std::move(value);
     state_ = State::kFields;
@@ -58,7 +62,8 @@ class HeaderReader {
     switch (state_) {
       case State::kTop: state_ = State::kNames; return true;
       case State::kEntry: state_ = State::kFields; return true;
-      case State::kMetadata: return Skip(State::kNames);
+      case State::kMetadata: state_ = State::kMetadataItems; return true;
+      case State::kMetadataItems: return Skip(State::kMetadataItems);
       case State::kSkipOne: return Skip(State::kFields);
       case State::kSkipping: ++skip_depth_; return true;
       default: return Unexpected("an object");
@@ -68,6 +73,7 @@ class HeaderReader {
     switch (state_) {
       case State::kShape: state_ = State::kShapeItems; return true;
       case State::kOffsets: state_ = State::kOffsetItems; return true;
+      case State::kMetadataItems: return Skip(State::kMetadataItems);
       case State::kSkipOne: return Skip(State::kFields);
       case State::kSkipping: ++skip_depth_; return true;
       default: return Unexpected("an array");
@@ -76,12 +82,16 @@ class HeaderReader {
   bool key(std::string& value) {
     if (state_ == State::kSkipping) return true;
     if (state_ == State::kNames) return StartTensor(value);
+    if (state_ == State::kMetadataItems) {
+      metadata_key_ = std::move(value);
+      return true;
+    }
     return StartField(value);
   }
   bool end_object() {
     if (state_ == State::kSkipping) return EndSkipped();
     if (state_ == State::kFields) return EndTensor();
-    state_ = State::kDone;
+    state_ = state_ == State::kMetadataItems ? State::kNames : State::kDone;
     return true;
   }
   bool end_array() {
@@ -95,6 +105,7 @@ class HeaderReader {
 
   const std::string& error() const { return error_; }
   std::vector<std::pair<std::string, RawEntry>>& entries() { return entries_; }
+  Metadata& metadata() { return metadata_; }
 
  private:
   enum class State : uint8_t {
@@ -108,6 +119,7 @@ class HeaderReader {
     kOffsets,
     kOffsetItems,
     kMetadata,
+    kMetadataItems,
     kSkipOne,   // the value of an unknown field
     kSkipping,  // inside such a value
     kDone
@@ -131,7 +143,7 @@ class HeaderReader {
     return Fail("{}: expected {}, found {}", place, expected, found);
   }
   bool Scalar(const char* found) {
-    if (state_ == State::kSkipping) return true;
+    if (state_ == State::kSkipping || state_ == State::kMetadataItems) return true;
     if (state_ != State::kSkipOne) return Unexpected(found);
     state_ = State::kFields;
     return true;
@@ -183,6 +195,8 @@ class HeaderReader {
   State after_skip_ = State::kNames;
   size_t skip_depth_ = 0;
   bool has_metadata_ = false;
+  std::string metadata_key_;
+  Metadata metadata_;
   std::string name_;
   RawEntry entry_;
   std::vector<std::pair<std::string, RawEntry>> entries_;
@@ -251,22 +265,23 @@ Status CheckCover(const Header& header, uint64_t data_begin, uint64_t file_bytes
 
 }  // namespace
 
-Result<Header> ParseHeader(const uint8_t* data, size_t size, const std::string& where) {
-  if (size < kLengthBytes) {
-    return Corrupt("{}: {} bytes are too few for a safetensors file", where, size);
+Result<FileHeader> ParseFileHeader(std::span<const uint8_t> bytes, uint64_t file_bytes, const std::string& where) {
+  const uint64_t known_bytes = std::min<uint64_t>(bytes.size(), file_bytes);
+  if (known_bytes < kLengthBytes) {
+    return Corrupt("{}: {} bytes are too few for a safetensors file", where, known_bytes);
   }
   uint64_t header_bytes = 0;
-  for (size_t i = 0; i < kLengthBytes; ++i) header_bytes |= static_cast<uint64_t>(data[i]) << (8 * i);
+  for (size_t i = 0; i < kLengthBytes; ++i) header_bytes |= uint64_t{bytes[i]} << (8 * i);
   if (header_bytes > limits::kMaxSafetensorsHeaderBytes) {
     return Corrupt("{}: header of {} bytes, the format allows {}", where, header_bytes,
                    limits::kMaxSafetensorsHeaderBytes);
   }
-  if (header_bytes > size - kLengthBytes) {
-    return Corrupt("{}: header of {} bytes in a file of {}", where, header_bytes, size);
+  if (header_bytes > known_bytes - kLengthBytes) {
+    return Corrupt("{}: header of {} bytes in a file of {}", where, header_bytes, known_bytes);
   }
   const uint64_t data_begin = kLengthBytes + header_bytes;
   HeaderReader reader;
-  const char* text = reinterpret_cast<const char*>(data) + kLengthBytes;
+  const char* text = reinterpret_cast<const char*>(bytes.data()) + kLengthBytes;
   bool complete = false;
   try {
     complete = Json::sax_parse(text, text + header_bytes, &reader, Json::input_format_t::json, /*strict=*/true);
@@ -277,14 +292,21 @@ Result<Header> ParseHeader(const uint8_t* data, size_t size, const std::string& 
     return Corrupt("{}: {}", where, reader.error().empty() ? "header is not a JSON object" : reader.error());
   }
 
-  Header header;
+  FileHeader header;
+  header.data_begin = data_begin;
+  header.metadata = std::move(reader.metadata());
   for (auto& [name, raw] : reader.entries()) {
     const std::string tensor = where + ": tensor " + name;
-    DUO_ASSIGN_OR_RETURN(Entry entry, CheckEntry(raw, data_begin, size - data_begin, tensor));
-    if (!header.emplace(name, std::move(entry)).second) return Corrupt("{}: the name appears twice", tensor);
+    DUO_ASSIGN_OR_RETURN(Entry entry, CheckEntry(raw, data_begin, file_bytes - data_begin, tensor));
+    if (!header.tensors.emplace(name, std::move(entry)).second) return Corrupt("{}: the name appears twice", tensor);
   }
-  DUO_RETURN_IF_ERROR(CheckCover(header, data_begin, size, where));
+  DUO_RETURN_IF_ERROR(CheckCover(header.tensors, data_begin, file_bytes, where));
   return header;
+}
+
+Result<Header> ParseHeader(const uint8_t* data, size_t size, const std::string& where) {
+  DUO_ASSIGN_OR_RETURN(FileHeader header, ParseFileHeader({data, size}, size, where));
+  return std::move(header.tensors);
 }
 
 }  // namespace duo::safetensors

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,11 +31,24 @@ struct Entry {
 
 using Header = std::map<std::string, Entry, std::less<>>;
 
-/// Parses the header in the bytes of a whole file. `where` begins every sentence. Types that the format does not define
-/// become kOther, and only their range is checked. `__metadata__` must be an object and is otherwise ignored.
+/// The texts of `__metadata__`, by key.
+using Metadata = std::map<std::string, std::string, std::less<>>;
+
+struct FileHeader {
+  Header tensors;
+  Metadata metadata;
+  uint64_t data_begin = 0;  // absolute byte offset of the data
+};
+
+/// Parses the header in `bytes`, the first bytes of a file of file_bytes bytes. `where` begins every sentence. Types
+/// that the format does not define become kOther, and only their range is checked. `__metadata__` must be an object;
+/// values of it that are not texts are ignored.
 ///
 /// Returns kCorrupt in these cases. The file is shorter than it says. The header is too long or is not JSON. A name is
 /// repeated. A shape overflows or does not match its byte range. Ranges are outside the file, overlap or leave gaps.
+Result<FileHeader> ParseFileHeader(std::span<const uint8_t> bytes, uint64_t file_bytes, const std::string& where);
+
+/// The tensors in the header of a whole file. Errors as ParseFileHeader.
 Result<Header> ParseHeader(const uint8_t* data, size_t size, const std::string& where);
 
 /// A tensor for WriteSafetensors, which borrows its bytes until it returns.
@@ -51,6 +65,12 @@ struct Tensor {
   static Tensor From(std::string name, const TensorView& view);
   static Tensor I64(std::string name, std::vector<int64_t> shape, const int64_t* data);
 };
+
+/// The bytes before the data of a file with these tensors in this order. Blanks after the header make the data begin at
+/// a multiple of `align` bytes, which is a multiple of 8. For callers that write the data themselves; the tensors need
+/// not have any. Errors as WriteSafetensors.
+Result<std::string> FormatFileHeader(const std::string& path, const std::vector<Tensor>& tensors,
+                                     const Metadata& metadata, size_t align);
 
 /// Writes the tensors as an AtomicFile, so that a failure leaves `path` as it was. Copies only the header. Returns kIo
 /// with path and reason, or kInvalidArgument for repeated or reserved names and for types without a fixed size.

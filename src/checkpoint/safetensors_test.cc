@@ -45,6 +45,43 @@ TEST(SafetensorsHeader, ReadsTypesShapesAndRanges) {
   EXPECT_EQ(result->find("none")->second.bytes, 0u);
 }
 
+TEST(SafetensorsHeader, ReadsTheTextsOfItsMetadata) {
+  const std::string header =
+      R"({"__metadata__":{"format":"pt","n":{"x":[1]},"list":["y"],"number":5,"empty":"","last":"z"},)"
+      R"("a":{"dtype":"U8","shape":[2],"data_offsets":[0,2],"x":"y"}})";
+  const std::string bytes = SafetensorsBytes(header, 2);
+  const auto file = ParseFileHeader({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, bytes.size(), "f");
+  ASSERT_TRUE(file.ok()) << file.status().message();
+  EXPECT_EQ(file->metadata, (Metadata{{"format", "pt"}, {"empty", ""}, {"last", "z"}}));
+  EXPECT_EQ(file->tensors.size(), 1u);
+  EXPECT_EQ(file->data_begin, 8 + header.size());
+}
+
+TEST(SafetensorsHeader, CanBeParsedWithoutTheData) {
+  const std::string bytes = SafetensorsBytes(R"({"a":{"dtype":"U8","shape":[5],"data_offsets":[0,5]}})", 0);
+  const std::span<const uint8_t> first(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
+  EXPECT_TRUE(ParseFileHeader(first, first.size() + 5, "f").ok());
+  for (const uint64_t file_bytes : {first.size() + 4, first.size() + 6, first.size() - 1, size_t{8}, size_t{0}}) {
+    EXPECT_EQ(ParseFileHeader(first, file_bytes, "f").status().code(), StatusCode::kCorrupt) << file_bytes;
+  }
+}
+
+TEST(SafetensorsHeader, IsFormattedInTheGivenOrder) {
+  const std::vector<Tensor> tensors = {{.name = "b", .type = Type::kU8, .shape = {3}},
+                                       {.name = "a", .type = Type::kF32, .shape = {2, 1}}};
+  const Metadata metadata = {{"note", "\"quoted\"\n"}};
+  const auto bytes = FormatFileHeader("f", tensors, metadata, 64);
+  ASSERT_TRUE(bytes.ok()) << bytes.status().message();
+  EXPECT_EQ(bytes->size() % 64, 0u);
+  const std::span<const uint8_t> first(reinterpret_cast<const uint8_t*>(bytes->data()), bytes->size());
+  const auto file = ParseFileHeader(first, first.size() + 11, "f");
+  ASSERT_TRUE(file.ok()) << file.status().message();
+  EXPECT_EQ(file->metadata, metadata);
+  EXPECT_EQ(file->tensors.at("b").begin, file->data_begin);
+  EXPECT_EQ(file->tensors.at("a").begin, file->data_begin + 3);
+  EXPECT_EQ(FormatFileHeader("f", {tensors[0], tensors[0]}, {}, 8).status().code(), StatusCode::kInvalidArgument);
+}
+
 TEST(SafetensorsHeader, KeepsTypesItDoesNotKnow) {
   const Result<Header> result = Parse(SafetensorsBytes(R"({"a":{"dtype":"F4","shape":[10],"data_offsets":[0,5]}})", 5));
   ASSERT_TRUE(result.ok()) << result.status().message();

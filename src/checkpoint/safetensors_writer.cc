@@ -5,10 +5,12 @@
 #include <set>
 #include <utility>
 
+#include "base/align.h"
 #include "base/atomic_file.h"
 #include "base/check.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "checkpoint/limits.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/safetensors_types.h"
 
@@ -34,9 +36,7 @@ Status Refuse(const std::string& path, const std::string& name, const char* reas
   return InvalidArgument("{}: tensor \"{}\": {}", path, name, reason);
 }
 
-// Orders the tensors: 1-byte elements with a size that is a multiple of 8 first, then wider elements before narrower
-// ones. The data section starts 8-byte aligned, so every tensor is aligned to its element. Large tensors of codes come
-// first, because making them also makes their scales.
+// Checks names, types and shapes. The order stays.
 Result<std::vector<Planned>> Plan(const std::string& path, const std::vector<Tensor>& tensors) {
   std::vector<Planned> plan;
   std::set<std::string_view> names;
@@ -51,16 +51,23 @@ Result<std::vector<Planned>> Plan(const std::string& path, const std::vector<Ten
         return Refuse(path, tensor.name, "its shape is negative or overflows");
       }
     }
-    if (bytes != 0 && tensor.data == nullptr && !tensor.make) return Refuse(path, tensor.name, "it has no data");
     plan.push_back({&tensor, type, bytes});
   }
-  const auto rank = [](const Planned& p) { return p.type->bytes == 1 && p.bytes % 8 == 0 ? 16 : p.type->bytes; };
-  std::stable_sort(plan.begin(), plan.end(), [&](const Planned& a, const Planned& b) { return rank(a) > rank(b); });
   return plan;
 }
 
-Result<std::string> HeaderOf(const std::string& path, const std::vector<Planned>& plan) {
+// Orders the tensors: 1-byte elements with a size that is a multiple of 8 first, then wider elements before narrower
+// ones. The data section starts 8-byte aligned, so every tensor is aligned to its element. Large tensors of codes come
+// first, because making them also makes their scales.
+void SortForAlignment(std::vector<Planned>* plan) {
+  const auto rank = [](const Planned& p) { return p.type->bytes == 1 && p.bytes % 8 == 0 ? 16 : p.type->bytes; };
+  std::stable_sort(plan->begin(), plan->end(), [&](const Planned& a, const Planned& b) { return rank(a) > rank(b); });
+}
+
+Result<std::string> HeaderOf(const std::string& path, const std::vector<Planned>& plan, const Metadata& metadata,
+                             size_t align) {
   std::string json = "{";
+  if (!metadata.empty()) json += R"("__metadata__":)" + JsonText(metadata);
   uint64_t offset = 0;
   for (const Planned& p : plan) {
     std::string name;
@@ -69,7 +76,7 @@ Result<std::string> HeaderOf(const std::string& path, const std::vector<Planned>
     } catch (const std::exception&) {
       return Refuse(path, "?", "a name that is not UTF-8");
     }
-    if (offset > UINT64_MAX - p.bytes) return Refuse(path, p.tensor->name, "the file would be too large");
+    if (offset > uint64_t{INT64_MAX} - p.bytes) return Refuse(path, p.tensor->name, "the file would be too large");
     if (json.size() > 1) json += ',';
     json += name;
     json += fmt::format(R"(:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", p.type->name,
@@ -77,7 +84,11 @@ Result<std::string> HeaderOf(const std::string& path, const std::vector<Planned>
     offset += p.bytes;
   }
   json += "}";
-  json.append((8 - json.size() % 8) % 8, ' ');
+  json.resize(RoundUp(8 + json.size(), align) - 8, ' ');
+  if (json.size() > limits::kMaxSafetensorsHeaderBytes) {
+    return InvalidArgument("{}: a header of {} bytes, the format allows {}", path, json.size(),
+                           limits::kMaxSafetensorsHeaderBytes);
+  }
   std::string header(8, '\0');
   for (size_t i = 0; i < 8; ++i) header[i] = json.size() >> (8 * i) & 0xff;
   return header + json;
@@ -98,9 +109,20 @@ Tensor Tensor::I64(std::string name, std::vector<int64_t> shape, const int64_t* 
   return {std::move(name), Type::kI64, std::move(shape), data, {}};
 }
 
-Status WriteSafetensors(const std::string& path, const std::vector<Tensor>& tensors) {
+Result<std::string> FormatFileHeader(const std::string& path, const std::vector<Tensor>& tensors,
+                                     const Metadata& metadata, size_t align) {
   DUO_ASSIGN_OR_RETURN(const std::vector<Planned> plan, Plan(path, tensors));
-  DUO_ASSIGN_OR_RETURN(const std::string header, HeaderOf(path, plan));
+  return HeaderOf(path, plan, metadata, align);
+}
+
+Status WriteSafetensors(const std::string& path, const std::vector<Tensor>& tensors) {
+  DUO_ASSIGN_OR_RETURN(std::vector<Planned> plan, Plan(path, tensors));
+  for (const Planned& p : plan) {
+    const bool has_data = p.tensor->data != nullptr || p.tensor->make;
+    if (p.bytes != 0 && !has_data) return Refuse(path, p.tensor->name, "it has no data");
+  }
+  SortForAlignment(&plan);
+  DUO_ASSIGN_OR_RETURN(const std::string header, HeaderOf(path, plan, {}, 8));
   DUO_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
   DUO_RETURN_IF_ERROR(file.Write(header));
   for (const Planned& p : plan) {
