@@ -1,5 +1,3 @@
-#include "engine/session_file.h"
-
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -12,6 +10,7 @@
 #include "base/file.h"
 #include "base/rng.h"
 #include "base/temp_dir_for_test.h"
+#include "checkpoint/safetensors.h"
 #include "duo/session.h"
 #include "model/tiny_config_for_test.h"
 
@@ -160,16 +159,39 @@ TEST_F(SessionFileTest, RefusesWhatIsOfAnotherKind) {
   EXPECT_EQ(session.Save(path_, std::string(70000, 'x')).code(), StatusCode::kInvalidArgument);
 }
 
+TEST_F(SessionFileTest, IsASafetensorsFile) {
+  Session session = Make(Split());
+  ASSERT_TRUE(session.Prefill(std::span<const int32_t>(prompt_).first(40)).ok());
+  ASSERT_TRUE(session.Decode(7).ok());
+  ASSERT_TRUE(session.Save(path_).ok());
+  const std::string bytes = ReadFile(path_, 1 << 30).value();
+  const auto* data = reinterpret_cast<const uint8_t*>(bytes.data());
+  const auto header = safetensors::ParseHeader(data, bytes.size(), path_);
+  ASSERT_TRUE(header.ok()) << header.status().message();
+  const safetensors::Entry& tokens = header->at("tokens");
+  std::vector<int32_t> ids(41);
+  ASSERT_EQ(tokens.bytes, ids.size() * sizeof(int32_t));
+  std::memcpy(ids.data(), data + tokens.begin, tokens.bytes);
+  EXPECT_EQ(ids, session.tokens());
+  const safetensors::Entry& generated = header->at("generated");
+  EXPECT_EQ(bytes.substr(generated.begin, generated.bytes), std::string(40, '\0') + '\1');
+  for (const auto& [name, entry] : *header) {
+    if (entry.type == safetensors::Type::kF32) {
+      EXPECT_EQ(entry.begin % sizeof(float), 0u) << name;
+    }
+  }
+}
+
 TEST_F(SessionFileTest, EveryDamageIsFound) {
   Session session = Make(Split());
   ASSERT_TRUE(session.Prefill(prompt_).ok());
   ASSERT_TRUE(session.Save(path_).ok());
   const std::string whole = ReadFile(path_, 1 << 30).value();
-  std::vector<size_t> places = {0, 8, 12, 16, 24, 32, 40, 60, 4096, 4100, whole.size() - 9, whole.size() - 1};
+  std::vector<size_t> places = {0, 7, 8, 16, 24, 32, 40, 60, 4095, 4096, 4100, whole.size() - 9, whole.size() - 1};
   Rng rng(3);
+  for (int i = 0; i < 40; ++i) places.push_back(rng.Below(4096));
   for (int i = 0; i < 40; ++i) places.push_back(4096 + rng.Below(whole.size() - 4096));
   for (const size_t at : places) {
-    if (at >= 12 && at < 16) continue;  // unused
     std::string damaged = whole;
     damaged[at] = static_cast<char>(damaged[at] ^ 0x10);
     ASSERT_TRUE(WriteFileAtomic(path_, damaged).ok());
