@@ -1,9 +1,9 @@
 #include "eval/full_logits.h"
 
-#include <cstring>
 #include <utility>
 
 #include "base/check.h"
+#include "base/error.h"
 #include "base/file.h"
 #include "checkpoint/safetensors.h"
 
@@ -13,31 +13,18 @@ namespace {
 constexpr size_t kAlign = 64;  // alignment of the rows in the file, bytes
 
 // The values of the header's metadata must be texts, so the recipe is JSON inside one of them.
-std::string Header(const Json& recipe, int64_t n_rows, int64_t vocab) {
-  const auto bytes = static_cast<uint64_t>(n_rows) * static_cast<uint64_t>(vocab) * sizeof(float);
-  const Json json = {
-      {"__metadata__", {{"recipe", JsonText(recipe)}}},
-      {"logits", {{"dtype", "F32"}, {"shape", {n_rows, vocab}}, {"data_offsets", {uint64_t{0}, bytes}}}}};
-  std::string text = JsonText(json);
-  text.resize((text.size() + 8 + kAlign - 1) / kAlign * kAlign - 8, ' ');
-  std::string out(8, '\0');
-  uint64_t length = text.size();
-  for (char& byte : out) {
-    byte = static_cast<char>(length & 0xff);
-    length >>= 8;
-  }
-  return out + text;
+constexpr const char* kRecipeKey = "recipe";
+
+Result<std::string> Header(const Json& recipe, int64_t n_rows, int64_t vocab, const std::string& path) {
+  const safetensors::Tensor logits = {.name = "logits", .type = safetensors::Type::kF32, .shape = {n_rows, vocab}};
+  return safetensors::FormatFileHeader(path, {logits}, {{kRecipeKey, JsonText(recipe)}}, kAlign);
 }
 
-Status CheckRecipe(const MappedFile& file, const Json& recipe, FullLogitsUse use, const std::string& path) {
-  uint64_t length = 0;
-  for (size_t i = 0; i < 8; ++i) length |= uint64_t{file.data()[i]} << (8 * i);
-  const std::string_view text(reinterpret_cast<const char*>(file.data()) + 8, static_cast<size_t>(length));
-  DUO_ASSIGN_OR_RETURN(const Json header, ParseJson(text, path));
-  const auto metadata = header.find("__metadata__");
-  if (metadata == header.end()) return Status(StatusCode::kCorrupt, path + ": __metadata__: missing");
-  DUO_ASSIGN_OR_RETURN(const std::string stored, JsonString(*metadata, "recipe", path + ": __metadata__"));
-  DUO_ASSIGN_OR_RETURN(const Json then, ParseJson(stored, path + ": recipe"));
+Status CheckRecipe(const safetensors::Metadata& metadata, const Json& recipe, FullLogitsUse use,
+                   const std::string& path) {
+  const auto stored = metadata.find(kRecipeKey);
+  if (stored == metadata.end()) return Corrupt("{}: __metadata__: recipe: missing", path);
+  DUO_ASSIGN_OR_RETURN(const Json then, ParseJson(stored->second, path + ": recipe"));
   std::string difference = JsonDifference(then, recipe);
   if (difference.empty() && use == FullLogitsUse::kOwn) {
     for (const auto& [key, value] : then.items()) {
@@ -63,16 +50,18 @@ Result<FullLogits> FullLogits::Open(const std::string& path, const Json& recipe,
     DUO_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
     out.writer_ = std::make_unique<AtomicFile>(std::move(file));
     out.missing_ = n_rows;
-    DUO_RETURN_IF_ERROR(out.writer_->Write(Header(recipe, n_rows, vocab)));
+    DUO_ASSIGN_OR_RETURN(const std::string header, Header(recipe, n_rows, vocab, path));
+    DUO_RETURN_IF_ERROR(out.writer_->Write(header));
     return out;
   }
   DUO_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
-  DUO_ASSIGN_OR_RETURN(const safetensors::Header header, safetensors::ParseHeader(file.data(), file.size(), path));
-  const auto entry = header.find("logits");
-  if (entry == header.end() || entry->second.type != safetensors::Type::kF32) {
+  DUO_ASSIGN_OR_RETURN(const safetensors::FileHeader header,
+                       safetensors::ParseFileHeader({file.data(), file.size()}, file.size(), path));
+  const auto entry = header.tensors.find("logits");
+  if (entry == header.tensors.end() || entry->second.type != safetensors::Type::kF32) {
     return Status(StatusCode::kCorrupt, path + ": logits: missing, or not F32; this is not a file of full logits");
   }
-  DUO_RETURN_IF_ERROR(CheckRecipe(file, recipe, use, path));
+  DUO_RETURN_IF_ERROR(CheckRecipe(header.metadata, recipe, use, path));
   if (entry->second.shape != std::vector<int64_t>{n_rows, vocab}) {
     return Status(StatusCode::kCorrupt, path + ": logits: expected the shape [" + std::to_string(n_rows) + ", " +
                                             std::to_string(vocab) + "]");
