@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "base/error.h"
 #include "base/finite.h"
 
 namespace duo {
@@ -52,11 +53,11 @@ Status NonFiniteLogits(const Model::Weights& weights, Transformer* transformer, 
                        KvType kv_type, std::span<const int32_t> tokens) {
   const size_t n = std::min({tokens.size(), kMaxTokens, static_cast<size_t>(scratch.activations->max_tokens)});
   const std::string place = n == 0 ? "" : FirstPlace(weights, transformer, scratch, kv_type, tokens.last(n));
-  return Status(
-      StatusCode::kInternal,
-      fmt::format("model {}: the logits after {} tokens are NaN or infinite{}; its weights are damaged, or their "
-                  "products overflow: compare its files with their source",
-                  weights.config.name, tokens.size(), place.empty() ? "" : ", " + place));
+  return Internal(
+      "model {}: the logits after {} tokens are NaN or infinite{}; its weights are damaged, or their products "
+      "overflow: "
+      "compare its files with their source",
+      weights.config.name, tokens.size(), place.empty() ? "" : ", " + place);
 }
 
 }  // namespace duo

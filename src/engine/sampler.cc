@@ -72,7 +72,7 @@ void Sampler::Penalise(std::span<const int32_t> history) {
   const size_t window = options_.repetition_window == 0
                             ? history.size()
                             : std::min(history.size(), static_cast<size_t>(options_.repetition_window));
-  std::vector<int32_t> seen(history.end() - static_cast<std::ptrdiff_t>(window), history.end());
+  std::vector<int32_t> seen(history.end() - window, history.end());
   std::sort(seen.begin(), seen.end());
   seen.erase(std::unique(seen.begin(), seen.end()), seen.end());
   const auto penalty = static_cast<float>(options_.repetition_penalty);

@@ -41,12 +41,14 @@ Result<Session> Session::Create(const Model& model, const SessionOptions& option
   const ModelConfig& config = model.config();
   DUO_ASSIGN_OR_RETURN(SessionOptions resolved, ResolveOptions(config, options));
   DUO_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(config, model.weights_bytes(), resolved, *model.backend()));
+  // Memory that does not grow with the text. CheckFits looks at the rest when tokens arrive.
   const uint64_t fixed = (workspace == nullptr ? plan.activation_bytes : 0) + plan.KvBytes(0);
   const uint64_t available = resolved.memory_limit != 0 ? resolved.memory_limit : model.backend()->AvailableBytes();
   if (fixed > available) {
-    return Status(StatusCode::kResourceExhausted, "activations and streaming heads alone need " + FormatBytes(fixed) +
-                                                      ", " + FormatBytes(available) +
-                                                      " are available; a smaller chunk, sink or recent needs less")
+    return ResourceExhausted(
+               "activations and streaming heads alone need {}, {} are available; a smaller chunk, sink or recent needs "
+               "less",
+               FormatBytes(fixed), FormatBytes(available))
         .About("chunk");
   }
   const KvLayout layout = LayoutOf(config, resolved);
@@ -58,9 +60,9 @@ Result<Session> Session::Create(const Model& model, const SessionOptions& option
     workspace = own.get();
   }
   Workspace::Impl* work = workspace->impl_.get();
+  // A shared workspace cannot grow: other sessions hold pointers to it.
   if (work->chunk < resolved.chunk || work->compute != resolved.compute) {
-    return Status(StatusCode::kInvalidArgument,
-                  "the shared workspace was made for another compute or for a smaller chunk");
+    return InvalidArgument("the shared workspace was made for another compute or for a smaller chunk");
   }
   if (own != nullptr) DUO_RETURN_IF_ERROR(work->attention.Fit(layout));  // a shared one fits at the first chunk
   return Session(
@@ -68,7 +70,7 @@ Result<Session> Session::Create(const Model& model, const SessionOptions& option
 }
 
 Status Session::Impl::CheckIds(std::span<const int32_t> ids) const {
-  if (ids.empty()) return Status(StatusCode::kInvalidArgument, "there are no tokens to run");
+  if (ids.empty()) return InvalidArgument("there are no tokens to run");
   return CheckTokenIds(ids, weights.config.vocab_size);
 }
 
@@ -77,19 +79,18 @@ Status Session::Impl::CheckIds(std::span<const int32_t> ids) const {
 // activations, rings and scratch, so the kernel still counts them as available. After it they are taken, and so are the
 // rows up to the longest length so far, even after a rewind.
 Status Session::Impl::CheckFits(int64_t n_tokens) const {
-  if (n_tokens < 0)
-    return Status(StatusCode::kInvalidArgument, std::to_string(n_tokens) + " tokens; expected 0 or more");
+  if (n_tokens < 0) return InvalidArgument("{} tokens; expected 0 or more", n_tokens);
   const int64_t len = cache.len();
   if (n_tokens > options.max_context - len) {
+    // The sentence says what the caller can do about it, which depends on where the limit comes from.
     const ModelConfig& c = weights.config;
     const bool at_limit = c.max_context > 0 && options.max_context == c.max_context;
     const bool trained = options.max_context == c.trained_context;
-    return Status(StatusCode::kResourceExhausted,
-                  std::to_string(len) + " + " + std::to_string(n_tokens) + " tokens do not fit the context of " +
-                      std::to_string(options.max_context) + " tokens" +
-                      (at_limit  ? "; this model does not allow more (" + c.max_context_reason + ")"
-                       : trained ? " this model was trained for; a session may be given more with max_context"
-                                 : "; a session may be given more with max_context"))
+    const std::string advice = at_limit  ? "; this model does not allow more (" + c.max_context_reason + ")"
+                               : trained ? " this model was trained for; a session may be given more with max_context"
+                                         : "; a session may be given more with max_context";
+    return ResourceExhausted("{} + {} tokens do not fit the context of {} tokens{}", len, n_tokens, options.max_context,
+                             advice)
         .About("max_context");
   }
   const int64_t total = len + n_tokens;
@@ -100,10 +101,10 @@ Status Session::Impl::CheckFits(int64_t n_tokens) const {
   const uint64_t wanted = plan.TotalBytes(total);
   const uint64_t needed = wanted > taken ? wanted - taken : 0;
   if (needed <= available) return OkStatus();
-  return Status(StatusCode::kResourceExhausted,
-                std::to_string(total) + " tokens need " + FormatBytes(needed) + ", " + FormatBytes(available) +
-                    " are available; " + std::to_string(plan.MaxContext(available + taken)) +
-                    " tokens would fit; more streaming heads or a narrower type of K and V need less")
+  return ResourceExhausted(
+             "{} tokens need {}, {} are available; {} tokens would fit; more streaming heads or a narrower type of K "
+             "and V need less",
+             total, FormatBytes(needed), FormatBytes(available), plan.MaxContext(available + taken))
       .About("memory_limit");
 }
 
@@ -111,13 +112,15 @@ Status Session::Impl::RunChunks(std::span<const int32_t> ids, TokenKind kind, co
                                 const ChunkDone& chunk_done) {
   const auto begin = Clock::now();
   const auto total = std::ssize(ids);
-  ForgetLast();
+  ForgetLast();  // an error in the middle must not leave the logits of another token
   for (int64_t done = 0; done < total;) {
+    // A snapshot can only be taken between two chunks.
     const int64_t n = std::min({options.chunk, total - done, cache.TokensToSnapshot()});
     const int64_t pos = cache.len();
     const auto chunk = ids.subspan(done, n);
     DUO_RETURN_IF_ERROR(weights.CheckFilesNowAndThen());
     DUO_RETURN_IF_ERROR(work->transformer.Forward(chunk, kind, state()));
+    // After each chunk, so that tokens and cache have the same length when a later chunk fails.
     tokens.insert(tokens.end(), chunk.begin(), chunk.end());
     kinds.insert(kinds.end(), chunk.size(), kind);
     if (chunk_done) DUO_RETURN_IF_ERROR(chunk_done(pos, n));
@@ -134,24 +137,29 @@ Status Session::Impl::RunChunks(std::span<const int32_t> ids, TokenKind kind, co
   return OkStatus();
 }
 
+// Copies the logits into the sequence, because the next session of the workspace overwrites the activations.
 Status Session::Impl::KeepRow(int64_t row) {
   std::vector<float> values(weights.config.vocab_size);
   DUO_RETURN_IF_ERROR(work->transformer.Logits(work->activations, row, 1, values.data()));
+  // NaN would make every sampler choose something arbitrary, so it is an error here.
   if (!AllFinite(values)) return NotFinite(tokens);
   logits = std::move(values);
   return OkStatus();
 }
 
+// Runs the tokens again layer by layer, because only then can it say which layer's weights are damaged.
 Status Session::Impl::NotFinite(std::span<const int32_t> seen) const {
   return NonFiniteLogits(weights, &work->transformer, {nullptr, &work->attention, &work->activations}, options.kv_type,
                          seen);
 }
 
+// Keeps the vector's memory for the next token. DropLogits frees it.
 void Session::Impl::ForgetLast() { logits.clear(); }
 
 Status Session::Prefill(std::span<const int32_t> ids, const ProgressCallback& progress) {
   DUO_RETURN_IF_ERROR(impl_->CheckIds(ids));
   DUO_RETURN_IF_ERROR(impl_->CheckFits(std::ssize(ids)));
+  // Backs the rows of the whole prompt, so that a lack of memory is noticed before the first chunk is computed.
   DUO_RETURN_IF_ERROR(impl_->cache.Expect(std::ssize(ids)));
   DUO_RETURN_IF_ERROR(impl_->RunChunks(ids, TokenKind::kPrompt, progress, {}));
   return impl_->KeepLast();
@@ -173,19 +181,19 @@ Status Session::PrefillWithLogits(std::span<const int32_t> ids, int64_t begin, i
   DUO_RETURN_IF_ERROR(impl_->CheckIds(ids));
   DUO_RETURN_IF_ERROR(impl_->CheckFits(std::ssize(ids)));
   if (begin < first || end < begin || end > first + std::ssize(ids)) {
-    return Status(StatusCode::kInvalidArgument, "positions " + std::to_string(begin) + ".." + std::to_string(end) +
-                                                    " are not within the tokens " + std::to_string(first) + ".." +
-                                                    std::to_string(first + std::ssize(ids)));
+    return InvalidArgument("positions {}..{} are not within the tokens {}..{}", begin, end, first,
+                           first + std::ssize(ids));
   }
   DUO_RETURN_IF_ERROR(impl_->cache.Expect(std::ssize(ids)));
-  const auto vocab = static_cast<size_t>(impl_->weights.config.vocab_size);
-  std::vector<float> rows(static_cast<size_t>(Activations::kLogitRows) * vocab);
-  auto give_rows = [&](int64_t pos, int64_t n) -> Status {
+  // Rows of a large vocabulary take more memory than everything else of a chunk, so there are a few at a time.
+  const int64_t vocab = impl_->weights.config.vocab_size;
+  std::vector<float> rows(Activations::kLogitRows * vocab);
+  const auto give_rows = [&](int64_t pos, int64_t n) -> Status {
     for (int64_t at = std::max(begin, pos); at < std::min(end, pos + n);) {
       const int64_t now = std::min({Activations::kLogitRows, impl_->options.chunk, std::min(end, pos + n) - at});
       DUO_RETURN_IF_ERROR(impl_->work->transformer.Logits(impl_->work->activations, at - pos, now, rows.data()));
       for (int64_t r = 0; r < now; ++r) {
-        const auto logits = std::span<const float>(rows).subspan(static_cast<size_t>(r) * vocab, vocab);
+        const auto logits = std::span<const float>(rows).subspan(r * vocab, vocab);
         // In a chunk with a NaN, earlier tokens may have NaN too (0 * NaN in a tile). So the whole chunk is searched
         // for its origin.
         if (!AllFinite(logits)) return impl_->NotFinite(impl_->tokens);
@@ -203,8 +211,7 @@ Status Session::PrefillWithLogits(std::span<const int32_t> ids, int64_t begin, i
 
 Status Session::Impl::CheckPosition(int64_t pos) const {
   if (pos >= 0 && pos <= cache.len()) return OkStatus();
-  return Status(StatusCode::kInvalidArgument,
-                "position " + std::to_string(pos) + "; expected 0.." + std::to_string(cache.len()));
+  return InvalidArgument("position {}; expected 0..{}", pos, cache.len());
 }
 
 Status Session::Rewind(int64_t pos, const ProgressCallback& progress) {
@@ -213,9 +220,8 @@ Status Session::Rewind(int64_t pos, const ProgressCallback& progress) {
   impl_->ForgetLast();
   const int64_t from = impl_->cache.Rewind(pos);
   // Prefills the lost tokens again, in runs of one kind, because prompt and generated tokens see different windows.
-  const auto at = [](int64_t i) { return static_cast<std::ptrdiff_t>(i); };
-  const std::vector<int32_t> again(impl_->tokens.begin() + at(from), impl_->tokens.begin() + at(pos));
-  const std::vector<TokenKind> kinds(impl_->kinds.begin() + at(from), impl_->kinds.begin() + at(pos));
+  const std::vector<int32_t> again(impl_->tokens.begin() + from, impl_->tokens.begin() + pos);
+  const std::vector<TokenKind> kinds(impl_->kinds.begin() + from, impl_->kinds.begin() + pos);
   impl_->tokens.resize(from);
   impl_->kinds.resize(from);
   for (size_t begin = 0; begin < again.size();) {
@@ -225,10 +231,12 @@ Status Session::Rewind(int64_t pos, const ProgressCallback& progress) {
     DUO_RETURN_IF_ERROR(impl_->RunChunks(run, kinds[begin], progress, {}));
     begin = end;
   }
+  // Whether there are logits must not depend on whether tokens were prefilled again.
   impl_->ForgetLast();
   return OkStatus();
 }
 
+// A server runs the lost tokens and those of a new prompt in one prefill, so they are not prefilled here.
 Result<int64_t> Session::RewindToHeld(int64_t pos) {
   DUO_RETURN_IF_ERROR(impl_->CheckPosition(pos));
   if (pos == len()) return pos;
@@ -245,6 +253,7 @@ void Session::DropLogits() { impl_->logits = {}; }
 
 int64_t Session::CommonPrefix(std::span<const int32_t> ids) const {
   const int64_t n = duo::CommonPrefix(impl_->tokens, ids);
+  // K and V of generated tokens were computed with another window than those of a prompt.
   return impl_->options.prefill_recent == impl_->options.recent ? n : std::min(n, prompt_len());
 }
 
@@ -262,10 +271,11 @@ Result<Session> Session::ClonePrefix(int64_t pos) const {
   const uint64_t needed = impl_->plan.KvBytes(held) + (shared ? 0 : impl_->plan.activation_bytes);
   const uint64_t available = impl_->weights.backend->AvailableBytes();
   if (needed > available) {
-    return Status(StatusCode::kResourceExhausted, "a copy of the sequence needs " + FormatBytes(needed) + ", " +
-                                                      FormatBytes(available) + " are available");
+    return ResourceExhausted("a copy of the sequence needs {}, {} are available", FormatBytes(needed),
+                             FormatBytes(available));
   }
   DUO_ASSIGN_OR_RETURN(SplitKvCache cache, impl_->cache.ClonePrefix(pos));
+  // Sessions with workspaces of their own may run on different threads, so the copy gets its own too.
   std::unique_ptr<Workspace> own;
   Workspace::Impl* work = impl_->work;
   if (!shared) {
@@ -284,39 +294,48 @@ Result<Session> Session::ClonePrefix(int64_t pos) const {
   return Session(std::move(copy));
 }
 
-Status Session::DecodeTogether(std::span<Session* const> sessions, std::span<const int32_t> ids) {
+Result<std::vector<SplitKvCache*>> Session::Impl::CachesTogether(std::span<Session* const> sessions,
+                                                                 std::span<const int32_t> ids) {
   if (sessions.empty() || sessions.size() != ids.size() || std::ssize(sessions) > kMaxTogether) {
-    return Status(StatusCode::kInvalidArgument,
-                  std::to_string(sessions.size()) + " sequences and " + std::to_string(ids.size()) +
-                      " tokens; expected equal numbers in 1.." + std::to_string(kMaxTogether));
+    return InvalidArgument("{} sequences and {} tokens; expected equal numbers in 1..{}", sessions.size(), ids.size(),
+                           kMaxTogether);
   }
-  Workspace::Impl* work = sessions.front()->impl_->work;
-  if (std::ssize(sessions) > work->chunk) {
-    return Status(StatusCode::kInvalidArgument, "there are more sequences than tokens in a chunk");
+  const Impl& first = *sessions.front()->impl_;
+  if (std::ssize(sessions) > first.work->chunk) {
+    return InvalidArgument("there are more sequences than tokens in a chunk");
   }
-  DUO_RETURN_IF_ERROR(sessions.front()->impl_->weights.CheckFilesNowAndThen());
+  DUO_RETURN_IF_ERROR(first.weights.CheckFilesNowAndThen());
   std::vector<SplitKvCache*> caches;
   for (size_t i = 0; i < sessions.size(); ++i) {
     Impl* impl = sessions[i]->impl_.get();
-    if (impl->work != work) {
-      return Status(StatusCode::kInvalidArgument, "sequences that are decoded together must share a workspace");
+    if (impl->work != first.work) {
+      return InvalidArgument("sequences that are decoded together must share a workspace");
     }
+    // One cache cannot take two tokens at one position.
     if (std::find(caches.begin(), caches.end(), &impl->cache) != caches.end()) {
-      return Status(StatusCode::kInvalidArgument, "a sequence was given twice");
+      return InvalidArgument("a sequence was given twice");
     }
-    if (impl->options.kv_type != sessions.front()->impl_->options.kv_type) {
-      return Status(StatusCode::kInvalidArgument,
-                    "sequences that are decoded together must have the same type of K and V");
+    // One call of attention reads rows of one type.
+    if (impl->options.kv_type != first.options.kv_type) {
+      return InvalidArgument("sequences that are decoded together must have the same type of K and V");
     }
     DUO_RETURN_IF_ERROR(impl->CheckIds(ids.subspan(i, 1)));
     if (impl->cache.GrowsWith(1)) DUO_RETURN_IF_ERROR(impl->CheckFits(1));
     caches.push_back(&impl->cache);
   }
+  return caches;
+}
+
+Status Session::DecodeTogether(std::span<Session* const> sessions, std::span<const int32_t> ids) {
+  DUO_ASSIGN_OR_RETURN(const std::vector<SplitKvCache*> caches, Impl::CachesTogether(sessions, ids));
+  Workspace::Impl* work = sessions.front()->impl_->work;
+  // After the checks, because they must leave everything as it was.
   for (Session* session : sessions) session->impl_->ForgetLast();
   DUO_RETURN_IF_ERROR(work->transformer.ForwardTogether(ids, caches, &work->attention, &work->activations));
   const auto n = std::ssize(ids);
-  const auto vocab = static_cast<size_t>(sessions.front()->impl_->weights.config.vocab_size);
-  std::vector<float> rows(static_cast<size_t>(n) * vocab);
+  const int64_t vocab = sessions.front()->impl_->weights.config.vocab_size;
+  std::vector<float> rows(n * vocab);
+  // The caches have grown, so the tokens must too, even when the logits fail below.
   for (size_t i = 0; i < sessions.size(); ++i) {
     Impl* impl = sessions[i]->impl_.get();
     impl->tokens.push_back(ids[i]);
@@ -342,7 +361,8 @@ Status Session::CheckFits(int64_t n_tokens) const { return impl_->CheckFits(n_to
 Status Session::FillSynthetic(int64_t n_tokens, uint64_t seed) {
   DUO_RETURN_IF_ERROR(impl_->CheckFits(n_tokens));
   DUO_RETURN_IF_ERROR(impl_->cache.FillSynthetic(n_tokens, seed));
-  impl_->tokens.resize(impl_->tokens.size() + static_cast<size_t>(n_tokens), 0);
+  // Any id of the vocabulary will do: nobody reads these tokens.
+  impl_->tokens.resize(impl_->tokens.size() + n_tokens, 0);
   impl_->kinds.resize(impl_->tokens.size(), TokenKind::kPrompt);
   impl_->ForgetLast();
   return OkStatus();

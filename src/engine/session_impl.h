@@ -44,6 +44,9 @@ class Session::Impl {
         work(shared_work) {}
 
   SequenceState state() { return {&cache, &work->attention, &work->activations}; }
+  /// Checks the arguments of DecodeTogether. Returns the caches of the sessions.
+  static Result<std::vector<SplitKvCache*>> CachesTogether(std::span<Session* const> sessions,
+                                                           std::span<const int32_t> ids);
   Status CheckIds(std::span<const int32_t> ids) const;
   Status CheckFits(int64_t n_tokens) const;
   Status CheckPosition(int64_t pos) const;

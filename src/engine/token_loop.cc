@@ -9,9 +9,9 @@
 namespace duo {
 
 Status CheckGenerateOptions(const GenerateOptions& options, const Tokenizer* tokenizer) {
-  if (options.max_tokens < 0) return BadOption("max_tokens", std::to_string(options.max_tokens), "0 or more");
+  if (options.max_tokens < 0) return BadOption("max_tokens", options.max_tokens, "0 or more");
   if (!options.stop.empty() && tokenizer == nullptr) {
-    return Status(StatusCode::kInvalidArgument, "a stop text needs a tokenizer").About("stop");
+    return InvalidArgument("a stop text needs a tokenizer").About("stop");
   }
   return CheckSamplerOptions(options.sampler);
 }
