@@ -5,33 +5,33 @@
 #include <string>
 
 #include "backend/identify_ops.h"
+#include "base/error.h"
 
 namespace duo {
 namespace {
 
 constexpr int kProfilePositions = 500;
 
-size_t HeadCount(const ModelConfig& c) { return static_cast<size_t>(c.n_layers) * static_cast<size_t>(c.n_kv_heads); }
+int64_t HeadCount(const ModelConfig& c) { return int64_t{c.n_layers} * c.n_kv_heads; }
 float ScaleOf(const ModelConfig& c) { return 1.0f / std::sqrt(static_cast<float>(c.head_dim)); }
 
 /// kInternal if a score is NaN or infinite.
 Result<std::vector<double>> Checked(const ModelConfig& c, std::vector<double> scores) {
   for (size_t i = 0; i < scores.size(); ++i) {
     if (std::isfinite(scores[i])) continue;
-    return Status(StatusCode::kInternal,
-                  "model " + c.name + ": the attention of layer " +
-                      std::to_string(i / static_cast<size_t>(c.n_kv_heads)) +
-                      " is NaN or infinite; its weights are damaged, or their products overflow");
+    return Internal(
+        "model {}: the attention of layer {} is NaN or infinite; its weights are damaged, or their products overflow",
+        c.name, i / c.n_kv_heads);
   }
   return scores;
 }
 
 Status CheckTexts(const std::vector<std::vector<int32_t>>& texts, int64_t* longest, int64_t* total) {
-  if (texts.empty()) return Status(StatusCode::kInvalidArgument, "there are no texts to run");
+  if (texts.empty()) return InvalidArgument("there are no texts to run");
   *longest = *total = 0;
   for (const std::vector<int32_t>& text : texts) {
     const auto n = std::ssize(text);
-    if (n < 2) return Status(StatusCode::kInvalidArgument, "a text has less than two tokens");
+    if (n < 2) return InvalidArgument("a text has less than two tokens");
     *longest = std::max(*longest, n);
     *total += n;
   }
@@ -41,17 +41,15 @@ Status CheckTexts(const std::vector<std::vector<int32_t>>& texts, int64_t* longe
 /// Sums of q and k before RoPE over the tokens of one text. The caller divides them to get means.
 struct Means {
   Means(Backend* b, const ModelConfig& c)
-      : backend(b),
-        q(static_cast<size_t>(c.n_layers * c.n_heads * c.head_dim), 0.0),
-        k(static_cast<size_t>(c.n_layers * c.n_kv_heads * c.head_dim), 0.0) {}
+      : backend(b), q(c.n_layers * c.n_heads * c.head_dim, 0.0), k(c.n_layers * c.n_kv_heads * c.head_dim, 0.0) {}
   Status Add(const LayerView& view, const ModelConfig& c) {
-    DUO_RETURN_IF_ERROR(AddRows(view.q, view.n, static_cast<size_t>(c.n_heads * c.head_dim), view.layer, &q));
-    return AddRows(view.k, view.n, static_cast<size_t>(c.n_kv_heads * c.head_dim), view.layer, &k);
+    DUO_RETURN_IF_ERROR(AddRows(view.q, view.n, c.n_heads * c.head_dim, view.layer, &q));
+    return AddRows(view.k, view.n, c.n_kv_heads * c.head_dim, view.layer, &k);
   }
   Status AddRows(const float* rows, int64_t n, size_t width, int layer, std::vector<double>* sums) {
-    host_rows.resize(static_cast<size_t>(n) * width);
+    host_rows.resize(n * width);
     DUO_RETURN_IF_ERROR(backend->ToHost(rows, host_rows.data(), host_rows.size() * sizeof(float)));
-    double* sum = sums->data() + static_cast<size_t>(layer) * width;
+    double* sum = sums->data() + layer * width;
     for (size_t i = 0; i < host_rows.size(); ++i) sum[i % width] += double{host_rows[i]};
     return OkStatus();
   }
@@ -94,12 +92,11 @@ Result<std::vector<double>> RepeatScores(const Model& model, const RepeatInput& 
   const ModelConfig& c = model.config();
   IdentifyOps* ops = model.backend()->identify_ops();
   if (ops == nullptr) {
-    return Status(StatusCode::kUnsupported, "this backend cannot find heads; the CPU backend can").About("device");
+    return Unsupported("this backend cannot find heads; the CPU backend can").About("device");
   }
   if (input.sink < 0 || input.repeat_chunk < 1 || std::ssize(input.context) <= input.sink) {
-    return Status(StatusCode::kInvalidArgument, "the text to repeat has " + std::to_string(input.context.size()) +
-                                                    " tokens, expected more than the " + std::to_string(input.sink) +
-                                                    " sink tokens");
+    return InvalidArgument("the text to repeat has {} tokens, expected more than the {} sink tokens",
+                           input.context.size(), input.sink);
   }
   const auto n_context = std::ssize(input.context), n_prompt = std::ssize(input.prompt);
   const int64_t longest = n_context + n_prompt + std::min(input.repeat_chunk, n_context);
@@ -112,9 +109,8 @@ Result<std::vector<double>> RepeatScores(const Model& model, const RepeatInput& 
   std::vector<const uint8_t*> keys(c.n_kv_heads);
   LayerLooks looks;
   looks.after_attention = [&](const LayerView& view) {
-    const size_t sink_bytes = static_cast<size_t>(input.sink * c.head_dim) * DTypeBytes(walk.key_type());
+    const size_t sink_bytes = input.sink * c.head_dim * DTypeBytes(walk.key_type());
     for (int h = 0; h < c.n_kv_heads; ++h) keys[h] = walk.keys(view.layer, h) + sink_bytes;
-    const auto heads = static_cast<size_t>(c.n_kv_heads);
     return ops->LargestKeyWeights({.q = view.q,
                                    .lse = view.lse,
                                    .host_keys = keys,
@@ -124,11 +120,11 @@ Result<std::vector<double>> RepeatScores(const Model& model, const RepeatInput& 
                                    .group = c.group(),
                                    .head_dim = c.head_dim,
                                    .scale = ScaleOf(c)},
-                                  std::span(scores).subspan(static_cast<size_t>(view.layer) * heads, heads));
+                                  std::span(scores).subspan(view.layer * c.n_kv_heads, c.n_kv_heads));
   };
   for (int64_t begin = 0; begin < n_context; begin += input.repeat_chunk) {
-    const auto piece =
-        input.context.subspan(begin, static_cast<size_t>(std::min(input.repeat_chunk, n_context - begin)));
+    // The model is asked to repeat the text in pieces: each piece sees the context and the prompt, but no other piece.
+    const auto piece = input.context.subspan(begin, std::min(input.repeat_chunk, n_context - begin));
     DUO_RETURN_IF_ERROR(walk.RunInChunks(input.prompt, {}, &counter));
     DUO_RETURN_IF_ERROR(walk.RunInChunks(piece, looks, &counter));
     walk.Rewind(n_context);
@@ -152,16 +148,48 @@ Result<std::vector<double>> ProfileScores(const Model& model, const std::vector<
     DUO_RETURN_IF_ERROR(walk.RunInChunks(text, looks, &counter));
     for (double& x : means.q) x /= static_cast<double>(text.size());
     for (double& x : means.k) x /= static_cast<double>(text.size());
-    const auto dim = static_cast<size_t>(c.head_dim), group = static_cast<size_t>(c.group());
-    const double share = 1.0 / static_cast<double>(group * texts.size());
-    for (size_t head = 0; head < scores.size(); ++head) {
-      for (size_t g = 0; g < group; ++g) {
+    const int64_t dim = c.head_dim, group = c.group();
+    const double share = 1.0 / static_cast<double>(group * std::ssize(texts));
+    for (int64_t head = 0; head < std::ssize(scores); ++head) {
+      for (int64_t g = 0; g < group; ++g) {
         scores[head] += share * ProfileOf(&means.q[(head * group + g) * dim], &means.k[head * dim], c);
       }
     }
   }
   return Checked(c, std::move(scores));
 }
+
+namespace {
+
+/// Runs all heads of a layer as streaming heads over the full cache. Writes their output, [n, n_heads, head_dim], and
+/// lse, [n, n_heads].
+Status StreamingAttention(const Model& model, const LayerView& view, const LambdaMask& mask, ComputeType compute,
+                          LayerWalk* walk, float* out, float* lse) {
+  const ModelConfig& c = model.config();
+  const int64_t group = c.group();
+  std::vector<PrefillHead> heads;
+  for (int h = 0; h < c.n_kv_heads; ++h) {
+    heads.push_back({.q = view.q + h * group * c.head_dim,
+                     .k = walk->keys(view.layer, h),
+                     .v = walk->keys(view.layer, h),  // any rows will do: the output is not used
+                     .n_rows = view.pos + view.n,
+                     .mask = mask,
+                     .out = out + h * group * c.head_dim,
+                     .lse = lse + h * group});
+  }
+  return model.backend()->PrefillAttention({.group = c.group(),
+                                            .head_dim = c.head_dim,
+                                            .q_stride = int64_t{c.n_heads} * c.head_dim,
+                                            .lse_stride = c.n_heads,
+                                            .q_pos = view.pos,
+                                            .n_tokens = view.n,
+                                            .kv_type = walk->kv_type(),
+                                            .compute = compute,
+                                            .scale = ScaleOf(c)},
+                                           heads);
+}
+
+}  // namespace
 
 // lse(streaming attention) - lse(full attention) is the logarithm of the share of attention that streaming keeps.
 Result<std::vector<double>> OutsideMassScores(const Model& model, const std::vector<std::vector<int32_t>>& texts,
@@ -172,43 +200,24 @@ Result<std::vector<double>> OutsideMassScores(const Model& model, const std::vec
   DUO_RETURN_IF_ERROR(CheckTexts(texts, &longest, &total));
   DUO_ASSIGN_OR_RETURN(LayerWalk walk, LayerWalk::Create(model, longest, options));
   const int64_t n_heads = c.n_heads, q_width = n_heads * c.head_dim;
-  DUO_ASSIGN_OR_RETURN(const DeviceMemoryPtr out,
-                       model.backend()->Allocate(static_cast<size_t>(options.chunk * q_width) * sizeof(float)));
+  DUO_ASSIGN_OR_RETURN(const DeviceMemoryPtr out, model.backend()->Allocate(options.chunk * q_width * sizeof(float)));
   std::vector<float> kept(options.chunk * n_heads);
   DUO_ASSIGN_OR_RETURN(const DeviceMemoryPtr kept_memory, model.backend()->Allocate(kept.size() * sizeof(float)));
   std::vector<double> scores(HeadCount(c), 0.0);
   WalkCounter counter(progress, "attention mass", total);
   LayerLooks looks;
   looks.after_attention = [&](const LayerView& view) -> Status {
-    std::vector<PrefillHead> heads;
-    for (int h = 0; h < c.n_kv_heads; ++h) {
-      const int64_t group = c.group();
-      heads.push_back({.q = view.q + h * group * c.head_dim,
-                       .k = walk.keys(view.layer, h),
-                       .v = walk.keys(view.layer, h),  // any rows will do: the output is not used
-                       .n_rows = view.pos + view.n,
-                       .mask = {.sink = sink, .window = recent},
-                       .out = reinterpret_cast<float*>(out->data()) + h * group * c.head_dim,
-                       .lse = reinterpret_cast<float*>(kept_memory->data()) + h * group});
-    }
-    DUO_RETURN_IF_ERROR(model.backend()->PrefillAttention({.group = c.group(),
-                                                           .head_dim = c.head_dim,
-                                                           .q_stride = q_width,
-                                                           .lse_stride = n_heads,
-                                                           .q_pos = view.pos,
-                                                           .n_tokens = view.n,
-                                                           .kv_type = walk.kv_type(),
-                                                           .compute = options.compute,
-                                                           .scale = ScaleOf(c)},
-                                                          heads));
+    DUO_RETURN_IF_ERROR(StreamingAttention(model, view, {.sink = sink, .window = recent}, options.compute, &walk,
+                                           reinterpret_cast<float*>(out->data()),
+                                           reinterpret_cast<float*>(kept_memory->data())));
     std::vector<float> full(view.n * n_heads);
     DUO_RETURN_IF_ERROR(model.backend()->ToHost(view.lse, full.data(), full.size() * sizeof(float)));
     DUO_RETURN_IF_ERROR(model.backend()->ToHost(kept_memory->data(), kept.data(), full.size() * sizeof(float)));
     for (size_t i = 0; i < full.size(); ++i) {
-      const size_t head = i % static_cast<size_t>(n_heads) / static_cast<size_t>(c.group());
+      const size_t head = i % n_heads / c.group();
       const double log_share = double{kept[i]} - double{full[i]};  // at most 0, except for rounding
       const double outside = log_share > 0 ? 0.0 : 1 - std::exp(log_share);
-      scores[static_cast<size_t>(view.layer * c.n_kv_heads) + head] += outside / static_cast<double>(total * c.group());
+      scores[view.layer * c.n_kv_heads + head] += outside / static_cast<double>(total * c.group());
     }
     return OkStatus();
   };

@@ -39,8 +39,7 @@ Result<LayerWalk> LayerWalk::Create(const Model& model, int64_t max_tokens, cons
   DUO_ASSIGN_OR_RETURN(DuoAttention attention, DuoAttention::Create(model.backend(), layout, options.chunk));
   DUO_ASSIGN_OR_RETURN(Activations act, Activations::Create(model.backend(), model.config(), options.chunk));
   LayerWalk walk(model, options.compute, std::move(cache), std::move(attention), std::move(act));
-  DUO_ASSIGN_OR_RETURN(walk.lse_, model.backend()->Allocate(
-                                      static_cast<size_t>(options.chunk * model.config().n_heads) * sizeof(float)));
+  DUO_ASSIGN_OR_RETURN(walk.lse_, model.backend()->Allocate(options.chunk * model.config().n_heads * sizeof(float)));
   return walk;
 }
 
@@ -53,17 +52,17 @@ Status WalkCounter::Add(int64_t n) {
 }
 
 Status LayerWalk::RunInChunks(std::span<const int32_t> ids, const LayerLooks& looks, WalkCounter* counter) {
-  for (size_t at = 0; at < ids.size();) {
-    const size_t n = std::min(static_cast<size_t>(chunk()), ids.size() - at);
+  for (int64_t at = 0; at < std::ssize(ids);) {
+    const int64_t n = std::min(chunk(), std::ssize(ids) - at);
     DUO_RETURN_IF_ERROR(Run(ids.subspan(at, n), looks));
-    DUO_RETURN_IF_ERROR(counter->Add(static_cast<int64_t>(n)));
+    DUO_RETURN_IF_ERROR(counter->Add(n));
     at += n;
   }
   return OkStatus();
 }
 
 Status LayerWalk::Look(int layer, LayerStep step, const LayerLooks& looks) const {
-  const int64_t n = act_.n_tokens, q_width = static_cast<int64_t>(config_->n_heads) * config_->head_dim;
+  const int64_t n = act_.n_tokens, q_width = int64_t{config_->n_heads} * config_->head_dim;
   LayerView view{.layer = layer, .pos = cache_.len(), .n = n, .q = act_.q, .k = act_.k, .v = act_.v};
   const auto input = [&](LinearInput which, const float* x, int64_t dim) {
     if (!looks.linear_input) return OkStatus();
@@ -91,7 +90,7 @@ Status LayerWalk::Run(std::span<const int32_t> ids, const LayerLooks& looks) {
   transformer_->Embed(ids, cache_.len(), &act_);
   LayerHooks hooks;
   hooks.attend = [&](int layer, AttentionInput* input) {
-    input->lse = lse();
+    input->lse = lse();  // the scores need the sum over all keys, which attention computes anyway
     return attention_.Run(*input, layer, &cache_);
   };
   hooks.after = [&](int layer, LayerStep step) { return Look(layer, step, looks); };

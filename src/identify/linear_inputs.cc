@@ -2,9 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <string>
-
 #include "backend/backend.h"
+#include "base/error.h"
 
 namespace duo {
 
@@ -15,7 +14,7 @@ double InputMagnitudes::outlier() const {
 
 Result<std::vector<LayerInputs>> MeasureLinearInputs(const Model& model, std::span<const int32_t> ids,
                                                      const WalkOptions& options, const ProgressCallback& progress) {
-  if (ids.empty()) return Status(StatusCode::kInvalidArgument, "the text to calibrate on has no tokens");
+  if (ids.empty()) return InvalidArgument("the text to calibrate on has no tokens");
   const auto n_tokens = std::ssize(ids);
   DUO_ASSIGN_OR_RETURN(LayerWalk walk, LayerWalk::Create(model, n_tokens, options));
   std::vector<LayerInputs> layers(model.config().n_layers);
@@ -42,10 +41,10 @@ Result<std::vector<LayerInputs>> MeasureLinearInputs(const Model& model, std::sp
   for (size_t l = 0; l < layers.size(); ++l) {
     for (InputMagnitudes& of : layers[l].of) {
       if (!std::isfinite(of.rms)) {
-        return Status(StatusCode::kInternal, "model " + model.config().name + ": inputs of the matrices of layer " +
-                                                 std::to_string(l) +
-                                                 " are NaN or infinite; its weights are damaged, or their "
-                                                 "products overflow");
+        return Internal(
+            "model {}: inputs of the matrices of layer {} are NaN or infinite; its weights are damaged, or their "
+            "products overflow",
+            model.config().name, l);
       }
       of.rms = std::sqrt(of.rms / (static_cast<double>(n_tokens) * static_cast<double>(of.most.size())));
     }

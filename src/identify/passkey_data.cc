@@ -1,5 +1,7 @@
 #include "identify/passkey_data.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <set>
@@ -18,8 +20,6 @@ constexpr int kMaxWords = 4096;
 constexpr int64_t kExtraTokens = 64;
 // This many bytes of the haystack are encoded to measure how long its tokens are.
 constexpr size_t kProbeBytes = size_t{1} << 20;
-
-Status Bad(const std::string& sentence) { return Status(StatusCode::kInvalidArgument, sentence); }
 
 std::string Needle(int number, const std::string& words) {
   return std::string("Remember this sequence of words, it's the ") + kOrdinals[number] +
@@ -60,20 +60,19 @@ Rng RngFor(uint64_t seed, uint64_t index) {
 Status TrainingTexts::CheckOptions() const {
   const PasskeyOptions& o = options_;
   if (o.n_passkeys < 1 || o.n_passkeys > kMaxPasskeys) {
-    return BadOption("n_passkeys", std::to_string(o.n_passkeys), "1.." + std::to_string(kMaxPasskeys));
+    return BadOption("n_passkeys", o.n_passkeys, fmt::format("1..{}", kMaxPasskeys));
   }
   if (o.n_words < 1 || o.n_words > kMaxWords) {
-    return BadOption("n_words", std::to_string(o.n_words), "1.." + std::to_string(kMaxWords));
+    return BadOption("n_words", o.n_words, fmt::format("1..{}", kMaxWords));
   }
   if (o.min_tokens < 16 || o.max_tokens < o.min_tokens || o.max_tokens > kMaxTokens) {
-    return Bad("texts of " + std::to_string(o.min_tokens) + " to " + std::to_string(o.max_tokens) +
-               " tokens, expected 16.." + std::to_string(kMaxTokens) + " in increasing order")
+    return InvalidArgument("texts of {} to {} tokens, expected 16..{} in increasing order", o.min_tokens, o.max_tokens,
+                           kMaxTokens)
         .About("max_tokens");
   }
-  if (o.n_lengths < 1) return BadOption("n_lengths", std::to_string(o.n_lengths), "1 or more");
+  if (o.n_lengths < 1) return BadOption("n_lengths", o.n_lengths, "1 or more");
   if (!(o.depth_begin >= 0 && o.depth_begin < o.depth_end && o.depth_end <= 1)) {
-    return Bad("depths of " + std::to_string(o.depth_begin) + " to " + std::to_string(o.depth_end) +
-               ", expected 0..1 in increasing order")
+    return InvalidArgument("depths of {:f} to {:f}, expected 0..1 in increasing order", o.depth_begin, o.depth_end)
         .About("depth_begin");
   }
   return OkStatus();
@@ -84,16 +83,15 @@ Result<TrainingTexts> TrainingTexts::InHaystack(const Tokenizer& tokenizer, cons
   TrainingTexts texts(tokenizer, options);
   DUO_RETURN_IF_ERROR(texts.CheckOptions());
   if (options.n_depths < options.n_passkeys) {
-    return Bad(std::to_string(options.n_depths) + " depths for " + std::to_string(options.n_passkeys) +
-               " passkeys; every passkey needs its own")
+    return InvalidArgument("{} depths for {} passkeys; every passkey needs its own", options.n_depths,
+                           options.n_passkeys)
         .About("n_depths");
   }
   // Counts the tokens of the whole haystack only if it may be too short. Tokens rarely have more than a few dozen
   // bytes.
-  size_t probe = std::min(haystack.size(), std::max(kProbeBytes, static_cast<size_t>(options.max_tokens) * 32));
+  size_t probe = std::min(haystack.size(), std::max<size_t>(kProbeBytes, options.max_tokens * 32));
   const auto count = [&](size_t bytes) {
-    return static_cast<int64_t>(
-        tokenizer.Encode(std::string_view(haystack).substr(0, bytes), SpecialTokens::kNone).size());
+    return std::ssize(tokenizer.Encode(std::string_view(haystack).substr(0, bytes), SpecialTokens::kNone));
   };
   int64_t n_tokens = count(probe);
   while (n_tokens < options.max_tokens && probe < haystack.size()) {
@@ -101,19 +99,19 @@ Result<TrainingTexts> TrainingTexts::InHaystack(const Tokenizer& tokenizer, cons
     n_tokens = count(probe);
   }
   if (n_tokens < options.max_tokens) {
-    return Bad("the text has " + std::to_string(n_tokens) + " tokens; training texts of up to " +
-               std::to_string(options.max_tokens) + " tokens need at least as many")
+    return InvalidArgument("the text has {} tokens; training texts of up to {} tokens need at least as many", n_tokens,
+                           options.max_tokens)
         .About("text");
   }
   texts.bytes_per_token_ = static_cast<double>(probe) / static_cast<double>(n_tokens);
   texts.haystack_ = std::move(haystack);
   int64_t word = 0, question = 0;
   for (const char* name : kNatoWords) {
-    word = std::max(word, static_cast<int64_t>(tokenizer.Encode(std::string(" ") + name, SpecialTokens::kNone).size()));
+    word = std::max(word, std::ssize(tokenizer.Encode(std::string(" ") + name, SpecialTokens::kNone)));
   }
   for (int i = 0; i < kMaxPasskeys; ++i) {
     const std::string both = Needle(i, "") + Question(i);
-    question = std::max(question, static_cast<int64_t>(tokenizer.Encode(both, SpecialTokens::kNone).size()));
+    question = std::max(question, std::ssize(tokenizer.Encode(both, SpecialTokens::kNone)));
   }
   texts.max_text_tokens_ =
       options.max_tokens + kExtraTokens + options.n_passkeys * (question + 2 * options.n_words * word + 16);
@@ -125,12 +123,12 @@ Result<TrainingTexts> TrainingTexts::Builtin(const Tokenizer& tokenizer, const P
   DUO_RETURN_IF_ERROR(texts.CheckOptions());
   int64_t question = 0;
   for (int i = 0; i < kMaxPasskeys; ++i) {
-    question = std::max(question, static_cast<int64_t>(tokenizer.Encode(Question(i), SpecialTokens::kNone).size()));
+    question = std::max(question, std::ssize(tokenizer.Encode(Question(i), SpecialTokens::kNone)));
   }
   Rng rng = RngFor(options.seed, 0);
   const Result<std::string> shortest = texts.BuiltinText(&rng, options.min_tokens, 1, nullptr);
   if (!shortest.ok()) {
-    return shortest.status().Annotate("texts of " + std::to_string(options.min_tokens) + " tokens").About("min_tokens");
+    return shortest.status().Annotate(fmt::format("texts of {} tokens", options.min_tokens)).About("min_tokens");
   }
   constexpr int64_t kAnswerTokens = 64;  // 8 words or 6 digits
   texts.max_text_tokens_ = options.max_tokens + kExtraTokens + options.n_passkeys * (question + kAnswerTokens);
@@ -142,8 +140,7 @@ Status TrainingTexts::CheckPasskeysFit() const {
   Rng rng = RngFor(options_.seed, 0);
   const Result<std::string> longest = BuiltinText(&rng, options_.max_tokens, options_.n_passkeys, nullptr);
   return longest.status()
-      .Annotate(std::to_string(options_.n_passkeys) + " passkeys in texts of up to " +
-                std::to_string(options_.max_tokens) + " tokens")
+      .Annotate(fmt::format("{} passkeys in texts of up to {} tokens", options_.n_passkeys, options_.max_tokens))
       .About("n_passkeys");
 }
 
@@ -152,7 +149,7 @@ Result<TrainingText> TrainingTexts::Make(uint64_t index) const {
 }
 
 int64_t TrainingTexts::DrawLength(Rng* rng) const {
-  const auto i = static_cast<int64_t>(rng->Below(static_cast<uint64_t>(options_.n_lengths)));
+  const auto i = static_cast<int64_t>(rng->Below(options_.n_lengths));
   if (options_.n_lengths == 1) return options_.max_tokens;
   return options_.min_tokens + (options_.max_tokens - options_.min_tokens) * i / (options_.n_lengths - 1);
 }
@@ -199,7 +196,7 @@ std::string TrainingTexts::Slice(Rng* rng, int64_t n_tokens) const {
       begin = 0;
       continue;
     }
-    ids.resize(std::min(ids.size(), static_cast<size_t>(n_tokens)));
+    ids.resize(std::min<size_t>(ids.size(), n_tokens));
     return WholeCharacters(std::move(ids));
   }
 }
@@ -213,7 +210,7 @@ Result<std::vector<int32_t>> TrainingTexts::Plain(uint64_t index, int64_t n_toke
     text = Slice(&rng, n_tokens);
   }
   std::vector<int32_t> ids = Join(text, "").ids;
-  ids.resize(std::min(ids.size(), static_cast<size_t>(n_tokens)));
+  ids.resize(std::min<size_t>(ids.size(), n_tokens));
   return ids;
 }
 
@@ -222,7 +219,7 @@ Result<TrainingText> TrainingTexts::MakeInHaystack(uint64_t index) const {
   const std::string hay = Slice(&rng, DrawLength(&rng));
   std::set<uint64_t> depths;
   while (std::ssize(depths) < options_.n_passkeys) {
-    depths.insert(rng.Below(static_cast<uint64_t>(options_.n_depths)));
+    depths.insert(rng.Below(options_.n_depths));
   }
   std::string context = std::string(kBookBegin) + " ", questions;
   size_t copied = 0;
@@ -257,9 +254,7 @@ Result<TrainingText> TrainingTexts::MakeBuiltin(uint64_t index) const {
 Result<std::string> TrainingTexts::BuiltinText(Rng* rng, int64_t n_tokens, int min_facts,
                                                std::string* questions) const {
   constexpr int kTries = 32;
-  const TokenCounter count = [this](std::string_view text) {
-    return static_cast<int64_t>(tokenizer_->Encode(text).size());
-  };
+  const TokenCounter count = [this](std::string_view text) { return std::ssize(tokenizer_->Encode(text)); };
   Status failure;
   for (int attempt = 0; attempt < kTries; ++attempt) {
     const uint64_t seed = rng->Next();

@@ -67,7 +67,7 @@ Json Trainer::Facts() const {
 Result<Trainer> Trainer::Create(const Model& model, const TrainingTexts& texts, const TrainerOptions& options,
                                 Start start) {
   const GateSchedule& s = options.schedule;
-  if (s.n_steps < 1) return BadOption("n_steps", std::to_string(s.n_steps), "1 or more");
+  if (s.n_steps < 1) return BadOption("n_steps", s.n_steps, "1 or more");
   if (!(s.lr > 0 && s.lr <= 1)) return BadOption("lr", std::to_string(s.lr), "a number in (0, 1]");
   if (!(s.reg_weight >= 0 && s.reg_weight <= 1e6)) {
     return BadOption("reg_weight", std::to_string(s.reg_weight), "a number in 0..1e6");
@@ -77,17 +77,18 @@ Result<Trainer> Trainer::Create(const Model& model, const TrainingTexts& texts, 
                      "a number in (0, 1), beside a reg_weight above 0");
   }
   if (options.accumulate < 1 || options.accumulate > 4096) {
-    return BadOption("accumulate", std::to_string(options.accumulate), "1..4096");
+    return BadOption("accumulate", options.accumulate, "1..4096");
   }
-  if (options.save_every < 1) return BadOption("save_every", std::to_string(options.save_every), "1 or more");
+  if (options.save_every < 1) return BadOption("save_every", options.save_every, "1 or more");
   if (start == Start::kResume && !HasUnfinishedRun(options.dir)) {
-    return Status(StatusCode::kInvalidArgument, options.dir + " holds no unfinished run to resume");
+    return InvalidArgument("{} holds no unfinished run to resume", options.dir);
   }
   DUO_RETURN_IF_ERROR(MakeDirectories(options.dir));
+  // Two runs in one directory would overwrite each other's state. So its files are checked under the lock.
   DUO_ASSIGN_OR_RETURN(DirectoryLock lock, DirectoryLock::Take(options.dir));
   if (start == Start::kFresh && HasUnfinishedRun(options.dir)) {
-    return Status(StatusCode::kInvalidArgument,
-                  options.dir + " holds an unfinished run: resume it, or remove " + StatePath(options.dir));
+    // Hours of work, so a forgotten flag must not overwrite them.
+    return InvalidArgument("{} holds an unfinished run: resume it, or remove {}", options.dir, StatePath(options.dir));
   }
   RemoveHalfWrittenStates(options.dir);
   DUO_ASSIGN_OR_RETURN(TeacherStudent streams, TeacherStudent::Create(model, {.sink = options.sink,
@@ -117,11 +118,10 @@ Status Trainer::Load() {
   DUO_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxStateBytes));
   DUO_ASSIGN_OR_RETURN(const Json json, ParseJson(text, path));
   const auto facts = json.find("facts");
-  if (facts == json.end() || !facts->is_object()) return Status(StatusCode::kCorrupt, path + ": facts: missing");
+  if (facts == json.end() || !facts->is_object()) return Corrupt("{}: facts: missing", path);
   const std::string difference = JsonDifference(*facts, Facts());
   if (!difference.empty()) {
-    return Status(StatusCode::kInvalidArgument,
-                  path + ": the saved run has " + difference + "; resume a run with the options it began with");
+    return InvalidArgument("{}: the saved run has {}; resume a run with the options it began with", path, difference);
   }
   DUO_ASSIGN_OR_RETURN(SavedRun saved,
                        SavedRunOf(json, optimizer_.state().gates.size(), options_.schedule.n_steps, path));
@@ -141,11 +141,11 @@ Status Trainer::TruncateLog() {
   std::error_code error;
   const auto bytes = static_cast<int64_t>(std::filesystem::file_size(path, error));
   if (!error && bytes < log_bytes_) {
-    DUO_ASSIGN_OR_RETURN(const std::string log, ReadFile(path, static_cast<size_t>(log_bytes_)));
+    DUO_ASSIGN_OR_RETURN(const std::string log, ReadFile(path, log_bytes_));
     log_bytes_ = static_cast<int64_t>(log.rfind('\n') + 1);
   }
-  if (!error && bytes > log_bytes_) std::filesystem::resize_file(path, static_cast<uintmax_t>(log_bytes_), error);
-  if (error) return Status(StatusCode::kIo, path + ": cannot be shortened: " + error.message());
+  if (!error && bytes > log_bytes_) std::filesystem::resize_file(path, log_bytes_, error);
+  if (error) return IoError("{}: cannot be shortened: {}", path, error.message());
   return OkStatus();
 }
 
@@ -155,10 +155,11 @@ Status Trainer::AppendLog(const TrainerStep& s) {
                      {"reg_loss", s.reg},    {"reg_weight", s.reg_weight}, {"lr", s.lr},
                      {"seconds", s.seconds}, {"gflop_s", s.gflop_s},       {"gates", *s.gates}};
   const std::string text = JsonText(line) + "\n";
+  // A log of size 0 is written anew, so that lines of an earlier run do not stay before it.
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), log_bytes_ == 0 ? "wb" : "ab"),
                                                              std::fclose);
   if (!file || std::fwrite(text.data(), 1, text.size(), file.get()) != text.size() || std::fflush(file.get()) != 0) {
-    return Status(StatusCode::kIo, path + ": cannot be written: " + std::strerror(errno));
+    return IoError("{}: cannot be written: {}", path, std::strerror(errno));
   }
   log_bytes_ += std::ssize(text);
   return OkStatus();
@@ -172,6 +173,7 @@ Status Trainer::SavePattern() const {
   pattern.gates = optimizer_.state().gates;
   pattern.sink = options_.deploy_sink;
   pattern.recent = options_.deploy_recent;
+  // The published format's config.json may have any keys, so it also says how the pattern was made.
   Json config = Facts();
   config["steps_done"] = step();
   config["final_reg_weight"] = optimizer_.penalty();
@@ -189,8 +191,9 @@ Result<TrainerStep> Trainer::OneStep(const GoOn& go_on) {
   out.lr = LearningRate(options_.schedule, state.step);
   std::vector<double> gradients(state.gates.size(), 0.0);
   double flop = 0;
-  const double share = 1.0 / options_.accumulate;
+  const double share = 1.0 / options_.accumulate;  // losses and gradients are means over the texts of a step
   for (int i = 0; i < options_.accumulate; ++i) {
+    // The index alone decides the text, so a resumed run sees the texts that an unbroken one sees.
     const auto index =
         static_cast<uint64_t>(state.step) * static_cast<uint64_t>(options_.accumulate) + static_cast<uint64_t>(i);
     DUO_ASSIGN_OR_RETURN(const TrainingText text, texts_->Make(index));
@@ -222,8 +225,9 @@ Status Trainer::Run(const StepCallback& after_step, const GoOn& go_on) {
     DUO_RETURN_IF_ERROR(pattern);
     return status;
   }
+  // The state goes last: until then, a crash leaves a run that can be resumed.
   if (std::remove(StatePath(options_.dir).c_str()) != 0 && errno != ENOENT) {
-    return Status(StatusCode::kIo, StatePath(options_.dir) + ": cannot be removed: " + std::strerror(errno));
+    return IoError("{}: cannot be removed: {}", StatePath(options_.dir), std::strerror(errno));
   }
   return OkStatus();
 }
@@ -233,7 +237,7 @@ Status Trainer::RunSteps(const StepCallback& after_step, const GoOn& go_on) {
     DUO_ASSIGN_OR_RETURN(const TrainerStep done, OneStep(go_on));
     DUO_RETURN_IF_ERROR(AppendLog(done));
     const bool stop = after_step && !after_step(done);
-    if (stop && step() < options_.schedule.n_steps) return Cancelled();
+    if (stop && step() < options_.schedule.n_steps) return Cancelled();  // after the last step there is nothing to stop
     if (step() % options_.save_every == 0) DUO_RETURN_IF_ERROR(Save());
   }
   return SavePattern();

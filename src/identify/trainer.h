@@ -72,8 +72,7 @@ class Trainer {
         texts_(&texts),
         options_(std::move(options)),
         streams_(std::move(streams)),
-        optimizer_(options_.schedule,
-                   static_cast<size_t>(model.config().n_layers) * static_cast<size_t>(model.config().n_kv_heads)) {}
+        optimizer_(options_.schedule, int64_t{model.config().n_layers} * model.config().n_kv_heads) {}
   Result<TrainerStep> OneStep(const GoOn& go_on);
   Json Facts() const;
   Status Save() const;
