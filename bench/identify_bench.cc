@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/meter.h"
 #include "base/clock.h"
 #include "base/memory_info.h"
 #include "base/rng.h"
@@ -55,7 +56,7 @@ void BenchOptimize(const Model& model, const std::vector<int32_t>& ids) {
     Must(streams.Loss(ids, {n * 3 / 4, n}, gates));
     if (i > 0) seconds.push_back(SecondsSince(begin));
   }
-  const double ceiling = Must(model.backend()->MeasureGemm(ComputeType::kBF16));
+  const double ceiling = Must(model.backend()->meter()->MeasureGemm(ComputeType::kBF16));
   const double rate = TeacherStudent::Flops(model.config(), options, n) / Median(seconds) * 1e-9;
   std::printf("optimize: step of %lld tokens %.2f s, %.0f GFLOP/s, ceiling %.0f GFLOP/s (%.0f %%)\n",
               static_cast<long long>(n), Median(seconds), rate, ceiling, 100 * rate / ceiling);

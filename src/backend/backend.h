@@ -129,7 +129,7 @@ struct CopyTask {
 /// Upper bounds of the calls a session will make.
 struct CallBounds {
   int64_t n_tokens = 1;
-  int n_parts = 0;             // parts of a step (BeginPart)
+  int n_layers = 0;            // layers between BeginLayer and EndLayer
   int n_sequences = 1;         // sequences in one DecodeAttention
   int64_t widest_input = 0;    // elements of a Linear's input per token
   int64_t max_outputs = 0;     // elements of a Linear's output, all tokens together
@@ -141,13 +141,8 @@ struct CallBounds {
   DType weights = DType::kBF16;  // type of the matrices
 };
 
-/// Seconds spent per kind of work since the last reset. Used by `duo bench`.
-struct BackendTimes {
-  double attention_s = 0;
-  double linear_s = 0;
-};
-
 class IdentifyOps;  // backend/identify_ops.h
+class Meter;        // backend/meter.h
 
 class Backend {
  public:
@@ -194,28 +189,17 @@ class Backend {
   virtual Status DecodeAttention(const AttentionShape& shape, std::span<const DecodeHead> heads) = 0;
   virtual Status PrefillAttention(const AttentionShape& shape, std::span<const PrefillHead> heads) = 0;
 
-  // ---- steps
-  /// Work queued between BeginPart and EndPart is part 0, 1, ... of a step that is repeated with other arguments. For
-  /// example, each layer is a part of a forward pass. A backend may hold the work back and submit it as a whole. Any
-  /// operation may be called inside a part. If a launch fails after its operation returned OK, EndPart returns the
-  /// error.
-  virtual void BeginPart(int part) = 0;
-  virtual Status EndPart() = 0;
+  // ---- layers
+  /// A backend may hold back the work between BeginLayer and EndLayer and submit it as a whole. EndLayer returns the
+  /// first error of work that was held back. Any operation may be called between them.
+  virtual void BeginLayer(int layer) = 0;
+  virtual Status EndLayer() = 0;
 
-  /// The operations for finding heads, or null if this backend has none. They live as long as the backend.
+  // ---- other interfaces, which live as long as the backend
+  /// The operations for finding heads, or null if this backend has none.
   virtual IdentifyOps* identify_ops() = 0;
-
-  // ---- measurement
-  /// Times of the work between ResetTimes() and the first times() after it.
-  virtual BackendTimes times() const = 0;
-  virtual void ResetTimes() = 0;
-  /// Whether measuring times does not slow the work down.
-  virtual bool TimesAreFree() const = 0;
-  /// Current read bandwidth, in GB/s, of the memory that holds weights and caches. Makes one pass of some milliseconds
-  /// over a block of hundreds of MiB. The first call allocates the block, and the backend keeps it. kResourceExhausted.
-  virtual Result<double> MeasureReadBandwidth() = 0;
-  /// GFLOP/s of a large matrix product on its own.
-  virtual Result<double> MeasureGemm(ComputeType compute) = 0;
+  /// Measures times and speeds.
+  virtual Meter* meter() = 0;
 };
 
 }  // namespace duo

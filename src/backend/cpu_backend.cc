@@ -7,8 +7,8 @@
 
 #include "backend/cpu_attention.h"
 #include "backend/cpu_identify_ops.h"
-#include "backend/cpu_measure.h"
 #include "backend/cpu_memory.h"
+#include "backend/cpu_meter.h"
 #include "backend/cpu_products.h"
 #include "backend/cpu_team.h"
 #include "base/check.h"
@@ -29,7 +29,7 @@ class CpuBackend : public Backend {
         products_(n_threads, isa),
         attention_(n_threads, isa),
         identify_ops_(n_threads, isa),
-        ceilings_(n_threads, isa) {}
+        meter_(n_threads, isa) {}
 
   std::string Describe() const override {
     return std::string("cpu, ") + IsaName(isa_) + ", " + std::to_string(n_threads_) +
@@ -80,25 +80,20 @@ class CpuBackend : public Backend {
     attention_.CopyRows(tasks, head_dim, type);
   }
   Status DecodeAttention(const AttentionShape& shape, std::span<const DecodeHead> heads) override {
-    const ScopedTime timer(&times_.attention_s);
+    const ScopedTime timer(&meter_.sums()->attention_s);
     return attention_.Decode(shape, heads);
   }
   Status PrefillAttention(const AttentionShape& shape, std::span<const PrefillHead> heads) override {
-    const ScopedTime timer(&times_.attention_s);
+    const ScopedTime timer(&meter_.sums()->attention_s);
     return attention_.Prefill(shape, heads);
   }
 
   // Every operation runs at once, so nothing is held back.
-  void BeginPart(int) override {}
-  Status EndPart() override { return OkStatus(); }
+  void BeginLayer(int) override {}
+  Status EndLayer() override { return OkStatus(); }
 
   IdentifyOps* identify_ops() override { return &identify_ops_; }
-
-  BackendTimes times() const override { return times_; }
-  void ResetTimes() override { times_ = {}; }
-  bool TimesAreFree() const override { return true; }
-  Result<double> MeasureReadBandwidth() override { return ceilings_.MeasureReadBandwidth(); }
-  Result<double> MeasureGemm(ComputeType compute) override { return ceilings_.MeasureGemm(compute); }
+  Meter* meter() override { return &meter_; }
 
  private:
   /// Returns the input of the product: x, or the result of the norm or of SwiGLU.
@@ -111,8 +106,7 @@ class CpuBackend : public Backend {
   CpuProducts products_;
   CpuAttention attention_;
   CpuIdentifyOps identify_ops_;
-  CpuCeilings ceilings_;
-  BackendTimes times_;
+  CpuMeter meter_;
   const float* cos_ = nullptr;  // from SetRotations
   const float* sin_ = nullptr;
 };
@@ -159,7 +153,7 @@ const float* CpuBackend::Prepare(const ProductInput& input) {
 
 Status CpuBackend::Linear(ComputeType compute, const ProductInput& input, std::span<const LinearTask> tasks) {
   const TokenRows prepared{.x = Prepare(input), .n_tokens = input.n_tokens, .n_in = input.n_in};
-  const ScopedTime timer(&times_.linear_s);
+  const ScopedTime timer(&meter_.sums()->linear_s);
   return products_.Linear(compute, prepared, tasks);
 }
 

@@ -12,8 +12,8 @@
 #include "backend/cuda_identify_ops.h"
 #include "backend/cuda_kept_status.h"
 #include "backend/cuda_memory.h"
+#include "backend/cuda_meter.h"
 #include "backend/cuda_products.h"
-#include "backend/cuda_times.h"
 #include "backend/cuda_upload.h"
 #include "base/align.h"
 #include "base/parallel.h"
@@ -26,20 +26,12 @@
 namespace duo {
 namespace {
 
-// Memory of one part's graph. It has about ten launches; each takes some KiB in the driver, and its arguments.
+// Memory of one layer's graph. It has about ten launches; each takes some KiB in the driver, and its arguments.
 constexpr uint64_t kGraphBytes = uint64_t{256} << 10;
-constexpr int kCopyMeasurePasses = 8;
-#ifdef DUO_CUDA_ON_HOST
-constexpr size_t kCopyMeasureBytes = size_t{1} << 20;
-constexpr int64_t kGemmMeasure = 64;
-#else
-constexpr size_t kCopyMeasureBytes = size_t{256} << 20;
-constexpr int64_t kGemmMeasure = 8192;
-#endif
 
 // All work is queued on one stream, in the order of the calls.
 //
-// Launches inside a part are held back and sent as one graph at its end. Every other use of the stream goes through
+// Launches inside a layer are held back and sent as one graph at its end. Every other use of the stream goes through
 // stream_.get(), which first sends the launches that are held back, so the order of the work never changes.
 //
 // The first error of operations that return void is in kept_, until an operation that returns a Status takes it.
@@ -53,7 +45,7 @@ class CudaBackend : public Backend {
         stream_(device_->stream()),
         space_(std::move(space)),
         matmul_(std::move(matmul)),
-        times_(stream_) {}
+        meter_(stream_, matmul_.get(), device_->memory_bytes()) {}
   ~CudaBackend() override { cudaStreamSynchronize(stream_.get()); }
 
   std::string Describe() const override {
@@ -90,7 +82,7 @@ class CudaBackend : public Backend {
   }
   Status Linear(ComputeType compute, const ProductInput& input, std::span<const LinearTask> tasks) override {
     DUO_RETURN_IF_ERROR(kept_.Take());
-    const CudaTimes::Scope scope(&times_, CudaTimes::kLinear);
+    const CudaMeter::Scope scope(&meter_, CudaMeter::kLinear);
     return products_.Linear(compute, input, tasks);
   }
   void SetRotations(const float* host_cos, const float* host_sin, int64_t n_tokens, int half_dim) override;
@@ -109,20 +101,15 @@ class CudaBackend : public Backend {
   Status DecodeAttention(const AttentionShape& shape, std::span<const DecodeHead> heads) override;
   Status PrefillAttention(const AttentionShape& shape, std::span<const PrefillHead> heads) override;
 
-  void BeginPart(int part) override { device_->graphs()->Begin(part); }
-  Status EndPart() override {
+  void BeginLayer(int layer) override { device_->graphs()->Begin(layer); }
+  Status EndLayer() override {
     Status ended = device_->graphs()->End();
     DUO_RETURN_IF_ERROR(kept_.Take());
     return ended;
   }
 
   IdentifyOps* identify_ops() override { return &identify_; }
-
-  BackendTimes times() const override { return times_.Read(); }
-  void ResetTimes() override { times_.Reset(); }
-  bool TimesAreFree() const override { return false; }
-  Result<double> MeasureReadBandwidth() override;
-  Result<double> MeasureGemm(ComputeType compute) override;
+  Meter* meter() override { return &meter_; }
 
  private:
   /// Keeps the first error of operations that return void. The next operation that returns a Status returns it.
@@ -131,14 +118,13 @@ class CudaBackend : public Backend {
   CudaStream stream_;
   std::unique_ptr<CudaAddressSpace> space_;
   std::unique_ptr<CudaMatmul> matmul_;
-  mutable CudaTimes times_;
+  CudaMeter meter_;
   CudaUploader uploader_{stream_};
   CudaScratch ids_{stream_};
   CudaScratch rotations_{stream_};
   CudaProducts products_{stream_, matmul_.get()};
   CudaScratch states_{stream_};    // softmax states of a decode step's pieces
   CudaScratch counters_{stream_};  // counters of a decode step's pieces; zeros between calls
-  CudaScratch measured_{stream_};  // memory that MeasureReadBandwidth copies
   const float* cos_ = nullptr;
   const float* sin_ = nullptr;
   CudaKeptStatus kept_;
@@ -198,7 +184,7 @@ CudaAttentionShape ShapeOf(const AttentionShape& shape) {
 
 Status CudaBackend::DecodeAttention(const AttentionShape& shape, std::span<const DecodeHead> heads) {
   DUO_RETURN_IF_ERROR(kept_.Take());
-  const CudaTimes::Scope scope(&times_, CudaTimes::kAttention);
+  const CudaMeter::Scope scope(&meter_, CudaMeter::kAttention);
   std::vector<CudaDecodeHead> list;
   list.reserve(heads.size());
   for (const DecodeHead& h : heads) {
@@ -217,7 +203,7 @@ Status CudaBackend::DecodeAttention(const AttentionShape& shape, std::span<const
 
 Status CudaBackend::PrefillAttention(const AttentionShape& shape, std::span<const PrefillHead> heads) {
   DUO_RETURN_IF_ERROR(kept_.Take());
-  const CudaTimes::Scope scope(&times_, CudaTimes::kAttention);
+  const CudaMeter::Scope scope(&meter_, CudaMeter::kAttention);
   std::vector<CudaPrefillHead> list;
   list.reserve(heads.size());
   for (const PrefillHead& h : heads) {
@@ -235,40 +221,7 @@ uint64_t CudaBackend::MaxScratchBytes(const CallBounds& bounds) const {
   const auto counters = static_cast<uint64_t>(CudaDecodeCounters(n_heads, bounds.group)) * sizeof(int32_t);
   const uint64_t rotations = tokens * static_cast<uint64_t>(bounds.head_dim) * sizeof(float);
   return CudaProducts::MaxScratchBytes(bounds) + states + counters + rotations + tokens * sizeof(int32_t) +
-         CudaMatmul::WorkspaceBytes() + static_cast<uint64_t>(bounds.n_parts) * kGraphBytes;
-}
-
-Result<double> CudaBackend::MeasureReadBandwidth() {
-  DUO_ASSIGN_OR_RETURN(uint8_t * memory, measured_.Get(2 * kCopyMeasureBytes));
-  const auto copy = [&]() -> Status {
-    for (int pass = 0; pass < kCopyMeasurePasses; ++pass) {
-      DUO_RETURN_IF_ERROR(CudaStatus(cudaMemcpyAsync(memory + kCopyMeasureBytes, memory, kCopyMeasureBytes,
-                                                     cudaMemcpyDeviceToDevice, stream_.get()),
-                                     "copying"));
-    }
-    return OkStatus();
-  };
-  DUO_RETURN_IF_ERROR(copy());
-  DUO_ASSIGN_OR_RETURN(const double seconds, times_.SecondsOf(copy));
-  return 2.0 * kCopyMeasurePasses * static_cast<double>(kCopyMeasureBytes) / seconds * 1e-9;
-}
-
-Result<double> CudaBackend::MeasureGemm(ComputeType compute) {
-  constexpr auto kElements = static_cast<size_t>(kGemmMeasure * kGemmMeasure);
-  DUO_ASSIGN_OR_RETURN(const DeviceMemoryPtr memory, Allocate(3 * kElements * sizeof(float)));
-  DUO_RETURN_IF_ERROR(CudaStatus(cudaMemsetAsync(memory->data(), 0, memory->bytes(), stream_.get()), "clearing"));
-  const CudaProduct product{.type = CudaProductTypeOf(compute),
-                            .x = memory->data(),
-                            .w = memory->data() + kElements * sizeof(float),
-                            .n_tokens = kGemmMeasure,
-                            .n_in = kGemmMeasure,
-                            .n_out = kGemmMeasure,
-                            .out = memory->data() + 2 * kElements * sizeof(float),
-                            .out_stride = kGemmMeasure,
-                            .accumulate = false};
-  DUO_RETURN_IF_ERROR(matmul_->Run(product));
-  DUO_ASSIGN_OR_RETURN(const double seconds, times_.SecondsOf([&] { return matmul_->Run(product); }));
-  return 2.0 * static_cast<double>(kElements) * static_cast<double>(kGemmMeasure) / seconds * 1e-9;
+         CudaMatmul::WorkspaceBytes() + static_cast<uint64_t>(bounds.n_layers) * kGraphBytes;
 }
 
 }  // namespace

@@ -42,6 +42,7 @@ Result<std::unique_ptr<CudaDevice>> CudaDevice::Open() {
   int major = 0, minor = 0;
   std::unique_ptr<CudaDevice> device(new CudaDevice);
   device->name_ = prop.name;
+  device->memory_bytes_ = prop.totalGlobalMem;
   const auto ask = [](int* value, cudaDeviceAttr attribute) {
     return CudaStatus(cudaDeviceGetAttribute(value, attribute, 0), "attributes of device 0");
   };

@@ -1,6 +1,7 @@
 // Finds, checks and describes the GPU that work is queued on.
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <string>
 
@@ -22,6 +23,7 @@ class CudaDevice {
   CudaStream stream() const { return {stream_, graphs_.get()}; }
   CudaGraphs* graphs() const { return graphs_.get(); }
   int n_processors() const { return n_processors_; }
+  size_t memory_bytes() const { return memory_bytes_; }
   const std::string& name() const { return name_; }
 
  private:
@@ -30,6 +32,7 @@ class CudaDevice {
   CUstream_st* stream_ = nullptr;
   std::unique_ptr<CudaGraphs> graphs_;  // launches held back for stream_
   int n_processors_ = 0;
+  size_t memory_bytes_ = 0;
   std::string name_;
 };
 

@@ -5,7 +5,7 @@ set(DUO_CUDA_BACKEND
   cuda_device.cc
   cuda_identify_ops.cc
   cuda_memory.cc
+  cuda_meter.cc
   cuda_products.cc
-  cuda_times.cc
   cuda_upload.cc)
 list(TRANSFORM DUO_CUDA_BACKEND PREPEND ${CMAKE_CURRENT_LIST_DIR}/)

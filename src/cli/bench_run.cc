@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "backend/backend.h"
+#include "backend/meter.h"
 #include "base/align.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -137,14 +138,14 @@ class DepthRun {
   /// down, they are taken in one more step after the others.
   Status DecodeTurn(int64_t n_steps) {
     DUO_RETURN_IF_ERROR(MeasureMemory(&decode_));
-    const bool free = model_->backend()->TimesAreFree();
+    const bool free = meter()->TimesAreFree();
     for (int64_t step = 0; step <= n_steps + (free ? 0 : 1); ++step) {
       const bool counts = step > 0 && step <= n_steps, timed = free || step > n_steps;
-      if (timed) model_->backend()->ResetTimes();
+      if (timed) meter()->ResetTimes();
       const auto begin = Clock::now();
       DUO_RETURN_IF_ERROR(session_.Decode(RandomIds(1)[0]));
       if (counts) decode_.AddTotal(1e3 * SecondsSince(begin), 1);
-      if (timed && step > 0) decode_.AddParts(model_->backend()->times(), 1);
+      if (timed && step > 0) decode_.AddParts(meter()->Times(), 1);
       if (Interrupted()) return Cancelled();
     }
     return MeasureMemory(&decode_);
@@ -154,11 +155,11 @@ class DepthRun {
     DUO_RETURN_IF_ERROR(session_.Rewind(depth_, progress));
     DUO_RETURN_IF_ERROR(MeasureMemory(&prefill_));
     const std::vector<int32_t> ids = RandomIds(n);
-    model_->backend()->ResetTimes();
+    meter()->ResetTimes();
     const auto begin = Clock::now();
     DUO_RETURN_IF_ERROR(session_.Prefill(ids, progress));
     prefill_.AddTotal(1e3 * SecondsSince(begin), static_cast<double>(n));
-    prefill_.AddParts(model_->backend()->times(), static_cast<double>(n));
+    prefill_.AddParts(meter()->Times(), static_cast<double>(n));
     return MeasureMemory(&prefill_);
   }
 
@@ -189,9 +190,11 @@ class DepthRun {
   DepthRun(const Model& model, std::string mode, Session session, int64_t depth)
       : model_(&model), mode_(std::move(mode)), session_(std::move(session)), depth_(depth) {}
 
+  Meter* meter() const { return model_->backend()->meter(); }
+
   Status MeasureMemory(Samples* samples) const {
     for (int pass = 0; pass < kReadPasses; ++pass) {
-      DUO_ASSIGN_OR_RETURN(const double gb_s, model_->backend()->MeasureReadBandwidth());
+      DUO_ASSIGN_OR_RETURN(const double gb_s, meter()->MeasureReadBandwidth());
       samples->read_gb_s.push_back(gb_s);
     }
     return OkStatus();

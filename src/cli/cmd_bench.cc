@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/meter.h"
 #include "base/memory_info.h"
 #include "cli/bench_run.h"
 #include "cli/bench_table.h"
@@ -117,16 +118,16 @@ Result<bool> CheckMemory(const BenchOptions& options, const ModelConfig& runs, u
   return together;
 }
 
-Status MeasureCeilings(const BenchOptions& options, Backend* backend, BenchReport* report) {
+Status MeasureCeilings(const BenchOptions& options, Meter* meter, BenchReport* report) {
   // This call only allocates its block: the bandwidth that counts is measured between the tests.
-  DUO_RETURN_IF_ERROR(backend->MeasureReadBandwidth().status());
-  DUO_ASSIGN_OR_RETURN(report->gemm_bf16_gflop_s, backend->MeasureGemm(ComputeType::kBF16));
+  DUO_RETURN_IF_ERROR(meter->MeasureReadBandwidth().status());
+  DUO_ASSIGN_OR_RETURN(report->gemm_bf16_gflop_s, meter->MeasureGemm(ComputeType::kBF16));
   if (options.common.compute == ComputeType::kF32) {
-    DUO_ASSIGN_OR_RETURN(const double f32, backend->MeasureGemm(ComputeType::kF32));
+    DUO_ASSIGN_OR_RETURN(const double f32, meter->MeasureGemm(ComputeType::kF32));
     report->gemm_f32_gflop_s = f32;
   }
   if (options.common.compute == ComputeType::kInt8) {
-    DUO_ASSIGN_OR_RETURN(const double int8, backend->MeasureGemm(ComputeType::kInt8));
+    DUO_ASSIGN_OR_RETURN(const double int8, meter->MeasureGemm(ComputeType::kInt8));
     report->gemm_int8_gop_s = int8;
   }
   return OkStatus();
@@ -181,7 +182,7 @@ Status RunBench(const BenchOptions& options) {
   runs.n_layers = shape.n_layers;
   // The ceilings come first: the block that bandwidth is measured on stays allocated, and the model cannot have it.
   BenchReport report;
-  DUO_RETURN_IF_ERROR(MeasureCeilings(options, backend.get(), &report));
+  DUO_RETURN_IF_ERROR(MeasureCeilings(options, backend->meter(), &report));
   report.available_bytes = backend->AvailableBytes();
   report.on_device = options.common.device == Device::kCuda;
   DUO_ASSIGN_OR_RETURN(const bool together, CheckMemory(options, runs, shape.weights_bytes, modes, *backend));

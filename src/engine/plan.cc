@@ -92,7 +92,7 @@ Result<MemoryPlan> PlanMemory(const ModelConfig& config, uint64_t weights_bytes,
   plan.snapshot_every = resolved.snapshot_every;
   plan.snapshot_bytes_each = layout.SnapshotBytes(resolved.snapshot_every);
   CallBounds bounds = CallBoundsOf(config, resolved.chunk, resolved.compute);
-  bounds.n_parts = config.n_layers;
+  bounds.n_layers = config.n_layers;
   bounds.n_sequences = Session::kMaxTogether;
   plan.scratch_bytes = backend.MaxScratchBytes(bounds);
   plan.activation_bytes = Activations::Bytes(config, resolved.chunk) +

@@ -56,9 +56,9 @@ Status Transformer::RunLayer(int layer, TokenKind kind, float* x, const Sequence
 
 Status Transformer::RunLayers(TokenKind kind, const SequenceState& state, const LayerHooks& hooks) {
   for (int layer = 0; layer < w_.config.n_layers; ++layer) {
-    w_.backend->BeginPart(layer);
+    w_.backend->BeginLayer(layer);
     const Status run = RunLayer(layer, kind, state.activations->x, state, hooks);
-    const Status ended = w_.backend->EndPart();
+    const Status ended = w_.backend->EndLayer();
     DUO_RETURN_IF_ERROR(run);
     DUO_RETURN_IF_ERROR(ended);
   }

@@ -82,7 +82,7 @@ class Transformer {
   /// Fills cos_ and sin_ for tokens at these positions.
   void FillRope(std::span<const int64_t> positions);
   void EmbedAt(std::span<const int32_t> ids, std::span<const int64_t> positions, Activations* act);
-  /// Runs all layers. Each layer is a part of the backend's step (Backend::BeginPart).
+  /// Runs all layers, each between BeginLayer and EndLayer of the backend.
   Status RunLayers(TokenKind kind, const SequenceState& state, const LayerHooks& hooks);
 
   // The steps of a layer (LayerStep), on the first n_tokens rows of the residual stream x and of the activations.

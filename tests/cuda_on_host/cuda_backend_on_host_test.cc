@@ -7,6 +7,7 @@
 #include "backend/backend.h"
 #include "backend/cuda_backend.h"
 #include "backend/identify_ops.h"
+#include "backend/meter.h"
 #include "cuda_on_host/device.h"
 #include "duo/session.h"
 #include "tests/cuda_small_model.h"
@@ -164,13 +165,13 @@ TEST_F(CudaBackendOnHost, ADecodedTokenIsAGraphForEveryLayer) {
       const Model same = Model::Random(Config(64), 0, 3, other.get(), {.weights = weights, .progress = {}}).value();
       Session plain = Session::Create(same, options).value();
       ASSERT_TRUE(plain.Prefill(Prompt(30)).ok());
-      if (timed) other->ResetTimes();
+      if (timed) other->meter()->ResetTimes();
       const int64_t graphs = cuda_on_host::GraphsLaunched();
       for (const int32_t id : {3, 60, 7}) ASSERT_TRUE(plain.Decode(id).ok());
       EXPECT_EQ(cuda_on_host::GraphsLaunched(), graphs);
       EXPECT_EQ(logits_of(plain), want);
       if (!timed) continue;
-      EXPECT_GT(other->times().attention_s, 0);
+      EXPECT_GT(other->meter()->Times().attention_s, 0);
       ASSERT_TRUE(plain.Decode(9).ok());
       EXPECT_EQ(cuda_on_host::GraphsLaunched(), graphs + 3) << "no times are measured after they were read";
     }

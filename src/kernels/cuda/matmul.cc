@@ -180,6 +180,7 @@ class LtMatmul : public CudaMatmul {
 }  // namespace
 
 size_t CudaMatmul::WorkspaceBytes() { return kWorkspaceBytes; }
+int64_t CudaMatmul::FullSpeedSize() { return 8192; }
 
 Result<std::unique_ptr<CudaMatmul>> CreateCudaMatmul(CudaStream stream) {
   auto matmul = std::make_unique<LtMatmul>(stream);

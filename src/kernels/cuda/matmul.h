@@ -51,6 +51,8 @@ class CudaMatmul {
   }
   /// Bytes of device memory that one CudaMatmul holds.
   static size_t WorkspaceBytes();
+  /// A product of square matrices with this many rows runs at the full speed of products.
+  static int64_t FullSpeedSize();
 };
 
 /// kResourceExhausted, kInternal.

@@ -1,4 +1,4 @@
-#include "backend/cpu_measure.h"
+#include "backend/cpu_meter.h"
 
 namespace duo {
 namespace {
@@ -14,14 +14,14 @@ DType TypeOf(ComputeType compute) {
 
 }  // namespace
 
-Result<double> CpuCeilings::MeasureReadBandwidth() {
+Result<double> CpuMeter::MeasureReadBandwidth() {
   if (!read_bandwidth_) {
     DUO_ASSIGN_OR_RETURN(read_bandwidth_, ReadBandwidth::Create(isa_, n_threads_));
   }
   return read_bandwidth_->Measure();
 }
 
-Result<double> CpuCeilings::MeasureGemm(ComputeType compute) const {
+Result<double> CpuMeter::MeasureGemm(ComputeType compute) {
   return MeasureGemmGflops(isa_, TypeOf(compute), n_threads_);
 }
 

@@ -3,9 +3,8 @@
 
 #include <optional>
 
+#include "backend/meter.h"
 #include "base/clock.h"
-#include "duo/backend.h"
-#include "duo/result.h"
 #include "kernels/cpu/dense/ceilings.h"
 #include "kernels/cpu/vec/isa.h"
 
@@ -24,17 +23,23 @@ class ScopedTime {
   Clock::time_point begin_;
 };
 
-/// Implements Backend::MeasureReadBandwidth and Backend::MeasureGemm.
-class CpuCeilings {
+class CpuMeter : public Meter {
  public:
-  CpuCeilings(int n_threads, Isa isa) : n_threads_(n_threads), isa_(isa) {}
+  CpuMeter(int n_threads, Isa isa) : n_threads_(n_threads), isa_(isa) {}
 
-  Result<double> MeasureReadBandwidth();
-  Result<double> MeasureGemm(ComputeType compute) const;
+  /// The counted times. ScopedTime adds to them.
+  BackendTimes* sums() { return &sums_; }
+
+  void ResetTimes() override { sums_ = {}; }
+  BackendTimes Times() override { return sums_; }
+  bool TimesAreFree() const override { return true; }
+  Result<double> MeasureReadBandwidth() override;
+  Result<double> MeasureGemm(ComputeType compute) override;
 
  private:
   int n_threads_;
   Isa isa_;
+  BackendTimes sums_;
   std::optional<ReadBandwidth> read_bandwidth_;
 };
 
