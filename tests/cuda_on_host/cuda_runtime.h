@@ -17,9 +17,6 @@
 #include "cuda_on_host/device.h"
 #include "cuda_on_host/fibers.h"
 
-#ifndef DUO_CUDA_ON_HOST
-#define DUO_CUDA_ON_HOST
-#endif
 #define __global__
 #define __device__
 #define __host__
@@ -94,6 +91,12 @@ inline unsigned __float_as_uint(float value) {
   unsigned bits;
   std::memcpy(&bits, &value, sizeof bits);
   return bits;
+}
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
+  const uint64_t bytes = x | uint64_t{y} << 32;
+  unsigned out = 0;
+  for (int i = 0; i < 4; ++i) out |= static_cast<unsigned>(bytes >> 8 * (selector >> 4 * i & 7) & 0xff) << 8 * i;
+  return out;
 }
 inline float __int2float_rn(int n) { return static_cast<float>(n); }
 inline int __float2int_rn(float x) { return static_cast<int>(std::nearbyintf(x)); }
@@ -292,20 +295,6 @@ struct Run {
   void operator()() const { RunKernel(grid, block, shared_bytes, body); }
 };
 }  // namespace cuda_on_host
-
-/// Call this for every kernel before it is launched by its address.
-template <class... P>
-void CudaOnHostKnow(void (*kernel)(P...)) {
-  cuda_on_host::KnowKernel(reinterpret_cast<const void*>(kernel), [](const void* address, void** arguments) {
-    const auto copy = [arguments]<size_t... kIndex>(std::index_sequence<kIndex...>) {
-      return std::tuple<P...>(*static_cast<P*>(arguments[kIndex])...);
-    };
-    std::tuple<P...> kept = copy(std::index_sequence_for<P...>());
-    std::apply([](const auto&... arg) { (cuda_on_host::CheckArgument(&arg, sizeof arg), ...); }, kept);
-    auto* function = reinterpret_cast<void (*)(P...)>(const_cast<void*>(address));
-    return std::function<void()>([=] { std::apply(function, kept); });
-  });
-}
 
 inline cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* kernel, void** arguments) {
   cuda_on_host::Run run{config->gridDim_, config->blockDim_, config->dynamicSmemBytes,

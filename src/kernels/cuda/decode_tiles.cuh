@@ -7,8 +7,9 @@
 #pragma once
 
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/centred_codes.cuh"
 #include "kernels/cuda/decode_merge.cuh"
-#include "kernels/cuda/tensor_core.cuh"
+#include "kernels/cuda/ptx.cuh"
 #include "kernels/kv_codes.h"
 
 namespace duo {

@@ -5,7 +5,7 @@
 
 #include "kernels/cuda/decode_merge.cuh"
 #include "kernels/cuda/decode_tiles.cuh"
-#include "kernels/cuda/tensor_core.cuh"
+#include "kernels/cuda/ptx.cuh"
 #include "kernels/softmax_state.h"
 
 namespace duo {

@@ -1,16 +1,13 @@
 // Arithmetic inside kernels: bf16 and half numbers, and reductions over a warp or a block.
 #pragma once
 
-#include "kernels/cuda/launch.h"
-
-#ifdef DUO_CUDA_ON_HOST
-#include "base/bf16.h"
-#else
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#endif
+
+#include <cstring>
 
 #include "duo/dtype.h"
+#include "kernels/cuda/launch.h"
 
 namespace duo {
 
@@ -22,30 +19,20 @@ __device__ __forceinline__ float FloatOfBf16(uint32_t bits) { return __uint_as_f
 __device__ __forceinline__ float LowFloat(uint32_t word) { return __uint_as_float(word << 16); }
 __device__ __forceinline__ float HighFloat(uint32_t word) { return __uint_as_float(word & 0xffff0000u); }
 
+/// The lower halves of both words, or the upper ones.
+__device__ __forceinline__ uint32_t LowHalves(uint32_t a, uint32_t b) { return __byte_perm(a, b, 0x5410); }
+__device__ __forceinline__ uint32_t HighHalves(uint32_t a, uint32_t b) { return __byte_perm(a, b, 0x7632); }
+
 /// Rounded to nearest even.
-__device__ __forceinline__ uint16_t Bf16OfFloat(float x) {
-#ifdef DUO_CUDA_ON_HOST
-  return ToBf16(x).bits;
-#else
-  return __bfloat16_as_ushort(__float2bfloat16_rn(x));
-#endif
-}
+__device__ __forceinline__ uint16_t Bf16OfFloat(float x) { return __bfloat16_as_ushort(__float2bfloat16_rn(x)); }
 __device__ __forceinline__ uint32_t PackBf16(float low, float high) {
-#ifdef DUO_CUDA_ON_HOST
-  return Bf16OfFloat(low) | static_cast<uint32_t>(Bf16OfFloat(high)) << 16;
-#else
   const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-#endif
+  uint32_t word;
+  memcpy(&word, &pair, sizeof word);
+  return word;
 }
 
-__device__ __forceinline__ float FloatOfHalf(uint16_t bits) {
-#ifdef DUO_CUDA_ON_HOST
-  return ToFloat(f16{bits});
-#else
-  return __half2float(__ushort_as_half(bits));
-#endif
-}
+__device__ __forceinline__ float FloatOfHalf(uint16_t bits) { return __half2float(__ushort_as_half(bits)); }
 
 /// Element i of an array of plain numbers (not int4). A matrix's scale is not applied.
 template <DType kType>

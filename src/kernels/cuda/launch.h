@@ -10,13 +10,8 @@
 #include <utility>
 
 #include "duo/result.h"
+#include "kernels/cuda/nvcc.h"
 #include "kernels/cuda/stream.h"
-
-#ifdef DUO_CUDA_ON_HOST
-#define DUO_SHARED_MEMORY(name) uint8_t* const name = ::cuda_on_host::SharedMemory()
-#else
-#define DUO_SHARED_MEMORY(name) extern __shared__ __align__(128) uint8_t name[]
-#endif
 
 namespace duo {
 
@@ -67,15 +62,12 @@ Status Launch(CudaStream stream, const char* name, const LaunchShape& shape, voi
                                    " KiB of shared memory per block of threads");
     }
   }
-#ifdef DUO_CUDA_ON_HOST
-  CudaOnHostKnow(kernel);
-#endif
   std::tuple<Params...> values(std::forward<Args>(args)...);
   return std::apply(
       [&](auto&... value) {
         void* arguments[] = {&value...};
         const size_t bytes[] = {sizeof value...};
-        return stream.Start({name, reinterpret_cast<const void*>(kernel), shape, arguments, bytes});
+        return stream.Start({name, KernelAddress(kernel), shape, arguments, bytes});
       },
       values);
 }

@@ -2,8 +2,9 @@
 // from activations, from a bf16 cache or from codes.
 #pragma once
 
+#include "kernels/cuda/centred_codes.cuh"
 #include "kernels/cuda/prefill_mask.cuh"
-#include "kernels/cuda/tensor_core.cuh"
+#include "kernels/cuda/ptx.cuh"
 #include "kernels/kv_codes.h"
 
 namespace duo {
