@@ -43,6 +43,10 @@ struct ModelConfig {
   std::vector<std::string> notes;
 
   int group() const { return n_heads / n_kv_heads; }
+  /// Elements of one token's q, and of its attention output: all q heads together.
+  int64_t q_width() const { return int64_t{n_heads} * head_dim; }
+  /// Elements of one token's K, and of its V: all KV heads together.
+  int64_t kv_width() const { return int64_t{n_kv_heads} * head_dim; }
   /// Returns `asked` when it is positive. For 0, returns the trained context, capped by max_context.
   int64_t ContextFor(int64_t asked) const {
     if (asked > 0) return asked;

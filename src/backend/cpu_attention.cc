@@ -38,12 +38,12 @@ class PieceStates {
       : memory_(memory), group_(group), head_dim_(head_dim), bytes_(BytesEach(group, head_dim)) {}
 
   static size_t BytesEach(int group, int head_dim) {
-    return RoundUp(static_cast<size_t>(group) * (static_cast<size_t>(head_dim) + 2) * sizeof(float), kCacheLineBytes);
+    return RoundUp(group * (head_dim + size_t{2}) * sizeof(float), kCacheLineBytes);
   }
 
   State At(size_t piece) const {
     auto* acc = reinterpret_cast<float*>(memory_ + piece * bytes_);
-    float* max = acc + static_cast<int64_t>(group_) * head_dim_;
+    float* max = acc + int64_t{group_} * head_dim_;
     return {.acc = acc, .max = max, .sum = max + group_};
   }
   /// Returns the state of `piece`, which has seen no row.
@@ -86,7 +86,7 @@ void CpuAttention::StoreRows(std::span<const StoreTask> tasks, int head_dim, KvT
     const StoreTask& task = tasks[i];
     for (int64_t r = 0; r < task.n_rows; ++r) {
       const float* src = task.src + r * task.src_stride;
-      uint8_t* dst = task.dst + static_cast<size_t>(task.row + r) * KvRowBytes(type, head_dim);
+      uint8_t* dst = task.dst + (task.row + r) * KvRowBytes(type, head_dim);
       switch (type) {
         case KvType::kF32: std::memcpy(dst, src, KvRowBytes(type, head_dim)); break;
         case KvType::kBF16: dense_.f32_to_bf16(src, reinterpret_cast<bf16*>(dst), head_dim); break;
@@ -106,7 +106,7 @@ void CpuAttention::CopyRows(std::span<const CopyRowsTask> tasks, int head_dim, K
 }
 
 Status CpuAttention::Decode(const AttentionShape& shape, std::span<const DecodeHead> heads) {
-  const int64_t n_heads_each = shape.q_stride / (static_cast<int64_t>(shape.group) * shape.head_dim);
+  const int64_t n_heads_each = shape.q_stride / (int64_t{shape.group} * shape.head_dim);
   const std::vector<DecodePiece> pieces = SplitDecode(heads, n_heads_each, n_threads_, CutOf(shape.compute));
   DUO_ASSIGN_OR_RETURN(uint8_t * memory,
                        states_.Get(PieceStates::BytesEach(shape.group, shape.head_dim) * pieces.size()));
@@ -117,7 +117,7 @@ Status CpuAttention::Decode(const AttentionShape& shape, std::span<const DecodeH
   ParallelFor(team, std::ssize(pieces), [&](int64_t i, int) {
     const DecodePiece& piece = pieces[i];
     const DecodeHead& head = heads[piece.head];
-    const PieceStates::State state = states.Clear(static_cast<size_t>(i));
+    const PieceStates::State state = states.Clear(i);
     attention_.decode({.q = head.q,
                        .k = head.k,
                        .v = head.v,
@@ -146,7 +146,7 @@ Status CpuAttention::Prefill(const AttentionShape& shape, std::span<const Prefil
   const int64_t block = PrefillBlockTokens(shape.group, shape.head_dim);
   const auto n_blocks = DivideUp(shape.n_tokens, block), n_heads = std::ssize(heads);
   const size_t tile_bytes = RoundUp(PrefillScratchBytes(shape.group, shape.head_dim), kCacheLineBytes);
-  DUO_ASSIGN_OR_RETURN(uint8_t * tiles, tiles_.Get(tile_bytes * static_cast<size_t>(n_threads_)));
+  DUO_ASSIGN_OR_RETURN(uint8_t * tiles, tiles_.Get(tile_bytes * n_threads_));
   // The last block of a chunk sees the most keys. It goes first, so that no thread has a long block left at the end.
   ParallelFor(n_threads_, n_blocks * n_heads, [&](int64_t task, int thread) {
     const PrefillHead& head = heads[task % n_heads];
@@ -170,7 +170,7 @@ Status CpuAttention::Prefill(const AttentionShape& shape, std::span<const Prefil
                         .out_stride = shape.q_stride,
                         .lse = head.lse == nullptr ? nullptr : head.lse + begin * shape.lse_stride,
                         .lse_stride = shape.lse_stride,
-                        .scratch = tiles + tile_bytes * static_cast<size_t>(thread)});
+                        .scratch = tiles + tile_bytes * thread});
   });
   return OkStatus();
 }
@@ -179,8 +179,7 @@ uint64_t CpuAttention::MaxScratchBytes(const CallBounds& bounds) const {
   const auto pieces =
       static_cast<uint64_t>(MaxDecodePieces(bounds.n_kv_heads, bounds.n_sequences, n_threads_, CutOf(bounds.compute)));
   const uint64_t states = pieces * PieceStates::BytesEach(bounds.group, bounds.head_dim);
-  const uint64_t tiles =
-      static_cast<uint64_t>(n_threads_) * RoundUp(PrefillScratchBytes(bounds.group, bounds.head_dim), kCacheLineBytes);
+  const uint64_t tiles = n_threads_ * RoundUp(PrefillScratchBytes(bounds.group, bounds.head_dim), kCacheLineBytes);
   return states + tiles;
 }
 

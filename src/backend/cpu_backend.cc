@@ -1,5 +1,7 @@
 #include "backend/cpu_backend.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -32,8 +34,7 @@ class CpuBackend : public Backend {
         meter_(n_threads, isa) {}
 
   std::string Describe() const override {
-    return std::string("cpu, ") + IsaName(isa_) + ", " + std::to_string(n_threads_) +
-           (n_threads_ == 1 ? " thread" : " threads");
+    return fmt::format("cpu, {}, {} thread{}", IsaName(isa_), n_threads_, n_threads_ == 1 ? "" : "s");
   }
   int n_threads() const override { return n_threads_; }
 
@@ -114,10 +115,10 @@ class CpuBackend : public Backend {
 void CpuBackend::Embed(const MatrixView& table, std::span<const int32_t> ids, float* out) {
   const int64_t dim = table.n_in;
   const auto* rows = static_cast<const uint8_t*>(table.data);
-  const size_t row_bytes = static_cast<size_t>(dim) * DTypeBytes(table.dtype);
+  const size_t row_bytes = dim * DTypeBytes(table.dtype);
   for (size_t t = 0; t < ids.size(); ++t) {
-    const auto id = static_cast<size_t>(ids[t]);
-    float* to = out + static_cast<int64_t>(t) * dim;
+    const int32_t id = ids[t];
+    float* to = out + t * dim;
     dense_.widen(rows + id * row_bytes, table.dtype, to, dim);
     if (table.scale != nullptr) {
       for (int64_t i = 0; i < dim; ++i) to[i] *= table.scale[id];
@@ -158,7 +159,7 @@ Status CpuBackend::Linear(ComputeType compute, const ProductInput& input, std::s
 }
 
 void CpuBackend::Rotate(float* x, int64_t n_tokens, int n_heads, int head_dim) {
-  const int64_t stride = static_cast<int64_t>(n_heads) * head_dim;
+  const int64_t stride = int64_t{n_heads} * head_dim;
   const int64_t block = std::max<int64_t>(1, kElementBlock / stride);
   ParallelBlocks(TeamFor(n_tokens * stride, n_threads_), n_tokens, block, [&](int64_t begin, int64_t end) {
     dense_.rope({.x = x + begin * stride,
@@ -175,7 +176,7 @@ void CpuBackend::Rotate(float* x, int64_t n_tokens, int n_heads, int head_dim) {
 
 Result<BackendPtr> CreateCpuBackend(const BackendOptions& options) {
   if (options.n_threads < 0 || options.n_threads > 1024) {
-    return BadOption("n_threads", std::to_string(options.n_threads), "0..1024 (0 = all available cores)");
+    return BadOption("n_threads", options.n_threads, "0..1024 (0 = all available cores)");
   }
   DUO_ASSIGN_OR_RETURN(const Isa isa, SelectIsa(std::getenv("DUO_ISA")));
   const int n_threads = StartThreads(options.n_threads == 0 ? AvailableThreads() : options.n_threads);

@@ -28,9 +28,9 @@ GateRows RowsOf(const HeadMix& mix, int64_t head, int64_t n_tokens) {
 
 uint64_t CpuIdentifyOps::MaxScratchBytes(const GradientBounds& b) const {
   const bool is_bf16 = b.compute == ComputeType::kBF16;
-  const uint64_t rounded = is_bf16 ? static_cast<uint64_t>(b.n_tokens * b.widest_output) * sizeof(bf16) : 0;
-  const uint64_t blocks = AttentionBackwardScratchFloats(b.n_tokens, b.group, b.head_dim, b.mask) * sizeof(float) *
-                          static_cast<uint64_t>(n_threads_);
+  const uint64_t rounded = is_bf16 ? b.n_tokens * b.widest_output * sizeof(bf16) : 0;
+  const uint64_t blocks =
+      AttentionBackwardScratchFloats(b.n_tokens, b.group, b.head_dim, b.mask) * sizeof(float) * n_threads_;
   return std::max(rounded, blocks) + GemmRunner::MaxScratchBytes(isa_, n_threads_, b.widest_output,
                                                                  is_bf16 ? DType::kBF16 : DType::kF32, b.weights,
                                                                  WeightLayout::kInOut);
@@ -42,7 +42,7 @@ Status CpuIdentifyOps::Linear(ComputeType compute, int64_t n_tokens, std::span<c
     const int64_t n_out = task.weight.n_out, n_in = task.weight.n_in, n = n_tokens * n_out;
     Gemm gemm{.x = task.dy, .x_type = DType::kF32, .n_tokens = n_tokens, .n_in = n_out};
     if (compute == ComputeType::kBF16) {
-      DUO_ASSIGN_OR_RETURN(uint8_t * memory, scratch_.Get(static_cast<size_t>(n) * sizeof(bf16)));
+      DUO_ASSIGN_OR_RETURN(uint8_t * memory, scratch_.Get(n * sizeof(bf16)));
       auto* rounded = reinterpret_cast<bf16*>(memory);
       ParallelBlocks(n_threads_, n, kElementBlock, [&](int64_t begin, int64_t end) {
         dense_.f32_to_bf16(task.dy + begin, rounded + begin, end - begin);
@@ -84,16 +84,16 @@ void CpuIdentifyOps::SwiGlu(const float* dh, float* gate, float* up, int64_t n) 
 // One thread per KV head. Neighbouring blocks share keys, so one thread adds their gradients in a fixed order.
 Status CpuIdentifyOps::Attention(const AttentionGradient& a) {
   const size_t floats = AttentionBackwardScratchFloats(a.n_tokens, a.group, a.head_dim, a.mask);
-  DUO_ASSIGN_OR_RETURN(uint8_t * memory, scratch_.Get(floats * static_cast<size_t>(n_threads_) * sizeof(float)));
+  DUO_ASSIGN_OR_RETURN(uint8_t * memory, scratch_.Get(floats * n_threads_ * sizeof(float)));
   auto* scratch = reinterpret_cast<float*>(memory);
-  const int64_t q_width = static_cast<int64_t>(a.group) * a.head_dim;
+  const int64_t q_width = int64_t{a.group} * a.head_dim;
   ParallelFor(n_threads_, a.n_kv_heads, [&](int64_t head, int thread) {
     RunAttentionBackward({.q = a.q + head * q_width,
                           .k = a.k + head * a.head_dim,
                           .v = a.v + head * a.head_dim,
                           .d_out = a.d_out + head * q_width,
                           .q_stride = a.n_kv_heads * q_width,
-                          .kv_stride = static_cast<int64_t>(a.n_kv_heads) * a.head_dim,
+                          .kv_stride = int64_t{a.n_kv_heads} * a.head_dim,
                           .n_tokens = a.n_tokens,
                           .group = a.group,
                           .head_dim = a.head_dim,
@@ -102,7 +102,7 @@ Status CpuIdentifyOps::Attention(const AttentionGradient& a) {
                           .dq = a.dq + head * q_width,
                           .dk = a.dk + head * a.head_dim,
                           .dv = a.dv + head * a.head_dim,
-                          .scratch = scratch + floats * static_cast<size_t>(thread)},
+                          .scratch = scratch + floats * thread},
                          dense_);
   });
   return OkStatus();
@@ -133,18 +133,18 @@ void CpuIdentifyOps::MixGradient(const HeadMix& mix, float* d_out, std::span<dou
                                       mix.streaming + at, d_out + at);
   });
   for (size_t i = 0; i < partial.size(); ++i) {
-    host_gate_gradients[i % static_cast<size_t>(mix.n_kv_heads)] += partial[i];
+    host_gate_gradients[i % mix.n_kv_heads] += partial[i];
   }
 }
 
 uint64_t CpuIdentifyOps::KeyWeightScratchBytes(int64_t, int64_t, int, int head_dim) const {
-  return KeyWeightsScratchFloats(head_dim) * static_cast<size_t>(n_threads_) * sizeof(float);
+  return KeyWeightsScratchFloats(head_dim) * n_threads_ * sizeof(float);
 }
 
 Status CpuIdentifyOps::LargestKeyWeights(const KeyWeightTask& t, std::span<double> host_largest) {
   constexpr int64_t kTokens = 128;  // tokens per piece of work; there are fewer heads than many machines have threads
   const auto n_heads = std::ssize(t.host_keys);
-  const int64_t n_blocks = DivideUp(t.n_tokens, kTokens), width = static_cast<int64_t>(t.group) * t.head_dim;
+  const int64_t n_blocks = DivideUp(t.n_tokens, kTokens), width = int64_t{t.group} * t.head_dim;
   const size_t floats = KeyWeightsScratchFloats(t.head_dim);
   DUO_ASSIGN_OR_RETURN(uint8_t * memory, scratch_.Get(KeyWeightScratchBytes(t.n_tokens, t.n_keys, 1, t.head_dim)));
   auto* scratch = reinterpret_cast<float*>(memory);
@@ -162,11 +162,11 @@ Status CpuIdentifyOps::LargestKeyWeights(const KeyWeightTask& t, std::span<doubl
                                       .scale = t.scale,
                                       .lse = t.lse + (begin * n_heads + head) * t.group,
                                       .lse_stride = n_heads * t.group,
-                                      .scratch = scratch + floats * static_cast<size_t>(thread)},
+                                      .scratch = scratch + floats * thread},
                                      dense_);
   });
   for (size_t i = 0; i < largest.size(); ++i) {
-    double& most = host_largest[i % static_cast<size_t>(n_heads)];
+    double& most = host_largest[i % n_heads];
     most = std::isnan(most) || largest[i] <= most ? most : largest[i];  // keeps a NaN
   }
   return OkStatus();

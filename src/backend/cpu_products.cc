@@ -57,7 +57,7 @@ void Int4Product(const FewTokens& few, const LinearTask& task, int64_t begin, in
                      .n_in = n_in,
                      .row_begin = row,
                      .row_end = std::min(end, row + step),
-                     .x = few.converted + static_cast<size_t>(t) * Gemv4PreparedBytes(n_in),
+                     .x = few.converted + t * Gemv4PreparedBytes(n_in),
                      .bias = task.bias,
                      .y = task.out + t * task.weight.n_out,
                      .accumulate = task.accumulate ? 1 : 0});
@@ -195,7 +195,7 @@ Result<CpuProducts::LibraryInput> CpuProducts::RoundForLibrary(ComputeType compu
 
 Result<CpuProducts::LibraryInput> CpuProducts::RoundToBf16(const TokenRows& input) {
   const int64_t n = input.n_tokens * input.n_in;
-  DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(static_cast<size_t>(n) * sizeof(bf16)));
+  DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(n * sizeof(bf16)));
   auto* rounded = reinterpret_cast<bf16*>(memory);
   ParallelBlocks(TeamFor(n, n_threads_), n, kElementBlock, [&](int64_t begin, int64_t end) {
     dense_.f32_to_bf16(input.x + begin, rounded + begin, end - begin);
@@ -205,8 +205,8 @@ Result<CpuProducts::LibraryInput> CpuProducts::RoundToBf16(const TokenRows& inpu
 
 Result<CpuProducts::LibraryInput> CpuProducts::RoundToInt8(const TokenRows& input) {
   const int64_t n_in = input.n_in, n = input.n_tokens * n_in;
-  const size_t scale_bytes = RoundUp(static_cast<size_t>(input.n_tokens) * sizeof(float), kCacheLineBytes);
-  DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(scale_bytes + static_cast<size_t>(n)));
+  const size_t scale_bytes = RoundUp(input.n_tokens * sizeof(float), kCacheLineBytes);
+  DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(scale_bytes + n));
   auto* scale = reinterpret_cast<float*>(memory);
   auto* values = reinterpret_cast<int8_t*>(memory + scale_bytes);
   ParallelFor(TeamFor(n, n_threads_), input.n_tokens,
@@ -221,7 +221,7 @@ Result<const float*> CpuProducts::RoundedFloats(ComputeType compute, const Token
     case ComputeType::kInt8: return OnInt8Grid(input);
   }
   const int64_t n = input.n_tokens * input.n_in;
-  DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(static_cast<size_t>(n) * sizeof(float)));
+  DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(n * sizeof(float)));
   auto* rounded = reinterpret_cast<float*>(memory);
   dense_.round_to_bf16(input.x, rounded, n);
   return rounded;
@@ -229,7 +229,7 @@ Result<const float*> CpuProducts::RoundedFloats(ComputeType compute, const Token
 
 Result<const float*> CpuProducts::OnInt8Grid(const TokenRows& input) {
   const int64_t n_in = input.n_in, n = input.n_tokens * n_in;
-  DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(static_cast<size_t>(n) * (sizeof(float) + 1)));
+  DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(n * (sizeof(float) + 1)));
   auto* grid = reinterpret_cast<float*>(memory);
   auto* values = reinterpret_cast<int8_t*>(grid + n);
   ParallelFor(TeamFor(n, n_threads_), input.n_tokens, [&](int64_t t, int) {
@@ -243,10 +243,9 @@ Result<const float*> CpuProducts::OnInt8Grid(const TokenRows& input) {
 
 Result<const uint8_t*> CpuProducts::Convert(void (*convert)(const float*, int64_t, void*), const TokenRows& input,
                                             size_t token_bytes) {
-  DUO_ASSIGN_OR_RETURN(uint8_t * memory, converted_.Get(token_bytes * static_cast<size_t>(input.n_tokens)));
-  ParallelFor(TeamFor(input.n_tokens * input.n_in, n_threads_), input.n_tokens, [&](int64_t t, int) {
-    convert(input.x + t * input.n_in, input.n_in, memory + static_cast<size_t>(t) * token_bytes);
-  });
+  DUO_ASSIGN_OR_RETURN(uint8_t * memory, converted_.Get(token_bytes * input.n_tokens));
+  ParallelFor(TeamFor(input.n_tokens * input.n_in, n_threads_), input.n_tokens,
+              [&](int64_t t, int) { convert(input.x + t * input.n_in, input.n_in, memory + t * token_bytes); });
   return memory;
 }
 
@@ -254,13 +253,13 @@ uint64_t CpuProducts::MaxScratchBytes(const CallBounds& bounds) const {
   // With bf16, many tokens are rounded to bf16, and few tokens to floats that hold bf16 values. With int8 there are two
   // forms: int8 numbers and a scale per token, or floats that hold their values and the numbers they are made from.
   const bool int8 = bounds.compute == ComputeType::kInt8, grid = int8 && !HasInt8Products(isa_);
-  const auto inputs = static_cast<uint64_t>(bounds.n_tokens * bounds.widest_input);
+  const uint64_t inputs = bounds.n_tokens * bounds.widest_input;
   const int64_t n_few = std::min(bounds.n_tokens, kMaxFewTokens);
-  const auto few_inputs = static_cast<uint64_t>(n_few * bounds.widest_input);
-  const uint64_t rounded = std::max(inputs * (grid ? sizeof(float) + 1 : sizeof(bf16)) +
-                                        static_cast<uint64_t>(bounds.n_tokens) * sizeof(float),
-                                    few_inputs * (int8 ? sizeof(float) + 1 : sizeof(float))) +
-                           static_cast<uint64_t>(n_few) * Gemv4PreparedBytes(bounds.widest_input) + 2 * kCacheLineBytes;
+  const uint64_t few_inputs = n_few * bounds.widest_input;
+  const uint64_t rounded =
+      std::max(inputs * (grid ? sizeof(float) + 1 : sizeof(bf16)) + bounds.n_tokens * sizeof(float),
+               few_inputs * (int8 ? sizeof(float) + 1 : sizeof(float))) +
+      n_few * Gemv4PreparedBytes(bounds.widest_input) + 2 * kCacheLineBytes;
   const DType x_type = bounds.compute == ComputeType::kF32 || grid ? DType::kF32 : int8 ? DType::kI8 : DType::kBF16;
   return rounded + GemmRunner::MaxScratchBytes(isa_, n_threads_, bounds.widest_input, x_type, bounds.weights,
                                                WeightLayout::kOutIn);

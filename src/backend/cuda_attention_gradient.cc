@@ -35,7 +35,7 @@ class AttentionBlocks {
         ds_(scratch + BlockFloats(a.n_tokens, a.mask)) {}
 
   Status Run() const {
-    const size_t bytes = static_cast<size_t>(a_.n_tokens * kv_stride_) * sizeof(float);
+    const size_t bytes = a_.n_tokens * kv_stride_ * sizeof(float);
     for (float* gradient : {a_.dk, a_.dv}) {
       DUO_RETURN_IF_ERROR(CudaStatus(cudaMemsetAsync(gradient, 0, bytes, stream_.get()), "clearing"));
     }
@@ -161,7 +161,7 @@ class AttentionBlocks {
 }  // namespace
 
 size_t CudaAttentionGradientBytes(int64_t n_tokens, const LambdaMask& mask) {
-  return static_cast<size_t>(2 * BlockFloats(n_tokens, mask)) * sizeof(float);
+  return 2 * BlockFloats(n_tokens, mask) * sizeof(float);
 }
 
 Status RunCudaAttentionGradient(CudaStream stream, CudaMatmul* matmul, const AttentionGradient& a, float* scratch) {

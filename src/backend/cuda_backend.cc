@@ -1,6 +1,7 @@
 #include "backend/cuda_backend.h"
 
 #include <cuda_runtime.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <string>
@@ -49,7 +50,7 @@ class CudaBackend : public Backend {
   ~CudaBackend() override { cudaStreamSynchronize(stream_.get()); }
 
   std::string Describe() const override {
-    return "cuda, " + device_->name() + ", " + std::to_string(device_->n_processors()) + " multiprocessors";
+    return fmt::format("cuda, {}, {} multiprocessors", device_->name(), device_->n_processors());
   }
   // Host threads. They prepare weights before these go to the device.
   int n_threads() const override { return AvailableThreads(); }
@@ -145,7 +146,7 @@ void CudaBackend::Embed(const MatrixView& table, std::span<const int32_t> host_i
 }
 
 void CudaBackend::SetRotations(const float* host_cos, const float* host_sin, int64_t n_tokens, int half_dim) {
-  const auto n = static_cast<size_t>(n_tokens * half_dim);
+  const int64_t n = n_tokens * half_dim;
   cos_ = sin_ = nullptr;
   const auto memory = rotations_.Get(2 * n * sizeof(float));
   if (!memory.ok()) return Keep(memory.status());
@@ -193,10 +194,10 @@ Status CudaBackend::DecodeAttention(const AttentionShape& shape, std::span<const
     list.push_back(head);
   }
   const int64_t n_pieces = MostCudaDecodePieces(std::ssize(heads), device_->n_processors());
-  const auto n_floats = static_cast<size_t>(CudaDecodeStateFloats(n_pieces, shape.group, shape.head_dim));
+  const int64_t n_floats = CudaDecodeStateFloats(n_pieces, shape.group, shape.head_dim);
   DUO_ASSIGN_OR_RETURN(uint8_t * states, states_.Get(n_floats * sizeof(float)));
   const int64_t n_counters = CudaDecodeCounters(std::ssize(heads), shape.group);
-  DUO_ASSIGN_OR_RETURN(uint8_t * counters, counters_.Get(static_cast<size_t>(n_counters) * sizeof(int32_t)));
+  DUO_ASSIGN_OR_RETURN(uint8_t * counters, counters_.Get(n_counters * sizeof(int32_t)));
   return CudaDecodeAttention(stream_, ShapeOf(shape), list, device_->n_processors(), reinterpret_cast<float*>(states),
                              reinterpret_cast<int32_t*>(counters));
 }
@@ -213,15 +214,14 @@ Status CudaBackend::PrefillAttention(const AttentionShape& shape, std::span<cons
 }
 
 uint64_t CudaBackend::MaxScratchBytes(const CallBounds& bounds) const {
-  const auto tokens = static_cast<uint64_t>(bounds.n_tokens);
-  const int64_t n_heads = static_cast<int64_t>(bounds.n_kv_heads) * bounds.n_sequences;
-  const auto states = static_cast<uint64_t>(CudaDecodeStateFloats(
-                          MostCudaDecodePieces(n_heads, device_->n_processors()), bounds.group, bounds.head_dim)) *
-                      sizeof(float);
-  const auto counters = static_cast<uint64_t>(CudaDecodeCounters(n_heads, bounds.group)) * sizeof(int32_t);
-  const uint64_t rotations = tokens * static_cast<uint64_t>(bounds.head_dim) * sizeof(float);
+  const uint64_t tokens = bounds.n_tokens;
+  const int64_t n_heads = int64_t{bounds.n_kv_heads} * bounds.n_sequences;
+  const int64_t n_pieces = MostCudaDecodePieces(n_heads, device_->n_processors());
+  const uint64_t states = CudaDecodeStateFloats(n_pieces, bounds.group, bounds.head_dim) * sizeof(float);
+  const uint64_t counters = CudaDecodeCounters(n_heads, bounds.group) * sizeof(int32_t);
+  const uint64_t rotations = tokens * bounds.head_dim * sizeof(float);
   return CudaProducts::MaxScratchBytes(bounds) + states + counters + rotations + tokens * sizeof(int32_t) +
-         CudaMatmul::WorkspaceBytes() + static_cast<uint64_t>(bounds.n_layers) * kGraphBytes;
+         CudaMatmul::WorkspaceBytes() + bounds.n_layers * kGraphBytes;
 }
 
 }  // namespace

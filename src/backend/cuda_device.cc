@@ -1,7 +1,9 @@
 #include "backend/cuda_device.h"
 
 #include <cuda_runtime.h>
+#include <fmt/core.h>
 
+#include "base/error.h"
 #include "kernels/cuda/launch.h"
 
 namespace duo {
@@ -10,13 +12,9 @@ namespace {
 // Compute capability 8 brought tensor cores with bf16 and asynchronous copies to shared memory.
 constexpr int kMinMajor = 8;
 
-std::string VersionText(int version) {
-  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
-}
+std::string VersionText(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
 
-Status NoDevice(const std::string& why) {
-  return Status(StatusCode::kUnsupported, why + "; the CPU backend needs no GPU").About("device");
-}
+Status NoDevice(const std::string& why) { return Unsupported("{}; the CPU backend needs no GPU", why).About("device"); }
 
 }  // namespace
 
@@ -29,8 +27,8 @@ Result<std::unique_ptr<CudaDevice>> CudaDevice::Open() {
     return NoDevice("this machine has no NVIDIA driver");
   }
   if (counted == cudaErrorInsufficientDriver) {
-    return NoDevice("the driver is for CUDA " + VersionText(driver) + ", this build needs " + VersionText(runtime) +
-                    "; install a newer driver");
+    return NoDevice(fmt::format("the driver is for CUDA {}, this build needs {}; install a newer driver",
+                                VersionText(driver), VersionText(runtime)));
   }
   if (counted == cudaErrorNoDevice || (counted == cudaSuccess && n_devices == 0)) {
     return NoDevice("this machine has no NVIDIA GPU that can be used");
@@ -50,8 +48,8 @@ Result<std::unique_ptr<CudaDevice>> CudaDevice::Open() {
   DUO_RETURN_IF_ERROR(ask(&minor, cudaDevAttrComputeCapabilityMinor));
   DUO_RETURN_IF_ERROR(ask(&device->n_processors_, cudaDevAttrMultiProcessorCount));
   if (major < kMinMajor) {
-    return NoDevice(device->name_ + " has compute capability " + std::to_string(major) + "." + std::to_string(minor) +
-                    ", at least 8.0 (Ampere) is needed");
+    return NoDevice(
+        fmt::format("{} has compute capability {}.{}, at least 8.0 (Ampere) is needed", device->name_, major, minor));
   }
   DUO_RETURN_IF_ERROR(CudaStatus(cudaStreamCreateWithFlags(&device->stream_, cudaStreamNonBlocking), "a stream"));
   device->graphs_ = std::make_unique<CudaGraphs>(device->stream_);

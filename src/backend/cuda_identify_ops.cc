@@ -22,12 +22,12 @@ constexpr int64_t kScoreFloats = int64_t{16} << 20;  // max scores in a block, i
 
 uint64_t CudaIdentifyOps::MaxScratchBytes(const GradientBounds& b) const {
   const bool floats = b.compute == ComputeType::kF32;
-  const uint64_t rounded = floats ? 0 : static_cast<uint64_t>(b.n_tokens * b.widest_output) * sizeof(uint16_t);
+  const uint64_t rounded = floats ? 0 : b.n_tokens * b.widest_output * sizeof(uint16_t);
   const bool same = b.weights == (floats ? DType::kF32 : DType::kBF16);
-  const auto row_bytes = static_cast<uint64_t>(b.widest_output) * (floats ? 4 : 2);
+  const uint64_t row_bytes = b.widest_output * (floats ? 4 : 2);
   const uint64_t panel = same ? 0 : std::max<uint64_t>(kCudaPanelBytes, kInt4Rows * row_bytes);
   const uint64_t blocks = CudaAttentionGradientBytes(b.n_tokens, b.mask);
-  const uint64_t parts = static_cast<uint64_t>(CudaMixBlocks(b.n_tokens)) * sizeof(double) * 1024;
+  const uint64_t parts = CudaMixBlocks(b.n_tokens) * sizeof(double) * 1024;
   return rounded + panel + std::max(blocks, parts) + 4096;
 }
 
@@ -50,18 +50,18 @@ Status CudaIdentifyOps::LinearOf(CudaProductType type, int64_t n_tokens, std::sp
     const void* dy = task.dy;
     if constexpr (kSame == DType::kBF16) {
       const int64_t n = n_tokens * w.n_out;
-      DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(static_cast<size_t>(n) * sizeof(T)));
+      DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(n * sizeof(T)));
       DUO_RETURN_IF_ERROR(CudaMakeRows(stream_, {.x = task.dy, .n_rows = n_tokens, .dim = w.n_out},
                                        {.rounded = reinterpret_cast<uint16_t*>(memory)}));
       dy = memory;
     }
-    const auto row_bytes = static_cast<size_t>(w.n_in) * sizeof(T);
+    const size_t row_bytes = w.n_in * sizeof(T);
     const int64_t step = w.dtype == kSame ? w.n_out : CudaPanelRows(row_bytes);
     for (int64_t row = 0; row < w.n_out; row += step) {
       const int64_t n = std::min(step, w.n_out - row);
       const void* rows = w.data;
       if (w.dtype != kSame) {
-        DUO_ASSIGN_OR_RETURN(uint8_t * panel, panel_.Get(static_cast<size_t>(n) * row_bytes));
+        DUO_ASSIGN_OR_RETURN(uint8_t * panel, panel_.Get(n * row_bytes));
         DUO_RETURN_IF_ERROR(CudaWidenRows(stream_, w, row, row + n, reinterpret_cast<T*>(panel)));
         rows = panel;
       }
@@ -140,7 +140,7 @@ namespace {
 struct ScoreBlock {
   ScoreBlock(int64_t n_tokens, int64_t n_keys)
       : rows(std::min(n_tokens, std::clamp(kScoreFloats / n_keys, int64_t{1}, kBlockTokens))),
-        bytes(RoundUp(static_cast<size_t>(rows * n_keys) * sizeof(float), 256)) {}
+        bytes(RoundUp(rows * n_keys * sizeof(float), 256)) {}
   int64_t rows;
   size_t bytes;
 };
@@ -148,10 +148,10 @@ struct ScoreBlock {
 }  // namespace
 
 uint64_t CudaIdentifyOps::KeyWeightScratchBytes(int64_t n_tokens, int64_t n_keys, int n_heads, int head_dim) const {
-  const auto floats = static_cast<uint64_t>(n_heads * n_tokens + n_keys * head_dim);
+  const uint64_t floats = n_heads * n_tokens + n_keys * head_dim;
   // A call with fewer than n_keys keys may use a larger block, because it has more rows.
-  const uint64_t scores = std::max(ScoreBlock(n_tokens, n_keys).bytes,
-                                   static_cast<size_t>(std::min(n_tokens * n_keys, kScoreFloats)) * sizeof(float));
+  const uint64_t scores =
+      std::max(ScoreBlock(n_tokens, n_keys).bytes, std::min(n_tokens * n_keys, kScoreFloats) * sizeof(float));
   return scores + floats * sizeof(float);
 }
 
@@ -160,14 +160,14 @@ Status CudaIdentifyOps::LargestKeyWeights(const KeyWeightTask& t, std::span<doub
   const auto n_heads = std::ssize(t.host_keys);
   const int64_t dim = t.head_dim, q_stride = n_heads * t.group * dim;
   const auto [rows, score_bytes] = ScoreBlock(t.n_tokens, t.n_keys);
-  const auto n_largest = static_cast<size_t>(n_heads * t.group * t.n_tokens);
+  const size_t n_largest = n_heads * t.group * t.n_tokens;
   DUO_ASSIGN_OR_RETURN(uint8_t * memory, blocks_.Get(score_bytes + n_largest * sizeof(float)));
   auto* scores = reinterpret_cast<float*>(memory);
   auto* largest = reinterpret_cast<float*>(memory + score_bytes);
   for (int64_t head = 0; head < n_heads; ++head) {
     const uint8_t* keys = t.host_keys[head];
     if (t.key_type != DType::kF32) {
-      DUO_ASSIGN_OR_RETURN(uint8_t * floats, rounded_.Get(static_cast<size_t>(t.n_keys * dim) * sizeof(float)));
+      DUO_ASSIGN_OR_RETURN(uint8_t * floats, rounded_.Get(t.n_keys * dim * sizeof(float)));
       MatrixView view;
       view.data = keys;
       view.dtype = t.key_type;
@@ -200,7 +200,7 @@ Status CudaIdentifyOps::LargestKeyWeights(const KeyWeightTask& t, std::span<doub
       "weights"));
   DUO_RETURN_IF_ERROR(CudaStatus(cudaStreamSynchronize(stream_.get()), "weights of keys"));
   for (size_t i = 0; i < found.size(); ++i) {
-    double& most = host_largest[i / static_cast<size_t>(t.group * t.n_tokens)];
+    double& most = host_largest[i / (t.group * t.n_tokens)];
     most = std::isnan(most) || double{found[i]} <= most ? most : double{found[i]};  // keeps a NaN
   }
   return OkStatus();

@@ -4,11 +4,11 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <string>
 #include <utility>
 #include <vector>
 
 #include "base/align.h"
+#include "base/error.h"
 #include "base/memory_info.h"
 #include "kernels/cuda/launch.h"
 
@@ -16,8 +16,8 @@ namespace duo {
 namespace {
 
 Status NoMemory(size_t bytes) {
-  return Status(StatusCode::kResourceExhausted, "device memory: " + FormatBytes(bytes) + " more are needed, but only " +
-                                                    FormatBytes(FreeCudaBytes()) + " are free");
+  return ResourceExhausted("device memory: {} more are needed, but only {} are free", FormatBytes(bytes),
+                           FormatBytes(FreeCudaBytes()));
 }
 
 class CudaBlock : public DeviceMemory {
@@ -79,8 +79,7 @@ struct CudaAddressSpace::Driver {
     constexpr unsigned kVersion = 12000;
     const cudaError_t error = cudaGetDriverEntryPointByVersion(name, &found, kVersion, cudaEnableDefault, &result);
     if (error != cudaSuccess || found == nullptr) {
-      return Status(StatusCode::kUnsupported,
-                    std::string("the CUDA driver has no ") + name + "; install a newer driver");
+      return Unsupported("the CUDA driver has no {}; install a newer driver", name);
     }
     *function = reinterpret_cast<Function>(found);
     return OkStatus();
@@ -155,8 +154,7 @@ class CudaVirtualMemory : public DeviceMemory {
   }
 
   static Status Failed(const char* what, CUresult result) {
-    return Status(StatusCode::kInternal,
-                  std::string("CUDA: virtual ") + what + ": error " + std::to_string(static_cast<int>(result)));
+    return Internal("CUDA: virtual {}: error {}", what, static_cast<int>(result));
   }
 
   const CudaAddressSpace::Driver* driver_;
@@ -188,8 +186,7 @@ Result<std::unique_ptr<CudaAddressSpace>> CudaAddressSpace::Open(int device, Cud
   driver->prop.location.id = device;
   const CUresult result = driver->granularity(&driver->page_bytes, &driver->prop, CU_MEM_ALLOC_GRANULARITY_MINIMUM);
   if (result != CUDA_SUCCESS) {
-    return Status(StatusCode::kUnsupported,
-                  "this device has no virtual memory management: error " + std::to_string(static_cast<int>(result)));
+    return Unsupported("this device has no virtual memory management: error {}", static_cast<int>(result));
   }
   return std::unique_ptr<CudaAddressSpace>(new CudaAddressSpace(std::move(driver)));
 }
@@ -199,9 +196,8 @@ Result<DeviceMemoryPtr> CudaAddressSpace::Reserve(size_t bytes) {
   CUdeviceptr address = 0;
   const CUresult result = driver_->reserve(&address, reserved, 0, 0, 0);
   if (result != CUDA_SUCCESS) {
-    return Status(StatusCode::kResourceExhausted, "device address space: " + FormatBytes(reserved) +
-                                                      " cannot be reserved: error " +
-                                                      std::to_string(static_cast<int>(result)));
+    return ResourceExhausted("device address space: {} cannot be reserved: error {}", FormatBytes(reserved),
+                             static_cast<int>(result));
   }
   return DeviceMemoryPtr(std::make_unique<CudaVirtualMemory>(driver_.get(), address, bytes, reserved));
 }

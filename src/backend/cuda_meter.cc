@@ -114,8 +114,7 @@ Result<double> CudaMeter::MeasureReadBandwidth() {
 
 Result<double> CudaMeter::MeasureGemm(ComputeType compute) {
   const int64_t size = CudaMatmul::FullSpeedSize(), n = size * size;
-  DUO_ASSIGN_OR_RETURN(const DeviceMemoryPtr memory,
-                       AllocateCudaMemory(3 * static_cast<size_t>(n) * sizeof(float), stream_));
+  DUO_ASSIGN_OR_RETURN(const DeviceMemoryPtr memory, AllocateCudaMemory(3 * n * sizeof(float), stream_));
   DUO_RETURN_IF_ERROR(CudaStatus(cudaMemsetAsync(memory->data(), 0, memory->bytes(), stream_.get()), "clearing"));
   auto* floats = reinterpret_cast<float*>(memory->data());
   const CudaProduct product{.type = CudaProductTypeOf(compute),

@@ -44,7 +44,7 @@ Status CudaProducts::Linear(ComputeType compute, const ProductInput& input, std:
     DUO_RETURN_IF_ERROR(CudaMakeRows(stream_, RowsOf(input), {.floats = input.prepared}));
     return LinearFloats<float>(type, input.prepared, n_tokens, n_in, tasks);
   }
-  DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(static_cast<size_t>(n_tokens * n_in) * sizeof(uint16_t)));
+  DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(n_tokens * n_in * sizeof(uint16_t)));
   auto* rounded = reinterpret_cast<uint16_t*>(memory);
   DUO_RETURN_IF_ERROR(CudaMakeRows(stream_, RowsOf(input), {.floats = KeptOf(input), .rounded = rounded}));
   return LinearFloats<uint16_t>(type, rounded, n_tokens, n_in, tasks);
@@ -67,7 +67,7 @@ Status CudaProducts::LinearFewTokens(ComputeType compute, const ProductInput& in
   // Some tokens at a time, because there may be many: this path also handles shapes that the library does not take.
   for (int64_t begin = 0; begin < input.n_tokens; begin += kFewTokens) {
     const int64_t n = std::min(kFewTokens, input.n_tokens - begin);
-    DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(static_cast<size_t>(n * input.n_in) * sizeof(float)));
+    DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(n * input.n_in * sizeof(float)));
     auto* grid = reinterpret_cast<float*>(memory);
     float* kept = KeptOf(input) == nullptr ? nullptr : KeptOf(input) + begin * input.n_in;
     DUO_RETURN_IF_ERROR(CudaMakeRows(stream_, RowsOf(input, begin, n), {.floats = kept, .grid = grid}));
@@ -78,14 +78,14 @@ Status CudaProducts::LinearFewTokens(ComputeType compute, const ProductInput& in
 
 Status CudaProducts::LinearInt8(const ProductInput& input, std::span<const LinearTask> tasks) {
   const int64_t n_tokens = input.n_tokens, n_in = input.n_in;
-  const size_t scale_bytes = RoundUp(static_cast<size_t>(n_tokens) * sizeof(float), 256);
-  DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(scale_bytes + static_cast<size_t>(n_tokens * n_in)));
+  const size_t scale_bytes = RoundUp(n_tokens * sizeof(float), 256);
+  DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(scale_bytes + n_tokens * n_in));
   auto* scale = reinterpret_cast<float*>(memory);
   auto* codes = reinterpret_cast<int8_t*>(memory + scale_bytes);
   DUO_RETURN_IF_ERROR(CudaMakeRows(stream_, RowsOf(input), {.floats = KeptOf(input), .codes = codes, .scale = scale}));
   for (const LinearTask& task : tasks) {
     const int64_t n_out = task.weight.n_out;
-    DUO_ASSIGN_OR_RETURN(uint8_t * sums, sums_.Get(static_cast<size_t>(n_tokens * n_out) * sizeof(int32_t)));
+    DUO_ASSIGN_OR_RETURN(uint8_t * sums, sums_.Get(n_tokens * n_out * sizeof(int32_t)));
     DUO_RETURN_IF_ERROR(matmul_->Run({.type = CudaProductType::kInt8,
                                       .x = codes,
                                       .w = task.weight.data,
@@ -133,10 +133,10 @@ Status CudaProducts::LinearFloats(CudaProductType type, const T* x, int64_t n_to
       DUO_RETURN_IF_ERROR(matmul_->Run(product));
       continue;
     }
-    const auto row_bytes = static_cast<size_t>(n_in) * sizeof(T);
+    const size_t row_bytes = n_in * sizeof(T);
     const int64_t step = CudaPanelRows(row_bytes);
     const int64_t most = std::min(step, w.n_out);
-    DUO_ASSIGN_OR_RETURN(uint8_t * panel, panel_.Get(static_cast<size_t>(most) * row_bytes));
+    DUO_ASSIGN_OR_RETURN(uint8_t * panel, panel_.Get(most * row_bytes));
     for (int64_t row = 0; row < w.n_out; row += step) {
       const int64_t end = std::min(w.n_out, row + step);
       DUO_RETURN_IF_ERROR(CudaWidenRows(stream_, w, row, end, reinterpret_cast<T*>(panel)));
@@ -150,13 +150,13 @@ Status CudaProducts::LinearFloats(CudaProductType type, const T* x, int64_t n_to
 }
 
 uint64_t CudaProducts::MaxScratchBytes(const CallBounds& bounds) {
-  const auto tokens = static_cast<uint64_t>(bounds.n_tokens), few = std::min<uint64_t>(tokens, kFewTokens);
-  const auto widest = static_cast<uint64_t>(bounds.widest_input);
+  const uint64_t tokens = bounds.n_tokens, few = std::min<uint64_t>(tokens, kFewTokens);
+  const uint64_t widest = bounds.widest_input;
   const bool int8 = bounds.compute == ComputeType::kInt8, floats = bounds.compute == ComputeType::kF32;
   const uint64_t rounded = int8     ? std::max(tokens * (widest + sizeof(float)) + 256, few * widest * sizeof(float))
                            : floats ? 0
                                     : tokens * widest * sizeof(uint16_t);
-  const uint64_t sums = int8 ? static_cast<uint64_t>(bounds.max_outputs) * sizeof(int32_t) : 0;
+  const uint64_t sums = int8 ? bounds.max_outputs * sizeof(int32_t) : 0;
   const bool same = bounds.weights == (floats ? DType::kF32 : DType::kBF16);
   const uint64_t bytes = floats ? sizeof(float) : sizeof(uint16_t);
   const uint64_t panel = same || int8 ? 0

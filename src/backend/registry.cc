@@ -1,5 +1,6 @@
 // The one list of backends.
 #include "backend/cpu_backend.h"
+#include "base/error.h"
 #include "duo/backend.h"
 
 #ifdef DUO_CUDA
@@ -24,8 +25,7 @@ Result<BackendPtr> CreateBackend(const BackendOptions& options) {
       break;
 #endif
   }
-  return Status(StatusCode::kUnsupported, "this build of duo has no CUDA backend; every build has the CPU backend")
-      .About("device");
+  return Unsupported("this build of duo has no CUDA backend; every build has the CPU backend").About("device");
 }
 
 std::string DescribeBackend(const Backend& backend) { return backend.Describe(); }

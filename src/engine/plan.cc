@@ -1,5 +1,7 @@
+#include <fmt/core.h>
+
 #include <algorithm>
-#include <string>
+#include <iterator>
 
 #include "attention/duo_attention.h"
 #include "backend/backend.h"
@@ -13,10 +15,6 @@ namespace {
 
 constexpr int64_t kMaxChunk = 65536;
 constexpr int64_t kMaxTokens = int64_t{1} << 36;
-
-Status BadTokens(const char* option, int64_t value, const std::string& expected) {
-  return BadOption(option, std::to_string(value), expected);
-}
 
 // No token sees beyond the context, so a longer window would only waste memory. A window of `context - sink` tokens
 // reaches from the last position back to the sinks.
@@ -34,34 +32,31 @@ void LimitToContext(SessionOptions* options) {
 Result<SessionOptions> ResolveOptions(const ModelConfig& config, const SessionOptions& given) {
   SessionOptions options = given;
   if (options.chunk < 1 || options.chunk > kMaxChunk) {
-    return BadTokens("chunk", options.chunk, "1.." + std::to_string(kMaxChunk) + " tokens");
+    return BadOption("chunk", options.chunk, fmt::format("1..{} tokens", kMaxChunk));
   }
   if (options.compute == ComputeType::kInt8 && config.weights != WeightType::kInt8) {
-    return Status(StatusCode::kInvalidArgument,
-                  std::string("int8 products need int8 weights; these are ") +
-                      (config.weights == WeightType::kInt4 ? "int4" : DTypeName(config.weights_type)))
+    return InvalidArgument("int8 products need int8 weights; these are {}",
+                           config.weights == WeightType::kInt4 ? "int4" : DTypeName(config.weights_type))
         .About("compute");
   }
   if (options.heads.n_layers == 0) options.heads = AllRetrieval(config.n_layers, config.n_kv_heads);
-  const size_t n_heads = static_cast<size_t>(config.n_layers) * static_cast<size_t>(config.n_kv_heads);
+  const int64_t n_heads = int64_t{config.n_layers} * config.n_kv_heads;
   if (options.heads.n_layers != config.n_layers || options.heads.n_kv_heads != config.n_kv_heads ||
-      options.heads.retrieval.size() != n_heads) {
-    return Status(StatusCode::kInvalidArgument, "the choice of heads is for " + std::to_string(options.heads.n_layers) +
-                                                    " layers x " + std::to_string(options.heads.n_kv_heads) +
-                                                    " KV heads, the model has " + std::to_string(config.n_layers) +
-                                                    " x " + std::to_string(config.n_kv_heads))
+      std::ssize(options.heads.retrieval) != n_heads) {
+    return InvalidArgument("the choice of heads is for {} layers x {} KV heads, the model has {} x {}",
+                           options.heads.n_layers, options.heads.n_kv_heads, config.n_layers, config.n_kv_heads)
         .About("heads");
   }
-  if (options.sink < 0) return BadTokens("sink", options.sink, "0 or more tokens");
-  if (options.pinned_prefix < 0) return BadTokens("pinned_prefix", options.pinned_prefix, "0 or more tokens");
+  if (options.sink < 0) return BadOption("sink", options.sink, "0 or more tokens");
+  if (options.pinned_prefix < 0) return BadOption("pinned_prefix", options.pinned_prefix, "0 or more tokens");
   if (options.prefill_recent == 0) options.prefill_recent = std::max<int64_t>(options.recent, 1);
   options.sink = std::max(options.sink, options.pinned_prefix);
-  if (options.max_context < 0) return BadTokens("max_context", options.max_context, "0 or more tokens");
+  if (options.max_context < 0) return BadOption("max_context", options.max_context, "0 or more tokens");
   options.max_context = config.ContextFor(options.max_context);
   if (config.max_context > 0 && options.max_context > config.max_context) {
-    return BadTokens("max_context", options.max_context,
-                     "at most " + std::to_string(config.max_context) + " for this model, whose config.json has " +
-                         config.max_context_reason);
+    return BadOption("max_context", options.max_context,
+                     fmt::format("at most {} for this model, whose config.json has {}", config.max_context,
+                                 config.max_context_reason));
   }
   DUO_RETURN_IF_ERROR(CheckKvLayout(LayoutOf(config, options)));
   LimitToContext(&options);
@@ -102,8 +97,8 @@ Result<MemoryPlan> PlanMemory(const ModelConfig& config, uint64_t weights_bytes,
 
 uint64_t MemoryPlan::KvBytes(int64_t n_tokens) const {
   const int64_t snapshots = snapshot_every == 0 ? 0 : n_tokens / snapshot_every;
-  return kv_fixed_bytes + kv_bytes_per_token * static_cast<uint64_t>(n_tokens) + (n_tokens > 0 ? kv_page_bytes : 0) +
-         snapshot_bytes_each * static_cast<uint64_t>(snapshots);
+  return kv_fixed_bytes + kv_bytes_per_token * n_tokens + (n_tokens > 0 ? kv_page_bytes : 0) +
+         snapshot_bytes_each * snapshots;
 }
 
 uint64_t MemoryPlan::TotalBytes(int64_t n_tokens) const { return weights_bytes + activation_bytes + KvBytes(n_tokens); }

@@ -41,12 +41,12 @@ Status CheckTexts(const std::vector<std::vector<int32_t>>& texts, int64_t* longe
 /// Sums of q and k before RoPE over the tokens of one text. The caller divides them to get means.
 struct Means {
   Means(Backend* b, const ModelConfig& c)
-      : backend(b), q(c.n_layers * c.n_heads * c.head_dim, 0.0), k(c.n_layers * c.n_kv_heads * c.head_dim, 0.0) {}
+      : backend(b), q(c.n_layers * c.q_width(), 0.0), k(c.n_layers * c.kv_width(), 0.0) {}
   Status Add(const LayerView& view, const ModelConfig& c) {
-    DUO_RETURN_IF_ERROR(AddRows(view.q, view.n, c.n_heads * c.head_dim, view.layer, &q));
-    return AddRows(view.k, view.n, c.n_kv_heads * c.head_dim, view.layer, &k);
+    DUO_RETURN_IF_ERROR(AddRows(view.q, view.n, c.q_width(), view.layer, &q));
+    return AddRows(view.k, view.n, c.kv_width(), view.layer, &k);
   }
-  Status AddRows(const float* rows, int64_t n, size_t width, int layer, std::vector<double>* sums) {
+  Status AddRows(const float* rows, int64_t n, int64_t width, int layer, std::vector<double>* sums) {
     host_rows.resize(n * width);
     DUO_RETURN_IF_ERROR(backend->ToHost(rows, host_rows.data(), host_rows.size() * sizeof(float)));
     double* sum = sums->data() + layer * width;
@@ -179,7 +179,7 @@ Status StreamingAttention(const Model& model, const LayerView& view, const Lambd
   }
   return model.backend()->PrefillAttention({.group = c.group(),
                                             .head_dim = c.head_dim,
-                                            .q_stride = int64_t{c.n_heads} * c.head_dim,
+                                            .q_stride = c.q_width(),
                                             .lse_stride = c.n_heads,
                                             .q_pos = view.pos,
                                             .n_tokens = view.n,
@@ -199,7 +199,7 @@ Result<std::vector<double>> OutsideMassScores(const Model& model, const std::vec
   int64_t longest = 0, total = 0;
   DUO_RETURN_IF_ERROR(CheckTexts(texts, &longest, &total));
   DUO_ASSIGN_OR_RETURN(LayerWalk walk, LayerWalk::Create(model, longest, options));
-  const int64_t n_heads = c.n_heads, q_width = n_heads * c.head_dim;
+  const int64_t n_heads = c.n_heads, q_width = c.q_width();
   DUO_ASSIGN_OR_RETURN(const DeviceMemoryPtr out, model.backend()->Allocate(options.chunk * q_width * sizeof(float)));
   std::vector<float> kept(options.chunk * n_heads);
   DUO_ASSIGN_OR_RETURN(const DeviceMemoryPtr kept_memory, model.backend()->Allocate(kept.size() * sizeof(float)));

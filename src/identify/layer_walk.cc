@@ -62,7 +62,7 @@ Status LayerWalk::RunInChunks(std::span<const int32_t> ids, const LayerLooks& lo
 }
 
 Status LayerWalk::Look(int layer, LayerStep step, const LayerLooks& looks) const {
-  const int64_t n = act_.n_tokens, q_width = int64_t{config_->n_heads} * config_->head_dim;
+  const int64_t n = act_.n_tokens, q_width = config_->q_width();
   LayerView view{.layer = layer, .pos = cache_.len(), .n = n, .q = act_.q, .k = act_.k, .v = act_.v};
   const auto input = [&](LinearInput which, const float* x, int64_t dim) {
     if (!looks.linear_input) return OkStatus();

@@ -33,16 +33,16 @@ KvLayout OneLayer(const ModelConfig& c, const TwoStreamOptions& o, uint8_t retri
 
 std::vector<TeacherStudent::Impl::Part> TeacherStudent::Impl::Parts(const ModelConfig& c, int64_t n) {
   const int64_t layers = c.n_layers, norms = c.qk_norm ? 1 : 0;
-  return {{&Impl::inputs, (layers + 1) * n * Hidden(c)},
-          {&Impl::full_outputs, layers * n * QWidth(c)},
-          {&Impl::dx, n * Hidden(c)},
-          {&Impl::x_mid, n * Hidden(c)},
-          {&Impl::mixed, n * QWidth(c)},
+  return {{&Impl::inputs, (layers + 1) * n * c.hidden_size},
+          {&Impl::full_outputs, layers * n * c.q_width()},
+          {&Impl::dx, n * c.hidden_size},
+          {&Impl::x_mid, n * c.hidden_size},
+          {&Impl::mixed, n * c.q_width()},
           {&Impl::dh, n * c.intermediate_size},
-          {&Impl::dk, n * KvWidth(c)},
-          {&Impl::dv, n * KvWidth(c)},
-          {&Impl::raw_q, norms * n * QWidth(c)},
-          {&Impl::raw_k, norms * n * KvWidth(c)}};
+          {&Impl::dk, n * c.kv_width()},
+          {&Impl::dv, n * c.kv_width()},
+          {&Impl::raw_q, norms * n * c.q_width()},
+          {&Impl::raw_k, norms * n * c.kv_width()}};
 }
 
 Status TeacherStudent::Impl::Allocate() {
@@ -60,7 +60,7 @@ TeacherStudent::~TeacherStudent() = default;
 
 uint64_t TeacherStudent::Bytes(const Model& model, const TwoStreamOptions& options) {
   const ModelConfig& c = model.config();
-  const int64_t n = options.max_tokens, widest = std::max({Hidden(c), QWidth(c), c.intermediate_size});
+  const int64_t n = options.max_tokens, widest = std::max({c.hidden_size, c.q_width(), c.intermediate_size});
   uint64_t floats = 0;
   for (const Impl::Part& part : Impl::Parts(c, n)) floats += part.floats;
   const KvLayout full = OneLayer(c, options, 1), streaming = OneLayer(c, options, 0);
@@ -85,8 +85,8 @@ uint64_t TeacherStudent::Bytes(const Model& model, const TwoStreamOptions& optio
 // products forward for each pair of query and key, and five backward (none in layer 0).
 double TeacherStudent::Flops(const ModelConfig& c, const TwoStreamOptions& o, int64_t n_tokens) {
   const auto n = static_cast<double>(n_tokens), layers = static_cast<double>(c.n_layers);
-  const auto hidden = static_cast<double>(Hidden(c)), q = static_cast<double>(QWidth(c));
-  const auto qkv = hidden * (q + 2 * static_cast<double>(KvWidth(c))), out = q * hidden;
+  const auto hidden = static_cast<double>(c.hidden_size), q = static_cast<double>(c.q_width());
+  const auto qkv = hidden * (q + 2 * static_cast<double>(c.kv_width())), out = q * hidden;
   const auto mlp = hidden * static_cast<double>(c.intermediate_size);
   const double linear = 2 * n * (layers * (4 * (qkv + out) + 11 * mlp) - qkv);
   const double window = std::min(n, static_cast<double>(o.sink + o.recent));
@@ -211,7 +211,7 @@ Status TeacherStudent::Impl::StudentLayer(int layer, std::span<const double> gat
 // distill = 1 / (labels * hidden) sum (t - s)^2, where t and s are the hidden states after the final norm. dx = its
 // gradient with respect to the student's x.
 Result<double> TeacherStudent::Impl::Distill(LabelRange labels) {
-  const int64_t hidden = Hidden(c);
+  const int64_t hidden = c.hidden_size;
   const double scale = 1.0 / (static_cast<double>(labels.end - labels.begin) * static_cast<double>(hidden));
   std::vector<float> t(kDistillRows * hidden), s(t.size());
   double sum = 0;

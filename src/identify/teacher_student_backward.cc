@@ -31,8 +31,8 @@ Status TeacherStudent::Impl::Recompute(int layer, std::span<const double> gates)
 }
 
 void TeacherStudent::Impl::KeepRawHeads() {
-  CopyFloats(act.q, At(raw_q), n * QWidth(c));
-  CopyFloats(act.k, At(raw_k), n * KvWidth(c));
+  CopyFloats(act.q, At(raw_q), n * c.q_width());
+  CopyFloats(act.k, At(raw_k), n * c.kv_width());
 }
 
 // x_out = x_mid + down(silu(gate) * up), with gate and up of norm(x_mid). act.normed is no longer needed and takes
@@ -44,8 +44,8 @@ Status TeacherStudent::Impl::MlpBackward(int layer) {
   ops->SwiGlu(At(dh), act.gate, act.up, n * c.intermediate_size);
   const LinearGradient gate_up[] = {{lw.gate, act.gate}, {lw.up, act.up}};
   DUO_RETURN_IF_ERROR(ops->Linear(options.compute, n, gate_up, act.normed));
-  ops->RmsNorm(At(x_mid), lw.mlp_norm, c.rms_norm_eps, n, Hidden(c), act.normed);
-  ops->Add(At(dx), act.normed, n * Hidden(c));
+  ops->RmsNorm(At(x_mid), lw.mlp_norm, c.rms_norm_eps, n, c.hidden_size, act.normed);
+  ops->Add(At(dx), act.normed, n * c.hidden_size);
   return OkStatus();
 }
 
@@ -84,9 +84,9 @@ Status TeacherStudent::Impl::AttentionBackward(int layer, std::span<const double
   }
   const LinearGradient qkv[] = {{lw.q, dq}, {lw.k, At(dk)}, {lw.v, At(dv)}};
   DUO_RETURN_IF_ERROR(ops->Linear(options.compute, n, qkv, act.normed));
-  ops->RmsNorm(input(layer), lw.attention_norm, c.rms_norm_eps, n, Hidden(c), act.normed);
+  ops->RmsNorm(input(layer), lw.attention_norm, c.rms_norm_eps, n, c.hidden_size, act.normed);
   // x goes around attention as well, so dx keeps its value and gains this part.
-  ops->Add(At(dx), act.normed, n * Hidden(c));
+  ops->Add(At(dx), act.normed, n * c.hidden_size);
   return OkStatus();
 }
 

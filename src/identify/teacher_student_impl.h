@@ -19,10 +19,6 @@ namespace duo {
 
 inline float* At(const DeviceMemoryPtr& memory) { return reinterpret_cast<float*>(memory->data()); }
 
-inline int64_t Hidden(const ModelConfig& c) { return c.hidden_size; }
-inline int64_t QWidth(const ModelConfig& c) { return int64_t{c.n_heads} * c.head_dim; }
-inline int64_t KvWidth(const ModelConfig& c) { return int64_t{c.n_kv_heads} * c.head_dim; }
-
 /// Attention of one stream: a cache, and the scratch for it.
 struct Stream {
   static Result<Stream> Create(Backend* backend, const KvLayout& layout) {
@@ -76,13 +72,13 @@ class TeacherStudent::Impl {
   Status AttentionBackward(int layer, std::span<const double> gates, std::span<double> gradients);
 
   /// Copies the residual stream of this step's tokens, [n, hidden].
-  void CopyX(const float* from, float* to) { CopyFloats(from, to, n * Hidden(c)); }
+  void CopyX(const float* from, float* to) { CopyFloats(from, to, n * c.hidden_size); }
   void CopyFloats(const float* from, float* to, int64_t count) {
     const CopyTask task{reinterpret_cast<const uint8_t*>(from), reinterpret_cast<uint8_t*>(to), count * sizeof(float)};
     backend->Copy({&task, 1});
   }
-  float* input(int layer) const { return At(inputs) + layer * n * Hidden(c); }
-  float* full(int layer) const { return At(full_outputs) + layer * n * QWidth(c); }
+  float* input(int layer) const { return At(inputs) + layer * n * c.hidden_size; }
+  float* full(int layer) const { return At(full_outputs) + layer * n * c.q_width(); }
   HeadMix MixOf(int layer, std::span<const double> gates, const float* streaming) const {
     return {.n_tokens = n,
             .n_kv_heads = c.n_kv_heads,

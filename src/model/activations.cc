@@ -17,8 +17,7 @@ struct Part {
 // q, k, v and attended could share memory with gate and up, which are used after them. They have their own memory, so
 // that every pointer means one thing.
 std::vector<Part> Parts(const ModelConfig& c, int64_t n) {
-  const int64_t q = static_cast<int64_t>(c.n_heads) * c.head_dim;
-  const int64_t kv = static_cast<int64_t>(c.n_kv_heads) * c.head_dim;
+  const int64_t q = c.q_width(), kv = c.kv_width();
   return {{&Activations::x, n * c.hidden_size},
           {&Activations::normed, n * c.hidden_size},
           {&Activations::q, n * q},
@@ -30,7 +29,7 @@ std::vector<Part> Parts(const ModelConfig& c, int64_t n) {
           {&Activations::logits, std::min(n, Activations::kLogitRows) * c.vocab_size}};
 }
 
-uint64_t PaddedBytes(int64_t floats) { return RoundUp(static_cast<size_t>(floats) * sizeof(float), kCacheLineBytes); }
+uint64_t PaddedBytes(int64_t floats) { return RoundUp(floats * sizeof(float), kCacheLineBytes); }
 
 }  // namespace
 
@@ -41,8 +40,7 @@ uint64_t Activations::Bytes(const ModelConfig& config, int64_t max_tokens) {
 }
 
 CallBounds CallBoundsOf(const ModelConfig& c, int64_t n_tokens, ComputeType compute) {
-  const int64_t q = static_cast<int64_t>(c.n_heads) * c.head_dim;
-  const int64_t widest = std::max({c.hidden_size, q, c.intermediate_size});
+  const int64_t widest = std::max({c.hidden_size, c.q_width(), c.intermediate_size});
   const int64_t logits = std::min(n_tokens, Activations::kLogitRows) * c.vocab_size;
   return {.n_tokens = n_tokens,
           .widest_input = widest,

@@ -44,8 +44,7 @@ Result<ModelConfig> LoadModelConfig(const std::string& path) {
 }
 
 int64_t ModelConfig::n_parameters() const {
-  const int64_t q = static_cast<int64_t>(n_heads) * head_dim;
-  const int64_t kv = static_cast<int64_t>(n_kv_heads) * head_dim;
+  const int64_t q = q_width(), kv = kv_width();
   int64_t layer = hidden_size * (2 * q + 2 * kv) + 3 * hidden_size * intermediate_size + 2 * hidden_size;
   if (qkv_bias) layer += q + 2 * kv;
   if (o_bias) layer += hidden_size;
@@ -57,12 +56,12 @@ int64_t ModelConfig::n_parameters() const {
 uint64_t ModelConfig::WeightsBytes() const {
   const auto matrix = [](int64_t n_out, int64_t n_in, WeightType type) -> uint64_t {
     switch (type) {
-      case WeightType::kInt8: return static_cast<uint64_t>(n_out * n_in) + static_cast<uint64_t>(n_out) * sizeof(float);
+      case WeightType::kInt8: return n_out * n_in + n_out * sizeof(float);
       case WeightType::kInt4: return Int4Bytes(n_out, n_in);
-      default: return static_cast<uint64_t>(n_out * n_in) * 2;
+      default: return n_out * n_in * 2;
     }
   };
-  const int64_t q = static_cast<int64_t>(n_heads) * head_dim, kv = static_cast<int64_t>(n_kv_heads) * head_dim;
+  const int64_t q = q_width(), kv = kv_width();
   const uint64_t layer = matrix(q, hidden_size, weights) + 2 * matrix(kv, hidden_size, weights) +
                          matrix(hidden_size, q, weights) + 2 * matrix(intermediate_size, hidden_size, weights) +
                          matrix(hidden_size, intermediate_size, weights);

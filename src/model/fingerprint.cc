@@ -14,13 +14,12 @@ constexpr size_t kPages = 8;
 constexpr size_t kPageBytes = 4096;
 
 void AddVector(const float* values, int64_t n, Fnv1a* hash) {
-  if (values != nullptr) hash->Add(values, static_cast<size_t>(n) * sizeof(float));
+  if (values != nullptr) hash->Add(values, n * sizeof(float));
 }
 
 void AddMatrix(const MatrixView& matrix, Fnv1a* hash) {
-  const size_t size = matrix.dtype == DType::kU8
-                          ? matrix.bytes()
-                          : static_cast<size_t>(matrix.n_out * matrix.n_in) * DTypeBytes(matrix.dtype);
+  const size_t size =
+      matrix.dtype == DType::kU8 ? matrix.bytes() : matrix.n_out * matrix.n_in * DTypeBytes(matrix.dtype);
   if (size <= kPages * kPageBytes) {
     hash->Add(matrix.data, size);
   } else {

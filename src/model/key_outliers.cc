@@ -17,11 +17,10 @@ constexpr int64_t kProbes = 16;
 /// The head of a layer with the largest ratio. Its ratio is 0 if no head has one. `keys` [kProbes, n_kv_heads,
 /// head_dim].
 KeyOutlier LargestOf(int layer, const ModelConfig& c, const std::vector<float>& keys) {
-  const auto head_dim = static_cast<size_t>(c.head_dim);
-  const size_t token = static_cast<size_t>(c.n_kv_heads) * head_dim;
+  const size_t head_dim = c.head_dim, token = c.kv_width();
   KeyOutlier worst;
   for (int head = 0; head < c.n_kv_heads; ++head) {
-    const size_t first = static_cast<size_t>(head) * head_dim;
+    const size_t first = head * head_dim;
     std::vector<double> sizes;
     for (size_t channel = first; channel < first + head_dim; ++channel) {
       double energy = 0;
@@ -29,7 +28,7 @@ KeyOutlier LargestOf(int layer, const ModelConfig& c, const std::vector<float>& 
       // nth_element cannot order NaN.
       sizes.push_back(std::isfinite(energy) ? std::sqrt(energy / kProbes) : std::numeric_limits<double>::infinity());
     }
-    const auto middle = sizes.begin() + (head_dim / 2);
+    const auto middle = sizes.begin() + head_dim / 2;
     std::nth_element(sizes.begin(), middle, sizes.end());
     const KeyOutlier found{
         .layer = layer, .kv_head = head, .largest = *std::max_element(middle, sizes.end()), .others = *middle};
@@ -50,7 +49,7 @@ Result<KeyOutlier> LargestKeyOutlier(const Model& model) {
   std::vector<float> inputs(kProbes * c.hidden_size);
   for (float& x : inputs) x = static_cast<float>(rng.Normal());
   w.backend->FromHost(inputs.data(), act.x, inputs.size() * sizeof(float));
-  std::vector<float> keys(kProbes * c.n_kv_heads * c.head_dim);
+  std::vector<float> keys(kProbes * c.kv_width());
   KeyOutlier worst;
   for (int layer = 0; layer < c.n_layers; ++layer) {
     const LayerWeights& l = w.layers[layer];

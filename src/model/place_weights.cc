@@ -17,11 +17,11 @@ template <class Visit>
 Status ForEachPart(Model::Weights* w, const Visit& visit) {
   const ModelConfig& c = w->config;
   const auto matrix = [&](MatrixView* m) -> Status {
-    const size_t scale_bytes = m->scale == nullptr ? 0 : static_cast<size_t>(m->n_out) * sizeof(float);
+    const size_t scale_bytes = m->scale == nullptr ? 0 : m->n_out * sizeof(float);
     DUO_RETURN_IF_ERROR(visit(&m->data, m->bytes() - scale_bytes));
     return visit(&m->scale, scale_bytes);
   };
-  const auto vector = [&](const float** v, int64_t n) { return visit(v, static_cast<size_t>(n) * sizeof(float)); };
+  const auto vector = [&](const float** v, int64_t n) { return visit(v, n * sizeof(float)); };
   DUO_RETURN_IF_ERROR(matrix(&w->embedding));
   DUO_RETURN_IF_ERROR(matrix(&w->lm_head));
   DUO_RETURN_IF_ERROR(vector(&w->final_norm, c.hidden_size));
@@ -49,9 +49,9 @@ Status Model::Weights::Place(const ModelOptions& options) {
   if (probe == nullptr) return OkStatus();
   std::string before = ModelFingerprint(*this);
   if (total_bytes > backend->AvailableBytes()) {
-    return Status(StatusCode::kResourceExhausted,
-                  "the weights need " + FormatBytes(total_bytes) + " of device memory, but only " +
-                      FormatBytes(backend->AvailableBytes()) + " are free; int8 or int4 weights need less")
+    return ResourceExhausted(
+               "the weights need {} of device memory, but only {} are free; int8 or int4 weights need less",
+               FormatBytes(total_bytes), FormatBytes(backend->AvailableBytes()))
         .About("weights");
   }
   std::map<const void*, const void*> done;  // tied matrices are uploaded once

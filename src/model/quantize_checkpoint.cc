@@ -1,5 +1,7 @@
 #include "model/quantize_checkpoint.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -61,8 +63,7 @@ MatrixReport Compare(const std::string& name, const QuantizedMatrix& q, const Ma
         scale = view.scale[row];
         kernels.widen(static_cast<const int8_t*>(view.data) + row * q.n_in, DType::kI8, coded.data(), q.n_in);
       } else {
-        const auto* block =
-            static_cast<const uint8_t*>(view.data) + static_cast<size_t>(row / kInt4Rows) * Int4BlockBytes(q.n_in);
+        const auto* block = static_cast<const uint8_t*>(view.data) + row / kInt4Rows * Int4BlockBytes(q.n_in);
         kernels.unpack4(block, row % kInt4Rows, 0, q.n_in, coded.data());
       }
       for (size_t i = 0; i < plain.size(); ++i) {
@@ -87,13 +88,13 @@ class Maker {
 
   /// Computes the smoothing factors. Must be called before Tensors.
   Status Smooth(const HfConfig& config, const Smoothing& smoothing, QuantizeReport* report) {
-    const auto group = static_cast<size_t>(config.group()), head_dim = static_cast<size_t>(config.head_dim);
+    const size_t group = config.group(), head_dim = config.head_dim;
     const auto n_layers = std::ssize(smoothing.layers);
     if (n_layers != 0 && n_layers != config.n_layers) {
-      return OtherShape("smoothing of " + std::to_string(n_layers) + " layers");
+      return OtherShape(fmt::format("smoothing of {} layers", n_layers));
     }
     for (size_t layer = 0; layer < smoothing.layers.size(); ++layer) {
-      const std::string prefix = "model.layers." + std::to_string(layer) + ".";
+      const std::string prefix = fmt::format("model.layers.{}.", layer);
       const std::string attn = prefix + "self_attn.", mlp = prefix + "mlp.";
       const Smoothing::Layer& inputs = smoothing.layers[layer];
       Smoothing::Layer s;
@@ -107,8 +108,7 @@ class Maker {
       DUO_ASSIGN_OR_RETURN(s.down, Factors(inputs.down, smoothing.alpha, {mlp + "down_proj.weight"}));
       divisors_[mlp + "up_proj.weight"] = divisors_[mlp + "up_proj.bias"] = s.down;
       DUO_ASSIGN_OR_RETURN(s.output, Factors(inputs.output, smoothing.alpha, {attn + "o_proj.weight"}));
-      if (s.output.size() != group * head_dim * static_cast<size_t>(config.n_kv_heads))
-        return OtherShape(attn + "o_proj");
+      if (s.output.size() != group * head_dim * config.n_kv_heads) return OtherShape(attn + "o_proj");
       std::vector<float> of_v(s.output.size() / group);
       for (size_t i = 0; i < of_v.size(); ++i) {
         const size_t first = i / head_dim * group * head_dim + i % head_dim;
@@ -146,7 +146,7 @@ class Maker {
           return OtherShape(name);
         }
         tensors.push_back(smoothed ? Divided(name, view) : safetensors::Tensor::From(name, view));
-        report->bytes_after += smoothed ? static_cast<uint64_t>(view.shape[0]) * sizeof(float) : view.bytes();
+        report->bytes_after += smoothed ? view.shape[0] * sizeof(float) : view.bytes();
         continue;
       }
       ++n_matrices_;
@@ -161,7 +161,7 @@ class Maker {
         scales_[name] = std::move(made.scales);
         return std::move(made.codes);
       };
-      report->bytes_after += static_cast<uint64_t>(codes.shape[0] * codes.shape[1]);
+      report->bytes_after += codes.shape[0] * codes.shape[1];
       tensors.push_back(std::move(codes));
       if (!int8) continue;
       safetensors::Tensor scales = {name + kScaleSuffix, safetensors::Type::kF32, {plain.n_out}, nullptr, {}};
@@ -174,7 +174,7 @@ class Maker {
         }
         return std::move(scales_[name]);
       };
-      report->bytes_after += static_cast<uint64_t>(plain.n_out) * sizeof(float);
+      report->bytes_after += plain.n_out * sizeof(float);
       tensors.push_back(std::move(scales));
     }
     return tensors;
@@ -182,8 +182,7 @@ class Maker {
 
  private:
   Status OtherShape(const std::string& what) const {
-    return Status(StatusCode::kInvalidArgument,
-                  file_.dir() + ": " + what + ": the shape is not the one in config.json");
+    return InvalidArgument("{}: {}: the shape is not the one in config.json", file_.dir(), what);
   }
   /// Whether `name` has either n divisors or none.
   bool HasDivisors(const std::string& name, int64_t n) const {
@@ -285,11 +284,11 @@ class Maker {
 Status CheckQuantizeOut(const std::string& dir, const std::string& out) {
   std::error_code error;
   if (std::filesystem::equivalent(dir, out, error)) {
-    return Status(StatusCode::kInvalidArgument, out + ": this is the model's own directory; name another one");
+    return InvalidArgument("{}: this is the model's own directory; name another one", out);
   }
   for (const char* name : {"config.json", "model.safetensors", "model.safetensors.index.json"}) {
     if (FileExists(out + "/" + name)) {
-      return Status(StatusCode::kInvalidArgument, out + ": already has a " + name + "; name another directory");
+      return InvalidArgument("{}: already has a {}; name another directory", out, name);
     }
   }
   return OkStatus();
@@ -311,8 +310,8 @@ Result<QuantizeReport> QuantizeCheckpoint(const std::string& dir, WeightType typ
                                           const std::string& out, int n_threads, const ProgressCallback& progress) {
   DUO_ASSIGN_OR_RETURN(const HfConfig config, LoadHfConfig(dir));
   if (config.weights != WeightType::kNative) {
-    return Status(StatusCode::kInvalidArgument, dir + ": its weights are already " + WeightTypeName(config.weights) +
-                                                    "; quantize the checkpoint they were made from");
+    return InvalidArgument("{}: its weights are already {}; quantize the checkpoint they were made from", dir,
+                           WeightTypeName(config.weights));
   }
   DUO_ASSIGN_OR_RETURN(const Checkpoint file, Checkpoint::Open(dir));
   DUO_RETURN_IF_ERROR(CheckQuantizeOut(dir, out));
@@ -322,7 +321,7 @@ Result<QuantizeReport> QuantizeCheckpoint(const std::string& dir, WeightType typ
   DUO_ASSIGN_OR_RETURN(const std::vector<safetensors::Tensor> tensors, maker.Tensors(&report));
   std::error_code error;
   std::filesystem::create_directories(out, error);
-  if (error) return Status(StatusCode::kIo, out + ": " + error.message());
+  if (error) return IoError("{}: {}", out, error.message());
   DUO_RETURN_IF_ERROR(safetensors::WriteSafetensors(out + "/model.safetensors", tensors));
   for (const char* name : kCompanions) {
     if (!FileExists(dir + "/" + name)) continue;

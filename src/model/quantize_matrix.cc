@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <atomic>
 #include <span>
-#include <string>
 #include <utility>
 #include <vector>
 
 #include "base/bf16.h"
 #include "base/check.h"
+#include "base/error.h"
 #include "base/finite.h"
 #include "base/parallel.h"
 #include "kernels/weight_codes.h"
@@ -41,7 +41,7 @@ class BadRow {
   }
   Status ToStatus() const {
     if (lowest_ == kNone) return OkStatus();
-    return Status(StatusCode::kCorrupt, "row " + std::to_string(lowest_) + " has a NaN or an infinity");
+    return Corrupt("row {} has a NaN or an infinity", lowest_.load());
   }
 
  private:
@@ -70,8 +70,8 @@ Result<QuantizedMatrix> QuantizeMatrix(int64_t n_out, int64_t n_in, const Matrix
   out.n_out = n_out, out.n_in = n_in, out.type = type;
   BadRow bad;
   if (type == WeightType::kInt8) {
-    DUO_ASSIGN_OR_RETURN(out.codes, Buffer::Allocate(static_cast<size_t>(n_out * n_in)));
-    DUO_ASSIGN_OR_RETURN(out.scales, Buffer::Allocate(static_cast<size_t>(n_out) * sizeof(float)));
+    DUO_ASSIGN_OR_RETURN(out.codes, Buffer::Allocate(n_out * n_in));
+    DUO_ASSIGN_OR_RETURN(out.scales, Buffer::Allocate(n_out * sizeof(float)));
     auto* codes = out.codes.as<int8_t>();
     auto* scales = out.scales.as<float>();
     std::vector<std::vector<float>> rows(n_threads, std::vector<float>(n_in));
@@ -95,7 +95,7 @@ Result<QuantizedMatrix> QuantizeMatrix(int64_t n_out, int64_t n_in, const Matrix
       row_of(first + r, floats + r * n_in);
       bad.Check(first + r, floats + r * n_in, n_in);
     }
-    QuantizeInt4Block(floats, n, n_in, blocks + static_cast<size_t>(block) * Int4BlockBytes(n_in));
+    QuantizeInt4Block(floats, n, n_in, blocks + block * Int4BlockBytes(n_in));
   });
   DUO_RETURN_IF_ERROR(bad.ToStatus());
   return out;

@@ -21,8 +21,7 @@ class RandomFiller {
 
   Status Fill() {
     const ModelConfig& c = weights_->config;
-    const int64_t q = static_cast<int64_t>(c.n_heads) * c.head_dim;
-    const int64_t kv = static_cast<int64_t>(c.n_kv_heads) * c.head_dim;
+    const int64_t q = c.q_width(), kv = c.kv_width();
     weights_->layers.resize(c.n_layers);
     const WeightType head = HeadWeightType(options_.weights);
     Plan(&weights_->embedding, c.vocab_size, c.hidden_size, head);
@@ -77,7 +76,7 @@ class RandomFiller {
     DUO_ASSIGN_OR_RETURN(float* values, weights_->NewVector(n));
     for (int64_t i = 0; i < n; ++i) values[i] = mean + 0.02f * static_cast<float>(rng_.Normal());
     *vector = values;
-    weights_->total_bytes += static_cast<uint64_t>(n) * sizeof(float);
+    weights_->total_bytes += n * sizeof(float);
     return OkStatus();
   }
 
@@ -90,7 +89,7 @@ class RandomFiller {
     uint8_t* base = weights_->random_.as<uint8_t>();
     ParallelFor(weights_->backend->n_threads(), static_cast<int64_t>(DivideUp(bytes_, table_bytes)),
                 [&](int64_t block, int) {
-                  const size_t begin = static_cast<size_t>(block) * table_bytes;
+                  const size_t begin = block * table_bytes;
                   std::memcpy(base + begin, table.data(), std::min(table_bytes, bytes_ - begin));
                 });
     for (size_t i = 0; i < views_.size(); ++i) {

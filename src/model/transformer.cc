@@ -3,17 +3,16 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-#include <string>
 
 #include "base/check.h"
+#include "base/error.h"
 
 namespace duo {
 
 Status CheckTokenIds(std::span<const int32_t> ids, int64_t vocab_size) {
   for (size_t i = 0; i < ids.size(); ++i) {
     if (ids[i] >= 0 && ids[i] < vocab_size) continue;
-    return Status(StatusCode::kInvalidArgument, "token " + std::to_string(i) + ": id " + std::to_string(ids[i]) +
-                                                    " is not in the vocabulary 0.." + std::to_string(vocab_size - 1));
+    return InvalidArgument("token {}: id {} is not in the vocabulary 0..{}", i, ids[i], vocab_size - 1);
   }
   return OkStatus();
 }
@@ -185,7 +184,7 @@ Status Transformer::Down(int layer, const LayerHooks& hooks, const Activations& 
 Status Transformer::Hidden(const float* x, int64_t begin, int64_t n, const Activations& act, float* host_out) {
   const int64_t hidden = w_.config.hidden_size;
   w_.backend->RmsNorm(x + begin * hidden, w_.final_norm, w_.config.rms_norm_eps, n, hidden, act.normed);
-  return w_.backend->ToHost(act.normed, host_out, static_cast<size_t>(n * hidden) * sizeof(float));
+  return w_.backend->ToHost(act.normed, host_out, n * hidden * sizeof(float));
 }
 
 Status Transformer::Logits(const Activations& act, int64_t begin, int64_t n, float* host_out) {
@@ -196,8 +195,8 @@ Status Transformer::Logits(const Activations& act, int64_t begin, int64_t n, flo
     const LinearTask head[] = {{w_.lm_head, nullptr, act.logits, false}};
     const ProductInput input = Normed(w_.final_norm, act.x + (begin + done) * c.hidden_size, now, act);
     DUO_RETURN_IF_ERROR(w_.backend->Linear(compute_, input, head));
-    DUO_RETURN_IF_ERROR(w_.backend->ToHost(act.logits, host_out + done * c.vocab_size,
-                                           static_cast<size_t>(now * c.vocab_size) * sizeof(float)));
+    DUO_RETURN_IF_ERROR(
+        w_.backend->ToHost(act.logits, host_out + done * c.vocab_size, now * c.vocab_size * sizeof(float)));
   }
   return OkStatus();
 }

@@ -1,5 +1,7 @@
 #include "model/weights.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <array>
 #include <cstdlib>
@@ -21,7 +23,7 @@ constexpr int64_t kFileCheckMs = 1000;
 }  // namespace
 
 Result<float*> Model::Weights::NewVector(int64_t n) {
-  DUO_ASSIGN_OR_RETURN(Buffer buffer, Buffer::Allocate(static_cast<size_t>(n) * sizeof(float)));
+  DUO_ASSIGN_OR_RETURN(Buffer buffer, Buffer::Allocate(n * sizeof(float)));
   vectors_.push_back(std::move(buffer));
   return vectors_.back().as<float>();
 }
@@ -70,7 +72,7 @@ class CheckpointLoader {
     DUO_RETURN_IF_ERROR(Vector("model.norm.weight", c.hidden_size, &weights_->final_norm));
     weights_->layers.resize(c.n_layers);
     for (int i = 0; i < c.n_layers; ++i) {
-      DUO_RETURN_IF_ERROR(Layer("model.layers." + std::to_string(i) + ".", &weights_->layers[i]));
+      DUO_RETURN_IF_ERROR(Layer(fmt::format("model.layers.{}.", i), &weights_->layers[i]));
     }
     return CheckNothingIsLeftOut();
   }
@@ -115,8 +117,7 @@ class CheckpointLoader {
 
   Status Layer(const std::string& prefix, LayerWeights* layer) {
     const ModelConfig& c = weights_->config;
-    const int64_t q = static_cast<int64_t>(c.n_heads) * c.head_dim;
-    const int64_t kv = static_cast<int64_t>(c.n_kv_heads) * c.head_dim;
+    const int64_t q = c.q_width(), kv = c.kv_width();
     const std::string attn = prefix + "self_attn.";
     const std::string mlp = prefix + "mlp.";
     DUO_RETURN_IF_ERROR(Vector(prefix + "input_layernorm.weight", c.hidden_size, &layer->attention_norm));
@@ -166,10 +167,11 @@ class CheckpointLoader {
     if (name.find(".self_attn.") != std::string::npos && name.ends_with("_proj.bias")) reason = "attention_bias";
     if (name.find(".mlp.") != std::string::npos && name.ends_with("_proj.bias")) reason = "mlp_bias";
     if (name.ends_with(".q_norm.weight") || name.ends_with(".k_norm.weight")) reason = "model_type qwen3";
-    if (layer >= c.n_layers) reason = "num_hidden_layers " + std::to_string(c.n_layers);
-    return Status(StatusCode::kCorrupt, file_.dir() + ": " + name +
-                                            ": the file has this tensor, but config.json does not announce it (" +
-                                            reason + "); without it the results would be wrong");
+    if (layer >= c.n_layers) reason = fmt::format("num_hidden_layers {}", c.n_layers);
+    return Corrupt(
+        "{}: {}: the file has this tensor, but config.json does not announce it ({}); without it the results "
+        "would be wrong",
+        file_.dir(), name, reason);
   }
 
   Status CheckShape(const std::string& name, const TensorView& view, int64_t rows, int64_t columns) const {
@@ -177,8 +179,7 @@ class CheckpointLoader {
     const std::array<int64_t, 2> matrix{rows, columns};
     const std::span<const int64_t> expected(matrix.data(), columns == 0 ? 1 : 2);
     if (std::equal(found.begin(), found.end(), expected.begin(), expected.end())) return OkStatus();
-    return Status(StatusCode::kCorrupt,
-                  file_.dir() + ": " + name + ": shape " + ShapeText(found) + ", expected " + ShapeText(expected));
+    return Corrupt("{}: {}: shape {}, expected {}", file_.dir(), name, ShapeText(found), ShapeText(expected));
   }
 
   Status Matrix(const std::string& name, int64_t rows, int64_t columns, MatrixView* view) {
@@ -206,8 +207,7 @@ class CheckpointLoader {
 
   Status CheckType(const std::string& name, const TensorView& tensor, bool right, const char* expected) const {
     if (right) return OkStatus();
-    return Status(StatusCode::kCorrupt,
-                  file_.dir() + ": " + name + ": type " + DTypeName(tensor.dtype) + ", expected " + expected);
+    return Corrupt("{}: {}: type {}, expected {}", file_.dir(), name, DTypeName(tensor.dtype), expected);
   }
 
   // A quantised matrix, as written by duo quantize.
@@ -246,7 +246,7 @@ class CheckpointLoader {
       }
     }
     *vector = values;
-    weights_->total_bytes += static_cast<uint64_t>(n) * sizeof(float);
+    weights_->total_bytes += n * sizeof(float);
     return OkStatus();
   }
 
@@ -265,9 +265,8 @@ Result<std::unique_ptr<Model::Weights>> Model::Weights::FromCheckpoint(const std
   DUO_ASSIGN_OR_RETURN(weights->checkpoint_, Checkpoint::Open(dir));
   if (options.weights != WeightType::kNative) {
     if (weights->config.weights != WeightType::kNative) {
-      return Status(StatusCode::kInvalidArgument,
-                    std::string(WeightTypeName(options.weights)) + " weights were requested, but the weights of " +
-                        dir + " are already " + WeightTypeName(weights->config.weights) + "; open it as it is")
+      return InvalidArgument("{} weights were requested, but the weights of {} are already {}; open it as it is",
+                             WeightTypeName(options.weights), dir, WeightTypeName(weights->config.weights))
           .About("weights");
     }
     weights->config.weights = options.weights;
@@ -293,8 +292,7 @@ Result<Model> Model::Random(const ModelConfig& config, int n_layers, uint64_t se
                             const ModelOptions& options) {
   ModelConfig shape = config;
   if (n_layers < 0 || n_layers > config.n_layers) {
-    return BadOption("n_layers", std::to_string(n_layers),
-                     "1.." + std::to_string(config.n_layers) + ", as many as " + config.name + " has");
+    return BadOption("n_layers", n_layers, fmt::format("1..{}, as many as {} has", config.n_layers, config.name));
   }
   if (n_layers > 0) shape.n_layers = n_layers;
   DUO_ASSIGN_OR_RETURN(auto weights, Weights::FromRandom(shape, seed, backend, options));
