@@ -30,7 +30,7 @@ class CudaGoldenTest : public testing::TestWithParam<std::string> {};
 TEST_P(CudaGoldenTest, Agrees) {
   const Golden golden = LoadGolden(GetParam());
   const HeadChoice choice = ChooseBySparsity(LoadHeadPattern(golden.dir + "/pattern").value(), golden.sparsity).value();
-  auto backend = CreateCudaBackend({});
+  auto backend = CreateCudaBackend();
   ASSERT_TRUE(backend.ok()) << backend.status().message();
   const auto model = Model::Open(golden.dir, backend->get());
   ASSERT_TRUE(model.ok()) << model.status().message();
@@ -105,7 +105,7 @@ TEST(CudaEngine, IsTheCpuWithinRounding) {
   for (const Case& c : cases) {
     SCOPED_TRACE(std::string(ComputeTypeName(c.compute)) + ", weights " + WeightTypeName(c.weights) + ", kv " +
                  KvTypeName(c.kv_type));
-    const auto cuda = CreateCudaBackend({}).value();
+    const auto cuda = CreateCudaBackend().value();
     const SessionOptions options = Options(c.compute, c.kv_type);
     const std::vector<float> want = Logits(cpu.get(), c.weights, options), got = Logits(cuda.get(), c.weights, options);
     EXPECT_GT(LargestOf(want), 0);
@@ -178,7 +178,7 @@ ProductResult RunProduct(Backend* backend, const ProductCase& c) {
 // Has widths that cuBLASLt takes and others, and few and many tokens.
 TEST(CudaEngine, ProductsOfEveryInputAreThoseOfTheCpu) {
   const auto cpu = CreateBackend({.device = Device::kCpu, .n_threads = 1}).value();
-  const auto cuda = CreateCudaBackend({}).value();
+  const auto cuda = CreateCudaBackend().value();
   for (const int64_t n_tokens : {1, 3, 8, 9, 21}) {
     for (const int64_t n_in : {64, 36, 45}) {
       for (const auto& [compute, type] : {std::pair{ComputeType::kF32, DType::kBF16},
@@ -204,7 +204,7 @@ TEST(CudaEngine, ProductsOfEveryInputAreThoseOfTheCpu) {
 }
 
 TEST(CudaEngine, RewindsClonesAndSavesExactly) {
-  const auto cuda = CreateCudaBackend({}).value();
+  const auto cuda = CreateCudaBackend().value();
   const Model model = Model::Random(Config(), 0, 3, cuda.get()).value();
   const TempDir dir;
   for (const KvType type : {KvType::kF32, KvType::kInt4}) {
@@ -231,7 +231,7 @@ TEST(CudaEngine, RewindsClonesAndSavesExactly) {
 }
 
 TEST(CudaEngine, DecodesTogetherWhatEachGivesAlone) {
-  const auto cuda = CreateCudaBackend({}).value();
+  const auto cuda = CreateCudaBackend().value();
   const Model model = Model::Random(Config(), 0, 3, cuda.get()).value();
   const SessionOptions options = Options(ComputeType::kF32, KvType::kBF16);
   Workspace workspace = Workspace::Create(model, options).value();
@@ -256,7 +256,7 @@ TEST(CudaEngine, DecodesTogetherWhatEachGivesAlone) {
 
 TEST(CudaEngine, KnowsTheModelWhoseWeightsTheHostNoLongerHas) {
   const auto cpu = CreateBackend({.device = Device::kCpu, .n_threads = 1}).value();
-  const auto cuda = CreateCudaBackend({}).value();
+  const auto cuda = CreateCudaBackend().value();
   const Model here = Model::Random(Config(), 0, 3, cpu.get()).value();
   const Model there = Model::Random(Config(), 0, 3, cuda.get()).value();
   EXPECT_EQ(ModelFingerprint(there), ModelFingerprint(here));

@@ -25,7 +25,7 @@ namespace {
 using namespace cuda_test;
 
 BackendPtr Cpu() { return CreateBackend({.device = Device::kCpu, .n_threads = 1}).value(); }
-BackendPtr Cuda() { return CreateCudaBackend({}).value(); }
+BackendPtr Cuda() { return CreateCudaBackend().value(); }
 
 void ExpectNear(const std::vector<double>& got, const std::vector<double>& want, double relative) {
   ASSERT_EQ(got.size(), want.size());

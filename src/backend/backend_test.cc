@@ -119,8 +119,8 @@ TEST(Backend, LinearGroupsAgreeForOneAndManyTokensAndThreads) {
       for (const int64_t out : outs) {
         weights.emplace_back();
         for (int64_t i = 0; i < out * in; ++i) weights.back().push_back(ToBf16(static_cast<float>(rng.Normal())));
-        bias.emplace_back(static_cast<size_t>(out), 0.5f);
-        results.emplace_back(static_cast<size_t>(n * out), 2.0f);
+        bias.emplace_back(out, 0.5f);
+        results.emplace_back(n * out, 2.0f);
       }
       for (size_t i = 0; i < 2; ++i) {
         const MatrixView view{.data = weights[i].data(), .dtype = DType::kBF16, .n_out = outs[i], .n_in = in};
@@ -153,10 +153,9 @@ TEST(Backend, LinearOfFewTokensAgreesForAllWeightsAndComputeTypes) {
     QuantizeInt8(w.data() + o * in, in, int8.data() + o * in, scale.data() + o);
   }
   const auto aligned = [](size_t bytes) { return Buffer::Allocate(bytes).value(); };
-  const Buffer int4 = aligned(static_cast<size_t>(out / kInt4Rows) * Int4BlockBytes(in));
+  const Buffer int4 = aligned(out / kInt4Rows * Int4BlockBytes(in));
   for (int64_t o = 0; o < out; o += kInt4Rows) {
-    QuantizeInt4Block(w.data() + o * in, kInt4Rows, in,
-                      int4.as<uint8_t>() + static_cast<size_t>(o / kInt4Rows) * Int4BlockBytes(in));
+    QuantizeInt4Block(w.data() + o * in, kInt4Rows, in, int4.as<uint8_t>() + o / kInt4Rows * Int4BlockBytes(in));
   }
   const MatrixView views[] = {
       {.data = plain.data(), .dtype = DType::kBF16, .n_out = out, .n_in = in},

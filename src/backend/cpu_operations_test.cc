@@ -98,7 +98,7 @@ Floats AsMultiplied(const Floats& x, ComputeType compute, int64_t n_in) {
 
 Floats RowNorms(const Floats& x, int64_t n) {
   Floats norms;
-  for (size_t at = 0; at < x.size(); at += static_cast<size_t>(n)) {
+  for (size_t at = 0; at < x.size(); at += n) {
     double squares = 0;
     for (size_t i = 0; i < static_cast<size_t>(n); ++i) squares += std::pow(static_cast<double>(x[at + i]), 2);
     norms.push_back(static_cast<float>(std::sqrt(squares)));
@@ -136,7 +136,7 @@ void CheckLinear(Backend* backend, const Weights& weights, const LinearCase& c, 
   const double relative =
       static_cast<double>(n_in + 5) * kUnit + (c.compute == ComputeType::kF32 ? 0.0 : std::ldexp(1.0, -8));
   for (size_t i = 0; i < out.size(); ++i) {
-    const size_t t = i / static_cast<size_t>(n_out), o = i % static_cast<size_t>(n_out);
+    const size_t t = i / n_out, o = i % n_out;
     const double start = std::fabs(static_cast<double>(c.accumulate ? before[i] : bias[o]));
     ASSERT_NEAR(out[i], expected[i], relative * (static_cast<double>(x_norms[t] * w_norms[o]) + start))
         << weights.view().type_name() << " with " << ComputeTypeName(c.compute) << ", token " << t << " of "
@@ -178,7 +178,7 @@ TEST(CpuOperations, LinearAgreesWithReferenceOnEveryLevel) {
 // 3 u (|x[d]| + |x[d + h]|).
 void ExpectRotated(const Floats& got, const Floats& x, int n_heads, int head_dim, const Floats& cos,
                    const Floats& sin) {
-  const int64_t width = static_cast<int64_t>(n_heads) * head_dim;
+  const int64_t width = int64_t{n_heads} * head_dim;
   Floats expected = x;
   reference::RopeTokens({.x = expected.data(),
                          .x_stride = width,
@@ -187,7 +187,7 @@ void ExpectRotated(const Floats& got, const Floats& x, int n_heads, int head_dim
                          .head_dim = head_dim,
                          .cos = cos.data(),
                          .sin = sin.data()});
-  const auto dim = static_cast<size_t>(head_dim);
+  const size_t dim = head_dim;
   for (size_t i = 0; i < x.size(); ++i) {
     const size_t other = i % dim < dim / 2 ? i + dim / 2 : i - dim / 2;
     const double magnitude = std::fabs(static_cast<double>(x[i])) + std::fabs(static_cast<double>(x[other]));
@@ -307,8 +307,8 @@ TEST(CpuOperations, BoundOfScratchGrowsByWhatEachTokenTakes) {
     const uint64_t of_few = backend->MaxScratchBytes(bounds);
     bounds.n_tokens *= 2;
     const uint64_t growth = backend->MaxScratchBytes(bounds) - of_few, n_more = 1 << 20;
-    EXPECT_GE(growth, n_more * (static_cast<uint64_t>(n_in) + sizeof(float)));
-    EXPECT_LE(growth, n_more * (5 * static_cast<uint64_t>(n_in) + sizeof(float)));
+    EXPECT_GE(growth, n_more * (n_in + sizeof(float)));
+    EXPECT_LE(growth, n_more * (5 * n_in + sizeof(float)));
   }
 }
 
@@ -333,7 +333,7 @@ TEST(CpuOperations, LinearTakesAtMostTheBoundOfScratch) {
                               .compute = compute,
                               .weights = type};
       const Floats x = Normal(&rng, n_tokens * n_in);
-      Floats out(static_cast<size_t>(n_tokens * n_out));
+      Floats out(n_tokens * n_out);
       const LinearTask tasks[] = {{weights.view(), nullptr, out.data()}};
       const size_t before = testing_util::HeapBytes();
       ASSERT_TRUE(backend->Linear(compute, {.x = x.data(), .n_tokens = n_tokens, .n_in = n_in}, tasks).ok());

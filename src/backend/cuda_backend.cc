@@ -226,7 +226,7 @@ uint64_t CudaBackend::MaxScratchBytes(const CallBounds& bounds) const {
 
 }  // namespace
 
-Result<BackendPtr> CreateCudaBackend(const BackendOptions&) {
+Result<BackendPtr> CreateCudaBackend() {
   DUO_ASSIGN_OR_RETURN(auto device, CudaDevice::Open());
   DUO_ASSIGN_OR_RETURN(auto space, CudaAddressSpace::Open(0, device->stream()));
   DUO_ASSIGN_OR_RETURN(auto matmul, CreateCudaMatmul(device->stream()));

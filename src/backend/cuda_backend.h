@@ -6,6 +6,6 @@
 namespace duo {
 
 /// Returns the errors of CreateBackend. kUnsupported says what is missing: a device, a newer device or a newer driver.
-Result<BackendPtr> CreateCudaBackend(const BackendOptions& options);
+Result<BackendPtr> CreateCudaBackend();
 
 }  // namespace duo

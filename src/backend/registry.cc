@@ -20,7 +20,7 @@ Result<BackendPtr> CreateBackend(const BackendOptions& options) {
     case Device::kCpu: return CreateCpuBackend(options);
     case Device::kCuda:
 #ifdef DUO_CUDA
-      return CreateCudaBackend(options);
+      return CreateCudaBackend();
 #else
       break;
 #endif

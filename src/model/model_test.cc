@@ -157,7 +157,7 @@ TEST(Fingerprint, ReadsMatricesFromTheirFirstByteToTheirLast) {
     const auto model = Model::Weights::FromRandom(config, 5, backend.get(), {.weights = type, .progress = {}}).value();
     const std::string plain = ModelFingerprint(*model);
     MatrixView& down = model->layers[1].down;
-    const size_t scales = down.scale == nullptr ? 0 : static_cast<size_t>(down.n_out) * sizeof(float);
+    const size_t scales = down.scale == nullptr ? 0 : down.n_out * sizeof(float);
     const size_t size = down.bytes() - scales;
     ASSERT_GT(size, 20 * kPage) << "larger than the part that is hashed";
     const auto* const bytes = static_cast<const uint8_t*>(down.data);

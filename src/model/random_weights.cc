@@ -21,21 +21,20 @@ class RandomFiller {
 
   Status Fill() {
     const ModelConfig& c = weights_->config;
-    const int64_t q = c.q_width(), kv = c.kv_width();
     weights_->layers.resize(c.n_layers);
     const WeightType head = HeadWeightType(options_.weights);
     Plan(&weights_->embedding, c.vocab_size, c.hidden_size, head);
     if (!c.tied_embeddings) Plan(&weights_->lm_head, c.vocab_size, c.hidden_size, head);
     DUO_RETURN_IF_ERROR(Vector(c.hidden_size, 1.0f, &weights_->final_norm));
     for (LayerWeights& layer : weights_->layers) {
-      Plan(&layer.q, q, c.hidden_size, options_.weights);
-      Plan(&layer.k, kv, c.hidden_size, options_.weights);
-      Plan(&layer.v, kv, c.hidden_size, options_.weights);
-      Plan(&layer.o, c.hidden_size, q, options_.weights);
+      Plan(&layer.q, c.q_width(), c.hidden_size, options_.weights);
+      Plan(&layer.k, c.kv_width(), c.hidden_size, options_.weights);
+      Plan(&layer.v, c.kv_width(), c.hidden_size, options_.weights);
+      Plan(&layer.o, c.hidden_size, c.q_width(), options_.weights);
       Plan(&layer.gate, c.intermediate_size, c.hidden_size, options_.weights);
       Plan(&layer.up, c.intermediate_size, c.hidden_size, options_.weights);
       Plan(&layer.down, c.hidden_size, c.intermediate_size, options_.weights);
-      DUO_RETURN_IF_ERROR(Vectors(c, q, kv, &layer));
+      DUO_RETURN_IF_ERROR(Vectors(c, &layer));
     }
     return FillMatrices();
   }
@@ -51,13 +50,13 @@ class RandomFiller {
     if (type == WeightType::kNative) bytes_ += RoundUp(view->bytes(), kCacheLineBytes);
   }
 
-  Status Vectors(const ModelConfig& c, int64_t q, int64_t kv, LayerWeights* layer) {
+  Status Vectors(const ModelConfig& c, LayerWeights* layer) {
     DUO_RETURN_IF_ERROR(Vector(c.hidden_size, 1.0f, &layer->attention_norm));
     DUO_RETURN_IF_ERROR(Vector(c.hidden_size, 1.0f, &layer->mlp_norm));
     if (c.qkv_bias) {
-      DUO_RETURN_IF_ERROR(Vector(q, 0.0f, &layer->q_bias));
-      DUO_RETURN_IF_ERROR(Vector(kv, 0.0f, &layer->k_bias));
-      DUO_RETURN_IF_ERROR(Vector(kv, 0.0f, &layer->v_bias));
+      DUO_RETURN_IF_ERROR(Vector(c.q_width(), 0.0f, &layer->q_bias));
+      DUO_RETURN_IF_ERROR(Vector(c.kv_width(), 0.0f, &layer->k_bias));
+      DUO_RETURN_IF_ERROR(Vector(c.kv_width(), 0.0f, &layer->v_bias));
     }
     if (c.o_bias) DUO_RETURN_IF_ERROR(Vector(c.hidden_size, 0.0f, &layer->o_bias));
     if (c.mlp_bias) {

@@ -128,7 +128,7 @@ class TinyCheckpoint {
     for (size_t pos = 0; pos < ids.size(); ++pos) {
       std::vector<double> x(kHidden);
       for (size_t d = 0; d < x.size(); ++d) {
-        x[d] = At("model.embed_tokens.weight", static_cast<size_t>(ids[pos]) * x.size() + d);
+        x[d] = At("model.embed_tokens.weight", ids[pos] * x.size() + d);
       }
       for (size_t layer = 0; layer < kLayers; ++layer) {
         LayerValues& of = out.layers[layer];

@@ -124,11 +124,11 @@ TEST_F(TransformerTest, EqualsItsEquations) {
           sequence.Forward(std::span<const int32_t>(ids_).subspan(pos, n),
                            prompt ? TokenKind::kPrompt : TokenKind::kGenerated);
           ASSERT_EQ(sequence.activations.n_tokens, n);
-          std::vector<float> logits(static_cast<size_t>(n) * 50), hidden(static_cast<size_t>(n) * 24);
+          std::vector<float> logits(n * 50), hidden(n * 24);
           ASSERT_TRUE(sequence.transformer.Logits(sequence.activations, 0, n, logits.data()).ok());
           ASSERT_TRUE(sequence.Hidden(0, n, hidden.data()).ok());
           for (int64_t row = 0; row < n; ++row) {
-            const auto r = static_cast<size_t>(row), at = static_cast<size_t>(pos + row);
+            const size_t r = row, at = pos + row;
             const std::string what = "kind " + std::to_string(kind) + ", chunks of " + std::to_string(chunk) +
                                      ", position " + std::to_string(at);
             ExpectClose(std::span<const float>(logits).subspan(r * 50, 50), expected.logits[at], what);
@@ -152,14 +152,14 @@ TEST_F(TransformerTest, SomeRowsAreThoseRowsOfAll) {
   ASSERT_TRUE(sequence.transformer.Logits(sequence.activations, 0, 40, all.data()).ok());
   ASSERT_TRUE(sequence.Hidden(0, 40, hidden.data()).ok());
   for (const auto& [begin, n] : std::vector<std::pair<int64_t, int64_t>>{{0, 1}, {39, 1}, {5, 16}, {5, 17}, {3, 35}}) {
-    std::vector<float> some(static_cast<size_t>(n) * 50), some_hidden(static_cast<size_t>(n) * 24);
+    std::vector<float> some(n * 50), some_hidden(n * 24);
     ASSERT_TRUE(sequence.transformer.Logits(sequence.activations, begin, n, some.data()).ok());
     ASSERT_TRUE(sequence.Hidden(begin, n, some_hidden.data()).ok());
     for (size_t i = 0; i < some.size(); ++i) {
-      ASSERT_NEAR(some[i], all[static_cast<size_t>(begin) * 50 + i], 1e-4f) << begin << " + " << i;
+      ASSERT_NEAR(some[i], all[begin * 50 + i], 1e-4f) << begin << " + " << i;
     }
     for (size_t i = 0; i < some_hidden.size(); ++i) {
-      ASSERT_EQ(some_hidden[i], hidden[static_cast<size_t>(begin) * 24 + i]) << begin << " + " << i;
+      ASSERT_EQ(some_hidden[i], hidden[begin * 24 + i]) << begin << " + " << i;
     }
   }
 }

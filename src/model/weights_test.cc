@@ -297,7 +297,7 @@ float LargestWeight(const TinyCheckpoint& checkpoint, const std::vector<std::str
   float largest = 0;
   for (const std::string& name : matrices) {
     const TinyCheckpoint::Tensor& w = checkpoint.tensors.at("model.layers.1." + name + ".weight");
-    const auto n_in = static_cast<size_t>(w.shape[1]);
+    const size_t n_in = w.shape[1];
     for (size_t at = channel; at < w.values.size(); at += n_in) largest = std::max(largest, std::fabs(w.values[at]));
   }
   return largest;

@@ -28,7 +28,7 @@ class CudaBackendOnHost : public testing::Test {
 
 TEST_F(CudaBackendOnHost, MemoryIsGivenBack) {
   {
-    const auto cuda = CreateCudaBackend({}).value();
+    const auto cuda = CreateCudaBackend().value();
     const size_t before = cuda_on_host::UsedBytes();
     {
       const Model model = Model::Random(Config(), 0, 3, cuda.get()).value();
@@ -58,7 +58,7 @@ TEST_F(CudaBackendOnHost, WhatASessionTakesIsPlanned) {
                                                       {ComputeType::kF32, WeightType::kInt8, 2000}}) {
     SCOPED_TRACE(std::string(ComputeTypeName(compute)) + ", weights " + WeightTypeName(weights) + ", context " +
                  std::to_string(max_context));
-    const auto cuda = CreateCudaBackend({}).value();
+    const auto cuda = CreateCudaBackend().value();
     ModelConfig config = Config();
     config.vocab_size = 3000;  // more outputs than any layer has
     const Model model = Model::Random(config, 0, 3, cuda.get(), {.weights = weights, .progress = {}}).value();
@@ -85,7 +85,7 @@ TEST_F(CudaBackendOnHost, WhatWeightsOfKeysTakeIsPlanned) {
   };
   // One block of scores, several blocks, and one block with room for fewer queries.
   for (const Case& c : {Case{5, 40, 2, 8}, {700, 50, 1, 8}, {20, 900000, 1, 2}}) {
-    const auto cuda = CreateCudaBackend({}).value();
+    const auto cuda = CreateCudaBackend().value();
     const auto zeros = [&](int64_t n) {
       DeviceMemoryPtr memory = cuda->Allocate(static_cast<size_t>(n) * sizeof(float)).value();
       const std::vector<float> values(n);
@@ -116,7 +116,7 @@ TEST_F(CudaBackendOnHost, WhatWeightsOfKeysTakeIsPlanned) {
 
 TEST_F(CudaBackendOnHost, WhatDoesNotFitIsRefusedWithNumbers) {
   cuda_on_host::Facts().memory_bytes = 100 << 10;
-  const auto cuda = CreateCudaBackend({}).value();
+  const auto cuda = CreateCudaBackend().value();
   const Status weights = Model::Random(Config(), 0, 3, cuda.get()).status();
   EXPECT_EQ(weights.code(), StatusCode::kResourceExhausted);
   EXPECT_NE(weights.message().find("of device memory"), std::string::npos) << weights.message();
@@ -137,7 +137,7 @@ TEST_F(CudaBackendOnHost, WhatDoesNotFitIsRefusedWithNumbers) {
 }
 
 TEST_F(CudaBackendOnHost, ADecodedTokenIsAGraphForEveryLayer) {
-  const auto cuda = CreateCudaBackend({}).value();
+  const auto cuda = CreateCudaBackend().value();
   const auto logits_of = [](const Session& session) {
     return std::vector<float>(session.logits().begin(), session.logits().end());
   };
@@ -161,7 +161,7 @@ TEST_F(CudaBackendOnHost, ADecodedTokenIsAGraphForEveryLayer) {
     // No graphs run when times are measured between the launches, or when the driver has no graphs.
     for (const bool timed : {true, false}) {
       cuda_on_host::Facts().has_graphs = timed;
-      const auto other = CreateCudaBackend({}).value();
+      const auto other = CreateCudaBackend().value();
       const Model same = Model::Random(Config(64), 0, 3, other.get(), {.weights = weights, .progress = {}}).value();
       Session plain = Session::Create(same, options).value();
       ASSERT_TRUE(plain.Prefill(Prompt(30)).ok());
@@ -180,7 +180,7 @@ TEST_F(CudaBackendOnHost, ADecodedTokenIsAGraphForEveryLayer) {
 }
 
 TEST_F(CudaBackendOnHost, AFaultOnTheDeviceIsASentence) {
-  const auto cuda = CreateCudaBackend({}).value();
+  const auto cuda = CreateCudaBackend().value();
   const Model model = Model::Random(Config(), 0, 3, cuda.get()).value();
   Session session = Session::Create(model, Options(ComputeType::kBF16, KvType::kBF16)).value();
   ASSERT_TRUE(session.Prefill(Prompt(30)).ok());
@@ -192,7 +192,7 @@ TEST_F(CudaBackendOnHost, AFaultOnTheDeviceIsASentence) {
 }
 
 TEST_F(CudaBackendOnHost, ALayerThatCannotBeLaunchedLeavesTheSessionAsItWas) {
-  const auto cuda = CreateCudaBackend({}).value();
+  const auto cuda = CreateCudaBackend().value();
   ModelConfig config = Config();
   config.n_layers = 1;  // the fault is in the last layer, so no later layer can report it
   const Model model = Model::Random(config, 0, 3, cuda.get()).value();
@@ -221,7 +221,7 @@ TEST_F(CudaBackendOnHost, DevicesThatCannotBeUsedAreNamed) {
   for (const Case& c : {Case{none, "no NVIDIA GPU"}, Case{old_driver, "CUDA 12.4"}, Case{no_driver, "no NVIDIA driver"},
                         Case{old_device, "7.5"}}) {
     cuda_on_host::Facts() = c.facts;
-    const Status status = CreateCudaBackend({}).status();
+    const Status status = CreateCudaBackend().status();
     EXPECT_EQ(status.code(), StatusCode::kUnsupported);
     EXPECT_NE(status.message().find(c.needle), std::string::npos) << status.message();
   }
