@@ -7,7 +7,9 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/cpu_for_test.h"
 #include "backend/decode_split.h"
+#include "backend/meter.h"
 #include "base/bf16.h"
 #include "base/buffer.h"
 #include "base/rng.h"
@@ -186,6 +188,22 @@ TEST(Backend, LinearOfFewTokensAgreesForAllWeightsAndComputeTypes) {
       }
     }
   }
+}
+
+TEST(Meter, CountsTheWorkSinceTheLastReset) {
+  const int64_t in = 200, out = 300;
+  const BackendPtr backend = CpuWith(1);
+  const std::vector<float> weights(out * in, 1.0f), x(in, 1.0f);
+  std::vector<float> y(out);
+  const MatrixView view{.data = weights.data(), .dtype = DType::kF32, .n_out = out, .n_in = in};
+  const LinearTask task[] = {{view, nullptr, y.data(), false}};
+  const auto multiply = [&] { return backend->Linear(ComputeType::kF32, {.x = x.data(), .n_in = in}, task); };
+  ASSERT_TRUE(multiply().ok());
+  backend->meter()->ResetTimes();
+  EXPECT_EQ(backend->meter()->Times().linear_s, 0);
+  ASSERT_TRUE(multiply().ok());
+  EXPECT_GT(backend->meter()->Times().linear_s, 0);
+  EXPECT_EQ(backend->meter()->Times().attention_s, 0);
 }
 
 }  // namespace
