@@ -148,6 +148,7 @@ class StopTest(ServeTest):
             server.complete("The cow feeds the barn.", 3, duo={"cache": name})
         stream = server.stream(body={**ENDLESS, "duo": {"ignore_eos": True, "cache": "tale"}})
         stream.next()
+        server.wait_for_states("decode")
         server.signal()
         wait_until((folder / "book.session").exists, "the idle session is saved")
         self.assertEqual(len(server.in_state("decode")), 1, "the request ended too early for this test")
