@@ -248,7 +248,7 @@ class NamesTest(ConnectionTest):
 
     def test_public_url(self):
         server = self.serve("--public-url", "https://LLM.example/")
-        self.assertIn("https://llm.example/", server.log_text())
+        server.wait_for_log("https://llm.example/")
         own = {"Host": "llm.example", "Origin": "https://llm.example"}
         answer = server.request("POST", TEXT, {"prompt": "a", "max_tokens": 1}, {**JSON_HEADER, **own})
         self.assertEqual(answer.status, 200, answer.body)
@@ -274,7 +274,7 @@ class NamesTest(ConnectionTest):
         except OSError:
             self.skipTest("SKIPPED: no IPv6 here")
         server = self.serve("--host", "::1")
-        self.assertIn("http://[::1]:%d/" % server.port, server.log_text())
+        server.wait_for_log("http://[::1]:%d/" % server.port)
         self.fails(1, "[::1]:%d: " % server.port, "serve", "--model", "demo", "--host", "::1", "--port", server.port)
 
 

@@ -7,7 +7,7 @@ import subprocess
 import time
 
 from cli_harness import HANG_SECONDS, QUESTION, SOURCE, main
-from serve_harness import ENDLESS, EXACT, PROSE, ServeTest, SharedServerTest, wait_until
+from serve_harness import ENDLESS, EXACT, PROSE, ServeTest, SharedServerTest
 
 PAGE = (SOURCE / "docs" / "http_api.md").read_text()
 FENCE = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -151,9 +151,9 @@ class StatusTest(ServeTest):
         quiet.complete("a very private text", 1)
         talkative = self.serve("--log-prompts")
         talkative.complete("a very public text\n\u001b[31m", 1)
-        wait_until(lambda: "POST /v1/completions 200" in quiet.log_text(), "a line for the request")
+        quiet.wait_for_log("POST /v1/completions 200")
         self.assertNotIn("private", quiet.log_text())
-        wait_until(lambda: "very public text" in talkative.log_text(), "a line with the body")
+        talkative.wait_for_log("very public text")
         self.assertNotIn("\u001b", talkative.log_text())
 
 

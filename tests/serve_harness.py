@@ -123,6 +123,10 @@ class Server:
     def log_text(self):
         return self.log.read_text(errors="replace")
 
+    def wait_for_log(self, text):
+        """Waits for a line. The line with the address comes after the port file, a request's line after its answer."""
+        wait_until(lambda: text in self.log_text(), "%r in the log" % text)
+
     def signal(self, number=signal.SIGTERM):
         self.process.send_signal(number)
 

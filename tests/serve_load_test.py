@@ -156,9 +156,9 @@ class QueueTest(unittest.TestCase):
         return [sequence["state"] for sequence in status["sequences"]]
 
     async def until(self, port, n_waiting):
-        """Waits until so many requests wait, or until the long text is done."""
+        """Waits until so many requests wait, or until no text is generated. A status may lag one step of the model."""
         states = await self.states(port)
-        while states.count("waiting") != n_waiting and "decode" in states:
+        while states.count("waiting") != n_waiting and ("decode" in states or "prefill" in states):
             await asyncio.sleep(0.05)
             states = await self.states(port)
 

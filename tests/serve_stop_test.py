@@ -64,8 +64,7 @@ class StartTest(ServeTest):
     def test_port_file(self):
         server = self.serve()
         self.assertEqual(server.port_file.read_text(), "%d\n" % server.port)
-        line = "demo on http://127.0.0.1:%d/: " % server.port
-        wait_until(lambda: line in server.log_text(), "the line that says so")  # it comes after the port file
+        server.wait_for_log("demo on http://127.0.0.1:%d/: " % server.port)
 
     def test_host_beside_loopback_warns(self):
         server = self.serve("--host", "127.0.0.2")
@@ -134,7 +133,7 @@ class StopTest(ServeTest):
         stream = server.stream(body=ENDLESS)
         stream.next()
         server.signal()
-        wait_until(lambda: "stopping" in server.log_text(), "the server stops")
+        server.wait_for_log("stopping")
         server.signal()
         self.assertNotEqual(server.process.wait(600), None)
         stream.disconnect()

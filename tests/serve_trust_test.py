@@ -208,7 +208,7 @@ class StatusTest(TrustTest):
     def test_the_log_names_keys_and_never_tells_them(self):
         self.start()
         self.ask("anna", "a")
-        wait_until(lambda: "POST /v1/completions 200 key anna" in self.server.log_text(), "a line with the key's name")
+        self.server.wait_for_log("POST /v1/completions 200 key anna")
         self.assertNotIn("key-of-anna", self.server.log_text())
 
 
