@@ -7,7 +7,8 @@ import tempfile
 
 import rules
 
-PAGES = ["ARCHITECTURE.md", "CONTRIBUTING.md", "src/README.md", "docs/design.md", "docs/life_of_*.md", "docs/decisions/*.md"]
+PAGES = ["ARCHITECTURE.md", "CONTRIBUTING.md", "src/README.md", "src/*/*/README.md", "docs/design.md",
+         "docs/life_of_*.md", "docs/decisions/*.md"]
 # `kv/full_cache.cc`, `tests/rules.py`, `kernels/reference/`, `cli/cmd_<verb>.cc`
 NAMED = re.compile(r"`((?:[\w.<>-]+/)+[\w.<>-]*)`")
 # `engine/session.cc`: `Session::Prefill`
