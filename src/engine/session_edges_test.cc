@@ -162,7 +162,7 @@ TEST_F(SessionEdges, LogitsComeOfTheRowsThatWereAskedFor) {
     options.chunk = chunk;
     Session session = Make(options);
     if (before > 0) {
-      EXPECT_TRUE(session.Prefill(First(static_cast<size_t>(before))).ok());
+      EXPECT_TRUE(session.Prefill(First(before)).ok());
     }
     std::vector<std::pair<int64_t, std::vector<float>>> got;
     const auto ids = std::span<const int32_t>(prompt_).subspan(before, n);
@@ -191,8 +191,8 @@ TEST_F(SessionEdges, LogitsComeOfTheRowsThatWereAskedFor) {
     const auto got = rows(before, n, begin, end, chunk);
     ASSERT_EQ(std::ssize(got), end - begin);
     for (size_t i = 0; i < got.size(); ++i) {
-      const auto at = static_cast<size_t>(begin) + i;
-      EXPECT_EQ(got[i].first, static_cast<int64_t>(at));
+      const int64_t at = begin + i;
+      EXPECT_EQ(got[i].first, at);
       for (size_t v = 0; v < 97; ++v) EXPECT_NEAR(got[i].second[v], all[at].second[v], 1e-4f) << at;
     }
   }

@@ -95,12 +95,12 @@ TEST_F(TokenLoopTest, TextBeforeAStopTextIsGivenOnce) {
   EXPECT_EQ(loop.Flush(), "");
   EXPECT_EQ(loop.finish(), FinishReason::kStop);
 
-  options.max_tokens = static_cast<int64_t>(Ids("abc END").size());
+  options.max_tokens = std::ssize(Ids("abc END"));
   TokenLoop both(config_, &*tokenizer_, options);
   Run(&both, "abc END");
   EXPECT_EQ(both.finish(), FinishReason::kStop) << "the stop string, although this is also the last token";
 
-  options.max_tokens = static_cast<int64_t>(Ids("abc EN").size());
+  options.max_tokens = std::ssize(Ids("abc EN"));
   TokenLoop cut(config_, &*tokenizer_, options);
   const std::string pieces = Run(&cut, "abc EN");
   EXPECT_EQ(pieces, "abc ");

@@ -157,7 +157,7 @@ TEST_F(TrainingTextsTest, EveryOptionGoesToItsEnds) {
 // A haystack with exactly as many tokens as the longest text is enough, and all of it is used.
 TEST_F(TrainingTextsTest, AHaystackMayBeJustLongEnough) {
   const std::string hay = Hay(60);
-  const auto n = static_cast<int64_t>(tokenizer.Encode(hay, SpecialTokens::kNone).size());
+  const auto n = std::ssize(tokenizer.Encode(hay, SpecialTokens::kNone));
   const auto texts = [&](int64_t max_tokens) {
     return TrainingTexts::InHaystack(
         tokenizer, {.n_passkeys = 1, .n_words = 2, .min_tokens = 16, .max_tokens = max_tokens, .n_lengths = 1}, hay);
@@ -168,14 +168,14 @@ TEST_F(TrainingTextsTest, AHaystackMayBeJustLongEnough) {
   const std::string text = Text(exact->Make(0)->ids);
   EXPECT_NE(text.find("<book> The farmer grows cow number 0."), std::string::npos) << text;
   EXPECT_NE(text.find("cow number 59."), std::string::npos) << text;
-  EXPECT_EQ(exact->Plain(3, n)->size(), static_cast<size_t>(n));
+  EXPECT_EQ(std::ssize(*exact->Plain(3, n)), n);
 }
 
 TEST_F(TrainingTextsTest, NeedlesLieAtTheirDepths) {
   const auto depths = [&](const PasskeyOptions& options, uint64_t index) {
     const auto texts = TrainingTexts::InHaystack(tokenizer, options, Hay(1500)).value();
     const TrainingText made = texts.Make(index).value();
-    std::string context = Text({made.ids.begin(), made.ids.begin() + static_cast<std::ptrdiff_t>(made.labels.begin)});
+    std::string context = Text({made.ids.begin(), made.ids.begin() + made.labels.begin});
     std::vector<double> found;
     // Finds the share of the haystack's text before each needle. Needles are removed as they are found.
     const std::string begin = "\n\nRemember this sequence";
@@ -231,7 +231,7 @@ TEST_F(TrainingTextsTest, PlainTextsAskNothing) {
   const TrainingTexts book = TrainingTexts::Builtin(tokenizer, options).value();
   for (uint64_t index = 0; index < 5; ++index) {
     EXPECT_EQ(hay.Plain(index, 250)->size(), 250u);
-    const auto n = static_cast<int64_t>(book.Plain(index, 250)->size());
+    const auto n = std::ssize(*book.Plain(index, 250));
     EXPECT_LE(n, 250);
     EXPECT_GT(n, 200) << "up to a sentence shorter";
     for (const TrainingTexts* texts : {&hay, &book}) {

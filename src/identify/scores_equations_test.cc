@@ -65,8 +65,8 @@ TEST_P(ScoresTest, RepeatIsTheLargestWeightOfAKeyInAnyPiece) {
   for (const int64_t sink : {0, 4}) {
     for (const int64_t repeat_chunk : {10, 37, 100}) {
       std::vector<double> expected(4, 0.0);
-      for (size_t begin = 0; begin < context.size(); begin += static_cast<size_t>(repeat_chunk)) {
-        const size_t end = std::min(context.size(), begin + static_cast<size_t>(repeat_chunk));
+      for (size_t begin = 0; begin < context.size(); begin += repeat_chunk) {
+        const size_t end = std::min(context.size(), begin + repeat_chunk);
         std::vector<int32_t> ids = context;
         ids.insert(ids.end(), prompt.begin(), prompt.end());
         const size_t piece = ids.size();
@@ -76,7 +76,7 @@ TEST_P(ScoresTest, RepeatIsTheLargestWeightOfAKeyInAnyPiece) {
           for (size_t i = piece; i < ids.size(); ++i) {
             for (size_t head = 0; head < kQHeads; ++head) {
               double& score = expected[layer * 2 + head / kGroup];
-              for (size_t j = static_cast<size_t>(sink); j < context.size(); ++j) {
+              for (size_t j = sink; j < context.size(); ++j) {
                 score = std::max(score, plain.layers[layer].weights[i][head][j]);
               }
             }
@@ -154,7 +154,7 @@ TEST_P(ScoresTest, MassIsTheShareThatStreamingDoesNotSee) {
       for (size_t layer = 0; layer < 2; ++layer) {
         for (size_t i = 0; i < text.size(); ++i) {
           for (size_t head = 0; head < kQHeads; ++head) {
-            for (size_t j = static_cast<size_t>(sink); j + static_cast<size_t>(recent) <= i; ++j) {
+            for (size_t j = sink; j + recent <= i; ++j) {
               expected[layer * 2 + head / kGroup] += plain.layers[layer].weights[i][head][j] / (71.0 * kGroup);
             }
           }
