@@ -1,6 +1,6 @@
 #include "kv/kv_layout.h"
 
-#include <string>
+#include <fmt/format.h>
 
 #include "base/error.h"
 
@@ -11,7 +11,7 @@ constexpr int64_t kMaxWindow = int64_t{1} << 32;    // tokens
 constexpr int64_t kMaxCapacity = int64_t{1} << 36;  // tokens
 
 Status Bad(const char* name, int64_t value, int64_t low, int64_t high) {
-  return BadOption(name, std::to_string(value), std::to_string(low) + ".." + std::to_string(high) + " tokens");
+  return BadOption(name, value, fmt::format("{}..{} tokens", low, high));
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/check.h"
+#include "base/error.h"
 #include "base/rng.h"
 
 namespace duo {
@@ -57,9 +58,8 @@ Status SplitKvCache::Begin(int64_t n_tokens) {
 
 Status SplitKvCache::EnsureRows(int64_t n_tokens) {
   if (n_tokens < 0 || n_tokens > layout_.capacity - len_) {
-    return Status(StatusCode::kResourceExhausted,
-                  std::to_string(n_tokens) + " more tokens do not fit: the cache holds " + std::to_string(len_) +
-                      " tokens and was made for " + std::to_string(layout_.capacity));
+    return ResourceExhausted("{} more tokens do not fit: the cache holds {} tokens and was made for {}", n_tokens, len_,
+                             layout_.capacity);
   }
   for (FullCache& full : full_) DUO_RETURN_IF_ERROR(full.EnsureRows(len_ + n_tokens));
   return OkStatus();
@@ -244,8 +244,7 @@ Status SplitKvCache::SetExtent(const Extent& extent) {
   if (extent.len < 0 || extent.lowest_held < 0 || extent.lowest_held > extent.len ||
       extent.lowest_held < extent.len - layout_.ring() || !ordered || !due ||
       (SnapshotSize() == 0 && !extent.snapshots.empty())) {
-    return Status(StatusCode::kInvalidArgument,
-                  "no cache with this layout can have this length, lowest_held and snapshots");
+    return InvalidArgument("no cache with this layout can have this length, lowest_held and snapshots");
   }
   DUO_RETURN_IF_ERROR(EnsureRows(extent.len));
   for (const int64_t at : extent.snapshots) {
