@@ -49,8 +49,6 @@ const Json* Find(const Json& object, const char* key) {
   return it == object.end() ? nullptr : &*it;
 }
 
-bool MissingOrNull(const Json* value) { return value == nullptr || value->is_null(); }
-
 }  // namespace
 
 std::string JsonErrorText(const std::exception& error) {
@@ -90,6 +88,11 @@ Status ForEachJsonLine(std::string_view text, const std::string& path, const Jso
   return OkStatus();
 }
 
+const Json* JsonOptional(const Json& object, const char* key) {
+  const Json* found = Find(object, key);
+  return found == nullptr || found->is_null() ? nullptr : found;
+}
+
 Result<int64_t> JsonInt(const Json& object, const char* key, const std::string& where) {
   const Json* v = Find(object, key);
   if (v != nullptr && v->is_number_unsigned() && v->get<uint64_t>() <= INT64_MAX) {
@@ -105,7 +108,7 @@ Result<int64_t> JsonInt(const Json& object, const char* key, const std::string& 
 }
 
 Result<int64_t> JsonIntOr(const Json& object, const char* key, int64_t fallback, const std::string& where) {
-  if (MissingOrNull(Find(object, key))) return fallback;
+  if (JsonOptional(object, key) == nullptr) return fallback;
   return JsonInt(object, key, where);
 }
 
@@ -116,7 +119,7 @@ Result<double> JsonNumber(const Json& object, const char* key, const std::string
 }
 
 Result<double> JsonNumberOr(const Json& object, const char* key, double fallback, const std::string& where) {
-  if (MissingOrNull(Find(object, key))) return fallback;
+  if (JsonOptional(object, key) == nullptr) return fallback;
   return JsonNumber(object, key, where);
 }
 
@@ -128,13 +131,13 @@ Result<std::string> JsonString(const Json& object, const char* key, const std::s
 
 Result<std::string> JsonStringOr(const Json& object, const char* key, std::string_view fallback,
                                  const std::string& where) {
-  if (MissingOrNull(Find(object, key))) return std::string(fallback);
+  if (JsonOptional(object, key) == nullptr) return std::string(fallback);
   return JsonString(object, key, where);
 }
 
 Result<bool> JsonBoolOr(const Json& object, const char* key, bool fallback, const std::string& where) {
-  const Json* v = Find(object, key);
-  if (MissingOrNull(v)) return fallback;
+  const Json* v = JsonOptional(object, key);
+  if (v == nullptr) return fallback;
   if (v->is_boolean()) return v->get<bool>();
   return Mismatch(where, key, "true or false", v);
 }

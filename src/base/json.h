@@ -26,6 +26,9 @@ Result<Json> ParseJson(std::string_view text, const std::string& where);
 using JsonLine = std::function<Status(const Json& value, const std::string& where)>;
 Status ForEachJsonLine(std::string_view text, const std::string& path, const JsonLine& line);
 
+/// The member `key`, borrowed from `object`. nullptr when it is missing or null, or when `object` is not an object.
+const Json* JsonOptional(const Json& object, const char* key);
+
 /// Typed members of `object`. A missing key or another type gives kCorrupt "<where>: <key>: expected ..., found ...".
 /// The *Or forms return `fallback` when the key is missing or null, and the same error for another type.
 Result<int64_t> JsonInt(const Json& object, const char* key, const std::string& where);

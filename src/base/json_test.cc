@@ -52,6 +52,14 @@ TEST(Json, ValuesAndWhatStandsForThem) {
   }
 }
 
+TEST(Json, AnOptionalMemberMayBeMissingOrNull) {
+  const Json object = {{"a", 1}, {"null", nullptr}};
+  ASSERT_NE(JsonOptional(object, "a"), nullptr);
+  EXPECT_EQ(*JsonOptional(object, "a"), 1);
+  for (const char* key : {"null", "none"}) EXPECT_EQ(JsonOptional(object, key), nullptr) << key;
+  EXPECT_EQ(JsonOptional(Json(3), "a"), nullptr);
+}
+
 TEST(Json, ErrorsNameFileAndKey) {
   auto bad = ParseJson("{\"a\": }", "dir/config.json");
   ASSERT_FALSE(bad.ok());

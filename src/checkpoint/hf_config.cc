@@ -31,7 +31,7 @@ Result<int64_t> Count(const Json& config, const char* key, int64_t most, const s
 }
 
 Result<int64_t> CountOr(const Json& config, const char* key, int64_t fallback, int64_t most, const std::string& where) {
-  if (JsonMember(config, key).is_null()) return fallback;
+  if (JsonOptional(config, key) == nullptr) return fallback;
   return Count(config, key, most, where);
 }
 
@@ -46,9 +46,9 @@ Result<ModelType> ReadModelType(const Json& config, const std::string& where) {
 // Refuses features that duo does not compute.
 Status RefuseWhatDuoLacks(const Json& config, const std::string& where) {
   for (const char* key : {"num_local_experts", "num_experts", "n_routed_experts", "moe_intermediate_size"}) {
-    const Json& value = JsonMember(config, key);
-    if (value.is_number() && value.get<double>() > 0) {
-      return RefuseModel(where, fmt::format("{} {} (a mixture of experts)", key, value.dump()));
+    const Json* value = JsonOptional(config, key);
+    if (value != nullptr && value->is_number() && value->get<double>() > 0) {
+      return RefuseModel(where, fmt::format("{} {} (a mixture of experts)", key, value->dump()));
     }
   }
   DUO_ASSIGN_OR_RETURN(const std::string activation, JsonStringOr(config, "hidden_act", "silu", where));
@@ -60,17 +60,17 @@ Status RefuseWhatDuoLacks(const Json& config, const std::string& where) {
 
 // Accepts only what `duo quantize` writes: {"quant_method": "duo", "weights": "int8" or "int4", "version": 1}.
 Result<WeightType> ReadWeightType(const Json& config, const std::string& where) {
-  const Json& quantization = JsonMember(config, "quantization_config");
-  if (quantization.is_null()) return WeightType::kNative;
+  const Json* quantization = JsonOptional(config, "quantization_config");
+  if (quantization == nullptr) return WeightType::kNative;
   const std::string of = where + ": quantization_config";
-  DUO_ASSIGN_OR_RETURN(const std::string method, JsonStringOr(quantization, "quant_method", "unknown", of));
+  DUO_ASSIGN_OR_RETURN(const std::string method, JsonStringOr(*quantization, "quant_method", "unknown", of));
   if (method != "duo") {
     return RefuseModel(where, fmt::format("quantization_config with quant_method \"{}\" (quantised weights); the "
                                           "checkpoint must hold BF16, F16 or F32, or what duo quantize made of it",
                                           method));
   }
-  DUO_ASSIGN_OR_RETURN(const int64_t version, JsonInt(quantization, "version", of));
-  DUO_ASSIGN_OR_RETURN(const std::string weights, JsonString(quantization, "weights", of));
+  DUO_ASSIGN_OR_RETURN(const int64_t version, JsonInt(*quantization, "version", of));
+  DUO_ASSIGN_OR_RETURN(const std::string weights, JsonString(*quantization, "weights", of));
   if (version != 1) return RefuseModel(where, fmt::format("quantization_config of version {}", version));
   for (const WeightType type : {WeightType::kInt8, WeightType::kInt4}) {
     if (weights == WeightTypeName(type)) return type;
@@ -80,7 +80,7 @@ Result<WeightType> ReadWeightType(const Json& config, const std::string& where) 
 
 Result<int64_t> ReadHeadDim(const Json& config, const HfConfig& hf, const std::string& where) {
   int64_t head_dim = 0;
-  if (!JsonMember(config, "head_dim").is_null()) {
+  if (JsonOptional(config, "head_dim") != nullptr) {
     DUO_ASSIGN_OR_RETURN(head_dim, Count(config, "head_dim", limits::kMaxHeadDim, where));
   } else if (hf.model_type == ModelType::kQwen3) {
     head_dim = 128;  // the default of Qwen3Config, whatever hidden_size is
@@ -159,9 +159,10 @@ Status ReadFamilyTraits(const Json& config, const std::string& where, HfConfig* 
       hf->qk_norm = true;
       break;
   }
-  const Json& name = JsonMember(config, JsonMember(config, "dtype").is_string() ? "dtype" : "torch_dtype");
-  if (name == "float32") hf->dtype = DType::kF32;
-  if (name == "float16") hf->dtype = DType::kF16;
+  const Json* dtype = JsonOptional(config, "dtype");
+  if (dtype == nullptr || !dtype->is_string()) dtype = JsonOptional(config, "torch_dtype");
+  if (dtype != nullptr && *dtype == "float32") hf->dtype = DType::kF32;
+  if (dtype != nullptr && *dtype == "float16") hf->dtype = DType::kF16;
   return OkStatus();
 }
 
@@ -172,8 +173,9 @@ struct LayerTypes {
 };
 
 Result<LayerTypes> ReadLayerTypes(const Json& config, const HfConfig& hf, const std::string& where) {
-  const Json& types = JsonMember(config, "layer_types");
-  if (types.is_null()) return LayerTypes();
+  const Json* listed = JsonOptional(config, "layer_types");
+  if (listed == nullptr) return LayerTypes();
+  const Json& types = *listed;
   if (!types.is_array() || std::ssize(types) < hf.n_layers) {
     return Corrupt("{}: layer_types: expected a list of num_hidden_layers ({}) names", where, hf.n_layers);
   }
@@ -252,9 +254,9 @@ Result<std::optional<int32_t>> ReadTokenId(const Json& value, const char* key, c
 }
 
 Status AddEosIds(const Json& file, const std::string& where, HfConfig* hf) {
-  const Json& value = JsonMember(file, "eos_token_id");
-  if (value.is_null()) return OkStatus();
-  const Json list = value.is_array() ? value : Json::array({value});
+  const Json* value = JsonOptional(file, "eos_token_id");
+  if (value == nullptr) return OkStatus();
+  const Json list = value->is_array() ? *value : Json::array({*value});
   if (list.size() > limits::kMaxEosIds) {
     return Corrupt("{}: eos_token_id: more than {} ids", where, limits::kMaxEosIds);
   }
@@ -267,9 +269,9 @@ Status AddEosIds(const Json& file, const std::string& where, HfConfig* hf) {
 }
 
 Status ReadBosId(const Json& config, const std::string& where, HfConfig* hf) {
-  const Json& value = JsonMember(config, "bos_token_id");
-  if (value.is_null()) return OkStatus();
-  DUO_ASSIGN_OR_RETURN(const std::optional<int32_t> id, ReadTokenId(value, "bos_token_id", where, hf));
+  const Json* value = JsonOptional(config, "bos_token_id");
+  if (value == nullptr) return OkStatus();
+  DUO_ASSIGN_OR_RETURN(const std::optional<int32_t> id, ReadTokenId(*value, "bos_token_id", where, hf));
   hf->bos_id = id.value_or(-1);
   return OkStatus();
 }

@@ -27,8 +27,8 @@ Result<double> Positive(const Json& object, const char* key, const std::string& 
 
 // For beta_fast and beta_slow, null and 0 mean the default, as in transformers.
 Result<double> BetaOr(const Json& object, const char* key, double fallback, const std::string& where) {
-  const Json& value = JsonMember(object, key);
-  if (value.is_number() && value.get<double>() == 0.0) return fallback;
+  const Json* value = JsonOptional(object, key);
+  if (value != nullptr && value->is_number() && value->get<double>() == 0.0) return fallback;
   return PositiveOr(object, key, fallback, where);
 }
 
@@ -50,15 +50,13 @@ struct ScalingObject {
 
 Result<ScalingObject> FindScaling(const Json& config, const std::string& where) {
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
-    const Json& value = JsonMember(config, key);
-    if (value.is_null() || (value.is_object() && value.empty())) continue;
+    const Json* value = JsonOptional(config, key);
+    if (value == nullptr || (value->is_object() && value->empty())) continue;
     const std::string place = where + ": " + key;
-    if (!value.is_object()) {
-      return Corrupt("{}: expected an object, found {}", place, JsonTypeName(value));
-    }
-    const Json& full = JsonMember(value, "full_attention");
-    if (full.is_object()) return ScalingObject{&full, place + ".full_attention", true};
-    return ScalingObject{&value, place, false};
+    if (!value->is_object()) return Corrupt("{}: expected an object, found {}", place, JsonTypeName(*value));
+    const Json* full = JsonOptional(*value, "full_attention");
+    if (full != nullptr && full->is_object()) return ScalingObject{full, place + ".full_attention", true};
+    return ScalingObject{value, place, false};
   }
   return ScalingObject{nullptr, where, false};
 }
@@ -123,7 +121,7 @@ Status CheckKeys(const Json& json, RopeType type, const std::string& where) {
 
 Result<int64_t> OriginalPositions(const Json& config, const ScalingObject& scaling, int64_t max_position_embeddings) {
   // Some models have the key beside rope_scaling. transformers prefers that one.
-  const bool outside = !scaling.per_layer_type && !JsonMember(config, "original_max_position_embeddings").is_null();
+  const bool outside = !scaling.per_layer_type && JsonOptional(config, "original_max_position_embeddings") != nullptr;
   DUO_ASSIGN_OR_RETURN(const int64_t n, JsonIntOr(outside ? config : *scaling.json, "original_max_position_embeddings",
                                                   max_position_embeddings, scaling.where));
   if (n < 1 || n > limits::kMaxPositions) {

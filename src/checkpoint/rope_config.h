@@ -11,14 +11,6 @@
 
 namespace duo {
 
-/// The value of `key`. When `object` is not an object or has no such key, a null that is never destroyed.
-inline const Json& JsonMember(const Json& object, const char* key) {
-  static const Json null;
-  if (!object.is_object()) return null;
-  const auto it = object.find(key);
-  return it == object.end() ? null : *it;
-}
-
 /// Reads `rope_scaling` (`type` or `rope_type`), or the newer `rope_parameters`. The latter is one object, or one per
 /// layer type, of which "full_attention" counts. `rope_theta` may be inside this object or beside it. Errors as
 /// ParseHfConfig.

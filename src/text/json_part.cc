@@ -36,12 +36,6 @@ Result<const Json*> JsonObject(const Json& object, const char* key, const std::s
   return Member(object, key, Json::value_t::object, "an object", where);
 }
 
-const Json* JsonOptional(const Json& object, const char* key) {
-  if (!object.is_object()) return nullptr;
-  const auto it = object.find(key);
-  return it == object.end() || it->is_null() ? nullptr : &*it;
-}
-
 Result<std::vector<const Json*>> FlattenSequence(const Json& part, const char* members_key, const std::string& where) {
   std::vector<const Json*> leaves;
   DUO_RETURN_IF_ERROR(Collect(part, members_key, where, &leaves));

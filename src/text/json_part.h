@@ -13,9 +13,6 @@ namespace duo {
 Result<const Json*> JsonArray(const Json& object, const char* key, const std::string& where);
 /// The member `key`, which must be an object.
 Result<const Json*> JsonObject(const Json& object, const char* key, const std::string& where);
-/// The member `key`, or null when it is missing or JSON null.
-const Json* JsonOptional(const Json& object, const char* key);
-
 /// The leaves of `part` in order, at most text_limits::kMaxSteps. The members of a {"type":"Sequence"} replace it.
 Result<std::vector<const Json*>> FlattenSequence(const Json& part, const char* members_key, const std::string& where);
 
