@@ -1,5 +1,7 @@
 #include "text/regex_translate.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 
@@ -68,7 +70,7 @@ class Translator {
     }
     // Elsewhere, Ruby's (?i) extends over alternatives and PCRE2's does not.
     if (pos_ == 0 && rest.substr(0, 4) == "(?i)") return Copy(4);
-    return Refuse("the group " + std::string(rest.substr(0, 4)));
+    return Refuse(fmt::format("the group {}", rest.substr(0, 4)));
   }
 
   Status Repeat() {
@@ -92,12 +94,12 @@ class Translator {
     const char c = Peek(1);
     switch (c) {
       case '\0': return Refuse("a backslash before nothing");
-      case 's': return Emit(in_class_ ? std::string(kSpaceMembers) : "[" + std::string(kSpaceMembers) + "]");
-      case 'S': return Emit(in_class_ ? R"(\P{White_Space})" : "[^" + std::string(kSpaceMembers) + "]");
-      case 'w': return Emit(in_class_ ? std::string(kWordMembers) : "[" + std::string(kWordMembers) + "]");
+      case 's': return Emit(in_class_ ? std::string(kSpaceMembers) : fmt::format("[{}]", kSpaceMembers));
+      case 'S': return Emit(in_class_ ? R"(\P{White_Space})" : fmt::format("[^{}]", kSpaceMembers));
+      case 'w': return Emit(in_class_ ? std::string(kWordMembers) : fmt::format("[{}]", kWordMembers));
       case 'W':
         if (in_class_) return Refuse("\\W inside a character class");
-        return Emit("[^" + std::string(kWordMembers) + "]");
+        return Emit(fmt::format("[^{}]", kWordMembers));
       case 'v': return Emit(R"(\x{0b})");
       case 'x': return HexEscape();
       case 'u': return UnicodeEscape();
@@ -119,7 +121,7 @@ class Translator {
       default:
         if (!IsAsciiLetter(c) && !IsAsciiDigit(c)) return Copy(2);
     }
-    return Refuse(std::string("the escape \\") + c);
+    return Refuse(fmt::format("the escape \\{}", c));
   }
 
   Status HexEscape() {
@@ -137,7 +139,7 @@ class Translator {
     const std::string_view digits = in_.substr(std::min(pos_ + 2, in_.size())).substr(0, 4);
     const bool hex = std::all_of(digits.begin(), digits.end(), IsHexDigit);
     if (digits.size() < 4 || !hex) return Refuse("the escape \\u without four hexadecimal digits");
-    out_ += "\\x{" + std::string(digits) + "}";
+    out_.append("\\x{").append(digits).append("}");
     pos_ += 6;
     return OkStatus();
   }
