@@ -47,6 +47,15 @@ TEST(VirtualBuffer, GrowsInPlace) {
   EXPECT_EQ(reinterpret_cast<uintptr_t>(before) % (size_t{2} << 20), 0u);
 }
 
+TEST(FormatBytes, HasThreeDigitsOrMore) {
+  EXPECT_EQ(FormatBytes(0), "0 B");
+  EXPECT_EQ(FormatBytes(1023), "1023 B");
+  EXPECT_EQ(FormatBytes(1024), "1.00 KiB");
+  EXPECT_EQ(FormatBytes(10 * 1024), "10.0 KiB");
+  EXPECT_EQ(FormatBytes(uint64_t{1} << 34), "16.0 GiB");
+  EXPECT_EQ(FormatBytes(uint64_t{1} << 61), "2048.0 PiB");
+}
+
 TEST(MemoryBudget, IsTheLimitOrWhatIsFreeBesideMappedFiles) {
   EXPECT_EQ(MemoryBudget(5, 1000, 100), 5u);
   EXPECT_EQ(MemoryBudget(0, 1000, 100), 900u);
