@@ -1,76 +1,14 @@
 #include "duo/session.h"
 
-#include <gtest/gtest.h>
-
 #include <algorithm>
-#include <cmath>
-#include <optional>
 #include <string>
 #include <vector>
 
-#include "base/rng.h"
 #include "duo/generate.h"
-#include "model/tiny_config_for_test.h"
+#include "engine/session_fixture_for_test.h"
 
 namespace duo {
 namespace {
-
-class SessionTest : public testing::Test {
- protected:
-  void SetUp() override {
-    auto backend = CreateBackend({.device = Device::kCpu, .n_threads = 2});
-    ASSERT_TRUE(backend.ok()) << backend.status().message();
-    backend_ = std::move(*backend);
-    auto model = Model::Random(TinyConfig(), 0, 5, backend_.get());
-    ASSERT_TRUE(model.ok()) << model.status().message();
-    model_.emplace(std::move(*model));
-    Rng rng(11);
-    for (int i = 0; i < 150; ++i) prompt_.push_back(static_cast<int32_t>(rng.Below(97)));
-  }
-
-  static SessionOptions Exact() {
-    SessionOptions options;
-    options.compute = ComputeType::kF32;
-    options.kv_type = KvType::kF32;
-    options.sink = 4;
-    options.recent = 20;
-    return options;
-  }
-  static SessionOptions Split() {
-    SessionOptions options = Exact();
-    options.heads = {.n_layers = 3, .n_kv_heads = 2, .retrieval = {1, 0, 0, 0, 0, 1}};
-    return options;
-  }
-  Session Make(const SessionOptions& options) {
-    auto session = Session::Create(*model_, options);
-    EXPECT_TRUE(session.ok()) << session.status().message();
-    return std::move(*session);
-  }
-  std::vector<float> LogitsAfterPrompt(const SessionOptions& options) {
-    Session session = Make(options);
-    EXPECT_TRUE(session.Prefill(prompt_).ok());
-    return {session.logits().begin(), session.logits().end()};
-  }
-  static void ExpectSame(std::span<const float> a, std::span<const float> b) {
-    ASSERT_EQ(a.size(), b.size());
-    ASSERT_FALSE(a.empty());
-    float largest = 0, worst = 0;
-    for (size_t i = 0; i < a.size(); ++i) {
-      largest = std::max(largest, std::fabs(a[i]));
-      worst = std::max(worst, std::isnan(a[i] - b[i]) ? INFINITY : std::fabs(a[i] - b[i]));
-    }
-    EXPECT_LE(worst, 2e-5f * largest);
-  }
-  static float Distance(std::span<const float> a, std::span<const float> b) {
-    float worst = 0;
-    for (size_t i = 0; i < a.size(); ++i) worst = std::max(worst, std::fabs(a[i] - b[i]));
-    return worst;
-  }
-
-  BackendPtr backend_;
-  std::optional<Model> model_;
-  std::vector<int32_t> prompt_;
-};
 
 TEST_F(SessionTest, ChunkedEqualsOneShotEqualsTokenByToken) {
   for (const SessionOptions& base : {Exact(), Split()}) {
@@ -355,101 +293,6 @@ TEST_F(SessionTest, GenerationEndsWhenTheContextIsFull) {
 
 // Sequences of different lengths and kinds of cache are decoded together, past points where snapshots are due. Each
 // gives bit for bit the same as alone.
-TEST_F(SessionTest, DecodeTogetherEqualsDecodeOfEachAlone) {
-  for (const int n_sequences : {1, 2, 5, 16}) {
-    SessionOptions options = Split();
-    options.snapshot_every = 32;
-    options.chunk = 64;
-    auto workspace = Workspace::Create(*model_, options);
-    ASSERT_TRUE(workspace.ok()) << workspace.status().message();
-    std::vector<Session> together, alone;
-    for (int i = 0; i < n_sequences; ++i) {
-      SessionOptions own = options;
-      if (i % 3 == 1) own.heads = {};
-      if (i % 3 == 2) own.recent = 9, own.sink = 0;
-      auto session = Session::Create(*model_, own, &*workspace);
-      ASSERT_TRUE(session.ok()) << session.status().message();
-      together.push_back(std::move(*session));
-      alone.push_back(Make(own));
-      const std::span<const int32_t> prompt(prompt_.data() + i, static_cast<size_t>(20 + 7 * i));
-      ASSERT_TRUE(together.back().Prefill(prompt).ok());
-      ASSERT_TRUE(alone.back().Prefill(prompt).ok());
-    }
-    std::vector<Session*> pointers;
-    for (Session& session : together) pointers.push_back(&session);
-    for (int step = 0; step < 40; ++step) {
-      std::vector<int32_t> ids;
-      for (int i = 0; i < n_sequences; ++i) ids.push_back((step * 7 + i * 3) % 97);
-      ASSERT_TRUE(Session::DecodeTogether(pointers, ids).ok());
-      for (int i = 0; i < n_sequences; ++i) {
-        const auto at = static_cast<size_t>(i);
-        ASSERT_TRUE(alone[at].Decode(ids[at]).ok());
-        ASSERT_EQ(together[at].len(), alone[at].len());
-        ASSERT_TRUE(std::equal(alone[at].logits().begin(), alone[at].logits().end(), together[at].logits().begin()))
-            << n_sequences << " sequences, step " << step << ", sequence " << i;
-      }
-    }
-    EXPECT_EQ(together[0].tokens(), alone[0].tokens());
-  }
-}
-
-// The threads divide the rows of a long text. The division must not depend on the other sequences.
-TEST_F(SessionTest, DecodeTogetherOfLongTextsEqualsDecodeOfEachAlone) {
-  SessionOptions options = Split();
-  options.recent = 400;
-  options.max_context = 8192;
-  auto workspace = Workspace::Create(*model_, options);
-  ASSERT_TRUE(workspace.ok()) << workspace.status().message();
-  std::vector<Session> together, alone;
-  for (const int64_t depth : {100, 700, 1500, 6000}) {
-    for (std::vector<Session>* sessions : {&together, &alone}) {
-      sessions->push_back(std::move(Session::Create(*model_, options, &*workspace).value()));
-      ASSERT_TRUE(sessions->back().FillSynthetic(depth, static_cast<uint64_t>(depth)).ok());
-    }
-  }
-  std::vector<Session*> pointers;
-  for (Session& session : together) pointers.push_back(&session);
-  for (int step = 0; step < 3; ++step) {
-    const std::vector<int32_t> ids = {step, step + 1, step + 2, step + 3};
-    ASSERT_TRUE(Session::DecodeTogether(pointers, ids).ok());
-    for (size_t i = 0; i < alone.size(); ++i) {
-      ASSERT_TRUE(alone[i].Decode(ids[i]).ok());
-      ASSERT_TRUE(std::equal(alone[i].logits().begin(), alone[i].logits().end(), together[i].logits().begin()))
-          << "step " << step << ", sequence " << i;
-    }
-  }
-}
-
-TEST_F(SessionTest, DecodeTogetherRefusesWhatCannotBe) {
-  SessionOptions options = Split();
-  options.max_context = 12;
-  options.chunk = 2;
-  auto workspace = Workspace::Create(*model_, options);
-  ASSERT_TRUE(workspace.ok());
-  std::vector<Session> sessions;
-  for (int i = 0; i < 3; ++i) {
-    sessions.push_back(std::move(Session::Create(*model_, options, &*workspace).value()));
-    ASSERT_TRUE(sessions.back().Prefill(std::span<const int32_t>(prompt_).first(i == 1 ? 12 : 5)).ok());
-  }
-  Session stranger = Make(options);
-  ASSERT_TRUE(stranger.Prefill(std::span<const int32_t>(prompt_).first(5)).ok());
-  const auto code = [](std::vector<Session*> who, std::vector<int32_t> ids) {
-    return Session::DecodeTogether(who, ids).code();
-  };
-  EXPECT_EQ(code({}, {}), StatusCode::kInvalidArgument);
-  EXPECT_EQ(code({&sessions[0]}, {1, 2}), StatusCode::kInvalidArgument);
-  EXPECT_EQ(code({&sessions[0], &sessions[0]}, {1, 2}), StatusCode::kInvalidArgument) << "twice";
-  EXPECT_EQ(code({&sessions[0], &stranger}, {1, 2}), StatusCode::kInvalidArgument) << "another workspace";
-  EXPECT_EQ(code({&sessions[0], &sessions[2]}, {1, 97}), StatusCode::kInvalidArgument) << "no such token";
-  EXPECT_EQ(code({&sessions[0], &sessions[1]}, {1, 2}), StatusCode::kResourceExhausted) << "full";
-  EXPECT_EQ(sessions[0].len(), 5);
-  EXPECT_FALSE(sessions[0].logits().empty());
-  EXPECT_EQ(code({&sessions[0], &sessions[2]}, {1, 2}), StatusCode::kOk);
-  EXPECT_EQ(sessions[0].len(), 6);
-  options.chunk = 3;
-  EXPECT_EQ(Session::Create(*model_, options, &*workspace).status().code(), StatusCode::kInvalidArgument);
-}
-
 TEST_F(SessionTest, RewindToHeldLeavesTheRestToTheCaller) {
   SessionOptions options = Split();
   options.snapshot_every = 16;
