@@ -1,5 +1,7 @@
 #include "duo/sampler.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -14,7 +16,7 @@ namespace duo {
 namespace {
 
 Status OutOfRange(const char* option, double value, const char* range) {
-  return BadOption(option, std::to_string(value), range);
+  return BadOption(option, fmt::format("{:f}", value), range);
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "identify/trainer.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -68,12 +70,12 @@ Result<Trainer> Trainer::Create(const Model& model, const TrainingTexts& texts, 
                                 Start start) {
   const GateSchedule& s = options.schedule;
   if (s.n_steps < 1) return BadOption("n_steps", s.n_steps, "1 or more");
-  if (!(s.lr > 0 && s.lr <= 1)) return BadOption("lr", std::to_string(s.lr), "a number in (0, 1]");
+  if (!(s.lr > 0 && s.lr <= 1)) return BadOption("lr", fmt::format("{:f}", s.lr), "a number in (0, 1]");
   if (!(s.reg_weight >= 0 && s.reg_weight <= 1e6)) {
-    return BadOption("reg_weight", std::to_string(s.reg_weight), "a number in 0..1e6");
+    return BadOption("reg_weight", fmt::format("{:f}", s.reg_weight), "a number in 0..1e6");
   }
   if (s.target_sparsity && !(*s.target_sparsity > 0 && *s.target_sparsity < 1 && s.reg_weight > 0)) {
-    return BadOption("target_sparsity", std::to_string(*s.target_sparsity),
+    return BadOption("target_sparsity", fmt::format("{:f}", *s.target_sparsity),
                      "a number in (0, 1), beside a reg_weight above 0");
   }
   if (options.accumulate < 1 || options.accumulate > 4096) {
