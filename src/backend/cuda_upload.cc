@@ -44,7 +44,7 @@ Status CudaUploader::Copy(const void* from, uint8_t* to, size_t bytes, int n_thr
     Block& block = blocks_[next_];
     next_ = 1 - next_;
     DUO_RETURN_IF_ERROR(CudaStatus(cudaEventSynchronize(block.sent), "uploading"));
-    ParallelBlocks(n_threads, static_cast<int64_t>(n), kPieceBytes, [&](int64_t begin, int64_t end) {
+    ParallelBlocks(n_threads, n, kPieceBytes, [&](int64_t begin, int64_t end) {
       std::memcpy(block.pinned + begin, source + done + begin, end - begin);
     });
     DUO_RETURN_IF_ERROR(

@@ -68,9 +68,9 @@ uint64_t ModelConfig::WeightsBytes() const {
   const int64_t in_layers =
       n_layers * (2 * hidden_size * q + 2 * hidden_size * kv + 3 * hidden_size * intermediate_size);
   const int64_t heads = vocab_size * hidden_size * (tied_embeddings ? 1 : 2);
-  const auto vectors = static_cast<uint64_t>(n_parameters() - in_layers - heads);
-  return static_cast<uint64_t>(n_layers) * layer +
-         matrix(vocab_size, hidden_size, HeadWeightType(weights)) * (tied_embeddings ? 1 : 2) + vectors * 2;
+  const uint64_t vectors = n_parameters() - in_layers - heads;
+  return n_layers * layer + matrix(vocab_size, hidden_size, HeadWeightType(weights)) * (tied_embeddings ? 1 : 2) +
+         vectors * 2;
 }
 
 }  // namespace duo

@@ -86,18 +86,17 @@ class RandomFiller {
     for (bf16& value : table) value = ToBf16(0.02f * static_cast<float>(rng_.Normal()));
     const size_t table_bytes = table.size() * sizeof(bf16);
     uint8_t* base = weights_->random_.as<uint8_t>();
-    ParallelFor(weights_->backend->n_threads(), static_cast<int64_t>(DivideUp(bytes_, table_bytes)),
-                [&](int64_t block, int) {
-                  const size_t begin = block * table_bytes;
-                  std::memcpy(base + begin, table.data(), std::min(table_bytes, bytes_ - begin));
-                });
+    ParallelFor(weights_->backend->n_threads(), DivideUp(bytes_, table_bytes), [&](int64_t block, int) {
+      const size_t begin = block * table_bytes;
+      std::memcpy(base + begin, table.data(), std::min(table_bytes, bytes_ - begin));
+    });
     for (size_t i = 0; i < views_.size(); ++i) {
       MatrixView& view = *views_[i];
       if (types_[i] == WeightType::kNative) {
         view.data = base + offsets_[i];
       } else {
         const MatrixRows row_of = [&table, n = view.n_in](int64_t row, float* out) {
-          auto at = static_cast<size_t>(row * n) % table.size();
+          size_t at = row * n % table.size();
           for (int64_t d = 0; d < n; ++d, at = at + 1 == table.size() ? 0 : at + 1) out[d] = ToFloat(table[at]);
         };
         DUO_RETURN_IF_ERROR(weights_->Quantize(types_[i], options_, row_of, &view));

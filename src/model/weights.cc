@@ -175,7 +175,7 @@ class CheckpointLoader {
   }
 
   Status CheckShape(const std::string& name, const TensorView& view, int64_t rows, int64_t columns) const {
-    const std::span<const int64_t> found(view.shape.data(), static_cast<size_t>(view.rank));
+    const std::span<const int64_t> found(view.shape.data(), view.rank);
     const std::array<int64_t, 2> matrix{rows, columns};
     const std::span<const int64_t> expected(matrix.data(), columns == 0 ? 1 : 2);
     if (std::equal(found.begin(), found.end(), expected.begin(), expected.end())) return OkStatus();
@@ -223,8 +223,7 @@ class CheckpointLoader {
       view->scale = static_cast<const float*>(scale.data);
     } else {
       DUO_RETURN_IF_ERROR(CheckType(name, tensor, tensor.dtype == DType::kU8, "u8 (config.json says int4)"));
-      DUO_RETURN_IF_ERROR(
-          CheckShape(name, tensor, DivideUp(rows, kInt4Rows), static_cast<int64_t>(Int4BlockBytes(columns))));
+      DUO_RETURN_IF_ERROR(CheckShape(name, tensor, DivideUp(rows, kInt4Rows), Int4BlockBytes(columns)));
     }
     weights_->total_bytes += view->bytes();
     weights_->mapped_bytes += view->bytes();
