@@ -4,9 +4,9 @@
 
 #include <array>
 #include <map>
-#include <string>
 #include <utility>
 
+#include "base/error.h"
 #include "kernels/cuda/launch.h"
 
 namespace duo {
@@ -16,7 +16,7 @@ constexpr size_t kWorkspaceBytes = size_t{32} << 20;  // what NVIDIA recommends 
 
 Status LtStatus(cublasStatus_t status, const char* what) {
   if (status == CUBLAS_STATUS_SUCCESS) return OkStatus();
-  return Status(StatusCode::kInternal, std::string("cuBLASLt: ") + what + ": " + cublasLtGetStatusString(status));
+  return Internal("cuBLASLt: {}: {}", what, cublasLtGetStatusString(status));
 }
 
 #define DUO_RETURN_IF_LT_ERROR(call, what) DUO_RETURN_IF_ERROR(LtStatus(call, what))
@@ -120,8 +120,7 @@ class Plan {
     }
     cublasLtMatmulPreferenceDestroy(preference);
     DUO_RETURN_IF_LT_ERROR(status, "choosing an algorithm");
-    if (n_found == 0 || found.state != CUBLAS_STATUS_SUCCESS)
-      return Status(StatusCode::kInternal, "cuBLASLt: no algorithm for this shape");
+    if (n_found == 0 || found.state != CUBLAS_STATUS_SUCCESS) return Internal("cuBLASLt: no algorithm for this shape");
     plan.algorithm_ = found.algo;
     return plan;
   }
