@@ -44,8 +44,8 @@ bool IsOpen(const AccessRules& rules, const httplib::Request& request) {
 
 }  // namespace
 
-std::optional<ApiError> CheckAccess(const AccessRules& rules, const httplib::Request& request) {
-  if (auto error = CheckSite(rules.site, request)) return error;
+ApiStatus CheckAccess(const AccessRules& rules, const httplib::Request& request) {
+  DUO_RETURN_IF_API_ERROR(CheckSite(rules.site, request));
   const std::string encoding = request.get_header_value("Content-Encoding");
   if (!encoding.empty() && encoding != "identity") {
     return PlainError(415, "Content-Encoding: compressed bodies are not supported; send the body as it is");
@@ -54,7 +54,7 @@ std::optional<ApiError> CheckAccess(const AccessRules& rules, const httplib::Req
   if (has_body && request.get_header_value("Content-Type").rfind("application/json", 0) != 0) {
     return PlainError(415, "Content-Type: expected application/json");
   }
-  if (rules.api_keys.empty() || IsOpen(rules, request) || KeyOf(rules, request) != nullptr) return std::nullopt;
+  if (rules.api_keys.empty() || IsOpen(rules, request) || KeyOf(rules, request) != nullptr) return ApiOk();
   ApiError error = PlainError(401, "the API key is missing or unknown; expected \"Authorization: Bearer KEY\"");
   error.type = "authentication_error";
   error.code = "invalid_api_key";

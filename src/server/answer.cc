@@ -102,7 +102,7 @@ Json AnswerWriter::Event(size_t index, Json content, const char* finish) const {
 
 // ---------------------------------------------------------------- a whole answer
 
-std::optional<ApiError> AnswerWriter::Wait(Jobs jobs, httplib::Response* response) {
+ApiStatus AnswerWriter::Wait(Jobs jobs, httplib::Response* response) {
   Begin(std::move(jobs));
   std::vector<AnswerPart> parts(choices_.size());
   for (size_t i = 0; i < choices_.size(); ++i) {
@@ -118,12 +118,12 @@ std::optional<ApiError> AnswerWriter::Wait(Jobs jobs, httplib::Response* respons
     }
   }
   response->set_content(JsonText(Whole(parts)), "application/json");
-  return std::nullopt;
+  return ApiOk();
 }
 
 // ---------------------------------------------------------------- a stream
 
-std::optional<ApiError> AnswerWriter::Stream(Jobs jobs, httplib::Response* response,
+ApiStatus AnswerWriter::Stream(Jobs jobs, httplib::Response* response,
                                              std::shared_ptr<void> until_written) {
   Begin(std::move(jobs));
   const auto first = std::make_shared<Job::News>(choices_.front().Take(kLookSeconds));
@@ -142,7 +142,7 @@ std::optional<ApiError> AnswerWriter::Stream(Jobs jobs, httplib::Response* respo
         return self->WriteNews(&sink);
       },
       [self, until_written = std::move(until_written)](bool) { self->CancelAll(); });
-  return std::nullopt;
+  return ApiOk();
 }
 
 bool AnswerWriter::WriteNews(httplib::DataSink* sink) {

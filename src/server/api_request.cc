@@ -64,7 +64,7 @@ ApiResult<std::string> ReadContent(const Json& content, const std::string& where
       part.Refuse("type", "this server accepts only parts of the type \"text\"");
     const std::optional<std::string> piece = part.Text("text");
     if (!piece) part.Refuse("text", "missing; expected a string");
-    if (auto error = part.Finish()) return *std::move(error);
+    DUO_RETURN_IF_API_ERROR(part.Finish());
     text += *piece;
   }
   return text;
@@ -99,7 +99,7 @@ ApiResult<ChatMessage> ReadMessage(const Json& message, const std::string& where
   RefuseWhatSaysSomething(&fields);
   const Json* content = fields.Get("content");
   if (content == nullptr) fields.Refuse("content", "missing; expected a text, or an array of parts");
-  if (auto error = fields.Finish()) return *std::move(error);
+  DUO_RETURN_IF_API_ERROR(fields.Finish());
   ApiResult<std::string> text = ReadContent(*content, where + ".content");
   if (!text.ok()) return text.error();
   read.text = *std::move(text);
@@ -168,9 +168,9 @@ void ReadSampling(RequestFields* fields, CompletionRequest* request) {
   ReadStops(fields, &request->generate.stop);
 }
 
-std::optional<ApiError> ReadDuo(RequestFields* outer, CompletionKind kind, CompletionRequest* request) {
+ApiStatus ReadDuo(RequestFields* outer, CompletionKind kind, CompletionRequest* request) {
   const Json* value = outer->Get("duo");
-  if (value == nullptr) return std::nullopt;
+  if (value == nullptr) return ApiOk();
   RequestFields fields(*value, "duo");
   SamplerOptions& sampler = request->generate.sampler;
   request->spec.pattern = fields.Text("pattern").value_or("");
@@ -210,7 +210,7 @@ void ReadStream(RequestFields* fields, CompletionRequest* request) {
   RequestFields inner(*options, "stream_options");
   request->include_usage = inner.Bool("include_usage", false);
   inner.Get("include_obfuscation");  // padding against eavesdroppers, which this server does not send
-  if (auto error = inner.Finish()) fields->Pass(*std::move(error));
+  fields->Pass(inner.Finish());
 }
 
 void ReadSalt(RequestFields* fields, CacheSpec* spec) {
@@ -267,8 +267,8 @@ ApiResult<CompletionRequest> ParseCompletion(std::string_view body, CompletionKi
   for (const char* ignored : {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}) {
     fields.Get(ignored);
   }
-  if (auto error = ReadDuo(&fields, kind, &request)) return *std::move(error);
-  if (auto error = fields.Finish()) return *std::move(error);
+  DUO_RETURN_IF_API_ERROR(ReadDuo(&fields, kind, &request));
+  DUO_RETURN_IF_API_ERROR(fields.Finish());
   if (!request.cache.empty() && request.prompts.size() > 1) {
     return BadField("duo.cache", "a request with a session takes one prompt");
   }
@@ -289,7 +289,7 @@ ApiResult<TokenizeRequest> ParseTokenize(std::string_view body) {
   if (request.text.has_value() == !request.messages.empty()) {
     fields.Refuse("content", "expected one of content, prompt and messages");
   }
-  if (auto error = fields.Finish()) return *std::move(error);
+  DUO_RETURN_IF_API_ERROR(fields.Finish());
   return request;
 }
 
@@ -301,7 +301,7 @@ ApiResult<std::vector<int32_t>> ParseDetokenize(std::string_view body) {
   const Json* list = fields.Get("tokens");
   auto tokens = list == nullptr ? std::nullopt : ReadTokens(*list);
   if (!tokens) fields.Refuse("tokens", "expected an array of token ids");
-  if (auto error = fields.Finish()) return *std::move(error);
+  DUO_RETURN_IF_API_ERROR(fields.Finish());
   return *std::move(tokens);
 }
 

@@ -87,27 +87,27 @@ void RequestFields::Only(const char* key, const Json& neutral, const char* why) 
 }
 
 void RequestFields::Refuse(const std::string& key, const std::string& what) {
-  if (error_) return;
+  if (!status_.ok()) return;
   std::string param = prefix_;
   if (!prefix_.empty() && !key.empty()) param += ".";
   param += key;
-  error_ = BadField(param.empty() ? "body" : param, what);
+  status_ = BadField(param.empty() ? "body" : param, what);
 }
 
-void RequestFields::Pass(ApiError error) {
-  if (!error_) error_ = std::move(error);
+void RequestFields::Pass(ApiStatus nested) {
+  if (status_.ok()) status_ = std::move(nested);
 }
 
 std::string RequestFields::Expected(const std::string& what, const Json& found) {
   return "expected " + what + ", found " + RequestTypeName(found);
 }
 
-std::optional<ApiError> RequestFields::Finish() {
-  if (error_ || !object_.is_object()) return error_;
+ApiStatus RequestFields::Finish() {
+  if (!status_.ok() || !object_.is_object()) return status_;
   for (const auto& item : object_.items()) {
     if (known_.count(item.key()) == 0) Refuse(item.key(), "this server has no such field");
   }
-  return error_;
+  return status_;
 }
 
 }  // namespace duo

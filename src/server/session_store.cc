@@ -226,7 +226,7 @@ Result<std::vector<SessionEntry>> SessionStore::List(const std::string& owner) c
   return entries;
 }
 
-std::optional<ApiError> SessionStore::Save(const SessionId& id, SessionEntry* saved) {
+ApiResult<SessionEntry> SessionStore::Save(const SessionId& id) {
   if (!has_folder()) return NoFolder();
   const Turn turn(this, id);
   const Result<SequenceLease> lease = scheduler_->CheckOut(id);
@@ -235,16 +235,14 @@ std::optional<ApiError> SessionStore::Save(const SessionId& id, SessionEntry* sa
     return FromStatus(lease.status());
   }
   const Session& session = *(*lease)->session;
-  const Status status = WriteFile(id, *lease);
-  *saved = {.name = id.name,
-            .n_tokens = session.len(),
-            .kv_bytes = session.kv_bytes(),
-            .in_memory = true,
-            .busy = false,
-            .on_disk = status.ok(),
-            .disk_bytes = FileBytes(PathOf(id))};
-  if (!status.ok()) return ForClient(status);
-  return std::nullopt;
+  if (const Status status = WriteFile(id, *lease); !status.ok()) return ForClient(status);
+  return SessionEntry{.name = id.name,
+                      .n_tokens = session.len(),
+                      .kv_bytes = session.kv_bytes(),
+                      .in_memory = true,
+                      .busy = false,
+                      .on_disk = true,
+                      .disk_bytes = FileBytes(PathOf(id))};
 }
 
 Status SessionStore::WriteFile(const SessionId& id, const SequenceLease& lease) {
@@ -258,12 +256,12 @@ Status SessionStore::WriteFile(const SessionId& id, const SequenceLease& lease) 
   return OkStatus();
 }
 
-std::optional<ApiError> SessionStore::RestoreFile(const SessionId& id) {
+ApiStatus SessionStore::RestoreFile(const SessionId& id) {
   const Status status = LoadFile(id);
   // A wrong file is a conflict with this server, not an error of the request.
   if (status.code() == StatusCode::kInvalidArgument) return Conflict(ForClient(status).message);
   if (!status.ok()) return ForClient(status);
-  return std::nullopt;
+  return ApiOk();
 }
 
 Status SessionStore::LoadFile(const SessionId& id) {
@@ -284,7 +282,7 @@ Status SessionStore::LoadFile(const SessionId& id) {
   return OkStatus();
 }
 
-std::optional<ApiError> SessionStore::Restore(const SessionId& id, SessionEntry* restored) {
+ApiResult<SessionEntry> SessionStore::Restore(const SessionId& id) {
   if (!has_folder()) return NoFolder();
   const Turn turn(this, id);
   if (!OnDisk(id)) return NoSession(id.name, "on disk");
@@ -292,41 +290,41 @@ std::optional<ApiError> SessionStore::Restore(const SessionId& id, SessionEntry*
     return Conflict("the session \"" + id.name +
                     "\" is in memory, so there is nothing to restore; use it, or delete it first");
   }
-  if (auto error = RestoreFile(id)) return error;
+  DUO_RETURN_IF_API_ERROR(RestoreFile(id));
+  SessionEntry restored;
   for (const NamedSequence& s : scheduler_->Named()) {
-    if (s.id == id) {
-      *restored = {.name = id.name,
-                   .n_tokens = s.n_tokens,
-                   .kv_bytes = s.kv_bytes,
-                   .in_memory = true,
-                   .busy = s.busy,
-                   .on_disk = true,
-                   .disk_bytes = FileBytes(PathOf(id))};
-    }
+    if (s.id != id) continue;
+    restored = {.name = id.name,
+                .n_tokens = s.n_tokens,
+                .kv_bytes = s.kv_bytes,
+                .in_memory = true,
+                .busy = s.busy,
+                .on_disk = true,
+                .disk_bytes = FileBytes(PathOf(id))};
   }
-  return std::nullopt;
+  return restored;
 }
 
 // The first of several requests for one session restores it. The others find it in memory.
-std::optional<ApiError> SessionStore::Need(const SessionId& id) {
-  if (!has_folder() || id.name.empty() || scheduler_->HasNamed(id)) return std::nullopt;
+ApiStatus SessionStore::Need(const SessionId& id) {
+  if (!has_folder() || id.name.empty() || scheduler_->HasNamed(id)) return ApiOk();
   const Turn turn(this, id);
-  if (scheduler_->HasNamed(id) || !OnDisk(id)) return std::nullopt;
+  if (scheduler_->HasNamed(id) || !OnDisk(id)) return ApiOk();
   return RestoreFile(id);
 }
 
-std::optional<ApiError> SessionStore::Delete(const SessionId& id) {
+ApiStatus SessionStore::Delete(const SessionId& id) {
   const Turn turn(this, id);
   Result<SequenceLease> lease = scheduler_->CheckOut(id);
   if (lease.status().code() == StatusCode::kUnavailable) return FromStatus(lease.status());
   const bool on_disk = OnDisk(id);
   if (!lease.ok() && !on_disk) return NoSession(id.name, "here");
   if (lease.ok()) lease->Drop();
-  if (!on_disk) return std::nullopt;
+  if (!on_disk) return ApiOk();
   std::error_code error;
   std::filesystem::remove(PathOf(id), error);
   if (error) return ForClient(Status(StatusCode::kIo, PathOf(id) + ": cannot be removed: " + error.message()));
-  return std::nullopt;
+  return ApiOk();
 }
 
 Status SessionStore::SaveIdle() {

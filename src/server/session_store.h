@@ -60,11 +60,11 @@ class SessionStore {
 
   Result<std::vector<SessionEntry>> List(const std::string& owner) const;
   /// The error is 507 when the disk or the owner's quota is full.
-  std::optional<ApiError> Save(const SessionId& id, SessionEntry* saved);
-  std::optional<ApiError> Restore(const SessionId& id, SessionEntry* restored);
-  std::optional<ApiError> Delete(const SessionId& id);
+  ApiResult<SessionEntry> Save(const SessionId& id);
+  ApiResult<SessionEntry> Restore(const SessionId& id);
+  ApiStatus Delete(const SessionId& id);
   /// Restores a session that is on disk but not in memory. Does nothing for others.
-  std::optional<ApiError> Need(const SessionId& id);
+  ApiStatus Need(const SessionId& id);
   /// Saves the idle sessions in memory that have changed since they were saved or restored. Tries all of them and
   /// returns the first error.
   Status SaveIdle();
@@ -78,7 +78,7 @@ class SessionStore {
   std::string PathOf(const SessionId& id) const;
   bool OnDisk(const SessionId& id) const;
   Result<std::vector<std::string>> NamesOnDisk(const std::string& owner) const;
-  std::optional<ApiError> RestoreFile(const SessionId& id);
+  ApiStatus RestoreFile(const SessionId& id);
   Status LoadFile(const SessionId& id);
   /// Writes the file of a session.
   Status WriteFile(const SessionId& id, const SequenceLease& lease);

@@ -61,7 +61,7 @@ bool IsListOfNames(const std::string& text) {
 
 }  // namespace
 
-std::optional<ApiError> CheckSite(const SiteRules& rules, const httplib::Request& request) {
+ApiStatus CheckSite(const SiteRules& rules, const httplib::Request& request) {
   const std::string host = HostOnly(request.get_header_value("Host"));
   if (!host.empty() && !AnswersTo(rules, host)) {
     return PlainError(
@@ -70,7 +70,7 @@ std::optional<ApiError> CheckSite(const SiteRules& rules, const httplib::Request
   const std::string origin = request.get_header_value("Origin");
   if (origin.empty() || rules.cors_origin == "*" || origin == rules.cors_origin || origin == rules.public_origin ||
       origin == "http://" + request.get_header_value("Host")) {
-    return std::nullopt;
+    return ApiOk();
   }
   return PlainError(403, "pages of \"" + origin +
                              "\" may not use this server: this is neither its own address, nor its public URL, nor its "
