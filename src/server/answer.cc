@@ -12,7 +12,7 @@ namespace duo {
 namespace {
 
 // A waiting handler checks this often whether its client is still connected.
-constexpr double kLookSeconds = 0.1;
+constexpr double kPollSeconds = 0.1;
 // A stream without news sends a comment this often, so that neither side takes the connection for dead.
 constexpr double kSilentSeconds = 2;
 constexpr int kRetrySeconds = 2;
@@ -108,7 +108,7 @@ ApiStatus AnswerWriter::Wait(Jobs jobs, httplib::Response* response) {
   for (size_t i = 0; i < choices_.size(); ++i) {
     AnswerChoice& choice = choices_[i];
     while (!choice.done()) {
-      parts[i].Append(choice.Add(choice.Take(kLookSeconds)));
+      parts[i].Append(choice.Add(choice.Take(kPollSeconds)));
       if (HttpServer::ClientGone()) CancelAll();
       CheckTime();
     }
@@ -126,7 +126,7 @@ ApiStatus AnswerWriter::Wait(Jobs jobs, httplib::Response* response) {
 ApiStatus AnswerWriter::Stream(Jobs jobs, httplib::Response* response,
                                              std::shared_ptr<void> until_written) {
   Begin(std::move(jobs));
-  const auto first = std::make_shared<Job::News>(choices_.front().Take(kLookSeconds));
+  const auto first = std::make_shared<Job::News>(choices_.front().Take(kPollSeconds));
   if (first->finished && !first->status.ok()) {
     CancelAll();
     return FromStatus(first->status);
@@ -148,7 +148,7 @@ ApiStatus AnswerWriter::Stream(Jobs jobs, httplib::Response* response,
 bool AnswerWriter::WriteNews(httplib::DataSink* sink) {
   for (size_t i = 0; i < choices_.size(); ++i) {
     if (choices_[i].done()) continue;
-    const Job::News news = choices_[i].Take(kLookSeconds / static_cast<double>(choices_.size()));
+    const Job::News news = choices_[i].Take(kPollSeconds / static_cast<double>(choices_.size()));
     if (!WriteChoice(i, news, sink)) return false;
   }
   CheckTime();

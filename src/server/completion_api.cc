@@ -1,5 +1,7 @@
 #include "server/completion_api.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <random>
 #include <utility>
@@ -15,11 +17,15 @@ constexpr int64_t kMaxLogProbEntries = 1 << 20;
 
 uint64_t FreshSeed() {
   std::random_device device;
-  return (static_cast<uint64_t>(device()) << 32) | device();
+  return (uint64_t{device()} << 32) | device();
 }
 
 std::string IdOf(CompletionKind kind, uint64_t number) {
   return (kind == CompletionKind::kText ? "cmpl-" : "chatcmpl-") + std::to_string(number);
+}
+
+std::string NotInVocabulary(int32_t id, const ModelConfig& config) {
+  return fmt::format("token {} is not in the vocabulary 0..{}", id, config.vocab_size - 1);
 }
 
 }  // namespace
@@ -37,9 +43,10 @@ CompletionApi::CompletionApi(const Model* model, const Tokenizer* tokenizer, std
 
 ApiResult<std::vector<int32_t>> CompletionApi::Render(const std::vector<ChatMessage>& messages) const {
   if (!chat_) {
-    return BadField("messages", "the model \"" + defaults_.model_name +
-                                    "\" has no chat template that duo knows, and the server was started without "
-                                    "one; use /v1/completions with a text");
+    return BadField("messages",
+                    fmt::format("the model \"{}\" has no chat template that duo knows, and the server was started without "
+                                "one; use /v1/completions with a text",
+                                defaults_.model_name));
   }
   Result<std::vector<int32_t>> rendered = chat_->Render(*tokenizer_, messages);
   if (rendered.ok()) return *std::move(rendered);
@@ -58,24 +65,20 @@ ApiStatus CompletionApi::CheckLength(const CompletionRequest& request, JobReques
   const int64_t context = job->session.max_context;
   if (n_prompt == 0) return BadField("prompt", "the text has no tokens");
   for (const int32_t id : job->prompt) {
-    if (id >= model_->config().vocab_size) {
-      return BadField("prompt", "token " + std::to_string(id) + " is not in the vocabulary 0.." +
-                                    std::to_string(model_->config().vocab_size - 1));
-    }
+    if (id >= model_->config().vocab_size) return BadField("prompt", NotInVocabulary(id, model_->config()));
   }
   ApiError too_long;
   too_long.code = "context_length_exceeded";
   if (defaults_.max_prompt_tokens > 0 && n_prompt > defaults_.max_prompt_tokens) {
-    too_long.message = "the prompt has " + std::to_string(n_prompt) + " tokens, but this server accepts at most " +
-                       std::to_string(defaults_.max_prompt_tokens);
+    too_long.message = fmt::format("the prompt has {} tokens, but this server accepts at most {}", n_prompt,
+                                   defaults_.max_prompt_tokens);
     return too_long;
   }
   // A request without max_tokens gets at most the rest of the context.
   if (!request.max_tokens) job->generate.max_tokens = std::min(job->generate.max_tokens, context - n_prompt);
   if (job->generate.max_tokens < 0 || n_prompt > context || job->generate.max_tokens > context - n_prompt) {
-    too_long.message = "the context has " + std::to_string(context) + " tokens; the prompt has " +
-                       std::to_string(n_prompt) + " and max_tokens asks for " +
-                       std::to_string(std::max<int64_t>(job->generate.max_tokens, 0)) + " more";
+    too_long.message = fmt::format("the context has {} tokens; the prompt has {} and max_tokens asks for {} more", context,
+                                   n_prompt, std::max<int64_t>(job->generate.max_tokens, 0));
     return too_long;
   }
   return ApiOk();
@@ -91,9 +94,10 @@ ApiStatus CompletionApi::CheckLogProbs(const CompletionRequest& request,
     if (!request.stream) n_scored += job.generate.max_tokens;
   }
   if (n_scored <= kMaxLogProbEntries / (1 + request.n_log_probs)) return ApiOk();
-  return BadField("logprobs", "the log probabilities of " + std::to_string(n_scored) + " tokens, each with " +
-                                  std::to_string(request.n_log_probs) +
-                                  " others, are too many for one answer; ask for fewer, or set \"stream\": true");
+  return BadField("logprobs",
+                  fmt::format("the log probabilities of {} tokens, each with {} others, are too many for one answer; ask "
+                              "for fewer, or set \"stream\": true",
+                              n_scored, request.n_log_probs));
 }
 
 JobRequest CompletionApi::SharedJob(CompletionKind kind, const Caller& caller, const CompletionRequest& request,
@@ -145,8 +149,7 @@ ApiStatus CompletionApi::ResolveJob(JobRequest* job) const {
   if (!generate.ok()) return FromStatus(generate);
   for (const auto& entry : job->generate.sampler.bias) {
     if (entry.first >= model_->config().vocab_size) {
-      return BadField("logit_bias", "token " + std::to_string(entry.first) + " is not in the vocabulary 0.." +
-                                        std::to_string(model_->config().vocab_size - 1));
+      return BadField("logit_bias", NotInVocabulary(entry.first, model_->config()));
     }
   }
   return ApiOk();
@@ -178,7 +181,7 @@ ApiStatus CompletionApi::Complete(CompletionKind kind, const Caller& caller, con
     error.type = "not_found_error";
     error.code = "model_not_found";
     error.param = "model";
-    error.message = "\"" + request.model + "\" is not served here; the model is \"" + defaults_.model_name + "\"";
+    error.message = fmt::format("\"{}\" is not served here; the model is \"{}\"", request.model, defaults_.model_name);
     return error;
   }
   if (const Status files = model_->CheckFiles(); !files.ok()) {
@@ -188,7 +191,7 @@ ApiStatus CompletionApi::Complete(CompletionKind kind, const Caller& caller, con
   }
   const uint64_t number = ++n_requests_;
   DUO_ASSIGN_OR_RETURN(std::vector<JobRequest> requests, MakeJobs(kind, caller, request, number));
-  DUO_RETURN_IF_API_ERROR(sessions_->Need({.owner = caller.owner, .name = request.cache}));
+  DUO_RETURN_IF_API_ERROR(sessions_->EnsureRestored({.owner = caller.owner, .name = request.cache}));
   auto answer = std::make_shared<AnswerWriter>(kind, request, IdOf(kind, number), defaults_.model_name, tokenizer_,
                                                defaults_.max_seconds);
   auto jobs = scheduler_->SubmitAll(std::move(requests));

@@ -9,8 +9,8 @@ namespace duo {
 namespace {
 
 bool HasInput(int sock) {
-  pollfd look{.fd = sock, .events = POLLIN, .revents = 0};
-  return ::poll(&look, 1, 0) > 0;
+  pollfd query{.fd = sock, .events = POLLIN, .revents = 0};
+  return ::poll(&query, 1, 0) > 0;
 }
 
 }  // namespace
@@ -43,7 +43,7 @@ std::list<ConnectionTable::Row>::iterator ConnectionTable::Victim() {
   return slow != rows_.end() && SecondsSince(slow->since) > patience_s_ ? slow : rows_.end();
 }
 
-void ConnectionTable::GiveUp() {
+void ConnectionTable::CancelAdmission() {
   MutexLock lock(&mutex_);
   --n_admitted_;
 }

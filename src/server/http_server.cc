@@ -1,6 +1,7 @@
 #include "server/http_server.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
@@ -8,9 +9,10 @@
 #include <condition_variable>
 #include <cstring>
 #include <functional>
-#include <mutex>
 #include <utility>
 
+#include "base/error.h"
+#include "base/mutex.h"
 #include "server/http_connection.h"
 
 namespace duo {
@@ -44,36 +46,36 @@ class ConnectionThreads : public httplib::TaskQueue {
   }
 
   void shutdown() override {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return n_open_ == 0; });
+    MutexLock lock(&mutex_);
+    changed_.wait(lock.native(), [this]() DUO_REQUIRES(mutex_) { return n_open_ == 0; });
   }
 
  private:
   // Starts a connection that was admitted. If the system allows no further thread, the current number of threads is the
   // limit: a silent connection is closed, and its thread serves this one.
   bool Start(const std::function<void()>& task) {
-    Count(1, 1);
+    AddToCounts(1, 1);
     if (threads_->Run([this, task] { Serve(task); })) return true;
-    table_->GiveUp();
-    if (table_->Admit(Count(-1, 0))) {
+    table_->CancelAdmission();
+    if (table_->Admit(AddToCounts(-1, 0))) {
       threads_->RunLater([this, task] {
-        Count(1, 0);
+        AddToCounts(1, 0);
         Serve(task);
       });
       return true;
     }
-    Count(0, -1);
+    AddToCounts(0, -1);
     return false;
   }
 
   void Serve(const std::function<void()>& task) {
     task();
-    Count(-1, -1);
+    AddToCounts(-1, -1);
   }
 
   /// Adds to both counts. Returns how many connections run.
-  int Count(int running, int open) {
-    const std::lock_guard lock(mutex_);
+  int AddToCounts(int running, int open) DUO_EXCLUDES(mutex_) {
+    MutexLock lock(&mutex_);
     n_running_ += running;
     n_open_ += open;
     changed_.notify_all();
@@ -83,10 +85,10 @@ class ConnectionThreads : public httplib::TaskQueue {
   ConnectionTable* table_;
   WorkerThreads* threads_;
   std::function<void(const std::string&)> log_;
-  std::mutex mutex_;
+  Mutex mutex_;
   std::condition_variable changed_;
-  int n_running_ = 0;  // connections that have a thread
-  int n_open_ = 0;     // those, and connections that wait for a thread
+  int n_running_ DUO_GUARDED_BY(mutex_) = 0;  // connections that have a thread
+  int n_open_ DUO_GUARDED_BY(mutex_) = 0;     // those, and connections that wait for a thread
 };
 
 /// Ignores requests for ranges of bytes. They are meant for files, and could ask for one byte a thousand times.
@@ -122,7 +124,7 @@ Result<int> HttpServer::Bind(const std::string& host, int port) {
                           : error == 0        ? "no such address on this machine"
                                               : std::strerror(error);
   const char* about = error == EADDRINUSE || error == EACCES ? "port" : error == 0 ? "host" : "";
-  return Status(StatusCode::kIo, HostAndPort(host, port) + ": " + why).About(about);
+  return IoError("{}: {}", HostAndPort(host, port), why).About(about);
 }
 
 void HttpServer::Stop() {
@@ -166,7 +168,7 @@ bool HttpServer::process_and_close_socket(socket_t sock) {
 
 std::string HostAndPort(const std::string& host, int port) {
   const bool is_ipv6 = host.find(':') != std::string::npos && host[0] != '[';
-  return (is_ipv6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
+  return is_ipv6 ? fmt::format("[{}]:{}", host, port) : fmt::format("{}:{}", host, port);
 }
 
 }  // namespace duo

@@ -5,16 +5,16 @@
 namespace duo {
 namespace {
 
-std::string Single(const char* type, const char* name, const char* help, const std::string& value) {
+std::string Single(const char* type, const char* name, const char* help, uint64_t value) {
   return fmt::format("# HELP {0} {1}\n# TYPE {0} {2}\n{0} {3}\n", name, help, type, value);
 }
 
 std::string Counter(const char* name, const char* help, uint64_t value) {
-  return Single("counter", name, help, std::to_string(value));
+  return Single("counter", name, help, value);
 }
 
 std::string Gauge(const char* name, const char* help, uint64_t value) {
-  return Single("gauge", name, help, std::to_string(value));
+  return Single("gauge", name, help, value);
 }
 
 double Bound(int bucket) { return static_cast<double>(1 << bucket) * 1e-3; }
@@ -45,13 +45,13 @@ void Metrics::CountResponse(const std::string& owner, const std::string& route, 
 
 void Metrics::CountPrompt(const std::string& owner, int64_t n_tokens, int64_t n_cached) {
   Count(owner, [&](Counts* c) {
-    c->prompt_tokens += static_cast<uint64_t>(n_tokens);
-    c->cached_tokens += static_cast<uint64_t>(n_cached);
+    c->prompt_tokens += n_tokens;
+    c->cached_tokens += n_cached;
   });
 }
 
 void Metrics::CountGenerated(const std::string& owner, int64_t n_tokens) {
-  Count(owner, [&](Counts* c) { c->generated_tokens += static_cast<uint64_t>(n_tokens); });
+  Count(owner, [&](Counts* c) { c->generated_tokens += n_tokens; });
 }
 
 void Metrics::CountCancelled(const std::string& owner) {
@@ -74,9 +74,9 @@ void Metrics::AddBatch(const std::map<std::string, int64_t>& n_sequences) {
   MutexLock lock(&mutex_);
   ++all_.steps;
   for (const auto& [owner, n] : n_sequences) {
-    all_.step_sequences += static_cast<uint64_t>(n);
+    all_.step_sequences += n;
     ++of_owner_[owner].steps;
-    of_owner_[owner].step_sequences += static_cast<uint64_t>(n);
+    of_owner_[owner].step_sequences += n;
   }
 }
 
@@ -95,12 +95,11 @@ std::string Metrics::Text(const Caller& caller, const Gauges& g) const {
   text += Counter("duo_cancelled_requests_total", "Requests whose client left.", c.cancelled);
   text += Counter("duo_decode_steps_total", "Passes over the weights for generated tokens.", c.steps);
   text += Counter("duo_decode_step_sequences_total", "Sequences decoded in those passes.", c.step_sequences);
-  const auto count = [](int64_t n) { return static_cast<uint64_t>(n); };
-  text += Gauge("duo_waiting_requests", "Requests in the queue.", count(g.waiting));
-  text += Gauge("duo_running_requests", "Requests that read their prompt or generate.", count(g.running));
-  text += Gauge("duo_kept_sequences", "Sequences in memory without a request.", count(g.kept));
-  text += Gauge("duo_kv_promised_bytes", "Memory reserved for running requests.", g.promised_bytes);
-  text += Gauge("duo_kv_kept_bytes", "Memory of sequences without a request.", g.kept_bytes);
+  text += Gauge("duo_waiting_requests", "Requests in the queue.", g.waiting);
+  text += Gauge("duo_running_requests", "Requests that read their prompt or generate.", g.running);
+  text += Gauge("duo_kept_sequences", "Sequences in memory without a request.", g.idle);
+  text += Gauge("duo_kv_promised_bytes", "Memory reserved for running requests.", g.reserved_bytes);
+  text += Gauge("duo_kv_kept_bytes", "Memory of sequences without a request.", g.idle_bytes);
   text += Gauge("duo_kv_budget_bytes", "Memory for all sequences together.", g.budget_bytes);
   if (caller.sees_all) {
     text += Counter("duo_evicted_sequences_total", "Sequences that were evicted to make room.", g.evicted);

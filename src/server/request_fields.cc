@@ -1,5 +1,7 @@
 #include "server/request_fields.h"
 
+#include <fmt/format.h>
+
 #include <cmath>
 #include <utility>
 
@@ -10,7 +12,7 @@ namespace duo {
 std::optional<int64_t> WholeNumber(const Json& value) {
   if (value.is_number_unsigned()) {
     const auto number = value.get<uint64_t>();
-    return number <= static_cast<uint64_t>(INT64_MAX) ? std::optional(static_cast<int64_t>(number)) : std::nullopt;
+    return number <= uint64_t{INT64_MAX} ? std::optional<int64_t>(number) : std::nullopt;
   }
   if (value.is_number_integer()) return value.get<int64_t>();
   if (!value.is_number_float()) return std::nullopt;
@@ -41,7 +43,7 @@ bool RequestFields::Bool(const char* key, bool fallback) {
 std::optional<int64_t> RequestFields::Int(const char* key, int64_t low, int64_t high) {
   const Json* value = Get(key);
   if (value == nullptr) return std::nullopt;
-  const std::string range = "an integer in " + std::to_string(low) + ".." + std::to_string(high);
+  const std::string range = fmt::format("an integer in {}..{}", low, high);
   const std::optional<int64_t> number = WholeNumber(*value);
   if (!number) {
     Refuse(key, Expected(range, *value));

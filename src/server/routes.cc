@@ -2,12 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <exception>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "base/memory_info.h"
+#include "server/ascii.h"
 #include "server/web_page.h"
 
 namespace duo {
@@ -116,7 +118,7 @@ void Routes::LogAnswer(const Request& request, const Response& response) const {
   if (const std::string owner = CallerOfRequest(request).owner; !owner.empty()) line += " key " + owner;
   if (parts_.options->log_prompts && !request.body.empty()) line += " " + JsonText(Json(request.body));
   // A client must not be able to write lines of its own, or codes that a terminal obeys.
-  for (char& c : line) c = static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
+  std::replace_if(line.begin(), line.end(), IsAsciiControl, '?');
   log_(line);
 }
 
@@ -140,15 +142,15 @@ ApiStatus Routes::MetricsText(const Request& request, Response* response) const 
   const SchedulerStatus status = parts_.scheduler->Snapshot(caller);
   Gauges gauges{.waiting = status.n_waiting,
                 .running = 0,
-                .kept = 0,
-                .promised_bytes = status.promised_bytes,
-                .kept_bytes = status.kept_bytes,
+                .idle = 0,
+                .reserved_bytes = status.reserved_bytes,
+                .idle_bytes = status.idle_bytes,
                 .budget_bytes = status.budget_bytes,
                 .resident_bytes = CurrentRssBytes(),
                 .evicted = status.n_evicted};
   for (const SequenceStatus& s : status.sequences) {
     using State = SequenceStatus::State;
-    gauges.kept += s.state == State::kIdle ? 1 : 0;
+    gauges.idle += s.state == State::kIdle ? 1 : 0;
     gauges.running += s.state == State::kPrefill || s.state == State::kDecode ? 1 : 0;
   }
   response->set_content(parts_.metrics->Text(caller, gauges), "text/plain; version=0.0.4; charset=utf-8");

@@ -1,5 +1,7 @@
 #include "server/scheduler.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <map>
@@ -50,14 +52,13 @@ Result<std::vector<std::shared_ptr<Job>>> Scheduler::SubmitAll(std::vector<JobRe
     DUO_RETURN_IF_ERROR(pool_.CheckEverFits(request.session, n_tokens));
   }
   if (std::ssize(requests) > options_.max_waiting) {
-    return Status(StatusCode::kInvalidArgument, std::to_string(requests.size()) +
-                                                    " prompts at once, but this server's queue holds " +
-                                                    std::to_string(options_.max_waiting))
+    return InvalidArgument("{} prompts at once, but this server's queue holds {}", requests.size(),
+                           options_.max_waiting)
         .About("prompt");
   }
   DropCancelledJobs();
-  if (queue_.size() + requests.size() > static_cast<size_t>(options_.max_waiting)) {
-    return NotNow(Unavailable::kQueueFull, "the queue is full: " + std::to_string(queue_.size()) + " requests wait");
+  if (std::ssize(queue_) + std::ssize(requests) > options_.max_waiting) {
+    return NotNow(Unavailable::kQueueFull, fmt::format("the queue is full: {} requests wait", queue_.size()));
   }
   std::vector<std::shared_ptr<Job>> jobs;
   for (JobRequest& request : requests) {
@@ -94,7 +95,7 @@ void Scheduler::Work() {
       for (const Waiting& waiting : queue_) waiting.job->Finish(Stopping(), {}, "");
       queue_.clear();
       for (const auto& running : running_) Fail(running.get(), Stopping());
-      LetGo();
+      FinishDone();
       Publish();
       return;
     }
@@ -111,7 +112,7 @@ void Scheduler::Work() {
     DecodeAll();
     PrefillOneChunk();
     lock.Lock();
-    LetGo();
+    FinishDone();
     Publish();
   }
 }
@@ -127,22 +128,28 @@ void Scheduler::DropCancelledJobs() {
 
 void Scheduler::Admit() {
   DropCancelledJobs();
+  // Leases may end during this pass. Memory that they free then changes the pool's counter after this value was read, so
+  // the next pass tries again.
+  const uint64_t n_freed = pool_.n_freed();
   std::set<SessionId> wanted;  // sessions that earlier requests in the queue wait for
   for (size_t i = 0; i < queue_.size() && std::ssize(running_) < options_.max_running;) {
     Waiting& waiting = queue_[i];
     const SessionId& id = waiting.job->request.session_id;
-    if (pool_.IsBusy(id) || wanted.count(id) != 0) {
+    // A lease that begins after this check lets Acquire fail. Its end changes n_freed, and the request is tried again.
+    // One that ends after this check must not let a later request of the session overtake this one.
+    if (pool_.IsBusy(id)) wanted.insert(id);
+    if (wanted.count(id) != 0) {
       ++i;
       continue;
     }
-    if (waiting.tried != pool_.n_freed() && AdmitJob(waiting.job)) {
+    if (waiting.tried != n_freed && AdmitJob(waiting.job)) {
       queue_.erase(queue_.begin() + i);
       for (size_t ahead = 0; ahead < i; ++ahead) {
-        if (queue_[ahead].tried == pool_.n_freed()) ++queue_[ahead].n_passed;
+        if (queue_[ahead].tried == n_freed) ++queue_[ahead].n_passed;
       }
       continue;
     }
-    waiting.tried = pool_.n_freed();
+    waiting.tried = n_freed;
     if (waiting.n_passed >= kMaxPassed) return;
     if (!id.name.empty()) wanted.insert(id);
     ++i;
@@ -315,7 +322,7 @@ void Scheduler::DecodeGroup(const std::vector<Running*>& group) {
   for (Running* running : group) DecodeGroup({running});
 }
 
-void Scheduler::LetGo() {
+void Scheduler::FinishDone() {
   for (const auto& running : running_) {
     if (running->phase != Phase::kDone) continue;
     const Status files = model_->weights().CheckFiles(Checkpoint::Replaced::kIsFine);
@@ -350,27 +357,30 @@ void Scheduler::Publish() {
 // ---------------------------------------------------------------- leases
 
 Result<SequenceLease> Scheduler::CheckOut(const SessionId& id) {
-  MutexLock lock(&mutex_);
   DUO_ASSIGN_OR_RETURN(PooledSequence* const sequence, pool_.CheckOut(id));
   return SequenceLease(this, sequence);
 }
 
 Result<SequenceLease> Scheduler::Reserve(const SessionId& id, const CacheSpec& spec, const SessionOptions& options,
                                          int64_t n_tokens) {
-  MutexLock lock(&mutex_);
   DUO_ASSIGN_OR_RETURN(PooledSequence* const sequence, pool_.Reserve(id, spec, options, n_tokens));
   return SequenceLease(this, sequence);
 }
 
 void Scheduler::Release(PooledSequence* sequence) {
-  MutexLock lock(&mutex_);
   pool_.Release(sequence);
-  wake_.notify_all();
+  WakeWorker();
 }
 
 void Scheduler::Drop(PooledSequence* sequence) {
-  MutexLock lock(&mutex_);
   pool_.Drop(sequence);
+  WakeWorker();
+}
+
+// The worker may wait for the end of a lease. It holds the mutex from Admit until it waits. So a notification under the
+// mutex comes either before Admit, which then sees what was freed, or after the wait has begun.
+void Scheduler::WakeWorker() {
+  MutexLock lock(&mutex_);
   wake_.notify_all();
 }
 

@@ -62,10 +62,10 @@ TEST_F(SequenceLeaseTest, ARestoreThatFailsLeavesNothing) {
   {
     const SequenceLease lease = scheduler_->Reserve(kTale, {}, options_, 100).value();
     EXPECT_TRUE(TaleIsBusy());
-    EXPECT_GT(scheduler_->Snapshot({.owner = "", .sees_all = true}).promised_bytes, 0u);
+    EXPECT_GT(scheduler_->Snapshot({.owner = "", .sees_all = true}).reserved_bytes, 0u);
   }
   EXPECT_FALSE(scheduler_->HasNamed(kTale));
-  EXPECT_EQ(scheduler_->Snapshot({.owner = "", .sees_all = true}).promised_bytes, 0u);
+  EXPECT_EQ(scheduler_->Snapshot({.owner = "", .sees_all = true}).reserved_bytes, 0u);
 }
 
 TEST_F(SequenceLeaseTest, ARestoredSessionStays) {

@@ -161,7 +161,7 @@ Status Server::Impl::Run(const std::function<bool()>& stop) {
   while (!http_.is_running() && !failed) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   http_.Stop();
   listening.wait();
-  if (failed && status.ok()) status = Status(StatusCode::kIo, "the port takes no more connections");
+  if (failed && status.ok()) status = IoError("the port takes no more connections");
   return status;
 }
 

@@ -8,6 +8,7 @@
 #include <system_error>
 #include <utility>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "base/memory_info.h"
 #include "server/api_request.h"
@@ -45,17 +46,16 @@ uint64_t FileBytes(const std::string& path) { return PlainFileBytes(path).value_
 
 /// A close upper bound of a session file's size. The bytes in memory are counted in whole blocks.
 uint64_t BytesToWrite(const Session& session) {
-  return session.kv_bytes() + static_cast<uint64_t>(session.len()) * (sizeof(int32_t) + 1);
+  return session.kv_bytes() + session.len() * (sizeof(int32_t) + 1);
 }
 
 /// Finds a full disk before gigabytes are written.
 Status CheckDiskSpace(const std::string& folder, uint64_t bytes) {
   struct statvfs info {};
   if (statvfs(folder.c_str(), &info) != 0) return OkStatus();
-  const uint64_t free_bytes = static_cast<uint64_t>(info.f_bavail) * info.f_frsize;
+  const uint64_t free_bytes = uint64_t{info.f_bavail} * info.f_frsize;
   if (bytes <= free_bytes) return OkStatus();
-  return Status(StatusCode::kIo, "the session needs " + FormatBytes(bytes) + " on disk, but only " +
-                                     FormatBytes(free_bytes) + " are free");
+  return IoError("the session needs {} on disk, but only {} are free", FormatBytes(bytes), FormatBytes(free_bytes));
 }
 
 void RemoveUnfinished(const std::string& folder) {
@@ -68,39 +68,39 @@ void RemoveUnfinished(const std::string& folder) {
 
 }  // namespace
 
-class SessionStore::Turn {
+class SessionStore::SessionLock {
  public:
-  Turn(SessionStore* store, SessionId id) : store_(store), id_(std::move(id)) {
+  SessionLock(SessionStore* store, SessionId id) : store_(store), id_(std::move(id)) {
     MutexLock lock(&store_->mutex_);
     store_->changed_.wait(lock.native(),
                           [this]() DUO_REQUIRES(store_->mutex_) { return store_->in_work_.count(id_) == 0; });
     store_->in_work_.insert(id_);
   }
-  ~Turn() {
+  ~SessionLock() {
     MutexLock lock(&store_->mutex_);
     store_->in_work_.erase(id_);
     store_->changed_.notify_all();
   }
-  Turn(const Turn&) = delete;
-  Turn& operator=(const Turn&) = delete;
+  SessionLock(const SessionLock&) = delete;
+  SessionLock& operator=(const SessionLock&) = delete;
 
  private:
   SessionStore* store_;
   SessionId id_;
 };
 
-class SessionStore::Room {
+class SessionStore::QuotaClaim {
  public:
-  Room(SessionStore* store, SessionId id) : store_(store), id_(std::move(id)) {}
-  ~Room() {
+  QuotaClaim(SessionStore* store, SessionId id) : store_(store), id_(std::move(id)) {}
+  ~QuotaClaim() {
     MutexLock lock(&store_->mutex_);
     store_->being_written_.erase(id_);
   }
-  Room(const Room&) = delete;
-  Room& operator=(const Room&) = delete;
+  QuotaClaim(const QuotaClaim&) = delete;
+  QuotaClaim& operator=(const QuotaClaim&) = delete;
 
   /// Fails with kIo when the owner would have too many files or too many bytes with this one.
-  Status Take(uint64_t bytes) {
+  Status Claim(uint64_t bytes) {
     MutexLock lock(&store_->mutex_);
     std::map<std::string, uint64_t> others;
     DUO_ASSIGN_OR_RETURN(const std::vector<std::string> names, store_->NamesOnDisk(id_.owner));
@@ -111,16 +111,17 @@ class SessionStore::Room {
     others.erase(id_.name);
     const SessionFolder& folder = store_->folder_;
     if (std::ssize(others) >= folder.max_sessions) {
-      return Status(StatusCode::kIo, std::to_string(others.size()) +
-                                         " sessions are saved, which is the limit; "
-                                         "delete one, or start the server with a higher limit");
+      return IoError(
+          "{} sessions are saved, which is the limit; delete one, or start the server with a higher limit",
+          others.size());
     }
     uint64_t used = 0;
     for (const auto& other : others) used += other.second;
     if (used > folder.max_bytes || bytes > folder.max_bytes - used) {
-      return Status(StatusCode::kIo, "the session needs " + FormatBytes(bytes) + ", but the saved ones take " +
-                                         FormatBytes(used) + " of the quota of " + FormatBytes(folder.max_bytes) +
-                                         "; delete one, or start the server with a larger quota");
+      return IoError(
+          "the session needs {}, but the saved ones take {} of the quota of {}; delete one, or start the server with a "
+          "larger quota",
+          FormatBytes(bytes), FormatBytes(used), FormatBytes(folder.max_bytes));
     }
     store_->being_written_[id_] = bytes;
     return OkStatus();
@@ -183,7 +184,7 @@ Result<std::vector<std::string>> SessionStore::NamesOnDisk(const std::string& ow
   std::error_code error;
   std::filesystem::directory_iterator entries(FolderOf(owner), error);
   if (error == std::errc::no_such_file_or_directory && !owner.empty()) return names;
-  if (error) return Status(StatusCode::kIo, "the sessions' folder cannot be listed: " + error.message());
+  if (error) return IoError("the sessions' folder cannot be listed: {}", error.message());
   for (const auto& entry : entries) {
     const std::filesystem::path& path = entry.path();
     const bool is_name = path.extension() == kSuffix && IsSessionName(path.stem().string());
@@ -228,7 +229,7 @@ Result<std::vector<SessionEntry>> SessionStore::List(const std::string& owner) c
 
 ApiResult<SessionEntry> SessionStore::Save(const SessionId& id) {
   if (!has_folder()) return NoFolder();
-  const Turn turn(this, id);
+  const SessionLock session_lock(this, id);
   const Result<SequenceLease> lease = scheduler_->CheckOut(id);
   if (!lease.ok()) {
     if (lease.status().code() == StatusCode::kNotFound) return NoSession(id.name, "in memory");
@@ -248,8 +249,8 @@ ApiResult<SessionEntry> SessionStore::Save(const SessionId& id) {
 Status SessionStore::WriteFile(const SessionId& id, const SequenceLease& lease) {
   const uint64_t bytes = BytesToWrite(*lease->session);
   DUO_RETURN_IF_ERROR(CheckDiskSpace(folder_.path, bytes));
-  Room room(this, id);
-  DUO_RETURN_IF_ERROR(room.Take(bytes));
+  QuotaClaim quota(this, id);
+  DUO_RETURN_IF_ERROR(quota.Claim(bytes));
   if (!id.owner.empty()) DUO_RETURN_IF_ERROR(MakePrivateDirectories(FolderOf(id.owner)));
   DUO_RETURN_IF_ERROR(lease->session->Save(PathOf(id), JsonText(ToJson(lease->spec))));
   lease->saved = true;
@@ -273,7 +274,7 @@ Status SessionStore::LoadFile(const SessionId& id) {
   if (!options.ok()) {
     const Status& why = options.status();
     const std::string field = why.subject().empty() ? "" : why.subject() + ": ";
-    return Status(StatusCode::kCorrupt, path + ": does not fit this server: " + field + why.message());
+    return Corrupt("{}: does not fit this server: {}{}", path, field, why.message());
   }
   DUO_ASSIGN_OR_RETURN(const SequenceLease lease, scheduler_->Reserve(id, spec, *options, info.n_tokens));
   DUO_ASSIGN_OR_RETURN(Session session, Session::Load(*model_, *options, path, workspace_));
@@ -284,7 +285,7 @@ Status SessionStore::LoadFile(const SessionId& id) {
 
 ApiResult<SessionEntry> SessionStore::Restore(const SessionId& id) {
   if (!has_folder()) return NoFolder();
-  const Turn turn(this, id);
+  const SessionLock session_lock(this, id);
   if (!OnDisk(id)) return NoSession(id.name, "on disk");
   if (scheduler_->HasNamed(id)) {
     return Conflict("the session \"" + id.name +
@@ -306,15 +307,15 @@ ApiResult<SessionEntry> SessionStore::Restore(const SessionId& id) {
 }
 
 // The first of several requests for one session restores it. The others find it in memory.
-ApiStatus SessionStore::Need(const SessionId& id) {
+ApiStatus SessionStore::EnsureRestored(const SessionId& id) {
   if (!has_folder() || id.name.empty() || scheduler_->HasNamed(id)) return ApiOk();
-  const Turn turn(this, id);
+  const SessionLock session_lock(this, id);
   if (scheduler_->HasNamed(id) || !OnDisk(id)) return ApiOk();
   return RestoreFile(id);
 }
 
 ApiStatus SessionStore::Delete(const SessionId& id) {
-  const Turn turn(this, id);
+  const SessionLock session_lock(this, id);
   Result<SequenceLease> lease = scheduler_->CheckOut(id);
   if (lease.status().code() == StatusCode::kUnavailable) return FromStatus(lease.status());
   const bool on_disk = OnDisk(id);
@@ -323,14 +324,14 @@ ApiStatus SessionStore::Delete(const SessionId& id) {
   if (!on_disk) return ApiOk();
   std::error_code error;
   std::filesystem::remove(PathOf(id), error);
-  if (error) return ForClient(Status(StatusCode::kIo, PathOf(id) + ": cannot be removed: " + error.message()));
+  if (error) return ForClient(IoError("{}: cannot be removed: {}", PathOf(id), error.message()));
   return ApiOk();
 }
 
 Status SessionStore::SaveIdle() {
   Status first;
   for (const NamedSequence& s : scheduler_->Named()) {
-    const Turn turn(this, s.id);
+    const SessionLock session_lock(this, s.id);
     const Result<SequenceLease> lease = scheduler_->CheckOut(s.id);
     if (!lease.ok()) continue;
     const bool as_on_disk = (*lease)->saved && OnDisk(s.id);

@@ -46,8 +46,8 @@ Json MemoryJson(const ServedFacts& facts, const SchedulerStatus& status) {
           {"weights_bytes", memory.weights_bytes},
           {"workspace_bytes", memory.activation_bytes + status.growth_bytes},
           {"requests_bytes", facts.plan->bodies_bytes},
-          {"promised_bytes", status.promised_bytes},
-          {"kept_bytes", status.kept_bytes},
+          {"promised_bytes", status.reserved_bytes},
+          {"kept_bytes", status.idle_bytes},
           {"kv_bytes_per_token", {{"duo", memory.kv_bytes_per_token}, {"full", full.kv_bytes_per_token}}},
           {"kv_fixed_bytes", {{"duo", memory.kv_fixed_bytes}, {"full", full.kv_fixed_bytes}}}};
 }
