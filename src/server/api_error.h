@@ -43,9 +43,9 @@ inline ApiStatus ApiOk() { return {}; }
 template <typename T>
 class [[nodiscard]] ApiResult {
  public:
-  ApiResult(T value) : value_(std::move(value)) {}              // NOLINT(google-explicit-constructor)
-  ApiResult(ApiError error) : status_(std::move(error)) {}      // NOLINT(google-explicit-constructor)
-  ApiResult(ApiStatus failed) : status_(std::move(failed)) {    // NOLINT(google-explicit-constructor)
+  ApiResult(T value) : value_(std::move(value)) {}            // NOLINT(google-explicit-constructor)
+  ApiResult(ApiError error) : status_(std::move(error)) {}    // NOLINT(google-explicit-constructor)
+  ApiResult(ApiStatus failed) : status_(std::move(failed)) {  // NOLINT(google-explicit-constructor)
     DUO_CHECK(!status_.ok(), "a result needs a value or an error");
   }
 
@@ -92,7 +92,7 @@ ApiError BadField(const std::string& param, const std::string& message);
 }  // namespace duo
 
 /// Returns the error of an ApiStatus from the function around it.
-#define DUO_RETURN_IF_API_ERROR(expr)                                                       \
-  do {                                                                                      \
-    if (::duo::ApiStatus duo_status_ = (expr); !duo_status_.ok()) return duo_status_;       \
+#define DUO_RETURN_IF_API_ERROR(expr)                                                 \
+  do {                                                                                \
+    if (::duo::ApiStatus duo_status_ = (expr); !duo_status_.ok()) return duo_status_; \
   } while (false)

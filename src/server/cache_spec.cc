@@ -53,7 +53,8 @@ Result<SessionOptions> ResolveSpec(const CacheSpec& spec, const CacheDefaults& d
     if (spec.sparsity && *spec.sparsity > 0) return BadSparsity("a sparsity contradicts the pattern \"none\"");
     options.heads = AllRetrieval(config.n_layers, config.n_kv_heads);
   } else if (spec.sparsity) {
-    if (!defaults.pattern) return BadSparsity("a sparsity needs a pattern, but this server was started without a pattern");
+    if (!defaults.pattern)
+      return BadSparsity("a sparsity needs a pattern, but this server was started without a pattern");
     Result<HeadChoice> heads = ChooseBySparsity(*defaults.pattern, *spec.sparsity);
     if (!heads.ok()) return BadSparsity(heads.status().message());
     options.heads = *std::move(heads);

@@ -43,10 +43,11 @@ CompletionApi::CompletionApi(const Model* model, const Tokenizer* tokenizer, std
 
 ApiResult<std::vector<int32_t>> CompletionApi::Render(const std::vector<ChatMessage>& messages) const {
   if (!chat_) {
-    return BadField("messages",
-                    fmt::format("the model \"{}\" has no chat template that duo knows, and the server was started without "
-                                "one; use /v1/completions with a text",
-                                defaults_.model_name));
+    return BadField(
+        "messages",
+        fmt::format("the model \"{}\" has no chat template that duo knows, and the server was started without "
+                    "one; use /v1/completions with a text",
+                    defaults_.model_name));
   }
   Result<std::vector<int32_t>> rendered = chat_->Render(*tokenizer_, messages);
   if (rendered.ok()) return *std::move(rendered);
@@ -77,16 +78,15 @@ ApiStatus CompletionApi::CheckLength(const CompletionRequest& request, JobReques
   // A request without max_tokens gets at most the rest of the context.
   if (!request.max_tokens) job->generate.max_tokens = std::min(job->generate.max_tokens, context - n_prompt);
   if (job->generate.max_tokens < 0 || n_prompt > context || job->generate.max_tokens > context - n_prompt) {
-    too_long.message = fmt::format("the context has {} tokens; the prompt has {} and max_tokens asks for {} more", context,
-                                   n_prompt, std::max<int64_t>(job->generate.max_tokens, 0));
+    too_long.message = fmt::format("the context has {} tokens; the prompt has {} and max_tokens asks for {} more",
+                                   context, n_prompt, std::max<int64_t>(job->generate.max_tokens, 0));
     return too_long;
   }
   return ApiOk();
 }
 
 // A stream sends its entries as they come, while a whole answer holds all of them.
-ApiStatus CompletionApi::CheckLogProbs(const CompletionRequest& request,
-                                                     const std::vector<JobRequest>& jobs) {
+ApiStatus CompletionApi::CheckLogProbs(const CompletionRequest& request, const std::vector<JobRequest>& jobs) {
   if (request.n_log_probs < 0) return ApiOk();
   int64_t n_scored = 0;
   for (const JobRequest& job : jobs) {
@@ -94,10 +94,11 @@ ApiStatus CompletionApi::CheckLogProbs(const CompletionRequest& request,
     if (!request.stream) n_scored += job.generate.max_tokens;
   }
   if (n_scored <= kMaxLogProbEntries / (1 + request.n_log_probs)) return ApiOk();
-  return BadField("logprobs",
-                  fmt::format("the log probabilities of {} tokens, each with {} others, are too many for one answer; ask "
-                              "for fewer, or set \"stream\": true",
-                              n_scored, request.n_log_probs));
+  return BadField(
+      "logprobs",
+      fmt::format("the log probabilities of {} tokens, each with {} others, are too many for one answer; ask "
+                  "for fewer, or set \"stream\": true",
+                  n_scored, request.n_log_probs));
 }
 
 JobRequest CompletionApi::SharedJob(CompletionKind kind, const Caller& caller, const CompletionRequest& request,
@@ -173,7 +174,7 @@ ApiResult<std::vector<JobRequest>> CompletionApi::MakeJobs(CompletionKind kind, 
 }
 
 ApiStatus CompletionApi::Complete(CompletionKind kind, const Caller& caller, const std::string& body,
-                                                httplib::Response* response) {
+                                  httplib::Response* response) {
   DUO_ASSIGN_OR_RETURN(const CompletionRequest request, ParseCompletion(body, kind));
   if (!request.model.empty() && request.model != defaults_.model_name) {
     ApiError error;

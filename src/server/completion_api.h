@@ -52,8 +52,7 @@ class CompletionApi {
                 const CacheDefaults* cache, CompletionDefaults defaults, Scheduler* scheduler, SessionStore* sessions);
 
   /// Puts the answer, or the provider that streams it, into *response. Returns an error found before the first byte.
-  ApiStatus Complete(CompletionKind kind, const Caller& caller, const std::string& body,
-                                   httplib::Response* response);
+  ApiStatus Complete(CompletionKind kind, const Caller& caller, const std::string& body, httplib::Response* response);
 
   /// The tokens of a text or conversation.
   ApiResult<std::vector<int32_t>> Tokenize(const TokenizeRequest& request) const;

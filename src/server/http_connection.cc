@@ -47,9 +47,11 @@ void Address(int sock, int (*get)(int, sockaddr*, socklen_t*), std::string* ip, 
 
 }  // namespace
 
+// An entry that returns false was closed to make room, or the server stops. The thread must not wait any longer then.
 bool HttpConnection::WaitForRequest(ConnectionTable::Entry* entry) {
   entry_ = entry;
   if (has_answered_ && !entry->WaitForRequest()) return false;
+  // The buffer may hold the beginning of the next request already.
   if (begin_ == end_ && Poll(POLLIN, limits_.idle_timeout_s * 1000) <= 0) return false;
   if (!entry->ReadHeader()) return false;
   framing_ = HttpFraming(limits_.max_header_bytes);
@@ -59,6 +61,7 @@ bool HttpConnection::WaitForRequest(ConnectionTable::Entry* entry) {
   return true;
 }
 
+// Memory comes first: the connection may now wait a long time for its next request.
 bool HttpConnection::EndRequest() {
   ReleaseBody();
   has_answered_ = true;
@@ -69,6 +72,7 @@ bool HttpConnection::EndRequest() {
 bool HttpConnection::ClientGone() {
   if (Reset()) return true;
   if (probed_ || writing_ || !framing_.is_http_1_1() || Poll(POLLRDHUP, 0) <= 0) return false;
+  // One probe per request is enough: after it, a client that left is known by the reset that it causes.
   probed_ = true;
   write(kInterim, std::strlen(kInterim));
   return Reset();
@@ -76,11 +80,12 @@ bool HttpConnection::ClientGone() {
 
 void HttpConnection::Answer(const char* status_line, const char* type, const char* message) {
   // ToJson(ApiError) has the same members. None of these texts needs an escape.
-  const std::string body = fmt::format(
-      R"({{"error":{{"message":"{}","type":"{}","param":null,"code":null}}}})", message, type);
-  const std::string text = fmt::format(
-      "HTTP/1.1 {}\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{}", status_line,
-      body.size(), body);
+  const std::string body =
+      fmt::format(R"({{"error":{{"message":"{}","type":"{}","param":null,"code":null}}}})", message, type);
+  const std::string text =
+      fmt::format("HTTP/1.1 {}\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{}",
+                  status_line, body.size(), body);
+  // Without `broken_` the library would send an answer of its own after this one.
   write(text.data(), text.size());
   broken_ = true;
 }
@@ -95,6 +100,7 @@ void HttpConnection::Linger(double max_seconds) {
 }
 
 void HttpConnection::Close() {
+  // Bytes that came since Linger would reset the connection, and the client might lose the answer.
   ::recv(sock_, buffer_, sizeof buffer_, MSG_DONTWAIT);
   ::close(sock_);
 }
@@ -103,7 +109,7 @@ bool HttpConnection::is_readable() const { return begin_ != end_ || Poll(POLLIN,
 bool HttpConnection::is_writable() const { return !Reset() && Poll(POLLOUT, 0) > 0; }
 
 ssize_t HttpConnection::read(char* to, size_t size) {
-  if (broken_) return -1;
+  if (broken_) return -1;  // our own answer was the last one
   const bool in_body = framing_.done();
   if (in_body && !framing_.has_body()) return 0;
   // The library reads a body only after the server's handler has accepted the header.
@@ -124,6 +130,7 @@ ssize_t HttpConnection::read(char* to, size_t size) {
 
 ssize_t HttpConnection::write(const char* from, size_t size) {
   if (broken_ || Poll(POLLOUT, limits_.idle_timeout_s * 1000) <= 0) return -1;
+  // An interim answer may come before the answer, but not inside it.
   writing_ = writing_ || std::string_view(from, size) != kInterim;
   ssize_t n;
   do {
@@ -156,6 +163,8 @@ bool HttpConnection::Reset() const {
 }
 
 double HttpConnection::SecondsLeft() const {
+  // A client that sends a byte now and then would hold its connection for ever if only silence were limited. So the
+  // whole header has a time, and a body earns its time by its bytes.
   const double spent = SecondsSince(begun_);
   if (!framing_.done()) return limits_.header_timeout_s - spent;
   const double earned = static_cast<double>(n_body_) / static_cast<double>(limits_.min_body_bytes_per_s);
@@ -186,6 +195,7 @@ bool HttpConnection::ReadHeader(const char* bytes, size_t n) {
     return false;
   }
   if (!framing_.done()) return true;
+  // The time of the body begins now. The request counts as busy from here on, so it is not closed to make room.
   begun_ = Clock::now();
   return entry_ == nullptr || entry_->Work();
 }
@@ -201,6 +211,7 @@ bool HttpConnection::CountBody(size_t n) {
   while (counted > kUncountedBodyBytes + claimed_) {
     const size_t step = std::min(kBodyStepBytes, limits_.max_body_bytes - claimed_);
     claimed_ += step;
+    // Claimed first and compared then: of two connections that claim at once, at least one sees the sum of both.
     if ((*body_bytes_ += step) <= limits_.max_body_bytes_together) continue;
     Answer("503 Service Unavailable\r\nRetry-After: 2", "server_error", "too many large requests at once");
     return false;

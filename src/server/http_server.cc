@@ -27,6 +27,7 @@ constexpr double kLingerSeconds = 3;
 /// Set while the accepting thread answers a connection that got no place or no thread.
 thread_local bool refuse_connection = false;
 
+/// The connection whose request this thread handles. The library gives handlers no way to reach it.
 thread_local HttpConnection* current_connection = nullptr;
 
 /// Runs each connection that the table admits on a thread. Others are refused at once.
@@ -40,11 +41,14 @@ class ConnectionThreads : public httplib::TaskQueue {
       if (Start(task)) return;
       log_("the system allows no more threads (a limit on processes or memory); a connection is refused with 503");
     }
+    // The library's task ends in process_and_close_socket, which has no parameter for this.
     refuse_connection = true;
     task();
     refuse_connection = false;
   }
 
+  // The library destroys this queue after the call. So the last thing that a connection's thread does with it is
+  // AddToCounts, which notifies under the mutex.
   void shutdown() override {
     MutexLock lock(&mutex_);
     changed_.wait(lock.native(), [this]() DUO_REQUIRES(mutex_) { return n_open_ == 0; });
@@ -128,6 +132,7 @@ Result<int> HttpServer::Bind(const std::string& host, int port) {
 }
 
 void HttpServer::Stop() {
+  // After stop() the library waits for all connections. The table wakes those that wait for their clients.
   connections_.Stop();
   stop();
 }
@@ -159,6 +164,7 @@ bool HttpServer::process_and_close_socket(socket_t sock) {
       if (!connection.EndRequest() || !answered) break;
     }
     current_connection = nullptr;
+    // From here on the table may close this connection first to make room.
     entry.End();
     connection.Linger(kLingerSeconds);
   }

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+// https://prometheus.io/docs/instrumenting/exposition_formats. The names and help texts are part of the server's
+// interface (docs/http_api.md), so they keep words that the sources have replaced.
+
 namespace duo {
 namespace {
 
@@ -9,19 +12,17 @@ std::string Single(const char* type, const char* name, const char* help, uint64_
   return fmt::format("# HELP {0} {1}\n# TYPE {0} {2}\n{0} {3}\n", name, help, type, value);
 }
 
-std::string Counter(const char* name, const char* help, uint64_t value) {
-  return Single("counter", name, help, value);
-}
+std::string Counter(const char* name, const char* help, uint64_t value) { return Single("counter", name, help, value); }
 
-std::string Gauge(const char* name, const char* help, uint64_t value) {
-  return Single("gauge", name, help, value);
-}
+std::string Gauge(const char* name, const char* help, uint64_t value) { return Single("gauge", name, help, value); }
 
+/// Seconds.
 double Bound(int bucket) { return static_cast<double>(1 << bucket) * 1e-3; }
 
 }  // namespace
 
 void Histogram::Add(double seconds) {
+  // A bound belongs to its bucket: "le" means less or equal.
   int bucket = 0;
   while (bucket < kBuckets && seconds > Bound(bucket)) ++bucket;
   ++counts_[bucket];
@@ -31,13 +32,16 @@ void Histogram::Add(double seconds) {
 
 std::string Histogram::Text(const std::string& name, const std::string& help) const {
   std::string text = fmt::format("# HELP {0} {1}\n# TYPE {0} histogram\n", name, help);
-  uint64_t below = 0;
+  uint64_t below = 0;  // the format wants cumulative counts
   for (int bucket = 0; bucket < kBuckets; ++bucket) {
     below += counts_[bucket];
     text += fmt::format("{}_bucket{{le=\"{:g}\"}} {}\n", name, Bound(bucket), below);
   }
   return text + fmt::format("{0}_bucket{{le=\"+Inf\"}} {1}\n{0}_sum {2:.6f}\n{0}_count {1}\n", name, n_, sum_);
 }
+
+// Connections' threads and the scheduler's thread count. `mutex_` guards all counts, is held for one change or one
+// page, and is taken last: nothing else is locked while it is held.
 
 void Metrics::CountResponse(const std::string& owner, const std::string& route, int status) {
   Count(owner, [&](Counts* c) { ++c->responses[{route, status}]; });
@@ -70,6 +74,7 @@ void Metrics::AddTokenSeconds(const std::string& owner, double seconds) {
   Count(owner, [&](Counts* c) { c->token.Add(seconds); });
 }
 
+// A step counts once in the counts of all, whatever number of owners take part in it.
 void Metrics::AddBatch(const std::map<std::string, int64_t>& n_sequences) {
   MutexLock lock(&mutex_);
   ++all_.steps;
@@ -82,6 +87,8 @@ void Metrics::AddBatch(const std::map<std::string, int64_t>& n_sequences) {
 
 std::string Metrics::Text(const Caller& caller, const Gauges& g) const {
   MutexLock lock(&mutex_);
+  // The mutex is held for the whole page, so that its values belong to one moment. A caller that has asked for nothing
+  // yet gets zeros.
   const auto own = of_owner_.find(caller.owner);
   const Counts none;
   const Counts& c = caller.sees_all ? all_ : own == of_owner_.end() ? none : own->second;
@@ -101,6 +108,7 @@ std::string Metrics::Text(const Caller& caller, const Gauges& g) const {
   text += Gauge("duo_kv_promised_bytes", "Memory reserved for running requests.", g.reserved_bytes);
   text += Gauge("duo_kv_kept_bytes", "Memory of sequences without a request.", g.idle_bytes);
   text += Gauge("duo_kv_budget_bytes", "Memory for all sequences together.", g.budget_bytes);
+  // How often others' sequences are evicted, and how much memory they take, would tell about their requests.
   if (caller.sees_all) {
     text += Counter("duo_evicted_sequences_total", "Sequences that were evicted to make room.", g.evicted);
     text += Gauge("duo_resident_bytes", "Resident memory of the process.", g.resident_bytes);

@@ -80,8 +80,7 @@ class Builder : public nlohmann::json_sax<Json> {
   bool Add(Json value) { return Unpack() && Place(std::move(value)) != nullptr; }
 
   bool Open(Json container, bool packing) {
-    if (open_.size() == kMaxNesting)
-      return Refuse(fmt::format("JSON nested deeper than {} levels", kMaxNesting));
+    if (open_.size() == kMaxNesting) return Refuse(fmt::format("JSON nested deeper than {} levels", kMaxNesting));
     if (!Unpack()) return false;
     Json* placed = Place(std::move(container));
     if (placed == nullptr) return false;

@@ -15,9 +15,7 @@
 namespace duo {
 namespace {
 
-void Send(const Json& json, httplib::Response* response) {
-  response->set_content(JsonText(json), "application/json");
-}
+void Send(const Json& json, httplib::Response* response) { response->set_content(JsonText(json), "application/json"); }
 
 void SendError(const ApiError& error, httplib::Response* response) {
   response->status = error.http_status;
@@ -48,6 +46,7 @@ AccessRules AccessRulesOf(const ServerOptions& options) {
 Routes::Routes(const ServedParts& parts, std::function<void(const std::string&)> log)
     : parts_(parts), log_(std::move(log)), access_(AccessRulesOf(*parts.options)) {}
 
+// Every route goes through here, so none is left out of the metrics and each error gets the same form.
 HttpServer::Handler Routes::Counted(const std::string& name, Handler handler) const {
   return [this, name, handler](const Request& request, Response& response) {
     // The size of a chunked body is known only now.
@@ -56,6 +55,7 @@ HttpServer::Handler Routes::Counted(const std::string& name, Handler handler) co
         too_large ? ApiStatus(PlainError(413, "the body is too large")) : (this->*handler)(request, &response);
     if (!status.ok()) SendError(status.error(), &response);
     HttpServer::FitToVersion(request, &response);
+    // The library sets the status after the handler, when the handler has set none.
     const int http_status = response.status == -1 ? 200 : response.status;
     parts_.metrics->CountResponse(CallerOfRequest(request).owner, name, http_status);
   };
@@ -94,13 +94,14 @@ void Routes::AddHooks(HttpServer* http) {
       return HttpServer::HandlerResponse::Handled;
     }
     const ApiStatus access = CheckAccess(access_, request);
+    // A refused request has not told who asks, so it counts in nobody's metrics except those of all.
     if (access.ok()) return HttpServer::HandlerResponse::Unhandled;
     SendError(access.error(), &response);
     parts_.metrics->CountResponse("", "refused", response.status);
     return HttpServer::HandlerResponse::Handled;
   });
   http->set_error_handler([this](const Request& request, Response& response) {
-    if (!response.body.empty()) return;
+    if (!response.body.empty()) return;  // the error of a route, which is complete
     parts_.metrics->CountResponse(CallerOfRequest(request).owner, "none", response.status);
     const std::string what = response.status == 404   ? "there is nothing at " + request.method + " " + request.path
                              : response.status == 413 ? "the body is too large"
@@ -124,6 +125,7 @@ void Routes::LogAnswer(const Request& request, const Response& response) const {
 
 // ---------------------------------------------------------------- the server's state
 
+// A proxy or a supervisor asks this often, so it takes no lock that a step of the model holds.
 ApiStatus Routes::Health(const Request&, Response* response) const {
   const bool stopping = parts_.scheduler->stopping(), changed = !parts_.model->CheckFiles().ok();
   if (stopping || changed) response->status = 503;
@@ -137,6 +139,7 @@ ApiStatus Routes::ServerStatus(const Request& request, Response* response) const
   return ApiOk();
 }
 
+// One snapshot for all gauges. So they agree with each other, and a caller gets the sums of its own sequences only.
 ApiStatus Routes::MetricsText(const Request& request, Response* response) const {
   const Caller caller = CallerOfRequest(request);
   const SchedulerStatus status = parts_.scheduler->Snapshot(caller);

@@ -79,8 +79,8 @@ struct SchedulerStatus {
 ///
 /// Invariants.
 ///   1. The worker holds `mutex_` in parts 1 and 5 of a step and releases it in parts 2 to 4. It takes the pool's own
-///      mutex only inside the pool's functions, after `mutex_`. Leases take the pool's mutex alone. So a lease may begin
-///      or end at any moment, also in parts 1 and 5, while status and requests see a step only as a whole.
+///      mutex only inside the pool's functions, after `mutex_`. Leases take the pool's mutex alone. So a lease may
+///      begin or end at any moment, also in parts 1 and 5, while status and requests see a step only as a whole.
 ///   2. Only the worker touches `running_` and `turn_`. In parts 2 to 4 it works only on running requests, whose
 ///      sequences are busy in the pool.
 ///   3. Other threads never read the session of a busy sequence, unless they hold its lease. They read what the

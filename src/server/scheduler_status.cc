@@ -48,8 +48,8 @@ SequenceStatus Scheduler::StatusOf(const Running& running) const {
           .seconds = SecondsSince(running.job->submitted)};
 }
 
-// The worker changes what is published and the pool within one hold of the mutex. So a request is seen once: as waiting,
-// as running, or as the idle sequence that it left.
+// The worker changes what is published and the pool within one hold of the mutex. So a request is seen once: as
+// waiting, as running, or as the idle sequence that it left.
 SchedulerStatus Scheduler::Snapshot(const Caller& caller) const {
   MutexLock lock(&mutex_);
   SchedulerStatus status;

@@ -81,8 +81,8 @@ struct PoolStatus {
   uint64_t n_evicted = 0;  // since the start, for all callers
 };
 
-/// Thread safe, with one exception: only the thread that runs the sequences may call Acquire, and Release and Drop for
-/// what Acquire returned, because they may free memory of the workspace.
+/// Thread safe, with one exception. Only the thread that runs the sequences may call Acquire, and Release and Drop for
+/// what Acquire returned. The reason is that they may free memory of the workspace.
 ///
 /// Each function is one step: no other thread sees a state between its beginning and its end. The pool's mutex is taken
 /// last. A thread that holds the scheduler's mutex may call the pool, and the pool calls nothing that takes a mutex of

@@ -83,20 +83,21 @@ Status Server::Run(const std::function<bool()>& stop) { return impl_->Run(stop);
 Status Server::StartThreads(WorkerThreads* threads) {
   const int n_threads = threads->Start(kOwnThreads);
   if (n_threads >= kMinOwnThreads) return OkStatus();
-  return ResourceExhausted("a server needs {} threads besides the first one (one for the model, one that accepts "
-                            "connections, two for connections), but the system allows {}; raise the limit on "
-                            "processes (ulimit -u, a container's pids.max), or free memory",
-                            kMinOwnThreads, n_threads);
+  return ResourceExhausted(
+      "a server needs {} threads besides the first one (one for the model, one that accepts "
+      "connections, two for connections), but the system allows {}; raise the limit on "
+      "processes (ulimit -u, a container's pids.max), or free memory",
+      kMinOwnThreads, n_threads);
 }
 
 Result<std::unique_ptr<Server>> Server::Create(const ServedModel& served, const ServerOptions& options,
                                                WorkerThreads* threads, Log log) {
   DUO_ASSIGN_OR_RETURN(ServerPlan plan, PlanServer(served, options));
   DUO_ASSIGN_OR_RETURN(Workspace workspace, Workspace::Create(*served.model, plan.cache.session));
+  // The library must know the limits on bodies that follow from the plan.
   ServerOptions fitted = options;
   fitted.http = plan.http;
-  auto impl =
-      std::make_unique<Impl>(served, fitted, std::move(plan), std::move(workspace), threads, std::move(log));
+  auto impl = std::make_unique<Impl>(served, fitted, std::move(plan), std::move(workspace), threads, std::move(log));
   DUO_RETURN_IF_ERROR(impl->Open());
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
@@ -120,6 +121,8 @@ Status Server::Impl::Open() {
                                                  .sessions = sessions_.get(),
                                                  .completions = completions_.get()},
                                      log_);
+  // The port is bound last. So a client that can connect finds every route, and an error before that leaves no port
+  // open.
   routes_->AddTo(&http_);
   DUO_ASSIGN_OR_RETURN(port_, http_.Bind(options_.host, options_.port));
   return OkStatus();
@@ -127,19 +130,23 @@ Status Server::Impl::Open() {
 
 std::string Server::Impl::Describe() const {
   const MemoryPlan& memory = plan_.memory;
+  // For one sequence with the default options. Several share this.
   const int64_t fits = memory.MaxContext(plan_.budget_bytes - plan_.bodies_bytes);
-  const std::string url = "http://" + HostAndPort(options_.host, port_) + "/" +
-                          (options_.public_origin.empty() ? "" : ", public URL " + options_.public_origin + "/");
+  std::string url = fmt::format("http://{}/", HostAndPort(options_.host, port_));
+  if (!options_.public_origin.empty()) url += fmt::format(", public URL {}/", options_.public_origin);
   return fmt::format("{} on {}: {} for sequences, about {} tokens, beside {} of weights and {} of workspace",
-                     options_.model_name, url, FormatBytes(plan_.pool.budget_bytes), fits, FormatBytes(memory.weights_bytes),
-                     FormatBytes(memory.activation_bytes));
+                     options_.model_name, url, FormatBytes(plan_.pool.budget_bytes), fits,
+                     FormatBytes(memory.weights_bytes), FormatBytes(memory.activation_bytes));
 }
 
+// Stops in the order in which work flows in: new requests are refused, running ones end, their answers are written, and
+// then the connections close. Health and status are answered until then.
 Status Server::Impl::Run(const std::function<bool()>& stop) {
   std::atomic<bool> failed = false;
   const std::future<void> listening = threads_->Begin([&] { failed = !http_.listen_after_bind(); });
-  if (!listening.valid()) return {StatusCode::kResourceExhausted, "the system allows no thread for connections"};
+  if (!listening.valid()) return ResourceExhausted("the system allows no thread for connections");
   while (!stop() && !failed) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  // People who wonder why the server does not end at once read this line.
   const SchedulerStatus left = scheduler_.Snapshot({.owner = "", .sees_all = true});
   const auto n_left = std::count_if(left.sequences.begin(), left.sequences.end(),
                                     [](const SequenceStatus& s) { return s.state != SequenceStatus::State::kIdle; });

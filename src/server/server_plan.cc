@@ -29,7 +29,8 @@ uint64_t Budget(const Model& model, uint64_t memory_bytes) {
          static_cast<uint64_t>(kShareOfAvailable * static_cast<double>(model.backend()->AvailableBytes()));
 }
 
-/// A sequence may take two mappings for each layer, and for K and V of each KV head.
+/// A layer of a sequence has at most one buffer for K and one for V of each KV head, and one more. Each may take two
+/// mappings.
 size_t MaxSequences(const ModelConfig& config, int max_running) {
   const int64_t mappings = int64_t{2} * config.n_layers * (2 * config.n_kv_heads + 1);
   return static_cast<size_t>(std::clamp<int64_t>(kMaxMappings / mappings, max_running, kMaxSequences));
@@ -48,8 +49,9 @@ Result<ServerPlan> PlanServer(const ServedModel& served, const ServerOptions& op
   DUO_ASSIGN_OR_RETURN(session, ResolveOptions(config, session));
   const int max_running = options.scheduler.max_running;
   if (session.chunk < max_running) {
-    return InvalidArgument("a chunk of {} tokens is less than the {} sequences that may run at once; use a larger chunk",
-                           session.chunk, max_running)
+    return InvalidArgument(
+               "a chunk of {} tokens is less than the {} sequences that may run at once; use a larger chunk",
+               session.chunk, max_running)
         .About("chunk");
   }
   DUO_ASSIGN_OR_RETURN(plan.memory, PlanMemory(config, model.weights_bytes(), session, *model.backend()));

@@ -13,12 +13,12 @@
 namespace duo {
 
 struct ServerPlan {
-  CacheDefaults cache;                  // its session options are resolved
-  MemoryPlan memory, full_memory;       // with the default options of requests, and with full attention
-  HttpLimits http;                      // with the limits on bodies filled in
-  uint64_t budget_bytes = 0;            // for weights, workspace, bodies and sequences together
-  uint64_t bodies_bytes = 0;            // the part of it that is reserved for the bodies of requests
-  PoolLimits pool;                      // the rest, for sequences
+  CacheDefaults cache;             // its session options are resolved
+  MemoryPlan memory, full_memory;  // with the default options of requests, and with full attention
+  HttpLimits http;                 // with the limits on bodies filled in
+  uint64_t budget_bytes = 0;       // for weights, workspace, bodies and sequences together
+  uint64_t bodies_bytes = 0;       // the part of it that is reserved for the bodies of requests
+  PoolLimits pool;                 // the rest, for sequences
 };
 
 /// Fails with kResourceExhausted, and numbers, when not even one short sequence would fit. Fails with kInvalidArgument

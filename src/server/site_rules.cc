@@ -71,9 +71,10 @@ ApiStatus CheckSite(const SiteRules& rules, const httplib::Request& request) {
       origin == "http://" + request.get_header_value("Host")) {
     return ApiOk();
   }
-  return PlainError(403, fmt::format("pages of \"{}\" may not use this server: this is neither its own address, nor its "
-                                     "public URL, nor its CORS origin",
-                                     origin));
+  return PlainError(403,
+                    fmt::format("pages of \"{}\" may not use this server: this is neither its own address, nor its "
+                                "public URL, nor its CORS origin",
+                                origin));
 }
 
 void AddCorsHeaders(const SiteRules& rules, const httplib::Request& request, httplib::Response* response) {
