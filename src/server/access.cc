@@ -1,8 +1,9 @@
 #include "server/access.h"
 
 #include <algorithm>
-#include <cstdint>
 #include <string_view>
+
+#include "server/ascii.h"
 
 namespace duo {
 namespace {
@@ -10,15 +11,10 @@ namespace {
 /// The owner name of callers without a key. They own nothing, because no key and no trust domain has this name.
 constexpr std::string_view kNobody = "?";
 
-char ToLower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
-
 /// Compares in time that depends only on the lengths.
 bool SameSecret(const std::string& a, const std::string& b) {
-  unsigned difference = a.size() == b.size() ? 0 : 1;
-  for (size_t i = 0; i < a.size(); ++i) {
-    difference |=
-        static_cast<unsigned>(static_cast<uint8_t>(a[i]) ^ static_cast<uint8_t>(b.empty() ? 0 : b[i % b.size()]));
-  }
+  int difference = a.size() == b.size() ? 0 : 1;
+  for (size_t i = 0; i < a.size(); ++i) difference |= a[i] ^ (b.empty() ? 0 : b[i % b.size()]);
   return difference == 0;
 }
 
@@ -26,7 +22,7 @@ bool SameSecret(const std::string& a, const std::string& b) {
 const ApiKey* KeyOf(const AccessRules& rules, const httplib::Request& request) {
   constexpr std::string_view kScheme = "bearer ";  // in upper or lower case (RFC 9110 11.1)
   std::string given = request.get_header_value("Authorization");
-  for (size_t i = 0; i < std::min(given.size(), kScheme.size()); ++i) given[i] = ToLower(given[i]);
+  for (size_t i = 0; i < std::min(given.size(), kScheme.size()); ++i) given[i] = LowerAscii(given[i]);
   const ApiKey* found = nullptr;
   for (const ApiKey& key : rules.api_keys) {
     if (SameSecret(std::string(kScheme) + key.key, given)) found = &key;
@@ -44,8 +40,8 @@ bool IsOpen(const AccessRules& rules, const httplib::Request& request) {
 
 }  // namespace
 
-std::optional<ApiError> CheckAccess(const AccessRules& rules, const httplib::Request& request) {
-  if (auto error = CheckSite(rules.site, request)) return error;
+ApiStatus CheckAccess(const AccessRules& rules, const httplib::Request& request) {
+  DUO_RETURN_IF_API_ERROR(CheckSite(rules.site, request));
   const std::string encoding = request.get_header_value("Content-Encoding");
   if (!encoding.empty() && encoding != "identity") {
     return PlainError(415, "Content-Encoding: compressed bodies are not supported; send the body as it is");
@@ -54,7 +50,7 @@ std::optional<ApiError> CheckAccess(const AccessRules& rules, const httplib::Req
   if (has_body && request.get_header_value("Content-Type").rfind("application/json", 0) != 0) {
     return PlainError(415, "Content-Type: expected application/json");
   }
-  if (rules.api_keys.empty() || IsOpen(rules, request) || KeyOf(rules, request) != nullptr) return std::nullopt;
+  if (rules.api_keys.empty() || IsOpen(rules, request) || KeyOf(rules, request) != nullptr) return ApiOk();
   ApiError error = PlainError(401, "the API key is missing or unknown; expected \"Authorization: Bearer KEY\"");
   error.type = "authentication_error";
   error.code = "invalid_api_key";

@@ -3,7 +3,6 @@
 
 #include <httplib.h>
 
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,7 +23,7 @@ struct AccessRules {
 
 /// Checks the rules that apply to every request. An error ends the request: 403 as in CheckSite, 415 for a body that is
 /// compressed or not JSON, 401 without one of the server's keys.
-std::optional<ApiError> CheckAccess(const AccessRules& rules, const httplib::Request& request);
+ApiStatus CheckAccess(const AccessRules& rules, const httplib::Request& request);
 
 /// The sender of a request that CheckAccess accepted. On open routes the sender may have no key: such a caller owns
 /// nothing and sees nothing that others own.

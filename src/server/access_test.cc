@@ -27,8 +27,8 @@ httplib::Request GetWith(const std::string& authorization) {
 }
 
 int StatusOf(const AccessRules& rules, const httplib::Request& request) {
-  const std::optional<ApiError> error = CheckAccess(rules, request);
-  return error ? error->http_status : 200;
+  const ApiStatus status = CheckAccess(rules, request);
+  return status.ok() ? 200 : status.error().http_status;
 }
 
 TEST(Access, OtherSitesAreRefusedFirst) {

@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,11 +28,11 @@ class AnswerWriter : public std::enable_shared_from_this<AnswerWriter> {
   using Jobs = std::vector<std::shared_ptr<Job>>;
   /// Waits for all jobs and puts the answer into *response. Cancels the jobs when the client leaves. When a job fails,
   /// its error is the request's error.
-  std::optional<ApiError> Wait(Jobs jobs, httplib::Response* response);
+  ApiStatus Wait(Jobs jobs, httplib::Response* response);
   /// Streams the answer through a provider that *response keeps. The provider holds this object, hence the shared
   /// pointer. When the first job fails at once, its error is the request's error. `until_written` is released when the
   /// whole answer is written or the client has gone.
-  std::optional<ApiError> Stream(Jobs jobs, httplib::Response* response, std::shared_ptr<void> until_written);
+  ApiStatus Stream(Jobs jobs, httplib::Response* response, std::shared_ptr<void> until_written);
 
  private:
   void Begin(Jobs jobs);

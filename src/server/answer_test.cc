@@ -29,15 +29,15 @@ class AnswerTest : public ::testing::Test {
   /// The answer as a whole, without a stream.
   Json Whole(CompletionKind kind, const CompletionRequest& request) {
     httplib::Response response;
-    const auto error = Writer(kind, request)->Wait(jobs_, &response);
-    EXPECT_FALSE(error) << error->message;
+    const ApiStatus status = Writer(kind, request)->Wait(jobs_, &response);
+    EXPECT_TRUE(status.ok()) << status.error().message;
     return Json::parse(response.body);
   }
   /// The events of a stream, without "data: "; comments begin with ": ".
   std::vector<std::string> Events(CompletionKind kind, const CompletionRequest& request) {
     httplib::Response response;
-    const auto error = Writer(kind, request)->Stream(jobs_, &response, nullptr);
-    EXPECT_FALSE(error) << error->message;
+    const ApiStatus status = Writer(kind, request)->Stream(jobs_, &response, nullptr);
+    EXPECT_TRUE(status.ok()) << status.error().message;
     std::string all;
     bool done = false;
     httplib::DataSink sink;
@@ -167,7 +167,7 @@ TEST_F(AnswerTest, AStreamTellsHowFarThePromptIs) {
   job->ReportPrompt(2, {});
   httplib::Response response;
   const auto writer = Writer(CompletionKind::kText, Asking("Hello there, general"));
-  ASSERT_FALSE(writer->Stream(jobs_, &response, nullptr));
+  ASSERT_TRUE(writer->Stream(jobs_, &response, nullptr).ok());
   std::string all;
   httplib::DataSink sink;
   sink.write = [&](const char* bytes, size_t n) { return all.append(bytes, n), true; };
@@ -181,15 +181,15 @@ TEST_F(AnswerTest, ARequestsErrorIsItsAnswer) {
   httplib::Response response;
   CompletionRequest request = Asking("Hello");
   request.prompts.push_back("Hello");
-  std::optional<ApiError> error = Writer(CompletionKind::kText, request)->Wait(jobs_, &response);
-  ASSERT_TRUE(error);
-  EXPECT_EQ(error->code, "memory_exceeded");
+  ApiStatus status = Writer(CompletionKind::kText, request)->Wait(jobs_, &response);
+  ASSERT_FALSE(status.ok());
+  EXPECT_EQ(status.error().code, "memory_exceeded");
   EXPECT_TRUE(other->cancelled()) << "the other choice is no longer needed";
   jobs_.clear();
   Submit("Hello")->Finish(Status(StatusCode::kInvalidArgument, "wrong"), {}, "");
-  error = Writer(CompletionKind::kText, Asking("Hello"))->Stream(jobs_, &response, nullptr);
-  ASSERT_TRUE(error) << "a stream can still fail as a whole before anything is sent";
-  EXPECT_EQ(error->http_status, 400);
+  status = Writer(CompletionKind::kText, Asking("Hello"))->Stream(jobs_, &response, nullptr);
+  ASSERT_FALSE(status.ok()) << "a stream can still fail as a whole before anything is sent";
+  EXPECT_EQ(status.error().http_status, 400);
 }
 
 TEST_F(AnswerTest, TheTimeOfARequestEndsIt) {
@@ -201,15 +201,15 @@ TEST_F(AnswerTest, TheTimeOfARequestEndsIt) {
       while (!job->cancelled()) std::this_thread::yield();
       job->Finish(Status(StatusCode::kCancelled, "cancelled"), Stats(n_generated, FinishReason::kCancelled), "abc");
     });
-    const auto error = Writer(CompletionKind::kText, Asking("Hello"), 1e-6)->Wait(jobs_, &response);
+    const ApiStatus status = Writer(CompletionKind::kText, Asking("Hello"), 1e-6)->Wait(jobs_, &response);
     scheduler.join();
     if (n_generated == 0) {
-      ASSERT_TRUE(error);
-      EXPECT_EQ(error->http_status, 503);
-      EXPECT_EQ(error->code, "time_limit");
-      EXPECT_GT(error->retry_after_s, 0);
+      ASSERT_FALSE(status.ok());
+      EXPECT_EQ(status.error().http_status, 503);
+      EXPECT_EQ(status.error().code, "time_limit");
+      EXPECT_GT(status.error().retry_after_s, 0);
     } else {
-      ASSERT_FALSE(error) << error->message;
+      ASSERT_TRUE(status.ok()) << status.error().message;
       const Json whole = Json::parse(response.body);
       EXPECT_EQ(whole["choices"][0]["text"], "abc");
       EXPECT_EQ(whole["choices"][0]["finish_reason"], "length");

@@ -1,9 +1,9 @@
 // Errors in the format that OpenAI's clients expect.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
-#include <variant>
 
 #include "base/check.h"
 #include "base/json.h"
@@ -20,31 +20,54 @@ struct ApiError {
   int retry_after_s = 0;
 };
 
+/// Ok, or the error that a client gets. Like Status: reading the error of an ok one aborts, so test ok() first.
+class [[nodiscard]] ApiStatus {
+ public:
+  ApiStatus() = default;
+  ApiStatus(ApiError error) : error_(std::move(error)) {}  // NOLINT(google-explicit-constructor)
+
+  bool ok() const { return !error_.has_value(); }
+  const ApiError& error() const {
+    DUO_CHECK(!ok(), "the error of a value");
+    return *error_;
+  }
+
+ private:
+  std::optional<ApiError> error_;  // empty = ok
+};
+
+inline ApiStatus ApiOk() { return {}; }
+
 /// Either a value or the error that a client gets. Like Result<T>: reading the value of an error aborts, so test ok()
-/// first.
+/// first. DUO_ASSIGN_OR_RETURN takes it too.
 template <typename T>
 class [[nodiscard]] ApiResult {
  public:
-  ApiResult(T value) : either_(std::move(value)) {}         // NOLINT(google-explicit-constructor)
-  ApiResult(ApiError error) : either_(std::move(error)) {}  // NOLINT(google-explicit-constructor)
-
-  bool ok() const { return std::holds_alternative<T>(either_); }
-  const ApiError& error() const {
-    DUO_CHECK(!ok(), "the error of a value");
-    return *std::get_if<ApiError>(&either_);
+  ApiResult(T value) : value_(std::move(value)) {}            // NOLINT(google-explicit-constructor)
+  ApiResult(ApiError error) : status_(std::move(error)) {}    // NOLINT(google-explicit-constructor)
+  ApiResult(ApiStatus failed) : status_(std::move(failed)) {  // NOLINT(google-explicit-constructor)
+    DUO_CHECK(!status_.ok(), "a result needs a value or an error");
   }
 
-  const T& operator*() const& {
+  bool ok() const { return value_.has_value(); }
+  const ApiStatus& status() const { return status_; }
+  const ApiError& error() const { return status_.error(); }
+
+  const T& value() const& {
     DUO_CHECK(ok(), "the value of an error");
-    return *std::get_if<T>(&either_);
+    return *value_;
   }
-  T& operator*() & { return const_cast<T&>(*std::as_const(*this)); }
-  T&& operator*() && { return std::move(**this); }
-  const T* operator->() const { return &**this; }
-  T* operator->() { return &**this; }
+  T& value() & { return const_cast<T&>(std::as_const(*this).value()); }
+  T&& value() && { return std::move(value()); }
+  const T& operator*() const& { return value(); }
+  T& operator*() & { return value(); }
+  T&& operator*() && { return std::move(value()); }
+  const T* operator->() const { return &value(); }
+  T* operator->() { return &value(); }
 
  private:
-  std::variant<T, ApiError> either_;
+  std::optional<T> value_;
+  ApiStatus status_;
 };
 
 /// {"error":{"message","type","param","code"}}
@@ -67,3 +90,9 @@ ApiError PlainError(int http_status, const std::string& message);
 ApiError BadField(const std::string& param, const std::string& message);
 
 }  // namespace duo
+
+/// Returns the error of an ApiStatus from the function around it.
+#define DUO_RETURN_IF_API_ERROR(expr)                                                 \
+  do {                                                                                \
+    if (::duo::ApiStatus duo_status_ = (expr); !duo_status_.ok()) return duo_status_; \
+  } while (false)

@@ -97,6 +97,22 @@ TEST(ApiResult, IsAValueOrAnError) {
   EXPECT_EQ(error.error().param, "a");
   EXPECT_DEATH((void)*error, "the value of an error");
   EXPECT_DEATH((void)ApiResult<std::string>("text").error(), "the error of a value");
+  EXPECT_DEATH((void)ApiResult<std::string>(ApiOk()), "needs a value or an error");
+}
+
+ApiStatus Check(const ApiStatus& first, const ApiResult<int>& second) {
+  DUO_RETURN_IF_API_ERROR(first);
+  DUO_ASSIGN_OR_RETURN(const int number, second);
+  return number == 5 ? ApiOk() : BadField("number", "expected 5");
+}
+
+TEST(ApiStatus, IsOkOrAnErrorThatMacrosReturn) {
+  EXPECT_TRUE(ApiStatus().ok());
+  EXPECT_DEATH((void)ApiOk().error(), "the error of a value");
+  EXPECT_TRUE(Check(ApiOk(), 5).ok());
+  EXPECT_EQ(Check(BadField("a", "b"), BadField("c", "d")).error().param, "a");
+  EXPECT_EQ(Check(ApiOk(), BadField("c", "d")).error().param, "c");
+  EXPECT_EQ(Check(ApiOk(), 6).error().param, "number");
 }
 
 }  // namespace

@@ -1,8 +1,11 @@
 #include "server/api_keys.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <utility>
 
+#include "base/error.h"
 #include "server/api_request.h"
 
 namespace duo {
@@ -26,7 +29,7 @@ std::vector<std::string_view> WordsOf(std::string_view line) {
 
 /// Returns why a key is not valid; empty when it fits in a header and is not too long.
 std::string WrongWith(std::string_view key) {
-  if (key.size() > kMaxApiKeyBytes) return "the key is longer than " + std::to_string(kMaxApiKeyBytes) + " bytes";
+  if (key.size() > kMaxApiKeyBytes) return fmt::format("the key is longer than {} bytes", kMaxApiKeyBytes);
   const auto visible = [](char c) { return c > 0x20 && c < 0x7f; };
   return std::all_of(key.begin(), key.end(), visible) ? "" : "the key has a character that is not visible ASCII";
 }
@@ -39,10 +42,10 @@ std::string WrongWith(const ApiKey& key, const std::vector<ApiKey>& before, bool
   }
   for (const ApiKey& other : before) {
     if (is_bare || other.name.empty()) return "a key without a name must be the file's only one; expected NAME KEY";
-    if (other.name == key.name) return "the name \"" + key.name + "\" occurs twice";
-    if (other.key == key.key) return "\"" + other.name + "\" and \"" + key.name + "\" have the same key";
+    if (other.name == key.name) return fmt::format("the name \"{}\" occurs twice", key.name);
+    if (other.key == key.key) return fmt::format("\"{}\" and \"{}\" have the same key", other.name, key.name);
   }
-  if (before.size() == kMaxApiKeys) return "more than " + std::to_string(kMaxApiKeys) + " keys";
+  if (before.size() == kMaxApiKeys) return fmt::format("more than {} keys", kMaxApiKeys);
   return WrongWith(key.key);
 }
 
@@ -59,12 +62,10 @@ Result<std::vector<ApiKey>> ParseApiKeys(std::string_view text, const std::strin
     ApiKey key{.name = is_bare ? "" : std::string(words[0]), .key = std::string(words[is_bare ? 0 : 1])};
     const std::string wrong =
         words.size() > 2 ? "expected NAME KEY, without blanks in either" : WrongWith(key, keys, is_bare);
-    if (!wrong.empty()) {
-      return Status(StatusCode::kInvalidArgument, path + ": line " + std::to_string(n_line) + ": " + wrong);
-    }
+    if (!wrong.empty()) return InvalidArgument("{}: line {}: {}", path, n_line, wrong);
     keys.push_back(std::move(key));
   }
-  if (keys.empty()) return Status(StatusCode::kInvalidArgument, path + ": the file holds no key");
+  if (keys.empty()) return InvalidArgument("{}: the file holds no key", path);
   return keys;
 }
 

@@ -1,5 +1,7 @@
 #include "server/api_request.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cmath>
@@ -23,7 +25,7 @@ std::optional<std::vector<int32_t>> ReadTokens(const Json& list) {
   for (const Json& id : list) {  // not packed: empty, or with ids written as 3.0
     const std::optional<int64_t> number = WholeNumber(id);
     if (!number || *number < 0 || *number > INT32_MAX) return std::nullopt;
-    tokens.push_back(static_cast<int32_t>(*number));
+    tokens.push_back(*number);
   }
   return tokens;
 }
@@ -37,8 +39,7 @@ void ReadPrompts(RequestFields* fields, std::vector<Prompt>* prompts) {
   if (!value->is_array() || value->empty()) return fields->Refuse("prompt", RequestFields::Expected(kExpected, *value));
   if (value->front().is_number()) return fields->Refuse("prompt", "expected token ids, 0 or more");
   if (value->size() > kMaxPrompts) {
-    return fields->Refuse(
-        "prompt", std::to_string(value->size()) + " prompts, at most " + std::to_string(kMaxPrompts) + " are allowed");
+    return fields->Refuse("prompt", fmt::format("{} prompts, at most {} are allowed", value->size(), kMaxPrompts));
   }
   for (const Json& one : *value) {
     if (one.is_string()) {
@@ -59,12 +60,12 @@ ApiResult<std::string> ReadContent(const Json& content, const std::string& where
   if (!content.is_array()) return BadField(where, RequestFields::Expected(kExpected, content));
   std::string text;
   for (size_t i = 0; i < content.size(); ++i) {
-    RequestFields part(content[i], where + "[" + std::to_string(i) + "]");
+    RequestFields part(content[i], fmt::format("{}[{}]", where, i));
     if (part.Text("type").value_or("") != "text")
       part.Refuse("type", "this server accepts only parts of the type \"text\"");
     const std::optional<std::string> piece = part.Text("text");
     if (!piece) part.Refuse("text", "missing; expected a string");
-    if (auto error = part.Finish()) return *std::move(error);
+    DUO_RETURN_IF_API_ERROR(part.Finish());
     text += *piece;
   }
   return text;
@@ -99,7 +100,7 @@ ApiResult<ChatMessage> ReadMessage(const Json& message, const std::string& where
   RefuseWhatSaysSomething(&fields);
   const Json* content = fields.Get("content");
   if (content == nullptr) fields.Refuse("content", "missing; expected a text, or an array of parts");
-  if (auto error = fields.Finish()) return *std::move(error);
+  DUO_RETURN_IF_API_ERROR(fields.Finish());
   ApiResult<std::string> text = ReadContent(*content, where + ".content");
   if (!text.ok()) return text.error();
   read.text = *std::move(text);
@@ -111,10 +112,10 @@ void ReadMessages(RequestFields* fields, std::vector<ChatMessage>* messages) {
   if (value == nullptr) return fields->Refuse("messages", "missing; expected an array of messages");
   if (IsPackedIds(*value)) return fields->Refuse("messages[0]", "expected an object, found number");
   if (!value->is_array() || value->empty() || value->size() > kMaxMessages) {
-    return fields->Refuse("messages", "expected an array of 1.." + std::to_string(kMaxMessages) + " messages");
+    return fields->Refuse("messages", fmt::format("expected an array of 1..{} messages", kMaxMessages));
   }
   for (size_t i = 0; i < value->size(); ++i) {
-    ApiResult<ChatMessage> read = ReadMessage((*value)[i], "messages[" + std::to_string(i) + "]");
+    ApiResult<ChatMessage> read = ReadMessage((*value)[i], fmt::format("messages[{}]", i));
     if (!read.ok()) return fields->Pass(read.error());
     messages->push_back(*std::move(read));
   }
@@ -124,8 +125,7 @@ void ReadStops(RequestFields* fields, std::vector<std::string>* stops) {
   const Json* value = fields->Get("stop");
   if (value == nullptr) return;
   const Json list = value->is_array() ? *value : Json::array({*value});
-  if (list.size() > kMaxStops)
-    return fields->Refuse("stop", "expected at most " + std::to_string(kMaxStops) + " texts");
+  if (list.size() > kMaxStops) return fields->Refuse("stop", fmt::format("expected at most {} texts", kMaxStops));
   for (const Json& stop : list) {
     if (!stop.is_string() || stop.get<std::string>().empty()) {
       return fields->Refuse("stop", "expected a text that is not empty, or an array of such texts");
@@ -138,7 +138,7 @@ void ReadBias(RequestFields* fields, SamplerOptions* sampler) {
   const Json* value = fields->Get("logit_bias");
   if (value == nullptr) return;
   if (!value->is_object() || value->size() > kMaxBiases) {
-    return fields->Refuse("logit_bias", "expected an object of at most " + std::to_string(kMaxBiases) + " tokens");
+    return fields->Refuse("logit_bias", fmt::format("expected an object of at most {} tokens", kMaxBiases));
   }
   for (const auto& item : value->items()) {
     int32_t id = -1;
@@ -161,16 +161,16 @@ void ReadSampling(RequestFields* fields, CompletionRequest* request) {
   sampler.frequency_penalty = fields->Real("frequency_penalty", -2, 2).value_or(0);
   sampler.presence_penalty = fields->Real("presence_penalty", -2, 2).value_or(0);
   if (const auto seed = fields->Int("seed", INT64_MIN, INT64_MAX)) {
-    sampler.seed = static_cast<uint64_t>(*seed);
+    sampler.seed = *seed;
     request->has_seed = true;
   }
   ReadBias(fields, &sampler);
   ReadStops(fields, &request->generate.stop);
 }
 
-std::optional<ApiError> ReadDuo(RequestFields* outer, CompletionKind kind, CompletionRequest* request) {
+ApiStatus ReadDuo(RequestFields* outer, CompletionKind kind, CompletionRequest* request) {
   const Json* value = outer->Get("duo");
-  if (value == nullptr) return std::nullopt;
+  if (value == nullptr) return ApiOk();
   RequestFields fields(*value, "duo");
   SamplerOptions& sampler = request->generate.sampler;
   request->spec.pattern = fields.Text("pattern").value_or("");
@@ -193,13 +193,13 @@ std::optional<ApiError> ReadDuo(RequestFields* outer, CompletionKind kind, Compl
 
 void ReadLogProbs(RequestFields* fields, CompletionKind kind, CompletionRequest* request) {
   if (kind == CompletionKind::kText) {
-    if (const auto n = fields->Int("logprobs", 0, kMaxLogProbs)) request->n_log_probs = static_cast<int>(*n);
+    if (const auto n = fields->Int("logprobs", 0, kMaxLogProbs)) request->n_log_probs = *n;
     return;
   }
   const bool wanted = fields->Bool("logprobs", false);
   const auto top = fields->Int("top_logprobs", 0, kMaxLogProbs);
   if (top && !wanted) return fields->Refuse("top_logprobs", "needs \"logprobs\": true");
-  if (wanted) request->n_log_probs = static_cast<int>(top.value_or(0));
+  if (wanted) request->n_log_probs = top.value_or(0);
 }
 
 void ReadStream(RequestFields* fields, CompletionRequest* request) {
@@ -210,15 +210,14 @@ void ReadStream(RequestFields* fields, CompletionRequest* request) {
   RequestFields inner(*options, "stream_options");
   request->include_usage = inner.Bool("include_usage", false);
   inner.Get("include_obfuscation");  // padding against eavesdroppers, which this server does not send
-  if (auto error = inner.Finish()) fields->Pass(*std::move(error));
+  fields->Pass(inner.Finish());
 }
 
 void ReadSalt(RequestFields* fields, CacheSpec* spec) {
   const std::optional<std::string> salt = fields->Text("cache_salt");
   if (!salt) return;
   if (salt->empty() || salt->size() > kMaxSaltBytes) {
-    return fields->Refuse(
-        "cache_salt", "expected 1.." + std::to_string(kMaxSaltBytes) + " bytes, found " + std::to_string(salt->size()));
+    return fields->Refuse("cache_salt", fmt::format("expected 1..{} bytes, found {}", kMaxSaltBytes, salt->size()));
   }
   spec->salt = *salt;
 }
@@ -267,8 +266,8 @@ ApiResult<CompletionRequest> ParseCompletion(std::string_view body, CompletionKi
   for (const char* ignored : {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}) {
     fields.Get(ignored);
   }
-  if (auto error = ReadDuo(&fields, kind, &request)) return *std::move(error);
-  if (auto error = fields.Finish()) return *std::move(error);
+  DUO_RETURN_IF_API_ERROR(ReadDuo(&fields, kind, &request));
+  DUO_RETURN_IF_API_ERROR(fields.Finish());
   if (!request.cache.empty() && request.prompts.size() > 1) {
     return BadField("duo.cache", "a request with a session takes one prompt");
   }
@@ -289,7 +288,7 @@ ApiResult<TokenizeRequest> ParseTokenize(std::string_view body) {
   if (request.text.has_value() == !request.messages.empty()) {
     fields.Refuse("content", "expected one of content, prompt and messages");
   }
-  if (auto error = fields.Finish()) return *std::move(error);
+  DUO_RETURN_IF_API_ERROR(fields.Finish());
   return request;
 }
 
@@ -301,7 +300,7 @@ ApiResult<std::vector<int32_t>> ParseDetokenize(std::string_view body) {
   const Json* list = fields.Get("tokens");
   auto tokens = list == nullptr ? std::nullopt : ReadTokens(*list);
   if (!tokens) fields.Refuse("tokens", "expected an array of token ids");
-  if (auto error = fields.Finish()) return *std::move(error);
+  DUO_RETURN_IF_API_ERROR(fields.Finish());
   return *std::move(tokens);
 }
 

@@ -1,15 +1,17 @@
 #include "server/cache_spec.h"
 
+#include <fmt/format.h>
+
+#include <string_view>
 #include <utility>
 
+#include "base/error.h"
 #include "engine/session_layout.h"
 
 namespace duo {
 namespace {
 
-Status BadField(const std::string& field, const std::string& what) {
-  return Status(StatusCode::kInvalidArgument, what).About(field);
-}
+Status BadSparsity(std::string_view what) { return InvalidArgument("{}", what).About("sparsity"); }
 
 }  // namespace
 
@@ -23,7 +25,7 @@ Json ToJson(const CacheSpec& spec) {
 }
 
 Result<CacheSpec> CacheSpecFromJson(const Json& json, const std::string& where) {
-  if (!json.is_object()) return Status(StatusCode::kCorrupt, where + ": expected an object");
+  if (!json.is_object()) return Corrupt("{}: expected an object", where);
   CacheSpec spec;
   DUO_ASSIGN_OR_RETURN(spec.pattern, JsonStringOr(json, "pattern", "", where));
   DUO_ASSIGN_OR_RETURN(spec.pinned_prefix, JsonIntOr(json, "pinned_prefix", 0, where));
@@ -44,17 +46,17 @@ Result<SessionOptions> ResolveSpec(const CacheSpec& spec, const CacheDefaults& d
   SessionOptions options = defaults.session;
   const bool full = spec.pattern == "none";
   if (!full && !spec.pattern.empty() && (!defaults.pattern || spec.pattern != defaults.pattern_name)) {
-    return BadField("pattern", "unknown pattern \"" + spec.pattern + "\"; expected \"none\"" +
-                                   (defaults.pattern ? " or \"" + defaults.pattern_name + "\"" : std::string()));
+    const std::string other = defaults.pattern ? fmt::format(" or \"{}\"", defaults.pattern_name) : "";
+    return InvalidArgument("unknown pattern \"{}\"; expected \"none\"{}", spec.pattern, other).About("pattern");
   }
   if (full) {
-    if (spec.sparsity && *spec.sparsity > 0) return BadField("sparsity", "a sparsity contradicts the pattern \"none\"");
+    if (spec.sparsity && *spec.sparsity > 0) return BadSparsity("a sparsity contradicts the pattern \"none\"");
     options.heads = AllRetrieval(config.n_layers, config.n_kv_heads);
   } else if (spec.sparsity) {
     if (!defaults.pattern)
-      return BadField("sparsity", "a sparsity needs a pattern, but this server was started without a pattern");
+      return BadSparsity("a sparsity needs a pattern, but this server was started without a pattern");
     Result<HeadChoice> heads = ChooseBySparsity(*defaults.pattern, *spec.sparsity);
-    if (!heads.ok()) return BadField("sparsity", heads.status().message());
+    if (!heads.ok()) return BadSparsity(heads.status().message());
     options.heads = *std::move(heads);
   }
   if (spec.sink) options.sink = *spec.sink;
@@ -64,8 +66,7 @@ Result<SessionOptions> ResolveSpec(const CacheSpec& spec, const CacheDefaults& d
   }
   options.pinned_prefix = spec.pinned_prefix;
   DUO_ASSIGN_OR_RETURN(SessionOptions resolved, ResolveOptions(config, options));
-  const Status layout = CheckKvLayout(LayoutOf(config, resolved));
-  if (!layout.ok()) return layout;
+  DUO_RETURN_IF_ERROR(CheckKvLayout(LayoutOf(config, resolved)));
   return resolved;
 }
 

@@ -52,8 +52,7 @@ class CompletionApi {
                 const CacheDefaults* cache, CompletionDefaults defaults, Scheduler* scheduler, SessionStore* sessions);
 
   /// Puts the answer, or the provider that streams it, into *response. Returns an error found before the first byte.
-  std::optional<ApiError> Complete(CompletionKind kind, const Caller& caller, const std::string& body,
-                                   httplib::Response* response);
+  ApiStatus Complete(CompletionKind kind, const Caller& caller, const std::string& body, httplib::Response* response);
 
   /// The tokens of a text or conversation.
   ApiResult<std::vector<int32_t>> Tokenize(const TokenizeRequest& request) const;
@@ -72,10 +71,10 @@ class CompletionApi {
   ApiResult<std::vector<std::vector<int32_t>>> Prompts(CompletionKind kind, const CompletionRequest& request,
                                                        JobRequest* job) const;
   /// Resolves the job's `spec` and checks its options.
-  std::optional<ApiError> ResolveJob(JobRequest* job) const;
+  ApiStatus ResolveJob(JobRequest* job) const;
   ApiResult<std::vector<int32_t>> Render(const std::vector<ChatMessage>& messages) const;
-  std::optional<ApiError> CheckLength(const CompletionRequest& request, JobRequest* job) const;
-  static std::optional<ApiError> CheckLogProbs(const CompletionRequest& request, const std::vector<JobRequest>& jobs);
+  ApiStatus CheckLength(const CompletionRequest& request, JobRequest* job) const;
+  static ApiStatus CheckLogProbs(const CompletionRequest& request, const std::vector<JobRequest>& jobs);
 
   const Model* model_;
   const Tokenizer* tokenizer_;

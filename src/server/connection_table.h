@@ -25,7 +25,7 @@ class ConnectionTable {
   /// false when it finds none. `n_threads` is the limit for this call where it is less than the table's.
   bool Admit(int n_threads = INT_MAX);
   /// Frees the place of a connection that was admitted but never registered.
-  void GiveUp();
+  void CancelAdmission();
 
   /// Wakes all connections that wait for their clients, so that they end. Later ones end at once.
   void Stop();

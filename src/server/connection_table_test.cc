@@ -36,7 +36,7 @@ TEST(ConnectionTable, PlacesComeBack) {
   EXPECT_TRUE(table.Admit());
   EXPECT_TRUE(table.Admit());
   EXPECT_FALSE(table.Admit());
-  table.GiveUp();
+  table.CancelAdmission();
   EXPECT_TRUE(table.Admit());
   const Pair pair;
   {

@@ -1,6 +1,7 @@
 #include "server/http_connection.h"
 
 #include <arpa/inet.h>
+#include <fmt/format.h>
 #include <malloc.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -46,9 +47,11 @@ void Address(int sock, int (*get)(int, sockaddr*, socklen_t*), std::string* ip, 
 
 }  // namespace
 
+// An entry that returns false was closed to make room, or the server stops. The thread must not wait any longer then.
 bool HttpConnection::WaitForRequest(ConnectionTable::Entry* entry) {
   entry_ = entry;
   if (has_answered_ && !entry->WaitForRequest()) return false;
+  // The buffer may hold the beginning of the next request already.
   if (begin_ == end_ && Poll(POLLIN, limits_.idle_timeout_s * 1000) <= 0) return false;
   if (!entry->ReadHeader()) return false;
   framing_ = HttpFraming(limits_.max_header_bytes);
@@ -58,6 +61,7 @@ bool HttpConnection::WaitForRequest(ConnectionTable::Entry* entry) {
   return true;
 }
 
+// Memory comes first: the connection may now wait a long time for its next request.
 bool HttpConnection::EndRequest() {
   ReleaseBody();
   has_answered_ = true;
@@ -68,18 +72,20 @@ bool HttpConnection::EndRequest() {
 bool HttpConnection::ClientGone() {
   if (Reset()) return true;
   if (probed_ || writing_ || !framing_.is_http_1_1() || Poll(POLLRDHUP, 0) <= 0) return false;
+  // One probe per request is enough: after it, a client that left is known by the reset that it causes.
   probed_ = true;
   write(kInterim, std::strlen(kInterim));
   return Reset();
 }
 
 void HttpConnection::Answer(const char* status_line, const char* type, const char* message) {
+  // ToJson(ApiError) has the same members. None of these texts needs an escape.
   const std::string body =
-      std::string(R"({"error":{"message":")") + message + R"(","type":")" + type + R"(","param":null,"code":null}})";
+      fmt::format(R"({{"error":{{"message":"{}","type":"{}","param":null,"code":null}}}})", message, type);
   const std::string text =
-      std::string("HTTP/1.1 ") + status_line +
-      "\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: " + std::to_string(body.size()) +
-      "\r\n\r\n" + body;
+      fmt::format("HTTP/1.1 {}\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{}",
+                  status_line, body.size(), body);
+  // Without `broken_` the library would send an answer of its own after this one.
   write(text.data(), text.size());
   broken_ = true;
 }
@@ -94,6 +100,7 @@ void HttpConnection::Linger(double max_seconds) {
 }
 
 void HttpConnection::Close() {
+  // Bytes that came since Linger would reset the connection, and the client might lose the answer.
   ::recv(sock_, buffer_, sizeof buffer_, MSG_DONTWAIT);
   ::close(sock_);
 }
@@ -102,7 +109,7 @@ bool HttpConnection::is_readable() const { return begin_ != end_ || Poll(POLLIN,
 bool HttpConnection::is_writable() const { return !Reset() && Poll(POLLOUT, 0) > 0; }
 
 ssize_t HttpConnection::read(char* to, size_t size) {
-  if (broken_) return -1;
+  if (broken_) return -1;  // our own answer was the last one
   const bool in_body = framing_.done();
   if (in_body && !framing_.has_body()) return 0;
   // The library reads a body only after the server's handler has accepted the header.
@@ -118,11 +125,12 @@ ssize_t HttpConnection::read(char* to, size_t size) {
   if (in_body ? !CountBody(n) : !ReadHeader(buffer_ + begin_, n)) return -1;
   std::memcpy(to, buffer_ + begin_, n);
   begin_ += n;
-  return static_cast<ssize_t>(n);
+  return n;
 }
 
 ssize_t HttpConnection::write(const char* from, size_t size) {
   if (broken_ || Poll(POLLOUT, limits_.idle_timeout_s * 1000) <= 0) return -1;
+  // An interim answer may come before the answer, but not inside it.
   writing_ = writing_ || std::string_view(from, size) != kInterim;
   ssize_t n;
   do {
@@ -139,10 +147,10 @@ void HttpConnection::get_local_ip_and_port(std::string& ip, int& port) const {
 }
 
 int HttpConnection::Poll(short events, int timeout_ms) const {
-  pollfd look{.fd = sock_, .events = events, .revents = 0};
+  pollfd query{.fd = sock_, .events = events, .revents = 0};
   int n;
   do {
-    n = ::poll(&look, 1, timeout_ms);
+    n = ::poll(&query, 1, timeout_ms);
   } while (n < 0 && errno == EINTR);
   return n;
 }
@@ -150,11 +158,13 @@ int HttpConnection::Poll(short events, int timeout_ms) const {
 // Whether both sides are closed or the connection was reset, so that nobody reads any more. This is not so when a
 // client has only closed its sending side.
 bool HttpConnection::Reset() const {
-  pollfd look{.fd = sock_, .events = 0, .revents = 0};
-  return ::poll(&look, 1, 0) > 0 && (look.revents & (POLLHUP | POLLERR)) != 0;
+  pollfd query{.fd = sock_, .events = 0, .revents = 0};
+  return ::poll(&query, 1, 0) > 0 && (query.revents & (POLLHUP | POLLERR)) != 0;
 }
 
 double HttpConnection::SecondsLeft() const {
+  // A client that sends a byte now and then would hold its connection for ever if only silence were limited. So the
+  // whole header has a time, and a body earns its time by its bytes.
   const double spent = SecondsSince(begun_);
   if (!framing_.done()) return limits_.header_timeout_s - spent;
   const double earned = static_cast<double>(n_body_) / static_cast<double>(limits_.min_body_bytes_per_s);
@@ -173,7 +183,7 @@ bool HttpConnection::Fill() {
   } while (n < 0 && errno == EINTR);
   if (n <= 0) return false;
   begin_ = 0;
-  end_ = static_cast<size_t>(n);
+  end_ = n;
   return true;
 }
 
@@ -185,6 +195,7 @@ bool HttpConnection::ReadHeader(const char* bytes, size_t n) {
     return false;
   }
   if (!framing_.done()) return true;
+  // The time of the body begins now. The request counts as busy from here on, so it is not closed to make room.
   begun_ = Clock::now();
   return entry_ == nullptr || entry_->Work();
 }
@@ -200,6 +211,7 @@ bool HttpConnection::CountBody(size_t n) {
   while (counted > kUncountedBodyBytes + claimed_) {
     const size_t step = std::min(kBodyStepBytes, limits_.max_body_bytes - claimed_);
     claimed_ += step;
+    // Claimed first and compared then: of two connections that claim at once, at least one sees the sum of both.
     if ((*body_bytes_ += step) <= limits_.max_body_bytes_together) continue;
     Answer("503 Service Unavailable\r\nRetry-After: 2", "server_error", "too many large requests at once");
     return false;

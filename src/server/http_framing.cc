@@ -4,13 +4,15 @@
 #include <charconv>
 #include <system_error>
 
+#include "base/strings.h"
+#include "server/ascii.h"
+
 namespace duo {
 namespace {
 
 bool IsLetter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 bool IsBlank(char c) { return c == ' ' || c == '\t'; }
-bool IsControl(char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }
 
 /// Whether `text` is a token, as names of methods and fields must be (RFC 9110, 5.6.2).
 bool IsToken(std::string_view text) {
@@ -21,15 +23,8 @@ bool IsToken(std::string_view text) {
 }
 
 bool SameName(std::string_view a, std::string_view lower_case) {
-  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
   return a.size() == lower_case.size() &&
-         std::equal(a.begin(), a.end(), lower_case.begin(), [&](char x, char y) { return lower(x) == y; });
-}
-
-std::string_view WithoutBlanks(std::string_view text) {
-  while (!text.empty() && IsBlank(text.front())) text.remove_prefix(1);
-  while (!text.empty() && IsBlank(text.back())) text.remove_suffix(1);
-  return text;
+         std::equal(a.begin(), a.end(), lower_case.begin(), [](char x, char y) { return LowerAscii(x) == y; });
 }
 
 }  // namespace
@@ -54,7 +49,7 @@ size_t HttpFraming::Feed(std::string_view bytes) {
 }
 
 void HttpFraming::EndLine(std::string_view line) {
-  const auto stray = [](char c) { return IsControl(c) && c != '\t'; };
+  const auto stray = [](char c) { return IsAsciiControl(c) && c != '\t'; };
   if (std::any_of(line.begin(), line.end(), stray)) return Refuse(400, "a control character in the header");
   if (!has_request_line_) return RequestLine(line);
   if (line.empty()) return EndHeader();
@@ -63,7 +58,7 @@ void HttpFraming::EndLine(std::string_view line) {
   if (colon == std::string_view::npos) return Refuse(400, "a line of the header has no colon");
   const std::string_view name = line.substr(0, colon);
   if (!IsToken(name)) return Refuse(400, "a field name in the header is not valid, or a blank follows it");
-  Field(name, WithoutBlanks(line.substr(colon + 1)));
+  Field(name, Trim(line.substr(colon + 1), " \t"));
 }
 
 void HttpFraming::RequestLine(std::string_view line) {

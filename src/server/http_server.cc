@@ -1,6 +1,7 @@
 #include "server/http_server.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
@@ -8,9 +9,10 @@
 #include <condition_variable>
 #include <cstring>
 #include <functional>
-#include <mutex>
 #include <utility>
 
+#include "base/error.h"
+#include "base/mutex.h"
 #include "server/http_connection.h"
 
 namespace duo {
@@ -25,6 +27,7 @@ constexpr double kLingerSeconds = 3;
 /// Set while the accepting thread answers a connection that got no place or no thread.
 thread_local bool refuse_connection = false;
 
+/// The connection whose request this thread handles. The library gives handlers no way to reach it.
 thread_local HttpConnection* current_connection = nullptr;
 
 /// Runs each connection that the table admits on a thread. Others are refused at once.
@@ -38,42 +41,45 @@ class ConnectionThreads : public httplib::TaskQueue {
       if (Start(task)) return;
       log_("the system allows no more threads (a limit on processes or memory); a connection is refused with 503");
     }
+    // The library's task ends in process_and_close_socket, which has no parameter for this.
     refuse_connection = true;
     task();
     refuse_connection = false;
   }
 
+  // The library destroys this queue after the call. So the last thing that a connection's thread does with it is
+  // AddToCounts, which notifies under the mutex.
   void shutdown() override {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return n_open_ == 0; });
+    MutexLock lock(&mutex_);
+    changed_.wait(lock.native(), [this]() DUO_REQUIRES(mutex_) { return n_open_ == 0; });
   }
 
  private:
   // Starts a connection that was admitted. If the system allows no further thread, the current number of threads is the
   // limit: a silent connection is closed, and its thread serves this one.
   bool Start(const std::function<void()>& task) {
-    Count(1, 1);
+    AddToCounts(1, 1);
     if (threads_->Run([this, task] { Serve(task); })) return true;
-    table_->GiveUp();
-    if (table_->Admit(Count(-1, 0))) {
+    table_->CancelAdmission();
+    if (table_->Admit(AddToCounts(-1, 0))) {
       threads_->RunLater([this, task] {
-        Count(1, 0);
+        AddToCounts(1, 0);
         Serve(task);
       });
       return true;
     }
-    Count(0, -1);
+    AddToCounts(0, -1);
     return false;
   }
 
   void Serve(const std::function<void()>& task) {
     task();
-    Count(-1, -1);
+    AddToCounts(-1, -1);
   }
 
   /// Adds to both counts. Returns how many connections run.
-  int Count(int running, int open) {
-    const std::lock_guard lock(mutex_);
+  int AddToCounts(int running, int open) DUO_EXCLUDES(mutex_) {
+    MutexLock lock(&mutex_);
     n_running_ += running;
     n_open_ += open;
     changed_.notify_all();
@@ -83,10 +89,10 @@ class ConnectionThreads : public httplib::TaskQueue {
   ConnectionTable* table_;
   WorkerThreads* threads_;
   std::function<void(const std::string&)> log_;
-  std::mutex mutex_;
+  Mutex mutex_;
   std::condition_variable changed_;
-  int n_running_ = 0;  // connections that have a thread
-  int n_open_ = 0;     // those, and connections that wait for a thread
+  int n_running_ DUO_GUARDED_BY(mutex_) = 0;  // connections that have a thread
+  int n_open_ DUO_GUARDED_BY(mutex_) = 0;     // those, and connections that wait for a thread
 };
 
 /// Ignores requests for ranges of bytes. They are meant for files, and could ask for one byte a thousand times.
@@ -122,10 +128,11 @@ Result<int> HttpServer::Bind(const std::string& host, int port) {
                           : error == 0        ? "no such address on this machine"
                                               : std::strerror(error);
   const char* about = error == EADDRINUSE || error == EACCES ? "port" : error == 0 ? "host" : "";
-  return Status(StatusCode::kIo, HostAndPort(host, port) + ": " + why).About(about);
+  return IoError("{}: {}", HostAndPort(host, port), why).About(about);
 }
 
 void HttpServer::Stop() {
+  // After stop() the library waits for all connections. The table wakes those that wait for their clients.
   connections_.Stop();
   stop();
 }
@@ -157,6 +164,7 @@ bool HttpServer::process_and_close_socket(socket_t sock) {
       if (!connection.EndRequest() || !answered) break;
     }
     current_connection = nullptr;
+    // From here on the table may close this connection first to make room.
     entry.End();
     connection.Linger(kLingerSeconds);
   }
@@ -166,7 +174,7 @@ bool HttpServer::process_and_close_socket(socket_t sock) {
 
 std::string HostAndPort(const std::string& host, int port) {
   const bool is_ipv6 = host.find(':') != std::string::npos && host[0] != '[';
-  return (is_ipv6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
+  return is_ipv6 ? fmt::format("[{}]:{}", host, port) : fmt::format("{}:{}", host, port);
 }
 
 }  // namespace duo

@@ -28,8 +28,8 @@ class Histogram {
 
 /// The current values for one page of metrics.
 struct Gauges {
-  int64_t waiting = 0, running = 0, kept = 0;
-  uint64_t promised_bytes = 0, kept_bytes = 0, budget_bytes = 0, resident_bytes = 0;
+  int64_t waiting = 0, running = 0, idle = 0;
+  uint64_t reserved_bytes = 0, idle_bytes = 0, budget_bytes = 0, resident_bytes = 0;
   uint64_t evicted = 0;
 };
 

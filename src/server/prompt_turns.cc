@@ -10,7 +10,7 @@ size_t PromptOfTurn(int64_t turn, std::span<const UnreadPrompt> prompts) {
       std::min_element(prompts.begin(), prompts.end(), [&](const UnreadPrompt& a, const UnreadPrompt& b) {
         return oldest ? a.last_turn < b.last_turn : a.n_left < b.n_left;
       });
-  return static_cast<size_t>(found - prompts.begin());
+  return found - prompts.begin();
 }
 
 }  // namespace duo

@@ -1,5 +1,7 @@
 #include "server/request_fields.h"
 
+#include <fmt/format.h>
+
 #include <cmath>
 #include <utility>
 
@@ -10,7 +12,7 @@ namespace duo {
 std::optional<int64_t> WholeNumber(const Json& value) {
   if (value.is_number_unsigned()) {
     const auto number = value.get<uint64_t>();
-    return number <= static_cast<uint64_t>(INT64_MAX) ? std::optional(static_cast<int64_t>(number)) : std::nullopt;
+    return number <= uint64_t{INT64_MAX} ? std::optional<int64_t>(number) : std::nullopt;
   }
   if (value.is_number_integer()) return value.get<int64_t>();
   if (!value.is_number_float()) return std::nullopt;
@@ -41,7 +43,7 @@ bool RequestFields::Bool(const char* key, bool fallback) {
 std::optional<int64_t> RequestFields::Int(const char* key, int64_t low, int64_t high) {
   const Json* value = Get(key);
   if (value == nullptr) return std::nullopt;
-  const std::string range = "an integer in " + std::to_string(low) + ".." + std::to_string(high);
+  const std::string range = fmt::format("an integer in {}..{}", low, high);
   const std::optional<int64_t> number = WholeNumber(*value);
   if (!number) {
     Refuse(key, Expected(range, *value));
@@ -87,27 +89,27 @@ void RequestFields::Only(const char* key, const Json& neutral, const char* why) 
 }
 
 void RequestFields::Refuse(const std::string& key, const std::string& what) {
-  if (error_) return;
+  if (!status_.ok()) return;
   std::string param = prefix_;
   if (!prefix_.empty() && !key.empty()) param += ".";
   param += key;
-  error_ = BadField(param.empty() ? "body" : param, what);
+  status_ = BadField(param.empty() ? "body" : param, what);
 }
 
-void RequestFields::Pass(ApiError error) {
-  if (!error_) error_ = std::move(error);
+void RequestFields::Pass(ApiStatus nested) {
+  if (status_.ok()) status_ = std::move(nested);
 }
 
 std::string RequestFields::Expected(const std::string& what, const Json& found) {
   return "expected " + what + ", found " + RequestTypeName(found);
 }
 
-std::optional<ApiError> RequestFields::Finish() {
-  if (error_ || !object_.is_object()) return error_;
+ApiStatus RequestFields::Finish() {
+  if (!status_.ok() || !object_.is_object()) return status_;
   for (const auto& item : object_.items()) {
     if (known_.count(item.key()) == 0) Refuse(item.key(), "this server has no such field");
   }
-  return error_;
+  return status_;
 }
 
 }  // namespace duo

@@ -30,17 +30,17 @@ class RequestFields {
   void Only(const char* key, const Json& neutral, const char* why);
 
   void Refuse(const std::string& key, const std::string& what);
-  /// Takes over the error of a nested value.
-  void Pass(ApiError error);
+  /// Takes over the error of a nested value, if it has one.
+  void Pass(ApiStatus nested);
   static std::string Expected(const std::string& what, const Json& found);
   /// Returns the first error. A member that was never read is an error too.
-  std::optional<ApiError> Finish();
+  ApiStatus Finish();
 
  private:
   const Json& object_;
   std::string prefix_;
   std::set<std::string> known_;
-  std::optional<ApiError> error_;
+  ApiStatus status_;  // the first error
 };
 
 }  // namespace duo

@@ -1,9 +1,13 @@
 #include "server/request_json.h"
 
+#include <fmt/format.h>
+
 #include <cstring>
 #include <exception>
 #include <string>
 #include <utility>
+
+#include "base/error.h"
 
 namespace duo {
 namespace {
@@ -27,7 +31,7 @@ class Builder : public nlohmann::json_sax<Json> {
   bool string(string_t& value) override { return Add(std::move(value)); }
   bool binary(binary_t&) override { return false; }  // JSON text has no binary values
   bool number_unsigned(number_unsigned_t value) override {
-    if (!packing_ || value > static_cast<number_unsigned_t>(INT32_MAX)) return Add(value);
+    if (!packing_ || value > number_unsigned_t{INT32_MAX}) return Add(value);
     const auto id = static_cast<int32_t>(value);
     const auto* bytes = reinterpret_cast<const uint8_t*>(&id);
     packed_.insert(packed_.end(), bytes, bytes + sizeof id);
@@ -76,8 +80,7 @@ class Builder : public nlohmann::json_sax<Json> {
   bool Add(Json value) { return Unpack() && Place(std::move(value)) != nullptr; }
 
   bool Open(Json container, bool packing) {
-    if (open_.size() == kMaxNesting)
-      return Refuse("JSON nested deeper than " + std::to_string(kMaxNesting) + " levels");
+    if (open_.size() == kMaxNesting) return Refuse(fmt::format("JSON nested deeper than {} levels", kMaxNesting));
     if (!Unpack()) return false;
     Json* placed = Place(std::move(container));
     if (placed == nullptr) return false;
@@ -116,13 +119,13 @@ class Builder : public nlohmann::json_sax<Json> {
 Result<Json> ParseRequestJson(std::string_view body) {
   // The library takes a NUL for the end of the text.
   if (const size_t nul = body.find('\0'); nul != std::string_view::npos) {
-    return Status(StatusCode::kCorrupt, "not valid JSON: a NUL at byte " + std::to_string(nul));
+    return Corrupt("not valid JSON: a NUL at byte {}", nul);
   }
   Builder builder(MaxJsonMemory(body.size()));
   try {
     if (Json::sax_parse(body, &builder)) return builder.Take();
   } catch (const std::exception& e) {
-    return Status(StatusCode::kCorrupt, std::string("not valid JSON: ") + e.what());
+    return Corrupt("not valid JSON: {}", e.what());
   }
   return Status(StatusCode::kCorrupt, builder.error());
 }

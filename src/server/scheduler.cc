@@ -1,8 +1,9 @@
 #include "server/scheduler.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
-#include <map>
 #include <set>
 #include <utility>
 
@@ -14,6 +15,10 @@
 
 namespace duo {
 
+// The worker's thread runs Work and all functions that touch `running_`. Threads of connections run the others, and
+// hold `mutex_` while they read or change the queue.
+
+// `worked_` is the last member, so every other member exists before the worker starts.
 Scheduler::Scheduler(const Model* model, const Tokenizer* tokenizer, Workspace* workspace, Metrics* metrics,
                      WorkerThreads* threads, const SchedulerOptions& options, const PoolLimits& limits)
     : model_(model),
@@ -44,20 +49,22 @@ Result<std::shared_ptr<Job>> Scheduler::Submit(JobRequest request) {
 
 Result<std::vector<std::shared_ptr<Job>>> Scheduler::SubmitAll(std::vector<JobRequest> requests) {
   MutexLock lock(&mutex_);
+  // `stopping_` is set under the mutex too. So no request is queued after Stop has seen the queue empty.
   if (stopping_) return Stopping();
+  // All requests are checked before the first one is queued: a batch that is refused leaves nothing in the queue.
   for (const JobRequest& request : requests) {
     const int64_t n_tokens = std::ssize(request.prompt) + request.generate.max_tokens;
     DUO_RETURN_IF_ERROR(pool_.CheckEverFits(request.session, n_tokens));
   }
   if (std::ssize(requests) > options_.max_waiting) {
-    return Status(StatusCode::kInvalidArgument, std::to_string(requests.size()) +
-                                                    " prompts at once, but this server's queue holds " +
-                                                    std::to_string(options_.max_waiting))
+    return InvalidArgument("{} prompts at once, but this server's queue holds {}", requests.size(),
+                           options_.max_waiting)
         .About("prompt");
   }
+  // A step of the worker may take long. Until it ends, clients that have left must not hold places in the queue.
   DropCancelledJobs();
-  if (queue_.size() + requests.size() > static_cast<size_t>(options_.max_waiting)) {
-    return NotNow(Unavailable::kQueueFull, "the queue is full: " + std::to_string(queue_.size()) + " requests wait");
+  if (std::ssize(queue_) + std::ssize(requests) > options_.max_waiting) {
+    return NotNow(Unavailable::kQueueFull, fmt::format("the queue is full: {} requests wait", queue_.size()));
   }
   std::vector<std::shared_ptr<Job>> jobs;
   for (JobRequest& request : requests) {
@@ -73,9 +80,12 @@ void Scheduler::Close() {
   stopping_ = true;
 }
 
+// A second call, like the destructor's, finds nothing left and returns at once.
 void Scheduler::Stop(double seconds) {
   MutexLock lock(&mutex_);
   stopping_ = true;
+  // `running_status_` stands for `running_`, which only the worker may read. A request is published in the same hold of
+  // the mutex in which it leaves the queue, so one of the two always has it.
   const auto nothing_left = [this]() DUO_REQUIRES(mutex_) { return queue_.empty() && running_status_.empty(); };
   const auto until = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
   if (idle_.wait_until(lock.native(), until, nothing_left)) return;
@@ -91,27 +101,30 @@ void Scheduler::Work() {
   while (true) {
     wake_.wait(lock.native(), [this]() DUO_REQUIRES(mutex_) { return quit_ || !queue_.empty() || !running_.empty(); });
     if (quit_) {
+      // The clients of all jobs wait for Job::Finish.
       for (const Waiting& waiting : queue_) waiting.job->Finish(Stopping(), {}, "");
       queue_.clear();
       for (const auto& running : running_) Fail(running.get(), Stopping());
-      LetGo();
+      FinishDone();
       Publish();
       return;
     }
     Admit();
     if (running_.empty()) {
-      // All waiting requests wait for a session that is being saved or restored, or for its memory.
+      // All waiting requests wait for a session that is being saved or restored, or for its memory. The end of its
+      // lease wakes this thread. A client that leaves does not, so the queue is checked again soon.
       Publish();
       if (!queue_.empty()) wake_.wait_for(lock.native(), std::chrono::milliseconds(20));
       continue;
     }
     Publish();
+    // A step over a large model takes long. Without the mutex, requests are queued and the status is read meanwhile.
     lock.Unlock();
     FinishCancelled();
     DecodeAll();
     PrefillOneChunk();
     lock.Lock();
-    LetGo();
+    FinishDone();
     Publish();
   }
 }
@@ -127,22 +140,30 @@ void Scheduler::DropCancelledJobs() {
 
 void Scheduler::Admit() {
   DropCancelledJobs();
+  // Leases may end during this pass. Memory that they free then changes the pool's counter after this value was read,
+  // so the next pass tries again.
+  const uint64_t n_freed = pool_.n_freed();
   std::set<SessionId> wanted;  // sessions that earlier requests in the queue wait for
   for (size_t i = 0; i < queue_.size() && std::ssize(running_) < options_.max_running;) {
     Waiting& waiting = queue_[i];
     const SessionId& id = waiting.job->request.session_id;
-    if (pool_.IsBusy(id) || wanted.count(id) != 0) {
+    // A lease that begins after this check lets Acquire fail. Its end changes n_freed, and the request is tried again.
+    // One that ends after this check must not let a later request of the session overtake this one.
+    if (pool_.IsBusy(id)) wanted.insert(id);
+    if (wanted.count(id) != 0) {
       ++i;
       continue;
     }
-    if (waiting.tried != pool_.n_freed() && AdmitJob(waiting.job)) {
+    if (waiting.tried != n_freed && AdmitJob(waiting.job)) {
       queue_.erase(queue_.begin() + i);
+      // The requests before it that lack memory have been passed once more.
       for (size_t ahead = 0; ahead < i; ++ahead) {
-        if (queue_[ahead].tried == pool_.n_freed()) ++queue_[ahead].n_passed;
+        if (queue_[ahead].tried == n_freed) ++queue_[ahead].n_passed;
       }
       continue;
     }
-    waiting.tried = pool_.n_freed();
+    waiting.tried = n_freed;
+    // After enough others have passed it, nothing starts any more. So memory is freed until this one fits.
     if (waiting.n_passed >= kMaxPassed) return;
     if (!id.name.empty()) wanted.insert(id);
     ++i;
@@ -152,12 +173,14 @@ void Scheduler::Admit() {
 bool Scheduler::AdmitJob(const std::shared_ptr<Job>& job) {
   const JobRequest& request = job->request;
   const auto n_prompt = std::ssize(request.prompt);
+  // Log probabilities of a prompt exist only for tokens that are run now, so such a request reuses nothing.
   const auto claim = pool_.Acquire({.prompt = request.prompt,
                                     .n_tokens = n_prompt + request.generate.max_tokens,
                                     .spec = &request.spec,
                                     .options = &request.session,
                                     .id = request.session_id,
                                     .fresh = request.prompt_log_probs || !request.reuse});
+  // Time cures only this error. After the others the job leaves the queue with its error.
   if (!claim.ok() && claim.status().code() == StatusCode::kUnavailable) return false;
   if (!claim.ok()) {
     job->Finish(claim.status(), {}, "");
@@ -179,145 +202,11 @@ bool Scheduler::AdmitJob(const std::shared_ptr<Job>& job) {
   return true;
 }
 
-void Scheduler::FinishCancelled() {
-  for (const auto& running : running_) {
-    if (running->phase == Phase::kDone || !running->job->cancelled()) continue;
-    metrics_->CountCancelled(running->job->request.session_id.owner);
-    Fail(running.get(), Cancelled());
-  }
-}
-
-void Scheduler::Fail(Running* running, const Status& status) {
-  running->status = status;
-  running->phase = Phase::kDone;
-}
-
-Scheduler::Running* Scheduler::NextPrompt() {
-  std::vector<Running*> reading;
-  std::vector<UnreadPrompt> unread;
-  for (const auto& running : running_) {
-    if (running->phase != Phase::kPrefill) continue;
-    reading.push_back(running.get());
-    unread.push_back({.n_left = running->stats.n_prompt - running->n_read, .last_turn = running->last_turn});
-  }
-  if (reading.empty()) return nullptr;
-  Running* next = reading[PromptOfTurn(turn_, unread)];
-  for (Running* running : reading) running->stats.n_chunks_waited += running == next ? 0 : 1;
-  next->last_turn = turn_++;
-  return next;
-}
-
-void Scheduler::PrefillOneChunk() {
-  Running* running = NextPrompt();
-  if (running == nullptr) return;
-  const bool alone = std::all_of(running_.begin(), running_.end(),
-                                 [&](const auto& r) { return r.get() == running || r->phase == Phase::kDone; });
-  const JobRequest& request = running->job->request;
-  Session* session = running->sequence->session.get();
-  const std::span<const int32_t> prompt(request.prompt);
-  const SessionOptions& options = session->options();
-  const int64_t chunk = alone && options.compute != ComputeType::kF32 ? options.chunk : PieceTokens(options);
-  const int64_t n = std::min(chunk - running->n_read % chunk, running->stats.n_prompt - running->n_read);
-  const auto ids = prompt.subspan(running->n_read, n);
-  std::vector<std::optional<LogProbs>> log_probs;
-  Status status;
-  if (request.prompt_log_probs) {
-    if (running->n_read == 0) log_probs.emplace_back();
-    status = session->PrefillWithLogits(ids, running->n_read, running->n_read + n,
-                                        [&](int64_t pos, std::span<const float> logits) {
-                                          if (pos + 1 < running->stats.n_prompt) {
-                                            const int32_t id = prompt[pos + 1];
-                                            log_probs.emplace_back(LogProbsOf(logits, id, request.n_log_probs));
-                                          }
-                                          return OkStatus();
-                                        });
-  } else {
-    status = session->Prefill(ids);
-  }
-  if (!status.ok()) return Fail(running, status);
-  running->n_read += n;
-  running->job->ReportPrompt(running->n_read, std::move(log_probs));
-  if (running->n_read < running->stats.n_prompt) return;
-  running->prefilled = Clock::now();
-  running->stats.prefill_s = SecondsBetween(running->started, *running->prefilled);
-  if (running->loop->finished()) {
-    running->phase = Phase::kDone;
-  } else {
-    running->phase = Phase::kDecode;
-    TakeToken(running);
-  }
-}
-
-// Samples the next token from the logits and reports it to the client.
-void Scheduler::TakeToken(Running* running) {
-  const Session& session = *running->sequence->session;
-  const JobRequest& request = running->job->request;
-  const TokenLoop::Step step = running->loop->Next(session.logits(), session.tokens());
-  const auto now = Clock::now();
-  if (running->last_token) {
-    metrics_->AddTokenSeconds(request.session_id.owner, SecondsBetween(*running->last_token, now));
-  } else {
-    running->stats.first_token_s = SecondsBetween(running->job->submitted, now);
-    metrics_->AddFirstTokenSeconds(request.session_id.owner, running->stats.first_token_s);
-  }
-  running->last_token = now;
-  running->next = step.id;
-  if (step.is_text) {
-    ++running->stats.n_generated;
-    JobToken token{.id = step.id, .piece = step.piece, .log_probs = {}};
-    if (request.n_log_probs >= 0) token.log_probs = LogProbsOf(session.logits(), step.id, request.n_log_probs);
-    running->job->ReportToken(std::move(token));
-  }
-  if (running->loop->finished()) running->phase = Phase::kDone;
-}
-
-void Scheduler::DecodeAll() {
-  std::vector<Running*> group;
-  std::map<std::string, int64_t> n_of_owner;
-  for (const auto& running : running_) {
-    if (running->phase != Phase::kDecode) continue;
-    group.push_back(running.get());
-    ++n_of_owner[running->job->request.session_id.owner];
-  }
-  if (group.empty()) return;
-  metrics_->AddBatch(n_of_owner);
-  DecodeGroup(group);
-}
-
-void Scheduler::DecodeGroup(const std::vector<Running*>& group) {
-  std::vector<Session*> sessions;
-  std::vector<int32_t> ids;
-  for (const Running* running : group) {
-    sessions.push_back(running->sequence->session.get());
-    ids.push_back(*running->next);
-  }
-  const int64_t before = sessions[0]->len();
-  const Status status = Session::DecodeTogether(sessions, ids);
-  if (status.ok() || sessions[0]->len() != before) {  // grown: sessions without logits cannot repeat the step
-    for (Running* running : group) {
-      if (running->sequence->session->logits().empty()) {
-        Fail(running, status);
-      } else {
-        TakeToken(running);
-      }
-    }
-    return;
-  }
-  if (group.size() == 1) {
-    if (status.code() == StatusCode::kResourceExhausted && sessions[0]->len() == sessions[0]->options().max_context) {
-      group[0]->loop->Stop(FinishReason::kContextFull);
-      group[0]->phase = Phase::kDone;
-      return;
-    }
-    return Fail(group[0], status);
-  }
-  // At least one of them cannot continue. Each takes the step alone, so that the others do.
-  for (Running* running : group) DecodeGroup({running});
-}
-
-void Scheduler::LetGo() {
+void Scheduler::FinishDone() {
   for (const auto& running : running_) {
     if (running->phase != Phase::kDone) continue;
+    // If a program wrote into a file of weights, this step may have mixed old and new ones. Then the
+    // request fails.
     const Status files = model_->weights().CheckFiles(Checkpoint::Replaced::kIsFine);
     if (running->status.ok()) running->status = files;
     std::string rest;
@@ -336,11 +225,13 @@ void Scheduler::LetGo() {
     } else {
       pool_.Drop(running->sequence);
     }
+    // The sequence is idle before its client has the answer. So the client's next request finds the prefix.
     running->job->Finish(running->status, running->stats, std::move(rest));
   }
   std::erase_if(running_, [](const auto& running) { return running->phase == Phase::kDone; });
 }
 
+// Status reads these copies, because the worker changes `running_` without the mutex.
 void Scheduler::Publish() {
   running_status_.clear();
   for (const auto& running : running_) running_status_.push_back(StatusOf(*running));
@@ -350,27 +241,30 @@ void Scheduler::Publish() {
 // ---------------------------------------------------------------- leases
 
 Result<SequenceLease> Scheduler::CheckOut(const SessionId& id) {
-  MutexLock lock(&mutex_);
   DUO_ASSIGN_OR_RETURN(PooledSequence* const sequence, pool_.CheckOut(id));
   return SequenceLease(this, sequence);
 }
 
 Result<SequenceLease> Scheduler::Reserve(const SessionId& id, const CacheSpec& spec, const SessionOptions& options,
                                          int64_t n_tokens) {
-  MutexLock lock(&mutex_);
   DUO_ASSIGN_OR_RETURN(PooledSequence* const sequence, pool_.Reserve(id, spec, options, n_tokens));
   return SequenceLease(this, sequence);
 }
 
 void Scheduler::Release(PooledSequence* sequence) {
-  MutexLock lock(&mutex_);
   pool_.Release(sequence);
-  wake_.notify_all();
+  WakeWorker();
 }
 
 void Scheduler::Drop(PooledSequence* sequence) {
-  MutexLock lock(&mutex_);
   pool_.Drop(sequence);
+  WakeWorker();
+}
+
+// The worker may wait for the end of a lease. It holds the mutex from Admit until it waits. So a notification under the
+// mutex comes either before Admit, which then sees what was freed, or after the wait has begun.
+void Scheduler::WakeWorker() {
+  MutexLock lock(&mutex_);
   wake_.notify_all();
 }
 

@@ -69,24 +69,18 @@ struct SequenceStatus {
 struct SchedulerStatus {
   std::vector<SequenceStatus> sequences;
   int64_t n_waiting = 0;
-  uint64_t promised_bytes = 0, kept_bytes = 0;  // parts of budget_bytes
+  uint64_t reserved_bytes = 0, idle_bytes = 0;  // parts of budget_bytes, of busy and of idle sequences
   uint64_t budget_bytes = 0;                    // for sequences now, without growth_bytes
   uint64_t growth_bytes = 0;                    // by which the workspace exceeds its own size
   uint64_t n_evicted = 0;
 };
 
-/// A sequence in memory that has a session's name.
-struct NamedSequence {
-  SessionId id;
-  int64_t n_tokens = 0;
-  uint64_t kv_bytes = 0;
-  bool busy = false;
-};
-
 /// Runs the model on a thread that it occupies for its whole life, and owns all sequences. Thread safe.
 ///
 /// Invariants.
-///   1. The worker holds `mutex_` in parts 1 and 5 of a step and releases it in parts 2 to 4.
+///   1. The worker holds `mutex_` in parts 1 and 5 of a step and releases it in parts 2 to 4. It takes the pool's own
+///      mutex only inside the pool's functions, after `mutex_`. Leases take the pool's mutex alone. So a lease may
+///      begin or end at any moment, also in parts 1 and 5, while status and requests see a step only as a whole.
 ///   2. Only the worker touches `running_` and `turn_`. In parts 2 to 4 it works only on running requests, whose
 ///      sequences are busy in the pool.
 ///   3. Other threads never read the session of a busy sequence, unless they hold its lease. They read what the
@@ -164,22 +158,24 @@ class Scheduler {
   void DecodeGroup(const std::vector<Running*>& group);
   void TakeToken(Running* running);
   void Fail(Running* running, const Status& status);
-  void LetGo() DUO_REQUIRES(mutex_);
+  /// Reports the results of requests that are done, and releases their sequences.
+  void FinishDone() DUO_REQUIRES(mutex_);
   /// The ends of a lease.
-  void Release(PooledSequence* sequence);
-  void Drop(PooledSequence* sequence);
+  void Release(PooledSequence* sequence) DUO_EXCLUDES(mutex_);
+  void Drop(PooledSequence* sequence) DUO_EXCLUDES(mutex_);
+  void WakeWorker() DUO_EXCLUDES(mutex_);
   SequenceStatus StatusOf(const Running& running) const;
   void Publish() DUO_REQUIRES(mutex_);
 
   const Model* model_;
   const Tokenizer* tokenizer_;
   Metrics* metrics_;
-  SchedulerOptions options_;
+  const SchedulerOptions options_;
 
   mutable Mutex mutex_;
   std::condition_variable wake_;
   std::condition_variable idle_;
-  SequencePool pool_ DUO_GUARDED_BY(mutex_);
+  SequencePool pool_;  // has a mutex of its own
   std::deque<Waiting> queue_ DUO_GUARDED_BY(mutex_);
   std::vector<SequenceStatus> running_status_ DUO_GUARDED_BY(mutex_);
   std::atomic<bool> stopping_ = false;

@@ -17,13 +17,13 @@ SequenceStatus StatusOfWaiting(const Job& job) {
   return status;
 }
 
-SequenceStatus StatusOfIdle(const PooledSequence& sequence) {
+SequenceStatus StatusOfIdle(const IdleSequence& sequence) {
   SequenceStatus status;
   status.state = SequenceStatus::State::kIdle;
   status.session_id = sequence.id;
-  status.n_tokens = sequence.session->len();
-  status.kv_bytes = sequence.session->kv_bytes();
-  status.sparsity = SparsityOf(sequence.options.heads);
+  status.n_tokens = sequence.n_tokens;
+  status.kv_bytes = sequence.kv_bytes;
+  status.sparsity = sequence.sparsity;
   return status;
 }
 
@@ -48,6 +48,8 @@ SequenceStatus Scheduler::StatusOf(const Running& running) const {
           .seconds = SecondsSince(running.job->submitted)};
 }
 
+// The worker changes what is published and the pool within one hold of the mutex. So a request is seen once: as
+// waiting, as running, or as the idle sequence that it left.
 SchedulerStatus Scheduler::Snapshot(const Caller& caller) const {
   MutexLock lock(&mutex_);
   SchedulerStatus status;
@@ -60,42 +62,30 @@ SchedulerStatus Scheduler::Snapshot(const Caller& caller) const {
     ++status.n_waiting;
     status.sequences.push_back(StatusOfWaiting(*job));
   }
-  for (const PooledSequence& s : pool_.sequences()) {
-    if (s.busy() || !caller.Sees(s.id.owner)) continue;
-    status.sequences.push_back(StatusOfIdle(s));
-  }
-  status.promised_bytes = pool_.promised_bytes(caller);
-  status.kept_bytes = pool_.kept_bytes(caller);
-  status.growth_bytes = pool_.growth_bytes();
-  status.budget_bytes = pool_.budget_bytes() - status.growth_bytes;
-  status.n_evicted = pool_.n_evicted();
+  const PoolStatus pool = pool_.StatusFor(caller);
+  for (const IdleSequence& idle : pool.idle) status.sequences.push_back(StatusOfIdle(idle));
+  status.reserved_bytes = pool.reserved_bytes;
+  status.idle_bytes = pool.idle_bytes;
+  status.growth_bytes = pool.growth_bytes;
+  status.budget_bytes = pool_.budget_bytes() - pool.growth_bytes;
+  status.n_evicted = pool.n_evicted;
   return status;
 }
 
 std::vector<NamedSequence> Scheduler::Named() const {
   MutexLock lock(&mutex_);
-  std::vector<NamedSequence> named;
-  for (const PooledSequence& s : pool_.sequences()) {
-    if (s.id.name.empty()) continue;
-    // Another thread may change a busy session, so only published values are used.
-    NamedSequence entry{.id = s.id, .n_tokens = s.longest, .kv_bytes = s.bytes, .busy = s.busy()};
-    if (!s.busy()) {
-      entry.n_tokens = s.session->len();
-      entry.kv_bytes = s.session->kv_bytes();
-    }
+  std::vector<NamedSequence> named = pool_.Named();
+  for (NamedSequence& sequence : named) {
+    // The pool knows only the reservation of a running request.
     for (const SequenceStatus& running : running_status_) {
-      if (running.session_id != s.id) continue;
-      entry.n_tokens = running.n_tokens;
-      entry.kv_bytes = running.kv_bytes;
+      if (running.session_id != sequence.id) continue;
+      sequence.n_tokens = running.n_tokens;
+      sequence.kv_bytes = running.kv_bytes;
     }
-    named.push_back(std::move(entry));
   }
   return named;
 }
 
-bool Scheduler::HasNamed(const SessionId& id) const {
-  MutexLock lock(&mutex_);
-  return pool_.Has(id);
-}
+bool Scheduler::HasNamed(const SessionId& id) const { return pool_.Has(id); }
 
 }  // namespace duo

@@ -275,8 +275,8 @@ TEST_F(SchedulerTest, ClientsThatComeAndGo) {
   for (std::thread& client : clients) client.join();
   EXPECT_EQ(wrong, 0);
   const SchedulerStatus status = scheduler_->Snapshot(kEverything);
-  EXPECT_EQ(status.promised_bytes, 0u);
-  EXPECT_LE(status.kept_bytes, status.budget_bytes);
+  EXPECT_EQ(status.reserved_bytes, 0u);
+  EXPECT_LE(status.idle_bytes, status.budget_bytes);
 }
 
 TEST(MetricsTest, PrometheusText) {

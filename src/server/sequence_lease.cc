@@ -12,9 +12,10 @@ SequenceLease::SequenceLease(Scheduler* scheduler, PooledSequence* sequence)
 SequenceLease::SequenceLease(SequenceLease&& other) noexcept
     : scheduler_(other.scheduler_), sequence_(std::exchange(other.sequence_, nullptr)) {}
 
+// A lease ends on the thread that holds it. That thread must not hold the scheduler's mutex, which the ends take.
 SequenceLease::~SequenceLease() {
   if (sequence_ == nullptr) return;
-  if (sequence_->session == nullptr) {
+  if (sequence_->session == nullptr) {  // its restore failed
     Drop();
   } else {
     scheduler_->Release(sequence_);

@@ -2,9 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <memory>
 #include <optional>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "server/serving_for_test.h"
 #include "server/unavailable.h"
@@ -62,10 +65,10 @@ TEST_F(SequenceLeaseTest, ARestoreThatFailsLeavesNothing) {
   {
     const SequenceLease lease = scheduler_->Reserve(kTale, {}, options_, 100).value();
     EXPECT_TRUE(TaleIsBusy());
-    EXPECT_GT(scheduler_->Snapshot({.owner = "", .sees_all = true}).promised_bytes, 0u);
+    EXPECT_GT(scheduler_->Snapshot({.owner = "", .sees_all = true}).reserved_bytes, 0u);
   }
   EXPECT_FALSE(scheduler_->HasNamed(kTale));
-  EXPECT_EQ(scheduler_->Snapshot({.owner = "", .sees_all = true}).promised_bytes, 0u);
+  EXPECT_EQ(scheduler_->Snapshot({.owner = "", .sees_all = true}).reserved_bytes, 0u);
 }
 
 TEST_F(SequenceLeaseTest, ARestoredSessionStays) {
@@ -82,6 +85,34 @@ TEST_F(SequenceLeaseTest, ADroppedSequenceIsGone) {
   SequenceLease lease = scheduler_->CheckOut(kTale).value();
   lease.Drop();
   EXPECT_FALSE(scheduler_->HasNamed(kTale));
+}
+
+// Leases take only the pool's mutex, so they begin and end in the middle of the scheduler's steps.
+TEST_F(SequenceLeaseTest, LeasesComeAndGoWhileRequestsRun) {
+  std::atomic<bool> stop = false;
+  std::atomic<int> n_leases = 0, n_empty = 0;
+  std::vector<std::thread> threads;
+  for (const bool drops : {false, true}) {
+    threads.emplace_back([&, drops] {
+      while (!stop) {
+        Result<SequenceLease> lease = scheduler_->CheckOut(kTale);
+        if (lease.ok()) {
+          n_empty += (*lease)->session->len() == 0 ? 1 : 0;
+          if (drops) lease->Drop();
+          ++n_leases;
+        }
+        std::this_thread::yield();
+      }
+    });
+  }
+  for (int i = 0; i < 40 || n_leases == 0; ++i) {
+    EXPECT_TRUE(Finish(Submit(TaleRequest())).last.status.ok());
+    EXPECT_LE(scheduler_->Named().size(), 1u);
+  }
+  stop = true;
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(n_empty, 0);
+  EXPECT_EQ(scheduler_->Snapshot({.owner = "", .sees_all = true}).reserved_bytes, 0u);
 }
 
 }  // namespace

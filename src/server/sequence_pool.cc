@@ -1,10 +1,13 @@
 #include "server/sequence_pool.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <utility>
 
 #include "backend/backend.h"
 #include "base/check.h"
+#include "base/error.h"
 #include "base/memory_info.h"
 #include "server/unavailable.h"
 
@@ -24,17 +27,16 @@ int64_t LastChunkEnd(const SessionOptions& options, int64_t pos) {
 
 /// Bytes of a session outside its cache: logits while it runs, and the tokens' ids and kinds.
 uint64_t HostBytes(const ModelConfig& config, int64_t n_tokens) {
-  return static_cast<uint64_t>(config.vocab_size) * sizeof(float) +
-         static_cast<uint64_t>(n_tokens) * (sizeof(int32_t) + 1);
+  return config.vocab_size * sizeof(float) + n_tokens * (sizeof(int32_t) + 1);
 }
 
 Status InUse(const std::string& name) {
-  return NotNow(Unavailable::kSessionBusy, "the session \"" + name + "\" is in use");
+  return NotNow(Unavailable::kSessionBusy, fmt::format("the session \"{}\" is in use", name));
 }
 
 Status NoRoomNow(uint64_t bytes) {
   return NotNow(Unavailable::kNoMemory,
-                "running requests hold the memory that the sequence needs (" + FormatBytes(bytes) + ")");
+                fmt::format("running requests hold the memory that the sequence needs ({})", FormatBytes(bytes)));
 }
 
 }  // namespace
@@ -43,6 +45,8 @@ int64_t PieceTokens(const SessionOptions& options) { return std::min(kPieceToken
 
 SequencePool::SequencePool(const Model& model, Workspace* workspace, const PoolLimits& limits)
     : model_(model), workspace_(workspace), limits_(limits) {}
+
+// The memory of a sequence follows from its options alone, so these functions need no mutex.
 
 MemoryPlan SequencePool::PlanOf(const SessionOptions& options) const {
   const auto plan = PlanMemory(model_.config(), 0, options, *model_.backend());
@@ -62,64 +66,108 @@ uint64_t SequencePool::BytesOf(const SessionOptions& options, int64_t n_tokens) 
 Status SequencePool::CheckEverFits(const SessionOptions& options, int64_t n_tokens) const {
   const uint64_t needed = BytesOf(options, n_tokens) + Growth(options);
   if (needed <= limits_.budget_bytes) return OkStatus();
-  return Status(StatusCode::kResourceExhausted, std::to_string(n_tokens) + " tokens need " + FormatBytes(needed) +
-                                                    ", but this server has " + FormatBytes(limits_.budget_bytes) +
-                                                    " for sequences; use a higher sparsity or fewer tokens");
+  return ResourceExhausted(
+      "{} tokens need {}, but this server has {} for sequences; use a higher sparsity or fewer tokens", n_tokens,
+      FormatBytes(needed), FormatBytes(limits_.budget_bytes));
 }
 
-uint64_t SequencePool::promised_bytes() const { return promised_bytes({.owner = "", .sees_all = true}); }
+// The sums are computed, not kept: there are few sequences, and a sum that is never stored cannot be wrong.
 
-uint64_t SequencePool::kept_bytes() const { return kept_bytes({.owner = "", .sees_all = true}); }
-
-uint64_t SequencePool::promised_bytes(const Caller& caller) const {
+uint64_t SequencePool::ReservedBytes(const Caller& caller) const {
   uint64_t bytes = 0;
   for (const PooledSequence& s : sequences_) bytes += s.busy() && caller.Sees(s.id.owner) ? s.bytes : 0;
   return bytes;
 }
 
-uint64_t SequencePool::kept_bytes(const Caller& caller) const {
+uint64_t SequencePool::IdleBytes(const Caller& caller) const {
   uint64_t bytes = 0;
   for (const PooledSequence& s : sequences_) bytes += !s.busy() && caller.Sees(s.id.owner) ? s.bytes : 0;
   return bytes;
 }
 
-uint64_t SequencePool::growth_bytes() const {
-  uint64_t most = 0;
+uint64_t SequencePool::GrowthBytes() const {
+  uint64_t most = 0;  // and not the sum: the sequences share one workspace
   for (const PooledSequence& s : sequences_) most = std::max(most, s.growth);
   return most;
 }
 
-PooledSequence* SequencePool::Named(const SessionId& id) {
+PooledSequence* SequencePool::Find(const SessionId& id) {
   for (PooledSequence& s : sequences_) {
     if (!id.name.empty() && s.id == id) return &s;
   }
   return nullptr;
 }
 
+// The answers of Has and IsBusy may be out of date when the caller reads them. Acquire, CheckOut and Reserve check
+// again.
+
 bool SequencePool::Has(const SessionId& id) const {
+  MutexLock lock(&mutex_);
   return std::any_of(sequences_.begin(), sequences_.end(), [&](const PooledSequence& s) { return s.id == id; });
 }
 
 bool SequencePool::IsBusy(const SessionId& id) const {
+  MutexLock lock(&mutex_);
   return !id.name.empty() && std::any_of(sequences_.begin(), sequences_.end(),
                                          [&](const PooledSequence& s) { return s.id == id && s.busy(); });
 }
 
+uint64_t SequencePool::n_freed() const {
+  MutexLock lock(&mutex_);
+  return n_freed_;
+}
+
+std::vector<NamedSequence> SequencePool::Named() const {
+  MutexLock lock(&mutex_);
+  std::vector<NamedSequence> named;
+  for (const PooledSequence& s : sequences_) {
+    if (s.id.name.empty()) continue;
+    // The holder of a busy sequence may be changing its session, so only what the mutex guards is read.
+    named.push_back({.id = s.id,
+                     .n_tokens = s.busy() ? s.longest : s.session->len(),
+                     .kv_bytes = s.busy() ? s.bytes : s.session->kv_bytes(),
+                     .busy = s.busy()});
+  }
+  return named;
+}
+
+PoolStatus SequencePool::StatusFor(const Caller& caller) const {
+  MutexLock lock(&mutex_);
+  PoolStatus status{.idle = {},
+                    .reserved_bytes = ReservedBytes(caller),
+                    .idle_bytes = IdleBytes(caller),
+                    .growth_bytes = GrowthBytes(),
+                    .n_evicted = n_evicted_};
+  for (const PooledSequence& s : sequences_) {
+    if (s.busy() || !caller.Sees(s.id.owner)) continue;
+    status.idle.push_back({.id = s.id,
+                           .n_tokens = s.session->len(),
+                           .kv_bytes = s.session->kv_bytes(),
+                           .sparsity = SparsityOf(s.options.heads)});
+  }
+  return status;
+}
+
 bool SequencePool::MakeRoom(uint64_t bytes, uint64_t growth, size_t n_more, const PooledSequence* keep) {
-  bytes += std::max(growth, growth_bytes());
-  const uint64_t fixed = promised_bytes() + (keep != nullptr && !keep->busy() ? keep->bytes : 0);
-  const auto n_fixed = static_cast<size_t>(std::count_if(
-      sequences_.begin(), sequences_.end(), [&](const PooledSequence& s) { return s.busy() || &s == keep; }));
+  const Caller all{.owner = "", .sees_all = true};
+  // The workspace counts once, at the largest size that any running sequence needs.
+  bytes += std::max(growth, GrowthBytes());
+  const uint64_t fixed = ReservedBytes(all) + (keep != nullptr && !keep->busy() ? keep->bytes : 0);
+  const size_t n_fixed = std::count_if(sequences_.begin(), sequences_.end(),
+                                       [&](const PooledSequence& s) { return s.busy() || &s == keep; });
+  // First the case in which even evicting everything would not help: then nothing is evicted.
   if (fixed + bytes > limits_.budget_bytes || n_fixed + n_more > limits_.max_sequences) return false;
-  while (promised_bytes() + kept_bytes() + bytes > limits_.budget_bytes ||
+  while (ReservedBytes(all) + IdleBytes(all) + bytes > limits_.budget_bytes ||
          sequences_.size() + n_more > limits_.max_sequences) {
     auto victim = sequences_.end();
     for (auto s = sequences_.begin(); s != sequences_.end(); ++s) {
       if (s->busy() || &*s == keep) continue;
+      // A client that named a session counts on it, so named ones go last.
       const auto rank = [](const PooledSequence& x) { return std::make_pair(!x.id.name.empty(), x.last_use); };
       if (victim == sequences_.end() || rank(*s) < rank(*victim)) victim = s;
     }
     DUO_CHECK(victim != sequences_.end(), "there is an idle sequence to evict");
+    // n_freed_ does not change: the caller takes this room at once.
     sequences_.erase(victim);
     ++n_evicted_;
   }
@@ -132,6 +180,8 @@ int64_t SequencePool::Reusable(const PooledSequence& sequence, const Wanted& wan
   // At least one token must be run, for its logits.
   int64_t pos = session.HeldAt(session.CommonPrefix(wanted.prompt.first(wanted.prompt.size() - 1)));
   if (sequence.options.compute != ComputeType::kF32) return pos;
+  // Exact answers: the position must be the end of a chunk, and the rings must reach back to it. Each of the two may
+  // lie before the other, so they take turns until they agree.
   pos = std::min(pos, session.prompt_len());
   while (pos > 0) {
     const int64_t end = LastChunkEnd(sequence.options, pos);
@@ -144,18 +194,21 @@ int64_t SequencePool::Reusable(const PooledSequence& sequence, const Wanted& wan
 SequencePool::Claim SequencePool::BestPrefix(const Wanted& wanted) {
   Claim best;
   for (PooledSequence& s : sequences_) {
-    if (s.state == SequenceState::kLent) continue;
+    if (s.state == SequenceState::kLent) continue;  // another thread may be changing it
     if (s.id.owner != wanted.id.owner || s.spec.salt != wanted.spec->salt) continue;
     if (!SameCache(s.options, *wanted.options)) continue;
     const int64_t held = Reusable(s, wanted);
+    // Where a busy and an idle one hold as much, the idle one saves a copy.
     const bool better = held > best.n_held || (held == best.n_held && held > 0 && best.sequence->busy() && !s.busy());
     if (better) best = {&s, held};
   }
   return best;
 }
 
+// Only the thread that runs the sequences ends one with growth, and it does so between steps. So the workspace is not
+// in use now.
 void SequencePool::ShrinkWorkspace(uint64_t growth) {
-  if (growth > growth_bytes()) workspace_->ReleaseWindows();
+  if (growth > GrowthBytes()) workspace_->ReleaseWindows();
 }
 
 PooledSequence* SequencePool::Add(const Wanted& wanted, SequenceState state, std::unique_ptr<Session> session,
@@ -174,13 +227,15 @@ PooledSequence* SequencePool::Add(const Wanted& wanted, SequenceState state, std
 }
 
 Result<SequencePool::Claim> SequencePool::TakeOver(PooledSequence* sequence, const Wanted& wanted, int64_t pos) {
+  // Rows that were used once stay in memory after a rewind.
   const uint64_t bytes = BytesOf(*wanted.options, std::max(wanted.n_tokens, sequence->longest));
+  // Its own bytes are in the budget already, so only the difference must fit.
   const uint64_t more = bytes > sequence->bytes ? bytes - sequence->bytes : 0;
   const uint64_t growth = Growth(*wanted.options);
   if (!MakeRoom(more, growth, 0, sequence)) return NoRoomNow(more);
   DUO_ASSIGN_OR_RETURN(const int64_t held, sequence->session->RewindToHeld(pos));
   sequence->state = SequenceState::kRunning;
-  sequence->saved = false;
+  sequence->saved = false;  // its file, if there is one, no longer holds all of it
   sequence->id = wanted.id;
   sequence->spec = *wanted.spec;
   sequence->bytes = bytes;
@@ -192,13 +247,14 @@ Result<SequencePool::Claim> SequencePool::TakeOver(PooledSequence* sequence, con
 Result<SequencePool::Claim> SequencePool::Copy(const PooledSequence& from, const Wanted& wanted, int64_t pos) {
   const uint64_t bytes = BytesOf(*wanted.options, wanted.n_tokens);
   const uint64_t growth = Growth(*wanted.options);
+  // `from` may be idle. It must not be evicted to make room for its own copy.
   if (!MakeRoom(bytes, growth, 1, &from)) return NoRoomNow(bytes);
   DUO_ASSIGN_OR_RETURN(Session copy, from.session->ClonePrefix(pos));
   const int64_t held = copy.len();
   return Claim{Add(wanted, SequenceState::kRunning, std::make_unique<Session>(std::move(copy)), bytes, growth), held};
 }
 
-Result<SequencePool::Claim> SequencePool::Make(const Wanted& wanted) {
+Result<SequencePool::Claim> SequencePool::CreateEmpty(const Wanted& wanted) {
   const uint64_t bytes = BytesOf(*wanted.options, wanted.n_tokens);
   const uint64_t growth = Growth(*wanted.options);
   if (!MakeRoom(bytes, growth, 1, nullptr)) return NoRoomNow(bytes);
@@ -209,18 +265,22 @@ Result<SequencePool::Claim> SequencePool::Make(const Wanted& wanted) {
 // Taking a sequence over loses its text after the common prefix. Where that is most of the text, the prefix is copied
 // instead if there is room. A sequence that runs or has a name of its own is never taken over, only copied.
 Result<SequencePool::Claim> SequencePool::Acquire(const Wanted& wanted) {
-  if (PooledSequence* named = Named(wanted.id); named != nullptr) {
+  MutexLock lock(&mutex_);
+  // A session in memory goes on from its own text, even where another sequence holds more of the prompt.
+  if (PooledSequence* named = Find(wanted.id); named != nullptr) {
     if (named->busy()) return InUse(wanted.id.name);
     if (named->spec.salt != wanted.spec->salt) {
-      return Status(StatusCode::kInvalidArgument,
-                    "the session \"" + wanted.id.name +
-                        "\" was started with another cache_salt; send that one, or delete the session")
+      return InvalidArgument(
+                 "the session \"{}\" was started with another cache_salt; send that one, or delete the session",
+                 wanted.id.name)
           .About("duo.cache");
     }
     if (!SameCache(named->options, *wanted.options)) {
-      return Status(StatusCode::kInvalidArgument,
-                    "the session \"" + wanted.id.name +
-                        "\" has another pattern, sparsity, sink or recent; send the same values, or delete the session")
+      return InvalidArgument(
+                 "the session \"{}\" has another pattern, sparsity, sink or recent; send the same values, or delete "
+                 "the "
+                 "session",
+                 wanted.id.name)
           .About("duo.cache");
     }
     return TakeOver(named, wanted, Reusable(*named, wanted));
@@ -238,20 +298,25 @@ Result<SequencePool::Claim> SequencePool::Acquire(const Wanted& wanted) {
       if (free) return TakeOver(s, wanted, best.n_held);
     }
   }
-  return Make(wanted);
+  return CreateEmpty(wanted);
 }
 
 void SequencePool::Release(PooledSequence* sequence) {
+  MutexLock lock(&mutex_);
+  // The reservation shrinks to the rows in memory: an idle sequence gets no more tokens.
   sequence->session->DropLogits();
   sequence->longest = std::max(sequence->longest, sequence->session->len());
   sequence->state = SequenceState::kIdle;
   sequence->bytes = BytesOf(sequence->options, sequence->longest);
   sequence->last_use = ++clock_;
   ++n_freed_;
+  // Its growth must be 0 before ShrinkWorkspace compares it with that of the others.
   ShrinkWorkspace(std::exchange(sequence->growth, 0));
 }
 
 void SequencePool::Drop(PooledSequence* sequence) {
+  MutexLock lock(&mutex_);
+  // The workspace shrinks after the sequence is gone, because its own growth must not count any more.
   const uint64_t growth = sequence->growth;
   sequences_.remove_if([&](const PooledSequence& s) { return &s == sequence; });
   ++n_freed_;
@@ -259,20 +324,22 @@ void SequencePool::Drop(PooledSequence* sequence) {
 }
 
 Result<PooledSequence*> SequencePool::CheckOut(const SessionId& id) {
-  PooledSequence* sequence = Named(id);
-  if (sequence == nullptr) return Status(StatusCode::kNotFound, "there is no session \"" + id.name + "\" in memory");
+  MutexLock lock(&mutex_);
+  PooledSequence* sequence = Find(id);
+  if (sequence == nullptr) return NotFound("there is no session \"{}\" in memory", id.name);
   if (sequence->busy()) return InUse(id.name);
+  // Its bytes stay as they are, because a save needs no further memory.
   sequence->state = SequenceState::kLent;
   return sequence;
 }
 
 Result<PooledSequence*> SequencePool::Reserve(const SessionId& id, const CacheSpec& spec, const SessionOptions& options,
                                               int64_t n_tokens) {
-  if (Named(id) != nullptr) {
-    return Status(StatusCode::kInvalidArgument, "the session \"" + id.name + "\" is in memory already");
-  }
+  MutexLock lock(&mutex_);
+  if (Find(id) != nullptr) return InvalidArgument("the session \"{}\" is in memory already", id.name);
   DUO_RETURN_IF_ERROR(CheckEverFits(options, n_tokens));
   const uint64_t bytes = BytesOf(options, n_tokens);
+  // A restore runs no tokens, so the workspace does not grow.
   if (!MakeRoom(bytes, 0, 1, nullptr)) return NoRoomNow(bytes);
   return Add({.prompt = {}, .n_tokens = n_tokens, .spec = &spec, .options = &options, .id = id, .fresh = false},
              SequenceState::kLent, nullptr, bytes, 0);

@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "base/mutex.h"
 #include "duo/session.h"
 #include "server/cache_spec.h"
 #include "server/session_id.h"
@@ -54,8 +55,38 @@ struct PoolLimits {
   size_t max_sequences = 64;     // each takes memory mappings, whose number the system limits
 };
 
-/// Not thread safe. Only the thread that runs the sequences may call Acquire, and Release and Drop for what Acquire
-/// returned, because they may free memory of the workspace.
+/// A sequence in memory that has a session's name.
+struct NamedSequence {
+  SessionId id;
+  int64_t n_tokens = 0;
+  uint64_t kv_bytes = 0;
+  bool busy = false;
+};
+
+struct IdleSequence {
+  SessionId id;
+  int64_t n_tokens = 0;
+  uint64_t kv_bytes = 0;
+  double sparsity = 0;
+};
+
+/// The pool at one moment. A caller sees the sequences of its own, and their sums.
+struct PoolStatus {
+  std::vector<IdleSequence> idle;
+  uint64_t reserved_bytes = 0;  // of busy sequences
+  uint64_t idle_bytes = 0;      // of idle sequences
+  /// The part of the budget that the workspace takes now beyond its own size, for all callers. Sequences run one after
+  /// the other, so it is the max of what each of them needs.
+  uint64_t growth_bytes = 0;
+  uint64_t n_evicted = 0;  // since the start, for all callers
+};
+
+/// Thread safe, with one exception. Only the thread that runs the sequences may call Acquire, and Release and Drop for
+/// what Acquire returned. The reason is that they may free memory of the workspace.
+///
+/// Each function is one step: no other thread sees a state between its beginning and its end. The pool's mutex is taken
+/// last. A thread that holds the scheduler's mutex may call the pool, and the pool calls nothing that takes a mutex of
+/// this room.
 ///
 /// Invariants.
 ///   1. The `bytes` of all sequences and growth_bytes() together are at most budget_bytes. There are at most
@@ -109,22 +140,14 @@ class SequencePool {
   Result<PooledSequence*> Reserve(const SessionId& id, const CacheSpec& spec, const SessionOptions& options,
                                   int64_t n_tokens);
 
-  const std::list<PooledSequence>& sequences() const { return sequences_; }
   bool Has(const SessionId& id) const;
   bool IsBusy(const SessionId& id) const;
+  std::vector<NamedSequence> Named() const;
+  PoolStatus StatusFor(const Caller& caller) const;
   uint64_t budget_bytes() const { return limits_.budget_bytes; }
-  /// The part of the budget that the workspace takes now beyond its own size. Sequences run one after the other, so it
-  /// is the max of what each of them needs.
-  uint64_t growth_bytes() const;
-  uint64_t promised_bytes() const;  // of busy sequences
-  uint64_t kept_bytes() const;      // of idle sequences
-  /// These sums over the sequences that the caller sees.
-  uint64_t promised_bytes(const Caller& caller) const;
-  uint64_t kept_bytes(const Caller& caller) const;
-  uint64_t n_evicted() const { return n_evicted_; }
   /// A counter that changes whenever there may be more room than before. A request for which Acquire found no room
-  /// finds none until it changes.
-  uint64_t n_freed() const { return n_freed_; }
+  /// finds none until it changes. Read it before Acquire: sequences may be released at any time.
+  uint64_t n_freed() const;
 
  private:
   MemoryPlan PlanOf(const SessionOptions& options) const;
@@ -132,30 +155,37 @@ class SequencePool {
   uint64_t Growth(const SessionOptions& options) const;
   /// Bytes of a sequence, without Growth.
   uint64_t BytesOf(const SessionOptions& options, int64_t n_tokens) const;
-  PooledSequence* Named(const SessionId& id);
+  PooledSequence* Find(const SessionId& id) DUO_REQUIRES(mutex_);
+  uint64_t GrowthBytes() const DUO_REQUIRES(mutex_);
+  uint64_t ReservedBytes(const Caller& caller) const DUO_REQUIRES(mutex_);
+  uint64_t IdleBytes(const Caller& caller) const DUO_REQUIRES(mutex_);
   /// How many of the prompt's tokens the sequence can continue after. The last one never counts.
   int64_t Reusable(const PooledSequence& sequence, const Wanted& wanted) const;
   /// The sequence that holds most of the prompt, and how many tokens a session that continues from it would hold.
-  Claim BestPrefix(const Wanted& wanted);
+  Claim BestPrefix(const Wanted& wanted) DUO_REQUIRES(mutex_);
   /// Evicts idle sequences, but never `keep`, until `bytes` in `n_more` sequences fit beside a workspace that has grown
   /// by at least `growth`. Returns false and evicts nothing when that is impossible.
-  bool MakeRoom(uint64_t bytes, uint64_t growth, size_t n_more, const PooledSequence* keep);
+  bool MakeRoom(uint64_t bytes, uint64_t growth, size_t n_more, const PooledSequence* keep) DUO_REQUIRES(mutex_);
   /// Frees the workspace's growth when no other sequence needs as much. Call it after a sequence with this growth
   /// ended.
-  void ShrinkWorkspace(uint64_t growth);
-  Result<Claim> TakeOver(PooledSequence* sequence, const Wanted& wanted, int64_t pos);
-  Result<Claim> Copy(const PooledSequence& from, const Wanted& wanted, int64_t pos);
-  Result<Claim> Make(const Wanted& wanted);
+  void ShrinkWorkspace(uint64_t growth) DUO_REQUIRES(mutex_);
+  /// The three ways to get a sequence for a request: one that goes on from `pos`, a copy up to `pos`, an empty one.
+  Result<Claim> TakeOver(PooledSequence* sequence, const Wanted& wanted, int64_t pos) DUO_REQUIRES(mutex_);
+  Result<Claim> Copy(const PooledSequence& from, const Wanted& wanted, int64_t pos) DUO_REQUIRES(mutex_);
+  Result<Claim> CreateEmpty(const Wanted& wanted) DUO_REQUIRES(mutex_);
   PooledSequence* Add(const Wanted& wanted, SequenceState state, std::unique_ptr<Session> session, uint64_t bytes,
-                      uint64_t growth);
+                      uint64_t growth) DUO_REQUIRES(mutex_);
 
   const Model& model_;
   Workspace* workspace_;
-  PoolLimits limits_;
-  std::list<PooledSequence> sequences_;
-  uint64_t clock_ = 0;
-  uint64_t n_evicted_ = 0;
-  uint64_t n_freed_ = 0;
+  const PoolLimits limits_;
+  mutable Mutex mutex_;
+  /// A list, so that pointers to busy sequences stay valid. The mutex guards the list and the members that say whose
+  /// and how large a sequence is. The holder of a busy one reads and changes its session without it.
+  std::list<PooledSequence> sequences_ DUO_GUARDED_BY(mutex_);
+  uint64_t clock_ DUO_GUARDED_BY(mutex_) = 0;  // the last PooledSequence::last_use
+  uint64_t n_evicted_ DUO_GUARDED_BY(mutex_) = 0;
+  uint64_t n_freed_ DUO_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace duo

@@ -44,6 +44,7 @@ class PoolTest : public ServingTest {
     pool->Release(claim->sequence);
     return claim->n_held;
   }
+  static PoolStatus StatusOf(const SequencePool& pool) { return pool.StatusFor({.owner = "", .sees_all = true}); }
   CacheSpec spec_;
 };
 
@@ -53,12 +54,12 @@ TEST_F(PoolTest, GoesOnFromTheLongestPrefix) {
   EXPECT_EQ(RunOne(&pool, Joined(text, {1, 2, 3})), 0);
   EXPECT_EQ(RunOne(&pool, Prompt(2, 50)), 0);
   EXPECT_EQ(RunOne(&pool, Joined(text, {4, 5})), 192) << "the last snapshot before the texts differ";
-  EXPECT_EQ(pool.sequences().size(), 2u) << "the first was taken over";
+  EXPECT_EQ(StatusOf(pool).idle.size(), 2u) << "the first was taken over";
   EXPECT_EQ(RunOne(&pool, Joined(text, {4, 5})), 201)
       << "the same text: only its last token is run again, for its logits";
   EXPECT_EQ(RunOne(&pool, {text.begin(), text.begin() + 100}), 96)
       << "a copy, because half of the sequence would be lost";
-  EXPECT_EQ(pool.sequences().size(), 3u);
+  EXPECT_EQ(StatusOf(pool).idle.size(), 3u);
   EXPECT_EQ(RunOne(&pool, Joined(text, {9})), 192) << "the long sequence still exists";
 }
 
@@ -92,12 +93,12 @@ TEST_F(PoolTest, GivesUpWhatWasUsedLongestAgo) {
   SequencePool pool = Pool(RoomFor(3, 110));
   const std::vector<int32_t> a = Prompt(1, 100), b = Prompt(2, 100), c = Prompt(3, 100), d = Prompt(4, 100);
   RunOne(&pool, a), RunOne(&pool, b), RunOne(&pool, c);
-  const size_t n = pool.sequences().size();
+  const size_t n = StatusOf(pool).idle.size();
   EXPECT_GT(RunOne(&pool, a), 0) << "a is used again";
   RunOne(&pool, d);
-  EXPECT_LE(pool.sequences().size(), n);
-  EXPECT_GT(pool.n_evicted(), 0u);
-  EXPECT_LE(pool.promised_bytes() + pool.kept_bytes(), pool.budget_bytes());
+  EXPECT_LE(StatusOf(pool).idle.size(), n);
+  EXPECT_GT(StatusOf(pool).n_evicted, 0u);
+  EXPECT_LE(StatusOf(pool).reserved_bytes + StatusOf(pool).idle_bytes, pool.budget_bytes());
   EXPECT_GT(RunOne(&pool, a), 0) << "b was evicted, not a";
 }
 
@@ -110,7 +111,7 @@ TEST_F(PoolTest, NamesAreKeptLongest) {
   EXPECT_GT(RunOne(&pool, Joined(Prompt(1, 100), {1}), "tale"), 0);
 }
 
-TEST_F(PoolTest, MemoryIsPromised) {
+TEST_F(PoolTest, MemoryIsReserved) {
   SequencePool pool = Pool(Limits(250));
   EXPECT_TRUE(pool.CheckEverFits(options_, 250).ok());
   const Status never = pool.CheckEverFits(options_, 251);
@@ -124,7 +125,7 @@ TEST_F(PoolTest, MemoryIsPromised) {
   ASSERT_TRUE(first->sequence->session->Prefill(a).ok());
   pool.Release(first->sequence);
   EXPECT_TRUE(pool.Acquire(Wanted(b, 100)).ok()) << "the idle sequence was evicted";
-  EXPECT_EQ(pool.n_evicted(), 1u);
+  EXPECT_EQ(StatusOf(pool).n_evicted, 1u);
 }
 
 // With windows larger than the server's, the workspace grows by the max need of the running sequences while they run.
@@ -144,20 +145,20 @@ TEST_F(PoolTest, WhatTheWorkspaceGrowsByIsGivenBack) {
   other.options = &larger;
   const auto first = pool.Acquire(wanted), second = pool.Acquire(other);
   ASSERT_TRUE(first.ok() && second.ok());
-  EXPECT_EQ(pool.growth_bytes(), growth_of(larger)) << "they run one after the other";
+  EXPECT_EQ(StatusOf(pool).growth_bytes, growth_of(larger)) << "they run one after the other";
   ASSERT_TRUE(first->sequence->session->Prefill(a).ok());
   ASSERT_TRUE(second->sequence->session->Prefill(b).ok());
   pool.Release(second->sequence);
-  EXPECT_EQ(pool.growth_bytes(), growth_of(large));
+  EXPECT_EQ(StatusOf(pool).growth_bytes, growth_of(large));
   ASSERT_TRUE(first->sequence->session->Prefill(b).ok()) << "the workspace grows again for the other one";
   pool.Drop(first->sequence);
-  EXPECT_EQ(pool.growth_bytes(), 0u);
+  EXPECT_EQ(StatusOf(pool).growth_bytes, 0u);
   EXPECT_EQ(pool.budget_bytes(), budget);
   EXPECT_GT(RunOne(&pool, Joined(a, {1})) + 1, 0) << "the server's own windows need no growth";
-  EXPECT_EQ(pool.growth_bytes(), 0u);
+  EXPECT_EQ(StatusOf(pool).growth_bytes, 0u);
 }
 
-TEST_F(PoolTest, TheGrowthIsPromisedToo) {
+TEST_F(PoolTest, TheGrowthIsReservedToo) {
   SessionOptions large = options_;
   large.recent = large.prefill_recent = 5000;
   const MemoryPlan plan = PlanMemory(model_->config(), 0, large, *backend_).value();
@@ -241,9 +242,9 @@ TEST_F(PoolTest, NothingIsSharedBetweenOwnersOrSalts) {
   wanted.spec = &salted;
   EXPECT_EQ(pool.Acquire(wanted).status().code(), StatusCode::kInvalidArgument)
       << "the session was started without a salt";
-  EXPECT_EQ(pool.kept_bytes({.owner = "anna"}) + pool.kept_bytes({.owner = "ben"}) + pool.kept_bytes({.owner = "carl"}),
-            pool.kept_bytes());
-  EXPECT_EQ(pool.kept_bytes({.owner = "nobody"}), 0u);
+  const auto idle_bytes = [&](const char* owner) { return pool.StatusFor({.owner = owner}).idle_bytes; };
+  EXPECT_EQ(idle_bytes("anna") + idle_bytes("ben") + idle_bytes("carl"), StatusOf(pool).idle_bytes);
+  EXPECT_EQ(idle_bytes("nobody"), 0u);
 }
 
 }  // namespace

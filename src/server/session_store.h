@@ -42,7 +42,7 @@ struct SessionFolder {
 ///
 /// Invariants.
 ///   1. `lock_` keeps other servers out of the folder.
-///   2. One thread at a time works on a session: it holds a Turn, and `in_work_` holds the session's id.
+///   2. One thread at a time works on a session: it holds a SessionLock, and `in_work_` holds the session's id.
 ///   3. A thread that writes or restores a session holds its SequenceLease, so no request changes it.
 ///   4. A file appears under its name only when it is complete (Session::Save).
 ///   5. A write starts only while the owner's other files, other writes in progress and its own bytes fit the quota.
@@ -60,11 +60,11 @@ class SessionStore {
 
   Result<std::vector<SessionEntry>> List(const std::string& owner) const;
   /// The error is 507 when the disk or the owner's quota is full.
-  std::optional<ApiError> Save(const SessionId& id, SessionEntry* saved);
-  std::optional<ApiError> Restore(const SessionId& id, SessionEntry* restored);
-  std::optional<ApiError> Delete(const SessionId& id);
+  ApiResult<SessionEntry> Save(const SessionId& id);
+  ApiResult<SessionEntry> Restore(const SessionId& id);
+  ApiStatus Delete(const SessionId& id);
   /// Restores a session that is on disk but not in memory. Does nothing for others.
-  std::optional<ApiError> Need(const SessionId& id);
+  ApiStatus EnsureRestored(const SessionId& id);
   /// Saves the idle sessions in memory that have changed since they were saved or restored. Tries all of them and
   /// returns the first error.
   Status SaveIdle();
@@ -78,7 +78,7 @@ class SessionStore {
   std::string PathOf(const SessionId& id) const;
   bool OnDisk(const SessionId& id) const;
   Result<std::vector<std::string>> NamesOnDisk(const std::string& owner) const;
-  std::optional<ApiError> RestoreFile(const SessionId& id);
+  ApiStatus RestoreFile(const SessionId& id);
   Status LoadFile(const SessionId& id);
   /// Writes the file of a session.
   Status WriteFile(const SessionId& id, const SequenceLease& lease);
@@ -86,9 +86,9 @@ class SessionStore {
   ApiError ForClient(const Status& status) const;
 
   /// While it exists, no other thread works on the session.
-  class Turn;
+  class SessionLock;
   /// Claims a part of the owner's quota while a session is written.
-  class Room;
+  class QuotaClaim;
 
   const SessionFolder folder_;
   std::optional<DirectoryLock> lock_;
@@ -99,7 +99,7 @@ class SessionStore {
   Mutex mutex_;
   std::condition_variable changed_;
   std::set<SessionId> in_work_ DUO_GUARDED_BY(mutex_);
-  std::map<SessionId, uint64_t> being_written_ DUO_GUARDED_BY(mutex_);  // bytes that a Room has claimed
+  std::map<SessionId, uint64_t> being_written_ DUO_GUARDED_BY(mutex_);  // bytes that a QuotaClaim holds
 };
 
 }  // namespace duo

@@ -1,10 +1,14 @@
 #include "server/site_rules.h"
 
 #include <arpa/inet.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <charconv>
 #include <cstdint>
+
+#include "base/error.h"
+#include "server/ascii.h"
 
 namespace duo {
 namespace {
@@ -13,16 +17,10 @@ constexpr const char* kUsualHeaders = "Authorization, Content-Type";
 constexpr size_t kMaxRequestedHeaders = 2048;      // bytes
 constexpr const char* kPreflightSeconds = "7200";  // for which a browser may cache an answer; none caches it for longer
 
-std::string Lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
-  return text;
-}
-
 /// The name in a Host header, in lower case, without its port. IPv6 addresses keep their brackets.
 std::string HostOnly(const std::string& host) {
-  if (!host.empty() && host[0] == '[') return Lower(host.substr(0, host.find(']') + 1));
-  return Lower(host.substr(0, host.find(':')));
+  if (!host.empty() && host[0] == '[') return LowerAscii(host.substr(0, host.find(']') + 1));
+  return LowerAscii(host.substr(0, host.find(':')));
 }
 
 bool IsAddress(const std::string& host) {
@@ -41,7 +39,7 @@ bool IsLoopback(const std::string& host) {
 }
 
 bool AnswersTo(const SiteRules& rules, const std::string& host) {
-  const std::string own = Lower(rules.host);
+  const std::string own = LowerAscii(rules.host);
   const bool local = IsLoopback(own);
   if (!local && rules.allowed_hosts.empty() && rules.public_origin.empty()) return true;
   if (IsLoopback(host) || host == own || host == "[" + own + "]" || (!local && IsAddress(host))) return true;
@@ -61,20 +59,22 @@ bool IsListOfNames(const std::string& text) {
 
 }  // namespace
 
-std::optional<ApiError> CheckSite(const SiteRules& rules, const httplib::Request& request) {
+ApiStatus CheckSite(const SiteRules& rules, const httplib::Request& request) {
   const std::string host = HostOnly(request.get_header_value("Host"));
   if (!host.empty() && !AnswersTo(rules, host)) {
-    return PlainError(
-        403, "this server answers to names of its own machine and to those it was given, not to \"" + host + "\"");
+    return PlainError(403, fmt::format("this server answers to names of its own machine and to those it was given, not "
+                                       "to \"{}\"",
+                                       host));
   }
   const std::string origin = request.get_header_value("Origin");
   if (origin.empty() || rules.cors_origin == "*" || origin == rules.cors_origin || origin == rules.public_origin ||
       origin == "http://" + request.get_header_value("Host")) {
-    return std::nullopt;
+    return ApiOk();
   }
-  return PlainError(403, "pages of \"" + origin +
-                             "\" may not use this server: this is neither its own address, nor its public URL, nor its "
-                             "CORS origin");
+  return PlainError(403,
+                    fmt::format("pages of \"{}\" may not use this server: this is neither its own address, nor its "
+                                "public URL, nor its CORS origin",
+                                origin));
 }
 
 void AddCorsHeaders(const SiteRules& rules, const httplib::Request& request, httplib::Response* response) {
@@ -91,9 +91,9 @@ void AddCorsHeaders(const SiteRules& rules, const httplib::Request& request, htt
 }
 
 Result<std::string> OriginOfUrl(const std::string& url) {
-  std::string origin = Lower(url);
-  const Status wrong(StatusCode::kInvalidArgument,
-                     "found \"" + url + "\"; expected http:// or https://, a host, an optional port, and no path");
+  std::string origin = LowerAscii(url);
+  const Status wrong =
+      InvalidArgument("found \"{}\"; expected http:// or https://, a host, an optional port, and no path", url);
   const bool https = origin.rfind("https://", 0) == 0;
   if (!https && origin.rfind("http://", 0) != 0) return wrong;
   if (origin.back() == '/') origin.pop_back();

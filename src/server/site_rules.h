@@ -3,7 +3,6 @@
 
 #include <httplib.h>
 
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,7 +25,7 @@ struct SiteRules {
 /// plain IP addresses too, because only names can be made to point elsewhere.
 ///
 /// Returns 403 for an Origin that is neither the server's own address nor one that may call it.
-std::optional<ApiError> CheckSite(const SiteRules& rules, const httplib::Request& request);
+ApiStatus CheckSite(const SiteRules& rules, const httplib::Request& request);
 
 /// Adds the headers that a browser needs before it lets a page of `cors_origin` call the server and read an answer.
 /// Adds none when there is no such origin.

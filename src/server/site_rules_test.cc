@@ -15,8 +15,8 @@ httplib::Request From(const std::string& host, const std::string& origin = "") {
 }
 
 int StatusOf(const SiteRules& rules, const httplib::Request& request) {
-  const std::optional<ApiError> error = CheckSite(rules, request);
-  return error ? error->http_status : 200;
+  const ApiStatus status = CheckSite(rules, request);
+  return status.ok() ? 200 : status.error().http_status;
 }
 
 SiteRules On(const std::string& host) {

@@ -9,7 +9,7 @@ Json TextOrNull(const std::string& text) { return text.empty() ? Json(nullptr) :
 
 Json ModelJson(const ServedFacts& facts) {
   const ModelConfig& c = *facts.config;
-  const SessionOptions& session = facts.cache->session;
+  const SessionOptions& session = facts.plan->cache.session;
   return {{"id", facts.model_name},
           {"n_layers", c.n_layers},
           {"n_kv_heads", c.n_kv_heads},
@@ -40,16 +40,16 @@ Json PatternJson(const CacheDefaults& cache) {
 }
 
 Json MemoryJson(const ServedFacts& facts, const SchedulerStatus& status) {
-  const MemoryPlan& plan = facts.plan;
-  const MemoryPlan& full = facts.full_plan;
-  return {{"budget_bytes", facts.budget_bytes},
-          {"weights_bytes", plan.weights_bytes},
-          {"workspace_bytes", plan.activation_bytes + status.growth_bytes},
-          {"requests_bytes", facts.requests_bytes},
-          {"promised_bytes", status.promised_bytes},
-          {"kept_bytes", status.kept_bytes},
-          {"kv_bytes_per_token", {{"duo", plan.kv_bytes_per_token}, {"full", full.kv_bytes_per_token}}},
-          {"kv_fixed_bytes", {{"duo", plan.kv_fixed_bytes}, {"full", full.kv_fixed_bytes}}}};
+  const MemoryPlan& memory = facts.plan->memory;
+  const MemoryPlan& full = facts.plan->full_memory;
+  return {{"budget_bytes", facts.plan->budget_bytes},
+          {"weights_bytes", memory.weights_bytes},
+          {"workspace_bytes", memory.activation_bytes + status.growth_bytes},
+          {"requests_bytes", facts.plan->bodies_bytes},
+          {"promised_bytes", status.reserved_bytes},
+          {"kept_bytes", status.idle_bytes},
+          {"kv_bytes_per_token", {{"duo", memory.kv_bytes_per_token}, {"full", full.kv_bytes_per_token}}},
+          {"kv_fixed_bytes", {{"duo", memory.kv_fixed_bytes}, {"full", full.kv_fixed_bytes}}}};
 }
 
 const char* StateName(SequenceStatus::State state) {
@@ -82,7 +82,7 @@ Json StatusJson(const ServedFacts& facts, const SchedulerStatus& status, double 
   Json sequences = Json::array();
   for (const SequenceStatus& s : status.sequences) sequences.push_back(SequenceJson(s));
   return {
-      {"model", ModelJson(facts)},           {"pattern", PatternJson(*facts.cache)},
+      {"model", ModelJson(facts)},           {"pattern", PatternJson(facts.plan->cache)},
       {"memory", MemoryJson(facts, status)}, {"queue", {{"waiting", status.n_waiting}, {"limit", facts.queue_limit}}},
       {"sequences", std::move(sequences)},   {"uptime_s", uptime_s}};
 }

@@ -6,10 +6,9 @@
 
 #include "base/json.h"
 #include "duo/model.h"
-#include "duo/session.h"
 #include "duo/tokenizer.h"
-#include "server/cache_spec.h"
 #include "server/scheduler.h"
+#include "server/server_plan.h"
 
 namespace duo {
 
@@ -17,11 +16,8 @@ namespace duo {
 struct ServedFacts {
   std::string model_name;
   const ModelConfig* config = nullptr;
-  const CacheDefaults* cache = nullptr;
   std::optional<ChatTemplate> chat;
-  MemoryPlan plan, full_plan;  // with the default options of requests, and with full attention
-  uint64_t budget_bytes = 0;
-  uint64_t requests_bytes = 0;  // bytes of budget_bytes reserved for request bodies
+  const ServerPlan* plan = nullptr;
   int64_t queue_limit = 0;
 };
 
