@@ -10,10 +10,11 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/cpu/dense/dense_kernels.h"
 #include "kernels/mask.h"
 
 namespace duo {
+
+struct DenseKernels;  // kernels/cpu/dense/dense_kernels.h
 
 /// One KV head over a whole sequence of n_tokens that starts at position 0. All arrays are floats, token-major like
 /// activations.

@@ -1,9 +1,9 @@
 # Sources of the attention kernels, flags of the instruction-set specific ones, and tests. Included by CMakeLists.txt.
 set(DUO_ATTENTION_SOURCES
-  attention.cc
   cpu/attention/attention_dispatch.cc
-  kv_codes.cc
   cpu/attention/attention_portable.cc
+  cpu/attention/prefill_plan.cc
+  kv_codes.cc
   reference/attention_reference.cc)
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")

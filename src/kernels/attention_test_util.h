@@ -81,10 +81,7 @@ inline bool IsQuantized(KvType type) { return type == KvType::kInt8 || type == K
 class TestRows {
  public:
   TestRows(int64_t n_rows, int head_dim, KvType type, int shift)
-      : type_(type),
-        head_dim_(head_dim),
-        first_(IsQuantized(type) ? shift : 0),
-        floats_(static_cast<size_t>(n_rows * head_dim), kNan) {
+      : type_(type), head_dim_(head_dim), first_(IsQuantized(type) ? shift : 0), floats_(n_rows * head_dim, kNan) {
     const size_t element = type == KvType::kF32 ? 4 : 2, poison = kPoison * element;
     if (IsQuantized(type)) {  // the buffer ends with the last block, so asan sees reads past it
       bytes_.resize(KvBytes(type, head_dim, first_ + n_rows), 0xff);
@@ -93,7 +90,7 @@ class TestRows {
     }
     bytes_.resize(KvBytes(type, head_dim, n_rows) + 2 * poison + 128, 0xff);
     const auto address = reinterpret_cast<uintptr_t>(bytes_.data()) + poison;
-    begin_ = bytes_.data() + poison + (64 - address % 64) % 64 + static_cast<size_t>(shift) * element;
+    begin_ = bytes_.data() + poison + (64 - address % 64) % 64 + shift * element;
   }
   int64_t n_rows() const { return size() / head_dim_; }
   int64_t size() const { return std::ssize(floats_); }
@@ -142,7 +139,7 @@ class TestRows {
   std::pair<float, float> Params(int64_t row) const {
     const int64_t r = first_ + row;
     const size_t row_bytes = KvRowBytes(type_, head_dim_);
-    const uint8_t* p = begin_ + static_cast<size_t>(r / 16) * 16 * row_bytes + 16 * (row_bytes - 4) + r % 16 * 4;
+    const uint8_t* p = begin_ + r / 16 * 16 * row_bytes + 16 * (row_bytes - 4) + r % 16 * 4;
     bf16 x[2];
     std::memcpy(x, p, sizeof x);
     return {ToFloat(x[0]), ToFloat(x[1])};
@@ -159,7 +156,7 @@ class TestRows {
   void Encode(int64_t row) {
     const float* x = floats_.data() + row * head_dim_;
     if (IsQuantized(type_)) return QuantizeRow(x, {part_, type_, head_dim_}, begin_, first_ + row);
-    uint8_t* to = begin_ + static_cast<size_t>(row) * KvRowBytes(type_, head_dim_);
+    uint8_t* to = begin_ + row * KvRowBytes(type_, head_dim_);
     for (int d = 0; d < head_dim_; ++d) {
       const bf16 half = ToBf16(x[d]);
       if (type_ == KvType::kF32) {
@@ -194,12 +191,12 @@ inline std::string Describe(const Shape& s) {
 }
 
 inline void FillNormal(Guarded* x, double deviation, Rng* rng) {
-  for (int64_t i = 0; i < x->size(); ++i) x->Set(i, static_cast<float>(rng->Normal() * deviation));
+  for (int64_t i = 0; i < x->size(); ++i) x->Set(i, rng->Normal() * deviation);
 }
 
 inline void SetNormalRow(TestRows* x, int64_t row, double deviation, Rng* rng) {
   std::vector<float> values(x->size() / x->n_rows());
-  for (float& value : values) value = static_cast<float>(rng->Normal() * deviation);
+  for (float& value : values) value = rng->Normal() * deviation;
   x->SetRow(row, values.data());
 }
 
@@ -220,7 +217,7 @@ inline double RelativeBound(const Shape& s, int64_t n_keys, const Products& p, b
   const bool integers = s.math == AttentionMath::kBF16 && IsQuantized(s.kv_type);
   const double score_error = p.largest * (s.head_dim * u + (pairs && !q_is_exact ? u16 : 0.0) + 8 * u) +
                              (integers && !q_is_exact ? p.rounded : 0.0);
-  return 2 * score_error + (static_cast<double>(n_keys) + 64) * u + (pairs ? u16 : 0.0);
+  return 2 * score_error + (n_keys + 64.0) * u + (pairs ? u16 : 0.0);
 }
 
 // Prefill multiplies the values of a quantised cache as bf16 numbers where decode multiplies integers. It rounds both
@@ -232,14 +229,14 @@ inline double PrefillBound(const Shape& s) {
 // The error of float sums of low + step * code, from the ranges of the values.
 inline double AbsoluteBound(const Shape& s, const TestRows& v, int64_t n_keys) {
   if (!IsQuantized(s.kv_type)) return 0;
-  return (v.MostLow() + v.Range()) * (static_cast<double>(n_keys) + 64) * std::ldexp(1.0, -24);
+  return (v.MostLow() + v.Range()) * (n_keys + 64.0) * std::ldexp(1.0, -24);
 }
 
 // The additional error of decode, which rounds weights to 14 bits of the largest in their block.
 // sum: the sum of exp(score - largest score).
 inline double WeightsBound(const Shape& s, const TestRows& v, int64_t n_keys, double sum) {
   if (!IsQuantized(s.kv_type) || s.math == AttentionMath::kF32) return 0;
-  return v.Range() * static_cast<double>(n_keys) / (32766 * sum);
+  return v.Range() * n_keys / (32766 * sum);
 }
 
 // Queries that every kernel represents exactly: bf16 numbers, or for quantised caches bytes of which one is 127.
@@ -254,7 +251,7 @@ inline void FillExactQueries(Guarded* q, const Shape& s, double deviation, Rng* 
 // Ignores rows of NaN, which no query sees.
 inline Products LargestProducts(const Shape& s, const Guarded& q, const TestRows& k, int64_t n_queries,
                                 int64_t n_rows) {
-  const auto dim = static_cast<size_t>(s.head_dim);
+  const int64_t dim = s.head_dim;
   const TestRows floats = k.Floats();
   const auto* keys = static_cast<const float*>(floats.data());
   std::vector<double> parts(dim);  // |low| + |step code| of a row
@@ -262,15 +259,15 @@ inline Products LargestProducts(const Shape& s, const Guarded& q, const TestRows
   for (int64_t r = 0; r < n_rows; ++r) {
     const double low = std::fabs(double{k.Low(r)});
     double magnitude = 0;
-    for (size_t d = 0; d < dim; ++d) {
-      const double x = keys[static_cast<size_t>(r) * dim + d];
+    for (int64_t d = 0; d < dim; ++d) {
+      const double x = keys[r * dim + d];
       parts[d] = low + std::fabs(x - k.Low(r));
       magnitude += std::fabs(x);
     }
     for (int64_t i = 0; i < n_queries; ++i) {
-      const float* from = q.floats() + static_cast<size_t>(i) * dim;
+      const float* from = q.floats() + i * dim;
       double product = 0, most = 0;
-      for (size_t d = 0; d < dim; ++d) {
+      for (int64_t d = 0; d < dim; ++d) {
         const double x = std::fabs(double{from[d]});
         product += x * parts[d];
         most = std::max(most, x);

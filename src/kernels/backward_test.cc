@@ -68,14 +68,12 @@ TEST(RmsNormBackward, IsTheDerivative) {
                         .dx = dx.data()});
     const auto forward = [&](const Doubles& at) {
       Doubles y(at.size());
-      for (size_t row = 0; row < 3; ++row) {
-        const double* from = at.data() + row * static_cast<size_t>(dim);
+      for (int64_t row = 0; row < 3; ++row) {
+        const double* from = at.data() + row * dim;
         double squares = 0;
         for (int64_t i = 0; i < dim; ++i) squares += from[i] * from[i];
-        const double r = 1 / std::sqrt(squares / static_cast<double>(dim) + double{0.1f});
-        for (int64_t i = 0; i < dim; ++i) {
-          y[row * static_cast<size_t>(dim) + static_cast<size_t>(i)] = from[i] * r * double{weight[i]};
-        }
+        const double r = 1 / std::sqrt(squares / dim + double{0.1f});
+        for (int64_t i = 0; i < dim; ++i) y[row * dim + i] = from[i] * r * double{weight[i]};
       }
       return y;
     };
@@ -128,9 +126,9 @@ TEST(ElementwiseBackward, LevelsAgree) {
       double max = -INFINITY, sum = 0, mean = 0;
       for (int64_t i = 0; i < n; ++i) max = std::max(max, double{a[i]});
       for (int64_t i = 0; i < n; ++i) sum += std::exp(double{a[i]} - max);
-      const auto weight = [&](size_t i) { return std::exp(double{a[i]} - max) / sum; };
-      for (size_t i = 0; i < static_cast<size_t>(n); ++i) mean += weight(i) * double{b[i]};
-      for (size_t i = 0; i < static_cast<size_t>(n); ++i) {
+      const auto weight = [&](int64_t i) { return std::exp(double{a[i]} - max) / sum; };
+      for (int64_t i = 0; i < n; ++i) mean += weight(i) * double{b[i]};
+      for (int64_t i = 0; i < n; ++i) {
         ASSERT_NEAR(scores[i], weight(i), 1e-6) << IsaName(isa) << " " << n << " " << i;
         ASSERT_NEAR(dp[i], 0.5 * weight(i) * (double{b[i]} - mean), 2e-6) << IsaName(isa) << " " << n << " " << i;
       }
@@ -140,7 +138,7 @@ TEST(ElementwiseBackward, LevelsAgree) {
       Floats gate = a, up = b, gate0 = a, up0 = b;
       kernels.swiglu_backward({.dh = dh.data(), .gate = gate.data(), .up = up.data(), .n = n});
       kPlain.swiglu_backward({.dh = dh.data(), .gate = gate0.data(), .up = up0.data(), .n = n});
-      for (size_t i = 0; i <= static_cast<size_t>(n); ++i) {
+      for (int64_t i = 0; i <= n; ++i) {
         ASSERT_NEAR(gate[i], gate0[i], 2e-6) << IsaName(isa) << " " << n << " " << i;
         ASSERT_NEAR(up[i], up0[i], 2e-6) << IsaName(isa) << " " << n << " " << i;
       }
@@ -220,8 +218,8 @@ struct AttentionData {
             .k = k.data(),
             .v = v.data(),
             .d_out = d_out.data(),
-            .q_stride = static_cast<int64_t>(shape.n_kv_heads) * shape.group * shape.head_dim,
-            .kv_stride = static_cast<int64_t>(shape.n_kv_heads) * shape.head_dim,
+            .q_stride = int64_t{shape.n_kv_heads} * shape.group * shape.head_dim,
+            .kv_stride = int64_t{shape.n_kv_heads} * shape.head_dim,
             .n_tokens = shape.n_tokens,
             .group = shape.group,
             .head_dim = shape.head_dim,
@@ -332,8 +330,8 @@ TEST(KeyWeights, AgreeWithReference) {
         const Floats q = Normal(&rng, n_tokens * (group * dim + 5)), k = Normal(&rng, n_keys * dim);
         std::vector<bf16> narrow(k.size());
         for (size_t i = 0; i < k.size(); ++i) narrow[i] = ToBf16(k[i]);
-        Floats lse(static_cast<size_t>(n_tokens * (group + 1)));
-        for (float& x : lse) x = 6.0f + static_cast<float>(rng.Uniform());
+        Floats lse(n_tokens * (group + 1));
+        for (float& x : lse) x = 6 + rng.Uniform();
         Floats scratch(KeyWeightsScratchFloats(dim) + 1, 42.0f);
         KeyWeights p{.q = q.data(), .q_stride = group * dim + 5, .n_tokens = n_tokens, .group = group, .head_dim = dim};
         p.k = type == DType::kF32 ? static_cast<const void*>(k.data()) : narrow.data();

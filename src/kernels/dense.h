@@ -1,5 +1,5 @@
-// Parameters of matrix-vector and element-wise work on one thread. (cpu/dense/gemm.h has matrix products on all
-// threads.) The structs are plain old data, so instruction-set specific files may include this header.
+// Parameters of products, norms and element-wise work. All but Gemm are work for one thread. The structs are plain old
+// data, so instruction-set specific files may include this header.
 #pragma once
 
 #include <cstddef>
@@ -73,6 +73,31 @@ static inline constexpr int64_t kGemv8Group = 256;
 static inline constexpr size_t Gemv8PreparedBytes(int64_t n_in) {
   return static_cast<size_t>((n_in + kGemv8Group - 1) / kGemv8Group) * (kGemv8Group * 2 + 64);
 }
+
+/// How a product's weights lie in memory, row-major.
+enum class WeightLayout : uint8_t {
+  kOutIn,  // [n_out, n_in]: a linear layer of a checkpoint, forward
+  kInOut,  // [n_in, n_out]: the same matrix in the gradient of its input, where inputs and outputs are exchanged
+};
+
+/// out[t][o] = (accumulate ? out[t][o] : 0) + bias[o] + sum_i x[t][i] w[o][i]   (w[i][o] for kInOut)
+struct Gemm {
+  const void* x = nullptr;  // [n_tokens, n_in] x_type (kF32, kBF16 or kI8), row-major
+  // kBF16 products are bf16 x bf16 -> f32, kF32 products are of floats, kI8 products are int8 x int8 -> s32.
+  DType x_type = DType::kBF16;
+  const float* x_scale = nullptr;  // [n_tokens], kI8 only: an input is scale * number
+  int64_t n_tokens = 0;
+  int64_t n_in = 0;
+  const void* w = nullptr;         // w_layout, w_type; kU8 means int4 blocks (weight_codes.h)
+  DType w_type = DType::kBF16;     // if it differs from x_type, each task first converts its block into a small scratch
+  const float* w_scale = nullptr;  // [n_out], kI8 only: a weight is scale * number
+  WeightLayout w_layout = WeightLayout::kOutIn;
+  int64_t n_out = 0;
+  const float* bias = nullptr;  // [n_out] or null
+  float* out = nullptr;         // token t: out + t * out_stride
+  int64_t out_stride = 0;       // floats, >= n_out
+  bool accumulate = false;
+};
 
 /// Rows of RMSNorm: out[r][i] = x[r][i] / sqrt(mean_i(x[r]^2) + eps) * weight[i] (arXiv:1910.07467). out may be x.
 struct RmsNorm {

@@ -15,7 +15,7 @@ void RunRmsNormBackward(const RmsNormBackward& p) {
       product += double{p.weight[i]} * dy[i] * x[i];
     }
     const double n = static_cast<double>(p.dim), r = 1.0 / std::sqrt(squares / n + double{p.eps});
-    const auto scale = static_cast<float>(r), back = static_cast<float>(r * r * r / n * product);
+    const float scale = r, back = r * r * r / n * product;
     for (int64_t i = 0; i < p.dim; ++i) dx[i] = scale * p.weight[i] * dy[i] - back * x[i];
   }
 }

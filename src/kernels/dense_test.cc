@@ -38,17 +38,17 @@ INSTANTIATE_TEST_SUITE_P(Levels, DenseTest,
 
 // (n/16 + 8) u sum |w x|: no kernel has fewer than 16 partial sums.
 double DotTolerance(const Gemv& p, int64_t row, double start) {
-  double magnitude = std::fabs(start) + (p.bias != nullptr ? std::fabs(static_cast<double>(p.bias[row])) : 0.0);
+  double magnitude = std::fabs(start) + (p.bias != nullptr ? std::fabs(double{p.bias[row]}) : 0.0);
   for (int64_t i = 0; i < p.n_in; ++i) {
-    magnitude += std::fabs(reference::Load(p.w, p.w_type, row * p.n_in + i) * static_cast<double>(p.x[i]));
+    magnitude += std::fabs(reference::Load(p.w, p.w_type, row * p.n_in + i) * p.x[i]);
   }
-  return (static_cast<double>(p.n_in) / 16 + 8) * kUnit * magnitude;
+  return (p.n_in / 16.0 + 8) * kUnit * magnitude;
 }
 
 TEST_P(DenseTest, GemvAgreesWithReference) {
   for (const DType type : kTypes) {
     for (const int64_t n_in : kSizes) {
-      const int64_t n_out = 1 + static_cast<int64_t>(rng.Below(11));
+      const int64_t n_out = 1 + rng.Below(11);
       for (const int variant : {0, 1, 2, 3}) {
         Guarded w(n_out * n_in, type), x(n_in, DType::kF32, 3), bias(n_out, DType::kF32), y(n_out, DType::kF32);
         w.Fill(rng), x.Fill(rng), bias.Fill(rng);
@@ -63,9 +63,8 @@ TEST_P(DenseTest, GemvAgreesWithReference) {
         reference::GemvRows(oracle);
         kernels().gemv(p);
         for (int64_t o = 0; o < n_out; ++o) {
-          const auto at = static_cast<size_t>(o);
-          const double start = p.accumulate != 0 ? static_cast<double>(before[at]) : 0.0;
-          ASSERT_NEAR(p.y[o], expected[at], DotTolerance(p, o, start))
+          const double start = p.accumulate != 0 ? before[o] : 0.0;
+          ASSERT_NEAR(p.y[o], expected[o], DotTolerance(p, o, start))
               << DTypeName(type) << " n_in " << n_in << " row " << o << " of " << n_out << " variant " << variant;
         }
         ASSERT_TRUE(y.GuardsIntact());
@@ -148,7 +147,7 @@ TEST_P(DenseTest, RmsNormAgreesWithReference) {
     reference::RmsNormRows(p);
     p.out = out.f32();
     kernels().rms_norm(p);
-    const double relative = ((static_cast<double>(dim) / 32 + 8) / 2 + 4) * kUnit;
+    const double relative = ((dim / 32.0 + 8) / 2 + 4) * kUnit;
     for (int64_t r = 0; r < n_rows; ++r) {
       for (int64_t i = 0; i < stride; ++i) {
         const float got = out.f32()[r * stride + i], want = expected[r * stride + i];
@@ -192,13 +191,12 @@ TEST_P(DenseTest, RopeAgreesWithReference) {
     kernels().rope(p);
     for (int64_t i = 0; i < n_tokens * stride; ++i) {
       const int64_t in_token = i % stride, d = in_token % head_dim;
-      const auto at = static_cast<size_t>(i);
       if (in_token >= n_heads * head_dim) {
-        ASSERT_EQ(x.f32()[i], before[at]) << "between tokens";
+        ASSERT_EQ(x.f32()[i], before[i]) << "between tokens";
         continue;
       }
-      const auto pair = static_cast<size_t>(d < half ? i + half : i - half);
-      ASSERT_NEAR(x.f32()[i], expected[at], 3 * kUnit * (std::fabs(before[at]) + std::fabs(before[pair])))
+      const int64_t pair = d < half ? i + half : i - half;
+      ASSERT_NEAR(x.f32()[i], expected[i], 3 * kUnit * (std::fabs(before[i]) + std::fabs(before[pair])))
           << "head_dim " << head_dim << " element " << i;
     }
     ASSERT_TRUE(x.GuardsIntact());
@@ -225,15 +223,15 @@ TEST_P(DenseTest, SwiGluAgreesWithReference) {
     ASSERT_TRUE(out.GuardsIntact());
     p.out = up.f32();
     kernels().swiglu(p);
-    ASSERT_EQ(std::memcmp(up.f32(), out.f32(), static_cast<size_t>(n) * sizeof(float)), 0) << "in place";
+    ASSERT_EQ(std::memcmp(up.f32(), out.f32(), n * sizeof(float)), 0) << "in place";
   }
 }
 
 TEST_P(DenseTest, SwiGluIsAccurateOverTheWholeRange) {
   std::vector<float> gate;
-  for (double g = -110; g < 110; g += 0.00137) gate.push_back(static_cast<float>(g));
+  for (double g = -110; g < 110; g += 0.00137) gate.push_back(g);
   for (const double g : {0.0, -0.0, 1e-30, -1e-30, 1e-8, -88.72, -88.73, -87.33, 3e38, -3e38, 1e4, -1e4}) {
-    gate.push_back(static_cast<float>(g));
+    gate.push_back(g);
   }
   const std::vector<float> up(gate.size(), 1.0f);
   std::vector<float> out(gate.size());
@@ -262,10 +260,10 @@ TEST_P(DenseTest, AddIsExactlyRoundedAddition) {
 TEST_P(DenseTest, RoundingToBf16IsThatOfBase) {
   std::vector<uint32_t> patterns = {0u,          0x80000000u, 1u,          0x7f800000u, 0xff800000u, 0x7f800001u,
                                     0xffffffffu, 0x7f7fffffu, 0x3f808000u, 0x3f818000u, 0x00008000u, 0x007fffffu};
-  while (patterns.size() < 5000) patterns.push_back(static_cast<uint32_t>(rng.Next()));
+  while (patterns.size() < 5000) patterns.push_back(rng.Next());
   for (const int64_t n : {int64_t{1}, int64_t{7}, int64_t{9}, int64_t{33}, std::ssize(patterns)}) {
     Guarded x(n, DType::kF32), narrow(n, DType::kBF16), rounded(n, DType::kF32, 2);
-    std::memcpy(x.data(), patterns.data(), static_cast<size_t>(n) * sizeof(float));
+    std::memcpy(x.data(), patterns.data(), n * sizeof(float));
     kernels().f32_to_bf16(x.f32(), narrow.b16(), n);
     kernels().round_to_bf16(x.f32(), rounded.f32(), n);
     for (int64_t i = 0; i < n; ++i) {
@@ -278,7 +276,7 @@ TEST_P(DenseTest, RoundingToBf16IsThatOfBase) {
     ASSERT_TRUE(narrow.GuardsIntact());
     ASSERT_TRUE(rounded.GuardsIntact());
     kernels().round_to_bf16(x.f32(), x.f32(), n);
-    ASSERT_EQ(std::memcmp(x.f32(), rounded.f32(), static_cast<size_t>(n) * sizeof(float)), 0) << "in place";
+    ASSERT_EQ(std::memcmp(x.f32(), rounded.f32(), n * sizeof(float)), 0) << "in place";
   }
 }
 
@@ -287,10 +285,10 @@ TEST_P(DenseTest, WideningIsExactForEveryValue) {
   for (const DType type : {DType::kBF16, DType::kF16}) {
     for (const int64_t n : {int64_t{5}, int64_t{19}, kAll}) {
       Guarded x(n, type), out(n, DType::kF32);
-      for (int64_t i = 0; i < n; ++i) x.b16()[i].bits = static_cast<uint16_t>(i);
+      for (int64_t i = 0; i < n; ++i) x.b16()[i].bits = i;
       kernels().widen(x.data(), type, out.f32(), n);
       for (int64_t i = 0; i < n; ++i) {
-        const auto bits = static_cast<uint16_t>(i);
+        const uint16_t bits = i;
         const float want = type == DType::kBF16 ? ToFloat(bf16{bits}) : ToFloat(f16{bits});
         if (std::isnan(want)) {
           ASSERT_TRUE(std::isnan(out.f32()[i])) << DTypeName(type) << " bits " << i;

@@ -20,9 +20,8 @@ inline constexpr uint8_t kPadByte = 0xff;  // a NaN in f32, bf16 and f16
 /// n elements of `type`, `shift` elements after a vector boundary. All bytes are 0xff (NaN) until set.
 class Guarded {
  public:
-  Guarded(int64_t n, DType type, int64_t shift = 1)
-      : n_(n), type_(type), offset_((kPad + shift) * static_cast<int64_t>(DTypeBytes(type))) {
-    bytes_.resize(static_cast<size_t>(offset_) + static_cast<size_t>(n + kPad) * DTypeBytes(type), kPadByte);
+  Guarded(int64_t n, DType type, int64_t shift = 1) : n_(n), type_(type), offset_((kPad + shift) * DTypeBytes(type)) {
+    bytes_.resize(offset_ + (n + kPad) * DTypeBytes(type), kPadByte);
   }
 
   void* data() { return bytes_.data() + offset_; }
@@ -30,7 +29,7 @@ class Guarded {
   bf16* b16() { return static_cast<bf16*>(data()); }
 
   void Set(int64_t i, double value) {
-    const auto f = static_cast<float>(value);
+    const float f = value;
     if (type_ == DType::kF32) f32()[i] = f;
     if (type_ == DType::kBF16) b16()[i] = ToBf16(f);
     if (type_ == DType::kF16) static_cast<f16*>(data())[i] = NearHalf(f);
@@ -46,9 +45,9 @@ class Guarded {
   }
   /// Whether everything outside the n elements is unchanged.
   bool GuardsIntact() const {
-    const auto end = static_cast<size_t>(offset_) + static_cast<size_t>(n_) * DTypeBytes(type_);
-    for (size_t i = 0; i < bytes_.size(); ++i) {
-      if ((i < static_cast<size_t>(offset_) || i >= end) && bytes_[i] != kPadByte) return false;
+    const int64_t end = offset_ + n_ * DTypeBytes(type_);
+    for (int64_t i = 0; i < std::ssize(bytes_); ++i) {
+      if ((i < offset_ || i >= end) && bytes_[i] != kPadByte) return false;
     }
     return true;
   }
@@ -58,7 +57,7 @@ class Guarded {
   static f16 NearHalf(float f) {
     uint32_t u;
     std::memcpy(&u, &f, sizeof u);
-    const int exponent = static_cast<int>((u >> 23) & 0xff) - 112;
+    const int biased = (u >> 23) & 0xff, exponent = biased - 112;
     const uint32_t sign = (u >> 16) & 0x8000u;
     if (exponent <= 0) return {static_cast<uint16_t>(sign | ((u >> 20) & 7u))};  // a small subnormal
     return {static_cast<uint16_t>(sign | static_cast<uint32_t>(exponent) << 10 | ((u >> 13) & 0x3ffu))};
@@ -74,7 +73,7 @@ inline constexpr double kUnit = 0x1p-24;  // unit roundoff of float
 
 inline std::vector<float> Normal(Rng* rng, int64_t n, double deviation = 1.0) {
   std::vector<float> x(n);
-  for (float& value : x) value = static_cast<float>(rng->Normal() * deviation);
+  for (float& value : x) value = rng->Normal() * deviation;
   return x;
 }
 

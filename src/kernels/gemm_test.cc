@@ -43,7 +43,7 @@ struct Shape {
 std::vector<float> WeightsAsMultiplied(Guarded& w, const Shape& s, Isa isa) {
   std::vector<float> out(s.n_out * s.n_in);
   for (size_t i = 0; i < out.size(); ++i) {
-    out[i] = static_cast<float>(reference::Load(w.data(), s.w_type, static_cast<int64_t>(i)));
+    out[i] = reference::Load(w.data(), s.w_type, i);
     if (s.x_type == DType::kBF16 && isa >= Isa::kAvx512Bf16) out[i] = ToFloat(ToBf16(out[i]));
   }
   return out;
@@ -96,16 +96,16 @@ void ExpectAgrees(GemmRunner& runner, Isa isa, const Shape& s, Rng& rng) {
 
   for (int64_t t = 0; t < s.n_tokens; ++t) {
     for (int64_t o = 0; o < stride; ++o) {
-      const auto at = static_cast<size_t>(t * stride + o);
+      const int64_t at = t * stride + o;
       const float got = out.f32()[at];
       if (o >= s.n_out) {
         ASSERT_TRUE(std::isnan(got) || got == before[at]) << "between rows";
         continue;
       }
       double sum = x_norms[t] * w_norms[o];
-      if (s.bias) sum += std::fabs(static_cast<double>(bias.f32()[o]));
-      if (s.accumulate) sum += std::fabs(static_cast<double>(before[at]));
-      ASSERT_NEAR(got, expected[at], static_cast<double>(s.n_in + 4) * kUnit * sum)
+      if (s.bias) sum += std::fabs(bias.f32()[o]);
+      if (s.accumulate) sum += std::fabs(before[at]);
+      ASSERT_NEAR(got, expected[at], (s.n_in + 4.0) * kUnit * sum)
           << DTypeName(s.x_type) << " x " << DTypeName(s.w_type) << " " << s.n_tokens << "x" << s.n_out << "x" << s.n_in
           << " bias " << s.bias << " accumulate " << s.accumulate << " token " << t << " output " << o;
     }
@@ -119,7 +119,7 @@ TEST_P(GemmTest, AgreesWithReferenceForEveryCombination) {
     for (const DType w_type : {DType::kF32, DType::kBF16, DType::kF16}) {
       for (int variant = 0; variant < 8; ++variant) {
         for (const int64_t n_tokens : {1, 2, 5, 16, 33, 64, 70}) {
-          const auto n_out = static_cast<int64_t>(1 + rng.Below(90)), n_in = static_cast<int64_t>(1 + rng.Below(150));
+          const int64_t n_out = 1 + rng.Below(90), n_in = 1 + rng.Below(150);
           ExpectAgrees(runner, GetParam(),
                        {n_tokens, n_out, n_in, x_type, w_type, (variant & 1) != 0, (variant & 2) != 0,
                         (variant & 4) != 0 ? WeightLayout::kInOut : WeightLayout::kOutIn},
@@ -173,7 +173,7 @@ TEST_P(GemmTest, InsideTheCallersParallelRegion) {
   GTEST_SKIP() << "SKIPPED: ThreadSanitizer cannot see how OpenMP's threads meet";
 #endif
   InOpenMpRegion(3, [](int thread) {
-    Rng own(static_cast<uint64_t>(thread));
+    Rng own(thread);
     GemmRunner runner(4, GetParam());
     ExpectAgrees(runner, GetParam(), {70, 300, 130, DType::kF32, DType::kF32, true, true}, own);
   });

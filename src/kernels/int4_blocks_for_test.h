@@ -18,13 +18,12 @@ struct Int4Blocks {
     bytes.resize(Int4Bytes(n_out, n_in));
     for (int64_t row = 0; row < n_out; row += kInt4Rows) {
       QuantizeInt4Block(w.data() + row * n_in, std::min(kInt4Rows, n_out - row), n_in,
-                        bytes.data() + static_cast<size_t>(row / kInt4Rows) * Int4BlockBytes(n_in));
+                        bytes.data() + row / kInt4Rows * Int4BlockBytes(n_in));
     }
   }
   /// The weight at the place that docs/formats.md gives.
   float At(int64_t row, int64_t i) const {
-    const uint8_t* piece = bytes.data() + static_cast<size_t>(row / 16) * Int4BlockBytes(n_in) +
-                           static_cast<size_t>(i / 64) * kInt4PieceBytes;
+    const uint8_t* piece = bytes.data() + row / 16 * Int4BlockBytes(n_in) + i / 64 * kInt4PieceBytes;
     const int64_t half = i / 32 % 2, in_group = i % 32;
     const uint8_t pair = piece[256 * half + 64 * (in_group / 8) + 4 * (row % 16) + in_group % 4];
     bf16 scale;

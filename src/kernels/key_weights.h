@@ -5,9 +5,10 @@
 #include <cstdint>
 
 #include "duo/dtype.h"
-#include "kernels/cpu/kernel_table.h"
 
 namespace duo {
+
+struct DenseKernels;  // kernels/cpu/dense/dense_kernels.h
 
 /// One KV head. The queries attend to more keys than these, so `lse` gives the logarithm of each softmax's denominator.
 struct KeyWeights {

@@ -76,9 +76,7 @@ void QuantizeRow(const float* x, const KvFormat& format, uint8_t* to, int64_t ro
 
 void CopyKvRows(const KvFormat& format, const uint8_t* from, int64_t from_row, uint8_t* to, int64_t to_row, int64_t n) {
   const int block = KvBlockRows(format.type);
-  const auto bytes = [row = KvRowBytes(format.type, format.head_dim)](int64_t n_rows) {
-    return static_cast<size_t>(n_rows) * row;
-  };
+  const auto bytes = [row = KvRowBytes(format.type, format.head_dim)](int64_t n_rows) { return n_rows * row; };
   while (n > 0) {
     if (from_row % block == 0 && to_row % block == 0 && n >= block) {
       const int64_t whole = n / block * block;

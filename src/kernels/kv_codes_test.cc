@@ -31,7 +31,7 @@ std::vector<double> Decoded(const KvFormat& f, const std::vector<uint8_t>& rows,
 
 std::vector<float> Normal(Rng* rng, int n, double shift, double deviation) {
   std::vector<float> x(n);
-  for (float& value : x) value = static_cast<float>(shift + rng->Normal() * deviation);
+  for (float& value : x) value = shift + rng->Normal() * deviation;
   return x;
 }
 
@@ -95,7 +95,7 @@ TEST(KvCodes, WritingARowLeavesTheOthers) {
         want[row] = Decoded(f, rows, row);
         for (size_t r = 0; r < 40; ++r) {
           if (want[r].empty()) continue;
-          ASSERT_EQ(Decoded(f, rows, static_cast<int64_t>(r)), want[r]) << r << " after " << row;
+          ASSERT_EQ(Decoded(f, rows, r), want[r]) << r << " after " << row;
         }
       }
     }
@@ -111,15 +111,14 @@ TEST(KvCodes, CopiesAnyRowsToAnyOthers) {
     for (int64_t r = 0; r < 70; ++r) {
       const std::vector<float> x = Normal(&rng, 20, 0, 1);
       if (f.type == KvType::kBF16) {
-        for (size_t d = 0; d < 20; ++d)
-          reinterpret_cast<bf16*>(from.data())[static_cast<size_t>(r) * 20 + d] = ToBf16(x[d]);
+        for (size_t d = 0; d < 20; ++d) reinterpret_cast<bf16*>(from.data())[r * 20 + d] = ToBf16(x[d]);
       } else {
         QuantizeRow(x.data(), f, from.data(), r);
       }
     }
     for (int i = 0; i < 100; ++i) {
-      const auto n = static_cast<int64_t>(rng.Below(50));
-      const auto from_row = static_cast<int64_t>(rng.Below(static_cast<uint64_t>(70 - n)));
+      const int64_t n = rng.Below(50);
+      const int64_t from_row = rng.Below(70 - n);
       const int64_t to_row = i % 3 == 0 ? from_row % 16 : static_cast<int64_t>(rng.Below(20));
       std::vector<uint8_t> to(KvBytes(f.type, 20, 70)), before;
       CopyKvRows(f, from.data(), 0, to.data(), 0, 70);

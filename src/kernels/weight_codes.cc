@@ -72,11 +72,11 @@ void QuantizeInt4Block(const float* w, int64_t n_rows, int64_t n_in, uint8_t* bl
     for (int64_t at = 0; at < DivideUp(n_in, kInt4Inputs) * kInt4Inputs; at += kInt4Group) {
       float group[kInt4Group] = {};
       if (row < n_rows && at < n_in) {
-        std::memcpy(group, w + row * n_in + at, static_cast<size_t>(std::min(kInt4Group, n_in - at)) * sizeof(float));
+        std::memcpy(group, w + row * n_in + at, std::min(kInt4Group, n_in - at) * sizeof(float));
       }
       uint8_t code[kInt4Group] = {};
       const bf16 scale = ToBf16(ChooseScale(group, code));
-      uint8_t* piece = block + static_cast<size_t>(at / kInt4Inputs) * kInt4PieceBytes;
+      uint8_t* piece = block + at / kInt4Inputs * kInt4PieceBytes;
       const int64_t half = at / kInt4Group % 2;
       for (int64_t word = 0; word < 4; ++word) {
         for (int64_t i = 0; i < 4; ++i) {

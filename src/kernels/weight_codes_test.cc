@@ -91,9 +91,9 @@ INSTANTIATE_TEST_SUITE_P(Levels, QuantizedProducts,
 
 TEST_P(QuantizedProducts, GemvOfInt8AgreesWithReference) {
   for (const int64_t n_in : {1, 7, 16, 33, 64, 130, 1000, 4096}) {
-    const int64_t n_out = 1 + static_cast<int64_t>(rng.Below(11));
+    const int64_t n_out = 1 + rng.Below(11);
     std::vector<int8_t> w(n_out * n_in);
-    for (int8_t& code : w) code = static_cast<int8_t>(static_cast<int64_t>(rng.Below(255)) - 127);
+    for (int8_t& code : w) code = static_cast<int>(rng.Below(255)) - 127;
     const std::vector<float> scale = Normal(&rng, n_out), x = Normal(&rng, n_in), bias = Normal(&rng, n_out);
     std::vector<float> y = Normal(&rng, n_out);
     for (const int accumulate : {0, 1}) {
@@ -104,11 +104,9 @@ TEST_P(QuantizedProducts, GemvOfInt8AgreesWithReference) {
       p.y = got.data(), kernels().gemv(p);
       p.y = want.data(), reference::GemvRows(p);
       for (int64_t o = 0; o < n_out; ++o) {
-        const auto at = static_cast<size_t>(o);
         double magnitude = 0;
-        for (int64_t i = 0; i < n_in; ++i) magnitude += std::fabs(double{scale[at]} * w[at * n_in + i] * x[i]);
-        ASSERT_NEAR(got[at], want[at],
-                    (n_in / 16.0 + 10) * kUnit * (magnitude + std::fabs(bias[at]) + std::fabs(y[at])));
+        for (int64_t i = 0; i < n_in; ++i) magnitude += std::fabs(double{scale[o]} * w[o * n_in + i] * x[i]);
+        ASSERT_NEAR(got[o], want[o], (n_in / 16.0 + 10) * kUnit * (magnitude + std::fabs(bias[o]) + std::fabs(y[o])));
       }
     }
   }
@@ -118,18 +116,18 @@ TEST_P(QuantizedProducts, GemvOfInt8ForFewTokensAgreesWithReference) {
   if (kernels().gemv8.run == nullptr) GTEST_SKIP() << "SKIPPED: gemv8 is Gemv with " << IsaName(GetParam());
   for (const int64_t n_in : {1, 7, 31, 64, 130, 256, 257, 1000, 4096}) {
     for (const int64_t n_tokens : {1, 2, 3, 4, 5, 8, 11}) {
-      const int64_t n_out = 1 + static_cast<int64_t>(rng.Below(7)), y_stride = n_out + 2;
+      const int64_t n_out = 1 + rng.Below(7), y_stride = n_out + 2;
       std::vector<int8_t> w(n_out * n_in);
-      for (int8_t& code : w) code = static_cast<int8_t>(static_cast<int64_t>(rng.Below(255)) - 127);
+      for (int8_t& code : w) code = static_cast<int>(rng.Below(255)) - 127;
       std::vector<float> x = Normal(&rng, n_tokens * n_in);
       x[0] = 1000;  // affects the rounding of its own group only
       const std::vector<float> scale(n_out, 0.25f), bias = Normal(&rng, n_out);
       const std::vector<float> before = Normal(&rng, n_tokens * y_stride);
       const size_t bytes = Gemv8PreparedBytes(n_in);
-      const Buffer prepared = Buffer::Allocate(bytes * static_cast<size_t>(n_tokens)).value();
+      const Buffer prepared = Buffer::Allocate(bytes * n_tokens).value();
       std::memset(prepared.data(), 0xff, prepared.bytes());
       for (int64_t t = 0; t < n_tokens; ++t) {
-        kernels().gemv8.prepare(x.data() + t * n_in, n_in, prepared.as<uint8_t>() + static_cast<size_t>(t) * bytes);
+        kernels().gemv8.prepare(x.data() + t * n_in, n_in, prepared.as<uint8_t>() + t * bytes);
       }
       std::vector<float> got = before, want = before;
       kernels().gemv8.run({.w = w.data(),
@@ -155,12 +153,11 @@ TEST_P(QuantizedProducts, GemvOfInt8ForFewTokensAgreesWithReference) {
       }
       for (int64_t at = 0; at < n_tokens * y_stride; ++at) {
         const int64_t t = at / y_stride, o = at % y_stride;
-        const auto i_at = static_cast<size_t>(at);
         if (o >= n_out) {
-          ASSERT_EQ(got[i_at], before[i_at]) << "after token " << t;
+          ASSERT_EQ(got[at], before[at]) << "after token " << t;
           continue;
         }
-        double bound = 0, magnitude = std::fabs(bias[o]) + std::fabs(before[i_at]);
+        double bound = 0, magnitude = std::fabs(bias[o]) + std::fabs(before[at]);
         for (int64_t g = 0; g < n_in; g += kGemv8Group) {
           double most = 0, weights = 0;
           for (int64_t i = g; i < std::min(n_in, g + kGemv8Group); ++i) {
@@ -172,7 +169,7 @@ TEST_P(QuantizedProducts, GemvOfInt8ForFewTokensAgreesWithReference) {
           }
           bound += most / 32766 * weights;
         }
-        ASSERT_NEAR(got[i_at], want[i_at], bound + (n_in / 256.0 + 40) * kUnit * magnitude)
+        ASSERT_NEAR(got[at], want[at], bound + (n_in / 256.0 + 40) * kUnit * magnitude)
             << n_in << " token " << t << " of " << n_tokens << " row " << o;
       }
     }
@@ -207,19 +204,18 @@ TEST_P(QuantizedProducts, GemvOfInt4AgreesWithReference) {
                      .accumulate = oracle.accumulate});
         }
         for (int64_t o = 0; o < n_out; ++o) {
-          const auto at = static_cast<size_t>(o);
-          double magnitude = std::fabs(bias[at]) + std::fabs(before[at]), rounded = 0;
+          double magnitude = std::fabs(bias[o]) + std::fabs(before[o]), rounded = 0;
           for (int64_t g = 0; g < n_in; g += 32) {
             double most = 0, weights = 0;
             for (int64_t i = g; i < std::min(n_in, g + 32); ++i) {
               most = std::max(most, std::fabs(double{x[i]}));
-              weights += std::fabs(double{floats[at * n_in + i]});
-              magnitude += std::fabs(double{floats[at * n_in + i]} * x[i]) + std::fabs(8.0 * w.At(o, i) * x[i]);
+              weights += std::fabs(double{floats[o * n_in + i]});
+              magnitude += std::fabs(double{floats[o * n_in + i]} * x[i]) + std::fabs(8.0 * w.At(o, i) * x[i]);
             }
             rounded += most / 32766 * weights;
           }
           const double bound = (n_in / 16.0 + 16) * kUnit * magnitude + (exact ? 0 : rounded);
-          ASSERT_NEAR(got[at], want[at], bound) << n_in << " " << n_out << " row " << o << (exact ? " exact" : "");
+          ASSERT_NEAR(got[o], want[o], bound) << n_in << " " << n_out << " row " << o << (exact ? " exact" : "");
         }
       }
     }
@@ -233,7 +229,7 @@ TEST_P(QuantizedProducts, GemvOfInt4IsExactForInputsOf15Bits) {
   const std::vector<float> floats = w.Floats();
   std::vector<float> x(n_in);
   for (int64_t i = 0; i < n_in; ++i) {
-    x[i] = i % 32 == 5 ? 16383.0f : static_cast<float>(static_cast<int64_t>(rng.Below(32767)) - 16383);
+    x[i] = i % 32 == 5 ? 16383.0f : static_cast<int>(rng.Below(32767)) - 16383.0f;
   }
   alignas(64) static uint8_t prepared[Gemv4PreparedBytes(320)];
   kernels().gemv4.prepare(x.data(), n_in, prepared);
@@ -274,9 +270,8 @@ TEST_P(QuantizedProducts, UnpackingIsExact) {
   for (const int64_t row : {0, 15, 16, 19}) {
     for (const int64_t first : {0, 64, 128}) {
       for (const int64_t n : {1, 31, 32, 33, 72}) {
-        std::vector<float> out(static_cast<size_t>(n) + 1, -7.0f);
-        kernels().unpack4(w.bytes.data() + static_cast<size_t>(row / 16) * Int4BlockBytes(n_in), row % 16, first, n,
-                          out.data());
+        std::vector<float> out(n + 1, -7.0f);
+        kernels().unpack4(w.bytes.data() + row / 16 * Int4BlockBytes(n_in), row % 16, first, n, out.data());
         for (int64_t i = 0; i < n && first + i < n_in; ++i) ASSERT_EQ(out[i], w.At(row, first + i));
         ASSERT_EQ(out.back(), -7.0f);
       }
@@ -338,7 +333,7 @@ TEST_P(QuantizedProducts, GemmAgreesWithReference) {
                   products += std::fabs(double{x_floats[t * n_in + i]} * w_floats[o * n_in + i]);
                 }
                 ASSERT_NEAR(got[t * n_out + o], want[t * n_out + o],
-                            (static_cast<double>(n_in) + 8) * kUnit * (sum + products) + w_rounding * products)
+                            (n_in + 8.0) * kUnit * (sum + products) + w_rounding * products)
                     << DTypeName(x_type) << " " << DTypeName(w_type) << " " << n_tokens << " " << n_out << " " << n_in;
               }
             }

@@ -63,8 +63,7 @@ Bound BoundOf(const Shape& s, const Guarded& q, const Head& head, int64_t n_keys
   const bool exact = s.math == AttentionMath::kF32;
   const double largest = LargestProducts(s, q, head.k, q.size() / s.head_dim, head.k.n_rows()).largest;
   const double score = largest * ((s.head_dim + 8) * u + (exact ? 0.0 : u16));
-  return {2 * score + (static_cast<double>(n_keys) + 64) * u + (exact ? 0.0 : 2 * u16),
-          AbsoluteBound(s, head.v, n_keys) + 1e-30};
+  return {2 * score + (n_keys + 64.0) * u + (exact ? 0.0 : 2 * u16), AbsoluteBound(s, head.v, n_keys) + 1e-30};
 }
 
 struct Range {
@@ -113,7 +112,7 @@ void CheckDecode(const Shape& s, const std::vector<Ranges>& ranges, uint64_t see
   Guarded q(n_heads * width, DType::kF32, 0);
   FillNormal(&q, 1.0, &rng);
   const DeviceArray<float> device_q(std::vector<float>(q.floats(), q.floats() + q.size()));
-  const DeviceArray<float> out(static_cast<size_t>(q.size())), lse(static_cast<size_t>(n_heads * s.group));
+  const DeviceArray<float> out(q.size()), lse(n_heads * s.group);
   std::vector<Head> heads;
   std::vector<CudaDecodeHead> list;
   for (int64_t h = 0; h < n_heads; ++h) {
@@ -136,7 +135,7 @@ void CheckDecode(const Shape& s, const std::vector<Ranges>& ranges, uint64_t see
     for (size_t i = 0; i < of.size(); ++i) list.back().begin[i] = of[i].begin, list.back().end[i] = of[i].end;
   }
   const int64_t n_floats = CudaDecodeStateFloats(MostCudaDecodePieces(n_heads, n_processors), s.group, s.head_dim);
-  const DeviceArray<float> states(static_cast<size_t>(n_floats));
+  const DeviceArray<float> states(n_floats);
   const DeviceArray<int32_t> counters(std::vector<int32_t>(CudaDecodeCounters(n_heads, s.group), 0));
   const Status status = CudaDecodeAttention(nullptr, ShapeOf(s), list, n_processors, states.data(), counters.data());
   ASSERT_TRUE(status.ok()) << status.message();
@@ -198,12 +197,11 @@ TEST(CudaDecodePlan, PiecesCoverEveryRangeWithinTheScratch) {
     std::vector<CudaDecodeHead> heads(1 + rng.Below(80));
     for (CudaDecodeHead& head : heads) {
       head = {};
-      head.begin[0] = static_cast<int64_t>(rng.Below(40));
-      head.end[0] = head.begin[0] + 1 + static_cast<int64_t>(rng.Below(rng.Below(2) == 0 ? 50 : 3000000));
-      if (rng.Below(2) == 0)
-        head.begin[1] = head.end[0] + 2, head.end[1] = head.begin[1] + static_cast<int64_t>(rng.Below(500));
+      head.begin[0] = rng.Below(40);
+      head.end[0] = head.begin[0] + 1 + rng.Below(rng.Below(2) == 0 ? 50 : 3000000);
+      if (rng.Below(2) == 0) head.begin[1] = head.end[0] + 2, head.end[1] = head.begin[1] + rng.Below(500);
     }
-    const int n_processors = static_cast<int>(1 + rng.Below(150));
+    const int n_processors = 1 + rng.Below(150);
     const CudaDecodePlan plan = PlanCudaDecode(heads, n_processors);
     EXPECT_EQ(plan.rows_per_piece % 16, 0);
     int64_t total = 0;
@@ -228,9 +226,9 @@ void CheckPrefill(const PrefillCase& c, uint64_t seed) {
   constexpr int kHeads = 2;
   const int64_t width = int64_t{s.group} * s.head_dim, stride = kHeads * width, lse_stride = kHeads * s.group;
   std::vector<float> q(c.n_tokens * stride);
-  for (float& x : q) x = static_cast<float>(rng.Normal());
-  const auto in_all = [&](int64_t i, int h) { return static_cast<size_t>(i / width * stride + h * width + i % width); };
-  const DeviceArray<float> device_q(q), out(q.size()), lse(static_cast<size_t>(c.n_tokens * lse_stride));
+  for (float& x : q) x = rng.Normal();
+  const auto in_all = [&](int64_t i, int h) { return i / width * stride + h * width + i % width; };
+  const DeviceArray<float> device_q(q), out(q.size()), lse(c.n_tokens * lse_stride);
   std::vector<Head> heads;
   std::vector<CudaPrefillHead> list;
   for (int h = 0; h < kHeads; ++h) {
@@ -260,8 +258,7 @@ void CheckPrefill(const PrefillCase& c, uint64_t seed) {
     const PrefillReference want(c, head_q.floats(), width, head.k, head.v);
     const Bound bound = BoundOf(s, head_q, head, c.n_rows);
     for (int64_t i = 0; i < head_q.size(); ++i) {
-      const auto at = static_cast<size_t>(i);
-      ASSERT_NEAR(got[in_all(i, h)], want.out[at], bound.relative * want.magnitude[at] + bound.absolute)
+      ASSERT_NEAR(got[in_all(i, h)], want.out[i], bound.relative * want.magnitude[i] + bound.absolute)
           << "head " << h << " token " << i / width << " element " << i % width;
     }
     for (int64_t i = 0; h == 0 && i < std::ssize(want.lse); ++i) {

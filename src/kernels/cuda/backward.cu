@@ -16,8 +16,8 @@ constexpr int64_t kMixTokens = 64;  // tokens per partial sum of a gate's gradie
 __global__ void RmsNormBackwardKernel(const float* x, const float* weight, float eps, int64_t dim, float* dy) {
   DUO_SHARED_MEMORY(shared);
   auto* sums = reinterpret_cast<float*>(shared);
-  x += static_cast<int64_t>(blockIdx.x) * dim;
-  dy += static_cast<int64_t>(blockIdx.x) * dim;
+  x += int64_t{blockIdx.x} * dim;
+  dy += int64_t{blockIdx.x} * dim;
   float squares = 0, along = 0;
   for (int64_t i = threadIdx.x; i < dim; i += kElementThreads) {
     squares += x[i] * x[i];
@@ -54,23 +54,22 @@ __global__ void MixKernel(CudaHeadMix mix, float* out) {
 __global__ void MixBackwardKernel(CudaHeadMix mix, float* d_out, double* sums) {
   DUO_SHARED_MEMORY(shared);
   auto* partial = reinterpret_cast<double*>(shared);  // [kElementThreads]
-  const int64_t head = blockIdx.y, first = static_cast<int64_t>(blockIdx.x) * kMixTokens;
+  const int64_t head = blockIdx.y, first = int64_t{blockIdx.x} * kMixTokens;
   const int64_t left = mix.n_tokens - first, n = (left < kMixTokens ? left : kMixTokens) * mix.width;
   const float rest = 1.0f - mix.gates[head];
   double sum = 0;
   for (int64_t i = threadIdx.x; i < n; i += kElementThreads) {
     const int64_t at = ((first + i / mix.width) * mix.n_kv_heads + head) * mix.width + i % mix.width;
     const float d = d_out[at];
-    sum += static_cast<double>(d) * (static_cast<double>(mix.full[at]) - static_cast<double>(mix.streaming[at]));
+    sum += double{d} * (double{mix.full[at]} - double{mix.streaming[at]});
     d_out[at] = rest * d;
   }
   partial[threadIdx.x] = sum;
   for (int step = kElementThreads / 2; step > 0; step /= 2) {
     __syncthreads();
-    if (static_cast<int>(threadIdx.x) < step)
-      partial[threadIdx.x] += partial[threadIdx.x + static_cast<unsigned>(step)];
+    if (ThreadIndex() < step) partial[threadIdx.x] += partial[threadIdx.x + step];
   }
-  if (threadIdx.x == 0) sums[static_cast<int64_t>(blockIdx.x) * mix.n_kv_heads + head] = partial[0];
+  if (threadIdx.x == 0) sums[int64_t{blockIdx.x} * mix.n_kv_heads + head] = partial[0];
 }
 
 __global__ void SoftmaxBackwardKernel(CudaSoftmaxBackward a) {
@@ -105,8 +104,8 @@ __global__ void LargestWeightsKernel(const float* scores, int64_t n_columns, con
                                      float* largest) {
   DUO_SHARED_MEMORY(shared);
   auto* reduced = reinterpret_cast<float*>(shared);  // [2, kWarp]
-  scores += static_cast<int64_t>(blockIdx.x) * n_columns;
-  const float of = lse[static_cast<int64_t>(blockIdx.x) * lse_stride];
+  scores += int64_t{blockIdx.x} * n_columns;
+  const float of = lse[int64_t{blockIdx.x} * lse_stride];
   float most = 0, poison = 0;
   for (int64_t i = threadIdx.x; i < n_columns; i += kElementThreads) {
     const float weight = expf(scores[i] - of);
@@ -142,7 +141,7 @@ Status CudaMix(CudaStream stream, const CudaHeadMix& mix, float* out) {
 int64_t CudaMixBlocks(int64_t n_tokens) { return (n_tokens + kMixTokens - 1) / kMixTokens; }
 
 Status CudaMixBackward(CudaStream stream, const CudaHeadMix& mix, float* d_out, double* sums) {
-  const dim3 grid(GridOf(mix.n_tokens, kMixTokens), static_cast<unsigned>(mix.n_kv_heads));
+  const dim3 grid(GridOf(mix.n_tokens, kMixTokens), mix.n_kv_heads);
   return Launch(stream, "gradient of the mix", {grid, kElementThreads, kElementThreads * sizeof(double)},
                 MixBackwardKernel, mix, d_out, sums);
 }

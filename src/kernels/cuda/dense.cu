@@ -25,9 +25,9 @@ constexpr int kTogether = 4;  // numbers that a thread loads at the same time
 __global__ void __launch_bounds__(kMaxRowThreads) MakeRowsKernel(CudaRows r, CudaRowsOut out) {
   DUO_SHARED_MEMORY(memory);
   auto* shared = reinterpret_cast<float*>(memory);  // [3, kWarp]
-  const int64_t begin = static_cast<int64_t>(blockIdx.x) * r.dim;
-  const int64_t from = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x;
-  const int64_t step = static_cast<int64_t>(gridDim.y) * blockDim.x;
+  const int64_t begin = int64_t{blockIdx.x} * r.dim;
+  const int64_t from = int64_t{blockIdx.y} * blockDim.x + threadIdx.x;
+  const int64_t step = int64_t{gridDim.y} * blockDim.x;
   float factor = 1;
   if (r.norm != nullptr) {
     float squares = 0;
@@ -69,8 +69,8 @@ __global__ void __launch_bounds__(kMaxRowThreads) MakeRowsKernel(CudaRows r, Cud
       const int code = some ? __float2int_rn(values[j] * inverse) : 0;
       if (out.floats != nullptr) out.floats[i] = values[j];
       if (out.rounded != nullptr) out.rounded[i] = Bf16OfFloat(values[j]);
-      if (out.codes != nullptr) out.codes[i] = static_cast<int8_t>(code);
-      if (out.grid != nullptr) out.grid[i] = static_cast<float>(code) * scale;
+      if (out.codes != nullptr) out.codes[i] = code;
+      if (out.grid != nullptr) out.grid[i] = code * scale;
     }
   }
 }
@@ -91,7 +91,7 @@ __global__ void RopeKernel(const __grid_constant__ CudaRope r) {
 __global__ void ScaleSumsKernel(CudaScaledSums s) {
   for (int64_t i = FirstElement(); i < s.n_tokens * s.n_out; i += ElementStride()) {
     const int64_t t = i / s.n_out, o = i % s.n_out;
-    float value = static_cast<float>(s.sums[i]) * (s.x_scale[t] * s.w_scale[o]);
+    float value = s.sums[i] * (s.x_scale[t] * s.w_scale[o]);
     if (s.bias != nullptr) value += s.bias[o];
     s.out[i] = s.accumulate != 0 ? s.out[i] + value : value;
   }
@@ -122,7 +122,8 @@ struct Int4Place {
   int shift;
 };
 __device__ __forceinline__ Int4Place PlaceOfInt4(int64_t row, int64_t i, int64_t block_bytes) {
-  const int64_t piece = row / kInt4Rows * block_bytes + i / kInt4Inputs * static_cast<int64_t>(kInt4PieceBytes);
+  constexpr int64_t kPieceBytes = kInt4PieceBytes;
+  const int64_t piece = row / kInt4Rows * block_bytes + i / kInt4Inputs * kPieceBytes;
   const int64_t lane = row % kInt4Rows, group = i % kInt4Inputs / kInt4Group, in = i % kInt4Group;
   return {piece + Int4WordAt(group, in / 8, lane) + in % 4, piece + Int4ScaleAt(group, lane), in % 8 < 4 ? 0 : 4};
 }
@@ -133,7 +134,7 @@ __global__ void WidenInt4Kernel(const uint8_t* w, int64_t block_bytes, int64_t r
   for (int64_t i = FirstElement(); i < n_rows * n_in; i += ElementStride()) {
     const Int4Place at = PlaceOfInt4(row_begin + i / n_in, i % n_in, block_bytes);
     const int code = (w[at.word] >> at.shift & 15) - 8;
-    Put(out + i, static_cast<float>(code) * FloatOfBf16(*reinterpret_cast<const uint16_t*>(w + at.scale)));
+    Put(out + i, code * FloatOfBf16(*reinterpret_cast<const uint16_t*>(w + at.scale)));
   }
 }
 
@@ -149,10 +150,11 @@ Status CudaEmbed(CudaStream stream, const MatrixView& table, const int32_t* ids,
 Status CudaMakeRows(CudaStream stream, const CudaRows& rows, const CudaRowsOut& out) {
   const bool whole = rows.norm != nullptr || out.codes != nullptr || out.grid != nullptr;
   // A decode step's only token may get only one block. So a long row gets a block of the largest size.
-  constexpr int64_t kLong = 4096, kMaxParts = 4096;
+  constexpr int64_t kLong = 4096;
+  constexpr unsigned kMaxParts = 4096;
   const unsigned threads = whole && rows.dim >= kLong ? kMaxRowThreads : kElementThreads;
   const int64_t of_block = int64_t{threads} * kTogether;
-  const unsigned parts = whole ? 1 : static_cast<unsigned>(std::min<int64_t>(GridOf(rows.dim, of_block), kMaxParts));
+  const unsigned parts = whole ? 1 : std::min(GridOf(rows.dim, of_block), kMaxParts);
   return Launch(stream, "rows of activations",
                 {dim3(GridOf(rows.n_rows, 1), parts), threads, 3 * kWarp * sizeof(float)}, MakeRowsKernel, rows, out);
 }

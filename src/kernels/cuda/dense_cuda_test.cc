@@ -74,7 +74,7 @@ TEST(CudaDense, EmbedTakesRows) {
     ASSERT_TRUE(CudaEmbed(nullptr, table.view, device_ids.data(), 4, out.data()).ok());
     const std::vector<float> got = out.ToHost();
     for (size_t i = 0; i < got.size(); ++i) {
-      ASSERT_EQ(got[i], table.exact[static_cast<size_t>(ids[i / 37]) * 37 + i % 37]) << DTypeName(type);
+      ASSERT_EQ(got[i], table.exact[ids[i / 37] * 37 + i % 37]) << DTypeName(type);
     }
   }
 }
@@ -98,7 +98,7 @@ TEST(CudaDense, RmsNormAgreesInPlaceToo) {
                     .ok());
     const std::vector<float> got = in.ToHost();
     for (size_t i = 0; i < got.size(); ++i) {
-      ASSERT_NEAR(got[i], want[i], ((static_cast<double>(dim) / 32 + 8) / 2 + 4) * kUnit * std::fabs(want[i]));
+      ASSERT_NEAR(got[i], want[i], ((dim / 32.0 + 8) / 2 + 4) * kUnit * std::fabs(want[i]));
     }
   }
 }
@@ -149,7 +149,7 @@ TEST(CudaDense, RopeAndSwiGluAgree) {
 TEST(CudaDense, RoundingIsThatOfTheCpuWhateverIsRounded) {
   Rng rng(4);
   for (const int64_t dim : {100, 257, 5000}) {
-    const auto n = static_cast<size_t>(3 * dim), width = static_cast<size_t>(dim);
+    const int64_t n = 3 * dim;
     std::vector<float> x = Normal(&rng, 3 * dim);
     std::fill_n(x.begin() + dim, dim, 0.0f);
     const DeviceArray<float> in(x), up(Normal(&rng, 3 * dim)), weight(Normal(&rng, dim)), made(n);
@@ -178,15 +178,15 @@ TEST(CudaDense, RoundingIsThatOfTheCpuWhateverIsRounded) {
       const auto got_rounded = rounded.ToHost();
       const auto got_codes = codes.ToHost();
       const auto got_scale = scale.ToHost(), got_grid = grid.ToHost();
-      for (size_t row = 0; row < 3; ++row) {
-        std::vector<int8_t> want(width);
+      for (int64_t row = 0; row < 3; ++row) {
+        std::vector<int8_t> want(dim);
         float want_scale;
-        QuantizeInt8(values.data() + row * width, dim, want.data(), &want_scale);
+        QuantizeInt8(values.data() + row * dim, dim, want.data(), &want_scale);
         ASSERT_EQ(got_scale[row], want_scale);
-        for (size_t i = 0; i < width; ++i) {
-          ASSERT_EQ(got_rounded[row * width + i], ToBf16(values[row * width + i]).bits);
-          ASSERT_EQ(got_codes[row * width + i], want[i]);
-          ASSERT_EQ(got_grid[row * width + i], static_cast<float>(want[i]) * want_scale);
+        for (int64_t i = 0; i < dim; ++i) {
+          ASSERT_EQ(got_rounded[row * dim + i], ToBf16(values[row * dim + i]).bits);
+          ASSERT_EQ(got_codes[row * dim + i], want[i]);
+          ASSERT_EQ(got_grid[row * dim + i], static_cast<float>(want[i]) * want_scale);
         }
       }
     }
@@ -236,7 +236,7 @@ void CheckGemv(DType type, const GemvCase& c, Rng* rng) {
   const DeviceArray<float> device_x(x), device_bias(bias), y(before), plain(before.size());
   // A second matrix in the same launch, and a third in another launch.
   const TestMatrix other(DType::kF32, 3, c.n_in, rng);
-  const DeviceArray<float> y_other(static_cast<size_t>(3 * c.n_tokens));
+  const DeviceArray<float> y_other(3 * c.n_tokens);
   const CudaGemvTask tasks[] = {
       {w.view, c.bias ? device_bias.data() : nullptr, y.data(), c.accumulate},
       {w.view, nullptr, plain.data(), false},
@@ -248,7 +248,7 @@ void CheckGemv(DType type, const GemvCase& c, Rng* rng) {
   for (const float value : y_other.ToHost()) ASSERT_TRUE(std::isfinite(value));
   for (int64_t t = 0; t < c.n_tokens; ++t) {
     for (int64_t o = 0; o < c.n_out; ++o) {
-      const auto at = static_cast<size_t>(t * c.n_out + o);
+      const int64_t at = t * c.n_out + o;
       double sum = 0, magnitude = 0;
       for (int64_t i = 0; i < c.n_in; ++i) {
         const float xi = x[t * c.n_in + i];
@@ -256,11 +256,10 @@ void CheckGemv(DType type, const GemvCase& c, Rng* rng) {
         sum += product;
         magnitude += std::fabs(product) + (type == DType::kU8 ? std::fabs(double{xi}) * 8 : 0);
       }
-      ASSERT_NEAR(got_plain[at], sum, (static_cast<double>(c.n_in) / 16 + 16) * kUnit * magnitude);
+      ASSERT_NEAR(got_plain[at], sum, (c.n_in / 16.0 + 16) * kUnit * magnitude);
       if (c.bias) sum += bias[o], magnitude += std::fabs(bias[o]);
       if (c.accumulate) sum += before[at], magnitude += std::fabs(before[at]);
-      ASSERT_NEAR(got[at], sum, (static_cast<double>(c.n_in) / 16 + 16) * kUnit * magnitude)
-          << "token " << t << " row " << o;
+      ASSERT_NEAR(got[at], sum, (c.n_in / 16.0 + 16) * kUnit * magnitude) << "token " << t << " row " << o;
     }
   }
 }
@@ -315,7 +314,7 @@ TEST(CudaDense, LargeProductsOfEveryLayout) {
     const auto number = [&](float value) { return double{bf16 ? ToFloat(ToBf16(value)) : value}; };
     for (int64_t t = 0; t < tokens; ++t) {
       for (int64_t o = 0; o < out_stride; ++o) {
-        const auto at = static_cast<size_t>(t * out_stride + o);
+        const int64_t at = t * out_stride + o;
         if (o >= out) {
           ASSERT_EQ(got[at], before[at]);
           continue;
@@ -338,9 +337,9 @@ TEST(CudaDense, Int8ProductsAreScaled) {
   const int64_t n = 9, in = 32, out = 12;
   const TestMatrix w(DType::kI8, out, in, &rng);
   const std::vector<float> x = Normal(&rng, n * in), bias = Normal(&rng, out), before = Normal(&rng, n * out);
-  const DeviceArray<float> device_x(x), device_bias(bias), y(before), scale(static_cast<size_t>(n)), grid(x.size());
+  const DeviceArray<float> device_x(x), device_bias(bias), y(before), scale(n), grid(x.size());
   const DeviceArray<int8_t> codes(x.size());
-  const DeviceArray<int32_t> sums(static_cast<size_t>(n * out));
+  const DeviceArray<int32_t> sums(n * out);
   auto matmul = CreateCudaMatmul(nullptr);
   ASSERT_TRUE(matmul.ok()) << matmul.status().message();
   ASSERT_TRUE(CudaMakeRows(nullptr, {.x = device_x.data(), .n_rows = n, .dim = in},
@@ -369,7 +368,7 @@ TEST(CudaDense, Int8ProductsAreScaled) {
   const std::vector<float> got = y.ToHost(), rounded = grid.ToHost();
   for (int64_t t = 0; t < n; ++t) {
     for (int64_t o = 0; o < out; ++o) {
-      const auto at = static_cast<size_t>(t * out + o);
+      const int64_t at = t * out + o;
       double sum = double{before[at]} + bias[o], magnitude = std::fabs(sum);
       for (int64_t i = 0; i < in; ++i) {
         const double product = double{rounded[t * in + i]} * w.exact[o * in + i];

@@ -13,6 +13,11 @@ namespace duo {
 
 constexpr float kLn2 = 0.693147180559945f, kLog2E = 1.44269504088896f;
 
+/// Indices as signed numbers: of the thread in its block, of its warp in the block, and of the thread in its warp.
+__device__ __forceinline__ int ThreadIndex() { return static_cast<int>(threadIdx.x); }
+__device__ __forceinline__ int WarpIndex() { return ThreadIndex() / kWarp; }
+__device__ __forceinline__ int LaneIndex() { return ThreadIndex() % kWarp; }
+
 __device__ __forceinline__ float FloatOfBf16(uint32_t bits) { return __uint_as_float(bits << 16); }
 
 /// The two bf16 numbers of a word: the lower half, or the upper half.
@@ -40,7 +45,7 @@ __device__ __forceinline__ float Element(const void* data, int64_t i) {
   if constexpr (kType == DType::kF32) return static_cast<const float*>(data)[i];
   if constexpr (kType == DType::kBF16) return FloatOfBf16(static_cast<const uint16_t*>(data)[i]);
   if constexpr (kType == DType::kF16) return FloatOfHalf(static_cast<const uint16_t*>(data)[i]);
-  if constexpr (kType == DType::kI8) return static_cast<float>(static_cast<const int8_t*>(data)[i]);
+  if constexpr (kType == DType::kI8) return static_cast<const int8_t*>(data)[i];
   return 0;
 }
 
@@ -61,8 +66,7 @@ __device__ __forceinline__ float WarpMin(float x) {
 /// floats, free again after the next barrier.
 template <class Reduce>
 __device__ __forceinline__ float BlockReduce(float x, float* shared, float neutral, const Reduce& reduce) {
-  const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int n_warps = static_cast<int>(blockDim.x) / kWarp;
+  const int warp = WarpIndex(), lane = LaneIndex(), n_warps = static_cast<int>(blockDim.x) / kWarp;
   x = reduce(x);
   if (lane == 0) shared[warp] = x;
   __syncthreads();

@@ -12,11 +12,9 @@ constexpr int kElementThreads = 256;
 /// Enough blocks for every multiprocessor. Threads cover the other elements in strides.
 inline unsigned ElementGrid(int64_t n) {
   constexpr int64_t kMaxBlocks = 4096;
-  return static_cast<unsigned>(std::min<int64_t>((n + kElementThreads - 1) / kElementThreads, kMaxBlocks));
+  return std::min<int64_t>((n + kElementThreads - 1) / kElementThreads, kMaxBlocks);
 }
-__device__ __forceinline__ int64_t FirstElement() {
-  return static_cast<int64_t>(blockIdx.x) * kElementThreads + static_cast<int64_t>(threadIdx.x);
-}
-__device__ __forceinline__ int64_t ElementStride() { return static_cast<int64_t>(gridDim.x) * kElementThreads; }
+__device__ __forceinline__ int64_t FirstElement() { return int64_t{blockIdx.x} * kElementThreads + threadIdx.x; }
+__device__ __forceinline__ int64_t ElementStride() { return int64_t{gridDim.x} * kElementThreads; }
 
 }  // namespace duo

@@ -59,7 +59,7 @@ __device__ __forceinline__ void Load8(const void* w, int64_t i, float out[kStep]
     const unsigned words[4] = {four.x, four.y, four.z, four.w};
 #pragma unroll
     for (int j = 0; j < kStep; ++j) {
-      const uint16_t bits = static_cast<uint16_t>(words[j / 2] >> (j % 2 * 16) & 0xffffu);
+      const uint16_t bits = words[j / 2] >> (j % 2 * 16) & 0xffffu;
       out[j] = kType == DType::kBF16 ? FloatOfBf16(bits) : FloatOfHalf(bits);
     }
   }
@@ -79,10 +79,10 @@ __device__ __forceinline__ void Finish(const GemvPart& a, int64_t row, int64_t t
 template <DType kType, int kTokens, bool kVectors>
 __global__ void GemvKernel(const __grid_constant__ GemvArgs a) {
   constexpr int kRows = RowsOfWarp(kTokens);
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int lane = LaneIndex();
   const GemvPart& part = PartOfBlock(a);
   const int64_t block = static_cast<int32_t>(blockIdx.x) - part.first_block;
-  const int64_t row = (block * kWarps + static_cast<int64_t>(threadIdx.x) / kWarp) * kRows;
+  const int64_t row = (block * kWarps + WarpIndex()) * kRows;
   if (row >= part.n_out) return;
   // Rows after the last output are computed as the last one and not stored.
   const auto row_at = [&](int r) { return row + r < part.n_out ? row + r : part.n_out - 1; };
@@ -129,18 +129,18 @@ __global__ void GemvKernel(const __grid_constant__ GemvArgs a) {
 /// output and one of the piece's two groups of 32 inputs.
 template <int kTokens, bool kVectors>
 __global__ void Gemv4Kernel(const __grid_constant__ GemvArgs a) {
+  constexpr int kRows = kInt4Rows;
+  constexpr int64_t kPieceBytes = kInt4PieceBytes;
   DUO_SHARED_MEMORY(shared);
   const GemvPart& matrix = PartOfBlock(a);
   const int64_t row_block = static_cast<int32_t>(blockIdx.x) - matrix.first_block;
-  auto* partial = reinterpret_cast<float*>(shared);  // [kWarps, kInt4Rows, kTokens]
-  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int out = lane % static_cast<int>(kInt4Rows), group = lane / static_cast<int>(kInt4Rows);
+  auto* partial = reinterpret_cast<float*>(shared);  // [kWarps, kRows, kTokens]
+  const int warp = WarpIndex(), out = LaneIndex() % kRows, group = LaneIndex() / kRows;
   const int64_t n_pieces = (a.n_in + kInt4Inputs - 1) / kInt4Inputs;
-  const auto* block =
-      static_cast<const uint8_t*>(matrix.w) + row_block * n_pieces * static_cast<int64_t>(kInt4PieceBytes);
+  const auto* block = static_cast<const uint8_t*>(matrix.w) + row_block * n_pieces * kPieceBytes;
   float sums[kTokens] = {};
   for (int64_t p = warp; p < n_pieces; p += kWarps) {
-    const uint8_t* piece = block + p * static_cast<int64_t>(kInt4PieceBytes);
+    const uint8_t* piece = block + p * kPieceBytes;
     const float scale = FloatOfBf16(*reinterpret_cast<const uint16_t*>(piece + Int4ScaleAt(group, out)));
     const int64_t first = p * kInt4Inputs + group * kInt4Group;
     float part[kTokens] = {};
@@ -171,15 +171,15 @@ __global__ void Gemv4Kernel(const __grid_constant__ GemvArgs a) {
   }
 #pragma unroll
   for (int t = 0; t < kTokens; ++t) {
-    sums[t] += __shfl_xor_sync(kWholeWarp, sums[t], static_cast<int>(kInt4Rows));
-    if (group == 0) partial[(warp * static_cast<int>(kInt4Rows) + out) * kTokens + t] = sums[t];
+    sums[t] += __shfl_xor_sync(kWholeWarp, sums[t], kRows);
+    if (group == 0) partial[(warp * kRows + out) * kTokens + t] = sums[t];
   }
   __syncthreads();
-  const int i = static_cast<int>(threadIdx.x);
-  if (i >= static_cast<int>(kInt4Rows) * kTokens) return;
+  const int i = ThreadIndex();
+  if (i >= kRows * kTokens) return;
   float sum = 0;
-  for (int w = 0; w < kWarps; ++w) sum += partial[w * static_cast<int>(kInt4Rows) * kTokens + i];
-  const int64_t row = row_block * kInt4Rows + i / kTokens;
+  for (int w = 0; w < kWarps; ++w) sum += partial[w * kRows * kTokens + i];
+  const int64_t row = row_block * kRows + i / kTokens;
   if (row < matrix.n_out) Finish(matrix, row, i % kTokens, sum);
 }
 
@@ -188,7 +188,7 @@ Status RunTokens(CudaStream stream, DType type, unsigned n_blocks, const GemvArg
   constexpr int kThreads = kWarps * kWarp;
   const bool vectors = args.n_in % kStep == 0 && reinterpret_cast<uintptr_t>(args.x) % 16 == 0;
   if (type == DType::kU8) {
-    const size_t shared = sizeof(float) * kWarps * static_cast<size_t>(kInt4Rows) * kTokens;
+    const size_t shared = sizeof(float) * kWarps * kInt4Rows * kTokens;
     return Launch(stream, "product with int4 weights", {n_blocks, kThreads, shared},
                   vectors ? Gemv4Kernel<kTokens, true> : Gemv4Kernel<kTokens, false>, args);
   }
@@ -219,7 +219,7 @@ Status RunParts(CudaStream stream, std::span<const CudaGemvTask> tasks, const Cu
                       .n_out = task.w.n_out,
                       .first_block = static_cast<int32_t>(n_blocks),
                       .accumulate = task.accumulate ? 1 : 0};
-      n_blocks += GridOf(task.w.n_out, type == DType::kU8 ? kInt4Rows : kWarps * RowsOfWarp(static_cast<int>(n)));
+      n_blocks += GridOf(task.w.n_out, type == DType::kU8 ? kInt4Rows : kWarps * RowsOfWarp(n));
     }
     switch (n) {
       case 1: DUO_RETURN_IF_ERROR(RunTokens<1>(stream, type, n_blocks, args)); break;

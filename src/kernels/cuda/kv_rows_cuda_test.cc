@@ -17,7 +17,7 @@ namespace {
 const KvType kTypes[] = {KvType::kF32, KvType::kBF16, KvType::kInt8, KvType::kInt4};
 
 void StoreOnCpu(const float* x, const KvFormat& format, uint8_t* to, int64_t row) {
-  uint8_t* at = to + static_cast<size_t>(row) * KvRowBytes(format.type, format.head_dim);
+  uint8_t* at = to + row * KvRowBytes(format.type, format.head_dim);
   if (format.type == KvType::kF32) std::memcpy(at, x, KvRowBytes(format.type, format.head_dim));
   if (format.type == KvType::kBF16) {
     for (int d = 0; d < format.head_dim; ++d) {
@@ -34,7 +34,7 @@ TEST(CudaKvRows, StoringIsThatOfTheCpu) {
     for (const int head_dim : {8, 10, 62, 64, 128, 512}) {
       const int64_t n_rows = 37, first = 5, capacity = 48, stride = head_dim + 3;
       std::vector<float> x((n_rows + 1) * stride);
-      for (float& value : x) value = static_cast<float>(rng.Normal());
+      for (float& value : x) value = rng.Normal();
       for (int d = 0; d < head_dim; ++d) x[stride + d] = 2.5f;  // equal elements
       x[2 * stride] = NAN;
       x[3 * stride + 1] = INFINITY;
@@ -67,12 +67,12 @@ TEST(CudaKvRows, CopyingIsThatOfTheCpu) {
       const int64_t n_rows = 50;
       const size_t bytes = KvBytes(type, head_dim, n_rows);
       std::vector<uint8_t> from(bytes);
-      for (uint8_t& byte : from) byte = static_cast<uint8_t>(rng.Below(256));
+      for (uint8_t& byte : from) byte = rng.Below(256);
       const DeviceArray<uint8_t> src(from), dst(bytes);
       std::vector<uint8_t> want(bytes, 0xff);
       std::vector<CudaCopyRowsTask> tasks;
       for (int64_t i = 0; i < 200; ++i) {  // more tasks than one launch takes
-        const int64_t src_row = static_cast<int64_t>(rng.Below(40)), row = i % 48, n = 1;
+        const int64_t src_row = rng.Below(40), row = i % 48, n = 1;
         if (i < 152) continue;
         CopyKvRows({part, type, head_dim}, from.data(), src_row, want.data(), row, n);
         tasks.push_back({src.data(), dst.data(), src_row, row, n, part});

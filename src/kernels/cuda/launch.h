@@ -73,6 +73,6 @@ Status Launch(CudaStream stream, const char* name, const LaunchShape& shape, voi
 }
 
 /// Number of blocks of `per_block` that cover n, as a grid's dimension.
-inline unsigned GridOf(int64_t n, int64_t per_block) { return static_cast<unsigned>((n + per_block - 1) / per_block); }
+inline unsigned GridOf(int64_t n, int64_t per_block) { return (n + per_block - 1) / per_block; }
 
 }  // namespace duo

@@ -28,23 +28,23 @@ int CodeAt(const uint8_t* block, KvPart part, KvType type, size_t code_bytes, si
 
 double KvElement(const void* rows, KvPart part, KvType type, int64_t row, int head_dim, int d) {
   const auto* p = static_cast<const uint8_t*>(rows);
-  const size_t row_bytes = KvRowBytes(type, head_dim), r = static_cast<size_t>(row), i = static_cast<size_t>(d);
+  const int64_t row_bytes = KvRowBytes(type, head_dim);
   if (type == KvType::kF32) {
     float x;
-    std::memcpy(&x, p + r * row_bytes + 4 * i, sizeof x);
+    std::memcpy(&x, p + row * row_bytes + 4 * d, sizeof x);
     return x;
   }
   if (type == KvType::kBF16) {
     bf16 x;
-    std::memcpy(&x, p + r * row_bytes + 2 * i, sizeof x);
+    std::memcpy(&x, p + row * row_bytes + 2 * d, sizeof x);
     return ToFloat(x);
   }
-  const uint8_t* block = p + r / 16 * 16 * row_bytes;
-  const uint8_t* params = block + 16 * (row_bytes - 4) + r % 16 * 4;
+  const uint8_t* block = p + row / 16 * 16 * row_bytes;
+  const uint8_t* params = block + 16 * (row_bytes - 4) + row % 16 * 4;
   bf16 step, low;
   std::memcpy(&step, params, sizeof step);
   std::memcpy(&low, params + 2, sizeof low);
-  return double{ToFloat(low)} + double{ToFloat(step)} * CodeAt(block, part, type, row_bytes - 4, r % 16, i);
+  return double{ToFloat(low)} + double{ToFloat(step)} * CodeAt(block, part, type, row_bytes - 4, row % 16, d);
 }
 
 namespace {
@@ -81,10 +81,10 @@ void ReferenceDecodeAttention(const DecodeAttention& a) {
     for (int d = 0; d < a.head_dim; ++d) {
       double acc = keep * double{a.acc[g * a.head_dim + d]};
       for (int64_t r = 0; r < a.n_rows; ++r) acc += scores[r] * v[r * a.head_dim + d];
-      a.acc[g * a.head_dim + d] = static_cast<float>(acc);
+      a.acc[g * a.head_dim + d] = acc;
     }
-    a.sum[g] = static_cast<float>(sum);
-    a.max[g] = static_cast<float>(max);
+    a.sum[g] = sum;
+    a.max[g] = max;
   }
 }
 
@@ -106,8 +106,8 @@ void ReferencePrefillAttention(const PrefillAttention& a) {
         max = new_max;
       }
       float* out = a.out + t * a.out_stride + g * a.head_dim;
-      for (int d = 0; d < a.head_dim; ++d) out[d] = static_cast<float>(sum > 0 ? acc[d] / sum : 0.0);
-      if (a.lse != nullptr) a.lse[t * a.lse_stride + g] = static_cast<float>(max + std::log(sum));
+      for (int d = 0; d < a.head_dim; ++d) out[d] = sum > 0 ? acc[d] / sum : 0.0;
+      if (a.lse != nullptr) a.lse[t * a.lse_stride + g] = max + std::log(sum);
     }
   }
 }

@@ -6,10 +6,10 @@ namespace duo::reference {
 
 double Load(const void* data, DType type, int64_t i) {
   switch (type) {
-    case DType::kF32: return static_cast<double>(static_cast<const float*>(data)[i]);
-    case DType::kBF16: return static_cast<double>(ToFloat(static_cast<const bf16*>(data)[i]));
-    case DType::kF16: return static_cast<double>(ToFloat(static_cast<const f16*>(data)[i]));
-    case DType::kI8: return static_cast<double>(static_cast<const int8_t*>(data)[i]);
+    case DType::kF32: return static_cast<const float*>(data)[i];
+    case DType::kBF16: return ToFloat(static_cast<const bf16*>(data)[i]);
+    case DType::kF16: return ToFloat(static_cast<const f16*>(data)[i]);
+    case DType::kI8: return static_cast<const int8_t*>(data)[i];
     case DType::kU8: break;
   }
   return NAN;
@@ -18,13 +18,13 @@ double Load(const void* data, DType type, int64_t i) {
 // y = W x + b
 void GemvRows(const Gemv& p) {
   for (int64_t o = p.row_begin; o < p.row_end; ++o) {
-    double sum = p.accumulate != 0 ? static_cast<double>(p.y[o]) : 0.0;
-    if (p.bias != nullptr) sum += static_cast<double>(p.bias[o]);
+    double sum = p.accumulate != 0 ? p.y[o] : 0.0;
+    if (p.bias != nullptr) sum += p.bias[o];
     for (int64_t i = 0; i < p.n_in; ++i) {
-      const double scale = p.w_scale == nullptr ? 1.0 : static_cast<double>(p.w_scale[o]);
-      sum += scale * Load(p.w, p.w_type, o * p.n_in + i) * static_cast<double>(p.x[i]);
+      const double scale = p.w_scale == nullptr ? 1.0 : p.w_scale[o];
+      sum += scale * Load(p.w, p.w_type, o * p.n_in + i) * p.x[i];
     }
-    p.y[o] = static_cast<float>(sum);
+    p.y[o] = sum;
   }
 }
 
@@ -33,11 +33,10 @@ void RmsNormRows(const RmsNorm& p) {
   for (int64_t r = 0; r < p.n_rows; ++r) {
     const float* x = p.x + r * p.x_stride;
     double squares = 0;
-    for (int64_t i = 0; i < p.dim; ++i) squares += static_cast<double>(x[i]) * static_cast<double>(x[i]);
-    const double rms = std::sqrt(squares / static_cast<double>(p.dim) + static_cast<double>(p.eps));
+    for (int64_t i = 0; i < p.dim; ++i) squares += double{x[i]} * x[i];
+    const double rms = std::sqrt(squares / p.dim + p.eps);
     for (int64_t i = 0; i < p.dim; ++i) {
-      p.out[r * p.out_stride + i] =
-          static_cast<float>(static_cast<double>(x[i]) / rms * static_cast<double>(p.weight[i]));
+      p.out[r * p.out_stride + i] = x[i] / rms * p.weight[i];
     }
   }
 }
@@ -49,10 +48,10 @@ void RopeTokens(const Rope& p) {
     for (int64_t g = 0; g < p.n_heads; ++g) {
       float* x = p.x + t * p.x_stride + g * p.head_dim;
       for (int d = 0; d < half; ++d) {
-        const auto a = static_cast<double>(x[d]), b = static_cast<double>(x[d + half]);
-        const auto c = static_cast<double>(p.cos[t * half + d]), s = static_cast<double>(p.sin[t * half + d]);
-        x[d] = static_cast<float>(a * c - b * s);
-        x[d + half] = static_cast<float>(b * c + a * s);
+        const double a = x[d], b = x[d + half];
+        const double c = p.cos[t * half + d], s = p.sin[t * half + d];
+        x[d] = a * c - b * s;
+        x[d + half] = b * c + a * s;
       }
     }
   }
@@ -61,8 +60,8 @@ void RopeTokens(const Rope& p) {
 // Shazeer, arXiv:2002.05202, equation 6: silu(g) = g / (1 + exp(-g)).
 void SwiGluRange(const SwiGlu& p) {
   for (int64_t i = 0; i < p.n; ++i) {
-    const auto g = static_cast<double>(p.gate[i]);
-    p.out[i] = static_cast<float>(g / (1.0 + std::exp(-g)) * static_cast<double>(p.up[i]));
+    const double g = p.gate[i];
+    p.out[i] = g / (1.0 + std::exp(-g)) * p.up[i];
   }
 }
 
@@ -70,13 +69,13 @@ void GemmAll(const Gemm& p) {
   for (int64_t t = 0; t < p.n_tokens; ++t) {
     for (int64_t o = 0; o < p.n_out; ++o) {
       float& out = p.out[t * p.out_stride + o];
-      double sum = p.accumulate ? static_cast<double>(out) : 0.0;
-      if (p.bias != nullptr) sum += static_cast<double>(p.bias[o]);
+      double sum = p.accumulate ? out : 0.0;
+      if (p.bias != nullptr) sum += p.bias[o];
       for (int64_t i = 0; i < p.n_in; ++i) {
         const int64_t w_at = p.w_layout == WeightLayout::kOutIn ? o * p.n_in + i : i * p.n_out + o;
         sum += Load(p.x, p.x_type, t * p.n_in + i) * Load(p.w, p.w_type, w_at);
       }
-      out = static_cast<float>(sum);
+      out = sum;
     }
   }
 }

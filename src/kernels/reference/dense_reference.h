@@ -2,7 +2,6 @@
 #pragma once
 
 #include "base/bf16.h"
-#include "kernels/cpu/dense/gemm.h"
 #include "kernels/dense.h"
 
 namespace duo::reference {
@@ -10,7 +9,7 @@ namespace duo::reference {
 /// Element i of an array of `type`, exactly.
 double Load(const void* data, DType type, int64_t i);
 
-/// kernels/dense.h and kernels/cpu/dense/gemm.h have the contracts.
+/// kernels/dense.h has the contracts.
 void GemvRows(const Gemv& p);
 void RmsNormRows(const RmsNorm& p);
 void RopeTokens(const Rope& p);

@@ -5,7 +5,8 @@
 #include <cstring>
 #include <utility>
 
-#include "kernels/cpu/dense/gemm.h"
+#include "kernels/cpu/dense/block_gemm.h"
+#include "kernels/cpu/dense/dense_kernels.h"
 #include "kernels/seen_keys.h"
 
 namespace duo {
@@ -41,12 +42,12 @@ class Runner {
   void Block(int64_t begin, int64_t end) {
     const SeenKeys keys = KeysSeenBy(a_.mask, begin, end);
     const int64_t rows = (end - begin) * a_.group, n = keys.count(), dim = a_.head_dim;
-    const size_t query_bytes = static_cast<size_t>(a_.group * dim) * sizeof(float);
+    const size_t query_bytes = a_.group * dim * sizeof(float);
     for (int64_t t = begin; t < end; ++t) {
       std::memcpy(q_ + (t - begin) * a_.group * dim, a_.q + t * a_.q_stride, query_bytes);
       std::memcpy(d_out_ + (t - begin) * a_.group * dim, a_.d_out + t * a_.q_stride, query_bytes);
     }
-    const size_t row_bytes = static_cast<size_t>(dim) * sizeof(float);
+    const size_t row_bytes = dim * sizeof(float);
     for (int64_t r = 0; r < n; ++r) {
       std::memcpy(k_ + r * dim, a_.k + keys.pos(r) * a_.kv_stride, row_bytes);
       std::memcpy(v_ + r * dim, a_.v + keys.pos(r) * a_.kv_stride, row_bytes);
@@ -96,7 +97,7 @@ void RunAttentionBackward(const AttentionBackward& a, const DenseKernels& kernel
 
 size_t AttentionBackwardScratchFloats(int64_t n_tokens, int group, int head_dim, const LambdaMask& mask) {
   const int64_t block = BlockTokens(group), most = MostSeenKeys(mask, n_tokens, block);
-  return static_cast<size_t>(3 * block * group * head_dim + 4 * most * head_dim + 2 * block * group * most);
+  return 3 * block * group * head_dim + 4 * most * head_dim + 2 * block * group * most;
 }
 
 }  // namespace duo

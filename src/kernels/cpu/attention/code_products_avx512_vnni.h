@@ -38,7 +38,7 @@ struct RoundedQuery {
     for (int d = 0; d < head_dim; d += 64) {
       sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(1), query.Bytes(q + d, head_dim - d));
     }
-    query.byte_sum = static_cast<float>(_mm512_reduce_add_epi32(sum));
+    query.byte_sum = _mm512_reduce_add_epi32(sum);
     query.facts.sum = query.facts.step * query.byte_sum;
     return query;
   }
@@ -119,13 +119,10 @@ struct DotCodes {
     const F inverse = V::Set(some ? kMaxWeight / largest : 0.0f);
     for (int r = 0; r < n; r += 16) {
       const __m512i x = _mm512_cvtps_epi32(_mm512_mul_ps(V::Load(w + r), inverse));
-      Store16(out + r, _mm512_cvtepi32_epi8(_mm512_srli_epi32(x, 7)));
-      Store16(out + kBlockRows + r, _mm512_cvtepi32_epi8(_mm512_and_si512(x, _mm512_set1_epi32(127))));
+      V::StoreBytes(out + r, _mm512_srli_epi32(x, 7));
+      V::StoreBytes(out + kBlockRows + r, _mm512_and_si512(x, _mm512_set1_epi32(127)));
     }
     return some ? largest / kMaxWeight : 0.0f;
-  }
-  DUO_ALWAYS_INLINE void Store16(char* p, __m128i x) {
-    _mm_storeu_si128(static_cast<__m128i*>(static_cast<void*>(p)), x);
   }
 
   DUO_ALWAYS_INLINE QueryFacts PrepareQuery(const float* q, int head_dim, int padded_dim, char* out) {

@@ -26,7 +26,7 @@ struct CodeBlock {
 // The block that contains row `at`, for a tile of rows [row, row + n).
 DUO_ALWAYS_INLINE CodeBlock BlockAt(const char* base, int code_bytes, int64_t row, int64_t n, int64_t at) {
   CodeBlock b;
-  b.codes = base + static_cast<size_t>(at / kCodeRows) * CodeBlockBytes(code_bytes);
+  b.codes = base + at / kCodeRows * CodeBlockBytes(code_bytes);
   b.params = b.codes + kCodeRows * code_bytes;
   b.first = static_cast<int>(at % kCodeRows);
   const int64_t left = row + n - (at - b.first);
@@ -58,7 +58,7 @@ struct FloatCodeTiles : FloatProducts<V, F32Rows<V>> {
   static constexpr int kColumns = kKeyTile + kCodeRows + 4;
   static constexpr int kKeyStep = 4 * kColumns;
   static_assert(kColumns <= kTileUnits);  // a column has a unit per dimension
-  DUO_ALWAYS_INLINE size_t RowBytes(int head_dim) { return static_cast<size_t>(CodeBytes(bits, head_dim) + 4); }
+  DUO_ALWAYS_INLINE size_t RowBytes(int head_dim) { return CodeBytes(bits, head_dim) + 4; }
 
   static TileRows PrepareKeys(const char* base, int64_t row, int64_t n, int head_dim, int, float* tile, TileParams) {
     const int code_bytes = CodeBytes(bits, head_dim);
@@ -108,7 +108,7 @@ struct FloatCodeTiles : FloatProducts<V, F32Rows<V>> {
         }
       }
     }
-    return {reinterpret_cast<const char*>(tile), static_cast<size_t>(padded_dim) * 4};
+    return {reinterpret_cast<const char*>(tile), padded_dim * sizeof(float)};
   }
 };
 

@@ -29,7 +29,7 @@ struct DotCodeTiles : Bf16PairCache {
 
   DUO_ALWAYS_INLINE ScoreAcc ZeroScore() { return _mm512_setzero_si512(); }
   DUO_ALWAYS_INLINE ScoreAcc ScoreMulAdd(Unit key, Unit query, ScoreAcc acc) { return DotBytes(key, query, acc); }
-  DUO_ALWAYS_INLINE size_t RowBytes(int head_dim) { return static_cast<size_t>(CodeBytes(bits, head_dim) + 4); }
+  DUO_ALWAYS_INLINE size_t RowBytes(int head_dim) { return CodeBytes(bits, head_dim) + 4; }
   // Dimensions [d, d + 64) of a query as 16 units. *step gets the query's step, and *sum the sum of its bytes.
   DUO_ALWAYS_INLINE F RoundQueryUnits(const float* q, int head_dim, int d, float* step, float* sum) {
     const RoundedQuery query = RoundedQuery::Of(q, head_dim);
@@ -51,8 +51,7 @@ struct DotCodeTiles : Bf16PairCache {
       const int64_t column = at - b.first - row + offset;
       const __m512i raw = _mm512_loadu_si512(b.params);
       V::Store(params.step + column, _mm512_castsi512_ps(_mm512_slli_epi32(raw, 16)));
-      V::Store(params.low + column,
-               _mm512_castsi512_ps(_mm512_and_si512(raw, _mm512_set1_epi32(static_cast<int>(0xffff0000u)))));
+      V::Store(params.low + column, _mm512_castsi512_ps(_mm512_and_si512(raw, _mm512_set1_epi32(~0xffff))));
       float* out = tile + column;
       for (int word = 0; word < code_bytes / 4; ++word) {
         __m512i code[Codes::kKeyCodes];
@@ -96,7 +95,7 @@ struct DotCodeTiles : Bf16PairCache {
         }
       }
     }
-    return {reinterpret_cast<const char*>(tile), static_cast<size_t>(padded_dim) * 4};
+    return {reinterpret_cast<const char*>(tile), padded_dim * sizeof(float)};
   }
   // Stores x as bf16 into the low or the high halves of 16 units.
   DUO_ALWAYS_INLINE void StoreHalf(float* out, F x, bool high) {
@@ -108,6 +107,7 @@ struct DotCodeTiles : Bf16PairCache {
     }
   }
 };
+static_assert(RoundedScores<DotCodeTiles<8>, VecAvx512> && RoundedScores<DotCodeTiles<4>, VecAvx512>);
 
 }  // namespace
 }  // namespace duo

@@ -1,7 +1,7 @@
 // Shared by the decode loops: the grouping of heads, prefetching, and the running maximum of the online softmax.
 #pragma once
 
-#include "kernels/cpu/vec/exp2_coefficients.h"
+#include "kernels/cpu/vec/exp2.h"
 #include "kernels/cpu/vec/inline.h"
 #include "kernels/cpu/vec/vec_concept.h"
 

@@ -12,7 +12,7 @@
 #include "kernels/attention.h"
 #include "kernels/cpu/attention/code_policy.h"
 #include "kernels/cpu/attention/decode_batch.h"
-#include "kernels/cpu/vec/exp2_coefficients.h"
+#include "kernels/cpu/vec/exp2.h"
 #include "kernels/cpu/vec/inline.h"
 #include "kernels/cpu/vec/vec_concept.h"
 #include "kernels/kv_codes.h"
@@ -79,7 +79,7 @@ struct DecodeCodesLoop {
       Prefetcher::Lines<V>(&f, lines);
       DUO_UNROLL for (int r = 0; r < R; ++r) {
         typename P::Code code[P::kKeyCodes];
-        P::SplitKeys(k + static_cast<size_t>(r / kVectors) * b.block_bytes + r % kVectors * kWordBytes, code);
+        P::SplitKeys(k + r / kVectors * b.block_bytes + r % kVectors * kWordBytes, code);
         DUO_UNROLL for (int i = 0; i < P::kKeyCodes; ++i) {
           DUO_UNROLL for (int h = 0; h < H; ++h) {
             acc[h][r] = P::KeyMulAdd(code[i], P::Broadcast(query + h * b.query_stride + 4 * i), acc[h][r]);
@@ -103,7 +103,7 @@ struct DecodeCodesLoop {
     constexpr int kFew = V::kLanes == 16 ? 1 : kMany;  // at least one block of the cache
     const char* query = b->query + head * b->query_stride;
     float* scores = b->scores + head * kRows;
-    const auto at = [&](int r) { return k + static_cast<size_t>(r / kCodeRows) * b->block_bytes + r % kCodeRows * 4; };
+    const auto at = [&](int r) { return k + r / kCodeRows * b->block_bytes + r % kCodeRows * 4; };
     int r = 0;
     for (; r + kMany * V::kLanes <= n; r += kMany * V::kLanes) {
       ScoreVectors<H, kMany>(at(r), query, *b, scores + r, prefetch);
@@ -153,7 +153,7 @@ struct DecodeCodesLoop {
         DUO_UNROLL for (int o = 0; o < kOutputs; ++o) sums[h][w][o] = P::ZeroSum();
       }
     }
-    const size_t quad_bytes = 4 * static_cast<size_t>(b.code_bytes), params_bytes = 4 * kCodeRows;
+    const size_t quad_bytes = size_t{4} * b.code_bytes, params_bytes = 4 * kCodeRows;
     const char* words = v;
     Prefetcher f = *prefetch;
     Prefetcher::Lines<V>(&f, 2);  // for steps and lows
@@ -176,7 +176,7 @@ struct DecodeCodesLoop {
     *prefetch = f;
     DUO_UNROLL for (int h = 0; h < H; ++h) {
       const F keep = V::Set(b.keep[head + h]), step = V::Set(b.weight_step[head + h]);
-      float* out = acc + static_cast<ptrdiff_t>(h) * head_dim;
+      float* out = acc + int64_t{h} * head_dim;
       DUO_UNROLL for (int w = 0; w < W; ++w) {
         F value[kOutputs];
         DUO_UNROLL for (int o = 0; o < kOutputs; ++o) value[o] = P::Total(sums[h][w][o], step);
@@ -219,8 +219,8 @@ struct DecodeCodesLoop {
     b->n_blocks = 0;
     for (int h = 0; h < n_heads; h += BlockHeads(n_heads - h)) ++b->n_blocks;
     for (int h = 0; h < n_heads; ++h) {
-      b->facts[h] = P::PrepareQuery(a.q + static_cast<ptrdiff_t>(first + h) * head_dim, head_dim, padded_dim,
-                                    b->query + h * b->query_stride);
+      b->facts[h] =
+          P::PrepareQuery(a.q + int64_t{first + h} * head_dim, head_dim, padded_dim, b->query + h * b->query_stride);
       b->max[h] = a.max[first + h];
       for (int i = 0; i < V::kLanes; ++i) {
         b->sums[h * V::kLanes + i] = i == 0 ? a.sum[first + h] : 0.0f;
@@ -229,9 +229,7 @@ struct DecodeCodesLoop {
     }
     const int64_t last = a.first_row + a.n_rows;
     const int64_t blocks_end = (last + kCodeRows - 1) / kCodeRows;
-    const auto block = [b](const void* rows, int64_t i) {
-      return static_cast<const char*>(rows) + static_cast<size_t>(i) * b->block_bytes;
-    };
+    const auto block = [b](const void* rows, int64_t i) { return static_cast<const char*>(rows) + i * b->block_bytes; };
     for (int64_t i = a.first_row / kCodeRows; i < blocks_end && a.n_rows > 0; i += kRows / kCodeRows) {
       const int64_t row = i * kCodeRows, left = blocks_end - i;
       const int n = (left < kRows / kCodeRows ? static_cast<int>(left) : kRows / kCodeRows) * kCodeRows;
@@ -255,7 +253,7 @@ struct DecodeCodesLoop {
       LoadParams(v, begin, end, n, *b, b->v_params);
       for (int h = 0; h < n_heads; ++h) Weigh(b, h, begin, end, n, a.scale);
       for (int h = 0, m; h < n_heads; h += m) {
-        float* acc = a.acc + static_cast<ptrdiff_t>(first + h) * head_dim;
+        float* acc = a.acc + int64_t{first + h} * head_dim;
         switch (m = BlockHeads(n_heads - h)) {
           case 1: AccumulateBlock<1>(v, n, *b, h, head_dim, acc, &values); break;
           case 2: AccumulateBlock<2>(v, n, *b, h, head_dim, acc, &values); break;
@@ -268,7 +266,7 @@ struct DecodeCodesLoop {
       a.max[first + h] = b->max[h];
       a.sum[first + h] = V::HorizontalSum(V::Load(b->sums + h * V::kLanes));
       const float low = V::HorizontalSum(V::Load(b->lows + h * V::kLanes));
-      for (int d = 0; d < head_dim; ++d) a.acc[static_cast<ptrdiff_t>(first + h) * head_dim + d] += low;
+      for (int d = 0; d < head_dim; ++d) a.acc[int64_t{first + h} * head_dim + d] += low;
     }
   }
 

@@ -10,7 +10,7 @@
 #include "kernels/attention.h"
 #include "kernels/cpu/attention/cache_policy.h"
 #include "kernels/cpu/attention/decode_batch.h"
-#include "kernels/cpu/vec/exp2_coefficients.h"
+#include "kernels/cpu/vec/exp2.h"
 #include "kernels/cpu/vec/inline.h"
 #include "kernels/cpu/vec/vec_concept.h"
 
@@ -48,11 +48,9 @@ struct DecodeLoop {
   DUO_ALWAYS_INLINE void ScoreRows(const char* k, int n_rows, const char* query, int query_stride, int head_dim,
                                    F scale, float* scores) {
     constexpr int kParts = V::kLanes / R;
-    const size_t row_bytes = static_cast<size_t>(head_dim) * C::kElementBytes;
+    const size_t row_bytes = C::RowBytes(head_dim);
     const char* row[R];
-    DUO_UNROLL for (int r = 0; r < R; ++r) {
-      row[r] = k + static_cast<size_t>(kWhole || r < n_rows ? r : n_rows - 1) * row_bytes;
-    }
+    DUO_UNROLL for (int r = 0; r < R; ++r) { row[r] = k + (kWhole || r < n_rows ? r : n_rows - 1) * row_bytes; }
     F acc[V::kLanes];
     DUO_UNROLL for (int i = 0; i < V::kLanes; ++i) acc[i] = V::Zero();
     int d = 0;
@@ -82,7 +80,7 @@ struct DecodeLoop {
     constexpr int R = V::kLanes / kPaddedHeads;
     const F scales = V::Set(scale);
     const char* query = b.query + head * b.query_stride;
-    const size_t row_bytes = static_cast<size_t>(head_dim) * C::kElementBytes;
+    const size_t row_bytes = C::RowBytes(head_dim);
     const int lines = static_cast<int>(R * row_bytes / 64) / b.n_blocks + 1;
     int r = 0;
     for (; r + R <= n_rows; r += R) {
@@ -123,7 +121,7 @@ struct DecodeLoop {
   template <int H, int U, bool kWhole>
   DUO_ALWAYS_INLINE void AccumulateChunks(const char* v, int n_rows, const float* weights, const float* keep,
                                           int head_dim, int n, float* acc, Prefetcher* prefetch, int lines) {
-    const size_t row_bytes = static_cast<size_t>(head_dim) * C::kElementBytes;
+    const size_t row_bytes = C::RowBytes(head_dim);
     F sums[H][2 * U];
     DUO_UNROLL for (int h = 0; h < H; ++h) { DUO_UNROLL for (int u = 0; u < 2 * U; ++u) sums[h][u] = V::Zero(); }
     for (int r = 0; r < n_rows; r += C::kPerUnit, weights += 1) {
@@ -147,7 +145,7 @@ struct DecodeLoop {
         C::RestoreDims(&sums[h][2 * u], &sums[h][2 * u + 1]);
         DUO_UNROLL for (int i = 0; i < 2; ++i) {
           const int d = (2 * u + i) * V::kLanes;
-          float* out = acc + static_cast<ptrdiff_t>(h) * head_dim + d;
+          float* out = acc + int64_t{h} * head_dim + d;
           if (kWhole || n - d >= V::kLanes) {
             V::Store(out, V::Fma(V::Load(out), factor, sums[h][2 * u + i]));
           } else if (n - d > 0) {
@@ -192,16 +190,16 @@ struct DecodeLoop {
     b->query_stride = chunks * kQueryChunkBytes;
     for (int h = 0; h < n_heads; ++h) {
       for (int c = 0; c < chunks; ++c) {
-        C::PrepareQuery(a.q + static_cast<ptrdiff_t>(first + h) * head_dim + c * kChunk, head_dim - c * kChunk,
+        C::PrepareQuery(a.q + int64_t{first + h} * head_dim + c * kChunk, head_dim - c * kChunk,
                         b->query + h * b->query_stride + c * kQueryChunkBytes);
       }
     }
-    const size_t row_bytes = static_cast<size_t>(head_dim) * C::kElementBytes;
+    const size_t row_bytes = C::RowBytes(head_dim);
     const int64_t end = a.first_row + a.n_rows;
     for (int64_t row = a.first_row; row < end; row += kDecodeRows) {
       const int n = end - row < kDecodeRows ? static_cast<int>(end - row) : kDecodeRows;
-      const char* k = static_cast<const char*>(a.k) + static_cast<size_t>(row) * row_bytes;
-      const char* v = static_cast<const char*>(a.v) + static_cast<size_t>(row) * row_bytes;
+      const char* k = static_cast<const char*>(a.k) + row * row_bytes;
+      const char* v = static_cast<const char*>(a.v) + row * row_bytes;
       // Reading a block's keys prefetches the keys of a later block. The same holds for values.
       const int64_t left = end - row, from = left < kAheadRows ? left : kAheadRows;
       const int64_t to = left < kAheadRows + kDecodeRows ? left : kAheadRows + kDecodeRows;
@@ -220,7 +218,7 @@ struct DecodeLoop {
         Weigh(b->scores + h * kDecodeRows, n, b->max + h, b->sums + h * V::kLanes, b->keep + h);
       }
       for (int h = 0, m; h < n_heads; h += m) {
-        float* acc = a.acc + static_cast<ptrdiff_t>(first + h) * head_dim;
+        float* acc = a.acc + int64_t{first + h} * head_dim;
         switch (m = BlockHeads(n_heads - h)) {
           case 1: AccumulateBlock<1>(v, n, *b, h, head_dim, acc, &values); break;
           case 2: AccumulateBlock<2>(v, n, *b, h, head_dim, acc, &values); break;

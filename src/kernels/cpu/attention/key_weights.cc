@@ -5,7 +5,8 @@
 #include <cstring>
 #include <limits>
 
-#include "kernels/cpu/dense/gemm.h"
+#include "kernels/cpu/dense/block_gemm.h"
+#include "kernels/cpu/dense/dense_kernels.h"
 
 namespace duo {
 namespace {
@@ -15,9 +16,7 @@ constexpr int64_t kKeys = 512;  // keys per block; the scores take 512 KiB
 
 }  // namespace
 
-size_t KeyWeightsScratchFloats(int head_dim) {
-  return static_cast<size_t>((kRows + kKeys) * head_dim + kRows * kKeys + kRows);
-}
+size_t KeyWeightsScratchFloats(int head_dim) { return (kRows + kKeys) * head_dim + kRows * kKeys + kRows; }
 
 double LargestKeyWeight(const KeyWeights& p, const DenseKernels& kernels) {
   const int64_t dim = p.head_dim, n_rows = p.n_tokens * p.group;
@@ -31,13 +30,12 @@ double LargestKeyWeight(const KeyWeights& p, const DenseKernels& kernels) {
     const int64_t rows = std::min(kRows, n_rows - begin);
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t row = begin + r;
-      std::memcpy(q + r * dim, p.q + row / p.group * p.q_stride + row % p.group * dim,
-                  static_cast<size_t>(dim) * sizeof(float));
+      std::memcpy(q + r * dim, p.q + row / p.group * p.q_stride + row % p.group * dim, dim * sizeof(float));
       best[r] = -std::numeric_limits<float>::infinity();
     }
     for (int64_t first = 0; first < p.n_keys; first += kKeys) {
       const int64_t n = std::min(kKeys, p.n_keys - first);
-      kernels.widen(keys + static_cast<size_t>(first * dim) * DTypeBytes(p.key_type), p.key_type, k, n * dim);
+      kernels.widen(keys + first * dim * DTypeBytes(p.key_type), p.key_type, k, n * dim);
       RunBlockGemm({q, dim, Transpose::kNo, k, dim, Transpose::kYes, rows, n, dim, p.scale, 0.0f, scores, n});
       for (int64_t r = 0; r < rows; ++r) {
         float most = best[r];

@@ -28,7 +28,7 @@ struct F32Rows {
   DUO_ALWAYS_INLINE void Restore(F*, F*) {}
 
   static TileRows Floats(const char* rows, int64_t, int head_dim, int, float*) {
-    return {rows, static_cast<size_t>(head_dim) * 4};
+    return {rows, head_dim * sizeof(float)};
   }
 };
 
@@ -50,7 +50,7 @@ struct Bf16Rows {
       for (; d + V::kLanes <= head_dim; d += V::kLanes) V::Store(out + d, V::LoadBf16(row + 2 * d));
       if (d < head_dim) V::Store(out + d, V::LoadBf16Partial(row + 2 * d, head_dim - d));
     }
-    return {reinterpret_cast<const char*>(tile), static_cast<size_t>(padded_dim) * 4};
+    return {reinterpret_cast<const char*>(tile), padded_dim * sizeof(float)};
   }
 };
 

@@ -29,8 +29,8 @@ struct Bf16PairCache {
   static constexpr int kKeyStep = 4;
   static constexpr int kDimsPerStep = 2;
   static constexpr bool kRoundsQueries = false;
-  DUO_ALWAYS_INLINE size_t RowBytes(int head_dim) { return static_cast<size_t>(head_dim) * kElementBytes; }
   static constexpr int kElementBytes = 2;
+  DUO_ALWAYS_INLINE size_t RowBytes(int head_dim) { return static_cast<size_t>(head_dim) * kElementBytes; }
   static constexpr int kQueryBytes = 2;
 
   DUO_ALWAYS_INLINE F MulAdd(Unit a, Unit b, F c) { return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b); }
@@ -91,17 +91,17 @@ struct Bf16PairCache {
   }
 
   static TileRows PrepareKeys(const char* base, int64_t row, int64_t, int head_dim, int, float*, TileParams) {
-    const size_t row_bytes = static_cast<size_t>(head_dim) * 2;
-    return {base + static_cast<size_t>(row) * row_bytes, row_bytes};
+    const size_t row_bytes = RowBytes(head_dim);
+    return {base + row * row_bytes, row_bytes};
   }
   // tile[pair][d] = values (2 pair, 2 pair + 1) of dimension d; a missing last row counts as zero.
   static TileRows PrepareValues(const char* base, int64_t first, int64_t n, int head_dim, int padded_dim, float* tile) {
-    const size_t row_bytes = static_cast<size_t>(head_dim) * 2;
-    const char* rows = base + static_cast<size_t>(first) * row_bytes;
+    const size_t row_bytes = RowBytes(head_dim);
+    const char* rows = base + first * row_bytes;
     const __m512i low = Interleave32(0), high = Interleave32(16);
     for (int64_t r = 0; r < n; r += 2) {
-      const char* row = rows + static_cast<size_t>(r) * row_bytes;
-      float* out = tile + static_cast<size_t>(r / 2) * static_cast<size_t>(padded_dim);
+      const char* row = rows + r * row_bytes;
+      float* out = tile + static_cast<size_t>(r / 2) * padded_dim;
       for (int d = 0; d < head_dim; d += 32) {
         const __mmask32 mask = head_dim - d >= 32 ? ~__mmask32{0} : V::First32(head_dim - d);
         const __m512i a = _mm512_maskz_loadu_epi16(mask, row + 2 * d);
@@ -110,7 +110,7 @@ struct Bf16PairCache {
         _mm512_storeu_si512(out + d + 16, _mm512_permutex2var_epi16(a, high, b));
       }
     }
-    return {reinterpret_cast<const char*>(tile), static_cast<size_t>(padded_dim) * 4};
+    return {reinterpret_cast<const char*>(tile), padded_dim * sizeof(float)};
   }
   // The indices first, 32 + first, first + 1, 32 + first + 1, ... into two vectors.
   DUO_ALWAYS_INLINE __m512i Interleave32(int first) {

@@ -10,7 +10,7 @@
 #include "kernels/attention.h"
 #include "kernels/cpu/attention/cache_policy.h"
 #include "kernels/cpu/attention/prefill_plan.h"
-#include "kernels/cpu/vec/exp2_coefficients.h"
+#include "kernels/cpu/vec/exp2.h"
 #include "kernels/cpu/vec/inline.h"
 #include "kernels/cpu/vec/vec_concept.h"
 #include "kernels/kv_codes.h"
@@ -125,13 +125,13 @@ struct PrefillLoop {
       float* out = scores + n * kVecs * kLanes;
       const TileParams params = {tile->params.step + n, tile->params.low + n};
       if (seen) {
-        for (int r = 0; r < kRows; ++r) row[r] = tile->keys.p + static_cast<size_t>(n + r) * tile->keys.stride;
+        for (int r = 0; r < kRows; ++r) row[r] = tile->keys.p + (n + r) * tile->keys.stride;
         ScoreKeys<kVecs, false>(row, queries, params, steps, nullptr, nullptr, out, max);
       } else {
         int32_t lo[kRows], hi[kRows];
         for (int r = 0; r < kRows; ++r) {
           const bool real = n + r < tile->n;
-          row[r] = tile->keys.p + static_cast<size_t>(real ? n + r : tile->n - 1) * tile->keys.stride;
+          row[r] = tile->keys.p + (real ? n + r : tile->n - 1) * tile->keys.stride;
           SeenBy(a, pos + r, &lo[r], &hi[r]);
           if (!real) hi[r] = lo[r];
         }
@@ -195,7 +195,7 @@ struct PrefillLoop {
   template <int kVecs>
   void AccumulateTile(const KeyTile& tile, const QueryTile& queries, int begin, int end, const F* keep) const {
     const int first = begin / C::kPerUnit, last = (end + C::kPerUnit - 1) / C::kPerUnit;
-    const char* values = tile.values.p + static_cast<size_t>(first) * tile.values.stride;
+    const char* values = tile.values.p + first * tile.values.stride;
     const float* weights = scratch + layout.scores + static_cast<size_t>(first) * kVecs * kLanes;
     int d = 0;
     for (; d + kRows <= a.head_dim; d += kRows) {
@@ -229,7 +229,7 @@ struct PrefillLoop {
   }
 
   QueryTile QueriesFrom(int64_t query) const {
-    const size_t q = static_cast<size_t>(query), dim = static_cast<size_t>(layout.padded_dim);
+    const size_t q = query, dim = layout.padded_dim;
     QueryTile t;
     t.queries = reinterpret_cast<const char*>(scratch + layout.queries + q * dim);
     t.out = scratch + layout.out + q * dim;
@@ -337,9 +337,9 @@ struct PrefillLoop {
     tile.values = C::PrepareValues(v, row, tile.n, a.head_dim, layout.padded_dim, scratch + layout.values);
     if constexpr (C::kRoundsQueries) tile.params.step += row % kCodeRows, tile.params.low += row % kCodeRows;
     const size_t row_bytes = C::RowBytes(a.head_dim);
-    const int64_t behind = run.n_rows - first - tile.n;
-    const size_t at = static_cast<size_t>(row + tile.n) * row_bytes;
-    const size_t next = static_cast<size_t>(behind < kKeyTile ? behind : kKeyTile) * row_bytes;
+    const size_t at = (row + tile.n) * row_bytes;
+    const int64_t left = run.n_rows - first - tile.n;
+    const size_t next = static_cast<size_t>(left < kKeyTile ? left : kKeyTile) * row_bytes;
     tile.prefetch[0] = k + at;
     tile.prefetch[1] = v + at;
     tile.prefetch_end[0] = tile.prefetch[0] + next;

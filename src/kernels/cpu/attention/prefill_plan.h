@@ -88,8 +88,8 @@ static inline PrefillLayout MakePrefillLayout(int64_t n_tokens, int group, int h
   l.n_queries = n_tokens * group;
   l.padded_queries = (l.n_queries + kMaxQueryTile - 1) / kMaxQueryTile * kMaxQueryTile;
   l.padded_dim = (head_dim + 31) / 32 * 32;
-  const size_t queries = static_cast<size_t>(l.padded_queries);
-  const size_t dim = static_cast<size_t>(l.padded_dim);
+  const size_t queries = l.padded_queries;
+  const size_t dim = l.padded_dim;
   l.queries = 0;
   l.out = l.queries + queries * dim;
   l.max = l.out + queries * dim;

@@ -7,10 +7,10 @@
 #include <cstring>
 #include <dnnl.hpp>
 #include <new>
-#include <string>
 #include <vector>
 
 #include "base/buffer.h"
+#include "base/error.h"
 #include "base/parallel.h"
 #include "kernels/cpu/kernel_table.h"
 
@@ -86,14 +86,12 @@ double GemmGflops(DType type, int n_threads) {
 }  // namespace
 
 Result<ReadBandwidth> ReadBandwidth::Create(Isa isa, int n_threads) {
-  const size_t want = std::clamp(std::max(8 * LastCacheBytes(), static_cast<size_t>(n_threads) * kBytesPerThread),
-                                 kMinBytes, kMaxBytes);
-  const auto n_tasks = static_cast<int64_t>(want / kReadTaskBytes);
-  DUO_ASSIGN_OR_RETURN(Buffer block, Buffer::Allocate(static_cast<size_t>(n_tasks) * kReadTaskBytes));
+  const size_t want = std::clamp(std::max(8 * LastCacheBytes(), n_threads * kBytesPerThread), kMinBytes, kMaxBytes);
+  const int64_t n_tasks = want / kReadTaskBytes;
+  DUO_ASSIGN_OR_RETURN(Buffer block, Buffer::Allocate(n_tasks * kReadTaskBytes));
   auto* data = block.as<uint8_t>();
-  ParallelFor(n_threads, n_tasks, [&](int64_t task, int) {
-    std::memset(data + static_cast<size_t>(task) * kReadTaskBytes, 1, kReadTaskBytes);
-  });
+  ParallelFor(n_threads, n_tasks,
+              [&](int64_t task, int) { std::memset(data + task * kReadTaskBytes, 1, kReadTaskBytes); });
   return ReadBandwidth(std::move(block), isa, n_threads);
 }
 
@@ -101,9 +99,8 @@ double ReadBandwidth::Measure() const {
   const DenseKernels& kernels = DenseKernelsFor(isa_);
   const auto* data = block_.as<uint8_t>();
   const double start = Now();
-  ParallelFor(n_threads_, static_cast<int64_t>(block_.bytes() / kReadTaskBytes), [&](int64_t task, int) {
-    Keep(kernels.read_sum(data + static_cast<size_t>(task) * kReadTaskBytes, kReadTaskBytes));
-  });
+  ParallelFor(n_threads_, block_.bytes() / kReadTaskBytes,
+              [&](int64_t task, int) { Keep(kernels.read_sum(data + task * kReadTaskBytes, kReadTaskBytes)); });
   return static_cast<double>(block_.bytes()) / (Now() - start) * 1e-9;
 }
 
@@ -112,10 +109,9 @@ Result<double> MeasureGemmGflops(Isa isa, DType type, int n_threads) {
     const Isa needed = type == DType::kI8 ? Isa::kAvx512Vnni : Isa::kAvx512Bf16;
     return GemmGflops(isa >= needed ? type : DType::kF32, n_threads);
   } catch (const dnnl::error& e) {
-    return Status(StatusCode::kInternal,
-                  std::string("oneDNN refused the matrix product that measures the ceiling: ") + e.what());
+    return Internal("oneDNN refused the matrix product that measures the ceiling: {}", e.what());
   } catch (const std::bad_alloc&) {
-    return Status(StatusCode::kResourceExhausted, "no memory for the matrix product that measures the ceiling");
+    return ResourceExhausted("no memory for the matrix product that measures the ceiling");
   }
 }
 

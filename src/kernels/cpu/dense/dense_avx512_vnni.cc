@@ -43,10 +43,8 @@ struct DotGroups {
   }
   // x = 128 high + low, low in 0..127.
   DUO_ALWAYS_INLINE void StoreParts(__m512i x, Piece* piece, int at) {
-    _mm_storeu_si128(static_cast<__m128i*>(static_cast<void*>(piece->high + at)),
-                     _mm512_cvtepi32_epi8(_mm512_srai_epi32(x, 7)));
-    _mm_storeu_si128(static_cast<__m128i*>(static_cast<void*>(piece->low + at)),
-                     _mm512_cvtepi32_epi8(_mm512_and_si512(x, _mm512_set1_epi32(127))));
+    V::StoreBytes(piece->high + at, _mm512_srai_epi32(x, 7));
+    V::StoreBytes(piece->low + at, _mm512_and_si512(x, _mm512_set1_epi32(127)));
   }
 
   template <int kN>
@@ -61,7 +59,7 @@ struct DotGroups {
       const char* l = reinterpret_cast<const char*>(piece.low) + 32 * half + 8 * word;
       DUO_UNROLL for (int s = 0; s < kN; ++s) {
         __m512i code[2];
-        Codes::SplitKeys(codes + static_cast<size_t>(s) * stride + 64 * word, code);
+        Codes::SplitKeys(codes + s * stride + 64 * word, code);
         DUO_UNROLL for (int i = 0; i < 2; ++i) {
           high[s][i] = DotBytes(code[i], Codes::Broadcast(h + 4 * i), high[s][i]);
           low[s][i] = DotBytes(code[i], Codes::Broadcast(l + 4 * i), low[s][i]);

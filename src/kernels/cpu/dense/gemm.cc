@@ -7,7 +7,6 @@
 #include <mutex>
 #include <new>
 #include <optional>
-#include <string>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -15,8 +14,9 @@
 #include "base/align.h"
 #include "base/buffer.h"
 #include "base/check.h"
-#include "base/matrix_view.h"
+#include "base/error.h"
 #include "base/parallel.h"
+#include "kernels/cpu/dense/convert_rows.h"
 
 namespace duo {
 namespace {
@@ -74,7 +74,7 @@ struct Product {
 
 // Number of outputs whose weights fit kPanelBytes: a multiple of the register tile, and at least one tile.
 int64_t PanelOutputs(int64_t n_in, DType type) {
-  const auto rows = static_cast<int64_t>(kPanelBytes / (static_cast<size_t>(n_in) * DTypeBytes(type)));
+  const int64_t rows = kPanelBytes / (n_in * DTypeBytes(type));
   return std::max(rows / kOutputMultiple * kOutputMultiple, kOutputMultiple);
 }
 
@@ -85,42 +85,10 @@ Status Grow(Buffer* buffer, size_t bytes) {
   return OkStatus();
 }
 
-const void* RowPtr(const void* base, DType type, int64_t row, int64_t n_in) {
-  if (type == DType::kU8)
-    return static_cast<const uint8_t*>(base) + static_cast<size_t>(row / kInt4Rows) * Int4BlockBytes(n_in);
-  return static_cast<const uint8_t*>(base) + static_cast<size_t>(row * n_in) * DTypeBytes(type);
-}
+SourceRows InputRows(const Gemm& g) { return {.data = g.x, .type = g.x_type, .stride = g.n_in}; }
 
-// One row of a matrix of any type.
-struct SourceRow {
-  const void* data;  // for int4, the block that contains the row
-  DType type;
-  float scale;       // int8 only
-  int64_t in_block;  // int4 only: the row within its block
-};
-
-// Writes elements [first, first + n) as floats. `first` is a multiple of 64.
-void WidenRow(const DenseKernels& kernels, const SourceRow& row, int64_t first, int64_t n, float* out) {
-  if (row.type == DType::kU8) {
-    kernels.unpack4(static_cast<const uint8_t*>(row.data), row.in_block, first, n, out);
-    return;
-  }
-  kernels.widen(static_cast<const uint8_t*>(row.data) + static_cast<size_t>(first) * DTypeBytes(row.type), row.type,
-                out, n);
-  if (row.type != DType::kI8) return;
-  for (int64_t i = 0; i < n; ++i) out[i] *= row.scale;
-}
-
-// Converts through floats, one piece at a time.
-void RowToBf16(const DenseKernels& kernels, const SourceRow& row, int64_t n, bf16* to) {
-  constexpr int64_t kPiece = 1024;
-  float wide[kPiece];
-  for (int64_t i = 0; i < n; i += kPiece) {
-    const int64_t len = std::min(kPiece, n - i);
-    WidenRow(kernels, row, i, len, wide);
-    kernels.f32_to_bf16(wide, to + i, len);
-  }
-}
+// For weights with layout kOutIn.
+SourceRows WeightRows(const Gemm& g) { return {.data = g.w, .type = g.w_type, .stride = g.n_in, .scale = g.w_scale}; }
 
 }  // namespace
 
@@ -145,10 +113,6 @@ class GemmRunner::Impl {
   Entry* Find(const Key& key);
   const Entry& FindOrMake(const Key& key);
   Entry Make(const Key& key) const;
-  // Writes row `row` of a matrix, whose rows are from_stride elements apart, as to[n] of `type`. scale: per row of
-  // int8, or null.
-  void ConvertRow(const void* from, DType from_type, int64_t from_stride, const float* scale, int64_t row, void* to,
-                  DType type, int64_t n) const;
 
   int n_threads_;
   const DenseKernels& kernels_;
@@ -211,7 +175,8 @@ Product GemmRunner::Impl::Cut(const Gemm& g) const {
   // copy the weights again.
   const int64_t missing = DivideUp(n_tasks, product.n_output_blocks());
   if (missing > 1 && !copy_w) product.block_tokens = RoundUp(DivideUp(g.n_tokens, missing), kTokenMultiple);
-  const int64_t fit = static_cast<int64_t>(kPanelBytes / sizeof(float)) / product.block_outputs;
+  constexpr int64_t kPanelFloats = kPanelBytes / sizeof(float);
+  const int64_t fit = kPanelFloats / product.block_outputs;
   product.block_tokens = std::clamp<int64_t>(fit, 1, std::min(product.block_tokens, g.n_tokens));
   return product;
 }
@@ -229,43 +194,27 @@ Status GemmRunner::Impl::Prepare(const Product& product) {
       scratchpad_bytes_ = std::max(scratchpad_bytes_, RoundUp(entry.desc.scratchpad_desc().get_size(), kPageBytes));
     }
   }
-  const size_t panel = static_cast<size_t>(product.block_outputs * g.n_in) * DTypeBytes(g.x_type);
-  const size_t result = static_cast<size_t>(product.block_outputs * product.block_tokens) * sizeof(float);
+  const size_t panel = product.block_outputs * g.n_in * DTypeBytes(g.x_type);
+  const size_t result = product.block_outputs * product.block_tokens * sizeof(float);
   if (product.copy_w) panel_bytes_ = std::max(panel_bytes_, RoundUp(panel, kPageBytes));
   result_bytes_ = std::max(result_bytes_, RoundUp(result, kPageBytes));
-  const auto n_threads = static_cast<size_t>(n_threads_);
-  DUO_RETURN_IF_ERROR(Grow(&panels_, panel_bytes_ * n_threads));
-  DUO_RETURN_IF_ERROR(Grow(&results_, result_bytes_ * n_threads));
-  return Grow(&scratchpads_, scratchpad_bytes_ * n_threads);
-}
-
-void GemmRunner::Impl::ConvertRow(const void* from, DType from_type, int64_t from_stride, const float* scale,
-                                  int64_t row, void* to, DType type, int64_t n) const {
-  const SourceRow source = {RowPtr(from, from_type, row, from_stride), from_type, scale == nullptr ? 1.0f : scale[row],
-                            row % kInt4Rows};
-  if (from_type == type) {
-    std::memcpy(to, source.data, static_cast<size_t>(n) * DTypeBytes(type));
-  } else if (type == DType::kF32) {
-    WidenRow(kernels_, source, 0, n, static_cast<float*>(to));
-  } else if (from_type == DType::kF32) {
-    kernels_.f32_to_bf16(static_cast<const float*>(source.data), static_cast<bf16*>(to), n);
-  } else {
-    RowToBf16(kernels_, source, n, static_cast<bf16*>(to));
-  }
+  DUO_RETURN_IF_ERROR(Grow(&panels_, panel_bytes_ * n_threads_));
+  DUO_RETURN_IF_ERROR(Grow(&results_, result_bytes_ * n_threads_));
+  return Grow(&scratchpads_, scratchpad_bytes_ * n_threads_);
 }
 
 void GemmRunner::Impl::ConvertWeights(const Gemm& g, int64_t first_output, int64_t n_outputs, void* to) const {
+  auto* rows = static_cast<uint8_t*>(to);
   if (g.w_layout == WeightLayout::kOutIn) {
     for (int64_t o = 0; o < n_outputs; ++o) {
-      auto* row = static_cast<uint8_t*>(to) + static_cast<size_t>(o * g.n_in) * DTypeBytes(g.x_type);
-      ConvertRow(g.w, g.w_type, g.n_in, g.w_scale, first_output + o, row, g.x_type, g.n_in);
+      ConvertRow(kernels_, WeightRows(g), first_output + o, g.n_in, g.x_type, rows + o * g.n_in * DTypeBytes(g.x_type));
     }
     return;
   }
-  const void* columns = RowPtr(g.w, g.w_type, first_output, 1);
+  const auto* columns = static_cast<const uint8_t*>(g.w) + first_output * DTypeBytes(g.w_type);
+  const SourceRows from{.data = columns, .type = g.w_type, .stride = g.n_out};
   for (int64_t i = 0; i < g.n_in; ++i) {
-    auto* row = static_cast<uint8_t*>(to) + static_cast<size_t>(i * n_outputs) * DTypeBytes(g.x_type);
-    ConvertRow(columns, g.w_type, g.n_out, nullptr, i, row, g.x_type, n_outputs);
+    ConvertRow(kernels_, from, i, n_outputs, g.x_type, rows + i * n_outputs * DTypeBytes(g.x_type));
   }
 }
 
@@ -278,7 +227,7 @@ void GemmRunner::Impl::Execute(const Entry& entry, const void* x, const void* w,
   args.emplace(DNNL_ARG_WEIGHTS, memory(entry.desc.weights_desc(), w));
   args.emplace(DNNL_ARG_DST, memory(entry.desc.dst_desc(), result));
   if (const dnnl::memory::desc scratchpad = entry.desc.scratchpad_desc(); scratchpad.get_size() != 0) {
-    auto* own = scratchpads_.as<uint8_t>() + static_cast<size_t>(thread) * scratchpad_bytes_;
+    auto* own = scratchpads_.as<uint8_t>() + thread * scratchpad_bytes_;
     args.emplace(DNNL_ARG_SCRATCHPAD, memory(scratchpad, own));
   }
   dnnl::stream& stream = streams_[thread];
@@ -297,7 +246,7 @@ void StoreResult(const Gemm& g, const float* result, int64_t token, int64_t firs
       to[i] = result[i] * (scale[i] * x_scale) + (bias == nullptr ? 0.0f : bias[i]) + (g.accumulate ? to[i] : 0.0f);
     }
   } else if (bias == nullptr && !g.accumulate) {
-    std::memcpy(to, result, static_cast<size_t>(n_outputs) * sizeof(float));
+    std::memcpy(to, result, n_outputs * sizeof(float));
   } else {
     for (int64_t i = 0; i < n_outputs; ++i) {
       to[i] = result[i] + (bias == nullptr ? 0.0f : bias[i]) + (g.accumulate ? to[i] : 0.0f);
@@ -312,16 +261,16 @@ void GemmRunner::Impl::RunBlock(const Product& product, int64_t token_block, int
   const int64_t first_token = token_block * product.block_tokens, first_output = output_block * product.block_outputs;
   const void* w;
   if (product.copy_w) {
-    auto* panel = panels_.as<uint8_t>() + static_cast<size_t>(thread) * panel_bytes_;
+    auto* panel = panels_.as<uint8_t>() + thread * panel_bytes_;
     ConvertWeights(g, first_output, n_outputs, panel);
     w = panel;
   } else {
-    w = RowPtr(g.w, g.w_type, first_output, g.n_in);
+    w = RowPtr(WeightRows(g), first_output);
   }
-  auto* result = reinterpret_cast<float*>(results_.as<uint8_t>() + static_cast<size_t>(thread) * result_bytes_);
+  auto* result = reinterpret_cast<float*>(results_.as<uint8_t>() + thread * result_bytes_);
   const Entry* entry = Find({n_tokens, n_outputs, g.n_in, g.x_type, g.w_layout});
   DUO_CHECK(entry != nullptr, "Prepare made the primitive of every block");
-  Execute(*entry, RowPtr(g.x, g.x_type, first_token, g.n_in), w, result, thread);
+  Execute(*entry, RowPtr(InputRows(g), first_token), w, result, thread);
   for (int64_t t = 0; t < n_tokens; ++t) {
     StoreResult(g, result + t * n_outputs, first_token + t, first_output, n_outputs);
   }
@@ -355,14 +304,14 @@ Status GemmRunner::Impl::Run(const Gemm& g) {
   try {
     if (g.x_type != DType::kBF16 || has_bf16_) return Multiply(g);
     // Without bf16 products, widen the activations to floats, one block of tokens at a time.
-    const size_t row_bytes = static_cast<size_t>(g.n_in) * sizeof(float);
-    const int64_t block = std::clamp<int64_t>(static_cast<int64_t>(kTokensBytes / row_bytes), 1, g.n_tokens);
-    DUO_RETURN_IF_ERROR(Grow(&tokens_, static_cast<size_t>(block) * row_bytes));
+    const size_t row_bytes = g.n_in * sizeof(float);
+    const int64_t block = std::clamp<int64_t>(kTokensBytes / row_bytes, 1, g.n_tokens);
+    DUO_RETURN_IF_ERROR(Grow(&tokens_, block * row_bytes));
     for (int64_t begin = 0; begin < g.n_tokens; begin += block) {
       Gemm part = g;
       part.n_tokens = std::min(block, g.n_tokens - begin);
       ParallelFor(n_threads_, part.n_tokens, [&](int64_t t, int) {
-        ConvertRow(g.x, g.x_type, g.n_in, nullptr, begin + t, tokens_.as<float>() + t * g.n_in, DType::kF32, g.n_in);
+        ConvertRow(kernels_, InputRows(g), begin + t, g.n_in, DType::kF32, tokens_.as<float>() + t * g.n_in);
       });
       part.x = tokens_.data();
       part.x_type = DType::kF32;
@@ -371,20 +320,11 @@ Status GemmRunner::Impl::Run(const Gemm& g) {
     }
     return OkStatus();
   } catch (const dnnl::error& e) {
-    return Status(StatusCode::kInternal, "oneDNN refused a matrix product of " + std::to_string(g.n_tokens) +
-                                             " tokens, [" + std::to_string(g.n_out) + ", " + std::to_string(g.n_in) +
-                                             "]: " + e.what());
+    return Internal("oneDNN refused a matrix product of {} tokens, [{}, {}]: {}", g.n_tokens, g.n_out, g.n_in,
+                    e.what());
   } catch (const std::bad_alloc&) {
-    return Status(StatusCode::kResourceExhausted, "out of memory for oneDNN's own tables");
+    return ResourceExhausted("out of memory for oneDNN's own tables");
   }
-}
-
-void RunBlockGemm(const BlockGemm& g) {
-  const LibraryOnOneThread alone;
-  const auto letter = [](Transpose op) { return op == Transpose::kYes ? 'T' : 'N'; };
-  const dnnl_status_t status = dnnl_sgemm(letter(g.a_op), letter(g.b_op), g.m, g.n, g.k, g.alpha, g.a, g.a_stride, g.b,
-                                          g.b_stride, g.beta, g.c, g.c_stride);
-  DUO_CHECK(status == dnnl_success, "oneDNN rejected the sizes or strides of a block");
 }
 
 GemmRunner::GemmRunner(int n_threads, Isa isa) : impl_(std::make_unique<Impl>(n_threads, isa)) {}
@@ -395,12 +335,11 @@ Status GemmRunner::Run(const Gemm& gemm) { return impl_->Run(gemm); }
 size_t GemmRunner::MaxScratchBytes(Isa isa, int n_threads, int64_t widest_input, DType x_type, DType w_type,
                                    WeightLayout layout) {
   const DType type = x_type == DType::kBF16 && isa < Isa::kAvx512Bf16 ? DType::kF32 : x_type;
-  const size_t widest = static_cast<size_t>(PanelOutputs(widest_input, type) * widest_input) * DTypeBytes(type);
+  const size_t widest = PanelOutputs(widest_input, type) * widest_input * DTypeBytes(type);
   const bool copy_w = w_type != type || layout == WeightLayout::kInOut;
   // A product with fewer inputs may fill its panel up to kPanelBytes, so the bound is the larger of the two.
   const size_t panel = copy_w ? std::max(widest, kPanelBytes) + kPageBytes : 0;
-  return (x_type != type ? kTokensBytes : 0) +
-         static_cast<size_t>(n_threads) * (panel + kPanelBytes + kPageBytes + kScratchpadBytes);
+  return (x_type != type ? kTokensBytes : 0) + n_threads * (panel + kPanelBytes + kPageBytes + kScratchpadBytes);
 }
 
 size_t GemmRunner::scratch_bytes() const { return impl_->scratch_bytes(); }

@@ -1,4 +1,5 @@
-// Dense matrix products through oneDNN, for prefill. Only gemm.cc and ceilings.cc use the library.
+// Matrix products of many tokens (Gemm of kernels/dense.h) on all threads, through oneDNN. Only gemm.cc, block_gemm.cc
+// and ceilings.cc use the library.
 #pragma once
 
 #include <cstddef>
@@ -8,52 +9,9 @@
 #include "duo/dtype.h"
 #include "duo/result.h"
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/dense.h"
 
 namespace duo {
-
-/// How a product's weights lie in memory, row-major.
-enum class WeightLayout : uint8_t {
-  kOutIn,  // [n_out, n_in]: a linear layer of a checkpoint, forward
-  kInOut,  // [n_in, n_out]: the same matrix in the gradient of its input, where inputs and outputs are exchanged
-};
-
-/// out[t][o] = (accumulate ? out[t][o] : 0) + bias[o] + sum_i x[t][i] w[o][i]   (w[i][o] for kInOut)
-struct Gemm {
-  const void* x = nullptr;  // [n_tokens, n_in] x_type (kF32, kBF16 or kI8), row-major
-  // kBF16 products are bf16 x bf16 -> f32, kF32 products are of floats, kI8 products are int8 x int8 -> s32.
-  DType x_type = DType::kBF16;
-  const float* x_scale = nullptr;  // [n_tokens], kI8 only: an input is scale * number
-  int64_t n_tokens = 0;
-  int64_t n_in = 0;
-  const void* w = nullptr;         // w_layout, w_type; kU8 means int4 blocks (weight_codes.h)
-  DType w_type = DType::kBF16;     // if it differs from x_type, each task first converts its block into a small scratch
-  const float* w_scale = nullptr;  // [n_out], kI8 only: a weight is scale * number
-  WeightLayout w_layout = WeightLayout::kOutIn;
-  int64_t n_out = 0;
-  const float* bias = nullptr;  // [n_out] or null
-  float* out = nullptr;         // token t: out + t * out_stride
-  int64_t out_stride = 0;       // floats, >= n_out
-  bool accumulate = false;
-};
-
-enum class Transpose : uint8_t { kNo, kYes };
-
-/// c = alpha op(a) op(b) + beta c on floats, row-major: op(a) [m, k], op(b) [k, n], c [m, n]. Uses only the calling
-/// thread, because it serves loops that are already parallel.
-struct BlockGemm {
-  const float* a = nullptr;  // [m, k], or [k, m] when transposed
-  int64_t a_stride = 0;      // floats between rows as they lie in memory; b_stride and c_stride too
-  Transpose a_op = Transpose::kNo;
-  const float* b = nullptr;  // [k, n], or [n, k] when transposed
-  int64_t b_stride = 0;
-  Transpose b_op = Transpose::kNo;
-  int64_t m = 0, n = 0, k = 0;
-  float alpha = 1.0f;
-  float beta = 0.0f;
-  float* c = nullptr;
-  int64_t c_stride = 0;
-};
-void RunBlockGemm(const BlockGemm& g);
 
 /// Caches oneDNN primitives by shape. Not thread safe; one per backend.
 ///

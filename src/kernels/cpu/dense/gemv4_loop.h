@@ -53,7 +53,7 @@ struct FloatGroups {
       for (int word = 0; word < 4; ++word) {
         const float* x = piece.x + 32 * half + 8 * word;
         F code[8];
-        Codes::SplitKeys(codes + static_cast<size_t>(s) * stride + 64 * word, code);
+        Codes::SplitKeys(codes + s * stride + 64 * word, code);
         DUO_UNROLL for (int i = 0; i < 8; ++i) sum[i % 4] = V::Fma(V::Sub(code[i], eight), V::Set(x[i]), sum[i % 4]);
       }
       sums[s] = V::Add(V::Add(sum[0], sum[1]), V::Add(sum[2], sum[3]));
@@ -98,7 +98,7 @@ struct PairGroups {
       const char* x = piece.pairs + 64 * half + 16 * word;
       DUO_UNROLL for (int s = 0; s < kN; ++s) {
         typename Codes::Code code[4];
-        Codes::SplitKeys(codes + static_cast<size_t>(s) * stride + 64 * word, code);
+        Codes::SplitKeys(codes + s * stride + 64 * word, code);
         DUO_UNROLL for (int i = 0; i < 4; ++i) {
           sum[s][i % 2] = Codes::KeyMulAdd(code[i], Codes::Broadcast(x + 4 * i), sum[s][i % 2]);
         }
@@ -122,15 +122,14 @@ struct Gemv4Loop {
   template <int kN>
   static void Blocks(const Gemv4& p, int64_t row, int64_t rows) {
     const int64_t n_pieces = (p.n_in + kInt4Inputs - 1) / kInt4Inputs;
-    const char* w =
-        reinterpret_cast<const char*>(p.w) + static_cast<size_t>(row / kInt4Rows * n_pieces) * kInt4PieceBytes;
-    const size_t stride = static_cast<size_t>(rows / kInt4Rows * n_pieces) * kInt4PieceBytes;
+    const char* w = reinterpret_cast<const char*>(p.w) + row / kInt4Rows * n_pieces * kInt4PieceBytes;
+    const size_t stride = rows / kInt4Rows * n_pieces * kInt4PieceBytes;
     const auto* x = static_cast<const Piece*>(p.x);
     F total[kN][kVectors];
     DUO_UNROLL for (int s = 0; s < kN; ++s) { DUO_UNROLL for (int l = 0; l < kVectors; ++l) total[s][l] = V::Zero(); }
     for (int64_t i = 0; i < n_pieces; ++i, w += kInt4PieceBytes, ++x) {
       DUO_UNROLL for (int s = 0; s < kN; ++s) {
-        const char* ahead = w + static_cast<size_t>(s) * stride + kPrefetchBytes;
+        const char* ahead = w + s * stride + kPrefetchBytes;
         for (size_t b = 0; b < kInt4PieceBytes; b += 64) V::Prefetch(ahead + b);
       }
       DUO_UNROLL for (int half = 0; half < 2; ++half) {
@@ -138,7 +137,7 @@ struct Gemv4Loop {
           F sums[kN];
           G::template Groups<kN>(w + 256 * half + 4 * V::kLanes * l, stride, *x, half, sums);
           DUO_UNROLL for (int s = 0; s < kN; ++s) {
-            const char* scales = w + static_cast<size_t>(s) * stride + 512 + 32 * half + 2 * V::kLanes * l;
+            const char* scales = w + s * stride + 512 + 32 * half + 2 * V::kLanes * l;
             total[s][l] = V::Fma(V::LoadBf16(scales), sums[s], total[s][l]);
           }
         }
@@ -179,7 +178,7 @@ struct Unpack4Loop {
   using F = typename V::F;
 
   static void Unpack(const uint8_t* block, int64_t row, int64_t first, int64_t n, float* out) {
-    const uint8_t* piece = block + static_cast<size_t>(first / kInt4Inputs) * kInt4PieceBytes;
+    const uint8_t* piece = block + first / kInt4Inputs * kInt4PieceBytes;
     const F eight = V::Set(8.0f);
     for (int64_t at = 0; at < n; at += 32) {
       const int64_t half = at / 32 % 2;
@@ -194,7 +193,7 @@ struct Unpack4Loop {
       }
       bf16 scale;
       __builtin_memcpy(&scale, piece + 512 + 32 * half + 2 * row, sizeof scale);
-      const uint32_t bits = static_cast<uint32_t>(scale.bits) << 16;
+      const uint32_t bits = uint32_t{scale.bits} << 16;
       float factor;
       __builtin_memcpy(&factor, &bits, sizeof factor);
       const F f = V::Set(factor);

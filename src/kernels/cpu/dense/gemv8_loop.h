@@ -54,7 +54,7 @@ struct Gemv8Loop {
   // The last n < kVector weights, followed by zeros.
   DUO_ALWAYS_INLINE Bits LoadLast(const int8_t* p, int64_t n) {
     int8_t whole[kVector] = {};
-    __builtin_memcpy(whole, p, static_cast<size_t>(n));
+    __builtin_memcpy(whole, p, n);
     return V::WidenI8Pairs(whole);
   }
   template <int kN, int kM>

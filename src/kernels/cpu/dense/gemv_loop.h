@@ -42,7 +42,8 @@ struct GemvLoop {
   template <typename T>
   DUO_ALWAYS_INLINE void PrefetchStep(const T* w) {
     const char* ahead = reinterpret_cast<const char*>(w) + kPrefetchBytes;
-    for (int64_t b = 0; b < kStep * static_cast<int64_t>(sizeof(T)); b += 64) V::Prefetch(ahead + b);
+    constexpr int64_t kBytes = kStep * sizeof(T);
+    for (int64_t b = 0; b < kBytes; b += 64) V::Prefetch(ahead + b);
   }
 
   // sums[s][t] = row s . x[t], where row s is at w + s * stride.

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/error.h"
 #include "kernels/cpu/vec/isa_internal.h"
 
 namespace duo {
@@ -72,12 +73,10 @@ Result<Isa> SelectIsaFrom(Isa detected, const char* forced) {
   for (const Isa isa : kLevels) {
     if (std::string_view(forced) != IsaName(isa)) continue;
     if (isa <= detected) return isa;
-    return Status(StatusCode::kUnsupported, std::string("DUO_ISA=") + forced +
-                                                ": this CPU or its operating system lacks these instructions; " +
-                                                "available here: " + NamesUpTo(detected));
+    return Unsupported("DUO_ISA={}: this CPU or its operating system lacks these instructions; available here: {}",
+                       forced, NamesUpTo(detected));
   }
-  return Status(StatusCode::kInvalidArgument,
-                std::string("DUO_ISA=") + forced + ": unknown instruction set; available here: " + NamesUpTo(detected));
+  return InvalidArgument("DUO_ISA={}: unknown instruction set; available here: {}", forced, NamesUpTo(detected));
 }
 
 }  // namespace internal

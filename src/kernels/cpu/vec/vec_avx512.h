@@ -1,4 +1,4 @@
-// Vectors of 16 floats with AVX-512 F, BW, VL, DQ, and the functions that the loops (*_loop.h) and kv_rows.h need.
+// Vectors of 16 floats with AVX-512 F, BW, VL, DQ. vec_concept.h says what each member does.
 #pragma once
 
 #include <immintrin.h>
@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/cpu/vec/exp2_coefficients.h"
+#include "kernels/cpu/vec/exp2.h"
 #include "kernels/cpu/vec/inline.h"
 #include "kernels/cpu/vec/vec_concept.h"
 
@@ -18,65 +18,54 @@ struct VecAvx512 {
   typedef uint32_t Bits __attribute__((vector_size(64)));   // the bits of F's lanes
   typedef uint64_t Words __attribute__((vector_size(64)));  // the same bits in larger lanes
   static constexpr int kLanes = 16;
-  static constexpr int kTileRows = 8;       // 8 x 3 accumulators, 3 vectors of queries, 1 broadcast: 28 of 32 registers
-  static constexpr int kDecodeVectors = 4;  // chunks of 2 kLanes dimensions per pass of decode for 1 or 2 heads
+  static constexpr int kTileRows = 8;  // 8 x 3 accumulators, 3 vectors of queries, 1 broadcast: 28 of 32 registers
+  static constexpr int kDecodeVectors = 4;
 
   DUO_ALWAYS_INLINE F Zero() { return _mm512_setzero_ps(); }
   DUO_ALWAYS_INLINE F Set(float x) { return _mm512_set1_ps(x); }
   DUO_ALWAYS_INLINE F Load(const void* p) { return _mm512_loadu_ps(p); }
   DUO_ALWAYS_INLINE void Store(void* p, F x) { _mm512_storeu_ps(p, x); }
-  DUO_ALWAYS_INLINE __mmask16 First(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
-  DUO_ALWAYS_INLINE __mmask32 First32(int n) { return static_cast<__mmask32>((uint64_t{1} << n) - 1u); }
-  // The first n < kLanes elements, followed by zeros.
+  DUO_ALWAYS_INLINE __mmask16 First(int n) { return (1u << n) - 1u; }
+  DUO_ALWAYS_INLINE __mmask32 First32(int n) { return (uint64_t{1} << n) - 1u; }
   DUO_ALWAYS_INLINE F LoadPartial(const void* p, int n) { return _mm512_maskz_loadu_ps(First(n), p); }
   DUO_ALWAYS_INLINE void StorePartial(float* p, F x, int n) { _mm512_mask_storeu_ps(p, First(n), x); }
 
-  DUO_ALWAYS_INLINE F Widen(__m256i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16)); }
-  // kLanes bf16 as floats.
-  DUO_ALWAYS_INLINE F LoadBf16(const void* p) { return Widen(_mm256_loadu_si256(static_cast<const __m256i*>(p))); }
-  DUO_ALWAYS_INLINE F LoadBf16Partial(const void* p, int n) { return Widen(_mm256_maskz_loadu_epi16(First(n), p)); }
-  // kLanes IEEE halves as floats.
-  DUO_ALWAYS_INLINE F LoadF16(const void* p) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
+  DUO_ALWAYS_INLINE __m128i Load128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+  DUO_ALWAYS_INLINE __m256i Load256(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+  // The low bytes of the lanes.
+  DUO_ALWAYS_INLINE void StoreBytes(void* p, __m512i x) {
+    _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x));
   }
+  DUO_ALWAYS_INLINE F Widen(__m256i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16)); }
+  DUO_ALWAYS_INLINE F LoadBf16(const void* p) { return Widen(Load256(p)); }
+  DUO_ALWAYS_INLINE F LoadBf16Partial(const void* p, int n) { return Widen(_mm256_maskz_loadu_epi16(First(n), p)); }
+  DUO_ALWAYS_INLINE F LoadF16(const void* p) { return _mm512_cvtph_ps(Load256(p)); }
   DUO_ALWAYS_INLINE F LoadF16Partial(const void* p, int n) {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(First(n), p));
   }
-  // kLanes signed bytes as floats.
-  DUO_ALWAYS_INLINE F LoadI8(const int8_t* p) {
-    return _mm512_cvtepi32_ps(
-        _mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(static_cast<const void*>(p)))));
-  }
-  // Signed 32-bit integers as floats, and floats as the nearest integers.
+  DUO_ALWAYS_INLINE F LoadI8(const int8_t* p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(Load128(p))); }
   DUO_ALWAYS_INLINE F FromInts(Bits x) { return _mm512_cvtepi32_ps((__m512i)x); }
   DUO_ALWAYS_INLINE Bits ToInts(F x) { return (Bits)_mm512_cvtps_epi32(x); }
-  // The sum of the products of the signed halves of every lane.
   DUO_ALWAYS_INLINE Bits MulPairs(Bits a, Bits b) { return (Bits)_mm512_madd_epi16((__m512i)a, (__m512i)b); }
   DUO_ALWAYS_INLINE Bits AddPairs(Bits sum, Bits a, Bits b) { return sum + MulPairs(a, b); }
-  // 2 kLanes signed bytes as 16-bit numbers, two in every lane.
-  DUO_ALWAYS_INLINE Bits WidenI8Pairs(const int8_t* p) {
-    return (Bits)_mm512_cvtepi8_epi16(_mm256_loadu_si256(static_cast<const __m256i*>(static_cast<const void*>(p))));
-  }
-  // Packs every four lanes into two: the low halves of lanes 0 and 2, then those of lanes 1 and 3.
+  DUO_ALWAYS_INLINE Bits WidenI8Pairs(const int8_t* p) { return (Bits)_mm512_cvtepi8_epi16(Load256(p)); }
   DUO_ALWAYS_INLINE void StorePairs(void* p, Bits x) {
     const __m512i later = _mm512_shuffle_epi32((__m512i)x, _MM_PERM_AADC);
     const __m512i pairs = _mm512_mask_blend_epi16(0xaaaaaaaau, (__m512i)x, _mm512_slli_epi32(later, 16));
     _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_castsi512_si256(_mm512_maskz_compress_epi64(0x55, pairs)));
   }
-  // Stores the low halves of the lanes. The high halves must be zero.
   DUO_ALWAYS_INLINE void StoreLow16(void* p, Bits x) {
     _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16((__m512i)x));
   }
   // 2 kLanes bf16 as floats in the cheapest order: the even elements, then the odd ones.
   DUO_ALWAYS_INLINE void Split(__m512i x, F* even, F* odd) {
     *even = _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
-    *odd = _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+    *odd = _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(~0xffff)));
   }
   DUO_ALWAYS_INLINE void LoadBf16Twice(const char* p, F* a, F* b) { Split(_mm512_loadu_si512(p), a, b); }
   DUO_ALWAYS_INLINE void LoadBf16TwicePartial(const char* p, int n, F* a, F* b) {
     Split(_mm512_maskz_loadu_epi16(First32(n), p), a, b);
   }
-  // Replaces the pair by (a0, b0, a1, b1, ...).
   DUO_ALWAYS_INLINE void Interleave(F* a, F* b) {
     const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
     const __m512i high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
@@ -94,42 +83,28 @@ struct VecAvx512 {
   DUO_ALWAYS_INLINE F Div(F a, F b) { return _mm512_div_ps(a, b); }
   DUO_ALWAYS_INLINE F Fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   DUO_ALWAYS_INLINE F MulSub(F a, F b, F c) { return _mm512_fmsub_ps(a, b, c); }  // a b - c
-  // Max and Min return b where a or b is NaN.
   DUO_ALWAYS_INLINE F Max(F a, F b) { return _mm512_max_ps(a, b); }
   DUO_ALWAYS_INLINE F Min(F a, F b) { return _mm512_min_ps(a, b); }
   DUO_ALWAYS_INLINE bool AnyGreater(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0; }
   DUO_ALWAYS_INLINE float HorizontalMax(F a) { return _mm512_reduce_max_ps(a); }
   DUO_ALWAYS_INLINE float HorizontalSum(F a) { return _mm512_reduce_add_ps(a); }
 
-  // To the nearest integer.
   DUO_ALWAYS_INLINE F Round(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-  // x 2^n for integers n.
   DUO_ALWAYS_INLINE F Scale(F x, F n) { return _mm512_scalef_ps(x, n); }
 
-  // 2^x for x <= 0. The bound avoids -inf - -inf. It changes no result, because 2^-200 is 0 as a float.
+  // The bound avoids -inf - -inf. It changes no result, because 2^-200 is 0 as a float.
   DUO_ALWAYS_INLINE F Exp2(F x) {
     x = _mm512_max_ps(Set(-200.0f), x);  // NaN passes: it is the second operand
     const F n = Round(x);
-    const F f = Sub(x, n);
-    F p = Fma(Set(kExp2C6), f, Set(kExp2C5));
-    p = Fma(p, f, Set(kExp2C4));
-    p = Fma(p, f, Set(kExp2C3));
-    p = Fma(p, f, Set(kExp2C2));
-    p = Fma(p, f, Set(kExp2C1));
-    return _mm512_scalef_ps(Fma(p, f, Set(1.0f)), n);
+    return Scale(Exp2Polynomial<VecAvx512>(Sub(x, n)), n);
   }
   // Accurate enough for a bf16 result.
   DUO_ALWAYS_INLINE F ShortExp2(F x) {
     x = _mm512_max_ps(Set(-200.0f), x);  // NaN passes: it is the second operand
     const F n = Round(x);
-    const F f = Sub(x, n);
-    F p = Fma(Set(kShortExp2C4), f, Set(kShortExp2C3));
-    p = Fma(p, f, Set(kShortExp2C2));
-    p = Fma(p, f, Set(kShortExp2C1));
-    return _mm512_scalef_ps(Fma(p, f, Set(1.0f)), n);
+    return Scale(ShortExp2Polynomial<VecAvx512>(Sub(x, n)), n);
   }
 
-  // x where lo <= token < hi, else -inf.
   DUO_ALWAYS_INLINE F KeepTokens(F x, const int32_t* token, int32_t lo, int32_t hi) {
     const __m512i t = _mm512_loadu_si512(token);
     const __mmask16 from = _mm512_cmpge_epi32_mask(t, _mm512_set1_epi32(lo));
@@ -161,7 +136,7 @@ struct VecAvx512 {
     }
   }
 
-  // Lane i = sum of the lanes of x[i]. Halves of pairs of vectors are added until one vector is left. This takes 15
+  // Halves of pairs of vectors are added until one vector is left. This takes 15
   // additions instead of 16 x 4.
   DUO_ALWAYS_INLINE F TransposedSum(F* x) {
     F y[4];
@@ -176,7 +151,6 @@ struct VecAvx512 {
     return Add(_mm512_castpd_ps(_mm512_unpacklo_pd(c, d)), _mm512_castpd_ps(_mm512_unpackhi_pd(c, d)));
   }
 
-  // Stores the first n of kParts equal parts of x. Part h goes to p + h * stride.
   template <int kParts, int n>
   DUO_ALWAYS_INLINE void StoreParts(float* p, int stride, F x) {
     if constexpr (kParts == 1) {
@@ -192,7 +166,6 @@ struct VecAvx512 {
       if constexpr (n > 3) _mm_storeu_ps(p + 3 * stride, _mm512_extractf32x4_ps(x, 3));
     }
   }
-  // Prefetches into the second-level cache.
   DUO_ALWAYS_INLINE void Prefetch(const char* p) { _mm_prefetch(p, _MM_HINT_T1); }
 };
 static_assert(PairVec<VecAvx512>);

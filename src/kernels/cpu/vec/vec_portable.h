@@ -1,11 +1,10 @@
-// Vectors of 4 floats in the compilers' generic notation, and the functions that the loops (*_loop.h) and kv_rows.h
-// need.
+// Vectors of 4 floats in the compilers' generic notation. vec_concept.h says what each member does.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/cpu/vec/exp2_coefficients.h"
+#include "kernels/cpu/vec/exp2.h"
 #include "kernels/cpu/vec/inline.h"
 #include "kernels/cpu/vec/vec_concept.h"
 
@@ -19,8 +18,8 @@ struct VecPortable {
   typedef int32_t Ints __attribute__((vector_size(16)));
   typedef uint16_t Halves __attribute__((vector_size(16)));
   static constexpr int kLanes = 4;
-  static constexpr int kTileRows = 4;       // accumulators of a prefill micro-kernel: kTileRows x up to 3
-  static constexpr int kDecodeVectors = 2;  // chunks of 2 kLanes dimensions per pass of decode for 1 or 2 heads
+  static constexpr int kTileRows = 4;
+  static constexpr int kDecodeVectors = 2;
 
   DUO_ALWAYS_INLINE F Zero() { return F{0, 0, 0, 0}; }
   DUO_ALWAYS_INLINE F Set(float x) { return F{x, x, x, x}; }
@@ -30,7 +29,6 @@ struct VecPortable {
     return x;
   }
   DUO_ALWAYS_INLINE void Store(void* p, F x) { __builtin_memcpy(p, &x, sizeof x); }
-  // The first n < kLanes elements, followed by zeros.
   DUO_ALWAYS_INLINE F LoadPartial(const void* p, int n) {
     F x = Zero();
     for (int i = 0; i < n; ++i) {
@@ -54,13 +52,11 @@ struct VecPortable {
   }
   DUO_ALWAYS_INLINE Bits Load16Partial(const void* p, int n) {
     char whole[8] = {};
-    __builtin_memcpy(whole, p, 2 * static_cast<size_t>(n));
+    __builtin_memcpy(whole, p, n * sizeof(uint16_t));
     return Load16(whole);
   }
-  // kLanes bf16 as floats.
   DUO_ALWAYS_INLINE F LoadBf16(const void* p) { return (F)(Load16(p) << 16); }
   DUO_ALWAYS_INLINE F LoadBf16Partial(const void* p, int n) { return (F)(Load16Partial(p, n) << 16); }
-  // kLanes IEEE halves as floats.
   DUO_ALWAYS_INLINE F LoadF16(const void* p) { return FromF16(Load16(p)); }
   DUO_ALWAYS_INLINE F LoadF16Partial(const void* p, int n) { return FromF16(Load16Partial(p, n)); }
   // Exponent and mantissa, moved to their places in a float, give a number that is 2^112 times too small. This also
@@ -71,7 +67,6 @@ struct VecPortable {
     const Bits special = (Bits)((Ints)magnitude >= 0x1f << 23) & 0x7f800000;
     return (F)((Bits)((F)magnitude * 0x1p112f) | special | (x & 0x8000) << 16);
   }
-  // kLanes signed bytes as floats.
   DUO_ALWAYS_INLINE F LoadI8(const int8_t* p) {
     // Moves each byte to the top of its lane, then shifts it down with its sign.
     typedef uint8_t Bytes __attribute__((vector_size(16)));
@@ -83,21 +78,17 @@ struct VecPortable {
     const Halves h = __builtin_shufflevector((Halves)zero, (Halves)b, 0, 8, 1, 9, 2, 10, 3, 11);
     return __builtin_convertvector((Ints)h >> 24, F);
   }
-  // Signed 32-bit integers as floats.
   DUO_ALWAYS_INLINE F FromInts(Bits x) { return __builtin_convertvector((Ints)x, F); }
-  // Replaces the pair by (a0, b0, a1, b1, ...).
   DUO_ALWAYS_INLINE void Interleave(F* a, F* b) {
     const F low = {(*a)[0], (*b)[0], (*a)[1], (*b)[1]}, high = {(*a)[2], (*b)[2], (*a)[3], (*b)[3]};
     *a = low;
     *b = high;
   }
-  // Stores the low halves of the lanes. The high halves must be zero.
   DUO_ALWAYS_INLINE void StoreLow16(void* p, Bits x) {
     uint16_t low[kLanes];
     for (int i = 0; i < kLanes; ++i) low[i] = static_cast<uint16_t>(x[i]);
     __builtin_memcpy(p, low, sizeof low);
   }
-  // 2 kLanes bf16 as floats in the cheapest order. Restore puts such a pair back into the order of memory.
   DUO_ALWAYS_INLINE void LoadBf16Twice(const char* p, F* a, F* b) {
     *a = LoadBf16(p);
     *b = LoadBf16(p + 8);
@@ -115,7 +106,6 @@ struct VecPortable {
   DUO_ALWAYS_INLINE F Div(F a, F b) { return a / b; }
   DUO_ALWAYS_INLINE F Fma(F a, F b, F c) { return a * b + c; }
   DUO_ALWAYS_INLINE F MulSub(F a, F b, F c) { return a * b - c; }
-  // Max and Min return b where a or b is NaN.
   DUO_ALWAYS_INLINE F Max(F a, F b) {
     F r;
     for (int i = 0; i < 4; ++i) r[i] = a[i] > b[i] ? a[i] : b[i];
@@ -133,9 +123,9 @@ struct VecPortable {
   }
   DUO_ALWAYS_INLINE float HorizontalSum(F a) { return (a[0] + a[1]) + (a[2] + a[3]); }
 
-  // To the nearest integer, for |x| < 2^22. In this range 1.5 * 2^23 + x has no fractional bits.
+  // For |x| < 2^22, 1.5 * 2^23 + x has no fractional bits.
   DUO_ALWAYS_INLINE F Round(F x) { return (x + 12582912.0f) - 12582912.0f; }
-  // x 2^n for integers -150 <= n <= 128. Multiplies by two factors, because 2^n alone may not be a normal float.
+  // Multiplies by two factors, because 2^n alone may not be a normal float.
   DUO_ALWAYS_INLINE F Scale(F x, F n) {
     const F first = Round(n * 0.5f);
     return x * PowerOfTwo(first) * PowerOfTwo(n - first);
@@ -143,28 +133,14 @@ struct VecPortable {
   // The low bits of 1.5 * 2^23 + 127 + n are the biased exponent.
   DUO_ALWAYS_INLINE F PowerOfTwo(F n) { return (F)((Bits)(n + 12583039.0f) << 23); }
 
-  // 2^x for x <= 0. The result is 0 for x < -126 (also for -inf) and NaN for NaN. Adding 1.5 * 2^23 rounds x to the
-  // nearest integer n, which is then in the low bits.
+  // 0 for x < -126. Adding 1.5 * 2^23 rounds to the nearest integer n, which is then in the low bits.
   DUO_ALWAYS_INLINE F Exp2(F x) {
-    F r;
-    for (int i = 0; i < 4; ++i) {
-      const float y = x[i] < -126.0f ? -126.0f : x[i];
-      const float shifted = y + 12582912.0f;
-      const float f = y - (shifted - 12582912.0f);
-      const float p =
-          1.0f + f * (kExp2C1 + f * (kExp2C2 + f * (kExp2C3 + f * (kExp2C4 + f * (kExp2C5 + f * kExp2C6)))));
-      uint32_t n, bits;
-      __builtin_memcpy(&n, &shifted, sizeof n);
-      __builtin_memcpy(&bits, &p, sizeof bits);
-      bits += n << 23;
-      float e;
-      __builtin_memcpy(&e, &bits, sizeof e);
-      r[i] = x[i] < -126.0f ? 0.0f : e;
-    }
-    return r;
+    const F y = Max(Set(-126.0f), x);  // NaN passes: it is the second operand
+    const F shifted = y + 12582912.0f;
+    const Bits p = (Bits)Exp2Polynomial<VecPortable>(y - (shifted - 12582912.0f));
+    return (F)((p + ((Bits)shifted << 23)) & ~(Bits)(x < -126.0f));
   }
 
-  // x where lo <= token < hi, else -inf.
   DUO_ALWAYS_INLINE F KeepTokens(F x, const int32_t* token, int32_t lo, int32_t hi) {
     F r;
     for (int i = 0; i < 4; ++i) r[i] = token[i] >= lo && token[i] < hi ? x[i] : -__builtin_inff();
@@ -180,18 +156,15 @@ struct VecPortable {
       }
     }
   }
-  // Lane i = sum of the lanes of x[i].
   DUO_ALWAYS_INLINE F TransposedSum(F* x) {
     Transpose(x);
     return (x[0] + x[1]) + (x[2] + x[3]);
   }
-  // Stores the first n of kParts equal parts of x. Part h goes to p + h * stride.
   template <int kParts, int n>
   DUO_ALWAYS_INLINE void StoreParts(float* p, int stride, F x) {
     constexpr int kPart = kLanes / kParts;
     for (int i = 0; i < n * kPart; ++i) p[i / kPart * stride + i % kPart] = x[i];
   }
-  // Prefetches into the second-level cache.
   DUO_ALWAYS_INLINE void Prefetch(const char* p) { __builtin_prefetch(p, 0, 2); }
 };
 static_assert(Vec<VecPortable>);

@@ -24,7 +24,7 @@ struct Widened {
   DUO_ALWAYS_INLINE F LoadPartial(const f16* p, int n) { return V::LoadF16Partial(p, n); }
   DUO_ALWAYS_INLINE F LoadPartial(const int8_t* p, int n) {
     int8_t whole[V::kLanes] = {};
-    __builtin_memcpy(whole, p, static_cast<size_t>(n));
+    __builtin_memcpy(whole, p, n);
     return V::LoadI8(whole);
   }
 

@@ -1,8 +1,8 @@
-#include "kernels/attention.h"
+#include "kernels/cpu/attention/prefill_plan.h"
 
 #include <algorithm>
 
-#include "kernels/cpu/attention/prefill_plan.h"
+#include "kernels/attention.h"
 
 namespace duo {
 
