@@ -5,14 +5,11 @@
 #include <utility>
 #include <variant>
 
+#include "base/strings.h"
 #include "text/tokenizer_impl.h"
 
 namespace duo {
 namespace {
-
-int64_t CountCharacters(const std::string& utf8) {
-  return std::count_if(utf8.begin(), utf8.end(), [](char c) { return (static_cast<uint8_t>(c) & 0xc0) != 0x80; });
-}
 
 double PerSecond(int64_t n, double seconds) { return seconds > 0 ? static_cast<double>(n) / seconds : 0; }
 

@@ -4,6 +4,8 @@
 #include <charconv>
 #include <system_error>
 
+#include "base/strings.h"
+
 namespace duo {
 namespace {
 
@@ -24,12 +26,6 @@ bool SameName(std::string_view a, std::string_view lower_case) {
   const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
   return a.size() == lower_case.size() &&
          std::equal(a.begin(), a.end(), lower_case.begin(), [&](char x, char y) { return lower(x) == y; });
-}
-
-std::string_view WithoutBlanks(std::string_view text) {
-  while (!text.empty() && IsBlank(text.front())) text.remove_prefix(1);
-  while (!text.empty() && IsBlank(text.back())) text.remove_suffix(1);
-  return text;
 }
 
 }  // namespace
@@ -63,7 +59,7 @@ void HttpFraming::EndLine(std::string_view line) {
   if (colon == std::string_view::npos) return Refuse(400, "a line of the header has no colon");
   const std::string_view name = line.substr(0, colon);
   if (!IsToken(name)) return Refuse(400, "a field name in the header is not valid, or a blank follows it");
-  Field(name, WithoutBlanks(line.substr(colon + 1)));
+  Field(name, Trim(line.substr(colon + 1), " \t"));
 }
 
 void HttpFraming::RequestLine(std::string_view line) {
