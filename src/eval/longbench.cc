@@ -1,13 +1,17 @@
 #include "eval/longbench.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <filesystem>
 #include <map>
 #include <utility>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/strings.h"
 #include "eval/metrics.h"
 
 namespace duo {
@@ -139,13 +143,13 @@ Status Texts(const Json& json, const char* key, bool required, const std::string
              std::vector<std::string>* out) {
   const auto list = json.find(key);
   if (list == json.end() || list->is_null()) {
-    return required ? Status(StatusCode::kCorrupt, where + ": " + key + ": missing") : OkStatus();
+    return required ? Corrupt("{}: {}: missing", where, key) : OkStatus();
   }
   if (!list->is_array() || (required && list->empty())) {
-    return Status(StatusCode::kCorrupt, where + ": " + key + ": expected a list of texts");
+    return Corrupt("{}: {}: expected a list of texts", where, key);
   }
   for (const Json& text : *list) {
-    if (!text.is_string()) return Status(StatusCode::kCorrupt, where + ": " + key + ": expected texts");
+    if (!text.is_string()) return Corrupt("{}: {}: expected texts", where, key);
     out->push_back(text.get<std::string>());
   }
   return OkStatus();
@@ -182,18 +186,17 @@ class Loader {
       return OkStatus();
     };
     DUO_RETURN_IF_ERROR(ForEachJsonLine(text, path, add));
-    return n > 0 ? OkStatus() : Status(StatusCode::kCorrupt, path + ": there are no samples in it");
+    return n > 0 ? OkStatus() : Corrupt("{}: there are no samples in it", path);
   }
 
   Status AddVersion2(std::string_view text, const std::string& path) {
     DUO_ASSIGN_OR_RETURN(const Json json, ParseJson(text, path));
-    if (!json.is_array() || json.empty())
-      return Status(StatusCode::kCorrupt, path + ": expected an array of questions");
+    if (!json.is_array() || json.empty()) return Corrupt("{}: expected an array of questions", path);
     const Task& task = *FindTask(kVersion2);
     int64_t n = 0;
     for (const Json& element : json) {
       if (limit_ > 0 && n == limit_) break;
-      const std::string where = path + ": element " + std::to_string(n);
+      const std::string where = fmt::format("{}: element {}", path, n);
       DUO_ASSIGN_OR_RETURN(const std::string context, JsonString(element, "context", where));
       DUO_ASSIGN_OR_RETURN(std::string question, JsonString(element, "question", where));
       question += "\n\nChoices:";
@@ -208,7 +211,7 @@ class Loader {
       sample.index = n++;
       DUO_ASSIGN_OR_RETURN(const std::string answer, JsonString(element, "answer", where));
       if (answer.size() != 1 || answer[0] < 'A' || answer[0] > 'D') {
-        return Status(StatusCode::kCorrupt, where + ": answer: \"" + answer + "\", expected A, B, C or D");
+        return Corrupt("{}: answer: \"{}\", expected A, B, C or D", where, answer);
       }
       sample.answers = {answer};
       DUO_ASSIGN_OR_RETURN(const std::string difficulty, JsonStringOr(element, "difficulty", "", where));
@@ -239,9 +242,8 @@ class Loader {
 };
 
 std::string FirstLine(std::string_view text) {
-  const size_t begin = text.find_first_not_of('\n');
-  if (begin == std::string_view::npos) return "";
-  return std::string(text.substr(begin, text.find('\n', begin) - begin));
+  text = TrimStart(text, "\n");
+  return std::string(text.substr(0, text.find('\n')));
 }
 
 }  // namespace
@@ -264,9 +266,7 @@ bool IsChineseTask(std::string_view task) {
 
 namespace {
 
-Status NoSuchTask(const std::string& task) {
-  return Status(StatusCode::kInvalidArgument, "\"" + task + "\" is not a task of LongBench");
-}
+Status NoSuchTask(const std::string& task) { return InvalidArgument("\"{}\" is not a task of LongBench", task); }
 
 }  // namespace
 
@@ -298,7 +298,7 @@ Result<std::vector<LongBenchSample>> LoadLongBench(const std::string& path, cons
         if (FileExists(path + "/" + variant + ".jsonl")) names.push_back(variant);
       }
     }
-    if (names.empty()) return Status(StatusCode::kNotFound, path + ": has no <task>.jsonl of LongBench");
+    if (names.empty()) return NotFound("{}: has no <task>.jsonl of LongBench", path);
   }
   for (const std::string& name : names) {
     DUO_RETURN_IF_ERROR(loader.AddFile(path + "/" + name + ".jsonl", *FindTask(name), name));
