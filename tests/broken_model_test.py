@@ -114,11 +114,11 @@ class BrokenModelTest(CliTest):
 
     def test_identify(self):
         model = self.nan_model()
-        small = ["identify", "--model", model, "--max-tokens", 200, "--threads", 1]
-        optimize = ["--min-tokens", 100, "--passkeys", 2, "--sink", 8, "--recent", 32, "--steps", 1]
+        small = ["identify", "--model", model, "--max-length", 200, "--threads", 1]
+        optimize = ["--min-length", 100, "--passkeys", 2, "--sink", 8, "--recent", 32, "--steps", 1]
         self.fails(1, NAMED, *small, *optimize, "--out", self.dir / "optimize")
-        for method, more in {"repeat": ["--sink", 8], "profile": ["--texts", 2],
-                             "mass": ["--texts", 2, "--sink", 8, "--recent", 32]}.items():  # fmt: skip
+        for method, more in {"repeat": ["--sink", 8], "profile": ["--n-texts", 2],
+                             "mass": ["--n-texts", 2, "--sink", 8, "--recent", 32]}.items():  # fmt: skip
             self.fails(1, [*NAMED, "layer 3"], *small, "--method", method, *more, "--out", self.dir / method)
         ids = self.file("ids.json", json.dumps(list(range(1, 60))))
         self.fails(1, NAMED, "identify", "probe", "--model", model, "--ids", ids, "--labels", "50:55", "--pattern",
@@ -127,8 +127,8 @@ class BrokenModelTest(CliTest):
     def test_eval(self):
         model = self.nan_model()
         on = ["--model", model, "--pattern", model / "pattern"]
-        short = ["--lengths", 600, "--depths", 0.5]
-        self.fails(1, IN_LAYER_2, "eval", "niah", *on, "--sparsity", 0.5, *short, "--texts", 1)
+        short = ["--lengths", 600, "--needle-depths", 0.5]
+        self.fails(1, IN_LAYER_2, "eval", "niah", *on, "--sparsity", 0.5, *short, "--n-texts", 1)
         self.fails(1, IN_LAYER_2, "eval", "perplexity", *on, "--context", 256, "--windows", 1)
         self.fails(1, IN_LAYER_2, "eval", "certify", *on, *short, "--context", 256, "--windows", 1, "--sparsities", "0.5")
         self.fails(1, IN_LAYER_2, "eval", "ruler", *on, "--sparsity", 0.5, "--length", 1500, "--samples", 1, "--tasks",

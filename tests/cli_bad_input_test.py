@@ -122,7 +122,7 @@ class BadInputTest(CliTest):
             (2, "--text: .*", ["eval", "perplexity"], ["--text", text, "--context", 1024]),
             (2, "--stride: .*", ["eval", "perplexity"], ["--context", 64, "--stride", 64]),
             (2, "--needles: .*", ["eval", "niah"], ["--preset", "classic", "--needles", 2]),
-            (2, "--min-tokens: .*", ["identify"], ["--text", "builtin", "--min-tokens", 16, "--max-tokens", 64,
+            (2, "--min-length: .*", ["identify"], ["--text", "builtin", "--min-length", 16, "--max-length", 64,
                                                    "--out", self.dir / "out"]),
             (1, "--against: .*--full-logits FILE.*", ["eval", "perplexity"], ["--against", empty / "none"]),
         ]:  # fmt: skip

@@ -8,8 +8,8 @@ import time
 from cli_harness import HANG_SECONDS, MODEL, CliTest, main, start
 
 DUO = ["--model", "demo", "--pattern", "demo"]
-SMALL_NIAH = ["eval", "niah", *DUO, "--lengths", "600,1200", "--depths", "0.2,0.8", "--texts", 2]
-CERTIFY = ["eval", "certify", *DUO, "--lengths", "800", "--depths", "0.3,0.7", "--context", 512, "--windows", 2]
+SMALL_NIAH = ["eval", "niah", *DUO, "--lengths", "600,1200", "--needle-depths", "0.2,0.8", "--n-texts", 2]
+CERTIFY = ["eval", "certify", *DUO, "--lengths", "800", "--needle-depths", "0.3,0.7", "--context", 512, "--windows", 2]
 SMALL_CERTIFY = [*CERTIFY, "--sparsities", "0,0.5,1"]
 
 
@@ -28,7 +28,7 @@ class NiahTest(CliTest):
         text = self.file("text.txt", "The farmer sows the field. The river runs to the sea. " * 60)
         own = ["--needle", "The secret code of Anna is 48213.", "--question",
                "What is the secret code of Anna?\nAnswer: ", "--keywords", "48213"]  # fmt: skip
-        run = self.ok("eval", "niah", "--model", "demo", "--lengths", 700, "--depths", 0.5, "--text", text, *own)
+        run = self.ok("eval", "niah", "--model", "demo", "--lengths", 700, "--needle-depths", 0.5, "--text", text, *own)
         self.assertIn("full attention, mean 1.000", run.out)
         self.assertNotIn("duo", run.out)  # no pattern was given
 
@@ -36,7 +36,7 @@ class NiahTest(CliTest):
         niah = ["eval", "niah", *DUO, "--sparsity", 0.5]
         self.fails(2, "--lengths", *niah, "--lengths", "1k,x")
         self.fails(2, ["--lengths", "twice"], *niah, "--lengths", "1k,1024")
-        self.fails(2, "--depths", *niah, "--depths", "1.5")
+        self.fails(2, "--needle-depths", *niah, "--needle-depths", "1.5")
         self.fails(2, "length of 70", *niah, "--lengths", 70)
         self.fails(2, "context", *niah, "--lengths", "40k")
         self.fails(2, "go together", *niah, "--needle", "x")

@@ -9,10 +9,10 @@ import cli_harness
 from cli_harness import HANG_SECONDS, MODEL, SOURCE, CliTest, main, start
 
 GOLDEN = SOURCE / "tests" / "data" / "golden"
-SMALL = ["identify", "--model", "demo", "--min-tokens", 100, "--max-tokens", 200, "--passkeys", 2, "--sink", 8,
+SMALL = ["identify", "--model", "demo", "--min-length", 100, "--max-length", 200, "--passkeys", 2, "--sink", 8,
          "--recent", 32, "--threads", 1]  # fmt: skip
-SCORES = ["identify", "--model", "demo", "--max-tokens", 200, "--threads", 1]
-OF_METHOD = {"repeat": ["--sink", 8], "profile": ["--texts", 2], "mass": ["--texts", 2, "--sink", 8, "--recent", 32]}
+SCORES = ["identify", "--model", "demo", "--max-length", 200, "--threads", 1]
+OF_METHOD = {"repeat": ["--sink", 8], "profile": ["--n-texts", 2], "mass": ["--n-texts", 2, "--sink", 8, "--recent", 32]}
 
 
 class ProbeTest(CliTest):
@@ -63,7 +63,7 @@ class OptimizeTest(CliTest):
         if b"__asan_init" in program or b"__tsan_init" in program:
             self.skipTest("SKIPPED: the plan does not count a sanitizer's own memory")
         out = self.dir / "out"
-        args = ["--min-tokens", 16000, "--max-tokens", 16000, "--sink", 16, "--recent", 64, "--steps", 1]
+        args = ["--min-length", 16000, "--max-length", 16000, "--sink", 16, "--recent", 64, "--steps", 1]
         memory = self.ok("identify", "--model", "demo", *args, "--out", out, "--json").json()["memory"]
         base = 48 << 20  # the program, its libraries, the tokenizer and the text
         self.assertLess(memory["peak_rss_bytes"], memory["planned_bytes"] + base)
@@ -122,7 +122,7 @@ class OptimizeTest(CliTest):
         self.ok(*SMALL, "--steps", 3, "--out", out)
         gates, log = self.gates(out), (out / "log.jsonl").read_bytes()
         # A step over the whole text is slow, so Ctrl-C arrives before the first is done.
-        slow = ["identify", "--model", "demo", "--min-tokens", 30000, "--max-tokens", 30000, "--threads", 1]
+        slow = ["identify", "--model", "demo", "--min-length", 30000, "--max-length", 30000, "--threads", 1]
         process = start(*slow, "--out", out)
         end = time.monotonic() + HANG_SECONDS
         while time.monotonic() < end and process.poll() is None and not (out / "state.json").exists():
@@ -135,7 +135,7 @@ class OptimizeTest(CliTest):
     def test_windows_to_deploy(self):
         out = self.dir / "out"
         for method in [["optimize", "--steps", 1], ["mass"]]:
-            self.ok("identify", "--model", "demo", "--max-tokens", 500, "--sink", 8, "--recent", 32, "--deploy-sink", 5,
+            self.ok("identify", "--model", "demo", "--max-length", 500, "--sink", 8, "--recent", 32, "--deploy-sink", 5,
                     "--deploy-recent", 70, "--method", *method, "--out", out)  # fmt: skip
             shown = self.ok("pattern", "show", out, "--json").json()
             self.assertEqual((shown["sink"], shown["recent"]), (5, 70))
@@ -145,7 +145,7 @@ class OptimizeTest(CliTest):
     def test_scores_replace_a_learned_pattern_with_its_log(self):
         out = self.dir / "out"
         self.ok(*SMALL, "--steps", 2, "--out", out)
-        self.ok(*SCORES, "--method", "profile", "--texts", 2, "--out", out)
+        self.ok(*SCORES, "--method", "profile", "--n-texts", 2, "--out", out)
         self.assertFalse((out / "log.jsonl").exists())
 
     def test_any_text_will_do(self):
@@ -160,17 +160,17 @@ class OptimizeTest(CliTest):
     def test_bad_input(self):
         out = ["--out", self.dir / "out"]
         self.fails(2, "--out", *SMALL)
-        for flag, largest in [("--deploy-sink", 1 << 20), ("--deploy-recent", 1 << 20), ("--texts", 100000)]:
+        for flag, largest in [("--deploy-sink", 1 << 20), ("--deploy-recent", 1 << 20), ("--n-texts", 100000)]:
             self.fails(2, flag, *SMALL, *out, flag, largest + 1)
         short = self.file("short.txt", "Too short.")
         self.fails(2, ["text", "at least as many"], *SMALL, "--text", short, *out)
         self.fails(1, ["--text", "no such file"], *SMALL, "--text", self.dir / "missing", *out)
         self.fails(2, "no unfinished run", *SMALL, *out, "--resume")
         self.fails(2, "--pattern", *SMALL, "--pattern", "demo", *out)
-        self.fails(2, ["--max-tokens", "passkeys"], *SMALL[:3], "--max-tokens", 40000, *out)
-        self.fails(2, "34160 tokens", *SMALL[:3], "--method", "repeat", "--max-tokens", 32000, "--repeat-chunk", 2096,
+        self.fails(2, ["--max-length", "passkeys"], *SMALL[:3], "--max-length", 40000, *out)
+        self.fails(2, "34160 tokens", *SMALL[:3], "--method", "repeat", "--max-length", 32000, "--repeat-chunk", 2096,
                    *out)  # fmt: skip
-        self.fails(2, "passkeys: 20", *SMALL[:3], "--passkeys", 20, "--min-tokens", 100, "--max-tokens", 100, *out)
+        self.fails(2, "passkeys: 20", *SMALL[:3], "--passkeys", 20, "--min-length", 100, "--max-length", 100, *out)
         self.fails(2, "--target-sparsity", *SMALL, "--target-sparsity", 1, *out)
         self.fails(2, "--method", *SMALL, "--method", "magic", *out)
         blocked = self.file("blocked", "a file")
@@ -179,26 +179,26 @@ class OptimizeTest(CliTest):
     def test_what_does_not_fit_is_refused_before_it_begins(self):
         for method in [["optimize", "--steps", 1], ["repeat"], ["profile"], ["mass"]]:
             out = self.dir / method[0]
-            self.fails(1, ["need", "are available"], "identify", "--model", "demo", "--max-tokens", 2000, "--memory",
+            self.fails(1, ["need", "are available"], "identify", "--model", "demo", "--max-length", 2000, "--memory",
                        "3MiB", "--method", *method, "--out", out)  # fmt: skip
             self.assertFalse((out / "config.json").exists())
         self.fails(1, ["--memory", "weights alone"], *SMALL, "--memory", "1MiB", "--out", self.dir / "out")
 
     def test_flags_without_a_meaning_are_named(self):
         out = ["--out", self.dir / "out"]
-        for flag in ["--sparsity", "--kv-type", "--chunk", "--texts", "--words", "--depths"]:
+        for flag in ["--sparsity", "--kv-type", "--chunk", "--n-texts", "--words", "--n-depths"]:
             value = {"--kv-type": "f32", "--sparsity": "0.5"}.get(flag, 64)
             self.fails(2, flag, *SMALL, *out, flag, value)
         profile = ["identify", "--model", "demo", "--method", "profile", *out]
-        for flag in ["--steps", "--reg", "--min-tokens", "--sink", "--repeat-chunk"]:
+        for flag in ["--steps", "--reg", "--min-length", "--sink", "--repeat-chunk"]:
             self.fails(2, flag, *profile, flag, 1)
         self.fails(2, "--resume", *profile, "--resume")
         text = self.file("long.txt", "The quick brown fox jumps over the lazy dog, and so on. " * 200)
-        for flag in ["--passkeys", "--words", "--depths", "--depth-begin"]:
+        for flag in ["--passkeys", "--words", "--n-depths", "--depth-begin"]:
             self.fails(2, flag, *profile, "--text", text, flag, 1)
         self.fails(2, "goes after probe", "identify", "--compute", "f32", "probe", "--model", "demo", "--pattern", "demo",
                    "--ids", self.ids(9), "--labels", "3:5")  # fmt: skip
-        self.fails(2, "--min-tokens", "identify", "--model", "demo", "--min-tokens", 300, "--max-tokens", 200, *out)
+        self.fails(2, "--min-length", "identify", "--model", "demo", "--min-length", 300, "--max-length", 200, *out)
 
     def test_scores_leave_an_unfinished_run_alone(self):
         out = self.dir / "out"

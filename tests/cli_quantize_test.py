@@ -203,10 +203,10 @@ class QuantizeTest(CliTest):
     def test_heads_are_found_without_training_alone(self):
         out, _ = self.quantized("int8")
         found = self.dir / "found"
-        self.ok("identify", "--model", out, "--method", "profile", "--texts", 1, "--max-tokens", 600, "--out", found)
+        self.ok("identify", "--model", out, "--method", "profile", "--n-texts", 1, "--max-length", 600, "--out", found)
         self.assertTrue((found / "config.json").exists())
         words = ["plain weights", "int8"]
-        self.fails(1, words, "identify", "--model", out, "--steps", 1, "--max-tokens", 600, "--out", self.dir / "x")
+        self.fails(1, words, "identify", "--model", out, "--steps", 1, "--max-length", 600, "--out", self.dir / "x")
         self.fails(1, words, "identify", "probe", "--model", out, "--ids", self.ids(40), "--labels", "20:39",
                    "--pattern", "demo", "--json")  # fmt: skip
 

@@ -2,53 +2,12 @@
 
 import json
 import math
-import re
 import shutil
 import signal
 import unittest
 
 from cli_harness import (FACTS, HANG_SECONDS, LLAMA2_TEMPLATE, MODEL, QUESTION, CliTest, duo, main, read_safetensors,
                          start, wait_for_handler)  # fmt: skip
-
-
-class HelpTest(CliTest):
-    def test_version(self):
-        self.assertRegex(self.ok("--version").out, r"^duo \d+\.\d+\.\d+\n$")
-
-    def test_help_lists_every_verb(self):
-        for args in [["help"], ["--help"]]:
-            text = self.ok(*args).out
-            for verb in ["demo", "generate", "chat", "logits", "pattern", "identify", "plan", "bench", "quantize"]:
-                self.assertRegex(text, r"(?m)^ +%s +\S" % verb)
-
-    def test_each_verb_has_help_with_an_example(self):
-        for verb in ["demo", "generate", "chat", "logits", "pattern", "identify", "plan", "bench", "quantize"]:
-            text = self.ok(verb, "--help").out
-            self.assertIn("Example", text)
-            self.assertIn("duo " + verb, text)
-            self.assertEqual(self.ok("help", verb).out, text)
-
-    def test_each_help_line_is_a_sentence_that_stands_alone(self):
-        def check(verb):
-            text = self.ok(*verb, "--help").out
-            lines = dict(re.findall(r"(?m)^  (-\S.*?)(?:  +|\n {10,})(\S.*)$", text))
-            self.assertGreaterEqual(len(lines), 1, text)
-            part = text.partition("\nVerbs:\n")[2].partition("\n\n")[0]
-            verbs = dict(re.findall(r"(?m)^  (\w+) +(\S.*)$", part))
-            for name, line in {**lines, **verbs}.items():
-                self.assertRegex(line, r"^([A-Z0-9]|[a-z]+:).*\.$", f"duo {' '.join(verb)}: {name}")
-                self.assertNotRegex(line, r"^(Of|What|Or|For|The same)\b", f"duo {' '.join(verb)}: {name}")
-            for name in verbs:
-                check([*verb, name])
-
-        check([])
-
-    def test_nothing_and_unknown_verbs_are_usage_errors(self):
-        run = duo()
-        self.assertEqual(run.code, 2)
-        self.assertEqual(run.out, "")
-        self.assertIn("generate", run.err)
-        self.fails(2, "frobnicate", "frobnicate")
 
 
 class GenerateTest(CliTest):

@@ -41,11 +41,11 @@ class VerbsTest(ServeTest):
         self.assertAlmostEqual(cuda["duo"]["kld"] / cpu["duo"]["kld"], 1, 2)
 
     def test_identify(self):
-        for flags in (["--method", "repeat"], ["--method", "profile", "--texts", 1], ["--method", "mass", "--texts", 1, "--sink", 4, "--recent", 8]):
+        for flags in (["--method", "repeat"], ["--method", "profile", "--n-texts", 1], ["--method", "mass", "--n-texts", 1, "--sink", 4, "--recent", 8]):
             gates = []
             for device in DEVICES:
                 out = self.dir / (flags[1] + device)
-                self.ok("identify", "--model", "demo", *EXACT, *flags, "--max-tokens", 80, "--device", device, "--out", out)
+                self.ok("identify", "--model", "demo", *EXACT, *flags, "--max-length", 80, "--device", device, "--out", out)
                 table = (out / "full_attention_heads.tsv").read_text()
                 gates.append([float(x) for x in table.split()])
             self.assertGreater(len(set(gates[1])), 1, flags)

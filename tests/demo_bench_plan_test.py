@@ -95,23 +95,23 @@ class Demo(Case):
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
             file.write("The ship sails. The secret code of Anna is 48213. The gulls drift their harbor. " * 3)
             file.flush()
-            demo = self.result("demo", "--text", file.name, "--ask", "What is the secret code of Anna?",
+            demo = self.result("demo", "--text-file", file.name, "--ask", "What is the secret code of Anna?",
                                "--ask", "What is the secret code of Anna?\nAnswer:", "--json")
             self.assertEqual(len(demo["questions"]), 2)
             self.assertIsNone(demo["questions"][0]["expected"])
             self.assertNotIn("hits", demo["modes"]["full"])
             self.assertEqual(demo["questions"][0]["question"], "What is the secret code of Anna?\nAnswer: ")
             self.assertEqual(demo["questions"][1]["question"], "What is the secret code of Anna?\nAnswer:")
-            self.assertIn("--tokens", self.refused(2, "demo", "--text", file.name, "--ask", "x", "--tokens", "900"))
-            self.assertIn("--ask", self.refused(2, "demo", "--text", file.name))
+            self.assertIn("--tokens", self.refused(2, "demo", "--text-file", file.name, "--ask", "x", "--tokens", "900"))
+            self.assertIn("--ask", self.refused(2, "demo", "--text-file", file.name))
 
     def test_bad_flags(self):
-        self.assertIn("--text", self.refused(2, "demo", "--ask", "Why?"))
+        self.assertIn("--text-file", self.refused(2, "demo", "--ask", "Why?"))
         self.assertIn("--facts", self.refused(2, "demo", "--facts", "71"))
         self.assertIn("--tokens", self.refused(2, "demo", "--tokens", "many"))
         self.assertIn("8 facts and a little text", self.refused(2, "demo", "--tokens", "100"))
         self.assertIn("--pattern", self.refused(2, "demo", "--pattern", "none"))
-        self.assertIn("/no/such/file", self.refused(1, "demo", "--text", "/no/such/file", "--ask", "Why?"))
+        self.assertIn("/no/such/file", self.refused(1, "demo", "--text-file", "/no/such/file", "--ask", "Why?"))
 
 
 class Plan(Case):

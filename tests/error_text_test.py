@@ -39,7 +39,7 @@ NUMBER_TEXT = re.compile(r"\bto_string\b")
 LITERAL_OR_PARENTHESIS = re.compile(LITERAL + r"|'(?:\\.|[^'\\])'|[()]")
 
 # Rooms whose sentences are not formats yet.
-JOINED_ROOMS = {"cli", "eval", "kernels"}
+JOINED_ROOMS = {"kernels"}
 
 
 def is_test(path):

@@ -3,9 +3,11 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <vector>
 
 #include "base/bf16.h"
 #include "base/fnv1a.h"
+#include "base/progress_counter.h"
 #include "base/rng.h"
 #include "base/strings.h"
 
@@ -25,6 +27,28 @@ TEST(Strings, CharactersAreCountedNotBytes) {
   EXPECT_EQ(CountCharacters(""), 0);
   EXPECT_EQ(CountCharacters("abc"), 3);
   EXPECT_EQ(CountCharacters("a\u00e9\u20ac\U0001f600"), 4);  // 1, 2, 3 and 4 bytes
+}
+
+TEST(ProgressCounter, ReportsTheSumAndStopsWhenAsked) {
+  std::vector<Progress> seen;
+  const ProgressCallback progress = [&](const Progress& p) {
+    seen.push_back(p);
+    return p.done < 5;
+  };
+  ProgressCounter counter(progress, "read", "files", 7);
+  EXPECT_TRUE(counter.Add(2).ok());
+  EXPECT_TRUE(counter.Callback()({.stage = "inner", .done = 99}));
+  EXPECT_EQ(counter.Add(3).code(), StatusCode::kCancelled);
+  EXPECT_FALSE(counter.Callback()({}));
+  ASSERT_EQ(seen.size(), 4u);
+  EXPECT_EQ(seen[1].done, 2);
+  EXPECT_EQ(seen[2].done, 5);
+  EXPECT_EQ(seen[2].total, 7);
+  EXPECT_STREQ(seen[2].stage, "read");
+  EXPECT_STREQ(seen[2].unit, "files");
+  EXPECT_GE(seen[2].seconds, seen[0].seconds);
+  const ProgressCallback none;
+  EXPECT_TRUE(ProgressCounter(none, "read", "files", 1).Add(1).ok());
 }
 
 TEST(Bf16, RoundsToNearestEvenAndKeepsSpecials) {

@@ -97,9 +97,9 @@ class WorkCounter {
   }
 
  private:
-  /// Rows of all KV heads when n exist and a streaming head sees at most `most`.
-  double Rows(int64_t n, int64_t most) const {
-    return n_retrieval_ * static_cast<double>(n) + n_streaming_ * static_cast<double>(std::min(n, most));
+  /// Rows of all KV heads when n exist and a streaming head sees at most `max_seen`.
+  double Rows(int64_t n, int64_t max_seen) const {
+    return n_retrieval_ * static_cast<double>(n) + n_streaming_ * static_cast<double>(std::min(n, max_seen));
   }
 
   MatrixSizes sizes_;
@@ -115,7 +115,7 @@ struct Samples {
   std::vector<double> read_gb_s;  // bandwidth of the memory, measured before and after each turn
 
   void AddTotal(double ms, double tokens) { total.push_back(ms / tokens); }
-  void AddParts(const BackendTimes& times, double tokens) {
+  void AddTimes(const BackendTimes& times, double tokens) {
     attention.push_back(times.attention_s * 1e3 / tokens);
     linear.push_back(times.linear_s * 1e3 / tokens);
   }
@@ -145,7 +145,7 @@ class DepthRun {
       const auto begin = Clock::now();
       DUO_RETURN_IF_ERROR(session_.Decode(RandomIds(1)[0]));
       if (counts) decode_.AddTotal(1e3 * SecondsSince(begin), 1);
-      if (timed && step > 0) decode_.AddParts(meter()->Times(), 1);
+      if (timed && step > 0) decode_.AddTimes(meter()->Times(), 1);
       if (Interrupted()) return Cancelled();
     }
     return MeasureMemory(&decode_);
@@ -159,7 +159,7 @@ class DepthRun {
     const auto begin = Clock::now();
     DUO_RETURN_IF_ERROR(session_.Prefill(ids, progress));
     prefill_.AddTotal(1e3 * SecondsSince(begin), static_cast<double>(n));
-    prefill_.AddParts(meter()->Times(), static_cast<double>(n));
+    prefill_.AddTimes(meter()->Times(), static_cast<double>(n));
     return MeasureMemory(&prefill_);
   }
 

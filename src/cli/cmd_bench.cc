@@ -10,6 +10,7 @@
 
 #include "backend/backend.h"
 #include "backend/meter.h"
+#include "base/error.h"
 #include "base/memory_info.h"
 #include "cli/bench_run.h"
 #include "cli/bench_table.h"
@@ -33,32 +34,20 @@ struct BenchOptions {
   std::string config;  // a config.json instead of a model, with random weights
   bool random_weights = false;
   int layers = 0;  // 0 = all
-  std::string depths = "0,4096";
+  NumberList<int64_t> depths{"0,4096", {}};
   std::string modes = "full,duo";
   BenchTests tests;
   Format format = Format::kMarkdown;
 };
 
-Status Bad(const std::string& sentence) { return Status(StatusCode::kInvalidArgument, sentence); }
-
 Status CheckFlags(const BenchOptions& o) {
   if (o.config.empty() && o.common.model.empty())
-    return Bad("--model: is missing; bench takes a model, or --config FILE");
-  if (!o.config.empty() && !o.common.model.empty()) return Bad("--config: excludes --model");
-  if (!o.config.empty() && !o.random_weights) return Bad("--config: has no weights; --random-weights makes some");
-  if (o.layers > 0 && !o.random_weights) return Bad("--layers: needs --random-weights");
-  if (o.tests.decode == 0 && o.tests.prefill == 0) return Bad("--decode 0 and --prefill 0 leave nothing to measure");
+    return InvalidArgument("--model: is missing; bench takes a model, or --config FILE");
+  if (!o.config.empty() && !o.random_weights)
+    return InvalidArgument("--config: has no weights; --random-weights makes some");
+  if (o.tests.decode == 0 && o.tests.prefill == 0)
+    return InvalidArgument("--decode 0 and --prefill 0 leave nothing to measure");
   return OkStatus();
-}
-
-std::vector<int64_t> ParseDepths(const std::string& text) {
-  std::vector<int64_t> depths;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    depths.push_back(ParseInt("--depths", text.substr(begin, end - begin), {0, kMaxTokens}));
-    begin = end + 1;
-  }
-  return depths;
 }
 
 /// The shape that will run, known before the weights are opened.
@@ -78,8 +67,8 @@ Result<BenchShape> LoadShape(const BenchOptions& options) {
   }
   DUO_ASSIGN_OR_RETURN(shape.config, LoadModelConfig(path));
   if (options.layers > shape.config.n_layers) {
-    return Bad(
-        fmt::format("--layers: {} is more than the {} that the model has", options.layers, shape.config.n_layers));
+    return InvalidArgument("--layers: {} is more than the {} that the model has", options.layers,
+                           shape.config.n_layers);
   }
   shape.n_layers = options.layers > 0 ? options.layers : shape.config.n_layers;
   ModelConfig runs = shape.config;
@@ -105,13 +94,12 @@ Result<bool> CheckMemory(const BenchOptions& options, const ModelConfig& runs, u
       DUO_ASSIGN_OR_RETURN(const uint64_t bytes, PlannedBytes(mode, options.tests, depth, runs, backend));
       all += bytes;
       if (weights_bytes + bytes <= available) continue;
-      return Status(
-          StatusCode::kResourceExhausted,
-          fmt::format("--depths: {} tokens with {} need {} ({} of weights, {} of KV and activations), {} are "
-                      "available{}",
-                      depth, mode.name == "full" ? "full attention" : "duo", FormatBytes(weights_bytes + bytes),
-                      FormatBytes(weights_bytes), FormatBytes(bytes), FormatBytes(available),
-                      options.random_weights ? "; --layers N runs a part of the model" : ""));
+      return ResourceExhausted(
+          "--depths: {} tokens with {} need {} ({} of weights, {} of KV and activations), {} are "
+          "available{}",
+          depth, mode.name == "full" ? "full attention" : "duo", FormatBytes(weights_bytes + bytes),
+          FormatBytes(weights_bytes), FormatBytes(bytes), FormatBytes(available),
+          options.random_weights ? "; --layers N runs a part of the model" : "");
     }
     together = together && all <= available;
   }
@@ -139,7 +127,8 @@ Result<BenchMode> ParseMode(const std::string& text, const SessionOptions& duo) 
   BenchMode mode = {text.substr(0, colon), duo};
   if (mode.name == "full") mode.session.heads = AllRetrieval(duo.heads.n_layers, duo.heads.n_kv_heads);
   const auto bad = [&] {
-    return Bad("--modes: \"" + text + "\" is not full or duo, alone or with :f32, :bf16, :int8 or :int4 after it");
+    return InvalidArgument("--modes: \"{}\" is not full or duo, alone or with :f32, :bf16, :int8 or :int4 after it",
+                           text);
   };
   if (mode.name != "full" && mode.name != "duo") return bad();
   if (colon == text.size()) return mode;
@@ -157,11 +146,9 @@ Result<std::vector<BenchMode>> MakeModes(const BenchOptions& options, const Shap
   DUO_ASSIGN_OR_RETURN(SessionOptions duo, ResolveSession(common, heads.pattern, 0));
   duo.heads = heads.heads;
   std::vector<BenchMode> modes;
-  for (size_t begin = 0; begin <= options.modes.size();) {
-    const size_t end = std::min(options.modes.find(',', begin), options.modes.size());
-    DUO_ASSIGN_OR_RETURN(BenchMode mode, ParseMode(options.modes.substr(begin, end - begin), duo));
+  for (const std::string& text : SplitAtCommas(options.modes)) {
+    DUO_ASSIGN_OR_RETURN(BenchMode mode, ParseMode(text, duo));
     modes.push_back(std::move(mode));
-    begin = end + 1;
   }
   return modes;
 }
@@ -188,7 +175,7 @@ Status RunBench(const BenchOptions& options) {
   DUO_ASSIGN_OR_RETURN(const bool together, CheckMemory(options, runs, shape.weights_bytes, modes, *backend));
   report.base_rss_bytes = CurrentRssBytes();
   ResetPeakRss();
-  ProgressBar quantizing(ShowProgress(options.common.progress));
+  ProgressBar quantizing(options.common.progress);
   const ModelOptions how = {.weights = options.common.weights, .progress = quantizing.Callback()};
   DUO_ASSIGN_OR_RETURN(const Model model, shape.dir.empty() ? Model::Random(shape.config, shape.n_layers,
                                                                             options.common.seed, backend.get(), how)
@@ -206,7 +193,7 @@ Status RunBench(const BenchOptions& options) {
   report.recent = modes[0].session.recent;
   report.chunk = options.common.chunk;
   report.interleaved = together;
-  ProgressBar bar(ShowProgress(options.common.progress), "bench");
+  ProgressBar bar(options.common.progress, "bench");
   DUO_RETURN_IF_ERROR(RunBenchTests(model, modes, options.tests, together, bar.Callback(), &report));
   bar.Finish();
   report.peak_rss_bytes = PeakRssBytes();
@@ -222,10 +209,9 @@ void AddBench(CLI::App* app, VerbFunction* run) {
   AddCommonOptions(verb, &options->common);
   AddConfigOption(verb, &options->config);
   verb->add_flag("--random-weights", options->random_weights, "Use random weights of the model's or --config's shape.");
-  AddInt(verb, "--layers", {1, 100000}, &options->layers, "Run only the first N layers; needs --random-weights.");
-  AddText(verb, "--depths", &options->depths, "numbers", "Tokens in the cache before a test, separated by commas.")
-      ->type_name("A,B,..")
-      ->default_str(options->depths);
+  AddInt(verb, "--layers", {1, 100000}, &options->layers, "Run only the first N layers.")->needs("--random-weights");
+  AddNumbers(verb, "--depths", IntRange{0, kMaxTokens}, &options->depths,
+             "Tokens in the cache before a test, separated by commas.");
   AddText(verb, "--modes", &options->modes, "modes",
           "Modes to measure, separated by commas: full and duo, each with an optional type of K and V (full:bf16).")
       ->type_name("A,B,..")
@@ -236,24 +222,22 @@ void AddBench(CLI::App* app, VerbFunction* run) {
   AddInt(verb, "--prefill", {0, kMaxTokens}, &options->tests.prefill,
          "Tokens prefilled per repetition; 0 leaves prefill out.")
       ->default_str(std::to_string(options->tests.prefill));
-  AddChoice(verb, "--fill",
-            std::vector<std::pair<std::string, Fill>>{{"prefill", Fill::kPrefill}, {"synthetic", Fill::kSynthetic}}, {},
+  AddChoice(verb, "--fill", Choices<Fill>{{"prefill", Fill::kPrefill}, {"synthetic", Fill::kSynthetic}},
             &options->tests.fill, "How the cache is filled: prefill runs the model, synthetic uses made-up K and V.")
       ->default_str("prefill");
   AddInt(verb, "--repeat", {1, 10000}, &options->tests.repeat,
          "Number of repetitions; results are medians over all samples.")
       ->default_str(std::to_string(options->tests.repeat));
   AddChoice(verb, "--format",
-            std::vector<std::pair<std::string, Format>>{
-                {"md", Format::kMarkdown}, {"csv", Format::kCsv}, {"json", Format::kJson}},
-            {}, &options->format, "Format of the output; md is a Markdown table, and --json is the same as json.")
+            Choices<Format>{{"md", Format::kMarkdown}, {"csv", Format::kCsv}, {"json", Format::kJson}},
+            &options->format, "Format of the output; md is a Markdown table, and --json is the same as json.")
       ->default_str("md");
   verb->footer(
       "Without a pattern, a share --sparsity (default 0.5) of the heads streams, evenly spread.\n"
       "Example:\n"
       "  duo bench --config bench/configs/llama-3.2-1b.json --random-weights --depths 0,32768 --fill synthetic");
   verb->callback([options, run] {
-    options->tests.depths = ParseDepths(options->depths);
+    options->tests.depths = options->depths.numbers;
     *run = [options] { return RunBench(*options); };
   });
 }

@@ -12,6 +12,8 @@
 #include <optional>
 #include <string>
 
+#include "base/error.h"
+#include "base/strings.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
 #include "cli/conversation.h"
@@ -55,10 +57,10 @@ void Prompt(const char* text) {
 /// Waits until a line can be read from the terminal; false on Ctrl-C. Each poll ends after 100 ms, so that a signal
 /// just before a poll is noticed after it. A terminal gives one line at a time, so stdin's buffer is empty here.
 bool WaitForTerminal() {
-  constexpr int kLookEveryMs = 100;
+  constexpr int kPollMs = 100;
   pollfd input{.fd = STDIN_FILENO, .events = POLLIN, .revents = 0};
   while (!Interrupted()) {
-    if (poll(&input, 1, kLookEveryMs) > 0) return true;
+    if (poll(&input, 1, kPollMs) > 0) return true;
   }
   return false;
 }
@@ -71,13 +73,12 @@ Result<std::optional<std::string>> ReadLine() {
   int c;
   while ((c = std::getc(stdin)) != EOF && c != '\n') {
     if (line.size() == kMaxLineBytes) {
-      return Status(StatusCode::kInvalidArgument,
-                    fmt::format("standard input: a line of more than {} bytes", kMaxLineBytes));
+      return InvalidArgument("standard input: a line of more than {} bytes", kMaxLineBytes);
     }
     line += static_cast<char>(c);
   }
   if (c == EOF && std::ferror(stdin) != 0 && errno != EINTR) {
-    return Status(StatusCode::kIo, fmt::format("standard input cannot be read: {}", std::strerror(errno)));
+    return IoError("standard input cannot be read: {}", std::strerror(errno));
   }
   if (c == EOF && (line.empty() || Interrupted())) return std::optional<std::string>();
   if (!line.empty() && line.back() == '\r') line.pop_back();
@@ -104,25 +105,23 @@ enum class Next { kGoOn, kQuit };
 Result<Next> RunCommand(const std::string& line, Conversation* conversation) {
   const size_t space = line.find(' ');
   const std::string name = line.substr(0, space);
-  const size_t begin = space == std::string::npos ? space : line.find_first_not_of(' ', space);
-  const std::string argument = begin == std::string::npos ? "" : line.substr(begin);
+  const std::string argument(TrimStart(std::string_view(line).substr(name.size()), " "));
   if (name == "/quit" && argument.empty()) return Next::kQuit;
   if (name == "/help" && argument.empty()) {
     WriteErr(kHelp);
     return Next::kGoOn;
   }
-  Status status(StatusCode::kInvalidArgument, fmt::format("\"{}\" is not a command; /help lists the commands", line));
+  Status status = InvalidArgument("\"{}\" is not a command; /help lists the commands", line);
   if (name == "/undo" && argument.empty()) status = conversation->Undo();
   if (name == "/reset" && argument.empty()) status = conversation->Reset();
-  if (name == "/save" && argument.empty())
-    status = Status(StatusCode::kInvalidArgument, "/save: a file name is missing");
+  if (name == "/save" && argument.empty()) status = InvalidArgument("/save: a file name is missing");
   if (name == "/save" && !argument.empty()) status = conversation->Save(argument).Annotate("/save");
   if (!status.ok()) return status;
   return Next::kGoOn;
 }
 
 Result<Next> Handle(const std::string& message, Conversation* conversation) {
-  if (message.find_first_not_of(" \t\n") == std::string::npos) return Next::kGoOn;
+  if (Trim(message, " \t\n").empty()) return Next::kGoOn;
   if (message[0] == '/') return RunCommand(message, conversation);
   DUO_RETURN_IF_ERROR(conversation->Ask(message));
   return Next::kGoOn;
@@ -152,8 +151,7 @@ Status Converse(Conversation* conversation, const CLI::App& verb) {
 Result<Json> RemoteRequest(const ChatCommand& command, const ConversationOptions& options) {
   const CommonOptions& common = command.common;
   const SamplerOptions& sampler = options.generate.sampler;
-  if (!common.model.empty())
-    return Status(StatusCode::kInvalidArgument, "--url: excludes --model, because the server has the model");
+  if (!common.model.empty()) return InvalidArgument("--url: excludes --model, because the server has the model");
   Json duo = {{"top_k", sampler.top_k},
               {"min_p", sampler.min_p},
               {"repetition_penalty", sampler.repetition_penalty},
@@ -178,8 +176,8 @@ Result<std::unique_ptr<Conversation>> Open(const ChatCommand& command, const Con
   if (!command.api_key_file.empty()) {
     DUO_ASSIGN_OR_RETURN(const std::vector<ApiKey> keys, ReadKeyFile(command.api_key_file));
     if (keys.size() > 1) {
-      return Status(StatusCode::kInvalidArgument, "--api-key-file: " + command.api_key_file + ": has " +
-                                                      std::to_string(keys.size()) + " keys; expected the one to send");
+      return InvalidArgument("--api-key-file: {}: has {} keys; expected the one to send", command.api_key_file,
+                             keys.size());
     }
     remote.api_key = keys.front().key;
   }
@@ -191,7 +189,7 @@ Status Run(const ChatCommand& command, const CLI::App& verb) {
   ConversationOptions options = command.conversation;
   options.generate.sampler.seed = command.common.seed;
   options.show_answers = !command.common.json;
-  options.progress = ShowProgress(command.common.progress);
+  options.progress = command.common.progress;
   DUO_ASSIGN_OR_RETURN(const std::unique_ptr<Conversation> conversation, Open(command, options));
   if (StdinIsTerminal()) Note(conversation->Describe() + "; /help lists the commands");
   Status status = Converse(conversation.get(), verb);

@@ -9,8 +9,10 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "base/json.h"
 #include "base/memory_info.h"
+#include "base/strings.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
 #include "cli/demo_run.h"
@@ -35,37 +37,30 @@ struct DemoOptions {
   int64_t max_tokens = 0;  // 0 = kMaxTokens for the user's text, else a little more than the longest expected answer
 };
 
-/// Finds flags that contradict each other, and sets the defaults that let `duo demo` run without flags.
+/// Sets the defaults that let `duo demo` run without flags. kInvalidArgument when there is nothing to compare.
 Result<CommonOptions> ResolveCommon(const DemoOptions& options) {
-  const auto bad = [](const std::string& sentence) { return Status(StatusCode::kInvalidArgument, sentence); };
-  if (options.text.empty() != options.asks.empty()) {
-    return bad(options.asks.empty() ? "--text: needs at least one --ask QUESTION" : "--ask: needs --text FILE");
-  }
-  if (!options.text.empty() && (options.tokens || options.facts)) {
-    return bad("--text: excludes --tokens and --facts, which describe the generated text");
-  }
   CommonOptions common = options.common;
   if (common.model.empty()) common.model = "demo";
   if (common.pattern.empty() && common.model == "demo") common.pattern = "demo";
   if (common.pattern.empty() || common.pattern == "none") {
-    return bad("--pattern: a directory is needed, because the demo compares full attention with the split cache");
+    return InvalidArgument(
+        "--pattern: a directory is needed, because the demo compares full attention with the split cache");
   }
   if (!common.sparsity && !common.threshold) common.sparsity = 0.5;
   return common;
 }
 
 Result<DemoInput> MakeGeneratedInput(const DemoOptions& options, const Tokenizer& tokenizer) {
-  DUO_ASSIGN_OR_RETURN(const Book book, MakeBook({.n_tokens = options.tokens.value_or(kDefaultTokens),
-                                                  .n_facts = options.facts.value_or(kDefaultFacts),
-                                                  .seed = options.common.seed},
-                                                 [&](std::string_view text) {
-                                                   return static_cast<int64_t>(tokenizer.Encode(text).size());
-                                                 }));
+  DUO_ASSIGN_OR_RETURN(const Book book,
+                       MakeBook({.n_tokens = options.tokens.value_or(kDefaultTokens),
+                                 .n_facts = options.facts.value_or(kDefaultFacts),
+                                 .seed = options.common.seed},
+                                [&](std::string_view text) { return std::ssize(tokenizer.Encode(text)); }));
   DemoInput input;
   input.text = tokenizer.Encode(book.text);
   input.max_tokens = 0;
   for (const Fact& fact : book.facts) {
-    const auto n_answer = static_cast<int64_t>(tokenizer.Encode(" " + fact.answer, SpecialTokens::kNone).size());
+    const int64_t n_answer = std::ssize(tokenizer.Encode(" " + fact.answer, SpecialTokens::kNone));
     input.max_tokens = std::max(input.max_tokens, n_answer + 4);
     input.questions.push_back({fact.question, fact.answer, fact.depth});
   }
@@ -74,7 +69,7 @@ Result<DemoInput> MakeGeneratedInput(const DemoOptions& options, const Tokenizer
 
 Result<DemoInput> MakeUserInput(const DemoOptions& options, const Tokenizer& tokenizer) {
   DUO_ASSIGN_OR_RETURN(std::string text, ReadTextFile(options.text));
-  if (text.empty()) return Status(StatusCode::kInvalidArgument, "--text: " + options.text + " is empty");
+  if (text.empty()) return InvalidArgument("--text-file: {} is empty", options.text);
   if (text.back() != '\n') text += "\n\n";
   DemoInput input;
   input.max_tokens = kMaxTokens;
@@ -89,20 +84,15 @@ Result<DemoInput> MakeUserInput(const DemoOptions& options, const Tokenizer& tok
 
 // ---- output for people
 
-/// Columns that UTF-8 text takes; every character counts as one.
-size_t Width(std::string_view text) {
-  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
-}
-
 /// Breaks `text` at spaces, so that no line is longer than the terminal. Lines after the first begin with `indent`
-/// spaces.
-std::string Wrap(std::string_view text, size_t indent, size_t columns) {
+/// spaces. Every character takes one column.
+std::string Wrap(std::string_view text, int64_t indent, int64_t columns) {
   std::string out;
-  size_t used = indent;
+  int64_t used = indent;
   while (!text.empty()) {
     const size_t space = text.find(' ');
     const std::string_view word = text.substr(0, space);
-    if (used > indent && used + 1 + Width(word) > columns) {
+    if (used > indent && used + 1 + CountCharacters(word) > columns) {
       out += "\n" + std::string(indent, ' ');
       used = indent;
     } else if (!out.empty()) {
@@ -110,16 +100,16 @@ std::string Wrap(std::string_view text, size_t indent, size_t columns) {
       ++used;
     }
     out += word;
-    used += Width(word);
+    used += CountCharacters(word);
     text.remove_prefix(space == std::string_view::npos ? text.size() : space + 1);
   }
   return out;
 }
 
-constexpr size_t kAnswerColumn = 14;
+constexpr int64_t kAnswerColumn = 14;
 
 std::string AnswerLine(const std::string& name, const DemoQuestion& question, const DemoAnswer& answer,
-                       size_t columns) {
+                       int64_t columns) {
   std::string mark = " ";
   if (question.expected) {
     mark = answer.hit ? "✓" : "✗";
@@ -129,7 +119,7 @@ std::string AnswerLine(const std::string& name, const DemoQuestion& question, co
   return fmt::format("   {:<8} {} {}\n", name, mark, Wrap(text, kAnswerColumn, columns));
 }
 
-std::string QuestionBlock(size_t i, const DemoInput& input, const std::vector<DemoMode>& modes, size_t columns) {
+std::string QuestionBlock(size_t i, const DemoInput& input, const std::vector<DemoMode>& modes, int64_t columns) {
   const DemoQuestion& question = input.questions[i];
   std::string first_line = question.prompt.substr(0, question.prompt.find('\n'));
   std::string out = fmt::format("{:>2} {}\n", i + 1, Wrap(first_line, 3, columns));
@@ -201,7 +191,7 @@ std::string Heading(const LoadedModel& loaded, const DemoInput& input, const Dem
 }
 
 Status PrintTables(const DemoInput& input, const DemoOptions& options, const std::vector<DemoMode>& modes) {
-  const auto columns = static_cast<size_t>(std::clamp(TerminalColumns(), 40, 200));
+  const int64_t columns = std::clamp(StdoutColumns(), 40, 200);
   const bool with_hits = options.text.empty() && !input.questions.empty();
   std::string out;
   for (size_t i = 0; i < input.questions.size(); ++i) out += QuestionBlock(i, input, modes, columns);
@@ -254,7 +244,7 @@ Status RunDemo(const DemoOptions& options) {
   DUO_RETURN_IF_ERROR(WarmUp(loaded.model, loaded.session, input));
   std::vector<DemoMode> modes;
   const auto run = [&](const char* name, const SessionOptions& session) -> Status {
-    ProgressBar bar(ShowProgress(common.progress), name);
+    ProgressBar bar(common.progress, name);
     DUO_ASSIGN_OR_RETURN(DemoMode mode, RunDemoMode(name, loaded.model, tokenizer, session, input, bar.Callback()));
     modes.push_back(std::move(mode));
     return OkStatus();
@@ -277,14 +267,20 @@ void AddDemo(CLI::App* app, VerbFunction* run) {
   AddInt(verb, "--facts", {1, kMaxPasskeys + kMaxCodes}, &options->facts,
          "Facts hidden in the generated text; each is asked for once.")
       ->default_str(std::to_string(kDefaultFacts));
-  AddText(verb, "--text", &options->text, "a file",
-          "File with a text of your own instead of the generated one; - is standard input.")
-      ->type_name("FILE");
-  AddTexts(verb, "--ask", &options->asks,
-           "Question about --text; may be given several times. \"\\nAnswer: \" is added to a question of one line.");
-  AddInt(
-      verb, "--max-tokens", {1, 100000}, &options->max_tokens,
-      "Max tokens of an answer, which also ends at a newline (default: a little more than expected; 48 with --text).");
+  CLI::Option* text = AddText(verb, "--text-file", &options->text, "a file",
+                              "File with a text of your own instead of the generated one; - is standard input.")
+                          ->type_name("FILE")
+                          ->excludes("--tokens")
+                          ->excludes("--facts");
+  AcceptOldName(verb, "--text", text);
+  CLI::Option* ask = AddTexts(verb, "--ask", &options->asks,
+                              "Question about --text-file; may be given several times. \"\\nAnswer: \" is added to a "
+                              "question of one line.");
+  text->needs(ask);
+  ask->needs(text);
+  AddInt(verb, "--max-tokens", {1, 100000}, &options->max_tokens,
+         "Max tokens of an answer, which also ends at a newline (default: a little more than expected; 48 with "
+         "--text-file).");
   verb->footer(
       "Without --model and --pattern the embedded model and its pattern are used, at sparsity 0.5.\n"
       "Example:\n"

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/error.h"
 #include "base/file.h"
 #include "base/memory_info.h"
 #include "cli/eval_command.h"
@@ -31,7 +32,7 @@ struct CertifyCommand {
   NeedleOptions needle;
   TextScoreOptions text;
   CertifyBounds bounds;
-  std::string sparsities = "0,0.25,0.5,0.625,0.75,0.875";
+  NumberList<double> sparsities{"0,0.25,0.5,0.625,0.75,0.875", {}};
   std::optional<int64_t> depth;  // tokens in the cache when decoding is measured; default: the longest needle text
 };
 
@@ -68,14 +69,14 @@ Status CheckDepthFits(const EvalRun& run, int64_t depth) {
   return session.CheckFits(full.max_context);
 }
 
-struct Choices {
+struct SparsityChoices {
   std::vector<double> sparsities;
   std::vector<SessionOptions> sessions;
 };
 
-Result<Choices> MakeChoices(const CertifyCommand& command, const EvalRun& run) {
-  Choices out;
-  DUO_ASSIGN_OR_RETURN(out.sparsities, ParseNumbers("--sparsities", command.sparsities, 0, 1));
+Result<SparsityChoices> MakeChoices(const CertifyCommand& command, const EvalRun& run) {
+  SparsityChoices out;
+  out.sparsities = command.sparsities.numbers;
   std::sort(out.sparsities.begin(), out.sparsities.end());
   out.sparsities.erase(std::unique(out.sparsities.begin(), out.sparsities.end()), out.sparsities.end());
   for (const double sparsity : out.sparsities) {
@@ -102,6 +103,68 @@ std::string Table(const std::vector<CertifyRow>& rows, const CertifyRow& full, s
   return text;
 }
 
+/// The rows of all sparsities, and full attention's.
+struct CertifyTable {
+  CertifyRow full;
+  std::vector<CertifyRow> rows;  // by sparsity
+  size_t n_scored = 0;           // tokens of the text
+};
+
+/// Fills in everything that is measured with these heads on needles and in the cache; `name` is that of the run's log.
+Status MeasureHeads(EvalRun& run, const CertifyCommand& command, const NeedleGrid& grid, int64_t depth,
+                    const std::string& name, const SessionOptions& session, const ProgressCallback& progress,
+                    CertifyRow* row) {
+  DUO_ASSIGN_OR_RETURN(const NeedleOutcome needles, MeasureNeedles(run, command.needle, grid, name, session, progress));
+  row->n_retrieval = session.heads.n_retrieval();
+  row->niah = needles.mean;
+  DUO_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(run.loaded.model.config(), 0, session, *run.loaded.backend));
+  row->kv_bytes = plan.KvBytes(depth);
+  DUO_ASSIGN_OR_RETURN(row->decode_ms, LoggedDecodeMs(run, name, session, depth));
+  return OkStatus();
+}
+
+Result<CertifyTable> MeasureTable(EvalRun& run, const CertifyCommand& command, const NeedleGrid& grid, int64_t depth,
+                                  const SparsityChoices& choices) {
+  ProgressBar bar(command.eval.common.progress);
+  bar.SetLabel("text");
+  DUO_ASSIGN_OR_RETURN(const TextScores scores, MeasureText(run, command.text, choices.sessions, bar.Callback()));
+  CertifyTable table;
+  table.n_scored = scores.full_nll.size();
+  for (size_t i = 0; i < choices.sessions.size(); ++i) {
+    const TokenScores& of = scores.modes[i];
+    const MeanError kld = MeanOf(of.kld), top1 = MeanOf(of.top1);
+    CertifyRow row{.sparsity = choices.sparsities[i]};
+    row.perplexity = std::exp(MeanOf(of.nll).mean);
+    row.kld = kld.mean, row.kld_error = kld.error, row.top1 = top1.mean, row.top1_error = top1.error;
+    const std::string name = fmt::format("{:g}", row.sparsity);
+    bar.SetLabel("sparsity " + name);
+    DUO_RETURN_IF_ERROR(MeasureHeads(run, command, grid, depth, name, choices.sessions[i], bar.Callback(), &row));
+    table.rows.push_back(row);
+  }
+  table.full.perplexity = std::exp(MeanOf(scores.full_nll).mean);
+  table.full.top1 = 1;
+  bar.SetLabel("full attention");
+  DUO_RETURN_IF_ERROR(MeasureHeads(run, command, grid, depth, "full", run.FullSession(), bar.Callback(), &table.full));
+  return table;
+}
+
+Json ToJson(const CertifyTable& table, const CertifyBounds& bounds, int64_t depth) {
+  Json result = {{"rows", Json::array()},
+                 {"full_niah", table.full.niah},
+                 {"full_perplexity", table.full.perplexity},
+                 {"full_kv_bytes", table.full.kv_bytes},
+                 {"full_decode_ms", table.full.decode_ms},
+                 {"depth", depth},
+                 {"n_scored", table.n_scored},
+                 {"bounds",
+                  {{"max_kld", bounds.max_kld ? Json(*bounds.max_kld) : Json()},
+                   {"min_niah", bounds.min_niah ? Json(*bounds.min_niah) : Json()}}}};
+  for (const CertifyRow& row : table.rows) result["rows"].push_back(ToJson(row));
+  // The heads of the recipe are those of sparsity 0. The result has the chosen heads instead, or null.
+  result["heads"] = result["heads_fingerprint"] = Json();
+  return result;
+}
+
 /// Writes the choice as a pattern of zeros and ones, with its certificate beside it.
 Status WriteChosen(const EvalRun& run, const SessionOptions& session, const std::string& directory,
                    const Json& certificate) {
@@ -112,16 +175,31 @@ Status WriteChosen(const EvalRun& run, const SessionOptions& session, const std:
   return WriteFileAtomic(directory + "/" + kCertificateFile, JsonText(certificate, 1) + "\n");
 }
 
+/// Adds the choice to the result and, with --out, writes its pattern.
+Status AddChosen(const CertifyCommand& command, const EvalRun& run, const CertifyRow& row, SessionOptions session,
+                 Json* result) {
+  session.sink = std::max(session.sink, session.pinned_prefix);
+  if (session.prefill_recent == 0) session.prefill_recent = session.recent;
+  (*result)["chosen"] = ToJson(row);
+  (*result)["heads"] = HeadsJson(session);
+  (*result)["heads_fingerprint"] = HeadsFingerprint(session.heads);
+  if (command.eval.out.empty()) return OkStatus();
+  const std::string directory = command.eval.out + "/pattern";
+  DUO_RETURN_IF_ERROR(WriteChosen(run, session, directory, run.Identified(*result)).Annotate("--out"));
+  Note("the chosen pattern with its certificate is in " + directory);
+  return OkStatus();
+}
+
 Status Run(const CertifyCommand& command) {
   DUO_ASSIGN_OR_RETURN(const NeedleGrid grid, GridOf(command.needle));
   const int64_t longest = *std::max_element(grid.lengths.begin(), grid.lengths.end());
   const int64_t depth = command.depth.value_or(longest);
-  Json recipe = {{"needle", RecipeOf(command.needle, grid)},
-                 {"text", RecipeOf(command.text)},
-                 {"sparsities", command.sparsities},
-                 {"depth", depth}};
+  const Json recipe = {{"needle", RecipeOf(command.needle, grid)},
+                       {"text", RecipeOf(command.text)},
+                       {"sparsities", command.sparsities.text},
+                       {"depth", depth}};
   if (command.eval.common.pattern.empty() || command.eval.common.pattern == "none") {
-    return Status(StatusCode::kInvalidArgument, "--pattern: is missing; certify measures its gates");
+    return InvalidArgument("--pattern: is missing; certify measures its gates");
   }
   EvalCommand eval = command.eval;
   eval.common.sparsity = 0;  // MakeChoices chooses heads at every sparsity of the list
@@ -129,68 +207,15 @@ Status Run(const CertifyCommand& command) {
       std::max({longest + command.needle.max_answer, command.text.context, depth + kDecodeSteps + 1});
   DUO_ASSIGN_OR_RETURN(EvalRun run, BeginEval(eval, "certify", recipe, longest_run));
   DUO_RETURN_IF_ERROR(CheckDepthFits(run, depth).Annotate("--depth"));
-  DUO_ASSIGN_OR_RETURN(const Choices choices, MakeChoices(command, run));
-
-  ProgressBar bar(ShowProgress(command.eval.common.progress));
-  bar.SetLabel("text");
-  DUO_ASSIGN_OR_RETURN(const TextScores scores, MeasureText(run, command.text, choices.sessions, bar.Callback()));
-  std::vector<CertifyRow> rows;
-  for (size_t i = 0; i <= choices.sessions.size(); ++i) {
-    const bool is_full = i == choices.sessions.size();
-    const SessionOptions session = is_full ? run.FullSession() : choices.sessions[i];
-    const std::string name = is_full ? "full" : fmt::format("{:g}", choices.sparsities[i]);
-    bar.SetLabel(is_full ? "full attention" : "sparsity " + name);
-    DUO_ASSIGN_OR_RETURN(const NeedleOutcome needles,
-                         MeasureNeedles(run, command.needle, grid, name, session, bar.Callback()));
-    CertifyRow row{.sparsity = is_full ? 0 : choices.sparsities[i], .n_retrieval = session.heads.n_retrieval()};
-    const std::vector<double>& nll = is_full ? scores.full_nll : scores.modes[i].nll;
-    row.perplexity = std::exp(MeanOf(nll).mean);
-    row.top1 = 1;
-    if (!is_full) {
-      const MeanError kld = MeanOf(scores.modes[i].kld), top1 = MeanOf(scores.modes[i].top1);
-      row.kld = kld.mean, row.kld_error = kld.error, row.top1 = top1.mean, row.top1_error = top1.error;
-    }
-    row.niah = needles.mean;
-    DUO_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(run.loaded.model.config(), 0, session, *run.loaded.backend));
-    row.kv_bytes = plan.KvBytes(depth);
-    DUO_ASSIGN_OR_RETURN(row.decode_ms, LoggedDecodeMs(run, name, session, depth));
-    rows.push_back(row);
-  }
-  bar.Finish();
-  const CertifyRow full = rows.back();
-  rows.pop_back();
+  DUO_ASSIGN_OR_RETURN(const SparsityChoices choices, MakeChoices(command, run));
+  DUO_ASSIGN_OR_RETURN(const CertifyTable table, MeasureTable(run, command, grid, depth, choices));
 
   const bool bounded = command.bounds.max_kld || command.bounds.min_niah;
-  const std::optional<size_t> chosen = bounded ? ChooseRow(rows, command.bounds) : std::nullopt;
-  Json result = {{"rows", Json::array()},
-                 {"full_niah", full.niah},
-                 {"full_perplexity", full.perplexity},
-                 {"full_kv_bytes", full.kv_bytes},
-                 {"full_decode_ms", full.decode_ms},
-                 {"depth", depth},
-                 {"n_scored", scores.full_nll.size()},
-                 {"bounds",
-                  {{"max_kld", command.bounds.max_kld ? Json(*command.bounds.max_kld) : Json()},
-                   {"min_niah", command.bounds.min_niah ? Json(*command.bounds.min_niah) : Json()}}}};
-  for (const CertifyRow& row : rows) result["rows"].push_back(ToJson(row));
-  // The heads of the recipe are those of sparsity 0. The result has the chosen heads instead, or null.
-  result["heads"] = result["heads_fingerprint"] = Json();
-  if (bounded && !chosen) {
-    Note("no sparsity of the list keeps the bounds: no pattern is written");
-  } else if (chosen) {
-    SessionOptions measured = choices.sessions[*chosen];
-    measured.sink = std::max(measured.sink, measured.pinned_prefix);
-    if (measured.prefill_recent == 0) measured.prefill_recent = measured.recent;
-    result["chosen"] = ToJson(rows[*chosen]);
-    result["heads"] = HeadsJson(measured);
-    result["heads_fingerprint"] = HeadsFingerprint(measured.heads);
-    if (!command.eval.out.empty()) {
-      const std::string directory = command.eval.out + "/pattern";
-      DUO_RETURN_IF_ERROR(WriteChosen(run, measured, directory, run.Identified(result)).Annotate("--out"));
-      Note("the chosen pattern with its certificate is in " + directory);
-    }
-  }
-  const std::string text = Table(rows, full, chosen);
+  const std::optional<size_t> chosen = bounded ? ChooseRow(table.rows, command.bounds) : std::nullopt;
+  Json result = ToJson(table, command.bounds, depth);
+  if (bounded && !chosen) Note("no sparsity of the list keeps the bounds: no pattern is written");
+  if (chosen) DUO_RETURN_IF_ERROR(AddChosen(command, run, table.rows[*chosen], choices.sessions[*chosen], &result));
+  const std::string text = Table(table.rows, table.full, chosen);
   return FinishEval(command.eval, run, std::move(result), text);
 }
 
@@ -200,10 +225,8 @@ void AddEvalCertify(CLI::App* verb, VerbFunction* run) {
   auto command = std::make_shared<CertifyCommand>();
   CLI::App* certify = verb->add_subcommand(
       "certify", "Measure what each sparsity of a pattern costs and saves; choose the highest that keeps your bounds.");
-  AddText(certify, "--sparsities", &command->sparsities, "numbers",
-          "Shares of streaming heads to measure, separated by commas.")
-      ->type_name("A,B,..")
-      ->default_str(command->sparsities);
+  AddNumbers(certify, "--sparsities", RealRange{0, 1}, &command->sparsities,
+             "Shares of streaming heads to measure, separated by commas.");
   AddReal(certify, "--max-kld", {0, 1e9}, &command->bounds.max_kld,
           "Choose a sparsity with at most this KL divergence, in nats per token.");
   AddReal(certify, "--min-niah", {0, 1}, &command->bounds.min_niah,
@@ -220,9 +243,7 @@ void AddEvalCertify(CLI::App* verb, VerbFunction* run) {
       "  duo generate --model ~/models/Llama-3.1-8B --pattern certified/pattern --prompt-file "
       "long.txt");
   certify->callback([certify, command, run] {
-    for (const char* flag : {"--sparsity", "--threshold"}) {
-      if (certify->count(flag) > 0) throw CLI::ValidationError(flag, "has no meaning here; --sparsities lists them");
-    }
+    RefuseFlags(*certify, {"--sparsity", "--threshold"}, "has no meaning here; --sparsities lists them");
     *run = [command] { return Run(*command); };
   });
 }

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "base/fnv1a.h"
 #include "cli/eval_command.h"
 #include "cli/flags.h"
@@ -43,9 +44,24 @@ Result<std::vector<int32_t>> PromptIds(const Tokenizer& tokenizer, const std::op
   return chat->Render(tokenizer, {{ChatMessage::Role::kUser, text}});
 }
 
+/// The prompts borrow the samples.
+Result<std::vector<TaskPrompt>> MakePrompts(const Tokenizer& tokenizer, const std::optional<ChatTemplate>& chat,
+                                            const std::vector<LongBenchSample>& samples, int64_t max_tokens) {
+  std::vector<TaskPrompt> prompts;
+  for (const LongBenchSample& sample : samples) {
+    DUO_ASSIGN_OR_RETURN(std::vector<int32_t> ids, PromptIds(tokenizer, chat, sample, max_tokens));
+    TaskPrompt prompt{.task = sample.group.empty() ? sample.task : sample.task + " " + sample.group,
+                      .prompt = {.key = fmt::format("{}/{}", sample.task, sample.index),
+                                 .prompt = [ids = std::move(ids)] { return ids; },
+                                 .score = [&](const std::string& text) { return LongBenchScore(sample, text); }}};
+    prompt.prompt.generate.max_tokens = LongBenchAnswerTokens(sample.task);
+    if (chat && LongBenchUsesChat(sample.task)) AddTurnEnds(tokenizer, *chat, &prompt.prompt.generate);
+    prompts.push_back(std::move(prompt));
+  }
+  return prompts;
+}
+
 Status Run(const LongBenchCommand& command) {
-  if (command.data.empty())
-    return Status(StatusCode::kInvalidArgument, "--data: is missing; expected the folder of the task files");
   Result<std::vector<LongBenchSample>> samples = LoadLongBench(command.data, SplitNames(command.tasks), command.limit);
   if (!samples.ok()) {
     const bool is_about_tasks = !samples.status().subject().empty();
@@ -67,8 +83,7 @@ Status Run(const LongBenchCommand& command) {
   const int64_t context = c.ContextFor(command.eval.common.max_context);
   const int64_t max_tokens = command.max_length > 0 ? command.max_length : context - answer;
   if (max_tokens < 256) {
-    return Status(StatusCode::kInvalidArgument,
-                  fmt::format("--max-length: {} tokens for a prompt are too few; at least 256 are needed", max_tokens));
+    return InvalidArgument("--max-length: {} tokens for a prompt are too few; at least 256 are needed", max_tokens);
   }
   run.loaded.session.max_context = max_tokens + answer;
   std::optional<ChatTemplate> chat;
@@ -77,20 +92,11 @@ Status Run(const LongBenchCommand& command) {
     if (!recognised.ok()) return recognised.status().Annotate("--no-chat runs the tasks without it");
     chat = *recognised;
   }
-  std::vector<TaskPrompt> prompts;
-  std::string note;
-  for (const LongBenchSample& sample : *samples) {
-    const std::string task = sample.group.empty() ? sample.task : sample.task + " " + sample.group;
-    if (IsChineseTask(sample.task)) note = "Chinese tasks are scored by character; the original scores them by word.\n";
-    DUO_ASSIGN_OR_RETURN(std::vector<int32_t> ids, PromptIds(run.tokenizer, chat, sample, max_tokens));
-    TaskPrompt prompt{.task = task,
-                      .prompt = {.key = fmt::format("{}/{}", sample.task, sample.index),
-                                 .prompt = [ids = std::move(ids)] { return ids; },
-                                 .score = [&](const std::string& text) { return LongBenchScore(sample, text); }}};
-    prompt.prompt.generate.max_tokens = LongBenchAnswerTokens(sample.task);
-    if (chat && LongBenchUsesChat(sample.task)) AddTurnEnds(run.tokenizer, *chat, &prompt.prompt.generate);
-    prompts.push_back(std::move(prompt));
-  }
+  DUO_ASSIGN_OR_RETURN(const std::vector<TaskPrompt> prompts, MakePrompts(run.tokenizer, chat, *samples, max_tokens));
+  const auto is_chinese = [](const LongBenchSample& sample) { return IsChineseTask(sample.task); };
+  const std::string note = std::any_of(samples->begin(), samples->end(), is_chinese)
+                               ? "Chinese tasks are scored by character; the original scores them by word.\n"
+                               : "";
   Json extra = {{"chat", chat.has_value()}, {"max_length", max_tokens}};
   if (!note.empty()) extra["note"] = note;
   return RunTasks(command.eval, run, prompts, std::move(extra), note);
@@ -104,7 +110,8 @@ void AddEvalLongBench(CLI::App* verb, VerbFunction* run) {
       verb->add_subcommand("longbench", "Run LongBench: questions, summaries, few-shot tasks and code on real texts.");
   AddText(longbench, "--data", &command->data, "a folder",
           "Folder of <task>.jsonl files as downloaded, one such file, or version 2's data.json.")
-      ->type_name("DIR|FILE");
+      ->type_name("PATH")
+      ->required();
   AddText(longbench, "--tasks", &command->tasks, "names",
           "Tasks to run, named as the files and separated by commas (default: all).")
       ->type_name("A,B,..");
@@ -119,8 +126,7 @@ void AddEvalLongBench(CLI::App* verb, VerbFunction* run) {
       "  duo eval longbench --data LongBench/data --tasks qasper,hotpotqa --model ~/models/Llama-3.1-8B-Instruct \\\n"
       "      --pattern learned --sparsity 0.5 --out longbench");
   longbench->callback([longbench, command, run] {
-    if (longbench->count("--text") > 0)
-      throw CLI::ValidationError("--text", "has no meaning here; --data has the texts");
+    RefuseFlags(*longbench, {"--text"}, "has no meaning here; --data has the texts");
     *run = [command] { return Run(*command); };
   });
 }

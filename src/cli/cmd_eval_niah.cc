@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/strings.h"
 #include "cli/eval_command.h"
 #include "cli/flags.h"
 #include "cli/needle_options.h"
@@ -44,7 +45,7 @@ std::string Table(const NeedleGrid& grid, const std::vector<EvalMode>& modes,
     const std::string title = fmt::format(" {}, mean {:.3f}", m == 0 ? "full attention" : "duo", means[m]);
     text += fmt::format("{:<{}}  ", title, std::max(title.size(), 7 * grid.lengths.size()));
   }
-  while (text.back() == ' ') text.pop_back();
+  text.resize(TrimEnd(text, " ").size());
   text += "\n      ";
   std::vector<size_t> pad(modes.size());
   for (size_t m = 0; m < modes.size(); ++m) {
@@ -56,14 +57,14 @@ std::string Table(const NeedleGrid& grid, const std::vector<EvalMode>& modes,
     pad[m] = std::max(title, line.size()) - line.size();
     text += line + std::string(pad[m] + 2, ' ');
   }
-  while (text.back() == ' ') text.pop_back();
+  text.resize(TrimEnd(text, " ").size());
   text += "\n";
   for (size_t row = 0; row < grid.depths.size(); ++row) {
     text += fmt::format("{:>4.0f} %", 100 * grid.depths[row]);
     for (size_t m = 0; m < modes.size(); ++m) {
       text += Row(tables[m][row], StdoutHasColour()) + std::string(pad[m] + 2, ' ');
     }
-    while (text.back() == ' ') text.pop_back();
+    text.resize(TrimEnd(text, " ").size());
     text += "\n";
   }
   return text;
@@ -79,7 +80,7 @@ Status Run(const NiahCommand& command) {
   std::vector<std::vector<std::vector<double>>> tables;
   std::vector<double> means;
   int64_t n_prompt = 0, n_reused = 0;
-  ProgressBar bar(ShowProgress(command.eval.common.progress));
+  ProgressBar bar(command.eval.common.progress);
   for (const EvalMode& mode : modes) {
     bar.SetLabel(mode.name);
     DUO_ASSIGN_OR_RETURN(const NeedleOutcome outcome,
@@ -92,8 +93,7 @@ Status Run(const NiahCommand& command) {
   bar.Finish();
   std::string text = Table(grid, modes, tables, means);
   text += fmt::format("{} prompts of {} tokens, {:.0f} % of them read once for several prompts\n",
-                      static_cast<size_t>(grid.n_seeds) * grid.lengths.size() * grid.depths.size() * modes.size() *
-                          static_cast<size_t>(command.needle.n_needles),
+                      grid.lengths.size() * grid.depths.size() * modes.size() * grid.n_seeds * command.needle.n_needles,
                       FormatCount(n_prompt),
                       n_prompt == 0 ? 0.0 : 100.0 * static_cast<double>(n_reused) / static_cast<double>(n_prompt));
   return FinishEval(command.eval, run, std::move(result), text);

@@ -68,7 +68,7 @@ Status Run(const PerplexityCommand& command) {
                        BeginEval(command.eval, "perplexity", RecipeOf(command.text), command.text.context));
   std::vector<SessionOptions> modes;
   if (run.loaded.pattern || !command.text.against.empty()) modes.push_back(run.loaded.session);
-  ProgressBar bar(ShowProgress(command.eval.common.progress));
+  ProgressBar bar(command.eval.common.progress);
   DUO_ASSIGN_OR_RETURN(const TextScores scores, MeasureText(run, command.text, modes, bar.Callback()));
   bar.Finish();
   Json result = {{"n_scored", scores.full_nll.size()}, {"full", PerplexityJson(scores.full_nll)}};

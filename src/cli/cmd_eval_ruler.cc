@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "base/fnv1a.h"
 #include "cli/eval_command.h"
 #include "cli/flags.h"
@@ -34,9 +35,8 @@ Result<std::vector<RulerSample>> MakeSamples(const RulerCommand& command, const 
   for (const std::string& task : tasks) {
     for (int i = 0; i < command.n_samples; ++i) {
       // As in the original, a prompt and its answer together have the given length.
-      Result<RulerSample> sample =
-          MakeRulerSample(task, command.length - RulerAnswerTokens(task),
-                          command.eval.common.seed * 1000003 + static_cast<uint64_t>(i), run.text, run.tokenizer);
+      Result<RulerSample> sample = MakeRulerSample(task, command.length - RulerAnswerTokens(task),
+                                                   command.eval.common.seed * 1000003 + i, run.text, run.tokenizer);
       if (!sample.ok()) return sample.status().Annotate("--tasks");
       samples.push_back(std::move(sample).value());
     }
@@ -56,7 +56,7 @@ Result<std::vector<RulerSample>> LoadSamples(const RulerCommand& command) {
     ++taken[sample.task];
     samples.push_back(std::move(sample));
   }
-  if (samples.empty()) return Status(StatusCode::kInvalidArgument, "--tasks: none of them is in " + command.data);
+  if (samples.empty()) return InvalidArgument("--tasks: none of them is in {}", command.data);
   return samples;
 }
 
@@ -80,15 +80,14 @@ Status Run(const RulerCommand& command) {
   } else {  // samples from files have lengths of their own
     int64_t longest = 0;
     for (const RulerSample& sample : samples) {
-      longest = std::max(
-          longest, static_cast<int64_t>(run.tokenizer.Encode(sample.input).size()) + RulerAnswerTokens(sample.task));
+      longest = std::max(longest, std::ssize(run.tokenizer.Encode(sample.input)) + RulerAnswerTokens(sample.task));
     }
     const int64_t context = run.loaded.model.config().ContextFor(command.eval.common.max_context);
     if (context > 0 && longest > context) {
-      return Status(StatusCode::kInvalidArgument,
-                    fmt::format("--data: samples have up to {} tokens, but the context is {}; "
-                                "--max-context sets another",
-                                longest, context));
+      return InvalidArgument(
+          "--data: samples have up to {} tokens, but the context is {}; "
+          "--max-context sets another",
+          longest, context);
     }
     run.loaded.session.max_context = longest;
   }
@@ -114,7 +113,7 @@ void AddEvalRuler(CLI::App* verb, VerbFunction* run) {
   CLI::App* ruler = verb->add_subcommand("ruler", "Run RULER: retrieval, variable tracking, word counting.");
   AddText(ruler, "--data", &command->data, "a folder",
           "Folder with RULER's own files, <task>/validation.jsonl (default: samples are made here).")
-      ->type_name("DIR");
+      ->type_name("PATH");
   AddText(ruler, "--tasks", &command->tasks, "names",
           "Tasks to run, separated by commas (default: all). Samples are made for niah_single_1, niah_multikey_1, vt, "
           "cwe and fwe.")

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "base/memory_info.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
@@ -54,8 +55,7 @@ Result<std::vector<int32_t>> PromptIds(const GenerateCommand& command, const Loa
   }
   std::vector<int32_t> ids = tokenizer->Encode(text, command.no_special ? SpecialTokens::kNone : SpecialTokens::kAdd);
   if (!ids.empty()) return ids;
-  return Status(StatusCode::kInvalidArgument,
-                std::string(command.prompt ? "--prompt" : "--prompt-file") + ": the text has no tokens");
+  return InvalidArgument("{}: the text has no tokens", command.prompt ? "--prompt" : "--prompt-file");
 }
 
 /// Writes text to stdout as it is generated, and keeps the error of a write that failed.
@@ -63,11 +63,11 @@ class TextOutput {
  public:
   explicit TextOutput(bool shown, ProgressBar* bar) : shown_(shown), bar_(bar) {}
   TextCallback Callback() {
-    return [this](const std::string& piece) {
+    return [this](const std::string& text) {
       if (!shown_) return !Interrupted();
       bar_->Finish();
-      status_ = WriteOut(piece);
-      ends_line_ = piece.empty() ? ends_line_ : piece.back() == '\n';
+      status_ = WriteOut(text);
+      ends_line_ = text.empty() ? ends_line_ : text.back() == '\n';
       return status_.ok() && !Interrupted();
     };
   }
@@ -109,25 +109,25 @@ Status Run(const GenerateCommand& command) {
   DUO_ASSIGN_OR_RETURN(const std::optional<Tokenizer> tokenizer, OpenTokenizer(command, loaded));
   DUO_ASSIGN_OR_RETURN(const std::vector<int32_t> prompt, PromptIds(command, loaded, tokenizer));
   DUO_ASSIGN_OR_RETURN(Session session, Session::Create(loaded.model, loaded.session));
-  if (Interrupted()) return Status(StatusCode::kCancelled, "stopped before the prompt was read");
+  if (Interrupted()) return Stopped("stopped before the prompt was read");
 
   GenerateOptions options = command.generate;
   options.sampler.seed = command.common.seed;
-  ProgressBar bar(ShowProgress(command.common.progress));
+  ProgressBar bar(command.common.progress);
   TextOutput output(!command.common.json, &bar);
   const Result<GenerateResult> result = Generate(&session, loaded.model, tokenizer ? &*tokenizer : nullptr, prompt,
                                                  options, output.Callback(), bar.Callback());
   bar.Finish();
   if (!result.ok() && result.status().code() == StatusCode::kCancelled) {
-    return Status(StatusCode::kCancelled,
-                  fmt::format("stopped after {} of {} prompt tokens", session.len(), prompt.size()));
+    return Stopped("stopped after {} of {} prompt tokens", session.len(), prompt.size());
   }
   if (!result.ok()) return result.status();
   DUO_RETURN_IF_ERROR(output.EndLine());
   const auto n_prompt = std::ssize(prompt);
   if (command.common.json) DUO_RETURN_IF_ERROR(PrintJson(ToJson(*result, session, n_prompt)));
   const bool cancelled = result->finish == FinishReason::kCancelled;
-  if (StderrIsTerminal() || command.common.progress || cancelled) PrintStatistics(*result, session, n_prompt);
+  if (StderrIsTerminal() || command.common.progress == ProgressBar::Show::kAlways || cancelled)
+    PrintStatistics(*result, session, n_prompt);
   return OkStatus();
 }
 

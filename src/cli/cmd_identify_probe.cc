@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "cli/common_options.h"
 #include "cli/flags.h"
 #include "cli/identify_options.h"
@@ -28,6 +29,19 @@ struct ProbeCommand {
   double reg = GateSchedule().reg_weight;
 };
 
+std::string ToText(const TwoStreamLoss& loss, double reg, double reg_weight, const ModelConfig& c) {
+  std::string text = fmt::format("distillation loss {:.6g}, mean gate {:.6g}, loss {:.6g}\n", loss.distill, reg,
+                                 loss.distill + reg_weight * reg);
+  for (int layer = 0; layer < c.n_layers; ++layer) {
+    text += fmt::format("layer {:3}", layer);
+    for (int head = 0; head < c.n_kv_heads; ++head) {
+      text += fmt::format("  {:+.3e}", loss.gate_gradients[layer * c.n_kv_heads + head]);
+    }
+    text += "\n";
+  }
+  return text;
+}
+
 Status RunProbe(const ProbeCommand& command) {
   DUO_RETURN_IF_ERROR(CheckIdentifyCompute(command.common));
   DUO_ASSIGN_OR_RETURN(const std::string dir, ResolveModelDir(command.common.model));
@@ -36,14 +50,13 @@ Status RunProbe(const ProbeCommand& command) {
   DUO_ASSIGN_OR_RETURN(const Model model, Model::Open(dir, backend.get()));
   const ModelConfig& c = model.config();
   NoteModel(c);
-  if (!pattern) return Status(StatusCode::kInvalidArgument, "--pattern: is missing; probe takes its gates");
+  if (!pattern) return InvalidArgument("--pattern: is missing; probe takes its gates");
   const Status fits = CheckPatternShape(*pattern, c.n_layers, c.n_kv_heads);
   if (!fits.ok()) return fits.Annotate("--pattern " + command.common.pattern);
   const Result<std::vector<int32_t>> ids = ReadIdsFile(command.ids_file, c.vocab_size);
   if (!ids.ok()) return ids.status().Annotate("--ids");
   if (c.max_context > 0 && std::ssize(*ids) > c.max_context) {
-    return Status(StatusCode::kInvalidArgument,
-                  fmt::format("--ids: {} tokens, at most {} for this model", ids->size(), c.max_context));
+    return InvalidArgument("--ids: {} tokens, at most {} for this model", ids->size(), c.max_context);
   }
   DUO_ASSIGN_OR_RETURN(const PositionRange labels, ParsePositions("--labels", command.labels, std::ssize(*ids)));
   std::vector<double> gates = pattern->gates;
@@ -67,16 +80,7 @@ Status RunProbe(const ProbeCommand& command) {
     return PrintJson(
         {{"distill_loss", loss.distill}, {"reg_loss", reg}, {"gate_grad", Rows(loss.gate_gradients, c.n_kv_heads)}});
   }
-  std::string text = fmt::format("distillation loss {:.6g}, mean gate {:.6g}, loss {:.6g}\n", loss.distill, reg,
-                                 loss.distill + command.reg * reg);
-  for (int layer = 0; layer < c.n_layers; ++layer) {
-    text += fmt::format("layer {:3}", layer);
-    for (int head = 0; head < c.n_kv_heads; ++head) {
-      text += fmt::format("  {:+.3e}", loss.gate_gradients[layer * c.n_kv_heads + head]);
-    }
-    text += "\n";
-  }
-  return WriteOut(text);
+  return WriteOut(ToText(loss, reg, command.reg, c));
 }
 
 }  // namespace

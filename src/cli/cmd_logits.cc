@@ -9,6 +9,7 @@
 
 #include "base/atomic_file.h"
 #include "base/clock.h"
+#include "base/error.h"
 #include "base/file.h"
 #include "base/memory_info.h"
 #include "checkpoint/safetensors.h"
@@ -36,7 +37,7 @@ struct LogitsCommand {
 Status CheckOutput(const std::string& path) {
   const size_t slash = path.rfind('/');
   const std::string parent = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
-  if (!IsDirectory(parent)) return Status(StatusCode::kIo, "--out: " + parent + " is not a directory");
+  if (!IsDirectory(parent)) return IoError("--out: {} is not a directory", parent);
   return CheckReplaceable(path).Annotate("--out");
 }
 
@@ -47,13 +48,12 @@ struct LogitRows {
 };
 
 Status ReserveRows(const PositionRange& range, int64_t vocab, LogitRows* rows) {
-  const auto n = static_cast<uint64_t>(range.end - range.begin);
-  const uint64_t bytes = n * static_cast<uint64_t>(vocab) * sizeof(float);
+  const uint64_t n = range.end - range.begin;
+  const uint64_t bytes = n * vocab * sizeof(float);
   const uint64_t available = AvailableMemoryBytes();
   if (bytes > available) {
-    return Status(StatusCode::kResourceExhausted,
-                  fmt::format("--positions: {} rows of logits need {}, {} are available; ask for fewer at a time", n,
-                              FormatBytes(bytes), FormatBytes(available)));
+    return ResourceExhausted("--positions: {} rows of logits need {}, {} are available; ask for fewer at a time", n,
+                             FormatBytes(bytes), FormatBytes(available));
   }
   rows->logits.reserve(bytes / sizeof(float));
   rows->positions.reserve(n);
@@ -81,7 +81,7 @@ Status Run(const LogitsCommand& command) {
 
   ids->resize(range.end);  // later tokens do not change logits before them
   const auto begin = Clock::now();
-  ProgressBar bar(ShowProgress(command.common.progress));
+  ProgressBar bar(command.common.progress);
   const Status status = session.PrefillWithLogits(
       *ids, range.begin, range.end,
       [&rows](int64_t pos, std::span<const float> logits) {
@@ -92,8 +92,7 @@ Status Run(const LogitsCommand& command) {
       bar.Callback());
   bar.Finish();
   if (status.code() == StatusCode::kCancelled) {
-    return Status(StatusCode::kCancelled,
-                  fmt::format("stopped after {} of {} tokens; nothing was written", session.len(), ids->size()));
+    return Stopped("stopped after {} of {} tokens; nothing was written", session.len(), ids->size());
   }
   DUO_RETURN_IF_ERROR(status);
   const double seconds = SecondsSince(begin);
@@ -125,7 +124,7 @@ void AddLogits(CLI::App* app, VerbFunction* run) {
       ->default_str(command->positions);
   AddText(verb, "--out", &command->out, "a file",
           "Safetensors file to write: logits [n, vocab] f32 and positions [n] i64.")
-      ->type_name("FILE")
+      ->type_name("PATH")
       ->required();
   AddCommonOptions(verb, &command->common);
   verb->footer(

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "base/error.h"
 #include "base/json.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
@@ -39,9 +40,6 @@ Result<HeadPattern> Load(const std::string& dir) {
 /// The choice of --sparsity or --threshold; nothing when neither was given.
 Result<std::optional<HeadChoice>> Choose(const PatternCommand& command, const HeadPattern& pattern) {
   if (command.threshold) return std::optional<HeadChoice>(ChooseByThreshold(pattern, *command.threshold));
-  if (!command.sparsity && command.exclusive_layers) {
-    return Status(StatusCode::kInvalidArgument, "--exclusive-layers: needs --sparsity, the share of streaming layers");
-  }
   if (!command.sparsity) return std::optional<HeadChoice>();
   DUO_ASSIGN_OR_RETURN(HeadChoice choice, command.exclusive_layers ? ChooseLayersBySparsity(pattern, *command.sparsity)
                                                                    : ChooseBySparsity(pattern, *command.sparsity));
@@ -89,7 +87,7 @@ Status RunShow(const PatternCommand& command) {
 Status RunChoose(const PatternCommand& command) {
   DUO_ASSIGN_OR_RETURN(const HeadPattern pattern, Load(command.dir));
   DUO_ASSIGN_OR_RETURN(const std::optional<HeadChoice> choice, Choose(command, pattern));
-  if (!choice) return Status(StatusCode::kInvalidArgument, "--sparsity or --threshold is missing");
+  if (!choice) return InvalidArgument("--sparsity or --threshold is missing");
   const Status saved = SaveHeadPattern(ToPattern(*choice, pattern), command.out);
   if (!saved.ok()) return saved.Annotate("--out");
   if (command.json) {
@@ -142,10 +140,6 @@ Status RunDiff(const PatternCommand& command) {
 
 Status RunPlot(const PatternCommand& command) {
   if (command.curves) {
-    if (command.sparsity || command.threshold) {
-      return Status(StatusCode::kInvalidArgument,
-                    "--curves: excludes --sparsity and --threshold, which mark heads in heat maps");
-    }
     Status curves = WriteLossCurves(command.dir + "/log.jsonl", command.out, command.title);
     if (!curves.ok()) return curves;
     return command.json ? PrintJson({{"out", command.out}}) : WriteOut(fmt::format("written to {}\n", command.out));
@@ -157,8 +151,11 @@ Status RunPlot(const PatternCommand& command) {
   return command.json ? PrintJson({{"out", command.out}}) : WriteOut(fmt::format("written to {}\n", command.out));
 }
 
-void AddDirectory(CLI::App* verb, const std::string& name, std::string* target, const std::string& help) {
-  AddText(verb, name, target, "a directory", help)->type_name("DIR")->required();
+void AddPatternDirectory(CLI::App* verb, const std::string& name, std::string* target) {
+  AddText(verb, name, target, "a directory",
+          "Directory with full_attention_heads.tsv and config.json; demo is the embedded model's.")
+      ->type_name("DIR")
+      ->required();
 }
 
 void AddChoiceFlags(CLI::App* verb, PatternCommand* command, const std::string& what) {
@@ -170,19 +167,20 @@ void AddChoiceFlags(CLI::App* verb, PatternCommand* command, const std::string& 
   verb->add_flag("--exclusive-layers", command->exclusive_layers,
                  "Choose whole layers: those with the largest sums of gates are retrieval layers; all heads of the "
                  "others stream.")
-      ->excludes(threshold);
+      ->needs(sparsity);
 }
 
 using PatternRun = Status (*)(const PatternCommand&);
 
 /// Adds one of the four subcommands, without its own flags.
-CLI::App* AddPart(CLI::App* verb, const char* name, const char* help, const char* example, PatternRun run_part,
-                  const std::shared_ptr<PatternCommand>& command, VerbFunction* run) {
-  CLI::App* part = verb->add_subcommand(name, help);
-  part->footer(std::string("Example:\n  ") + example);
-  part->add_flag("--json", command->json, "Print one JSON value on stdout and nothing else there.");
-  part->callback([command, run, run_part] { *run = [command, run_part] { return run_part(*command); }; });
-  return part;
+CLI::App* AddSubcommand(CLI::App* verb, const char* name, const char* help, const char* example,
+                        PatternRun run_subcommand, const std::shared_ptr<PatternCommand>& command, VerbFunction* run) {
+  CLI::App* subcommand = verb->add_subcommand(name, help);
+  subcommand->footer(std::string("Example:\n  ") + example);
+  AddJsonFlag(subcommand, &command->json);
+  subcommand->callback(
+      [command, run, run_subcommand] { *run = [command, run_subcommand] { return run_subcommand(*command); }; });
+  return subcommand;
 }
 
 }  // namespace
@@ -192,35 +190,39 @@ void AddPattern(CLI::App* app, VerbFunction* run) {
   CLI::App* verb = app->add_subcommand("pattern", "Show, choose, compare and plot head patterns.");
   verb->require_subcommand(1);
   verb->footer("Example:\n  duo pattern show demo --sparsity 0.5\n`duo pattern show --help` lists the flags of show.");
-  const char* dir_help = "Directory with full_attention_heads.tsv and config.json; demo is the embedded model's.";
-
-  CLI::App* show = AddPart(verb, "show", "Show a heat map of the gates in the terminal.",
-                           "duo pattern show demo --sparsity 0.5", RunShow, command, run);
-  AddDirectory(show, "DIR", &command->dir, dir_help);
+  CLI::App* show = AddSubcommand(verb, "show", "Show a heat map of the gates in the terminal.",
+                                 "duo pattern show demo --sparsity 0.5", RunShow, command, run);
+  AddPatternDirectory(show, "DIR", &command->dir);
   AddChoiceFlags(show, command.get(), "Mark");
 
-  CLI::App* choose = AddPart(verb, "choose", "Write a pattern of 0 and 1 with the chosen heads.",
-                             "duo pattern choose demo --sparsity 0.75 --out chosen", RunChoose, command, run);
-  AddDirectory(choose, "DIR", &command->dir, dir_help);
+  CLI::App* choose = AddSubcommand(verb, "choose", "Write a pattern of 0 and 1 with the chosen heads.",
+                                   "duo pattern choose demo --sparsity 0.75 --out chosen", RunChoose, command, run);
+  AddPatternDirectory(choose, "DIR", &command->dir);
   AddChoiceFlags(choose, command.get(), "Choose");
-  AddDirectory(choose, "--out", &command->out, "Directory of the pattern to write; it is made when it is missing.");
+  AddText(choose, "--out", &command->out, "a directory",
+          "Directory of the pattern to write; it is made when it is missing.")
+      ->type_name("PATH")
+      ->required();
 
-  CLI::App* diff = AddPart(verb, "diff", "Show how two patterns of one model differ.",
-                           "duo pattern diff learned chosen", RunDiff, command, run);
-  AddDirectory(diff, "A", &command->dir, dir_help);
-  AddDirectory(diff, "B", &command->other_dir, dir_help);
+  CLI::App* diff = AddSubcommand(verb, "diff", "Show how two patterns of one model differ.",
+                                 "duo pattern diff learned chosen", RunDiff, command, run);
+  AddPatternDirectory(diff, "A", &command->dir);
+  AddPatternDirectory(diff, "B", &command->other_dir);
   AddReal(diff, "--sparsity", {0, 1}, &command->sparsity, "Sparsity at which the heads of both patterns are chosen.")
       ->default_str(fmt::format("{:g}", kDefaultDiffSparsity));
 
-  CLI::App* plot = AddPart(verb, "plot", "Draw a heat map, or curves of a run, as an SVG or PNG file (needs gnuplot).",
-                           "duo pattern plot demo --sparsity 0.5 --out heads.svg", RunPlot, command, run);
-  AddDirectory(plot, "DIR", &command->dir, dir_help);
+  CLI::App* plot =
+      AddSubcommand(verb, "plot", "Draw a heat map, or curves of a run, as an SVG or PNG file (needs gnuplot).",
+                    "duo pattern plot demo --sparsity 0.5 --out heads.svg", RunPlot, command, run);
+  AddPatternDirectory(plot, "DIR", &command->dir);
   AddChoiceFlags(plot, command.get(), "Mark");
   AddText(plot, "--out", &command->out, "a file", "File to write, named *.svg or *.png.")
-      ->type_name("FILE")
+      ->type_name("PATH")
       ->required();
   plot->add_flag("--curves", command->curves,
-                 "Draw losses and gates over the steps of the run in DIR/log.jsonl, instead of the heat map.");
+                 "Draw losses and gates over the steps of the run in DIR/log.jsonl, instead of the heat map.")
+      ->excludes("--sparsity")
+      ->excludes("--threshold");
   AddText(plot, "--title", &command->title, "", "Text above the picture.")->type_name("TEXT");
 }
 

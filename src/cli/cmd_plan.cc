@@ -7,6 +7,7 @@
 #include <string>
 
 #include "backend/backend.h"
+#include "base/error.h"
 #include "base/json.h"
 #include "base/memory_info.h"
 #include "cli/commands.h"
@@ -30,10 +31,8 @@ struct Shape {
 };
 
 Result<Shape> LoadShape(const PlanOptions& options) {
-  if (options.config.empty() == options.common.model.empty()) {
-    return Status(StatusCode::kInvalidArgument, options.config.empty()
-                                                    ? "--model: is missing; plan takes a model, or --config FILE"
-                                                    : "--config: excludes --model, whose config.json it would replace");
+  if (options.config.empty() && options.common.model.empty()) {
+    return InvalidArgument("--model: is missing; plan takes a model, or --config FILE");
   }
   Shape shape;
   if (!options.config.empty()) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/error.h"
 #include "base/memory_info.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
@@ -37,7 +38,7 @@ struct QuantizeCommand {
   std::optional<int64_t> n_tokens;
   int threads = 0;
   bool json = false;
-  bool progress = false;
+  ProgressBar::Show progress = ProgressBar::Show::kAuto;
 };
 
 /// Outliers in one input of a layer's matrices.
@@ -64,9 +65,9 @@ std::vector<InputReport> ReportInputs(const std::vector<LayerInputs>& layers, co
       const InputMagnitudes& of = layers[l].of[i];
       const Smoothing::Layer& s = report.factors[l];
       const std::vector<float>* factors[] = {&s.attention, &s.output, &s.mlp, &s.down};
-      std::vector<float> smoothed = of.most;
+      std::vector<float> smoothed = of.max;
       for (size_t c = 0; c < smoothed.size(); ++c) smoothed[c] /= (*factors[i])[c];
-      inputs.push_back({static_cast<int>(l), kNames[i], of.outlier(), LargestOverMiddle(of.most),
+      inputs.push_back({static_cast<int>(l), kNames[i], of.outlier(), LargestOverMiddle(of.max),
                         LargestOverMiddle(std::move(smoothed))});
     }
   }
@@ -144,7 +145,7 @@ Result<std::vector<LayerInputs>> Calibrate(const QuantizeCommand& command, const
   if (context > 0) n = std::min(n, context);
   DUO_ASSIGN_OR_RETURN(const std::string sample, text->Take(n, 0, tokenizer));
   std::vector<int32_t> ids = tokenizer.Encode(sample);
-  ids.resize(std::min(ids.size(), static_cast<size_t>(n)));
+  ids.resize(std::min<int64_t>(std::ssize(ids), n));
   return MeasureLinearInputs(model, ids, {}, progress);
 }
 
@@ -155,27 +156,23 @@ Status Run(const QuantizeCommand& command) {
   // The backend is created even when no model has to run, so that a wrong DUO_ISA is an error as in every verb.
   DUO_ASSIGN_OR_RETURN(const BackendPtr backend, CreateBackend({.n_threads = command.threads}));
   const auto begin = Clock::now();
-  ProgressBar bar(ShowProgress(command.progress));
+  ProgressBar bar(command.progress);
   Smoothing smoothing;
   std::vector<LayerInputs> layers;
   if (!command.smooth.empty() && command.weights != WeightType::kInt8) {
-    return Status(StatusCode::kInvalidArgument,
-                  "--smooth: is for int8 weights and --compute int8; it makes int4 weights worse (docs/quality.md)");
-  }
-  if (command.smooth.empty() && (command.alpha || command.n_tokens)) {
-    return Status(StatusCode::kInvalidArgument,
-                  std::string(command.alpha ? "--smooth-alpha" : "--smooth-tokens") + ": needs --smooth");
+    return InvalidArgument(
+        "--smooth: is for int8 weights and --compute int8; it makes int4 weights worse (docs/quality.md)");
   }
   DUO_RETURN_IF_ERROR(CheckQuantizeOut(dir, command.out));
   if (!command.smooth.empty()) {
     smoothing.alpha = command.alpha.value_or(smoothing.alpha);
     DUO_ASSIGN_OR_RETURN(layers, Calibrate(command, dir, backend.get(), bar.Callback()));
     for (const LayerInputs& layer : layers) {
-      const auto most = [&](LinearInput input) { return layer.of[static_cast<size_t>(input)].most; };
-      smoothing.layers.push_back({.attention = most(LinearInput::kAttention),
-                                  .output = most(LinearInput::kOutput),
-                                  .mlp = most(LinearInput::kMlp),
-                                  .down = most(LinearInput::kDown)});
+      const auto max = [&](LinearInput input) { return layer.of[static_cast<size_t>(input)].max; };
+      smoothing.layers.push_back({.attention = max(LinearInput::kAttention),
+                                  .output = max(LinearInput::kOutput),
+                                  .mlp = max(LinearInput::kMlp),
+                                  .down = max(LinearInput::kDown)});
     }
   }
   Result<QuantizeReport> report =
@@ -193,33 +190,29 @@ Status Run(const QuantizeCommand& command) {
 void AddQuantize(CLI::App* app, VerbFunction* run) {
   auto command = std::make_shared<QuantizeCommand>();
   CLI::App* verb = app->add_subcommand("quantize", "Write a checkpoint with int8 or int4 weights.");
-  AddText(verb, "--model", &command->model, "a directory",
-          "Hugging Face directory with BF16, F16 or F32 weights; demo is the embedded model.")
-      ->type_name("DIR")
-      ->required();
-  AddChoice(verb, "--weights",
-            std::vector<std::pair<std::string, WeightType>>{{"int8", WeightType::kInt8}, {"int4", WeightType::kInt4}},
-            {}, &command->weights,
+  AddModelOption(verb, &command->model)->required();
+  AddChoice(verb, "--weights", Choices<WeightType>{{"int8", WeightType::kInt8}, {"int4", WeightType::kInt4}},
+            &command->weights,
             "Type of the new weights. int8: a scale per output. int4: a scale per 32 inputs; embedding and output "
             "matrix are int8.")
       ->required();
   AddText(verb, "--out", &command->out, "a directory", "Directory of the new checkpoint.")
-      ->type_name("DIR")
+      ->type_name("PATH")
       ->required();
   AddText(verb, "--smooth", &command->smooth, "a text",
           "Scale channels that have outliers on this text down and their weights up, for --compute int8 (SmoothQuant). "
-          "FILE "
-          "is a text file, a folder of them, or builtin.")
-      ->type_name("FILE");
+          "The text is a file, a folder of files, or builtin.")
+      ->type_name("PATH|builtin");
   AddReal(verb, "--smooth-alpha", {0, 1}, &command->alpha,
           "Share of the outliers that --smooth moves into the weights.")
+      ->needs("--smooth")
       ->default_str("0.5");
   AddInt(verb, "--smooth-tokens", {1, 1 << 20}, &command->n_tokens, "Tokens of the text that --smooth runs.")
+      ->needs("--smooth")
       ->default_str(std::to_string(kSmoothTokens));
-  AddInt(verb, "--threads", {1, 1024}, &command->threads,
-         "Number of CPU threads (default: all cores of this process).");
-  verb->add_flag("--json", command->json, "Print one JSON value on stdout and nothing else there.");
-  verb->add_flag("--progress", command->progress, "Show progress on stderr even when it is not a terminal.");
+  AddThreadsOption(verb, &command->threads);
+  AddJsonFlag(verb, &command->json);
+  AddProgressFlag(verb, &command->progress);
   verb->footer(
       "Example:\n"
       "  duo quantize --model ~/models/Llama-3.1-8B --weights int4 --out ~/models/Llama-3.1-8B-int4\n"

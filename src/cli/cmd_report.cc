@@ -8,8 +8,10 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "cli/commands.h"
+#include "cli/common_options.h"
 #include "cli/flags.h"
 #include "cli/json_output.h"
 #include "cli/terminal.h"
@@ -39,7 +41,7 @@ Status AddFolder(const std::string& folder, std::vector<ReportInput>* inputs) {
   for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
     if (entry.path().extension() == ".json") paths.push_back(entry.path().string());
   }
-  if (error) return Status(StatusCode::kIo, folder + ": " + error.message());
+  if (error) return IoError("{}: {}", folder, error.message());
   std::sort(paths.begin(), paths.end());
   const size_t before = inputs->size();
   for (const std::string& path : paths) {
@@ -47,7 +49,7 @@ Status AddFolder(const std::string& folder, std::vector<ReportInput>* inputs) {
     if (IsReportable(result)) inputs->push_back({path, std::move(result)});
   }
   if (inputs->size() > before) return OkStatus();
-  return Status(StatusCode::kNotFound, folder + ": has no result of duo eval or duo bench (*.json)");
+  return NotFound("{}: has no result of duo eval or duo bench (*.json)", folder);
 }
 
 Status Run(const ReportCommand& command) {
@@ -72,9 +74,9 @@ void AddReport(CLI::App* app, VerbFunction* run) {
   auto command = std::make_shared<ReportCommand>();
   CLI::App* verb = app->add_subcommand("report", "Make one HTML page from results of duo eval and duo bench.");
   verb->add_option("RESULT", command->inputs, "JSON files, or folders that --out of duo eval named.")->required();
-  AddText(verb, "--out", &command->out, "a file", "HTML page to write.")->type_name("FILE.html")->required();
+  AddText(verb, "--out", &command->out, "a file", "HTML page to write.")->type_name("PATH")->required();
   AddText(verb, "--title", &command->title, "", "Heading of the page.")->type_name("TEXT")->default_str(command->title);
-  verb->add_flag("--json", command->json, "Print one JSON value on stdout and nothing else there.");
+  AddJsonFlag(verb, &command->json);
   verb->footer("Example:\n  duo report needles certified --out report.html");
   verb->callback([command, run] { *run = [command] { return Run(*command); }; });
 }

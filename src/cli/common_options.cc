@@ -14,6 +14,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory_info.h"
@@ -30,10 +31,6 @@ namespace {
 constexpr int64_t kMaxTokens = int64_t{1} << 36;
 constexpr size_t kMaxTextBytes = size_t{1} << 30;
 constexpr double kDefaultSparsity = 0.5;
-
-Status BadFlag(const std::string& flag, const std::string& sentence) {
-  return Status(StatusCode::kInvalidArgument, flag + ": " + sentence);
-}
 
 void AddHeadOptions(CLI::App* verb, CommonOptions* options) {
   AddText(
@@ -62,28 +59,24 @@ void AddRunOptions(CLI::App* verb, CommonOptions* options) {
   AddInt(verb, "--chunk", {1, 65536}, &options->chunk,
          "Prompt tokens that go through the model at once; the result does not depend on it.")
       ->default_str(std::to_string(options->chunk));
-  AddChoice(verb, "--compute",
-            std::vector<std::pair<std::string, ComputeType>>{
-                {"f32", ComputeType::kF32}, {"bf16", ComputeType::kBF16}, {"int8", ComputeType::kInt8}},
-            {}, &options->compute,
-            "Type of the inputs of matrix products; f32 is the checking mode, int8 needs int8 weights.")
+  AddChoice(
+      verb, "--compute",
+      Choices<ComputeType>{{"f32", ComputeType::kF32}, {"bf16", ComputeType::kBF16}, {"int8", ComputeType::kInt8}},
+      &options->compute, "Type of the inputs of matrix products; f32 is the checking mode, int8 needs int8 weights.")
       ->default_str(ComputeTypeName(options->compute));
-  AddChoice(verb, "--kv-type",
-            std::vector<std::pair<std::string, KvType>>{
-                {"f32", KvType::kF32}, {"bf16", KvType::kBF16}, {"int8", KvType::kInt8}, {"int4", KvType::kInt4}},
-            {}, &options->kv_type, "Type of cached K and V (default: bf16, or f32 with --compute f32).");
+  AddChoice(
+      verb, "--kv-type",
+      Choices<KvType>{{"f32", KvType::kF32}, {"bf16", KvType::kBF16}, {"int8", KvType::kInt8}, {"int4", KvType::kInt4}},
+      &options->kv_type, "Type of cached K and V (default: bf16, or f32 with --compute f32).");
   AddChoice(
       verb, "--weights",
-      std::vector<std::pair<std::string, WeightType>>{
-          {"native", WeightType::kNative}, {"int8", WeightType::kInt8}, {"int4", WeightType::kInt4}},
-      {}, &options->weights,
+      Choices<WeightType>{{"native", WeightType::kNative}, {"int8", WeightType::kInt8}, {"int4", WeightType::kInt4}},
+      &options->weights,
       "Type of the weights: native is as in the checkpoint; int8 and int4 quantise them while the model is opened.")
       ->default_str("native");
-  AddInt(verb, "--threads", {1, 1024}, &options->threads,
-         "Number of CPU threads (default: all cores of this process).");
-  AddChoice(verb, "--device",
-            std::vector<std::pair<std::string, Device>>{{"cpu", Device::kCpu}, {"cuda", Device::kCuda}}, {},
-            &options->device, "Device that runs the model.")
+  AddThreadsOption(verb, &options->threads);
+  AddChoice(verb, "--device", Choices<Device>{{"cpu", Device::kCpu}, {"cuda", Device::kCuda}}, &options->device,
+            "Device that runs the model.")
       ->default_str("cpu");
   AddInt(verb, "--snapshot-every", {0, kMaxTokens}, &options->snapshot_every,
          "Tokens between copies of the streaming windows, which make rewinding cheap; 0 makes no copies.")
@@ -94,15 +87,15 @@ void AddRunOptions(CLI::App* verb, CommonOptions* options) {
          "Max tokens of prompt and answer together (default: what the model was trained for).");
   AddInt(verb, "--seed", {0}, &options->seed, "Seed of all random choices.")
       ->default_str(std::to_string(options->seed));
-  verb->add_flag("--json", options->json, "Print one JSON value on stdout and nothing else there.");
-  verb->add_flag("--progress", options->progress, "Show progress on stderr even when it is not a terminal.");
+  AddJsonFlag(verb, &options->json);
+  AddProgressFlag(verb, &options->progress);
 }
 
 std::string DirectoryOfExecutable() {
   char path[PATH_MAX];
   const ssize_t n = readlink("/proc/self/exe", path, sizeof path);
   if (n <= 0 || n == static_cast<ssize_t>(sizeof path)) return "";
-  const std::string text(path, static_cast<size_t>(n));
+  const std::string text(path, n);
   return text.substr(0, text.rfind('/'));
 }
 
@@ -113,12 +106,12 @@ Result<std::string> ReadStandardInput() {
     const ssize_t n = Interrupted() ? 0 : read(STDIN_FILENO, buffer, sizeof buffer);
     if (n == 0 && !Interrupted()) return text;
     if (n <= 0) {
-      if (Interrupted()) return Status(StatusCode::kCancelled, "stopped while reading standard input");
-      return Status(StatusCode::kIo, fmt::format("standard input cannot be read: {}", std::strerror(errno)));
+      if (Interrupted()) return Stopped("stopped while reading standard input");
+      return IoError("standard input cannot be read: {}", std::strerror(errno));
     }
-    text.append(buffer, static_cast<size_t>(n));
+    text.append(buffer, n);
   }
-  return Status(StatusCode::kCorrupt, fmt::format("standard input has more than {}", FormatBytes(kMaxTextBytes)));
+  return Corrupt("standard input has more than {}", FormatBytes(kMaxTextBytes));
 }
 
 // An error of the check is ignored: the first prompt meets the same error and reports it.
@@ -135,12 +128,30 @@ void NoteKeyOutliers(const Model& model, KvType type) {
 
 }  // namespace
 
+CLI::Option* AddModelOption(CLI::App* verb, std::string* model) {
+  return AddText(verb, "--model", model, "a directory",
+                 "Hugging Face directory with config.json, *.safetensors and a tokenizer; demo is the embedded model.")
+      ->type_name("DIR");
+}
+
+void AddThreadsOption(CLI::App* verb, int* n_threads) {
+  AddInt(verb, "--threads", {1, 1024}, n_threads, "Number of CPU threads (default: all cores of this process).");
+}
+
+void AddJsonFlag(CLI::App* verb, bool* json) {
+  verb->add_flag("--json", *json, "Print one JSON value on stdout and nothing else there.");
+}
+
+void AddProgressFlag(CLI::App* verb, ProgressBar::Show* progress) {
+  verb->add_flag_callback(
+      "--progress", [=] { *progress = ProgressBar::Show::kAlways; },
+      "Show progress on stderr even when it is not a terminal.");
+}
+
 void AddCommonOptions(CLI::App* verb, CommonOptions* options) {
   const std::string own_group = verb->option_defaults()->get_group();
   verb->option_defaults()->group("Model and heads");
-  AddText(verb, "--model", &options->model, "a directory",
-          "Hugging Face directory with config.json, *.safetensors and a tokenizer; demo is the embedded model.")
-      ->type_name("DIR");
+  AddModelOption(verb, &options->model);
   AddHeadOptions(verb, options);
   verb->option_defaults()->group("How it runs");
   AddRunOptions(verb, options);
@@ -163,7 +174,7 @@ Result<LoadedModel> LoadModel(const CommonOptions& given) {
   DUO_ASSIGN_OR_RETURN(Model model, OpenModel(options, dir, backend.get()));
   NoteModel(model.config());
   if (options.compute == ComputeType::kInt8 && model.config().weights != WeightType::kInt8) {
-    return BadFlag("--compute", "int8 needs int8 weights; --weights int8 makes them while the model is opened");
+    return InvalidArgument("--compute: int8 needs int8 weights; --weights int8 makes them while the model is opened");
   }
   DUO_ASSIGN_OR_RETURN(HeadChoice heads, ChooseHeads(options, pattern, model.config()));
   DUO_ASSIGN_OR_RETURN(SessionOptions session, ResolveSession(options, pattern, model.weights_bytes()));
@@ -174,7 +185,7 @@ Result<LoadedModel> LoadModel(const CommonOptions& given) {
 }
 
 Result<Model> OpenModel(const CommonOptions& options, const std::string& dir, Backend* backend) {
-  ProgressBar bar(ShowProgress(options.progress));
+  ProgressBar bar(options.progress);
   return Model::Open(dir, backend, {.weights = options.weights, .progress = bar.Callback()});
 }
 
@@ -187,8 +198,7 @@ void NoteMeasuredLoss(const LoadedModel& loaded) {
   if (loaded.model.config().weights != WeightType::kInt4) return;
   Note(
       "warning: with int4 weights the embedded model's most likely token changed in 9 of 100 places (int8: 3); duo "
-      "eval "
-      "perplexity --against measures your model");
+      "eval perplexity --against measures your model");
 }
 
 void NoteCertificate(const LoadedModel& loaded) {
@@ -223,17 +233,17 @@ Result<BackendPtr> MakeBackend(const CommonOptions& options) {
 }
 
 Result<std::string> ResolveModelDir(const std::string& model) {
-  if (model.empty()) return BadFlag("--model", "is missing; it takes a Hugging Face directory, or demo");
+  if (model.empty()) return InvalidArgument("--model: is missing; it takes a Hugging Face directory, or demo");
   if (model == "demo") return FindDemoModel();
-  if (!FileExists(model) && !IsDirectory(model))
-    return Status(StatusCode::kNotFound, "--model: " + model + " does not exist");
+  if (!FileExists(model) && !IsDirectory(model)) return NotFound("--model: {} does not exist", model);
   return model;
 }
 
 Result<std::optional<HeadPattern>> LoadPattern(const CommonOptions& options) {
   if (options.pattern.empty() || options.pattern == "none") {
     const char* flag = options.sparsity ? "--sparsity" : options.threshold ? "--threshold" : nullptr;
-    if (flag != nullptr) return BadFlag(flag, "needs --pattern DIR: without a pattern every head is a retrieval head");
+    if (flag != nullptr)
+      return InvalidArgument("{}: needs --pattern DIR: without a pattern every head is a retrieval head", flag);
     return std::optional<HeadPattern>();
   }
   std::string dir = options.pattern;
@@ -260,9 +270,8 @@ Result<HeadChoice> ChooseHeads(const CommonOptions& options, const std::optional
 Result<uint64_t> MemoryLimit(const CommonOptions& options, uint64_t weights_bytes) {
   if (options.memory_bytes == 0) return uint64_t{0};
   if (options.memory_bytes <= weights_bytes) {
-    return Status(StatusCode::kResourceExhausted,
-                  fmt::format("--memory: the weights alone need {}, but {} are allowed", FormatBytes(weights_bytes),
-                              FormatBytes(options.memory_bytes)));
+    return ResourceExhausted("--memory: the weights alone need {}, but {} are allowed", FormatBytes(weights_bytes),
+                             FormatBytes(options.memory_bytes));
   }
   return options.memory_bytes - weights_bytes;
 }
@@ -274,8 +283,7 @@ Result<SessionOptions> ResolveSession(const CommonOptions& options, const std::o
   session.recent = options.recent.value_or(pattern ? pattern->recent : session.recent);
   session.prefill_recent = options.prefill_recent.value_or(0);
   if (options.prefill_recent && *options.prefill_recent < session.recent) {
-    return BadFlag("--prefill-recent",
-                   fmt::format("{} is less than --recent {}", *options.prefill_recent, session.recent));
+    return InvalidArgument("--prefill-recent: {} is less than --recent {}", *options.prefill_recent, session.recent);
   }
   session.pinned_prefix = options.pinned_prefix.value_or(0);
   session.chunk = options.chunk;
@@ -292,8 +300,7 @@ Result<std::string> FindDemoModel() {
   for (const std::string& dir : {installed, std::string(DUO_DEMO_DIR)}) {
     if (FileExists(dir + "/config.json")) return dir;
   }
-  return Status(StatusCode::kNotFound,
-                fmt::format("the embedded model is neither in {} nor in {}", installed, DUO_DEMO_DIR));
+  return NotFound("the embedded model is neither in {} nor in {}", installed, DUO_DEMO_DIR);
 }
 
 Result<uint64_t> ParseBytes(const std::string& text) {
@@ -305,7 +312,7 @@ Result<uint64_t> ParseBytes(const std::string& text) {
                                     {"TB", 1e12}, {"KiB", 1024}, {"MiB", 1048576}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
   const std::string expected = fmt::format("\"{}\" is not a size above 0 such as 24GiB, 512MiB or 16GB", text);
   if (text.empty() || ((text[0] < '0' || text[0] > '9') && text[0] != '.')) {
-    return Status(StatusCode::kInvalidArgument, expected);
+    return InvalidArgument("{}", expected);
   }
   char* end = nullptr;
   const double number = std::strtod(text.c_str(), &end);
@@ -315,17 +322,16 @@ Result<uint64_t> ParseBytes(const std::string& text) {
     const double bytes = number * unit.bytes;
     if (bytes >= 1 && bytes < 0x1p62) return static_cast<uint64_t>(bytes);
   }
-  return Status(StatusCode::kInvalidArgument, expected);
+  return InvalidArgument("{}", expected);
 }
 
 Result<std::vector<int32_t>> ReadIdsFile(const std::string& path, int64_t vocab_size) {
   DUO_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path));
   DUO_ASSIGN_OR_RETURN(const Json json, ParseJson(text, path));
   if (!json.is_array()) {
-    return Status(StatusCode::kCorrupt,
-                  fmt::format("{}: expected an array of token ids, found {}", path, JsonTypeName(json)));
+    return Corrupt("{}: expected an array of token ids, found {}", path, JsonTypeName(json));
   }
-  if (json.empty()) return Status(StatusCode::kCorrupt, path + ": the array of token ids is empty");
+  if (json.empty()) return Corrupt("{}: the array of token ids is empty", path);
   std::vector<int32_t> ids;
   ids.reserve(json.size());
   for (const Json& element : json) {
@@ -334,9 +340,8 @@ Result<std::vector<int32_t>> ReadIdsFile(const std::string& path, int64_t vocab_
         (element.is_number_unsigned() ? element.get<uint64_t>() < static_cast<uint64_t>(vocab_size)
                                       : element.get<int64_t>() >= 0 && element.get<int64_t>() < vocab_size);
     if (!is_id) {
-      return Status(StatusCode::kCorrupt,
-                    fmt::format("{}: index {}: {} is not a token id from 0 to {}", path, ids.size(),
-                                element.is_number() ? element.dump() : JsonTypeName(element), vocab_size - 1));
+      return Corrupt("{}: index {}: {} is not a token id from 0 to {}", path, ids.size(),
+                     element.is_number() ? element.dump() : JsonTypeName(element), vocab_size - 1);
     }
     ids.push_back(static_cast<int32_t>(element.get<int64_t>()));
   }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/progress_bar.h"
 #include "duo/backend.h"
 #include "duo/dtype.h"
 #include "duo/head_pattern.h"
@@ -17,7 +18,8 @@
 
 namespace CLI {
 class App;
-}
+class Option;
+}  // namespace CLI
 
 namespace duo::cli {
 
@@ -43,12 +45,18 @@ struct CommonOptions {
   uint64_t memory_bytes = 0;  // limit for weights, KV and activations together; 0 = what the system has
   int64_t max_context = 0;    // tokens, 0 = the model's trained context
   bool json = false;
-  bool progress = false;  // show progress on stderr even when it is not a terminal
+  ProgressBar::Show progress = ProgressBar::Show::kAuto;
 };
 
 /// Adds all common flags to `verb`. `options` must live until the verb ran. The parser does not require --model, so
 /// that a verb may offer --config instead. LoadModel reports when --model is missing.
 void AddCommonOptions(CLI::App* verb, CommonOptions* options);
+
+// Single common flags, for verbs without the others.
+CLI::Option* AddModelOption(CLI::App* verb, std::string* model);
+void AddThreadsOption(CLI::App* verb, int* n_threads);
+void AddJsonFlag(CLI::App* verb, bool* json);
+void AddProgressFlag(CLI::App* verb, ProgressBar::Show* progress);
 
 /// A model that is ready to run. The members are in the order of their lifetimes: the backend outlives the model.
 struct LoadedModel {

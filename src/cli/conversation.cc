@@ -6,10 +6,12 @@
 #include <utility>
 
 #include "base/common_prefix.h"
+#include "base/error.h"
 #include "base/file.h"
 #include "base/memory_info.h"
 #include "cli/json_output.h"
 #include "cli/signals.h"
+#include "cli/terminal.h"
 #include "engine/chat_turn.h"
 
 namespace duo::cli {
@@ -77,7 +79,7 @@ Status LocalConversation::Ask(const std::string& question) {
 // is left to run, for its logits.
 Result<LocalConversation::Turn> LocalConversation::Answer() {
   DUO_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, style_.Render(tokenizer_, messages_));
-  if (ids.empty()) return Status(StatusCode::kInvalidArgument, "the conversation has no tokens");
+  if (ids.empty()) return InvalidArgument("the conversation has no tokens");
   ProgressBar bar(options_.progress);
   Turn turn;
   turn.reused = std::min(CommonPrefix(ids, session_->tokens()), std::ssize(ids) - 1);
@@ -87,9 +89,9 @@ Result<LocalConversation::Turn> LocalConversation::Answer() {
   GenerateOptions generate = options_.generate;
   generate.sampler.seed += turns_.size();
   Status shown;
-  const auto show = [&](const std::string& piece) {
+  const auto show = [&](const std::string& text) {
     bar.Finish();
-    if (options_.show_answers) shown = WriteOut(piece);
+    if (options_.show_answers) shown = WriteOut(text);
     return shown.ok() && !Interrupted();
   };
   const std::vector<int32_t> rest(ids.begin() + turn.reused, ids.end());
@@ -101,7 +103,7 @@ Result<LocalConversation::Turn> LocalConversation::Answer() {
 }
 
 Status LocalConversation::Undo() {
-  if (turns_.empty()) return Status(StatusCode::kInvalidArgument, "/undo: there is no question to forget");
+  if (turns_.empty()) return InvalidArgument("/undo: there is no question to forget");
   const int64_t keep = std::min(turns_.back().reused, session_->len());
   turns_.pop_back();
   messages_.resize(messages_.size() - 2);

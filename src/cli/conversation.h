@@ -9,7 +9,7 @@
 
 #include "base/json.h"
 #include "cli/common_options.h"
-#include "cli/terminal.h"
+#include "cli/progress_bar.h"
 #include "duo/generate.h"
 #include "duo/tokenizer.h"
 

@@ -4,17 +4,14 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/strings.h"
 #include "cli/signals.h"
 #include "duo/generate.h"
 
 namespace duo::cli {
 namespace {
 
-bool IsHit(std::string_view text, std::string_view expected) {
-  while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
-  while (!text.empty() && (text.back() == ' ' || text.back() == '.')) text.remove_suffix(1);
-  return text == expected;
-}
+bool IsHit(std::string_view text, std::string_view expected) { return TrimEnd(TrimStart(text, " "), " .") == expected; }
 
 }  // namespace
 
@@ -29,7 +26,7 @@ Result<HeadChoice> RandomHeadsLike(const HeadChoice& like, uint64_t seed) {
 
 Status WarmUp(const Model& model, const SessionOptions& options, const DemoInput& input) {
   DUO_ASSIGN_OR_RETURN(Session session, Session::Create(model, options));
-  const auto n = std::min(input.text.size(), static_cast<size_t>(session.options().chunk));
+  const int64_t n = std::min(std::ssize(input.text), session.options().chunk);
   DUO_RETURN_IF_ERROR(session.Prefill(std::span<const int32_t>(input.text).first(n)));
   return session.Decode(input.text.front());
 }

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <utility>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "base/fnv1a.h"
 #include "cli/flags.h"
@@ -58,7 +59,7 @@ void AddEvalOptions(CLI::App* verb, EvalCommand* command) {
       ->default_str(command->text);
   AddText(verb, "--out", &command->out, "a directory",
           "Directory that keeps every answer, the result and its picture. The same command continues an earlier run.")
-      ->type_name("DIR");
+      ->type_name("PATH");
   AddCommonOptions(verb, &command->common);
 }
 
@@ -87,9 +88,8 @@ Result<EvalRun> BeginEval(const EvalCommand& command, const std::string& kind, c
   const ModelConfig& c = loaded.model.config();
   const int64_t context = c.ContextFor(command.common.max_context);
   if (context > 0 && n_tokens > context) {
-    return Status(StatusCode::kInvalidArgument,
-                  fmt::format("{} tokens at once, but the context is {}{}", n_tokens, context,
-                              command.common.max_context > 0 ? "; --max-context sets another" : " tokens"));
+    return InvalidArgument("{} tokens at once, but the context is {}{}", n_tokens, context,
+                           command.common.max_context > 0 ? "; --max-context sets another" : " tokens");
   }
   if (n_tokens > 0) loaded.session.max_context = n_tokens;  // nothing longer will be run
   const SessionOptions& s = loaded.session;
@@ -135,28 +135,6 @@ Status FinishEval(const EvalCommand& command, const EvalRun& run, Json result, c
     Note(fmt::format("written to {}.json{}", path, drawn.ok() ? ", .svg and .png" : ""));
   }
   return command.common.json ? PrintJson(result) : WriteOut(text);
-}
-
-Result<std::vector<double>> ParseNumbers(const std::string& flag, const std::string& text, double least, double most) {
-  std::vector<double> out;
-  for (size_t at = 0; at <= text.size();) {
-    const size_t end = std::min(text.find(',', at), text.size());
-    const std::string word = text.substr(at, end - at);
-    char* rest = nullptr;
-    double number = std::strtod(word.c_str(), &rest);
-    if (*rest == 'k' || *rest == 'K') {
-      number *= 1024;
-      ++rest;
-    }
-    if (word.empty() || *rest != '\0' || !(number >= least && number <= most)) {
-      return Status(StatusCode::kInvalidArgument,
-                    fmt::format("{}: \"{}\" is not a number from {:g} to {:g}; several are separated by commas", flag,
-                                word, least, most));
-    }
-    out.push_back(number);
-    at = end + 1;
-  }
-  return out;
 }
 
 }  // namespace duo::cli

@@ -54,10 +54,6 @@ Result<EvalRun> BeginEval(const EvalCommand& command, const std::string& kind, c
 /// to OUT/<kind>.json and, where gnuplot is installed, its picture to OUT/<kind>.svg and .png.
 Status FinishEval(const EvalCommand& command, const EvalRun& run, Json result, const std::string& text);
 
-/// Parses numbers separated by commas: "512,2k,128k" or "0,0.5,1". k multiplies by 1024. kInvalidArgument names the
-/// flag.
-Result<std::vector<double>> ParseNumbers(const std::string& flag, const std::string& text, double least, double most);
-
 void AddEvalNiah(CLI::App* verb, VerbFunction* run);
 void AddEvalPerplexity(CLI::App* verb, VerbFunction* run);
 void AddEvalCertify(CLI::App* verb, VerbFunction* run);

@@ -26,8 +26,10 @@ const std::vector<OptionFlags>& UnlikeNames() {
   return options;
 }
 
+/// Whether the verb has the flag, and not as an old name, which the help does not show.
 bool Has(const CLI::App& verb, std::string_view flag) {
-  return verb.get_option_no_throw(std::string(flag.substr(0, flag.find(' ')))) != nullptr;
+  const CLI::Option* option = verb.get_option_no_throw(std::string(flag.substr(0, flag.find(' '))));
+  return option != nullptr && !option->get_group().empty();
 }
 
 std::vector<std::string> FlagsOf(std::string_view option, const CLI::App& verb) {
@@ -39,11 +41,13 @@ std::vector<std::string> FlagsOf(std::string_view option, const CLI::App& verb) 
     }
     return flags;
   }
-  // max_context becomes --max-context. A count loses its "n_": n_threads becomes --threads.
-  std::string flag(option.substr(option.starts_with("n_") ? 2 : 0));
-  std::replace(flag.begin(), flag.end(), '_', '-');
-  flag.insert(0, "--");
-  if (Has(verb, flag)) flags.push_back(flag);
+  // max_context becomes --max-context. The flag of a count may be without its "n_": n_threads becomes --threads.
+  for (const size_t n_dropped : {size_t{0}, size_t{2}}) {
+    if (n_dropped > 0 && !option.starts_with("n_")) break;
+    std::string flag = "--" + std::string(option.substr(n_dropped));
+    std::replace(flag.begin(), flag.end(), '_', '-');
+    if (Has(verb, flag)) return {flag};
+  }
   return flags;
 }
 

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "duo/result.h"
+
 namespace duo::cli {
 
 /// A range that includes both ends.
@@ -46,12 +48,27 @@ CLI::Option* AddReal(CLI::App* verb, const std::string& flag, const RealRange& r
       ->type_name("F");
 }
 
-/// Adds `flag`, which takes one of the names in `choices` and sets *target to the value beside it. A name in `refused`
-/// is a value of the contract that this version lacks: it throws with the sentence beside it.
+/// Numbers separated by commas.
+template <typename Number>
+struct NumberList {
+  std::string text;  // as typed, or the default
+  std::vector<Number> numbers;
+};
+
+/// Adds `flag`, which takes numbers separated by commas, shown as A,B,.. in the help. k multiplies by 1024: "512,2k".
+/// The default is the text that *list has when this is called.
+CLI::Option* AddNumbers(CLI::App* verb, const std::string& flag, const IntRange& range, NumberList<int64_t>* list,
+                        const std::string& help);
+CLI::Option* AddNumbers(CLI::App* verb, const std::string& flag, const RealRange& range, NumberList<double>* list,
+                        const std::string& help);
+
+/// The names that a flag takes, each with its value.
+template <typename Value>
+using Choices = std::vector<std::pair<std::string, Value>>;
+
+/// Adds `flag`, which takes one of the names in `choices` and sets *target to the value beside it.
 template <typename T, typename Value>
-CLI::Option* AddChoice(CLI::App* verb, const std::string& flag,
-                       const std::vector<std::pair<std::string, Value>>& choices,
-                       const std::vector<std::pair<std::string, std::string>>& refused, T* target,
+CLI::Option* AddChoice(CLI::App* verb, const std::string& flag, const Choices<Value>& choices, T* target,
                        const std::string& help) {
   std::string names;
   for (const auto& choice : choices) names += (names.empty() ? "" : "|") + choice.first;
@@ -64,9 +81,6 @@ CLI::Option* AddChoice(CLI::App* verb, const std::string& flag,
                 *target = choice.second;
                 return;
               }
-            }
-            for (const auto& choice : refused) {
-              if (choice.first == text) throw CLI::ValidationError(flag, text + " " + choice.second);
             }
             throw CLI::ValidationError(flag, "\"" + text + "\" is not one of " + names);
           },
@@ -83,7 +97,31 @@ CLI::Option* AddText(CLI::App* verb, const std::string& flag, std::string* targe
 CLI::Option* AddTexts(CLI::App* verb, const std::string& flag, std::vector<std::string>* target,
                       const std::string& help);
 
+/// Adds `flag`, which takes a text that `parse` turns into the value or an error.
+template <typename T>
+CLI::Option* AddParsed(CLI::App* verb, const std::string& flag, Result<T> (*parse)(const std::string&), T* target,
+                       const std::string& help) {
+  return verb->add_option_function<std::string>(
+      flag,
+      [=](const std::string& text) {
+        Result<T> value = parse(text);
+        if (!value.ok()) throw CLI::ValidationError(flag, value.status().message());
+        *target = *std::move(value);
+      },
+      help);
+}
+
 /// Adds `flag`, which takes a size as ParseBytes (common_options.h) reads it.
 CLI::Option* AddBytes(CLI::App* verb, const std::string& flag, uint64_t* target, const std::string& help);
+
+/// Lets `flag` be given by the name that it had in an earlier version. The help does not show the old name, and a note
+/// on stderr names the new one.
+void AcceptOldName(CLI::App* verb, const std::string& old_name, CLI::Option* flag);
+
+/// Throws CLI::ValidationError, "FLAG: reason", for the first of `flags` that was given.
+void RefuseFlags(const CLI::App& verb, const std::vector<std::string>& flags, const std::string& reason);
+
+/// The texts between the commas of `text`.
+std::vector<std::string> SplitAtCommas(const std::string& text);
 
 }  // namespace duo::cli

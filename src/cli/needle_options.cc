@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/error.h"
 #include "cli/flags.h"
 #include "cli/task_eval.h"
 
@@ -19,21 +20,19 @@ constexpr const char* PresetName(NeedlePreset preset) {
 void AddNeedleOptions(CLI::App* verb, NeedleOptions* options) {
   const std::string own_group = verb->option_defaults()->get_group();
   verb->option_defaults()->group("Needles");
-  AddText(verb, "--lengths", &options->lengths, "numbers",
-          "Lengths of prompts in tokens, separated by commas; 4k is 4096.")
-      ->type_name("A,B,..")
-      ->default_str(options->lengths);
-  AddText(verb, "--depths", &options->depths, "numbers",
-          "Needle depths, separated by commas: shares of the text before the needle, 0..1.")
-      ->type_name("A,B,..")
-      ->default_str(options->depths);
-  AddInt(verb, "--texts", {1, 100000}, &options->n_seeds, "Texts per length and depth.")
-      ->default_str(std::to_string(options->n_seeds));
+  AddNumbers(verb, "--lengths", IntRange{64, 1 << 30}, &options->lengths,
+             "Lengths of prompts in tokens, separated by commas; 4k is 4096.");
+  CLI::Option* depths = AddNumbers(verb, "--needle-depths", RealRange{0, 1}, &options->depths,
+                                   "Needle depths, separated by commas: shares of the text before the needle, 0..1.");
+  AcceptOldName(verb, "--depths", depths);
+  CLI::Option* n_texts = AddInt(verb, "--n-texts", {1, 100000}, &options->n_seeds, "Texts per length and depth.")
+                             ->default_str(std::to_string(options->n_seeds));
+  AcceptOldName(verb, "--texts", n_texts);
   AddChoice(
       verb, "--preset",
-      std::vector<std::pair<std::string, NeedlePreset>>{
+      Choices<NeedlePreset>{
           {"passkey", NeedlePreset::kPasskey}, {"code", NeedlePreset::kCode}, {"classic", NeedlePreset::kClassic}},
-      {}, &options->preset,
+      &options->preset,
       "Kind of needle. passkey: words to remember. code: a person's number. classic: the sandwich in San Francisco.")
       ->default_str(PresetName(options->preset));
   AddInt(verb, "--needles", {1, 20}, &options->n_needles, "Passkeys or codes in one text; each is asked for.")
@@ -53,23 +52,21 @@ void AddNeedleOptions(CLI::App* verb, NeedleOptions* options) {
 
 Result<NeedleGrid> GridOf(const NeedleOptions& options) {
   NeedleGrid grid;
-  DUO_ASSIGN_OR_RETURN(const std::vector<double> lengths, ParseNumbers("--lengths", options.lengths, 64, 1 << 30));
-  for (const double length : lengths) grid.lengths.push_back(static_cast<int64_t>(length));
-  DUO_ASSIGN_OR_RETURN(grid.depths, ParseNumbers("--depths", options.depths, 0, 1));
+  grid.lengths = options.lengths.numbers;
+  grid.depths = options.depths.numbers;
   const auto twice = [](auto values) {
     std::sort(values.begin(), values.end());
     return std::adjacent_find(values.begin(), values.end()) != values.end();
   };
-  if (twice(grid.lengths)) return Status(StatusCode::kInvalidArgument, "--lengths: one length is given twice");
-  if (twice(grid.depths)) return Status(StatusCode::kInvalidArgument, "--depths: one depth is given twice");
+  if (twice(grid.lengths)) return InvalidArgument("--lengths: one length is given twice");
+  if (twice(grid.depths)) return InvalidArgument("--needle-depths: one depth is given twice");
   grid.n_seeds = options.n_seeds;
   const bool own = !options.needles.empty();
   if (own != !options.question.empty() || own != !options.keywords.empty()) {
-    return Status(StatusCode::kInvalidArgument, "--needle, --question and --keywords go together");
+    return InvalidArgument("--needle, --question and --keywords go together");
   }
   if (own && options.n_needles != 1) {
-    return Status(StatusCode::kInvalidArgument,
-                  "--needles: does not go with --needle, which may be given several times");
+    return InvalidArgument("--needles: does not go with --needle, which may be given several times");
   }
   return grid;
 }
@@ -96,7 +93,7 @@ Result<NeedleOutcome> MeasureNeedles(EvalRun& run, const NeedleOptions& options,
   const int64_t longest = *std::max_element(grid.lengths.begin(), grid.lengths.end());
   const uint64_t first_seed = run.recipe.at("seed").get<uint64_t>();
   const NeedleSource source = [&](int index) -> Result<NeedleText> {
-    const uint64_t seed = first_seed + static_cast<uint64_t>(index);
+    const uint64_t seed = first_seed + index;
     NeedleText out;
     DUO_ASSIGN_OR_RETURN(out.text, run.text.Take(longest, seed, run.tokenizer));
     if (options.needles.empty()) {

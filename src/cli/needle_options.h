@@ -6,13 +6,14 @@
 
 #include "base/json.h"
 #include "cli/eval_command.h"
+#include "cli/flags.h"
 #include "eval/needle.h"
 
 namespace duo::cli {
 
 struct NeedleOptions {
-  std::string lengths = "1k,2k,4k,8k";
-  std::string depths = "0,0.25,0.5,0.75,1";
+  NumberList<int64_t> lengths{"1k,2k,4k,8k", {}};      // tokens
+  NumberList<double> depths{"0,0.25,0.5,0.75,1", {}};  // shares of the text
   int n_seeds = 2;
   int n_needles = 1;
   NeedlePreset preset = NeedlePreset::kPasskey;

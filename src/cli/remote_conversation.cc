@@ -5,8 +5,10 @@
 
 #include <utility>
 
+#include "base/error.h"
 #include "cli/signals.h"
 #include "cli/sse_reader.h"
+#include "cli/terminal.h"
 
 namespace duo::cli {
 namespace {
@@ -22,7 +24,7 @@ struct Address {
 Result<Address> ParseUrl(const std::string& url) {
   const std::string scheme = "http://";
   if (url.compare(0, scheme.size(), scheme) != 0 || url.size() == scheme.size()) {
-    return Status(StatusCode::kInvalidArgument, "--url: \"" + url + "\", expected http://HOST:PORT");
+    return InvalidArgument("--url: \"{}\", expected http://HOST:PORT", url);
   }
   const size_t slash = url.find('/', scheme.size());
   Address address{url.substr(0, slash), slash == std::string::npos ? "" : url.substr(slash)};
@@ -68,7 +70,7 @@ class RemoteConversation : public Conversation {
       DUO_ASSIGN_OR_RETURN(model_, JsonStringOr((*json)["data"][0], "id", "", remote_.url));
     }
     if (!model_.empty()) return OkStatus();
-    return Status(StatusCode::kIo, remote_.url + ": this is not a server with OpenAI's interface");
+    return IoError("{}: this is not a server with OpenAI's interface", remote_.url);
   }
 
   Status Ask(const std::string& question) override {
@@ -86,7 +88,7 @@ class RemoteConversation : public Conversation {
   }
 
   Status Undo() override {
-    if (turns_.empty()) return Status(StatusCode::kInvalidArgument, "/undo: there is no question to forget");
+    if (turns_.empty()) return InvalidArgument("/undo: there is no question to forget");
     turns_.pop_back();
     messages_.resize(messages_.size() - 2);
     return OkStatus();
@@ -118,26 +120,27 @@ class RemoteConversation : public Conversation {
   };
 
   Status Unreachable(httplib::Error error) const {
-    return Status(StatusCode::kIo, remote_.url + ": " + httplib::to_string(error) + "; is `duo serve` running there?");
+    const std::string reason = httplib::to_string(error);
+    return IoError("{}: {}; is `duo serve` running there?", remote_.url, reason);
   }
   Status Refused(int http_status, const std::string& body) const {
-    return Status(http_status == 400 ? StatusCode::kInvalidArgument : StatusCode::kIo,
-                  remote_.url + ": " + ErrorText(http_status, body));
+    const std::string text = ErrorText(http_status, body);
+    return http_status == 400 ? InvalidArgument("{}: {}", remote_.url, text) : IoError("{}: {}", remote_.url, text);
   }
 
   /// Takes one event of the stream: appends its text to *text and stores its other values in *turn.
   Status Take(const std::string& data, std::string* text, Turn* turn) {
     if (data == "[DONE]") return OkStatus();
     DUO_ASSIGN_OR_RETURN(const Json event, ParseJson(data, remote_.url));
-    if (event.contains("error")) return Status(StatusCode::kIo, remote_.url + ": " + ErrorText(200, data));
+    if (event.contains("error")) return IoError("{}: {}", remote_.url, ErrorText(200, data));
     const auto choices = event.find("choices");
     if (choices != event.end() && choices->is_array() && !choices->empty()) {
       const Json& choice = (*choices)[0];
       const auto delta = choice.find("delta");
       if (delta != choice.end() && delta->is_object()) {
-        DUO_ASSIGN_OR_RETURN(const std::string piece, JsonStringOr(*delta, "content", "", remote_.url));
-        if (options_.show_answers) DUO_RETURN_IF_ERROR(WriteOut(piece));
-        *text += piece;
+        DUO_ASSIGN_OR_RETURN(const std::string added, JsonStringOr(*delta, "content", "", remote_.url));
+        if (options_.show_answers) DUO_RETURN_IF_ERROR(WriteOut(added));
+        *text += added;
       }
       DUO_ASSIGN_OR_RETURN(const std::string finish, JsonStringOr(choice, "finish_reason", "", remote_.url));
       if (!finish.empty()) turn->finish = finish;
@@ -184,7 +187,7 @@ class RemoteConversation : public Conversation {
     DUO_RETURN_IF_ERROR(status);
     if (http_status != 0 && http_status != 200) return Refused(http_status, refusal);
     if (Interrupted()) {
-      if (text->empty()) return Status(StatusCode::kCancelled, "stopped before the answer began");
+      if (text->empty()) return Stopped("stopped before the answer began");
       turn->finish = "cancelled";
     } else if (!sent) {
       return Unreachable(sent.error());

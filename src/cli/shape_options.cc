@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "base/error.h"
 #include "cli/flags.h"
 
 namespace duo::cli {
@@ -23,7 +24,8 @@ Result<HeadChoice> SpreadEvenly(int n_layers, int n_kv_heads, double sparsity) {
 
 void AddConfigOption(CLI::App* verb, std::string* config) {
   AddText(verb, "--config", config, "a file", "Use the shape in this config.json; no weights are needed.")
-      ->type_name("FILE");
+      ->type_name("FILE")
+      ->excludes("--model");
 }
 
 Result<ShapeHeads> ChooseShapeHeads(const CommonOptions& options, const ModelConfig& config, int n_layers,
@@ -31,7 +33,7 @@ Result<ShapeHeads> ChooseShapeHeads(const CommonOptions& options, const ModelCon
   ShapeHeads shape;
   if (options.pattern.empty() || options.pattern == "none") {
     if (options.threshold) {
-      return Status(StatusCode::kInvalidArgument, "--threshold: needs --pattern DIR, whose gates are compared with it");
+      return InvalidArgument("--threshold: needs --pattern DIR, whose gates are compared with it");
     }
     const double sparsity = options.sparsity.value_or(default_sparsity);
     DUO_ASSIGN_OR_RETURN(shape.heads, SpreadEvenly(n_layers, config.n_kv_heads, sparsity));

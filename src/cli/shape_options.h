@@ -9,7 +9,7 @@
 
 namespace duo::cli {
 
-/// Adds --config FILE.
+/// Adds --config FILE. The verb must have the common flags already.
 void AddConfigOption(CLI::App* verb, std::string* config);
 
 /// A choice of heads and where it comes from.

@@ -30,7 +30,7 @@ void WriteText(const char* text, size_t n) {
     const ssize_t written = write(STDERR_FILENO, text, n);
     if (written <= 0) return;
     text += written;
-    n -= static_cast<size_t>(written);
+    n -= written;
   }
 }
 void WriteText(const char* text) { WriteText(text, std::strlen(text)); }

@@ -1,7 +1,15 @@
 // Ctrl-C: the first one asks the work to stop, and the second one ends the process.
 #pragma once
 
+#include "base/error.h"
+
 namespace duo::cli {
+
+/// kCancelled, for work that Ctrl-C ended.
+template <typename... T>
+Status Stopped(fmt::format_string<T...> format, const T&... values) {
+  return FormatError(StatusCode::kCancelled, format, fmt::make_format_args(values...));
+}
 
 /// Installs the handler for SIGINT and SIGTERM. Called once by main before a verb runs.
 void CatchInterrupts();

@@ -5,7 +5,9 @@
 #include <map>
 #include <utility>
 
-#include "base/clock.h"
+#include "base/progress_counter.h"
+#include "base/strings.h"
+#include "cli/flags.h"
 #include "cli/terminal.h"
 
 namespace duo::cli {
@@ -20,18 +22,13 @@ using Scores = std::map<std::string, TaskScores>;
 Status RunMode(EvalRun& run, const EvalMode& mode, const std::vector<TaskPrompt>& prompts,
                const ProgressCallback& progress, Scores* scores) {
   DUO_ASSIGN_OR_RETURN(PromptRunner runner, PromptRunner::Create(run.loaded.model, run.tokenizer, mode.session));
-  const auto begin = Clock::now();
-  for (size_t i = 0; i < prompts.size(); ++i) {
-    ScoredPrompt prompt = prompts[i].prompt;
+  ProgressCounter counter(progress, "prompts", "prompts", std::ssize(prompts));
+  for (const TaskPrompt& task : prompts) {
+    ScoredPrompt prompt = task.prompt;
     prompt.key = mode.name + "/" + prompt.key;
-    DUO_ASSIGN_OR_RETURN(const ScoredReply reply, AnswerOnce(prompt, &runner, &run.log, [&](const Progress&) {
-                           return !progress || progress({.stage = "prompts",
-                                                         .done = static_cast<int64_t>(i),
-                                                         .total = std::ssize(prompts),
-                                                         .unit = "prompts",
-                                                         .seconds = SecondsSince(begin)});
-                         }));
-    (*scores)[prompts[i].task].sums[mode.name] += reply.score;
+    DUO_ASSIGN_OR_RETURN(const ScoredReply reply, AnswerOnce(prompt, &runner, &run.log, counter.Callback()));
+    (*scores)[task.task].sums[mode.name] += reply.score;
+    DUO_RETURN_IF_ERROR(counter.Add(1));
   }
   return OkStatus();
 }
@@ -39,14 +36,11 @@ Status RunMode(EvalRun& run, const EvalMode& mode, const std::vector<TaskPrompt>
 }  // namespace
 
 std::vector<std::string> SplitNames(const std::string& text) {
-  std::vector<std::string> out;
-  for (size_t at = 0; at <= text.size();) {
-    const size_t end = std::min(text.find(',', at), text.size());
-    const size_t begin = text.find_first_not_of(' ', at);
-    if (begin < end) out.push_back(text.substr(begin, text.find_last_not_of(' ', end - 1) + 1 - begin));
-    at = end + 1;
+  std::vector<std::string> names;
+  for (const std::string& word : SplitAtCommas(text)) {
+    if (const std::string_view name = Trim(word, " "); !name.empty()) names.emplace_back(name);
   }
-  return out;
+  return names;
 }
 
 Status RunTasks(const EvalCommand& command, EvalRun& run, const std::vector<TaskPrompt>& prompts, Json extra,
@@ -54,7 +48,7 @@ Status RunTasks(const EvalCommand& command, EvalRun& run, const std::vector<Task
   const std::vector<EvalMode> modes = run.Modes();
   Scores scores;
   for (const TaskPrompt& prompt : prompts) ++scores[prompt.task].n;
-  ProgressBar bar(ShowProgress(command.common.progress));
+  ProgressBar bar(command.common.progress);
   for (const EvalMode& mode : modes) {
     bar.SetLabel(mode.name);
     DUO_RETURN_IF_ERROR(RunMode(run, mode, prompts, bar.Callback(), &scores));

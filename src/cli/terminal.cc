@@ -10,17 +10,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <utility>
 
-#include "base/memory_info.h"
-#include "cli/signals.h"
+#include "base/error.h"
 
 namespace duo::cli {
 namespace {
-
-constexpr double kQuietSeconds = 0.5;
-constexpr double kRedrawSeconds = 0.1;
-constexpr double kPlainLineSeconds = 5;
 
 bool HasColour(int fd) {
   const char* no_color = std::getenv("NO_COLOR");
@@ -42,7 +36,8 @@ bool StdoutIsTerminal() { return isatty(STDOUT_FILENO) != 0; }
 bool StderrIsTerminal() { return isatty(STDERR_FILENO) != 0; }
 bool StdoutHasColour() { return HasColour(STDOUT_FILENO); }
 bool StderrHasColour() { return HasColour(STDERR_FILENO); }
-int TerminalColumns() { return ColumnsOf(STDOUT_FILENO); }
+int StdoutColumns() { return ColumnsOf(STDOUT_FILENO); }
+int StderrColumns() { return ColumnsOf(STDERR_FILENO); }
 
 void WriteErr(std::string_view text) { (void)std::fwrite(text.data(), 1, text.size(), stderr); }
 
@@ -59,7 +54,7 @@ Status WriteOut(std::string_view text) {
   if (written) return OkStatus();
   const int reason = errno;
   std::clearerr(stdout);
-  return Status(StatusCode::kIo, fmt::format("standard output cannot be written: {}", std::strerror(reason)));
+  return IoError("standard output cannot be written: {}", std::strerror(reason));
 }
 
 std::string FormatDuration(double seconds) {
@@ -75,65 +70,6 @@ std::string FormatCount(int64_t n) {
   const size_t first_digit = n < 0 ? 1 : 0;
   for (size_t at = digits.size(); at > first_digit + 3;) digits.insert(at -= 3, 1, ',');
   return digits;
-}
-
-ProgressBar::ProgressBar(Show show, std::string label)
-    : on_terminal_(show != Show::kOff && StderrIsTerminal()),
-      plain_lines_(show == Show::kOn && !StderrIsTerminal()),
-      label_(std::move(label)) {}
-
-ProgressBar::~ProgressBar() { Finish(); }
-
-ProgressCallback ProgressBar::Callback() {
-  return [this](const Progress& progress) {
-    if (on_terminal_) Draw(progress);
-    if (plain_lines_) PrintPlainLine(progress);
-    return !Interrupted();
-  };
-}
-
-void ProgressBar::Finish() {
-  if (drawn_) WriteErr("\r\x1b[K");
-  drawn_ = false;
-  last_seconds_ = 0;
-}
-
-std::string ProgressBar::Describe(const Progress& progress) const {
-  const double rate = progress.seconds > 0 ? static_cast<double>(progress.done) / progress.seconds : 0;
-  std::string line =
-      fmt::format("{}{}{}  {}", label_, label_.empty() ? "" : ": ", progress.stage, FormatCount(progress.done));
-  if (progress.total > 0) line += fmt::format("/{}", FormatCount(progress.total));
-  line += fmt::format(" {}  {} {}/s", progress.unit, FormatCount(static_cast<int64_t>(rate)), progress.unit);
-  if (progress.memory_bytes > 0) line += fmt::format("  KV {}", FormatBytes(progress.memory_bytes));
-  if (progress.total > 0 && rate > 0) {
-    line += fmt::format("  {} left", FormatDuration(static_cast<double>(progress.total - progress.done) / rate));
-  }
-  return line;
-}
-
-void ProgressBar::Draw(const Progress& progress) {
-  const bool last = progress.total > 0 && progress.done >= progress.total;
-  if (progress.seconds < kQuietSeconds || (progress.seconds - last_seconds_ < kRedrawSeconds && !last)) return;
-  last_seconds_ = progress.seconds;
-  drawn_ = true;
-  const std::string text = Describe(progress);
-  const int columns = ColumnsOf(STDERR_FILENO) - 1;
-  const int bar = std::min(30, columns - static_cast<int>(text.size()) - 4);
-  std::string line;
-  if (progress.total > 0 && bar >= 8) {
-    const auto full = static_cast<int>(static_cast<double>(bar) * static_cast<double>(progress.done) /
-                                       static_cast<double>(progress.total));
-    line = fmt::format("[{:=<{}}{: <{}}]  ", "", full, "", bar - full);
-  }
-  line += text;
-  WriteErr(fmt::format("\r{}\x1b[K", line.substr(0, std::max(columns, 1))));
-}
-
-void ProgressBar::PrintPlainLine(const Progress& progress) {
-  const bool last = progress.total > 0 && progress.done >= progress.total;
-  if (progress.seconds - last_seconds_ < kPlainLineSeconds && !last) return;
-  last_seconds_ = progress.seconds;
-  Note(Describe(progress));
 }
 
 }  // namespace duo::cli

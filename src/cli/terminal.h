@@ -1,13 +1,10 @@
-// Output for people: colour and width of the terminal, notes, the progress bar. Everything except results goes to
-// stderr.
+// Output for people: colour and width of the terminal, notes, numbers. Everything except results goes to stderr.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <utility>
 
-#include "duo/progress.h"
 #include "duo/result.h"
 
 namespace duo::cli {
@@ -18,8 +15,9 @@ bool StderrIsTerminal();
 /// Whether the stream is a terminal that is not "dumb", and NO_COLOR is not set (no-color.org).
 bool StdoutHasColour();
 bool StderrHasColour();
-/// Columns of the terminal that stdout is; 80 when stdout is not a terminal.
-int TerminalColumns();
+/// Columns of the terminal that the stream is; 80 when it is not a terminal.
+int StdoutColumns();
+int StderrColumns();
 
 /// Writes text to stderr. A stderr that is closed or full only loses the text.
 void WriteErr(std::string_view text);
@@ -36,42 +34,5 @@ Status WriteOut(std::string_view text);
 std::string FormatDuration(double seconds);
 /// "16384" -> "16,384".
 std::string FormatCount(int64_t n);
-
-/// A line on stderr that is redrawn: share done, units/s, KV memory, time left. It is drawn at most ten times a second,
-/// and never for work that ends within half a second.
-class ProgressBar {
- public:
-  /// When to draw: kAuto only when stderr is a terminal, kOff never. If stderr is not a terminal, kOn prints plain
-  /// lines: one every five seconds and one at the end.
-  enum class Show : uint8_t { kAuto, kOn, kOff };
-  /// A `label` ("full attention") comes before the text of the line.
-  explicit ProgressBar(Show show, std::string label = "");
-  ~ProgressBar();
-  ProgressBar(const ProgressBar&) = delete;
-  ProgressBar& operator=(const ProgressBar&) = delete;
-
-  /// Returns a callback that draws, and stops the work on Ctrl-C (signals.h). It is valid while the bar lives.
-  ProgressCallback Callback();
-  /// Sets the label of all later draws.
-  void SetLabel(std::string label) { label_ = std::move(label); }
-  /// Removes the line from the terminal. Idempotent; the destructor does it too.
-  void Finish();
-
- private:
-  void Draw(const Progress& progress);
-  void PrintPlainLine(const Progress& progress);
-  std::string Describe(const Progress& progress) const;
-
-  bool on_terminal_;
-  bool plain_lines_;
-  bool drawn_ = false;
-  double last_seconds_ = 0;
-  std::string label_;
-};
-
-/// kOn for --progress, kAuto otherwise.
-inline ProgressBar::Show ShowProgress(bool progress_flag) {
-  return progress_flag ? ProgressBar::Show::kOn : ProgressBar::Show::kAuto;
-}
 
 }  // namespace duo::cli

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "base/error.h"
 #include "cli/flags.h"
 
 namespace duo::cli {
@@ -67,8 +68,7 @@ Result<TextScores> MeasureText(EvalRun& run, const TextScoreOptions& options, co
                                                  run.loaded.model.config().vocab_size,
                                                  is_reference ? FullLogitsUse::kReference : FullLogitsUse::kOwn);
     if (is_reference && opened.status().code() == StatusCode::kNotFound) {
-      return Status(StatusCode::kNotFound,
-                    "--against: " + options.against + " does not exist; --full-logits FILE of another run writes one");
+      return NotFound("--against: {} does not exist; --full-logits FILE of another run writes one", options.against);
     }
     if (!opened.ok()) return opened.status().Annotate(is_reference ? "--against" : "--full-logits");
     saved = std::move(opened).value();

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "base/fnv1a.h"
 
@@ -61,7 +62,7 @@ Result<Certificate> CertificateOf(const Json& json, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(c.model_fingerprint, JsonString(json, "model_fingerprint", where));
   DUO_ASSIGN_OR_RETURN(c.heads_fingerprint, JsonString(json, "heads_fingerprint", where));
   const auto heads = json.find("heads");
-  if (heads == json.end()) return Status(StatusCode::kCorrupt, where + ": heads: missing");
+  if (heads == json.end()) return Corrupt("{}: heads: missing", where);
   DUO_ASSIGN_OR_RETURN(c.sink, JsonInt(*heads, "sink", where + ": heads"));
   DUO_ASSIGN_OR_RETURN(c.recent, JsonInt(*heads, "recent", where + ": heads"));
   DUO_ASSIGN_OR_RETURN(c.prefill_recent, JsonInt(*heads, "prefill_recent", where + ": heads"));
@@ -69,7 +70,7 @@ Result<Certificate> CertificateOf(const Json& json, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(const int64_t kv_bytes, JsonInt(json, "full_kv_bytes", where));
   c.full_kv_bytes = static_cast<uint64_t>(std::max<int64_t>(kv_bytes, 0));
   const auto chosen = json.find("chosen");
-  if (chosen == json.end()) return Status(StatusCode::kCorrupt, where + ": chosen: missing");
+  if (chosen == json.end()) return Corrupt("{}: chosen: missing", where);
   DUO_ASSIGN_OR_RETURN(c.chosen, CertifyRowOf(*chosen, where + ": chosen"));
   return c;
 }

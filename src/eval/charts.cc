@@ -6,6 +6,7 @@
 #include <cmath>
 #include <vector>
 
+#include "base/error.h"
 #include "heads/gnuplot.h"
 
 namespace duo {
@@ -19,11 +20,11 @@ constexpr const char* kCommon = "set tics out nomirror\nset grid lc rgb '#94a3b8
 Result<std::vector<double>> Numbers(const Json& object, const char* key, const std::string& where) {
   const auto array = object.is_object() ? object.find(key) : object.end();
   if (!object.is_object() || array == object.end() || !array->is_array()) {
-    return Status(StatusCode::kCorrupt, where + ": " + key + ": expected a list of numbers");
+    return Corrupt("{}: {}: expected a list of numbers", where, key);
   }
   std::vector<double> out;
   for (const Json& x : *array) {
-    if (!x.is_number()) return Status(StatusCode::kCorrupt, where + ": " + key + ": expected a list of numbers");
+    if (!x.is_number()) return Corrupt("{}: {}: expected a list of numbers", where, key);
     out.push_back(x.get<double>());
   }
   return out;
@@ -50,7 +51,7 @@ Result<Chart> NeedleChart(const Json& result, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(const std::vector<double> lengths, Numbers(result, "lengths", where));
   DUO_ASSIGN_OR_RETURN(const std::vector<double> depths, Numbers(result, "depths", where));
   DUO_ASSIGN_OR_RETURN(const Json* modes, JsonMember(result, "modes", where));
-  if (!modes->is_object() || modes->empty()) return Status(StatusCode::kCorrupt, where + ": modes: expected an object");
+  if (!modes->is_object() || modes->empty()) return Corrupt("{}: modes: expected an object", where);
   std::vector<std::string> columns, rows;
   for (const double n : lengths) columns.push_back(ShortCount(n));
   for (const double depth : depths) rows.push_back(fmt::format("{:.0f} %", 100 * depth));
@@ -60,16 +61,16 @@ Result<Chart> NeedleChart(const Json& result, const std::string& where) {
     const Json& mode = modes->at(name);
     DUO_ASSIGN_OR_RETURN(const Json* table, JsonMember(mode, "table", where + ": modes"));
     if (!table->is_array() || table->size() != depths.size()) {
-      return Status(StatusCode::kCorrupt, where + ": table: expected a row per depth");
+      return Corrupt("{}: table: expected a row per depth", where);
     }
     data += fmt::format("$m{} << EOD\n", number);
     for (size_t y = 0; y < depths.size(); ++y) {
       const Json& row = (*table)[y];
       if (!row.is_array() || row.size() != lengths.size()) {
-        return Status(StatusCode::kCorrupt, where + ": table: expected a number per length");
+        return Corrupt("{}: table: expected a number per length", where);
       }
       for (size_t x = 0; x < lengths.size(); ++x) {
-        if (!row[x].is_number()) return Status(StatusCode::kCorrupt, where + ": table: expected numbers");
+        if (!row[x].is_number()) return Corrupt("{}: table: expected numbers", where);
         data += fmt::format("{} {} {:.4f}\n", x, y, row[x].get<double>());
       }
     }
@@ -99,7 +100,7 @@ Result<Chart> NeedleChart(const Json& result, const std::string& where) {
 Result<Chart> PerplexityChart(const Json& result, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(const Json* buckets, JsonMember(result, "buckets", where));
   if (!buckets->is_array() || buckets->empty()) {
-    return Status(StatusCode::kInvalidArgument, where + ": full attention alone has no divergence to draw");
+    return InvalidArgument("{}: full attention alone has no divergence to draw", where);
   }
   std::string data = "$d << EOD\n";
   for (const Json& bucket : *buckets) {
@@ -122,7 +123,7 @@ Result<Chart> PerplexityChart(const Json& result, const std::string& where) {
 
 Result<Chart> CertifyChart(const Json& result, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(const Json* rows, JsonMember(result, "rows", where));
-  if (!rows->is_array() || rows->empty()) return Status(StatusCode::kCorrupt, where + ": rows: expected a list");
+  if (!rows->is_array() || rows->empty()) return Corrupt("{}: rows: expected a list", where);
   std::string data = "$d << EOD\n";
   for (const Json& row : *rows) {
     DUO_ASSIGN_OR_RETURN(const double sparsity, JsonNumber(row, "sparsity", where + ": rows"));
@@ -146,9 +147,9 @@ Result<Chart> CertifyChart(const Json& result, const std::string& where) {
 
 Result<Chart> TaskChart(const Json& result, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(const Json* tasks, JsonMember(result, "tasks", where));
-  if (!tasks->is_object() || tasks->empty()) return Status(StatusCode::kCorrupt, where + ": tasks: expected an object");
+  if (!tasks->is_object() || tasks->empty()) return Corrupt("{}: tasks: expected an object", where);
   std::vector<std::string> labels;
-  if (!tasks->front().is_object()) return Status(StatusCode::kCorrupt, where + ": tasks: expected objects");
+  if (!tasks->front().is_object()) return Corrupt("{}: tasks: expected objects", where);
   std::vector<std::string> modes = ModeNames(tasks->front());
   std::erase(modes, "n");
   std::string data = "$d << EOD\n";
@@ -189,8 +190,7 @@ Result<Chart> ChartOf(const Json& result, const std::string& where) {
   if (kind == "perplexity") return PerplexityChart(result, where);
   if (kind == "certify") return CertifyChart(result, where);
   if (kind == "ruler" || kind == "longbench") return TaskChart(result, where);
-  return Status(StatusCode::kInvalidArgument,
-                where + ": eval: \"" + kind + "\" is not a kind of result that has a picture");
+  return InvalidArgument("{}: eval: \"{}\" is not a kind of result that has a picture", where, kind);
 }
 
 Status WriteChart(const Json& result, const std::string& path) {

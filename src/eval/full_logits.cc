@@ -32,8 +32,7 @@ Status CheckRecipe(const safetensors::Metadata& metadata, const Json& recipe, Fu
     }
   }
   if (difference.empty()) return OkStatus();
-  return Status(StatusCode::kInvalidArgument,
-                path + ": these logits were made with " + difference + "; name another file, or remove this one");
+  return InvalidArgument("{}: these logits were made with {}; name another file, or remove this one", path, difference);
 }
 
 }  // namespace
@@ -44,8 +43,7 @@ Result<FullLogits> FullLogits::Open(const std::string& path, const Json& recipe,
   out.vocab_ = vocab;
   if (!FileExists(path)) {
     if (use == FullLogitsUse::kReference) {
-      return Status(StatusCode::kNotFound,
-                    path + " does not exist; a run that keeps its own logits writes such a file");
+      return NotFound("{} does not exist; a run that keeps its own logits writes such a file", path);
     }
     DUO_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
     out.writer_ = std::make_unique<AtomicFile>(std::move(file));
@@ -59,15 +57,14 @@ Result<FullLogits> FullLogits::Open(const std::string& path, const Json& recipe,
                        safetensors::ParseFileHeader({file.data(), file.size()}, file.size(), path));
   const auto entry = header.tensors.find("logits");
   if (entry == header.tensors.end() || entry->second.type != safetensors::Type::kF32) {
-    return Status(StatusCode::kCorrupt, path + ": logits: missing, or not F32; this is not a file of full logits");
+    return Corrupt("{}: logits: missing, or not F32; this is not a file of full logits", path);
   }
   DUO_RETURN_IF_ERROR(CheckRecipe(header.metadata, recipe, use, path));
   if (entry->second.shape != std::vector<int64_t>{n_rows, vocab}) {
-    return Status(StatusCode::kCorrupt, path + ": logits: expected the shape [" + std::to_string(n_rows) + ", " +
-                                            std::to_string(vocab) + "]");
+    return Corrupt("{}: logits: expected the shape [{}, {}]", path, n_rows, vocab);
   }
   if (entry->second.begin % alignof(float) != 0) {
-    return Status(StatusCode::kCorrupt, path + ": logits: do not begin at a multiple of 4 bytes");
+    return Corrupt("{}: logits: do not begin at a multiple of 4 bytes", path);
   }
   out.rows_ = reinterpret_cast<const float*>(file.data() + entry->second.begin);
   out.mapped_ = std::move(file);

@@ -1,13 +1,17 @@
 #include "eval/longbench.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <filesystem>
 #include <map>
 #include <utility>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/strings.h"
 #include "eval/metrics.h"
 
 namespace duo {
@@ -36,24 +40,29 @@ constexpr const char* kPassages =
 // eval.py.
 constexpr std::array<Task, 22> kTasks = {{
     {"narrativeqa", Metric::kQaF1, 128, true, false,
-     "You get a story, a novel or a film script, and a question. Answer as concisely as you can, with a single phrase "
-     "if "
-     "possible, without any explanation.\n\nStory: {context}\n\nNow answer the question about the story as concisely "
-     "as "
-     "you can, with a single phrase if possible, without any explanation.\n\nQuestion: {input}\n\nAnswer:"},
+     "You get a story, a novel or a film script, and a question. Answer as concisely as you can, with a single "
+     "phrase if possible, without any explanation.\n\n"
+     "Story: {context}\n\n"
+     "Now answer the question about the story as concisely as you can, with a single phrase if possible, without any "
+     "explanation.\n\n"
+     "Question: {input}\n\n"
+     "Answer:"},
     {"qasper", Metric::kQaF1, 128, true, false,
-     "You get a scientific article and a question. Answer as concisely as you can, with a single phrase or sentence if "
-     "possible. If the article does not answer the question, write \"unanswerable\". If it is a yes/no question, "
-     "answer "
-     "\"yes\", \"no\" or \"unanswerable\". Do not explain.\n\nArticle: {context}\n\nNow answer the question about the "
-     "article as concisely as you can, with a single phrase or sentence if possible. If the article does not answer "
-     "it, "
-     "write \"unanswerable\". If it is a yes/no question, answer \"yes\", \"no\" or \"unanswerable\". Do not "
-     "explain.\n\nQuestion: {input}\n\nAnswer:"},
+     "You get a scientific article and a question. Answer as concisely as you can, with a single phrase or sentence "
+     "if possible. If the article does not answer the question, write \"unanswerable\". If it is a yes/no question, "
+     "answer \"yes\", \"no\" or \"unanswerable\". Do not explain.\n\n"
+     "Article: {context}\n\n"
+     "Now answer the question about the article as concisely as you can, with a single phrase or sentence if "
+     "possible. If the article does not answer it, write \"unanswerable\". If it is a yes/no question, answer "
+     "\"yes\", \"no\" or \"unanswerable\". Do not explain.\n\n"
+     "Question: {input}\n\n"
+     "Answer:"},
     {"multifieldqa_en", Metric::kQaF1, 64, true, false,
-     "Read the following text and answer briefly.\n\n{context}\n\nNow answer this question based on the text above, "
-     "giving "
-     "only the answer and no other words.\n\nQuestion: {input}\nAnswer:"},
+     "Read the following text and answer briefly.\n\n"
+     "{context}\n\n"
+     "Now answer this question based on the text above, giving only the answer and no other words.\n\n"
+     "Question: {input}\n"
+     "Answer:"},
     {"hotpotqa", Metric::kQaF1, 32, true, false, kPassages},
     {"2wikimqa", Metric::kQaF1, 32, true, false, kPassages},
     {"musique", Metric::kQaF1, 32, true, false, kPassages},
@@ -66,9 +75,11 @@ constexpr std::array<Task, 22> kTasks = {{
      "sentences.\n\nQuery: "
      "{input}\nAnswer:"},
     {"multi_news", Metric::kRouge, 512, true, false,
-     "You get several news passages. Write a one-page summary of all of them.\n\nNews:\n{context}\n\nNow write a "
-     "one-page "
-     "summary of all the news.\n\nSummary:"},
+     "You get several news passages. Write a one-page summary of all of them.\n\n"
+     "News:\n"
+     "{context}\n\n"
+     "Now write a one-page summary of all the news.\n\n"
+     "Summary:"},
     {"trec", Metric::kClassification, 64, false, true,
      "Say of what type the question below is. Here are some examples of questions.\n\n{context}\n{input}"},
     {"triviaqa", Metric::kQaF1, 32, false, true,
@@ -77,11 +88,12 @@ constexpr std::array<Task, 22> kTasks = {{
     {"samsum", Metric::kRouge, 128, false, true,
      "Summarize the dialogue in a few short sentences. Here are some examples.\n\n{context}\n\n{input}"},
     {"passage_count", Metric::kNumber, 32, true, false,
-     "Below are some paragraphs from Wikipedia. Some of them may be there twice. Read them carefully and find out how "
-     "many "
-     "different paragraphs there are when duplicates are left out.\n\n{context}\n\nGive the number of different "
-     "paragraphs "
-     "without duplicates. The answer is the number alone, such as 1, 2, 3.\n\nThe final answer is: "},
+     "Below are some paragraphs from Wikipedia. Some of them may be there twice. Read them carefully and find out "
+     "how many different paragraphs there are when duplicates are left out.\n\n"
+     "{context}\n\n"
+     "Give the number of different paragraphs without duplicates. The answer is the number alone, such as 1, 2, "
+     "3.\n\n"
+     "The final answer is: "},
     {"passage_retrieval_en", Metric::kNumber, 32, true, false,
      "Here are 30 paragraphs from Wikipedia and an abstract. Find the paragraph that the abstract is "
      "about.\n\n{context}"
@@ -100,14 +112,19 @@ constexpr std::array<Task, 22> kTasks = {{
      "下面是一段会议记录，请阅读后写一段总结，概括会议的内容。\n会议记录：\n{context}\n\n会议总结："},
     {"lsht", Metric::kClassification, 64, false, true, "请判断给定新闻的类别，下面是一些例子。\n\n{context}\n{input}"},
     {"passage_retrieval_zh", Metric::kNumber, 32, true, false,
-     "下面是若干段落，以及其中一个段落的摘要。请确定摘要出自哪一段。\n\n{context}\n\n摘要：\n\n{input}"
-     "\n\n请给出摘要所属段"
-     "落的编号，格式必须是“段落1”、“段落2”。\n\n答案是："},
+     "下面是若干段落，以及其中一个段落的摘要。请确定摘要出自哪一段。\n\n"
+     "{context}\n\n"
+     "摘要：\n\n"
+     "{input}\n\n"
+     "请给出摘要所属段落的编号，格式必须是“段落1”、“段落2”。\n\n"
+     "答案是："},
     {"longbench_v2", Metric::kLetter, 128, true, false,
-     "Please read the following text and answer the question below.\n\n<text>\n{context}\n</text>\n\nWhat is the "
-     "correct "
-     "answer to this question: {input}\n\nFormat your response as follows: \"The correct answer is (insert answer "
-     "here)\"."},
+     "Please read the following text and answer the question below.\n\n"
+     "<text>\n"
+     "{context}\n"
+     "</text>\n\n"
+     "What is the correct answer to this question: {input}\n\n"
+     "Format your response as follows: \"The correct answer is (insert answer here)\"."},
 }};
 
 const Task* FindTask(std::string_view name) {
@@ -139,13 +156,13 @@ Status Texts(const Json& json, const char* key, bool required, const std::string
              std::vector<std::string>* out) {
   const auto list = json.find(key);
   if (list == json.end() || list->is_null()) {
-    return required ? Status(StatusCode::kCorrupt, where + ": " + key + ": missing") : OkStatus();
+    return required ? Corrupt("{}: {}: missing", where, key) : OkStatus();
   }
   if (!list->is_array() || (required && list->empty())) {
-    return Status(StatusCode::kCorrupt, where + ": " + key + ": expected a list of texts");
+    return Corrupt("{}: {}: expected a list of texts", where, key);
   }
   for (const Json& text : *list) {
-    if (!text.is_string()) return Status(StatusCode::kCorrupt, where + ": " + key + ": expected texts");
+    if (!text.is_string()) return Corrupt("{}: {}: expected texts", where, key);
     out->push_back(text.get<std::string>());
   }
   return OkStatus();
@@ -182,18 +199,17 @@ class Loader {
       return OkStatus();
     };
     DUO_RETURN_IF_ERROR(ForEachJsonLine(text, path, add));
-    return n > 0 ? OkStatus() : Status(StatusCode::kCorrupt, path + ": there are no samples in it");
+    return n > 0 ? OkStatus() : Corrupt("{}: there are no samples in it", path);
   }
 
   Status AddVersion2(std::string_view text, const std::string& path) {
     DUO_ASSIGN_OR_RETURN(const Json json, ParseJson(text, path));
-    if (!json.is_array() || json.empty())
-      return Status(StatusCode::kCorrupt, path + ": expected an array of questions");
+    if (!json.is_array() || json.empty()) return Corrupt("{}: expected an array of questions", path);
     const Task& task = *FindTask(kVersion2);
     int64_t n = 0;
     for (const Json& element : json) {
       if (limit_ > 0 && n == limit_) break;
-      const std::string where = path + ": element " + std::to_string(n);
+      const std::string where = fmt::format("{}: element {}", path, n);
       DUO_ASSIGN_OR_RETURN(const std::string context, JsonString(element, "context", where));
       DUO_ASSIGN_OR_RETURN(std::string question, JsonString(element, "question", where));
       question += "\n\nChoices:";
@@ -208,7 +224,7 @@ class Loader {
       sample.index = n++;
       DUO_ASSIGN_OR_RETURN(const std::string answer, JsonString(element, "answer", where));
       if (answer.size() != 1 || answer[0] < 'A' || answer[0] > 'D') {
-        return Status(StatusCode::kCorrupt, where + ": answer: \"" + answer + "\", expected A, B, C or D");
+        return Corrupt("{}: answer: \"{}\", expected A, B, C or D", where, answer);
       }
       sample.answers = {answer};
       DUO_ASSIGN_OR_RETURN(const std::string difficulty, JsonStringOr(element, "difficulty", "", where));
@@ -239,9 +255,8 @@ class Loader {
 };
 
 std::string FirstLine(std::string_view text) {
-  const size_t begin = text.find_first_not_of('\n');
-  if (begin == std::string_view::npos) return "";
-  return std::string(text.substr(begin, text.find('\n', begin) - begin));
+  text = TrimStart(text, "\n");
+  return std::string(text.substr(0, text.find('\n')));
 }
 
 }  // namespace
@@ -264,9 +279,7 @@ bool IsChineseTask(std::string_view task) {
 
 namespace {
 
-Status NoSuchTask(const std::string& task) {
-  return Status(StatusCode::kInvalidArgument, "\"" + task + "\" is not a task of LongBench");
-}
+Status NoSuchTask(const std::string& task) { return InvalidArgument("\"{}\" is not a task of LongBench", task); }
 
 }  // namespace
 
@@ -298,7 +311,7 @@ Result<std::vector<LongBenchSample>> LoadLongBench(const std::string& path, cons
         if (FileExists(path + "/" + variant + ".jsonl")) names.push_back(variant);
       }
     }
-    if (names.empty()) return Status(StatusCode::kNotFound, path + ": has no <task>.jsonl of LongBench");
+    if (names.empty()) return NotFound("{}: has no <task>.jsonl of LongBench", path);
   }
   for (const std::string& name : names) {
     DUO_RETURN_IF_ERROR(loader.AddFile(path + "/" + name + ".jsonl", *FindTask(name), name));

@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 
+#include "base/strings.h"
 #include "text/normalizer.h"
 #include "text/utf8.h"
 
@@ -198,7 +199,7 @@ double NumberShare(std::string_view prediction, std::string_view answer) {
 }
 
 double CodeSimilarity(std::string_view prediction, std::string_view answer) {
-  prediction.remove_prefix(std::min(prediction.find_first_not_of('\n'), prediction.size()));
+  prediction = TrimStart(prediction, "\n");
   std::string_view line;
   for (size_t at = 0; at <= prediction.size();) {
     const size_t end = std::min(prediction.find('\n', at), prediction.size());

@@ -1,11 +1,13 @@
 #include "eval/needle.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <utility>
 
-#include "base/clock.h"
 #include "base/error.h"
+#include "base/progress_counter.h"
 #include "text/builtin_book.h"
 #include "text/normalizer.h"
 #include "text/passkey_words.h"
@@ -32,7 +34,7 @@ class Haystack {
  public:
   Haystack(const Tokenizer& tokenizer, const NeedleText& source) : tokenizer_(tokenizer), task_(source.task) {
     ids_ = tokenizer.Encode(std::string(kBookBegin) + " " + source.text);
-    n_begin_ = static_cast<int64_t>(tokenizer.Encode(kBookBegin).size());
+    n_begin_ = std::ssize(tokenizer.Encode(kBookBegin));
     for (const std::string& needle : task_.needles) {
       needles_.push_back(tokenizer.Encode(" " + needle, SpecialTokens::kNone));
       n_needles_ += std::ssize(needles_.back());
@@ -46,14 +48,16 @@ class Haystack {
   const NeedleTask& task() const { return task_; }
 
   Status CheckLength(int64_t length) const {
-    const int64_t least = n_begin_ + n_needles_ + n_question_ + 16;
-    const auto most = std::ssize(ids_) + n_needles_ + n_question_;
-    if (length >= least && length <= most) return OkStatus();
-    return Status(StatusCode::kInvalidArgument,
-                  length < least ? "a length of " + std::to_string(length) +
-                                       " tokens: needles and question alone take " + std::to_string(least)
-                                 : "a length of " + std::to_string(length) + " tokens: the text has only " +
-                                       std::to_string(most) + " tokens with needles and question");
+    const int64_t min = n_begin_ + n_needles_ + n_question_ + 16;
+    const int64_t max = std::ssize(ids_) + n_needles_ + n_question_;
+    if (length < min) {
+      return InvalidArgument("a length of {} tokens: needles and question alone take {}", length, min);
+    }
+    if (length > max) {
+      return InvalidArgument("a length of {} tokens: the text has only {} tokens with needles and question", length,
+                             max);
+    }
+    return OkStatus();
   }
 
   /// The place of each needle: the number of tokens of the text before it, in ascending order.
@@ -89,15 +93,15 @@ class Haystack {
  private:
   /// The last place at or before `wanted` where a sentence ends; `wanted` itself if no sentence ends near it.
   int64_t SentenceEnd(int64_t wanted, int64_t end) const {
-    constexpr int64_t kLook = 256;
+    constexpr int64_t kSearchTokens = 256;
     if (wanted >= end) return end;
-    for (int64_t at = wanted; at > std::max(n_begin_, wanted - kLook); --at) {
+    for (int64_t at = wanted; at > std::max(n_begin_, wanted - kSearchTokens); --at) {
       const std::string text = tokenizer_.Decode({ids_[at - 1]});
       for (const std::string_view mark : {".", "!", "?", "\n", "。", "！", "？"}) {
         if (text.ends_with(mark)) return at;
       }
     }
-    return wanted - kLook <= n_begin_ ? n_begin_ : wanted;
+    return wanted - kSearchTokens <= n_begin_ ? n_begin_ : wanted;
   }
 
   const Tokenizer& tokenizer_;
@@ -114,8 +118,7 @@ struct Cell {
 };
 
 std::string KeyOf(const std::string& mode, const NeedleResult& r) {
-  return mode + "/" + std::to_string(r.length) + "/" + JsonText(r.depth) + "/" + std::to_string(r.seed) + "/" +
-         std::to_string(r.question);
+  return fmt::format("{}/{}/{}/{}/{}", mode, r.length, JsonText(r.depth), r.seed, r.question);
 }
 
 }  // namespace
@@ -124,8 +127,7 @@ Result<NeedleTask> MakeNeedleTask(NeedlePreset preset, int n_needles, uint64_t s
   NeedleTask task;
   if (preset == NeedlePreset::kClassic) {
     if (n_needles != 1) {
-      return Status(StatusCode::kInvalidArgument, "the classic preset has one needle; passkey and code can have more")
-          .About("n_needles");
+      return InvalidArgument("the classic preset has one needle; passkey and code can have more").About("n_needles");
     }
     task.needles = {"The best thing to do in San Francisco is eat a sandwich and sit in Dolores Park on a sunny day."};
     task.questions = {
@@ -134,7 +136,7 @@ Result<NeedleTask> MakeNeedleTask(NeedlePreset preset, int n_needles, uint64_t s
     return task;
   }
   if (n_needles < 1 || n_needles > kMaxPasskeys) {
-    return BadOption("n_needles", std::to_string(n_needles), "1.." + std::to_string(kMaxPasskeys));
+    return BadOption("n_needles", n_needles, fmt::format("1..{}", kMaxPasskeys));
   }
   const FactKind kind = preset == NeedlePreset::kPasskey ? FactKind::kPasskey : FactKind::kCode;
   DUO_ASSIGN_OR_RETURN(const Book book, MakeBook({.n_tokens = 1, .n_facts = n_needles, .seed = seed, .kinds = {kind}},
@@ -161,8 +163,7 @@ Result<std::vector<NeedleResult>> RunNeedles(const std::string& mode, const Need
                                              const NeedleSource& source, const Tokenizer& tokenizer,
                                              PromptRunner* runner, ResultLog* log, const ProgressCallback& progress) {
   std::vector<NeedleResult> results;
-  const auto begin = Clock::now();
-  int64_t total = 0;
+  ProgressCounter counter(progress, "needles", "prompts", 0);
   for (int seed = 0; seed < grid.n_seeds; ++seed) {
     DUO_ASSIGN_OR_RETURN(const NeedleText text, source(seed));
     const Haystack haystack(tokenizer, text);
@@ -175,7 +176,7 @@ Result<std::vector<NeedleResult>> RunNeedles(const std::string& mode, const Need
     std::stable_sort(cells.begin(), cells.end(),
                      [](const Cell& a, const Cell& b) { return a.places[0] > b.places[0]; });
     const size_t n_questions = haystack.task().questions.size();
-    total = static_cast<int64_t>(cells.size() * n_questions) * grid.n_seeds;
+    counter.SetTotal(std::ssize(cells) * n_questions * grid.n_seeds);
     for (const Cell& cell : cells) {
       for (size_t question = 0; question < n_questions; ++question) {
         NeedleResult result{
@@ -188,14 +189,9 @@ Result<std::vector<NeedleResult>> RunNeedles(const std::string& mode, const Need
                 [&](const std::string& answer) { return KeywordScore(answer, task.questions[question].keywords); }};
         prompt.generate.max_tokens = task.max_answer;
         if (task.one_line) prompt.generate.stop = {"\n"};
-        DUO_ASSIGN_OR_RETURN(result.reply, AnswerOnce(prompt, runner, log, [&](const Progress&) {
-                               return !progress || progress({.stage = "needles",
-                                                             .done = std::ssize(results),
-                                                             .total = total,
-                                                             .unit = "prompts",
-                                                             .seconds = SecondsSince(begin)});
-                             }));
+        DUO_ASSIGN_OR_RETURN(result.reply, AnswerOnce(prompt, runner, log, counter.Callback()));
         results.push_back(std::move(result));
+        DUO_RETURN_IF_ERROR(counter.Add(1));
       }
     }
   }
@@ -206,10 +202,8 @@ std::vector<std::vector<double>> NeedleTable(const NeedleGrid& grid, const std::
   std::vector<std::vector<double>> sums(grid.depths.size(), std::vector<double>(grid.lengths.size(), 0.0));
   std::vector<std::vector<double>> counts = sums;
   for (const NeedleResult& r : results) {
-    const auto row =
-        static_cast<size_t>(std::find(grid.depths.begin(), grid.depths.end(), r.depth) - grid.depths.begin());
-    const auto column =
-        static_cast<size_t>(std::find(grid.lengths.begin(), grid.lengths.end(), r.length) - grid.lengths.begin());
+    const size_t row = std::find(grid.depths.begin(), grid.depths.end(), r.depth) - grid.depths.begin();
+    const size_t column = std::find(grid.lengths.begin(), grid.lengths.end(), r.length) - grid.lengths.begin();
     if (row == grid.depths.size() || column == grid.lengths.size()) continue;
     sums[row][column] += r.reply.score;
     counts[row][column] += 1;

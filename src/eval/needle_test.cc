@@ -159,16 +159,16 @@ TEST_F(NeedlesTest, TheShortestAndTheLongestLengthAreTaken) {
     EXPECT_NE(at, std::string::npos) << message;
     return std::stoll(message.substr(at + before.size()));
   };
-  const int64_t least = length_of(1, "alone take "), most = length_of(1 << 20, "the text has only ");
-  EXPECT_GT(most, 3000);
-  EXPECT_EQ(length_of(least - 1, "alone take "), least);
-  EXPECT_EQ(length_of(most + 1, "the text has only "), most);
-  const auto shortest = Run({.lengths = {least}, .depths = {0.5}}, 0, &log);
+  const int64_t min = length_of(1, "alone take "), max = length_of(1 << 20, "the text has only ");
+  EXPECT_GT(max, 3000);
+  EXPECT_EQ(length_of(min - 1, "alone take "), min);
+  EXPECT_EQ(length_of(max + 1, "the text has only "), max);
+  const auto shortest = Run({.lengths = {min}, .depths = {0.5}}, 0, &log);
   ASSERT_TRUE(shortest.ok()) << shortest.status().message();
-  EXPECT_EQ(shortest->at(0).reply.n_prompt, least);
-  const auto longest = Run({.lengths = {most}, .depths = {1}}, 1, &log);
+  EXPECT_EQ(shortest->at(0).reply.n_prompt, min);
+  const auto longest = Run({.lengths = {max}, .depths = {1}}, 1, &log);
   ASSERT_TRUE(longest.ok()) << longest.status().message();
-  EXPECT_EQ(longest->at(0).reply.n_prompt, most);
+  EXPECT_EQ(longest->at(0).reply.n_prompt, max);
 }
 
 TEST_F(NeedlesTest, LengthsThatCannotBeAreNamed) {

@@ -1,5 +1,7 @@
 #include "eval/perplexity.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <optional>
@@ -7,11 +9,11 @@
 #include <utility>
 
 #include "backend/backend.h"
-#include "base/clock.h"
 #include "base/error.h"
 #include "base/finite.h"
 #include "base/memory_info.h"
 #include "base/parallel.h"
+#include "base/progress_counter.h"
 
 namespace duo {
 namespace {
@@ -20,9 +22,7 @@ constexpr int64_t kRowBytes = int64_t{64} << 20;  // max bytes of one session's 
 constexpr int64_t kFirstBucket = 128;
 constexpr int64_t kMaxPosition = int64_t{1} << 30;
 
-size_t ArgMax(std::span<const float> row) {
-  return static_cast<size_t>(std::max_element(row.begin(), row.end()) - row.begin());
-}
+size_t ArgMax(std::span<const float> row) { return std::max_element(row.begin(), row.end()) - row.begin(); }
 
 double LogSumExp(std::span<const float> row, double max) {
   double sum = 0;
@@ -42,11 +42,10 @@ Json ToRecord(const TextScores& scores) {
 Status AppendRecord(const Json& record, const std::string& where, TextScores* scores) {
   const auto numbers = [&](const Json& object, const char* key, auto* out) -> Status {
     const auto array = object.find(key);
-    if (array == object.end() || !array->is_array())
-      return Status(StatusCode::kCorrupt, where + ": " + key + ": missing");
+    if (array == object.end() || !array->is_array()) return Corrupt("{}: {}: missing", where, key);
     for (const Json& x : *array) {
       if (!x.is_number() || !(std::fabs(x.get<double>()) < 1e9)) {
-        return Status(StatusCode::kCorrupt, where + ": " + key + ": expected numbers");
+        return Corrupt("{}: {}: expected numbers", where, key);
       }
       out->push_back(x.get<typename std::remove_pointer_t<decltype(out)>::value_type>());
     }
@@ -59,19 +58,18 @@ Status AppendRecord(const Json& record, const std::string& where, TextScores* sc
   for (const int64_t pos : scores->positions) whole = whole && pos >= 1 && pos < kMaxPosition;
   const auto modes = record.find("modes");
   if (modes == record.end() || !modes->is_array() || modes->size() != scores->modes.size()) {
-    return Status(StatusCode::kCorrupt, where + ": modes: expected " + std::to_string(scores->modes.size()));
+    return Corrupt("{}: modes: expected {}", where, scores->modes.size());
   }
   for (size_t m = 0; m < scores->modes.size(); ++m) {
     const Json& mode = (*modes)[m];
-    if (!mode.is_object()) return Status(StatusCode::kCorrupt, where + ": modes: expected objects");
+    if (!mode.is_object()) return Corrupt("{}: modes: expected objects", where);
     DUO_RETURN_IF_ERROR(numbers(mode, "nll", &scores->modes[m].nll));
     DUO_RETURN_IF_ERROR(numbers(mode, "kld", &scores->modes[m].kld));
     DUO_RETURN_IF_ERROR(numbers(mode, "top1", &scores->modes[m].top1));
     const TokenScores& of = scores->modes[m];
     whole = whole && of.nll.size() == n && of.kld.size() == n && of.top1.size() == n;
   }
-  return whole ? OkStatus()
-               : Status(StatusCode::kCorrupt, where + ": its lists differ in length, or a position is out of range");
+  return whole ? OkStatus() : Corrupt("{}: its lists differ in length, or a position is out of range", where);
 }
 
 Status CheckFinite(const TextScores& scores, const std::string& where) {
@@ -80,7 +78,7 @@ Status CheckFinite(const TextScores& scores, const std::string& where) {
   };
   bool all = is_finite(scores.full_nll);
   for (const TokenScores& mode : scores.modes) all = all && is_finite(mode.nll) && is_finite(mode.kld);
-  return all ? OkStatus() : Status(StatusCode::kInternal, where + ": the model's logits are not finite");
+  return all ? OkStatus() : Internal("{}: the model's logits are not finite", where);
 }
 
 /// Runs windows through all sessions side by side. Each Run begins with empty sessions, so the scores of a window do
@@ -107,9 +105,9 @@ class Scorer {
     const uint64_t available =
         MemoryBudget(full.memory_limit, model_.backend()->AvailableBytes(), model_.mapped_bytes());
     if (needed <= available) return OkStatus();
-    return Status(StatusCode::kResourceExhausted,
-                  std::to_string(modes.size() + 1) + " choices of heads side by side need " + FormatBytes(needed) +
-                      ", but " + FormatBytes(available) + " are available; use a shorter context or fewer choices");
+    return ResourceExhausted(
+        "{} choices of heads side by side need {}, but {} are available; use a shorter context or fewer choices",
+        modes.size() + 1, FormatBytes(needed), FormatBytes(available));
   }
 
   Status Create(const SessionOptions& full, std::span<const SessionOptions> modes) {
@@ -171,7 +169,7 @@ class Scorer {
   Status FullRows(const Window& window, int64_t begin, int64_t end, std::vector<float>* rows) {
     if (full_) {
       DUO_RETURN_IF_ERROR(Rows(&*full_, window, begin, end, rows));
-      const auto vocab = static_cast<size_t>(model_.config().vocab_size);
+      const size_t vocab = model_.config().vocab_size;
       for (size_t at = 0; saved_ != nullptr && at < rows->size(); at += vocab) {
         DUO_RETURN_IF_ERROR(saved_->Append(std::span(*rows).subspan(at, vocab)));
       }
@@ -181,8 +179,8 @@ class Scorer {
     for (int64_t at = begin; at < end; ++at) {
       const std::span<const float> row = saved_->row(next_saved_++);
       if (!AllFinite(row)) {
-        return Status(StatusCode::kCorrupt, "the saved full logits: row " + std::to_string(next_saved_ - 1) +
-                                                " has a NaN or an infinity; remove the file to compute it again");
+        return Corrupt("the saved full logits: row {} has a NaN or an infinity; remove the file to compute it again",
+                       next_saved_ - 1);
       }
       rows->insert(rows->end(), row.begin(), row.end());
     }
@@ -191,10 +189,10 @@ class Scorer {
 
   void Compare(const Window& window, int64_t begin, int64_t end, const std::vector<float>& full,
                const std::vector<float>& other, std::vector<double>* full_nll, TokenScores* out) const {
-    const auto vocab = static_cast<size_t>(model_.config().vocab_size);
+    const size_t vocab = model_.config().vocab_size;
     std::vector<RowScore> scores(end - begin);
     ParallelFor(model_.backend()->n_threads(), end - begin, [&](int64_t i, int) {
-      const size_t at = static_cast<size_t>(i) * vocab;
+      const size_t at = i * vocab;
       scores[i] = CompareRows(std::span(full).subspan(at, vocab), std::span(other).subspan(at, vocab),
                               window.ids[begin + i + 1]);
     });
@@ -218,16 +216,14 @@ class Scorer {
 }  // namespace
 
 Result<std::vector<Window>> MakeWindows(std::span<const int32_t> ids, int32_t bos_id, const WindowOptions& options) {
-  if (options.context < 2) return BadOption("context", std::to_string(options.context), "2 or more tokens");
+  if (options.context < 2) return BadOption("context", options.context, "2 or more tokens");
   if (options.stride < 1 || options.stride >= options.context) {
-    return BadOption("stride", std::to_string(options.stride), "1.." + std::to_string(options.context - 1) + " tokens");
+    return BadOption("stride", options.stride, fmt::format("1..{} tokens", options.context - 1));
   }
   const int64_t n_bos = bos_id >= 0 ? 1 : 0, n_text = options.context - n_bos;
   const auto n = std::ssize(ids);
   if (n < n_text) {
-    return Status(StatusCode::kInvalidArgument, "the text has " + std::to_string(n) + " tokens, but one window of " +
-                                                    std::to_string(options.context) + " needs " +
-                                                    std::to_string(n_text))
+    return InvalidArgument("the text has {} tokens, but one window of {} needs {}", n, options.context, n_text)
         .About("text");
   }
   std::vector<Window> windows;
@@ -282,19 +278,12 @@ Result<TextScores> ScoreText(const Model& model, const std::vector<Window>& wind
   TextScores all;
   all.modes.resize(modes.size());
   const bool writes = saved != nullptr && !saved->is_complete();
-  const auto begin = Clock::now();
+  ProgressCounter counter(progress, "perplexity", "windows", std::ssize(windows));
   for (size_t i = 0; i < windows.size(); ++i) {
-    const std::string key = "window/" + std::to_string(i);
+    const std::string key = fmt::format("window/{}", i);
     const Json* record = log->Find(key);
-    const ProgressCallback report = [&](const Progress&) {
-      return !progress || progress({.stage = "perplexity",
-                                    .done = static_cast<int64_t>(i),
-                                    .total = std::ssize(windows),
-                                    .unit = "windows",
-                                    .seconds = SecondsSince(begin)});
-    };
     if (record == nullptr || writes) {
-      DUO_ASSIGN_OR_RETURN(const TextScores scores, scorer.Run(windows[i], record != nullptr, report));
+      DUO_ASSIGN_OR_RETURN(const TextScores scores, scorer.Run(windows[i], record != nullptr, counter.Callback()));
       if (record == nullptr) {
         DUO_RETURN_IF_ERROR(CheckFinite(scores, key));
         DUO_RETURN_IF_ERROR(log->Append(key, ToRecord(scores)));
@@ -304,6 +293,7 @@ Result<TextScores> ScoreText(const Model& model, const std::vector<Window>& wind
       scorer.SkipSaved(std::ssize(windows[i].ids) - windows[i].begin);
     }
     DUO_RETURN_IF_ERROR(AppendRecord(*record, key, &all));
+    DUO_RETURN_IF_ERROR(counter.Add(1));
   }
   if (writes) DUO_RETURN_IF_ERROR(saved->Finish());
   return all;

@@ -279,7 +279,7 @@ TEST_F(ScoreTextTest, ProgressCountsWindows) {
                 done.insert(p.done);
                 return true;
               }).ok());
-  EXPECT_EQ(done, (std::set<int64_t>{0, 1}));
+  EXPECT_EQ(done, (std::set<int64_t>{0, 1, 2}));
   EXPECT_EQ(log.size(), 2u);
   const TextScores again = ScoreText(model, windows, At(0), {}, nullptr, &log).value();
   std::vector<int64_t> expected;

@@ -20,7 +20,7 @@ Result<PromptRunner> PromptRunner::Create(const Model& model, const Tokenizer& t
     const int64_t context = model.config().ContextFor(options.max_context);
     options.snapshot_every = options.chunk;
     DUO_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(model.config(), 0, options, *model.backend()));
-    const auto affordable = static_cast<int64_t>(kMaxSnapshotBytes / std::max<uint64_t>(1, plan.snapshot_bytes_each));
+    const int64_t affordable = kMaxSnapshotBytes / std::max<uint64_t>(1, plan.snapshot_bytes_each);
     const int64_t n_snapshots = std::clamp<int64_t>(affordable, 1, kMaxSnapshots);
     options.snapshot_every =
         std::max<int64_t>(1, (context + options.chunk * n_snapshots - 1) / (options.chunk * n_snapshots)) *
@@ -54,7 +54,7 @@ Result<Reply> PromptRunner::Run(const std::vector<int32_t>& prompt, const Genera
   reply.prefill_s = result.prefill_seconds;
   reply.decode_s = result.decode_seconds;
   const MemoryPlan& plan = session_.plan();  // excludes the copies that only this runner makes
-  reply.kv_bytes = plan.kv_fixed_bytes + plan.kv_bytes_per_token * static_cast<uint64_t>(reply.n_prompt);
+  reply.kv_bytes = plan.kv_fixed_bytes + plan.kv_bytes_per_token * reply.n_prompt;
   return reply;
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/error.h"
 #include "base/memory_info.h"
 #include "eval/certificate.h"
 #include "eval/charts.h"
@@ -76,14 +77,14 @@ Result<std::string> NeedleSection(const Json& r, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(const Json* lengths, JsonMember(r, "lengths", where));
   DUO_ASSIGN_OR_RETURN(const Json* depths, JsonMember(r, "depths", where));
   if (!modes->is_object() || !lengths->is_array() || !depths->is_array()) {
-    return Status(StatusCode::kCorrupt, where + ": modes, lengths, depths: expected an object and two lists");
+    return Corrupt("{}: modes, lengths, depths: expected an object and two lists", where);
   }
   std::string html;
   for (const std::string& name : ModeNames(*modes)) {
     const Json& mode = modes->at(name);
     DUO_ASSIGN_OR_RETURN(const double mean, JsonNumber(mode, "mean", where));
     DUO_ASSIGN_OR_RETURN(const Json* scores, JsonMember(mode, "table", where));
-    if (!scores->is_array()) return Status(StatusCode::kCorrupt, where + ": table: expected a list of rows");
+    if (!scores->is_array()) return Corrupt("{}: table: expected a list of rows", where);
     html += fmt::format("<p>{}: mean score {:.3f}</p>\n", Escape(name == "full" ? "full attention" : name), mean);
     Table table;
     std::vector<std::string> head = {"depth \\ length"};
@@ -125,7 +126,7 @@ Result<std::string> CertifySection(const Json& r, const std::string& where) {
     DUO_ASSIGN_OR_RETURN(const CertifyRow row, CertifyRowOf(r.at("chosen"), where + ": chosen"));
     chosen = row.sparsity;
   }
-  if (!rows->is_array()) return Status(StatusCode::kCorrupt, where + ": rows: expected a list");
+  if (!rows->is_array()) return Corrupt("{}: rows: expected a list", where);
   Table table;
   table.Add({"sparsity", "heads", "KL divergence", "top-1", "needles", "KV", "ms/token"});
   table.Add({"full", "", "0", "100 %", fmt::format("{:.3f}", full_niah),
@@ -152,7 +153,7 @@ Result<std::string> ObjectsSection(const Json& rows, const std::vector<std::stri
   table.Add(head);
   for (size_t i = 0; i < names.size(); ++i) {
     const Json& row = rows.is_array() ? rows[i] : rows.at(names[i]);
-    if (!row.is_object()) return Status(StatusCode::kCorrupt, where + ": expected objects");
+    if (!row.is_object()) return Corrupt("{}: expected objects", where);
     std::vector<std::string> cells = {names[i]};
     for (const std::string& column : columns) cells.push_back(row.contains(column) ? Shown(row.at(column)) : "");
     table.Add(cells);
@@ -162,7 +163,7 @@ Result<std::string> ObjectsSection(const Json& rows, const std::vector<std::stri
 
 Result<std::string> TaskSection(const Json& r, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(const Json* tasks, JsonMember(r, "tasks", where));
-  if (!tasks->is_object()) return Status(StatusCode::kCorrupt, where + ": tasks: expected an object");
+  if (!tasks->is_object()) return Corrupt("{}: tasks: expected an object", where);
   std::vector<std::string> names;
   for (const auto& [name, task] : tasks->items()) names.push_back(name);
   DUO_ASSIGN_OR_RETURN(std::string html, ObjectsSection(*tasks, names, {"n", "full", "duo"}, where + ": tasks"));
@@ -172,7 +173,7 @@ Result<std::string> TaskSection(const Json& r, const std::string& where) {
 
 Result<std::string> BenchSection(const Json& r, const std::string& where) {
   DUO_ASSIGN_OR_RETURN(const Json* rows, JsonMember(r, "rows", where));
-  if (!rows->is_array()) return Status(StatusCode::kCorrupt, where + ": rows: expected a list");
+  if (!rows->is_array()) return Corrupt("{}: rows: expected a list", where);
   std::vector<std::string> names(rows->size());
   for (size_t i = 0; i < names.size(); ++i) names[i] = std::to_string(i + 1);
   return ObjectsSection(
@@ -263,7 +264,7 @@ Result<std::string> MakeReport(const std::vector<ReportInput>& inputs, const std
     const std::string kind = KindOf(input.result);
     const char* heading = TitleOf(kind);
     if (heading == nullptr) {
-      return Status(StatusCode::kInvalidArgument, input.path + ": is not a result of duo eval or duo bench");
+      return InvalidArgument("{}: is not a result of duo eval or duo bench", input.path);
     }
     DUO_ASSIGN_OR_RETURN(const std::string body, BodyOf(kind, input.result, input.path));
     DUO_ASSIGN_OR_RETURN(const std::string picture,

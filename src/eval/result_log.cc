@@ -1,5 +1,7 @@
 #include "eval/result_log.h"
 
+#include <fmt/format.h>
+
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -9,6 +11,7 @@
 #include <utility>
 
 #include "base/atomic_file.h"
+#include "base/error.h"
 #include "base/file.h"
 
 namespace duo {
@@ -35,7 +38,7 @@ Result<ResultLog> ResultLog::Open(const std::string& directory, const std::strin
   if (whole < text.size()) {
     std::error_code error;
     std::filesystem::resize_file(log.path_, whole, error);
-    if (error) return Status(StatusCode::kIo, log.path_ + ": cannot be shortened: " + error.message());
+    if (error) return IoError("{}: cannot be shortened: {}", log.path_, error.message());
   }
   return log;
 }
@@ -43,23 +46,24 @@ Result<ResultLog> ResultLog::Open(const std::string& directory, const std::strin
 Status ResultLog::Load(std::string_view text, const Json& recipe, size_t* whole) {
   size_t number = 0;
   for (size_t end; (end = text.find('\n', *whole)) != std::string_view::npos; *whole = end + 1) {
-    const std::string where = path_ + ": line " + std::to_string(++number);
+    const std::string where = fmt::format("{}: line {}", path_, ++number);
     DUO_ASSIGN_OR_RETURN(Json line, ParseJson(text.substr(*whole, end - *whole), where));
-    if (!line.is_object()) return Status(StatusCode::kCorrupt, where + ": expected an object");
+    if (!line.is_object()) return Corrupt("{}: expected an object", where);
     if (number == 1) {
       const auto there = line.find(kRecipe);
-      if (there == line.end()) return Status(StatusCode::kCorrupt, where + ": recipe: missing; it is not a log of duo");
+      if (there == line.end()) return Corrupt("{}: recipe: missing; it is not a log of duo", where);
       const std::string difference = JsonDifference(*there, recipe);
       if (!difference.empty()) {
-        return Status(StatusCode::kInvalidArgument, path_ + ": the results there have " + difference +
-                                                        "; give the same options to continue them, or another folder");
+        return InvalidArgument(
+            "{}: the results there have {}; give the same options to continue them, or another folder", path_,
+            difference);
       }
       continue;
     }
     DUO_ASSIGN_OR_RETURN(const std::string key, JsonString(line, "key", where));
     records_[key] = std::move(line);
   }
-  if (number == 0) return Status(StatusCode::kCorrupt, path_ + ": line 1: recipe: missing; it is not a log of duo");
+  if (number == 0) return Corrupt("{}: line 1: recipe: missing; it is not a log of duo", path_);
   return OkStatus();
 }
 
@@ -83,8 +87,8 @@ Status ResultLog::WriteLine(const Json& line) const {
   ssize_t written = fd < 0 ? -1 : write(fd, text.data(), text.size());
   const int error = errno;
   if (fd >= 0) close(fd);
-  if (written == static_cast<ssize_t>(text.size())) return OkStatus();
-  return Status(StatusCode::kIo, path_ + ": cannot be written: " + (written < 0 ? std::strerror(error) : "no space"));
+  if (written == std::ssize(text)) return OkStatus();
+  return IoError("{}: cannot be written: {}", path_, (written < 0 ? std::strerror(error) : "no space"));
 }
 
 }  // namespace duo

@@ -1,5 +1,7 @@
 #include "eval/ruler.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cctype>
@@ -9,6 +11,7 @@
 #include <set>
 #include <utility>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/rng.h"
@@ -38,7 +41,7 @@ std::string Lower(std::string_view text) {
 
 std::string Digits(Rng* rng, int n) {
   std::string out(1, static_cast<char>('1' + rng->Below(9)));
-  while (static_cast<int>(out.size()) < n) out += static_cast<char>('0' + rng->Below(10));
+  while (std::ssize(out) < n) out += static_cast<char>('0' + rng->Below(10));
   return out;
 }
 
@@ -52,7 +55,7 @@ std::string Letters(Rng* rng, int n, char first) {
 std::vector<std::string> Different(int n, const std::function<std::string()>& draw) {
   std::set<std::string> seen;
   std::vector<std::string> out;
-  while (static_cast<int>(out.size()) < n) {
+  while (std::ssize(out) < n) {
     std::string one = draw();
     if (seen.insert(one).second) out.push_back(std::move(one));
   }
@@ -147,9 +150,7 @@ Growing CommonWords(Rng* rng) {
             // often.
             const int64_t n_rare = std::min<int64_t>(n, kMax - kCommon);
             std::vector<std::string> list;
-            const auto add = [&](int64_t times, int64_t word) {
-              list.insert(list.end(), static_cast<size_t>(times), words[word]);
-            };
+            const auto add = [&](int64_t times, int64_t word) { list.insert(list.end(), times, words[word]); };
             for (int64_t w = 0; w < kCommon; ++w) add(kTimes * n / n_rare, w);
             for (int64_t w = 0; w < n_rare; ++w) {
               add(kRare * n * (w + 1) / n_rare - kRare * n * w / n_rare, kCommon + w);
@@ -159,7 +160,7 @@ Growing CommonWords(Rng* rng) {
             std::string text =
                 "Below is a numbered list of words. In these words, some appear more often than others. Memorize the "
                 "ones that appear most often.\n";
-            for (size_t i = 0; i < list.size(); ++i) text += std::to_string(i + 1) + ". " + list[i] + " ";
+            for (size_t i = 0; i < list.size(); ++i) text += fmt::format("{}. {} ", i + 1, list[i]);
             return text +
                    "\nQuestion: What are the 10 most common words in the above list? Answer: The top 10 words "
                    "that appear most often in the list are:";
@@ -215,11 +216,11 @@ Result<RulerSample> SampleOf(const Json& json, const std::string& where) {
   if (!prefix.empty() && !sample.input.ends_with(prefix)) sample.input += prefix;
   const auto outputs = json.find("outputs");
   if (outputs == json.end() || !outputs->is_array() || outputs->empty()) {
-    return Status(StatusCode::kCorrupt, where + ": outputs: expected a list of texts");
+    return Corrupt("{}: outputs: expected a list of texts", where);
   }
   for (const Json& output : *outputs) {
     if (!output.is_string() && !output.is_number()) {
-      return Status(StatusCode::kCorrupt, where + ": outputs: expected texts, found " + JsonTypeName(output));
+      return Corrupt("{}: outputs: expected texts, found {}", where, JsonTypeName(output));
     }
     sample.outputs.push_back(output.is_string() ? output.get<std::string>() : JsonText(output));
   }
@@ -251,7 +252,7 @@ Result<RulerSample> MakeRulerSample(const std::string& task, int64_t n_tokens, u
     growing = Needle(&rng, 1, [](int64_t) { return std::string(kNoise); });
   } else if (task == "niah_multikey_1") {
     DUO_ASSIGN_OR_RETURN(const std::string hay, text.Take(n_tokens, rng.Next(), tokenizer));
-    growing = Needle(&rng, 4, [lines = Lines(hay)](int64_t i) { return lines[static_cast<size_t>(i) % lines.size()]; });
+    growing = Needle(&rng, 4, [lines = Lines(hay)](int64_t i) { return lines[i % lines.size()]; });
   } else if (task == "vt") {
     growing = VariableTracking(&rng);
   } else if (task == "cwe") {
@@ -259,14 +260,14 @@ Result<RulerSample> MakeRulerSample(const std::string& task, int64_t n_tokens, u
   } else if (task == "fwe") {
     growing = FrequentWords(&rng);
   } else {
-    return Status(StatusCode::kInvalidArgument, "\"" + task + "\" is not a task that duo can make");
+    return InvalidArgument("\"{}\" is not a task that duo can make", task);
   }
-  const auto tokens = [&](int64_t n) { return static_cast<int64_t>(tokenizer.Encode(growing.input(n)).size()); };
+  const auto tokens = [&](int64_t n) { return std::ssize(tokenizer.Encode(growing.input(n))); };
   int64_t fits = 8, too_many = 16;
-  if (const int64_t least = tokens(fits); least > n_tokens) {
-    return Status(StatusCode::kInvalidArgument, task + ": the shortest prompt takes " + std::to_string(least) +
-                                                    " tokens, but the length is " + std::to_string(n_tokens) +
-                                                    "; use a longer length, or leave this task out");
+  if (const int64_t min_tokens = tokens(fits); min_tokens > n_tokens) {
+    return InvalidArgument(
+        "{}: the shortest prompt takes {} tokens, but the length is {}; use a longer length, or leave this task out",
+        task, min_tokens, n_tokens);
   }
   while (tokens(too_many) <= n_tokens) {
     fits = too_many;
@@ -286,7 +287,7 @@ Result<std::vector<RulerSample>> ParseRuler(std::string_view text, const std::st
     samples.push_back(std::move(sample));
     return OkStatus();
   }));
-  if (samples.empty()) return Status(StatusCode::kCorrupt, path + ": there are no samples in it");
+  if (samples.empty()) return Corrupt("{}: there are no samples in it", path);
   return samples;
 }
 
@@ -312,7 +313,7 @@ Result<std::vector<RulerSample>> LoadRuler(const std::string& path) {
   for (const auto& folder : folders) {
     DUO_RETURN_IF_ERROR(AppendFile((folder / "validation.jsonl").string(), name_of(folder), &samples));
   }
-  if (samples.empty()) return Status(StatusCode::kNotFound, path + ": has no validation.jsonl, nor a folder with one");
+  if (samples.empty()) return NotFound("{}: has no validation.jsonl, nor a folder with one", path);
   return samples;
 }
 

@@ -11,7 +11,7 @@ Result<ScoredReply> AnswerOnce(const ScoredPrompt& prompt, PromptRunner* runner,
     DUO_ASSIGN_OR_RETURN(out.n_prompt, JsonInt(*record, "n_prompt", prompt.key));
     DUO_ASSIGN_OR_RETURN(out.n_reused, JsonInt(*record, "n_reused", prompt.key));
     DUO_ASSIGN_OR_RETURN(const int64_t kv_bytes, JsonInt(*record, "kv_bytes", prompt.key));
-    out.kv_bytes = static_cast<uint64_t>(kv_bytes);
+    out.kv_bytes = kv_bytes;
     return out;
   }
   DUO_ASSIGN_OR_RETURN(Reply reply, runner->Run(prompt.prompt(), prompt.generate, progress));

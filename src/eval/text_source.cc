@@ -1,9 +1,13 @@
 #include "eval/text_source.h"
 
+#include <fmt/format.h>
+
 #include <utility>
 
+#include "base/error.h"
 #include "base/fnv1a.h"
 #include "base/rng.h"
+#include "base/strings.h"
 #include "text/builtin_book.h"
 #include "text/passkey_words.h"
 
@@ -14,9 +18,8 @@ Result<std::string> BuiltinText(int64_t n_tokens, uint64_t seed, const Tokenizer
   // The book may be shorter than asked for, by 0.2 % or a sentence.
   const int64_t wanted = n_tokens + n_tokens / 100 + 200;
   DUO_ASSIGN_OR_RETURN(const Book book,
-                       MakeBook({.n_tokens = wanted, .n_facts = 0, .seed = seed}, [&](std::string_view text) {
-                         return static_cast<int64_t>(tokenizer.Encode(text).size());
-                       }));
+                       MakeBook({.n_tokens = wanted, .n_facts = 0, .seed = seed},
+                                [&](std::string_view text) { return std::ssize(tokenizer.Encode(text)); }));
   std::string text = book.text.substr(kBookBegin.size() + 1);
   text.resize(text.size() - kBookEnd.size() - 1);
   return text;
@@ -30,8 +33,8 @@ Result<TextSource> TextSource::Open(const std::string& path) {
   if (source.builtin_) return source;
   DUO_ASSIGN_OR_RETURN(Haystack haystack, LoadHaystack(path));
   source.text_ = std::move(haystack.text);
-  if (source.text_.find_first_not_of(" \t\r\n") == std::string::npos) {
-    return Status(StatusCode::kInvalidArgument, path + ": there is no text in it");
+  if (Trim(source.text_).empty()) {
+    return InvalidArgument("{}: there is no text in it", path);
   }
   return source;
 }
@@ -49,9 +52,9 @@ Result<std::string> TextSource::Take(int64_t n_tokens, uint64_t seed, const Toke
   for (;;) {
     while (out.size() < characters) out += "\n\n" + text_;
     size_t end = characters;
-    while (end < out.size() && (static_cast<unsigned char>(out[end]) & 0xc0) == 0x80) ++end;  // whole characters
+    while (end < out.size() && IsUtf8Continuation(out[end])) ++end;  // whole characters
     std::string text = out.substr(0, end);
-    if (static_cast<int64_t>(tokenizer.Encode(text).size()) > n_tokens) return text;
+    if (std::ssize(tokenizer.Encode(text)) > n_tokens) return text;
     characters += characters / 2 + 64;
   }
 }
@@ -64,7 +67,7 @@ std::string TextSource::identity() const {
   if (builtin_) return "builtin";
   Fnv1a hash;
   hash.Add(text_.data(), text_.size());
-  return std::to_string(text_.size()) + " bytes, " + hash.Text();
+  return fmt::format("{} bytes, {}", text_.size(), hash.Text());
 }
 
 }  // namespace duo

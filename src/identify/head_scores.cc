@@ -102,13 +102,13 @@ Result<std::vector<double>> RepeatScores(const Model& model, const RepeatInput& 
   const int64_t longest = n_context + n_prompt + std::min(input.repeat_chunk, n_context);
   const int64_t n_pieces = (n_context + input.repeat_chunk - 1) / input.repeat_chunk;
   DUO_ASSIGN_OR_RETURN(LayerWalk walk, LayerWalk::Create(model, longest, options));
-  WalkCounter counter(progress, "repeat", 2 * n_context + n_pieces * n_prompt);
+  ProgressCounter counter(progress, "repeat", "tokens", 2 * n_context + n_pieces * n_prompt);
   DUO_RETURN_IF_ERROR(walk.RunInChunks(input.context, {}, &counter));
 
   std::vector<double> scores(HeadCount(c), 0.0);
   std::vector<const uint8_t*> keys(c.n_kv_heads);
-  LayerLooks looks;
-  looks.after_attention = [&](const LayerView& view) {
+  LayerObserver observer;
+  observer.after_attention = [&](const LayerView& view) {
     const size_t sink_bytes = input.sink * c.head_dim * DTypeBytes(walk.key_type());
     for (int h = 0; h < c.n_kv_heads; ++h) keys[h] = walk.keys(view.layer, h) + sink_bytes;
     return ops->LargestKeyWeights({.q = view.q,
@@ -126,7 +126,7 @@ Result<std::vector<double>> RepeatScores(const Model& model, const RepeatInput& 
     // The model is asked to repeat the text in pieces: each piece sees the context and the prompt, but no other piece.
     const auto piece = input.context.subspan(begin, std::min(input.repeat_chunk, n_context - begin));
     DUO_RETURN_IF_ERROR(walk.RunInChunks(input.prompt, {}, &counter));
-    DUO_RETURN_IF_ERROR(walk.RunInChunks(piece, looks, &counter));
+    DUO_RETURN_IF_ERROR(walk.RunInChunks(piece, observer, &counter));
     walk.Rewind(n_context);
   }
   return Checked(c, std::move(scores));
@@ -138,14 +138,14 @@ Result<std::vector<double>> ProfileScores(const Model& model, const std::vector<
   int64_t longest = 0, total = 0;
   DUO_RETURN_IF_ERROR(CheckTexts(texts, &longest, &total));
   DUO_ASSIGN_OR_RETURN(LayerWalk walk, LayerWalk::Create(model, longest, options));
-  WalkCounter counter(progress, "profile", total);
+  ProgressCounter counter(progress, "profile", "tokens", total);
   std::vector<double> scores(HeadCount(c), 0.0);
   for (const std::vector<int32_t>& text : texts) {
     Means means(model.backend(), c);
-    LayerLooks looks;
-    looks.before_rope = [&](const LayerView& view) { return means.Add(view, c); };
+    LayerObserver observer;
+    observer.before_rope = [&](const LayerView& view) { return means.Add(view, c); };
     walk.Rewind(0);
-    DUO_RETURN_IF_ERROR(walk.RunInChunks(text, looks, &counter));
+    DUO_RETURN_IF_ERROR(walk.RunInChunks(text, observer, &counter));
     for (double& x : means.q) x /= static_cast<double>(text.size());
     for (double& x : means.k) x /= static_cast<double>(text.size());
     const int64_t dim = c.head_dim, group = c.group();
@@ -204,9 +204,9 @@ Result<std::vector<double>> OutsideMassScores(const Model& model, const std::vec
   std::vector<float> kept(options.chunk * n_heads);
   DUO_ASSIGN_OR_RETURN(const DeviceMemoryPtr kept_memory, model.backend()->Allocate(kept.size() * sizeof(float)));
   std::vector<double> scores(HeadCount(c), 0.0);
-  WalkCounter counter(progress, "attention mass", total);
-  LayerLooks looks;
-  looks.after_attention = [&](const LayerView& view) -> Status {
+  ProgressCounter counter(progress, "attention mass", "tokens", total);
+  LayerObserver observer;
+  observer.after_attention = [&](const LayerView& view) -> Status {
     DUO_RETURN_IF_ERROR(StreamingAttention(model, view, {.sink = sink, .window = recent}, options.compute, &walk,
                                            reinterpret_cast<float*>(out->data()),
                                            reinterpret_cast<float*>(kept_memory->data())));
@@ -223,7 +223,7 @@ Result<std::vector<double>> OutsideMassScores(const Model& model, const std::vec
   };
   for (const std::vector<int32_t>& text : texts) {
     walk.Rewind(0);
-    DUO_RETURN_IF_ERROR(walk.RunInChunks(text, looks, &counter));
+    DUO_RETURN_IF_ERROR(walk.RunInChunks(text, observer, &counter));
   }
   return Checked(c, std::move(scores));
 }

@@ -4,7 +4,6 @@
 #include <string>
 
 #include "backend/identify_ops.h"
-#include "base/error.h"
 #include "identify/memory_check.h"
 
 namespace duo {
@@ -43,38 +42,30 @@ Result<LayerWalk> LayerWalk::Create(const Model& model, int64_t max_tokens, cons
   return walk;
 }
 
-Status WalkCounter::Add(int64_t n) {
-  done_ += n;
-  const bool go_on =
-      !progress_ ||
-      progress_({.stage = stage_, .done = done_, .total = total_, .unit = "tokens", .seconds = SecondsSince(begin_)});
-  return go_on ? OkStatus() : Cancelled();
-}
-
-Status LayerWalk::RunInChunks(std::span<const int32_t> ids, const LayerLooks& looks, WalkCounter* counter) {
+Status LayerWalk::RunInChunks(std::span<const int32_t> ids, const LayerObserver& observer, ProgressCounter* counter) {
   for (int64_t at = 0; at < std::ssize(ids);) {
     const int64_t n = std::min(chunk(), std::ssize(ids) - at);
-    DUO_RETURN_IF_ERROR(Run(ids.subspan(at, n), looks));
+    DUO_RETURN_IF_ERROR(Run(ids.subspan(at, n), observer));
     DUO_RETURN_IF_ERROR(counter->Add(n));
     at += n;
   }
   return OkStatus();
 }
 
-Status LayerWalk::Look(int layer, LayerStep step, const LayerLooks& looks) const {
+Status LayerWalk::Observe(int layer, LayerStep step, const LayerObserver& observer) const {
   const int64_t n = act_.n_tokens, q_width = config_->q_width();
   LayerView view{.layer = layer, .pos = cache_.len(), .n = n, .q = act_.q, .k = act_.k, .v = act_.v};
   const auto input = [&](LinearInput which, const float* x, int64_t dim) {
-    if (!looks.linear_input) return OkStatus();
-    return looks.linear_input({.layer = layer, .input = which, .x = x, .n = n, .dim = dim});
+    if (!observer.linear_input) return OkStatus();
+    return observer.linear_input({.layer = layer, .input = which, .x = x, .n = n, .dim = dim});
   };
   switch (step) {
     case LayerStep::kQkvProjection: return input(LinearInput::kAttention, act_.normed, config_->hidden_size);
-    case LayerStep::kQkNorm: return looks.before_rope ? looks.before_rope(view) : OkStatus();
+    case LayerStep::kQkNorm: return observer.before_rope ? observer.before_rope(view) : OkStatus();
     case LayerStep::kRope: return OkStatus();
     case LayerStep::kAttention:
       view.lse = lse();
-      return looks.after_attention ? looks.after_attention(view) : OkStatus();
+      return observer.after_attention ? observer.after_attention(view) : OkStatus();
     case LayerStep::kOutputProjection: return input(LinearInput::kOutput, act_.attended, q_width);
     case LayerStep::kGateUp: return input(LinearInput::kMlp, act_.normed, config_->hidden_size);
     case LayerStep::kDown: return input(LinearInput::kDown, act_.gate, config_->intermediate_size);
@@ -82,7 +73,7 @@ Status LayerWalk::Look(int layer, LayerStep step, const LayerLooks& looks) const
   return OkStatus();
 }
 
-Status LayerWalk::Run(std::span<const int32_t> ids, const LayerLooks& looks) {
+Status LayerWalk::Run(std::span<const int32_t> ids, const LayerObserver& observer) {
   const auto n = std::ssize(ids);
   DUO_RETURN_IF_ERROR(CheckTokenIds(ids, config_->vocab_size));
   DUO_RETURN_IF_ERROR(weights_->CheckFilesNowAndThen());
@@ -93,8 +84,8 @@ Status LayerWalk::Run(std::span<const int32_t> ids, const LayerLooks& looks) {
     input->lse = lse();  // the scores need the sum over all keys, which attention computes anyway
     return attention_.Run(*input, layer, &cache_);
   };
-  hooks.after = [&](int layer, LayerStep step) { return Look(layer, step, looks); };
-  hooks.keep_prepared = looks.linear_input != nullptr;
+  hooks.after = [&](int layer, LayerStep step) { return Observe(layer, step, observer); };
+  hooks.keep_prepared = observer.linear_input != nullptr;
   for (int layer = 0; layer < config_->n_layers; ++layer) {
     DUO_RETURN_IF_ERROR(transformer_->RunLayer(layer, TokenKind::kPrompt, act_.x, {.activations = &act_}, hooks));
   }

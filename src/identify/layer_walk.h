@@ -8,8 +8,7 @@
 #include <span>
 
 #include "attention/duo_attention.h"
-#include "base/clock.h"
-#include "duo/progress.h"
+#include "base/progress_counter.h"
 #include "kv/split_kv_cache.h"
 #include "model/activations.h"
 #include "model/transformer.h"
@@ -48,25 +47,10 @@ struct LinearInputView {
 };
 
 /// The callbacks of a walk. Empty ones are not called.
-struct LayerLooks {
+struct LayerObserver {
   std::function<Status(const LayerView&)> before_rope;         // q and k are normed but not rotated; lse is null
   std::function<Status(const LayerView&)> after_attention;     // q and k are rotated; the cache has this chunk's keys
   std::function<Status(const LinearInputView&)> linear_input;  // called after the product
-};
-
-/// Counts the tokens done out of a total, and reports them to the progress callback.
-class WalkCounter {
- public:
-  WalkCounter(const ProgressCallback& progress, const char* stage, int64_t total)
-      : progress_(progress), stage_(stage), total_(total) {}
-  /// Counts n more tokens. kCancelled if the callback returns false.
-  Status Add(int64_t n);
-
- private:
-  const ProgressCallback& progress_;
-  const char* stage_;
-  int64_t done_ = 0, total_;
-  Clock::time_point begin_ = Clock::now();
 };
 
 /// Runs one sequence with full attention. Not thread safe. The model must outlive it.
@@ -78,9 +62,9 @@ class LayerWalk {
   static uint64_t Bytes(const Model& model, int64_t max_tokens, const WalkOptions& options);
 
   /// Appends tokens, at most `chunk` of them. Returns the errors of Transformer::Forward and of the callbacks.
-  Status Run(std::span<const int32_t> ids, const LayerLooks& looks);
+  Status Run(std::span<const int32_t> ids, const LayerObserver& observer);
   /// Appends any number of tokens, chunk by chunk.
-  Status RunInChunks(std::span<const int32_t> ids, const LayerLooks& looks, WalkCounter* counter);
+  Status RunInChunks(std::span<const int32_t> ids, const LayerObserver& observer, ProgressCounter* counter);
   /// Forgets the tokens from pos on.
   void Rewind(int64_t pos) { cache_.Rewind(pos); }
 
@@ -101,7 +85,7 @@ class LayerWalk {
         act_(std::move(act)) {}
 
   /// Calls the callbacks that belong to this step of a layer.
-  Status Look(int layer, LayerStep step, const LayerLooks& looks) const;
+  Status Observe(int layer, LayerStep step, const LayerObserver& observer) const;
   float* lse() const { return reinterpret_cast<float*>(lse_->data()); }
 
   const Model::Weights* weights_;

@@ -14,8 +14,8 @@ namespace duo {
 
 /// Magnitudes of one input of a layer, over all tokens.
 struct InputMagnitudes {
-  std::vector<float> most;  // [dim] largest magnitude of every channel
-  double rms = 0;           // root mean square over all channels
+  std::vector<float> max;  // [dim] largest magnitude of every channel
+  double rms = 0;          // root mean square over all channels
 
   /// Largest magnitude of all channels / rms.
   double outlier() const;

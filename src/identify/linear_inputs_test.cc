@@ -44,8 +44,8 @@ TEST_F(LinearInputsTest, FirstLayerIsGivenTheNormedEmbedding) {
     }
   }
   const InputMagnitudes got = Measure(ids, 512)[0].of[static_cast<size_t>(LinearInput::kAttention)];
-  ASSERT_EQ(got.most.size(), most.size());
-  for (size_t i = 0; i < most.size(); ++i) EXPECT_NEAR(got.most[i], most[i], 1e-5 * most[i]) << i;
+  ASSERT_EQ(got.max.size(), most.size());
+  for (size_t i = 0; i < most.size(); ++i) EXPECT_NEAR(got.max[i], most[i], 1e-5 * most[i]) << i;
   const double rms = std::sqrt(squares / static_cast<double>(ids.size() * most.size()));
   EXPECT_NEAR(got.rms, rms, 1e-5 * rms);
   EXPECT_NEAR(got.outlier(), *std::max_element(most.begin(), most.end()) / rms, 1e-4);
@@ -60,11 +60,11 @@ TEST_F(LinearInputsTest, AllInputsOfAllLayersWhateverTheChunk) {
     const size_t dims[] = {48, 4 * 16, 48, 80};
     for (size_t input = 0; input < kLinearInputs; ++input) {
       const InputMagnitudes &a = whole[layer].of[input], &b = pieces[layer].of[input];
-      ASSERT_EQ(a.most.size(), dims[input]);
-      ASSERT_EQ(b.most.size(), dims[input]);
+      ASSERT_EQ(a.max.size(), dims[input]);
+      ASSERT_EQ(b.max.size(), dims[input]);
       EXPECT_GT(a.rms, 0);
       EXPECT_NEAR(a.rms, b.rms, 1e-5 * a.rms);
-      for (size_t i = 0; i < dims[input]; ++i) EXPECT_NEAR(a.most[i], b.most[i], 1e-4 * a.most[i] + 1e-6);
+      for (size_t i = 0; i < dims[input]; ++i) EXPECT_NEAR(a.max[i], b.max[i], 1e-4 * a.max[i] + 1e-6);
     }
   }
 }

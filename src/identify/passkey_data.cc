@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/rng.h"
+#include "base/strings.h"
 #include "text/passkey_words.h"
 
 namespace duo {
@@ -31,20 +32,18 @@ std::string Question(int number) {
          " passkey to the vault?\nPasskey: ";
 }
 
-bool IsContinuationByte(char c) { return (static_cast<uint8_t>(c) & 0xC0) == 0x80; }
-
 // The next place, at or soon after `at`, where a paragraph can be inserted. This is after the end of a sentence or
 // line, else after a space, else between two characters (scripts without spaces).
 size_t NextBreak(const std::string& text, size_t at) {
-  constexpr size_t kLook = 600;
-  const size_t end = std::min(text.size(), at + kLook);
+  constexpr size_t kSearchBytes = 600;
+  const size_t end = std::min(text.size(), at + kSearchBytes);
   for (size_t i = at; i < end; ++i) {
     const bool sentence = text[i] == ' ' && i > 0 && (text[i - 1] == '.' || text[i - 1] == '!' || text[i - 1] == '?');
     if (text[i] == '\n' || sentence) return i + 1;
   }
   const size_t space = text.find(' ', at);
   if (space < end) return space + 1;
-  while (at < text.size() && IsContinuationByte(text[at])) ++at;
+  while (at < text.size() && IsUtf8Continuation(text[at])) ++at;
   return at;
 }
 
@@ -65,10 +64,10 @@ Status TrainingTexts::CheckOptions() const {
   if (o.n_words < 1 || o.n_words > kMaxWords) {
     return BadOption("n_words", o.n_words, fmt::format("1..{}", kMaxWords));
   }
-  if (o.min_tokens < 16 || o.max_tokens < o.min_tokens || o.max_tokens > kMaxTokens) {
-    return InvalidArgument("texts of {} to {} tokens, expected 16..{} in increasing order", o.min_tokens, o.max_tokens,
+  if (o.min_length < 16 || o.max_length < o.min_length || o.max_length > kMaxTokens) {
+    return InvalidArgument("texts of {} to {} tokens, expected 16..{} in increasing order", o.min_length, o.max_length,
                            kMaxTokens)
-        .About("max_tokens");
+        .About("max_length");
   }
   if (o.n_lengths < 1) return BadOption("n_lengths", o.n_lengths, "1 or more");
   if (!(o.depth_begin >= 0 && o.depth_begin < o.depth_end && o.depth_end <= 1)) {
@@ -89,18 +88,18 @@ Result<TrainingTexts> TrainingTexts::InHaystack(const Tokenizer& tokenizer, cons
   }
   // Counts the tokens of the whole haystack only if it may be too short. Tokens rarely have more than a few dozen
   // bytes.
-  size_t probe = std::min(haystack.size(), std::max<size_t>(kProbeBytes, options.max_tokens * 32));
+  size_t probe = std::min(haystack.size(), std::max<size_t>(kProbeBytes, options.max_length * 32));
   const auto count = [&](size_t bytes) {
     return std::ssize(tokenizer.Encode(std::string_view(haystack).substr(0, bytes), SpecialTokens::kNone));
   };
   int64_t n_tokens = count(probe);
-  while (n_tokens < options.max_tokens && probe < haystack.size()) {
+  while (n_tokens < options.max_length && probe < haystack.size()) {
     probe = std::min(haystack.size(), 2 * probe);
     n_tokens = count(probe);
   }
-  if (n_tokens < options.max_tokens) {
+  if (n_tokens < options.max_length) {
     return InvalidArgument("the text has {} tokens; training texts of up to {} tokens need at least as many", n_tokens,
-                           options.max_tokens)
+                           options.max_length)
         .About("text");
   }
   texts.bytes_per_token_ = static_cast<double>(probe) / static_cast<double>(n_tokens);
@@ -114,7 +113,7 @@ Result<TrainingTexts> TrainingTexts::InHaystack(const Tokenizer& tokenizer, cons
     question = std::max(question, std::ssize(tokenizer.Encode(both, SpecialTokens::kNone)));
   }
   texts.max_text_tokens_ =
-      options.max_tokens + kExtraTokens + options.n_passkeys * (question + 2 * options.n_words * word + 16);
+      options.max_length + kExtraTokens + options.n_passkeys * (question + 2 * options.n_words * word + 16);
   return texts;
 }
 
@@ -126,21 +125,21 @@ Result<TrainingTexts> TrainingTexts::Builtin(const Tokenizer& tokenizer, const P
     question = std::max(question, std::ssize(tokenizer.Encode(Question(i), SpecialTokens::kNone)));
   }
   Rng rng = RngFor(options.seed, 0);
-  const Result<std::string> shortest = texts.BuiltinText(&rng, options.min_tokens, 1, nullptr);
+  const Result<std::string> shortest = texts.BuiltinText(&rng, options.min_length, 1, nullptr);
   if (!shortest.ok()) {
-    return shortest.status().Annotate(fmt::format("texts of {} tokens", options.min_tokens)).About("min_tokens");
+    return shortest.status().Annotate(fmt::format("texts of {} tokens", options.min_length)).About("min_length");
   }
   constexpr int64_t kAnswerTokens = 64;  // 8 words or 6 digits
-  texts.max_text_tokens_ = options.max_tokens + kExtraTokens + options.n_passkeys * (question + kAnswerTokens);
+  texts.max_text_tokens_ = options.max_length + kExtraTokens + options.n_passkeys * (question + kAnswerTokens);
   return texts;
 }
 
 Status TrainingTexts::CheckPasskeysFit() const {
-  if (!haystack_.empty()) return OkStatus();  // in a haystack, passkeys are added to max_tokens
+  if (!haystack_.empty()) return OkStatus();  // in a haystack, passkeys are added to max_length
   Rng rng = RngFor(options_.seed, 0);
-  const Result<std::string> longest = BuiltinText(&rng, options_.max_tokens, options_.n_passkeys, nullptr);
+  const Result<std::string> longest = BuiltinText(&rng, options_.max_length, options_.n_passkeys, nullptr);
   return longest.status()
-      .Annotate(fmt::format("{} passkeys in texts of up to {} tokens", options_.n_passkeys, options_.max_tokens))
+      .Annotate(fmt::format("{} passkeys in texts of up to {} tokens", options_.n_passkeys, options_.max_length))
       .About("n_passkeys");
 }
 
@@ -150,8 +149,8 @@ Result<TrainingText> TrainingTexts::Make(uint64_t index) const {
 
 int64_t TrainingTexts::DrawLength(Rng* rng) const {
   const auto i = static_cast<int64_t>(rng->Below(options_.n_lengths));
-  if (options_.n_lengths == 1) return options_.max_tokens;
-  return options_.min_tokens + (options_.max_tokens - options_.min_tokens) * i / (options_.n_lengths - 1);
+  if (options_.n_lengths == 1) return options_.max_length;
+  return options_.min_length + (options_.max_length - options_.min_length) * i / (options_.n_lengths - 1);
 }
 
 TrainingText TrainingTexts::Join(const std::string& context, const std::string& questions) const {
@@ -186,7 +185,7 @@ std::string TrainingTexts::Slice(Rng* rng, int64_t n_tokens) const {
     begin = NextBreak(haystack_, rng->Below(haystack_.size() - wanted + 1));
     begin = std::min(begin, haystack_.size() - wanted);
   }
-  while (begin > 0 && begin < haystack_.size() && IsContinuationByte(haystack_[begin])) --begin;
+  while (begin > 0 && begin < haystack_.size() && IsUtf8Continuation(haystack_[begin])) --begin;
   for (size_t bytes = wanted;; bytes *= 2) {
     std::vector<int32_t> ids =
         tokenizer_->Encode(std::string_view(haystack_).substr(begin, bytes), SpecialTokens::kNone);

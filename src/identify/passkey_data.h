@@ -20,9 +20,9 @@ class Rng;  // base/rng.h
 struct PasskeyOptions {
   int n_passkeys = 10;         // 1..kMaxPasskeys
   int n_words = 32;            // words per passkey, drawn from the 26 words of the NATO alphabet; 1..4096
-  int64_t min_tokens = 1000;   // min tokens from the haystack, without passkeys and questions
-  int64_t max_tokens = 32000;  // max tokens from the haystack
-  int n_lengths = 50;          // lengths, evenly from min_tokens to max_tokens; each text draws one of them
+  int64_t min_length = 1000;   // min tokens from the haystack, without passkeys and questions
+  int64_t max_length = 32000;  // max tokens from the haystack
+  int n_lengths = 50;          // lengths, evenly from min_length to max_length; each text draws one of them
   double depth_begin = 0.05;   // needle depth, as a share of the text
   double depth_end = 0.95;
   int n_depths = 1000;  // depths, evenly from depth_begin to depth_end; each passkey of a text draws a different one
@@ -39,7 +39,7 @@ struct TrainingText {
 class TrainingTexts {
  public:
   /// Texts are slices of `haystack` with passkeys in them. kInvalidArgument if the options are bad, or the haystack has
-  /// fewer than max_tokens tokens; the message says how many it has. Borrows `tokenizer`.
+  /// fewer than max_length tokens; the message says how many it has. Borrows `tokenizer`.
   static Result<TrainingTexts> InHaystack(const Tokenizer& tokenizer, const PasskeyOptions& options,
                                           std::string haystack);
   /// Texts are books of builtin_book.h with the book's own facts: passkeys of 4 to 8 words, and codes. n_passkeys is
@@ -55,7 +55,7 @@ class TrainingTexts {
   /// shorter. For scores that come from reading an ordinary text.
   Result<std::vector<int32_t>> Plain(uint64_t index, int64_t n_tokens) const;
 
-  /// Upper bound of the tokens of a text: max_tokens plus a bound for passkeys, questions and answers.
+  /// Upper bound of the tokens of a text: max_length plus a bound for passkeys, questions and answers.
   int64_t max_text_tokens() const { return max_text_tokens_; }
 
  private:

@@ -32,7 +32,7 @@ size_t Count(const std::string& text, const std::string& part) {
 }
 
 TEST_F(TrainingTextsTest, HidePasskeysAndAskForThemInOrder) {
-  const PasskeyOptions options{.n_passkeys = 4, .n_words = 5, .min_tokens = 300, .max_tokens = 900, .n_lengths = 3};
+  const PasskeyOptions options{.n_passkeys = 4, .n_words = 5, .min_length = 300, .max_length = 900, .n_lengths = 3};
   const TrainingTexts texts = TrainingTexts::InHaystack(tokenizer, options, Hay(2000)).value();
   std::set<int64_t> lengths;
   for (uint64_t index = 0; index < 30; ++index) {
@@ -64,7 +64,7 @@ TEST_F(TrainingTextsTest, HidePasskeysAndAskForThemInOrder) {
 }
 
 TEST_F(TrainingTextsTest, DependOnSeedAndIndexAlone) {
-  const PasskeyOptions options{.n_passkeys = 2, .n_words = 3, .min_tokens = 100, .max_tokens = 200, .n_lengths = 5};
+  const PasskeyOptions options{.n_passkeys = 2, .n_words = 3, .min_length = 100, .max_length = 200, .n_lengths = 5};
   const TrainingTexts a = TrainingTexts::InHaystack(tokenizer, options, Hay(500)).value();
   const TrainingTexts b = TrainingTexts::InHaystack(tokenizer, options, Hay(500)).value();
   (void)a.Make(3);
@@ -76,7 +76,7 @@ TEST_F(TrainingTextsTest, DependOnSeedAndIndexAlone) {
 }
 
 TEST_F(TrainingTextsTest, BuiltinBooksFitTheirLength) {
-  const PasskeyOptions options{.n_passkeys = 10, .min_tokens = 256, .max_tokens = 1024, .n_lengths = 4};
+  const PasskeyOptions options{.n_passkeys = 10, .min_length = 256, .max_length = 1024, .n_lengths = 4};
   const TrainingTexts texts = TrainingTexts::Builtin(tokenizer, options).value();
   for (uint64_t index = 0; index < 20; ++index) {
     const TrainingText text = texts.Make(index).value();
@@ -89,7 +89,7 @@ TEST_F(TrainingTextsTest, BuiltinBooksFitTheirLength) {
 }
 
 TEST_F(TrainingTextsTest, BuiltinBooksHaveRoomForAFact) {
-  const auto texts = TrainingTexts::Builtin(tokenizer, {.n_passkeys = 2, .min_tokens = 16, .max_tokens = 400});
+  const auto texts = TrainingTexts::Builtin(tokenizer, {.n_passkeys = 2, .min_length = 16, .max_length = 400});
   EXPECT_EQ(texts.status().code(), StatusCode::kInvalidArgument);
   EXPECT_THAT(texts.status().message(), HasSubstr("texts of 16 tokens: "));
 }
@@ -98,22 +98,22 @@ TEST_F(TrainingTextsTest, BuiltinBooksHaveRoomForAFact) {
 // the middle.
 TEST_F(TrainingTextsTest, TightBuiltinBooksAreDrawnAgain) {
   int64_t tightest = 16;
-  while (!TrainingTexts::Builtin(tokenizer, {.n_passkeys = 1, .min_tokens = tightest, .max_tokens = 120}).ok()) {
+  while (!TrainingTexts::Builtin(tokenizer, {.n_passkeys = 1, .min_length = tightest, .max_length = 120}).ok()) {
     ++tightest;
   }
-  const PasskeyOptions options{.n_passkeys = 1, .min_tokens = tightest + 4, .max_tokens = tightest + 4};
+  const PasskeyOptions options{.n_passkeys = 1, .min_length = tightest + 4, .max_length = tightest + 4};
   const TrainingTexts texts = TrainingTexts::Builtin(tokenizer, options).value();
   for (uint64_t index = 0; index < 200; ++index) EXPECT_TRUE(texts.Make(index).ok()) << index;
 }
 
 TEST_F(TrainingTextsTest, PasskeysThatDoNotFitTheLongestTextAreRefused) {
-  const auto texts = TrainingTexts::Builtin(tokenizer, {.n_passkeys = 20, .min_tokens = 100, .max_tokens = 100});
+  const auto texts = TrainingTexts::Builtin(tokenizer, {.n_passkeys = 20, .min_length = 100, .max_length = 100});
   ASSERT_TRUE(texts.ok());  // texts have as many facts as fit, which is enough for scores
   EXPECT_THAT(texts->CheckPasskeysFit().message(), HasSubstr("20 passkeys in texts of up to 100 tokens: "));
 }
 
 TEST_F(TrainingTextsTest, AHaystackThatIsTooShortSaysHowLongItMustBe) {
-  const PasskeyOptions options{.n_passkeys = 2, .n_words = 3, .min_tokens = 100, .max_tokens = 5000};
+  const PasskeyOptions options{.n_passkeys = 2, .n_words = 3, .min_length = 100, .max_length = 5000};
   const auto texts = TrainingTexts::InHaystack(tokenizer, options, "A short text.");
   EXPECT_EQ(texts.status().code(), StatusCode::kInvalidArgument);
   EXPECT_THAT(texts.status().message(), HasSubstr("the text has 10 tokens; training texts of up to 5000 tokens"));
@@ -125,28 +125,28 @@ TEST_F(TrainingTextsTest, BadOptionsAreNamed) {
   };
   EXPECT_THAT(failure({.n_passkeys = 21}), HasSubstr("passkeys"));
   EXPECT_THAT(failure({.n_words = 0}), HasSubstr("words"));
-  EXPECT_THAT(failure({.min_tokens = 500, .max_tokens = 400}), HasSubstr("texts of 500 to 400 tokens"));
-  EXPECT_THAT(failure({.max_tokens = 2000, .depth_begin = 0.9, .depth_end = 0.2}), HasSubstr("depths of 0.9"));
-  EXPECT_THAT(failure({.max_tokens = 2000, .n_depths = 3}), HasSubstr("depths"));
+  EXPECT_THAT(failure({.min_length = 500, .max_length = 400}), HasSubstr("texts of 500 to 400 tokens"));
+  EXPECT_THAT(failure({.max_length = 2000, .depth_begin = 0.9, .depth_end = 0.2}), HasSubstr("depths of 0.9"));
+  EXPECT_THAT(failure({.max_length = 2000, .n_depths = 3}), HasSubstr("depths"));
 }
 
 TEST_F(TrainingTextsTest, EveryOptionGoesToItsEnds) {
   const auto ok = [&](const PasskeyOptions& options) {
     return TrainingTexts::InHaystack(tokenizer, options, Hay(900)).ok();
   };
-  EXPECT_TRUE(ok({.n_passkeys = 1, .n_words = 1, .min_tokens = 16, .max_tokens = 16, .n_lengths = 1, .n_depths = 1}));
-  EXPECT_TRUE(ok({.n_passkeys = 20, .n_words = 4096, .min_tokens = 16, .max_tokens = 17, .n_depths = 20}));
-  EXPECT_TRUE(ok({.n_passkeys = 1, .min_tokens = 16, .max_tokens = 50, .depth_begin = 0, .depth_end = 1}));
-  EXPECT_FALSE(ok({.n_passkeys = 0, .min_tokens = 16, .max_tokens = 50}));
-  EXPECT_FALSE(ok({.n_passkeys = 1, .n_words = 4097, .min_tokens = 16, .max_tokens = 50}));
-  EXPECT_FALSE(ok({.n_passkeys = 1, .min_tokens = 15, .max_tokens = 50}));
-  EXPECT_FALSE(ok({.n_passkeys = 1, .min_tokens = 16, .max_tokens = 50, .n_lengths = 0}));
-  EXPECT_FALSE(ok({.n_passkeys = 1, .min_tokens = 16, .max_tokens = 50, .depth_begin = -0.01}));
-  EXPECT_FALSE(ok({.n_passkeys = 1, .min_tokens = 16, .max_tokens = 50, .depth_end = 1.01}));
-  EXPECT_FALSE(ok({.n_passkeys = 1, .min_tokens = 16, .max_tokens = 50, .depth_begin = 0.5, .depth_end = 0.5}));
-  EXPECT_FALSE(ok({.n_passkeys = 2, .min_tokens = 16, .max_tokens = 50, .n_depths = 1}));
-  const auto refused = [&](int64_t max_tokens) {
-    return TrainingTexts::Builtin(tokenizer, {.n_passkeys = 1, .min_tokens = 200, .max_tokens = max_tokens})
+  EXPECT_TRUE(ok({.n_passkeys = 1, .n_words = 1, .min_length = 16, .max_length = 16, .n_lengths = 1, .n_depths = 1}));
+  EXPECT_TRUE(ok({.n_passkeys = 20, .n_words = 4096, .min_length = 16, .max_length = 17, .n_depths = 20}));
+  EXPECT_TRUE(ok({.n_passkeys = 1, .min_length = 16, .max_length = 50, .depth_begin = 0, .depth_end = 1}));
+  EXPECT_FALSE(ok({.n_passkeys = 0, .min_length = 16, .max_length = 50}));
+  EXPECT_FALSE(ok({.n_passkeys = 1, .n_words = 4097, .min_length = 16, .max_length = 50}));
+  EXPECT_FALSE(ok({.n_passkeys = 1, .min_length = 15, .max_length = 50}));
+  EXPECT_FALSE(ok({.n_passkeys = 1, .min_length = 16, .max_length = 50, .n_lengths = 0}));
+  EXPECT_FALSE(ok({.n_passkeys = 1, .min_length = 16, .max_length = 50, .depth_begin = -0.01}));
+  EXPECT_FALSE(ok({.n_passkeys = 1, .min_length = 16, .max_length = 50, .depth_end = 1.01}));
+  EXPECT_FALSE(ok({.n_passkeys = 1, .min_length = 16, .max_length = 50, .depth_begin = 0.5, .depth_end = 0.5}));
+  EXPECT_FALSE(ok({.n_passkeys = 2, .min_length = 16, .max_length = 50, .n_depths = 1}));
+  const auto refused = [&](int64_t max_length) {
+    return TrainingTexts::Builtin(tokenizer, {.n_passkeys = 1, .min_length = 200, .max_length = max_length})
         .status()
         .message();
   };
@@ -158,9 +158,9 @@ TEST_F(TrainingTextsTest, EveryOptionGoesToItsEnds) {
 TEST_F(TrainingTextsTest, AHaystackMayBeJustLongEnough) {
   const std::string hay = Hay(60);
   const auto n = std::ssize(tokenizer.Encode(hay, SpecialTokens::kNone));
-  const auto texts = [&](int64_t max_tokens) {
+  const auto texts = [&](int64_t max_length) {
     return TrainingTexts::InHaystack(
-        tokenizer, {.n_passkeys = 1, .n_words = 2, .min_tokens = 16, .max_tokens = max_tokens, .n_lengths = 1}, hay);
+        tokenizer, {.n_passkeys = 1, .n_words = 2, .min_length = 16, .max_length = max_length, .n_lengths = 1}, hay);
   };
   EXPECT_FALSE(texts(n + 1).ok());
   const auto exact = texts(n);
@@ -190,8 +190,8 @@ TEST_F(TrainingTextsTest, NeedlesLieAtTheirDepths) {
   for (uint64_t index = 0; index < 5; ++index) {
     const PasskeyOptions one = {.n_passkeys = 1,
                                 .n_words = 3,
-                                .min_tokens = 2000,
-                                .max_tokens = 2000,
+                                .min_length = 2000,
+                                .max_length = 2000,
                                 .n_lengths = 1,
                                 .depth_begin = 0.3,
                                 .depth_end = 0.9,
@@ -209,7 +209,7 @@ TEST_F(TrainingTextsTest, NeedlesLieAtTheirDepths) {
 TEST_F(TrainingTextsTest, LengthsAreEvenlySpread) {
   const auto lengths = [&](int n_lengths) {
     const PasskeyOptions options = {
-        .n_passkeys = 1, .n_words = 1, .min_tokens = 200, .max_tokens = 800, .n_lengths = n_lengths};
+        .n_passkeys = 1, .n_words = 1, .min_length = 200, .max_length = 800, .n_lengths = n_lengths};
     const TrainingTexts texts = TrainingTexts::InHaystack(tokenizer, options, Hay(900)).value();
     std::set<int64_t> found;
     for (uint64_t index = 0; index < 40; ++index) {
@@ -226,7 +226,7 @@ TEST_F(TrainingTextsTest, LengthsAreEvenlySpread) {
 }
 
 TEST_F(TrainingTextsTest, PlainTextsAskNothing) {
-  const PasskeyOptions options = {.n_passkeys = 2, .n_words = 3, .min_tokens = 100, .max_tokens = 400};
+  const PasskeyOptions options = {.n_passkeys = 2, .n_words = 3, .min_length = 100, .max_length = 400};
   const TrainingTexts hay = TrainingTexts::InHaystack(tokenizer, options, Hay(900)).value();
   const TrainingTexts book = TrainingTexts::Builtin(tokenizer, options).value();
   for (uint64_t index = 0; index < 5; ++index) {
@@ -245,7 +245,7 @@ TEST_F(TrainingTextsTest, PlainTextsAskNothing) {
 TEST_F(TrainingTextsTest, TakeAnyText) {
   std::string hay;
   for (int i = 0; i < 3000; ++i) hay += "日本語テキスト";
-  const PasskeyOptions options{.n_passkeys = 3, .n_words = 2, .min_tokens = 200, .max_tokens = 400, .n_lengths = 2};
+  const PasskeyOptions options{.n_passkeys = 3, .n_words = 2, .min_length = 200, .max_length = 400, .n_lengths = 2};
   const TrainingTexts texts = TrainingTexts::InHaystack(tokenizer, options, hay).value();
   double least = 1, most = 0;
   std::set<std::string> beginnings;

@@ -11,8 +11,8 @@
 namespace duo {
 namespace {
 
-// Reads a list of n finite numbers in [least, most].
-Result<std::vector<double>> Numbers(const Json& json, const char* key, size_t n, double least, double most,
+// Reads a list of n finite numbers in [min, max].
+Result<std::vector<double>> Numbers(const Json& json, const char* key, size_t n, double min, double max,
                                     const std::string& where) {
   const auto bad = [&](const std::string& what) { return Corrupt("{}: {}: {}", where, key, what); };
   const auto array = json.find(key);
@@ -23,8 +23,7 @@ Result<std::vector<double>> Numbers(const Json& json, const char* key, size_t n,
   for (const Json& x : *array) {
     // The file may have been edited by hand, and one NaN would spread to every gate.
     const double value = x.is_number() ? x.get<double>() : NAN;
-    if (!(std::isfinite(value) && value >= least && value <= most))
-      return bad("number " + JsonText(x) + " out of range");
+    if (!(std::isfinite(value) && value >= min && value <= max)) return bad("number " + JsonText(x) + " out of range");
     numbers.push_back(value);
   }
   return numbers;

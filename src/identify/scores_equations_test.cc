@@ -179,7 +179,7 @@ TEST_P(ScoresTest, InputsOfMatricesAreThoseOfTheEquations) {
       for (size_t input = 0; input < kLinearInputs; ++input) {
         const std::vector<std::vector<double>>& rows = *inputs[input];
         const InputMagnitudes& got = (*measured)[layer].of[input];
-        ASSERT_EQ(got.most.size(), rows[0].size());
+        ASSERT_EQ(got.max.size(), rows[0].size());
         double squares = 0, largest = 0;
         for (size_t d = 0; d < rows[0].size(); ++d) {
           double most = 0;
@@ -188,7 +188,7 @@ TEST_P(ScoresTest, InputsOfMatricesAreThoseOfTheEquations) {
             squares += row[d] * row[d];
           }
           largest = std::max(largest, most);
-          EXPECT_NEAR(got.most[d], most, 1e-4 * most + 1e-5) << layer << " " << input << " " << d;
+          EXPECT_NEAR(got.max[d], most, 1e-4 * most + 1e-5) << layer << " " << input << " " << d;
         }
         const double rms = std::sqrt(squares / static_cast<double>(rows.size() * rows[0].size()));
         EXPECT_NEAR(got.rms, rms, 1e-4 * rms);

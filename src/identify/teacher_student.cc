@@ -31,7 +31,7 @@ KvLayout OneLayer(const ModelConfig& c, const TwoStreamOptions& o, uint8_t retri
 
 }  // namespace
 
-std::vector<TeacherStudent::Impl::Part> TeacherStudent::Impl::Parts(const ModelConfig& c, int64_t n) {
+std::vector<TeacherStudent::Impl::Allocation> TeacherStudent::Impl::Allocations(const ModelConfig& c, int64_t n) {
   const int64_t layers = c.n_layers, norms = c.qk_norm ? 1 : 0;
   return {{&Impl::inputs, (layers + 1) * n * c.hidden_size},
           {&Impl::full_outputs, layers * n * c.q_width()},
@@ -47,8 +47,8 @@ std::vector<TeacherStudent::Impl::Part> TeacherStudent::Impl::Parts(const ModelC
 
 Status TeacherStudent::Impl::Allocate() {
   // Once, for the longest text: steps must not fail for lack of memory after hours of training.
-  for (const Part& part : Parts(c, options.max_tokens)) {
-    DUO_ASSIGN_OR_RETURN(this->*part.memory, backend->Allocate(part.floats * sizeof(float)));
+  for (const Allocation& allocation : Allocations(c, options.max_tokens)) {
+    DUO_ASSIGN_OR_RETURN(this->*allocation.memory, backend->Allocate(allocation.floats * sizeof(float)));
   }
   return OkStatus();
 }
@@ -62,7 +62,7 @@ uint64_t TeacherStudent::Bytes(const Model& model, const TwoStreamOptions& optio
   const ModelConfig& c = model.config();
   const int64_t n = options.max_tokens, widest = std::max({c.hidden_size, c.q_width(), c.intermediate_size});
   uint64_t floats = 0;
-  for (const Impl::Part& part : Impl::Parts(c, n)) floats += part.floats;
+  for (const Impl::Allocation& allocation : Impl::Allocations(c, n)) floats += allocation.floats;
   const KvLayout full = OneLayer(c, options, 1), streaming = OneLayer(c, options, 0);
   const uint64_t caches = full.TotalBytes(n) + streaming.TotalBytes(n) + DuoAttention::ScratchBytes(full, n) +
                           DuoAttention::ScratchBytes(streaming, n);

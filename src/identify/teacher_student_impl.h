@@ -51,12 +51,12 @@ class TeacherStudent::Impl {
         act(std::move(activations)),
         transformer(w, options.compute) {}
 
-  struct Part {
+  struct Allocation {
     DeviceMemoryPtr Impl::*memory;
     int64_t floats;
   };
   /// The memory of a step of n tokens, in addition to the activations of one layer.
-  static std::vector<Part> Parts(const ModelConfig& c, int64_t n);
+  static std::vector<Allocation> Allocations(const ModelConfig& c, int64_t n);
   Status Allocate();
 
   Status CheckArguments(std::span<const int32_t> ids, LabelRange labels, std::span<const double> gates) const;

@@ -21,7 +21,7 @@ using testing::HasSubstr;
 class TrainerTest : public testing::Test {
  protected:
   TrainerTest() {
-    data = {.n_passkeys = 2, .min_tokens = 100, .max_tokens = 160, .n_lengths = 4};
+    data = {.n_passkeys = 2, .min_length = 100, .max_length = 160, .n_lengths = 4};
     texts = std::make_unique<TrainingTexts>(TrainingTexts::Builtin(tokenizer, data).value());
     options.schedule = {.n_steps = 12, .reg_weight = kAdaptedPenaltyBegin, .target_sparsity = 0.5};
     options.sink = 4, options.recent = 16, options.save_every = 5;
