@@ -38,9 +38,6 @@ JOINS = re.compile(r"\+|\bto_string\b|\bfmt::format\b")
 NUMBER_TEXT = re.compile(r"\bto_string\b")
 LITERAL_OR_PARENTHESIS = re.compile(LITERAL + r"|'(?:\\.|[^'\\])'|[()]")
 
-# Rooms whose sentences are not formats yet.
-JOINED_ROOMS = {"kernels"}
-
 
 def is_test(path):
     return "test" in os.path.basename(path)
@@ -93,7 +90,7 @@ def arguments(text, begin):
 def joined_sentences(root):
     problems = []
     for path in rules.files(root, ["include", "src"], SUFFIXES):
-        if is_test(path) or path.split(os.sep)[1] in JOINED_ROOMS or path == os.path.join("src", "base", "error.h"):
+        if is_test(path) or path == os.path.join("src", "base", "error.h"):
             continue
         text = without_comments(rules.read(os.path.join(root, path)))
         for beginning, wrong in [(BY_CODE, JOINS), (BY_FORMAT, NUMBER_TEXT)]:
