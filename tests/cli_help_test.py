@@ -2,7 +2,7 @@
 
 import re
 
-from cli_harness import CliTest, main
+from cli_harness import CliTest, duo, main
 
 
 def section_of_verbs(text):
