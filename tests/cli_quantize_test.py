@@ -147,8 +147,8 @@ class QuantizeTest(CliTest):
         self.fails(2, ["--smooth", "int8"], *args, "int4", "--smooth", "builtin")
         self.fails(1, ["--smooth", "/nowhere"], *args, "int8", "--smooth", "/nowhere")
         self.fails(2, ["--smooth-alpha"], *args, "int8", "--smooth", "builtin", "--smooth-alpha", "1.5")
-        self.fails(2, ["--smooth-alpha: needs --smooth"], *args, "int8", "--smooth-alpha", "0.4")
-        self.fails(2, ["--smooth-tokens: needs --smooth"], *args, "int8", "--smooth-tokens", 100)
+        self.fails(2, ["--smooth-alpha requires --smooth"], *args, "int8", "--smooth-alpha", "0.4")
+        self.fails(2, ["--smooth-tokens requires --smooth"], *args, "int8", "--smooth-tokens", 100)
         self.assertFalse((self.dir / "x").exists())
 
     def test_int4_weights_warn(self):
