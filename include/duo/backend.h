@@ -5,21 +5,12 @@
 #include <memory>
 #include <string>
 
+#include "duo/dtype.h"
 #include "duo/result.h"
 
 namespace duo {
 
 enum class Device : uint8_t { kCpu, kCuda };
-
-/// How activations and products are computed.
-enum class ComputeType : uint8_t {
-  kF32,   // for checking: activations, products and accumulation are float everywhere
-  kBF16,  // inputs of matrix products rounded to bf16; accumulation, residual stream and softmax statistics in float
-  kInt8,  // W8A8: inputs of matrix products quantised with step = max|x| / 127 per token; needs int8 weights
-};
-
-/// "f32", "bf16", "int8".
-const char* ComputeTypeName(ComputeType type);
 
 struct BackendOptions {
   Device device = Device::kCpu;

@@ -1,4 +1,4 @@
-// Element types of tensors and caches.
+// Element types of tensors and caches, and of products.
 #pragma once
 
 #include <cstddef>
@@ -24,6 +24,18 @@ inline constexpr const char* DTypeName(DType type) {
     case DType::kU8: return "u8";
   }
   return "unknown";
+}
+
+/// How activations and products are computed.
+enum class ComputeType : uint8_t {
+  kF32,   // for checking: activations, products and accumulation are float everywhere
+  kBF16,  // inputs of matrix products rounded to bf16; accumulation, residual stream and softmax statistics in float
+  kInt8,  // W8A8: inputs of matrix products quantised with step = max|x| / 127 per token; needs int8 weights
+};
+
+/// "f32", "bf16", "int8".
+inline constexpr const char* ComputeTypeName(ComputeType type) {
+  return type == ComputeType::kF32 ? "f32" : type == ComputeType::kBF16 ? "bf16" : "int8";
 }
 
 /// How a model's matrices are stored: as in the checkpoint, or quantised (docs/formats.md).

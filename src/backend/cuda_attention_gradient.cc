@@ -74,7 +74,7 @@ class AttentionBlocks {
   /// p = scale * q k^T, ds = d_out v^T.
   Status Scores(const Block& block, int64_t head) const {
     for (const Keys& keys : block.keys) {
-      CudaProduct product{.type = CudaProductType::kF32,
+      CudaProduct product{.type = ComputeType::kF32,
                           .x = a_.q + QueriesAt(block, head),
                           .x_stride = q_stride_,
                           .w = a_.k + KeysAt(keys, head),
@@ -110,7 +110,7 @@ class AttentionBlocks {
   /// dq = ds k.
   Status QueryGradient(const Block& block, int64_t head) const {
     for (const Keys& keys : block.keys) {
-      DUO_RETURN_IF_ERROR(matmul_->Run({.type = CudaProductType::kF32,
+      DUO_RETURN_IF_ERROR(matmul_->Run({.type = ComputeType::kF32,
                                         .x = ds_ + keys.column,
                                         .x_stride = block.seen.count(),
                                         .w = a_.k + KeysAt(keys, head),
@@ -129,7 +129,7 @@ class AttentionBlocks {
   /// dk += ds^T q, dv += p^T d_out.
   Status KeyGradients(const Block& block, int64_t head) const {
     for (const Keys& keys : block.keys) {
-      CudaProduct product{.type = CudaProductType::kF32,
+      CudaProduct product{.type = ComputeType::kF32,
                           .x = ds_ + keys.column,
                           .x_stride = block.seen.count(),
                           .x_transposed = true,

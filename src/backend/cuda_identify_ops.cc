@@ -34,15 +34,14 @@ uint64_t CudaIdentifyOps::MaxScratchBytes(const GradientBounds& b) const {
 Status CudaIdentifyOps::Linear(ComputeType compute, int64_t n_tokens, std::span<const LinearGradient> tasks,
                                float* dx) {
   DUO_RETURN_IF_ERROR(kept_->Take());
-  if (compute == ComputeType::kF32) return LinearOf<float>(CudaProductType::kF32, n_tokens, tasks, dx);
-  return LinearOf<uint16_t>(CudaProductType::kBF16, n_tokens, tasks, dx);
+  if (compute == ComputeType::kF32) return LinearOf<float>(ComputeType::kF32, n_tokens, tasks, dx);
+  return LinearOf<uint16_t>(ComputeType::kBF16, n_tokens, tasks, dx);
 }
 
 // A weight that has another type than the product is widened, some rows at a time. The rows are outputs, and dx is a
 // sum over the outputs.
 template <class T>
-Status CudaIdentifyOps::LinearOf(CudaProductType type, int64_t n_tokens, std::span<const LinearGradient> tasks,
-                                 float* dx) {
+Status CudaIdentifyOps::LinearOf(ComputeType type, int64_t n_tokens, std::span<const LinearGradient> tasks, float* dx) {
   constexpr DType kSame = sizeof(T) == sizeof(float) ? DType::kF32 : DType::kBF16;
   bool first = true;
   for (const LinearGradient& task : tasks) {
@@ -180,7 +179,7 @@ Status CudaIdentifyOps::LargestKeyWeights(const KeyWeightTask& t, std::span<doub
       const int64_t q_head = head * t.group + g;
       for (int64_t begin = 0; begin < t.n_tokens; begin += rows) {
         const int64_t n = std::min(rows, t.n_tokens - begin);
-        DUO_RETURN_IF_ERROR(matmul_->Run({.type = CudaProductType::kF32,
+        DUO_RETURN_IF_ERROR(matmul_->Run({.type = ComputeType::kF32,
                                           .x = t.q + begin * q_stride + q_head * dim,
                                           .x_stride = q_stride,
                                           .w = keys,

@@ -30,7 +30,7 @@ class CudaIdentifyOps : public IdentifyOps {
 
  private:
   template <class T>
-  Status LinearOf(CudaProductType type, int64_t n_tokens, std::span<const LinearGradient> tasks, float* dx);
+  Status LinearOf(ComputeType type, int64_t n_tokens, std::span<const LinearGradient> tasks, float* dx);
   Status MixBackward(const HeadMix& mix, float* d_out, std::span<double> host_gate_gradients);
   Result<struct CudaHeadMix> Upload(const HeadMix& mix);
   void Keep(const Status& status) { kept_->Keep(status); }

@@ -117,7 +117,7 @@ Result<double> CudaMeter::MeasureGemm(ComputeType compute) {
   DUO_ASSIGN_OR_RETURN(const DeviceMemoryPtr memory, AllocateCudaMemory(3 * n * sizeof(float), stream_));
   DUO_RETURN_IF_ERROR(CudaStatus(cudaMemsetAsync(memory->data(), 0, memory->bytes(), stream_.get()), "clearing"));
   auto* floats = reinterpret_cast<float*>(memory->data());
-  const CudaProduct product{.type = CudaProductTypeOf(compute),
+  const CudaProduct product{.type = compute,
                             .x = floats,
                             .w = floats + n,
                             .n_tokens = size,

@@ -32,22 +32,21 @@ float* KeptOf(const ProductInput& input) {
 // The kernel that computes the input (norm, SwiGLU) also rounds it to the type that is multiplied.
 Status CudaProducts::Linear(ComputeType compute, const ProductInput& input, std::span<const LinearTask> tasks) {
   DUO_CHECK(input.norm == nullptr || input.up == nullptr, "an input cannot have both norm and up");
-  const CudaProductType type = CudaProductTypeOf(compute);
   const int64_t n_tokens = input.n_tokens, n_in = input.n_in;
   const bool library = n_tokens > kFewTokens && std::all_of(tasks.begin(), tasks.end(), [&](const LinearTask& task) {
-                         return CudaMatmul::Takes(type, n_in, task.weight.n_out);
+                         return CudaMatmul::Takes(compute, n_in, task.weight.n_out);
                        });
   if (!library) return LinearFewTokens(compute, input, tasks);
   if (compute == ComputeType::kInt8) return LinearInt8(input, tasks);
   if (compute == ComputeType::kF32) {
-    if (!input.IsPrepared()) return LinearFloats<float>(type, input.x, n_tokens, n_in, tasks);
+    if (!input.IsPrepared()) return LinearFloats<float>(compute, input.x, n_tokens, n_in, tasks);
     DUO_RETURN_IF_ERROR(CudaMakeRows(stream_, RowsOf(input), {.floats = input.prepared}));
-    return LinearFloats<float>(type, input.prepared, n_tokens, n_in, tasks);
+    return LinearFloats<float>(compute, input.prepared, n_tokens, n_in, tasks);
   }
   DUO_ASSIGN_OR_RETURN(uint8_t * memory, rounded_.Get(n_tokens * n_in * sizeof(uint16_t)));
   auto* rounded = reinterpret_cast<uint16_t*>(memory);
   DUO_RETURN_IF_ERROR(CudaMakeRows(stream_, RowsOf(input), {.floats = KeptOf(input), .rounded = rounded}));
-  return LinearFloats<uint16_t>(type, rounded, n_tokens, n_in, tasks);
+  return LinearFloats<uint16_t>(compute, rounded, n_tokens, n_in, tasks);
 }
 
 Status CudaProducts::LinearFewTokens(ComputeType compute, const ProductInput& input,
@@ -86,7 +85,7 @@ Status CudaProducts::LinearInt8(const ProductInput& input, std::span<const Linea
   for (const LinearTask& task : tasks) {
     const int64_t n_out = task.weight.n_out;
     DUO_ASSIGN_OR_RETURN(uint8_t * sums, sums_.Get(n_tokens * n_out * sizeof(int32_t)));
-    DUO_RETURN_IF_ERROR(matmul_->Run({.type = CudaProductType::kInt8,
+    DUO_RETURN_IF_ERROR(matmul_->Run({.type = ComputeType::kInt8,
                                       .x = codes,
                                       .w = task.weight.data,
                                       .n_tokens = n_tokens,
@@ -108,7 +107,7 @@ Status CudaProducts::LinearInt8(const ProductInput& input, std::span<const Linea
 }
 
 template <class T>
-Status CudaProducts::LinearFloats(CudaProductType type, const T* x, int64_t n_tokens, int64_t n_in,
+Status CudaProducts::LinearFloats(ComputeType type, const T* x, int64_t n_tokens, int64_t n_in,
                                   std::span<const LinearTask> tasks) {
   constexpr DType kSame = sizeof(T) == sizeof(float) ? DType::kF32 : DType::kBF16;
   for (const LinearTask& task : tasks) {

@@ -10,15 +10,6 @@
 
 namespace duo {
 
-inline CudaProductType CudaProductTypeOf(ComputeType compute) {
-  switch (compute) {
-    case ComputeType::kF32: return CudaProductType::kF32;
-    case ComputeType::kBF16: return CudaProductType::kBF16;
-    case ComputeType::kInt8: break;
-  }
-  return CudaProductType::kInt8;
-}
-
 /// Queues its work on the stream, which must also be the matmul's stream.
 class CudaProducts {
  public:
@@ -34,8 +25,7 @@ class CudaProducts {
   Status LinearInt8(const ProductInput& input, std::span<const LinearTask> tasks);
   /// Multiplies x [n_tokens, n_in] and weights as T, which is bf16 or float.
   template <class T>
-  Status LinearFloats(CudaProductType type, const T* x, int64_t n_tokens, int64_t n_in,
-                      std::span<const LinearTask> tasks);
+  Status LinearFloats(ComputeType type, const T* x, int64_t n_tokens, int64_t n_in, std::span<const LinearTask> tasks);
 
   CudaStream stream_;
   CudaMatmul* matmul_;

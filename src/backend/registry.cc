@@ -9,10 +9,6 @@
 
 namespace duo {
 
-const char* ComputeTypeName(ComputeType type) {
-  return type == ComputeType::kF32 ? "f32" : type == ComputeType::kBF16 ? "bf16" : "int8";
-}
-
 void BackendDeleter::operator()(Backend* backend) const { delete backend; }
 
 Result<BackendPtr> CreateBackend(const BackendOptions& options) {

@@ -29,7 +29,7 @@ class HostMatmul : public CudaMatmul {
   explicit HostMatmul(CudaStream stream) : stream_(stream) {}
 
   Status Run(const CudaProduct& p) override {
-    if (p.type == CudaProductType::kInt8 && !Takes(p.type, p.n_in, p.StrideOfOut()))
+    if (p.type == ComputeType::kInt8 && !Takes(p.type, p.n_in, p.StrideOfOut()))
       return Status(StatusCode::kInternal, "a shape that cuBLASLt does not take");
     for (const void* data : {p.x, p.w, static_cast<const void*>(p.out)}) {
       if (!cuda_on_host::IsDevice(data, 1)) cuda_on_host::Die("a matrix product gets memory of the host");
@@ -38,9 +38,9 @@ class HostMatmul : public CudaMatmul {
     cuda_on_host::Enqueue([p] {
       const cuda_on_host::DeviceAccess access;
       switch (p.type) {
-        case CudaProductType::kF32: Product<float, float>(p, [](float v) { return v; }); break;
-        case CudaProductType::kBF16: Product<bf16, float>(p, [](bf16 v) { return ToFloat(v); }); break;
-        case CudaProductType::kInt8: Product<int8_t, int32_t>(p, [](int8_t v) { return int32_t{v}; }); break;
+        case ComputeType::kF32: Product<float, float>(p, [](float v) { return v; }); break;
+        case ComputeType::kBF16: Product<bf16, float>(p, [](bf16 v) { return ToFloat(v); }); break;
+        case ComputeType::kInt8: Product<int8_t, int32_t>(p, [](int8_t v) { return int32_t{v}; }); break;
       }
     });
     return OkStatus();

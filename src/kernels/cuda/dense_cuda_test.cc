@@ -294,7 +294,7 @@ TEST(CudaDense, LargeProductsOfEveryLayout) {
     // Floats may begin anywhere. Rows of bf16 numbers begin at multiples of 16 bytes.
     const int64_t x_stride = most, w_stride = bf16 ? most - 8 : most - 3, out_stride = most - 1, skip = bf16 ? 0 : 1;
     const DeviceArray<float> y(before);
-    const CudaProduct product{.type = bf16 ? CudaProductType::kBF16 : CudaProductType::kF32,
+    const CudaProduct product{.type = bf16 ? ComputeType::kBF16 : ComputeType::kF32,
                               .x = bf16 ? static_cast<const void*>(x16.data()) : device_x.data() + skip,
                               .x_stride = x_stride,
                               .x_transposed = x_transposed,
@@ -346,7 +346,7 @@ TEST(CudaDense, Int8ProductsAreScaled) {
                            {.codes = codes.data(), .scale = scale.data(), .grid = grid.data()})
                   .ok());
   ASSERT_TRUE((*matmul)
-                  ->Run({.type = CudaProductType::kInt8,
+                  ->Run({.type = ComputeType::kInt8,
                          .x = codes.data(),
                          .w = w.view.data,
                          .n_tokens = n,

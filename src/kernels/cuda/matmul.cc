@@ -26,11 +26,11 @@ struct Types {
   cublasComputeType_t compute;
 };
 
-Types TypesOf(CudaProductType type) {
+Types TypesOf(ComputeType type) {
   switch (type) {
-    case CudaProductType::kF32: return {CUDA_R_32F, CUDA_R_32F, CUDA_R_32F, CUBLAS_COMPUTE_32F_PEDANTIC};
-    case CudaProductType::kBF16: return {CUDA_R_16BF, CUDA_R_32F, CUDA_R_32F, CUBLAS_COMPUTE_32F};
-    case CudaProductType::kInt8: break;
+    case ComputeType::kF32: return {CUDA_R_32F, CUDA_R_32F, CUDA_R_32F, CUBLAS_COMPUTE_32F_PEDANTIC};
+    case ComputeType::kBF16: return {CUDA_R_16BF, CUDA_R_32F, CUDA_R_32F, CUBLAS_COMPUTE_32F};
+    case ComputeType::kInt8: break;
   }
   return {CUDA_R_8I, CUDA_R_32I, CUDA_R_32I, CUBLAS_COMPUTE_32I};
 }
@@ -128,7 +128,7 @@ class Plan {
   Status Run(cublasLtHandle_t lt, const CudaProduct& p, void* workspace, CudaStream stream) const {
     const float scale = p.scale, one = 1, zero = 0;
     const int32_t int_one = 1, int_zero = 0;
-    const bool ints = p.type == CudaProductType::kInt8;
+    const bool ints = p.type == ComputeType::kInt8;
     const void* alpha = ints ? static_cast<const void*>(&int_one) : &scale;
     const void* beta = ints ? static_cast<const void*>(p.accumulate ? &int_one : &int_zero)
                             : static_cast<const void*>(p.accumulate ? &one : &zero);

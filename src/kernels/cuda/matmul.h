@@ -5,20 +5,16 @@
 #include <cstdint>
 #include <memory>
 
+#include "duo/dtype.h"
 #include "duo/result.h"
 #include "kernels/cuda/stream.h"
 
 namespace duo {
 
-enum class CudaProductType : uint8_t {
-  kF32,   // floats, out float
-  kBF16,  // bf16 numbers, summed in float, out float
-  kInt8,  // int8 numbers, out int32
-};
-
 /// out[t][o] = (accumulate ? out : 0) + scale * sum_i x[t][i] w[o][i].
 struct CudaProduct {
-  CudaProductType type = CudaProductType::kBF16;
+  /// The type of x and w: floats, bf16 numbers or int8 numbers. Their sums and out are float, or int32 with kInt8.
+  ComputeType type = ComputeType::kBF16;
   const void* x = nullptr;  // [n_tokens, n_in], or [n_in, n_tokens] if x_transposed
   int64_t x_stride = 0;     // elements between rows as they lie in memory; 0: no gaps; also for w and out
   bool x_transposed = false;
@@ -45,8 +41,8 @@ class CudaMatmul {
   virtual Status Run(const CudaProduct& p) = 0;
   /// Whether the library is the better choice for this shape; for int8, whether it supports it. Rows must begin at
   /// multiples of 16 bytes.
-  static bool Takes(CudaProductType type, int64_t n_in, int64_t out_stride) {
-    const int64_t per_16_bytes = type == CudaProductType::kInt8 ? 16 : type == CudaProductType::kBF16 ? 8 : 4;
+  static bool Takes(ComputeType type, int64_t n_in, int64_t out_stride) {
+    const int64_t per_16_bytes = type == ComputeType::kInt8 ? 16 : type == ComputeType::kBF16 ? 8 : 4;
     return n_in % per_16_bytes == 0 && out_stride % 4 == 0;
   }
   /// Bytes of device memory that one CudaMatmul holds.
