@@ -28,6 +28,15 @@ struct ModelShape {
   int head_dim;
   int group;
   int n_kv_heads;
+
+  /// One token of one head.
+  AttentionShape Attention(KvType type) const {
+    return {.group = group,
+            .head_dim = head_dim,
+            .kv_type = type,
+            .compute = type == KvType::kF32 ? ComputeType::kF32 : ComputeType::kBF16,
+            .scale = 1.0f / std::sqrt(static_cast<float>(head_dim))};
+  }
 };
 
 constexpr ModelShape kShapes[] = {
@@ -59,7 +68,7 @@ class Rows {
       CopyKvRows(format, sample.data(), 0, memory_.data(), r, std::min(kSample, n - r));
     }
   }
-  const char* data() const { return reinterpret_cast<const char*>(memory_.data()); }
+  const uint8_t* data() const { return memory_.data(); }
 
  private:
   VirtualBuffer memory_;
@@ -86,20 +95,12 @@ void Decode(benchmark::State& state, Isa isa, ModelShape shape, KvType type, int
       std::fill(max.begin(), max.end(), kNegInf);
       std::fill(sum.begin(), sum.end(), 0.0f);
       std::fill(acc.begin(), acc.end(), 0.0f);
-      DecodeAttention a;
-      a.q = q.data();
-      a.k = k.data() + static_cast<size_t>(h) * head_bytes;
-      a.v = v.data() + static_cast<size_t>(h) * head_bytes;
-      a.n_rows = depth;
-      a.group = shape.group;
-      a.head_dim = shape.head_dim;
-      a.kv_type = type;
-      a.math = type == KvType::kF32 ? AttentionMath::kF32 : AttentionMath::kBF16;
-      a.scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
-      a.max = max.data();
-      a.sum = sum.data();
-      a.acc = acc.data();
-      kernels.decode(a);
+      kernels.decode({.shape = shape.Attention(type),
+                      .head = {.q = q.data(),
+                               .k = k.data() + static_cast<size_t>(h) * head_bytes,
+                               .v = v.data() + static_cast<size_t>(h) * head_bytes},
+                      .rows = {0, depth},
+                      .states = {.max = max.data(), .sum = sum.data(), .acc = acc.data()}});
       benchmark::DoNotOptimize(acc.data());
     }
   }
@@ -121,25 +122,19 @@ void Prefill(benchmark::State& state, Isa isa, ModelShape shape, KvType type, in
   const int64_t block = PrefillBlockTokens(shape.group, shape.head_dim);
   for (auto _ : state) {
     for (int64_t t = 0; t < chunk; t += block) {
-      PrefillAttention a;
-      a.q = q.data() + t * stride;
-      a.q_stride = stride;
-      a.q_pos = depth + t;
-      a.n_tokens = std::min(block, chunk - t);
-      a.group = shape.group;
-      a.head_dim = shape.head_dim;
-      a.k = k.data();
-      a.v = v.data();
-      a.n_rows = n_rows;
-      a.n_sink_rows = streaming ? mask.sink : 0;
-      a.body_pos = body_pos;
-      a.kv_type = type;
-      a.math = type == KvType::kF32 ? AttentionMath::kF32 : AttentionMath::kBF16;
-      a.mask = mask;
-      a.scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
-      a.out = out.data() + t * stride;
-      a.out_stride = stride;
-      a.scratch = scratch.data();
+      PrefillAttention a{.shape = shape.Attention(type),
+                         .head = {.q = q.data() + t * stride,
+                                  .k = k.data(),
+                                  .v = v.data(),
+                                  .n_rows = n_rows,
+                                  .n_sink_rows = streaming ? mask.sink : 0,
+                                  .body_pos = body_pos,
+                                  .mask = mask,
+                                  .out = out.data() + t * stride},
+                         .scratch = scratch.data()};
+      a.shape.q_stride = stride;
+      a.shape.q_pos = depth + t;
+      a.shape.n_tokens = std::min(block, chunk - t);
       kernels.prefill(a);
     }
     benchmark::DoNotOptimize(out.data());

@@ -22,8 +22,8 @@ size_t ScratchHeadBytes(const KvLayout& layout, int64_t max_chunk) {
 AttentionShape ShapeOf(const AttentionInput& input, const KvLayout& layout, int64_t pos) {
   return {.group = input.group,
           .head_dim = layout.head_dim,
-          .q_stride = static_cast<int64_t>(layout.heads.n_kv_heads) * input.group * layout.head_dim,
-          .lse_stride = static_cast<int64_t>(layout.heads.n_kv_heads) * input.group,
+          .q_stride = int64_t{layout.heads.n_kv_heads} * input.group * layout.head_dim,
+          .lse_stride = int64_t{layout.heads.n_kv_heads} * input.group,
           .q_pos = pos,
           .n_tokens = input.n_tokens,
           .kv_type = layout.type,
@@ -53,7 +53,7 @@ Status DuoAttention::Fit(const KvLayout& layout) {
 
 uint8_t* DuoAttention::GatheredRows(const SplitKvCache& cache, int layer, KvPart part, int index) const {
   const int first = part == KvPart::kKeys ? 0 : cache.streaming(layer).n_heads();
-  return scratch_->data() + static_cast<size_t>(first + index) * ScratchHeadBytes(cache.layout(), max_chunk_);
+  return scratch_->data() + (first + index) * ScratchHeadBytes(cache.layout(), max_chunk_);
 }
 
 Status DuoAttention::Run(const AttentionInput& input, int layer, SplitKvCache* cache) {
@@ -65,35 +65,25 @@ Status DuoAttention::RunTogether(const AttentionInput& input, int layer, std::sp
   decode_heads_.clear();
   const KvLayout& first = caches.front()->layout();
   const int dim = first.head_dim, n_kv_heads = first.heads.n_kv_heads;
-  for (size_t t = 0; t < caches.size(); ++t) {
+  for (int64_t t = 0; t < std::ssize(caches); ++t) {
     SplitKvCache* cache = caches[t];
     const KvLayout& layout = cache->layout();
     DUO_CHECK(layout.type == first.type && layout.head_dim == dim && layout.heads.n_kv_heads == n_kv_heads,
               "sequences that are decoded together must have the same KV type and shape");
     const int64_t pos = cache->len();
     const int64_t window = input.kind == TokenKind::kPrompt ? layout.prefill_recent : layout.recent;
-    FullCache& full = cache->full(layer);
-    StreamingCache& streaming = cache->streaming(layer);
     for (int h = 0; h < n_kv_heads; ++h) {
-      const HeadPlace place = cache->place(layer, h);
-      const int64_t slot = place.retrieval ? pos : streaming.Slot(pos);
-      uint8_t* k = place.retrieval ? full.k(place.index) : streaming.k(place.index);
-      uint8_t* v = place.retrieval ? full.v(place.index) : streaming.v(place.index);
-      const int64_t kv_head = static_cast<int64_t>(t) * n_kv_heads + h, q_head = kv_head * input.group;
-      stores_.push_back({KvPart::kKeys, input.k + kv_head * dim, dim, k, slot, 1});
-      stores_.push_back({KvPart::kValues, input.v + kv_head * dim, dim, v, slot, 1});
+      const KvHead kv = cache->head(layer, h);
+      uint8_t *k = kv.rows(KvPart::kKeys), *v = kv.rows(KvPart::kValues);
+      const int64_t kv_head = t * n_kv_heads + h, q_head = kv_head * input.group;
+      stores_.push_back({input.k + kv_head * dim, dim, k, kv.Slot(pos), 1, KvPart::kKeys});
+      stores_.push_back({input.v + kv_head * dim, dim, v, kv.Slot(pos), 1, KvPart::kValues});
       DecodeHead head{.q = input.q + q_head * dim,
                       .k = k,
                       .v = v,
-                      .ranges = {},
-                      .n_ranges = 1,
                       .out = input.out + q_head * dim,
                       .lse = input.lse == nullptr ? nullptr : input.lse + q_head};
-      if (place.retrieval) {
-        head.ranges[0] = {0, pos + 1};
-      } else {
-        head.n_ranges = streaming.SlotRanges(pos, window, head.ranges);
-      }
+      kv.SlotRanges(pos, window, head.ranges);
       decode_heads_.push_back(head);
     }
   }
@@ -113,32 +103,33 @@ Status DuoAttention::Prefill(const AttentionInput& input, int layer, SplitKvCach
   const int64_t pos = cache->len();
   const int64_t n = input.n_tokens;
   const int dim = layout.head_dim;
-  const int64_t kv_stride = static_cast<int64_t>(layout.heads.n_kv_heads) * dim;
+  const int64_t kv_stride = int64_t{layout.heads.n_kv_heads} * dim;
   const int64_t mask_window = input.kind == TokenKind::kPrompt ? layout.prefill_recent : layout.recent;
   const Window window = WindowFor(layout, pos, n, mask_window);
-  FullCache& full = cache->full(layer);
   const bool any_streaming = cache->streaming(layer).n_heads() != 0;
   if (any_streaming) DUO_RETURN_IF_ERROR(Fit(layout));
   if (any_streaming) GatherWindow(layer, cache, window);
   stores_.clear();
   prefill_heads_.clear();
   for (int h = 0; h < layout.heads.n_kv_heads; ++h) {
-    const HeadPlace place = cache->place(layer, h);
-    const int64_t chunk_row = place.retrieval ? pos : window.n_rows - n;
-    uint8_t* k = place.retrieval ? full.k(place.index) : GatheredRows(*cache, layer, KvPart::kKeys, place.index);
-    uint8_t* v = place.retrieval ? full.v(place.index) : GatheredRows(*cache, layer, KvPart::kValues, place.index);
-    stores_.push_back({KvPart::kKeys, input.k + h * dim, kv_stride, k, chunk_row, n});
-    stores_.push_back({KvPart::kValues, input.v + h * dim, kv_stride, v, chunk_row, n});
-    PrefillHead head{.q = input.q + static_cast<int64_t>(h) * input.group * dim,
+    const KvHead kv = cache->head(layer, h);
+    const auto rows = [&](KvPart part) {
+      return kv.retrieval() ? kv.rows(part) : GatheredRows(*cache, layer, part, kv.index());
+    };
+    uint8_t *k = rows(KvPart::kKeys), *v = rows(KvPart::kValues);
+    const int64_t chunk_row = kv.retrieval() ? pos : window.n_rows - n;
+    stores_.push_back({input.k + h * dim, kv_stride, k, chunk_row, n, KvPart::kKeys});
+    stores_.push_back({input.v + h * dim, kv_stride, v, chunk_row, n, KvPart::kValues});
+    PrefillHead head{.q = input.q + int64_t{h} * input.group * dim,
                      .k = k,
                      .v = v,
                      .n_rows = pos + n,
                      .n_sink_rows = 0,
                      .body_pos = 0,
                      .mask = {},
-                     .out = input.out + static_cast<int64_t>(h) * input.group * dim,
+                     .out = input.out + int64_t{h} * input.group * dim,
                      .lse = input.lse == nullptr ? nullptr : input.lse + h * input.group};
-    if (!place.retrieval) {
+    if (!kv.retrieval()) {
       head.n_rows = window.n_rows;
       head.n_sink_rows = window.n_sink_rows;
       head.body_pos = window.body_pos;
@@ -161,14 +152,14 @@ void DuoAttention::GatherWindow(int layer, SplitKvCache* cache, const Window& wi
   copies_.clear();
   for (int i = 0; i < streaming.n_heads(); ++i) {
     for (const KvPart part : {KvPart::kKeys, KvPart::kValues}) {
-      const uint8_t* src = part == KvPart::kKeys ? streaming.k(i) : streaming.v(i);
+      const uint8_t* src = streaming.rows(part, i);
       uint8_t* dst = GatheredRows(*cache, layer, part, i);
-      copies_.push_back({part, src, 0, dst, 0, window.n_sink_rows});
+      copies_.push_back({src, 0, dst, 0, window.n_sink_rows, part});
       int64_t row = window.n_sink_rows;
       for (int64_t p = window.body_pos; p < pos;) {
         const int64_t slot = streaming.Slot(p);
         const int64_t n = std::min(pos - p, layout.sink + layout.ring() - slot);
-        copies_.push_back({part, src, slot, dst, row, n});
+        copies_.push_back({src, slot, dst, row, n, part});
         row += n;
         p += n;
       }
@@ -188,9 +179,9 @@ void DuoAttention::ScatterWindow(const AttentionInput& input, int layer, SplitKv
   for (int i = 0; i < streaming.n_heads(); ++i) {
     for (const KvPart part : {KvPart::kKeys, KvPart::kValues}) {
       const uint8_t* src = GatheredRows(*cache, layer, part, i);
-      uint8_t* dst = part == KvPart::kKeys ? streaming.k(i) : streaming.v(i);
+      uint8_t* dst = streaming.rows(part, i);
       auto copy = [&](int64_t from, int64_t n) {
-        copies_.push_back({part, src, chunk_row + from - pos, dst, streaming.Slot(from), n});
+        copies_.push_back({src, chunk_row + from - pos, dst, streaming.Slot(from), n, part});
       };
       if (pos < layout.sink) copy(pos, std::min(end, layout.sink) - pos);
       for (int64_t p = std::max({pos, layout.sink, end - layout.ring()}); p < end;) {

@@ -38,10 +38,10 @@ class Sequence {
  public:
   Sequence(const Case& c, uint64_t seed) : c_(c), n_(c.n_prompt + c.n_generated) {
     Rng rng(seed);
-    const auto kv = static_cast<size_t>(n_ * c.n_kv_heads * c.head_dim);
-    for (size_t i = 0; i < kv * static_cast<size_t>(c.group); ++i) q.push_back(static_cast<float>(rng.Normal()));
-    for (size_t i = 0; i < kv; ++i) k.push_back(static_cast<float>(rng.Normal()));
-    for (size_t i = 0; i < kv; ++i) v.push_back(static_cast<float>(rng.Normal()));
+    const int64_t kv = n_ * c.n_kv_heads * c.head_dim;
+    for (int64_t i = 0; i < kv * c.group; ++i) q.push_back(static_cast<float>(rng.Normal()));
+    for (int64_t i = 0; i < kv; ++i) k.push_back(static_cast<float>(rng.Normal()));
+    for (int64_t i = 0; i < kv; ++i) v.push_back(static_cast<float>(rng.Normal()));
     stored_k = Stored(k, KvPart::kKeys);
     stored_v = Stored(v, KvPart::kValues);
   }
@@ -63,8 +63,8 @@ class Sequence {
   /// Runs everything through the cache: the prompt in chunks, the rest token by token.
   Output Run(Backend* backend, int64_t chunk) const {
     constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-    const auto dim = static_cast<size_t>(c_.head_dim);
-    Output result{.out = std::vector<float>(q.size(), kNaN), .lse = std::vector<float>(q.size() / dim, kNaN)};
+    Output result{.out = std::vector<float>(q.size(), kNaN),
+                  .lse = std::vector<float>(std::ssize(q) / c_.head_dim, kNaN)};
     auto cache = SplitKvCache::Create(backend, Layout());
     auto attention = DuoAttention::Create(backend, Layout(), chunk);
     EXPECT_TRUE(cache.ok() && attention.ok());
@@ -72,7 +72,7 @@ class Sequence {
       const bool prompt = pos < c_.n_prompt;
       const int64_t n = prompt ? std::min(chunk, c_.n_prompt - pos) : 1;
       EXPECT_TRUE(cache->Begin(n).ok());
-      const int64_t kv_row = static_cast<int64_t>(c_.n_kv_heads) * c_.head_dim;
+      const int64_t kv_row = int64_t{c_.n_kv_heads} * c_.head_dim;
       const Status status = attention->Run({.q = q.data() + pos * kv_row * c_.group,
                                             .k = k.data() + pos * kv_row,
                                             .v = v.data() + pos * kv_row,
@@ -92,8 +92,7 @@ class Sequence {
   }
 
   Output Expected() const {
-    Output out{.out = std::vector<float>(q.size()),
-               .lse = std::vector<float>(q.size() / static_cast<size_t>(c_.head_dim))};
+    Output out{.out = std::vector<float>(q.size()), .lse = std::vector<float>(std::ssize(q) / c_.head_dim)};
     for (int64_t i = 0; i < n_; ++i) {
       for (int h = 0; h < c_.n_kv_heads; ++h) {
         LambdaMask mask;
@@ -108,41 +107,34 @@ class Sequence {
   float Scale() const { return 1.0f / std::sqrt(static_cast<float>(c_.head_dim)); }
   /// The values as a cache of this type stores them.
   std::vector<float> Stored(std::vector<float> rows, KvPart part) const {
-    const auto dim = static_cast<size_t>(c_.head_dim);
     std::vector<uint8_t> one_row(KvBytes(c_.type, c_.head_dim, 1));
-    for (size_t at = 0; at < rows.size() && c_.type != KvType::kF32; at += dim) {
+    for (int64_t at = 0; at < std::ssize(rows) && c_.type != KvType::kF32; at += c_.head_dim) {
       if (c_.type == KvType::kBF16) {
-        for (size_t d = 0; d < dim; ++d) rows[at + d] = ToFloat(ToBf16(rows[at + d]));
+        for (int d = 0; d < c_.head_dim; ++d) rows[at + d] = ToFloat(ToBf16(rows[at + d]));
         continue;
       }
       QuantizeRow(rows.data() + at, {part, c_.type, c_.head_dim}, one_row.data(), 0);
       for (int d = 0; d < c_.head_dim; ++d) {
-        rows[at + static_cast<size_t>(d)] =
-            static_cast<float>(KvElement(one_row.data(), part, c_.type, 0, c_.head_dim, d));
+        rows[at + d] = static_cast<float>(KvElement(one_row.data(), part, c_.type, 0, c_.head_dim, d));
       }
     }
     return rows;
   }
   void ExpectedHead(int64_t i, int h, int g, const LambdaMask& mask, Output* out) const {
-    const auto dim = static_cast<size_t>(c_.head_dim);
-    auto kv_at = [&](int64_t j) {
-      return (static_cast<size_t>(j) * static_cast<size_t>(c_.n_kv_heads) + static_cast<size_t>(h)) * dim;
-    };
-    const size_t q_at = ((static_cast<size_t>(i) * static_cast<size_t>(c_.n_kv_heads) + static_cast<size_t>(h)) *
-                             static_cast<size_t>(c_.group) +
-                         static_cast<size_t>(g)) *
-                        dim;
+    const int dim = c_.head_dim;
+    const auto kv_at = [&](int64_t j) { return (j * c_.n_kv_heads + h) * dim; };
+    const int64_t q_at = ((i * c_.n_kv_heads + h) * c_.group + g) * dim;
     std::vector<double> acc(dim, 0);
     double total = 0;
     for (int64_t j = 0; j <= i; ++j) {
       if (!Sees(mask, i, j)) continue;
       double score = 0;
-      for (size_t d = 0; d < dim; ++d) score += static_cast<double>(q[q_at + d]) * stored_k[kv_at(j) + d];
+      for (int d = 0; d < dim; ++d) score += static_cast<double>(q[q_at + d]) * stored_k[kv_at(j) + d];
       const double p = std::exp(score * static_cast<double>(Scale()));
       total += p;
-      for (size_t d = 0; d < dim; ++d) acc[d] += p * stored_v[kv_at(j) + d];
+      for (int d = 0; d < dim; ++d) acc[d] += p * stored_v[kv_at(j) + d];
     }
-    for (size_t d = 0; d < dim; ++d) out->out[q_at + d] = static_cast<float>(acc[d] / total);
+    for (int d = 0; d < dim; ++d) out->out[q_at + d] = static_cast<float>(acc[d] / total);
     out->lse[q_at / dim] = static_cast<float>(std::log(total));
   }
 

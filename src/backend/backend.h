@@ -17,8 +17,8 @@
 #include "base/matrix_view.h"
 #include "duo/backend.h"
 #include "duo/result.h"
-#include "kernels/kv_codes.h"
-#include "kernels/mask.h"
+#include "kernels/attention_work.h"
+#include "kernels/kv_work.h"
 
 namespace duo {
 
@@ -54,69 +54,6 @@ struct ProductInput {
 
   /// Whether the input is computed from x.
   bool IsPrepared() const { return norm != nullptr || up != nullptr; }
-};
-
-/// Rows [begin, end) of a cache.
-struct RowRange {
-  int64_t begin = 0;
-  int64_t end = 0;
-};
-
-/// One KV head of a decode step. Its queries attend to one range of rows, or to two where a ring wraps around.
-struct DecodeHead {
-  const float* q = nullptr;    // [group, head_dim]
-  const uint8_t* k = nullptr;  // row 0 of the head: [row, head_dim], or blocks of codes (kernels/kv_codes.h)
-  const uint8_t* v = nullptr;
-  RowRange ranges[2];
-  int n_ranges = 0;
-  float* out = nullptr;  // [group, head_dim]
-  float* lse = nullptr;  // [group] log of the sum of exp(score), or null
-};
-
-/// One KV head of a prefill step.
-struct PrefillHead {
-  const float* q = nullptr;    // token t: [group, head_dim] at q + t * q_stride
-  const uint8_t* k = nullptr;  // [n_rows] rows of the cache, in order of position
-  const uint8_t* v = nullptr;
-  int64_t n_rows = 0;
-  int64_t n_sink_rows = 0;  // row r < n_sink_rows has position r
-  int64_t body_pos = 0;     // row r >= n_sink_rows has position body_pos + (r - n_sink_rows)
-  LambdaMask mask;
-  float* out = nullptr;  // token t: out + t * q_stride
-  float* lse = nullptr;  // token t: [group] at lse + t * lse_stride, or null
-};
-
-/// The parameters that all heads of one attention call share.
-struct AttentionShape {
-  int group = 1;
-  int head_dim = 0;
-  int64_t q_stride = 0;    // floats between tokens of q and of out
-  int64_t lse_stride = 0;  // floats between tokens of lse
-  int64_t q_pos = 0;       // absolute position of the first token
-  int64_t n_tokens = 1;
-  KvType kv_type = KvType::kBF16;
-  ComputeType compute = ComputeType::kBF16;
-  float scale = 1.0f;
-};
-
-/// Copies rows of K or V of one head from activations into a cache, converting to its type.
-struct StoreTask {
-  KvPart part = KvPart::kKeys;
-  const float* src = nullptr;  // row r: src + r * src_stride, head_dim floats
-  int64_t src_stride = 0;
-  uint8_t* dst = nullptr;  // the head's row 0
-  int64_t row = 0;         // rows [row, row + n_rows) are written
-  int64_t n_rows = 0;
-};
-
-/// Copies rows of one head's K or V between caches of the same type.
-struct CopyRowsTask {
-  KvPart part = KvPart::kKeys;
-  const uint8_t* src = nullptr;  // row 0 of the head, also in dst
-  int64_t src_row = 0;
-  uint8_t* dst = nullptr;
-  int64_t dst_row = 0;
-  int64_t n_rows = 0;
 };
 
 /// A plain copy inside backend memory.

@@ -24,9 +24,9 @@ TEST(SplitDecode, PiecesAreExactlyTheRanges) {
   for (int round = 0; round < 200; ++round) {
     std::vector<DecodeHead> heads(1 + rng.Below(9));
     for (DecodeHead& head : heads) {
-      head.n_ranges = static_cast<int>(1 + rng.Below(2));
+      const auto n_ranges = static_cast<int>(1 + rng.Below(2));
       int64_t at = 0;
-      for (int r = 0; r < head.n_ranges; ++r) {
+      for (int r = 0; r < n_ranges; ++r) {
         const auto begin = at + static_cast<int64_t>(rng.Below(50));
         at = begin + static_cast<int64_t>(1 + rng.Below(rng.Below(2) == 0 ? 40 : 40000));
         head.ranges[r] = {begin, at};
@@ -38,14 +38,14 @@ TEST(SplitDecode, PiecesAreExactlyTheRanges) {
       const std::vector<DecodePiece> pieces = SplitDecode(heads, n_each, threads, cut);
       ASSERT_LE(std::ssize(pieces), MaxDecodePieces(n_each, n_heads / n_each, threads, cut));
       size_t next = 0;
-      for (size_t h = 0; h < heads.size(); ++h) {
-        for (int r = 0; r < heads[h].n_ranges; ++r) {
-          for (int64_t row = heads[h].ranges[r].begin; row < heads[h].ranges[r].end; ++next) {
+      for (int64_t h = 0; h < std::ssize(heads); ++h) {
+        for (const RowRange& range : heads[h].ranges) {
+          for (int64_t row = range.begin; row < range.end; ++next) {
             ASSERT_LT(next, pieces.size());
-            ASSERT_EQ(pieces[next].head, static_cast<int32_t>(h));
-            ASSERT_EQ(pieces[next].begin, row);
-            ASSERT_GT(pieces[next].end, row);
-            row = pieces[next].end;
+            ASSERT_EQ(pieces[next].head, h);
+            ASSERT_EQ(pieces[next].rows.begin, row);
+            ASSERT_GT(pieces[next].rows.end, row);
+            row = pieces[next].rows.end;
           }
         }
       }
@@ -57,7 +57,6 @@ TEST(SplitDecode, PiecesAreExactlyTheRanges) {
 TEST(SplitDecode, CutByHeadNoOtherHeadMatters) {
   const auto head_of = [](int64_t rows) {
     DecodeHead head;
-    head.n_ranges = 1;
     head.ranges[0] = {0, rows};
     return head;
   };
@@ -68,8 +67,8 @@ TEST(SplitDecode, CutByHeadNoOtherHeadMatters) {
     const std::vector<DecodePiece> alone = SplitDecode({&head, 1}, 2, 4, DecodeCut::kByHead);
     for (const DecodePiece& piece : alone) {
       ASSERT_LT(next, together.size());
-      EXPECT_EQ(together[next].begin, piece.begin);
-      EXPECT_EQ(together[next].end, piece.end);
+      EXPECT_EQ(together[next].rows.begin, piece.rows.begin);
+      EXPECT_EQ(together[next].rows.end, piece.rows.end);
       ++next;
     }
   }

@@ -21,19 +21,9 @@ DecodeCut CutOf(ComputeType compute) {
   return compute == ComputeType::kF32 ? DecodeCut::kByHead : DecodeCut::kBalanced;
 }
 
-AttentionMath MathOf(ComputeType compute) {
-  return compute == ComputeType::kF32 ? AttentionMath::kF32 : AttentionMath::kBF16;
-}
-
 /// The partial softmax states of a decode step's pieces, in memory of the caller.
 class PieceStates {
  public:
-  struct State {
-    float* acc;  // [group, head_dim]
-    float* max;  // [group]
-    float* sum;  // [group]
-  };
-
   PieceStates(uint8_t* memory, int group, int head_dim)
       : memory_(memory), group_(group), head_dim_(head_dim), bytes_(BytesEach(group, head_dim)) {}
 
@@ -41,28 +31,28 @@ class PieceStates {
     return RoundUp(group * (head_dim + size_t{2}) * sizeof(float), kCacheLineBytes);
   }
 
-  State At(size_t piece) const {
+  SoftmaxStates At(size_t piece) const {
     auto* acc = reinterpret_cast<float*>(memory_ + piece * bytes_);
     float* max = acc + int64_t{group_} * head_dim_;
-    return {.acc = acc, .max = max, .sum = max + group_};
+    return {.max = max, .sum = max + group_, .acc = acc};
   }
-  /// Returns the state of `piece`, which has seen no row.
-  State Clear(size_t piece) const {
-    const State state = At(piece);
+  /// Returns the states of `piece`, which have seen no row.
+  SoftmaxStates Clear(size_t piece) const {
+    const SoftmaxStates state = At(piece);
     std::fill(state.acc, state.max, 0.0f);
     std::fill(state.max, state.sum, kNegInf);
     std::fill(state.sum, state.sum + group_, 0.0f);
     return state;
   }
   /// Folds `from` into `to`.
-  void Merge(const State& from, const State& to) const {
+  void Merge(const SoftmaxStates& from, const SoftmaxStates& to) const {
     for (int64_t g = 0; g < group_; ++g) {
       MergeSoftmaxState(to.max + g, to.sum + g, to.acc + g * head_dim_, from.max[g], from.sum[g],
                         from.acc + g * head_dim_, head_dim_);
     }
   }
   /// Writes the result of a head whose rows are all in `state`.
-  void Finish(const State& state, const DecodeHead& head) const {
+  void Finish(const SoftmaxStates& state, const DecodeHead& head) const {
     for (int64_t g = 0; g < group_; ++g) {
       FinishSoftmax(state.sum[g], state.acc + g * head_dim_, head.out + g * head_dim_, head_dim_);
     }
@@ -112,28 +102,14 @@ Status CpuAttention::Decode(const AttentionShape& shape, std::span<const DecodeH
                        states_.Get(PieceStates::BytesEach(shape.group, shape.head_dim) * pieces.size()));
   const PieceStates states(memory, shape.group, shape.head_dim);
   int64_t rows = 0;
-  for (const DecodePiece& piece : pieces) rows += piece.end - piece.begin;
+  for (const DecodePiece& piece : pieces) rows += piece.rows.end - piece.rows.begin;
   const int team = TeamFor(rows * shape.head_dim * shape.group, n_threads_);
   ParallelFor(team, std::ssize(pieces), [&](int64_t i, int) {
     const DecodePiece& piece = pieces[i];
-    const DecodeHead& head = heads[piece.head];
-    const PieceStates::State state = states.Clear(i);
-    attention_.decode({.q = head.q,
-                       .k = head.k,
-                       .v = head.v,
-                       .first_row = piece.begin,
-                       .n_rows = piece.end - piece.begin,
-                       .group = shape.group,
-                       .head_dim = shape.head_dim,
-                       .kv_type = shape.kv_type,
-                       .math = MathOf(shape.compute),
-                       .scale = shape.scale,
-                       .max = state.max,
-                       .sum = state.sum,
-                       .acc = state.acc});
+    attention_.decode({.shape = shape, .head = heads[piece.head], .rows = piece.rows, .states = states.Clear(i)});
   });
   for (size_t first = 0, next = 0; first < pieces.size(); first = next) {
-    const PieceStates::State state = states.At(first);
+    const SoftmaxStates state = states.At(first);
     for (next = first + 1; next < pieces.size() && pieces[next].head == pieces[first].head; ++next) {
       states.Merge(states.At(next), state);
     }
@@ -149,28 +125,14 @@ Status CpuAttention::Prefill(const AttentionShape& shape, std::span<const Prefil
   DUO_ASSIGN_OR_RETURN(uint8_t * tiles, tiles_.Get(tile_bytes * n_threads_));
   // The last block of a chunk sees the most keys. It goes first, so that no thread has a long block left at the end.
   ParallelFor(n_threads_, n_blocks * n_heads, [&](int64_t task, int thread) {
-    const PrefillHead& head = heads[task % n_heads];
     const int64_t begin = (n_blocks - 1 - task / n_heads) * block;
-    attention_.prefill({.q = head.q + begin * shape.q_stride,
-                        .q_stride = shape.q_stride,
-                        .q_pos = shape.q_pos + begin,
-                        .n_tokens = std::min(block, shape.n_tokens - begin),
-                        .group = shape.group,
-                        .head_dim = shape.head_dim,
-                        .k = head.k,
-                        .v = head.v,
-                        .n_rows = head.n_rows,
-                        .n_sink_rows = head.n_sink_rows,
-                        .body_pos = head.body_pos,
-                        .kv_type = shape.kv_type,
-                        .math = MathOf(shape.compute),
-                        .mask = head.mask,
-                        .scale = shape.scale,
-                        .out = head.out + begin * shape.q_stride,
-                        .out_stride = shape.q_stride,
-                        .lse = head.lse == nullptr ? nullptr : head.lse + begin * shape.lse_stride,
-                        .lse_stride = shape.lse_stride,
-                        .scratch = tiles + tile_bytes * thread});
+    PrefillAttention a{shape, heads[task % n_heads], tiles + tile_bytes * thread};
+    a.shape.q_pos += begin;
+    a.shape.n_tokens = std::min(block, shape.n_tokens - begin);
+    a.head.q += begin * shape.q_stride;
+    a.head.out += begin * shape.q_stride;
+    if (a.head.lse != nullptr) a.head.lse += begin * shape.lse_stride;
+    attention_.prefill(a);
   });
   return OkStatus();
 }

@@ -28,12 +28,6 @@ using testing_util::kUnit;
 using testing_util::Normal;
 using Floats = std::vector<float>;
 
-ComputeType ComputeOf(AttentionMath math) {
-  return math == AttentionMath::kF32 ? ComputeType::kF32 : ComputeType::kBF16;
-}
-
-float ScaleOf(int head_dim) { return 1.0f / std::sqrt(static_cast<float>(head_dim)); }
-
 /// The keys and values of one head of a decode step. Values drift along the sequence, so that leaving out a part of the
 /// rows changes the result by much more than rounding does.
 struct DecodeCache {
@@ -50,44 +44,33 @@ struct DecodeCache {
   TestRows k, v;
 };
 
-/// The reference's result for one head with its ranges.
+/// The reference's result for one head with rows of this type.
 struct DecodeExpected {
-  DecodeExpected(const Shape& s, const float* q, const void* k, const void* v, KvType type, const DecodeHead& head)
-      : max(static_cast<size_t>(s.group), kNegInf),
-        sum(static_cast<size_t>(s.group), 0.0f),
-        out(static_cast<size_t>(s.group * s.head_dim), 0.0f) {
-    for (int r = 0; r < head.n_ranges; ++r) {
-      const RowRange range = head.ranges[r];
-      ReferenceDecodeAttention({.q = q,
-                                .k = k,
-                                .v = v,
-                                .first_row = range.begin,
-                                .n_rows = range.end - range.begin,
-                                .group = s.group,
-                                .head_dim = s.head_dim,
-                                .kv_type = type,
-                                .scale = ScaleOf(s.head_dim),
-                                .max = max.data(),
-                                .sum = sum.data(),
-                                .acc = out.data()});
-    }
-    for (size_t i = 0; i < out.size(); ++i) out[i] /= sum[i / static_cast<size_t>(s.head_dim)];
+  DecodeExpected(const Shape& s, KvType type, const DecodeHead& head)
+      : max(s.group, kNegInf), sum(s.group, 0.0f), out(s.group * s.head_dim, 0.0f) {
+    AttentionShape shape = ShapeOf(s);
+    shape.kv_type = type;
+    const SoftmaxStates states{.max = max.data(), .sum = sum.data(), .acc = out.data()};
+    for (const RowRange& range : head.ranges) ReferenceDecodeAttention({shape, head, range, states});
+    for (int64_t i = 0; i < std::ssize(out); ++i) out[i] /= sum[i / s.head_dim];
   }
   Floats max, sum, out;
 };
 
 void CheckDecodeHead(const Shape& s, const DecodeCache& cache, const Guarded& q, const DecodeHead& head) {
   const int64_t n_keys = cache.k.n_rows();
-  const DecodeExpected want(s, head.q, cache.k.data(), cache.v.data(), s.kv_type, head);
+  const DecodeExpected want(s, s.kv_type, head);
   const TestRows keys = cache.k.Floats(), magnitudes = cache.v.Floats(true);
-  const DecodeExpected magnitude(s, head.q, keys.data(), magnitudes.data(), KvType::kF32, head);
+  DecodeHead of_magnitudes = head;
+  of_magnitudes.k = keys.data(), of_magnitudes.v = magnitudes.data();
+  const DecodeExpected magnitude(s, KvType::kF32, of_magnitudes);
   const double relative = attention_test::RelativeBound(
       s, n_keys, attention_test::LargestProducts(s, q, cache.k, q.size() / s.head_dim, n_keys), true);
-  for (size_t g = 0; g < static_cast<size_t>(s.group); ++g) {
+  for (int g = 0; g < s.group; ++g) {
     const double absolute = attention_test::AbsoluteBound(s, cache.v, n_keys) +
                             attention_test::WeightsBound(s, cache.v, n_keys, static_cast<double>(want.sum[g])) + kUnit;
     EXPECT_NEAR(head.lse[g], want.max[g] + std::log(want.sum[g]), relative + 1e-5) << attention_test::Describe(s);
-    for (size_t i = g * static_cast<size_t>(s.head_dim); i < (g + 1) * static_cast<size_t>(s.head_dim); ++i) {
+    for (int i = g * s.head_dim; i < (g + 1) * s.head_dim; ++i) {
       ASSERT_NEAR(head.out[i], want.out[i], relative * static_cast<double>(magnitude.out[i]) + absolute)
           << attention_test::Describe(s) << " query " << g;
     }
@@ -96,36 +79,29 @@ void CheckDecodeHead(const Shape& s, const DecodeCache& cache, const Guarded& q,
 
 TEST(CpuAttention, DecodeOfLongCachesAgreesWithReference) {
   Rng rng(25);
-  const size_t n_heads = 3;
-  const int64_t n_rows = 12000;
+  const int64_t n_heads = 3, n_rows = 12000;
   for (const Shape& s : attention_test::TypesOf({.head_dim = 16, .group = 3})) {
     const int64_t width = int64_t{s.group} * s.head_dim;
-    Guarded q(static_cast<int64_t>(n_heads) * width, DType::kF32, 0);
+    Guarded q(n_heads * width, DType::kF32, 0);
     attention_test::FillExactQueries(&q, s, 1.0, &rng);
     std::vector<DecodeCache> caches;
-    for (size_t h = 0; h < n_heads; ++h) caches.emplace_back(s, n_rows, &rng);
+    for (int64_t h = 0; h < n_heads; ++h) caches.emplace_back(s, n_rows, &rng);
     for (const int n_threads : {1, 2, 3}) {
-      Floats out(n_heads * static_cast<size_t>(width), NAN), lse(n_heads * static_cast<size_t>(s.group), NAN);
+      Floats out(n_heads * width, NAN), lse(n_heads * s.group, NAN);
       std::vector<DecodeHead> heads(n_heads);
-      for (size_t h = 0; h < n_heads; ++h) {
-        const auto at = static_cast<int64_t>(h);
-        heads[h].q = q.floats() + at * width;
-        heads[h].k = static_cast<const uint8_t*>(caches[h].k.data());
-        heads[h].v = static_cast<const uint8_t*>(caches[h].v.data());
-        heads[h].out = out.data() + at * width;
-        heads[h].lse = lse.data() + at * s.group;
-        heads[h].n_ranges = h == 0 ? 1 : 2;
+      for (int64_t h = 0; h < n_heads; ++h) {
+        heads[h].q = q.floats() + h * width;
+        heads[h].k = caches[h].k.data();
+        heads[h].v = caches[h].v.data();
+        heads[h].out = out.data() + h * width;
+        heads[h].lse = lse.data() + h * s.group;
         heads[h].ranges[0] = {h == 0 ? 0 : 5, h == 0 ? n_rows : 138};
-        heads[h].ranges[1] = {1000 * at, n_rows - at};
+        if (h > 0) heads[h].ranges[1] = {1000 * h, n_rows - h};
       }
-      const AttentionShape shape{.group = s.group,
-                                 .head_dim = s.head_dim,
-                                 .q_stride = static_cast<int64_t>(n_heads) * width,
-                                 .kv_type = s.kv_type,
-                                 .compute = ComputeOf(s.math),
-                                 .scale = ScaleOf(s.head_dim)};
+      AttentionShape shape = ShapeOf(s);
+      shape.q_stride = n_heads * width;
       ASSERT_TRUE(CpuWith(n_threads)->DecodeAttention(shape, heads).ok());
-      for (size_t h = 0; h < n_heads; ++h) CheckDecodeHead(s, caches[h], q, heads[h]);
+      for (int64_t h = 0; h < n_heads; ++h) CheckDecodeHead(s, caches[h], q, heads[h]);
       if (HasFailure()) return;
     }
   }
@@ -136,12 +112,11 @@ TEST(SplitDecode, BoundOfPiecesIsReached) {
   for (const int n_threads : {2, 7}) {
     std::vector<DecodeHead> heads(3);
     for (DecodeHead& head : heads) {
-      head.n_ranges = 2;
       head.ranges[0] = {0, 1};
       head.ranges[1] = {2, 3};
     }
     heads[0].ranges[1].end += (n_threads * 8 - 1) * (int64_t{1} << 14);
-    const auto made = static_cast<int64_t>(SplitDecode(heads, 3, n_threads, DecodeCut::kBalanced).size());
+    const int64_t made = std::ssize(SplitDecode(heads, 3, n_threads, DecodeCut::kBalanced));
     const int64_t most = MaxDecodePieces(3, 1, n_threads, DecodeCut::kBalanced);
     EXPECT_LE(made, most);
     EXPECT_GE(made + 1, most);
@@ -155,17 +130,7 @@ struct TestHead {
         k(c.n_rows, c.shape.head_dim, c.shape.kv_type, 0),
         v(c.n_rows, c.shape.head_dim, c.shape.kv_type, 0),
         want(Filled(rng), q, q_stride, k, v) {}
-  PrefillHead Task(const float* q, float* out, float* lse) const {
-    return {.q = q,
-            .k = static_cast<const uint8_t*>(k.data()),
-            .v = static_cast<const uint8_t*>(v.data()),
-            .n_rows = c.n_rows,
-            .n_sink_rows = c.n_sink_rows,
-            .body_pos = c.body_pos,
-            .mask = c.mask,
-            .out = out,
-            .lse = lse};
-  }
+  PrefillHead Task(const float* q, float* out, float* lse) const { return HeadOf(c, q, k, v, out, lse); }
 
   PrefillCase c;
   TestRows k, v;
@@ -194,7 +159,7 @@ void CheckPrefillHead(const TestHead& head, const Guarded& q, const float* out, 
           << attention_test::Describe(head.c) << " token " << t;
     }
     for (int64_t i = 0; i < width; ++i) {
-      const auto at = static_cast<size_t>(t * width + i);
+      const int64_t at = t * width + i;
       const double bound = relative * static_cast<double>(head.want.magnitude[at]) + absolute;
       ASSERT_NEAR(out[t * q_stride + i], head.want.out[at], bound)
           << attention_test::Describe(head.c) << " token " << t << " element " << i;
@@ -214,17 +179,10 @@ TEST(CpuAttention, PrefillOfSeveralBlocksAgreesWithReference) {
         {attention_test::WholeCache(s, q_pos, n_tokens, {}), q.floats(), q_stride, &rng},
         {attention_test::SplitCache(s, q_pos, n_tokens, {.sink = 5, .window = 23}), q.floats() + width, q_stride, &rng},
     };
-    const AttentionShape shape{.group = s.group,
-                               .head_dim = s.head_dim,
-                               .q_stride = q_stride,
-                               .lse_stride = lse_stride,
-                               .q_pos = q_pos,
-                               .n_tokens = n_tokens,
-                               .kv_type = s.kv_type,
-                               .compute = ComputeOf(s.math),
-                               .scale = ScaleOf(s.head_dim)};
+    AttentionShape shape = ShapeOf(heads[0].c);
+    shape.q_stride = q_stride, shape.lse_stride = lse_stride;
     for (const int n_threads : {1, 2, 3}) {
-      Floats out(static_cast<size_t>(q.size()), NAN), lse(static_cast<size_t>(n_tokens * lse_stride), NAN);
+      Floats out(q.size(), NAN), lse(n_tokens * lse_stride, NAN);
       const PrefillHead tasks[] = {heads[0].Task(q.floats(), out.data(), lse.data()),
                                    heads[1].Task(q.floats() + width, out.data() + width, lse.data() + s.group)};
       ASSERT_TRUE(CpuWith(n_threads)->PrefillAttention(shape, tasks).ok());
@@ -248,8 +206,8 @@ TEST(CpuAttention, PrefillTakesAtMostTheBoundOfScratch) {
     Floats out(q.size());
     const PrefillHead heads[] = {
         {.q = q.data(), .k = rows.data(), .v = rows.data(), .n_rows = 1, .mask = {}, .out = out.data()}};
-    const AttentionShape shape{
-        .group = s.group, .head_dim = s.head_dim, .q_stride = std::ssize(q), .scale = ScaleOf(s.head_dim)};
+    AttentionShape shape = ShapeOf(s);
+    shape.q_stride = std::ssize(q);
     const size_t before = testing_util::HeapBytes();
     ASSERT_TRUE(backend->PrefillAttention(shape, heads).ok());
     const size_t taken = testing_util::HeapBytes() - before;

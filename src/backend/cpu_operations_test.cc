@@ -246,7 +246,7 @@ TEST(CpuOperations, StoreRowsWritesExactlyItsRows) {
       std::vector<std::vector<uint8_t>> caches(3, EmptyCache(type));
       std::vector<StoreTask> tasks;
       for (size_t i = 0; i < 3; ++i) {
-        tasks.push_back({kParts[i], src.data() + i, stride, caches[i].data(), first[i], n_rows[i]});
+        tasks.push_back({src.data() + i, stride, caches[i].data(), first[i], n_rows[i], kParts[i]});
       }
       CpuWith(n_threads)->StoreRows(tasks, kRowDim, type);
       for (size_t i = 0; i < 3; ++i) {
@@ -276,9 +276,9 @@ TEST(CpuOperations, CopyRowsCopiesExactlyItsRows) {
       std::vector<std::vector<uint8_t>> sources(3, EmptyCache(type)), caches = sources;
       std::vector<CopyRowsTask> tasks;
       for (size_t i = 0; i < 3; ++i) {
-        const StoreTask store[] = {{kParts[i], rows.data(), kRowDim, sources[i].data(), 0, kCacheRows}};
+        const StoreTask store[] = {{rows.data(), kRowDim, sources[i].data(), 0, kCacheRows, kParts[i]}};
         backend->StoreRows(store, kRowDim, type);
-        tasks.push_back({kParts[i], sources[i].data(), from[i], caches[i].data(), to[i], n_rows[i]});
+        tasks.push_back({sources[i].data(), from[i], caches[i].data(), to[i], n_rows[i], kParts[i]});
       }
       backend->CopyRows(tasks, kRowDim, type);
       for (size_t i = 0; i < 3; ++i) {

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "backend/backend.h"
 #include "backend/cuda_device.h"
@@ -97,10 +96,18 @@ class CudaBackend : public Backend {
                                .cos = cos_,
                                .sin = sin_}));
   }
-  void StoreRows(std::span<const StoreTask> tasks, int head_dim, KvType type) override;
-  void CopyRows(std::span<const CopyRowsTask> tasks, int head_dim, KvType type) override;
+  void StoreRows(std::span<const StoreTask> tasks, int head_dim, KvType type) override {
+    Keep(CudaStoreRows(stream_, tasks, head_dim, type));
+  }
+  void CopyRows(std::span<const CopyRowsTask> tasks, int head_dim, KvType type) override {
+    Keep(CudaCopyRows(stream_, tasks, head_dim, type));
+  }
   Status DecodeAttention(const AttentionShape& shape, std::span<const DecodeHead> heads) override;
-  Status PrefillAttention(const AttentionShape& shape, std::span<const PrefillHead> heads) override;
+  Status PrefillAttention(const AttentionShape& shape, std::span<const PrefillHead> heads) override {
+    DUO_RETURN_IF_ERROR(kept_.Take());
+    const CudaMeter::Scope scope(&meter_, CudaMeter::kAttention);
+    return CudaPrefillAttention(stream_, shape, heads);
+  }
 
   void BeginLayer(int layer) override { device_->graphs()->Begin(layer); }
   Status EndLayer() override {
@@ -157,60 +164,16 @@ void CudaBackend::SetRotations(const float* host_cos, const float* host_sin, int
   sin_ = floats + n;
 }
 
-void CudaBackend::StoreRows(std::span<const StoreTask> tasks, int head_dim, KvType type) {
-  std::vector<CudaStoreTask> list;
-  list.reserve(tasks.size());
-  for (const StoreTask& t : tasks) list.push_back({t.src, t.src_stride, t.dst, t.row, t.n_rows, t.part});
-  Keep(CudaStoreRows(stream_, list, head_dim, type));
-}
-
-void CudaBackend::CopyRows(std::span<const CopyRowsTask> tasks, int head_dim, KvType type) {
-  std::vector<CudaCopyRowsTask> list;
-  list.reserve(tasks.size());
-  for (const CopyRowsTask& t : tasks) list.push_back({t.src, t.dst, t.src_row, t.dst_row, t.n_rows, t.part});
-  Keep(CudaCopyRows(stream_, list, head_dim, type));
-}
-
-CudaAttentionShape ShapeOf(const AttentionShape& shape) {
-  return {.group = shape.group,
-          .head_dim = shape.head_dim,
-          .q_stride = shape.q_stride,
-          .lse_stride = shape.lse_stride,
-          .q_pos = shape.q_pos,
-          .n_tokens = shape.n_tokens,
-          .kv_type = shape.kv_type,
-          .exact = shape.compute == ComputeType::kF32,
-          .scale = shape.scale};
-}
-
 Status CudaBackend::DecodeAttention(const AttentionShape& shape, std::span<const DecodeHead> heads) {
   DUO_RETURN_IF_ERROR(kept_.Take());
   const CudaMeter::Scope scope(&meter_, CudaMeter::kAttention);
-  std::vector<CudaDecodeHead> list;
-  list.reserve(heads.size());
-  for (const DecodeHead& h : heads) {
-    CudaDecodeHead head{.q = h.q, .k = h.k, .v = h.v, .out = h.out, .lse = h.lse, .begin = {}, .end = {}};
-    for (int i = 0; i < h.n_ranges; ++i) head.begin[i] = h.ranges[i].begin, head.end[i] = h.ranges[i].end;
-    list.push_back(head);
-  }
   const int64_t n_pieces = MostCudaDecodePieces(std::ssize(heads), device_->n_processors());
   const int64_t n_floats = CudaDecodeStateFloats(n_pieces, shape.group, shape.head_dim);
   DUO_ASSIGN_OR_RETURN(uint8_t * states, states_.Get(n_floats * sizeof(float)));
   const int64_t n_counters = CudaDecodeCounters(std::ssize(heads), shape.group);
   DUO_ASSIGN_OR_RETURN(uint8_t * counters, counters_.Get(n_counters * sizeof(int32_t)));
-  return CudaDecodeAttention(stream_, ShapeOf(shape), list, device_->n_processors(), reinterpret_cast<float*>(states),
+  return CudaDecodeAttention(stream_, shape, heads, device_->n_processors(), reinterpret_cast<float*>(states),
                              reinterpret_cast<int32_t*>(counters));
-}
-
-Status CudaBackend::PrefillAttention(const AttentionShape& shape, std::span<const PrefillHead> heads) {
-  DUO_RETURN_IF_ERROR(kept_.Take());
-  const CudaMeter::Scope scope(&meter_, CudaMeter::kAttention);
-  std::vector<CudaPrefillHead> list;
-  list.reserve(heads.size());
-  for (const PrefillHead& h : heads) {
-    list.push_back({h.q, h.k, h.v, h.out, h.lse, h.n_rows, h.n_sink_rows, h.body_pos, h.mask});
-  }
-  return CudaPrefillAttention(stream_, ShapeOf(shape), list);
 }
 
 uint64_t CudaBackend::MaxScratchBytes(const CallBounds& bounds) const {

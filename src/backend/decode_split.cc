@@ -17,7 +17,7 @@ constexpr int64_t kPiecesPerThread = 8;
 
 int64_t RowsOf(const DecodeHead& head) {
   int64_t rows = 0;
-  for (int r = 0; r < head.n_ranges; ++r) rows += head.ranges[r].end - head.ranges[r].begin;
+  for (const RowRange& range : head.ranges) rows += range.end - range.begin;
   return rows;
 }
 
@@ -40,13 +40,12 @@ std::vector<DecodePiece> SplitDecode(std::span<const DecodeHead> heads, int64_t 
   int64_t total = 0;
   for (const DecodeHead& head : heads) total += RowsOf(head);
   std::vector<DecodePiece> pieces;
-  for (size_t h = 0; h < heads.size(); ++h) {
+  for (int64_t h = 0; h < std::ssize(heads); ++h) {
     const int64_t shared = cut == DecodeCut::kByHead ? n_heads_each * RowsOf(heads[h]) : total;
     const int64_t piece_rows = PieceRows(shared, n_threads);
-    for (int r = 0; r < heads[h].n_ranges; ++r) {
-      const RowRange range = heads[h].ranges[r];
+    for (const RowRange& range : heads[h].ranges) {
       for (int64_t begin = range.begin; begin < range.end; begin += piece_rows) {
-        pieces.push_back({static_cast<int32_t>(h), begin, std::min(begin + piece_rows, range.end)});
+        pieces.push_back({h, {begin, std::min(begin + piece_rows, range.end)}});
       }
     }
   }

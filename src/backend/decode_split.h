@@ -5,15 +5,14 @@
 #include <span>
 #include <vector>
 
-#include "backend/backend.h"
+#include "kernels/attention_work.h"
 
 namespace duo {
 
-/// Rows [begin, end) of one head. Pieces of one head are adjacent in the list.
+/// Rows of one head. Pieces of one head are adjacent in the list.
 struct DecodePiece {
-  int32_t head = 0;
-  int64_t begin = 0;
-  int64_t end = 0;
+  int64_t head = 0;
+  RowRange rows;
 };
 
 /// Whether the place of a head's cuts may depend on the other heads of the call. Other cuts change the order of

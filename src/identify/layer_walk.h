@@ -71,7 +71,7 @@ class LayerWalk {
   int64_t len() const { return cache_.len(); }
   int64_t chunk() const { return act_.max_tokens; }
   /// Keys of a KV head, one row per position from 0 on, of type key_type().
-  const uint8_t* keys(int layer, int kv_head) { return cache_.full(layer).k(cache_.place(layer, kv_head).index); }
+  const uint8_t* keys(int layer, int kv_head) const { return cache_.head(layer, kv_head).rows(KvPart::kKeys); }
   KvType kv_type() const { return cache_.layout().type; }  // kF32 or kBF16
   DType key_type() const { return kv_type() == KvType::kF32 ? DType::kF32 : DType::kBF16; }
 

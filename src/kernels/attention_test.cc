@@ -47,21 +47,11 @@ struct DecodeInputs {
 };
 
 DecodeAttention Params(const Shape& s, DecodeInputs* in, State* state) {
-  DecodeAttention a;
-  a.q = in->q.floats();
-  a.k = in->k.data();
-  a.v = in->v.data();
-  a.first_row = in->k.first_row();
-  a.n_rows = s.n_rows;
-  a.group = s.group;
-  a.head_dim = s.head_dim;
-  a.kv_type = s.kv_type;
-  a.math = s.math;
-  a.scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
-  a.max = state->max.floats();
-  a.sum = state->sum.floats();
-  a.acc = state->acc.floats();
-  return a;
+  const int64_t first = in->k.first_row();
+  return {.shape = ShapeOf(s),
+          .head = {.q = in->q.floats(), .k = in->k.data(), .v = in->v.data()},
+          .rows = {first, first + s.n_rows},
+          .states = state->states()};
 }
 
 void ExpectStateNear(const Shape& s, DecodeInputs* in, const State& got, double bound) {
@@ -69,8 +59,8 @@ void ExpectStateNear(const Shape& s, DecodeInputs* in, const State& got, double 
   ReferenceDecodeAttention(Params(s, in, &want));
   const TestRows keys = in->k.Floats(), magnitudes = in->v.Floats(true);
   DecodeAttention of_magnitudes = Params(s, in, &weight);
-  of_magnitudes.k = keys.data(), of_magnitudes.v = magnitudes.data();
-  of_magnitudes.kv_type = KvType::kF32, of_magnitudes.first_row = 0;
+  of_magnitudes.head.k = keys.data(), of_magnitudes.head.v = magnitudes.data();
+  of_magnitudes.shape.kv_type = KvType::kF32, of_magnitudes.rows = {0, s.n_rows};
   ReferenceDecodeAttention(of_magnitudes);
   const double absolute_bound = AbsoluteBound(s, in->v, s.n_rows);
   for (int g = 0; g < s.group; ++g) {
@@ -183,8 +173,8 @@ TEST_P(DecodeAttentionTest, InPiecesMergesToTheWhole) {
       State piece(s);
       for (State* state : {&continued, &piece}) {
         DecodeAttention a = Params(s, &in, state);
-        a.first_row += row;
-        a.n_rows = n;
+        a.rows.begin += row;
+        a.rows.end = a.rows.begin + n;
         kernels().decode(a);
       }
       for (int g = 0; g < s.group; ++g) {

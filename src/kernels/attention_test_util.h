@@ -108,7 +108,7 @@ class TestRows {
     return static_cast<float>(
         KvElement(begin_, part_, type_, first_ + i / head_dim_, head_dim_, static_cast<int>(i % head_dim_)));
   }
-  const void* data() const { return begin_; }
+  const uint8_t* data() const { return begin_; }
   int64_t first_row() const { return first_; }
   // The same numbers as rows of floats, or their magnitudes.
   TestRows Floats(bool absolute = false) const {
@@ -180,14 +180,23 @@ struct Shape {
   int group = 1;
   int64_t n_rows = 64;  // decode
   KvType kv_type = KvType::kBF16;
-  AttentionMath math = AttentionMath::kBF16;
+  ComputeType compute = ComputeType::kBF16;
   int shift = 0;  // elements after an aligned address
 };
 
+/// One token of one head. Prefill sets the strides and the tokens.
+inline AttentionShape ShapeOf(const Shape& s) {
+  return {.group = s.group,
+          .head_dim = s.head_dim,
+          .kv_type = s.kv_type,
+          .compute = s.compute,
+          .scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim))};
+}
+
 inline std::string Describe(const Shape& s) {
   return "head_dim " + std::to_string(s.head_dim) + " group " + std::to_string(s.group) + " rows " +
-         std::to_string(s.n_rows) + " kv " + KvTypeName(s.kv_type) +
-         (s.math == AttentionMath::kBF16 ? " math bf16" : " math f32") + " shift " + std::to_string(s.shift);
+         std::to_string(s.n_rows) + " kv " + KvTypeName(s.kv_type) + " compute " + ComputeTypeName(s.compute) +
+         " shift " + std::to_string(s.shift);
 }
 
 inline void FillNormal(Guarded* x, double deviation, Rng* rng) {
@@ -213,8 +222,8 @@ struct Products {
 // docs/numerics.md, "Attention": |out - exact| <= weighted |v| * RelativeBound + AbsoluteBound.
 inline double RelativeBound(const Shape& s, int64_t n_keys, const Products& p, bool q_is_exact) {
   const double u = std::ldexp(1.0, -24), u16 = std::ldexp(1.0, -8);
-  const bool pairs = s.math == AttentionMath::kBF16 && s.kv_type == KvType::kBF16;
-  const bool integers = s.math == AttentionMath::kBF16 && IsQuantized(s.kv_type);
+  const bool pairs = s.compute == ComputeType::kBF16 && s.kv_type == KvType::kBF16;
+  const bool integers = s.compute == ComputeType::kBF16 && IsQuantized(s.kv_type);
   const double score_error = p.largest * (s.head_dim * u + (pairs && !q_is_exact ? u16 : 0.0) + 8 * u) +
                              (integers && !q_is_exact ? p.rounded : 0.0);
   return 2 * score_error + (n_keys + 64.0) * u + (pairs ? u16 : 0.0);
@@ -223,7 +232,7 @@ inline double RelativeBound(const Shape& s, int64_t n_keys, const Products& p, b
 // Prefill multiplies the values of a quantised cache as bf16 numbers where decode multiplies integers. It rounds both
 // the values and the weights to bf16.
 inline double PrefillBound(const Shape& s) {
-  return s.math == AttentionMath::kBF16 && IsQuantized(s.kv_type) ? std::ldexp(2.0, -8) : 0.0;
+  return s.compute == ComputeType::kBF16 && IsQuantized(s.kv_type) ? std::ldexp(2.0, -8) : 0.0;
 }
 
 // The error of float sums of low + step * code, from the ranges of the values.
@@ -235,7 +244,7 @@ inline double AbsoluteBound(const Shape& s, const TestRows& v, int64_t n_keys) {
 // The additional error of decode, which rounds weights to 14 bits of the largest in their block.
 // sum: the sum of exp(score - largest score).
 inline double WeightsBound(const Shape& s, const TestRows& v, int64_t n_keys, double sum) {
-  if (!IsQuantized(s.kv_type) || s.math == AttentionMath::kF32) return 0;
+  if (!IsQuantized(s.kv_type) || s.compute == ComputeType::kF32) return 0;
   return v.Range() * n_keys / (32766 * sum);
 }
 
@@ -253,7 +262,7 @@ inline Products LargestProducts(const Shape& s, const Guarded& q, const TestRows
                                 int64_t n_rows) {
   const int64_t dim = s.head_dim;
   const TestRows floats = k.Floats();
-  const auto* keys = static_cast<const float*>(floats.data());
+  const auto* keys = reinterpret_cast<const float*>(floats.data());
   std::vector<double> parts(dim);  // |low| + |step code| of a row
   Products largest;
   for (int64_t r = 0; r < n_rows; ++r) {
@@ -285,10 +294,10 @@ inline Products LargestProducts(const Shape& s, const Guarded& q, const TestRows
 inline std::vector<Shape> TypesOf(Shape s) {
   std::vector<Shape> shapes;
   for (const KvType type : {KvType::kF32, KvType::kBF16, KvType::kInt8, KvType::kInt4}) {
-    for (const AttentionMath math : {AttentionMath::kF32, AttentionMath::kBF16}) {
-      if (type == KvType::kF32 && math == AttentionMath::kBF16) continue;  // the same products
+    for (const ComputeType compute : {ComputeType::kF32, ComputeType::kBF16}) {
+      if (type == KvType::kF32 && compute == ComputeType::kBF16) continue;  // the same products
       s.kv_type = type;
-      s.math = math;
+      s.compute = compute;
       shapes.push_back(s);
     }
   }
@@ -304,6 +313,7 @@ struct State {
     for (int g = 0; g < s.group; ++g) max.Set(g, kNegInf), sum.Set(g, 0);
     for (int64_t i = 0; i < acc.size(); ++i) acc.Set(i, 0);
   }
+  SoftmaxStates states() { return {.max = max.floats(), .sum = sum.floats(), .acc = acc.floats()}; }
   Guarded max, sum, acc;
 };
 

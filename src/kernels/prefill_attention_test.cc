@@ -47,12 +47,9 @@ struct PrefillInputs {
 };
 
 PrefillAttention Params(const PrefillCase& c, PrefillInputs* in) {
-  PrefillAttention a = ParamsOf(c, in->k, in->v);
-  a.q = in->q.floats();
-  a.q_stride = a.out_stride = int64_t{c.shape.group} * c.shape.head_dim;
-  a.out = in->out.floats();
-  a.scratch = in->scratch.data();
-  return a;
+  return {.shape = ShapeOf(c),
+          .head = HeadOf(c, in->q.floats(), in->k, in->v, in->out.floats(), nullptr),
+          .scratch = in->scratch.data()};
 }
 
 void CheckPrefill(const AttentionKernels& kernels, const PrefillCase& c, uint64_t seed) {
@@ -62,11 +59,11 @@ void CheckPrefill(const AttentionKernels& kernels, const PrefillCase& c, uint64_
   const int64_t group = c.shape.group, stride = group + 2;
   std::vector<float> lse(c.n_tokens * stride, -7.0f);
   PrefillAttention fast = Params(c, &in);
-  fast.lse = lse.data(), fast.lse_stride = stride;
+  fast.head.lse = lse.data(), fast.shape.lse_stride = stride;
   kernels.prefill(fast);
   EXPECT_TRUE(in.out.SurroundingsAreNan() && in.scratch.SurroundingsAreNan());
 
-  const PrefillReference want(c, fast.q, fast.q_stride, in.k, in.v);
+  const PrefillReference want(c, fast.head.q, fast.shape.q_stride, in.k, in.v);
   const Products products = LargestProducts(c.shape, in.q, in.k, c.n_tokens * group, c.n_rows);
   const double bound = RelativeBound(c.shape, c.n_rows, products, true) + PrefillBound(c.shape);
   const double absolute_bound = AbsoluteBound(c.shape, in.v, c.n_rows);
@@ -155,27 +152,17 @@ TEST_P(PrefillAttentionTest, IsTokenByTokenDecode) {
     const TestRows absolute = in.v.Floats(true);
     for (int64_t t = 0; t < c.n_tokens; ++t) {
       State state(s);
-      DecodeAttention d;
-      d.q = a.q + t * a.q_stride;
-      d.k = a.k;
-      d.v = a.v;
-      d.n_rows = t + 1;
-      d.group = s.group;
-      d.head_dim = s.head_dim;
-      d.kv_type = s.kv_type;
-      d.math = s.math;
-      d.scale = a.scale;
-      d.max = state.max.floats();
-      d.sum = state.sum.floats();
-      d.acc = state.acc.floats();
-      kernels().decode(d);
+      kernels().decode({.shape = ShapeOf(s),
+                        .head = {.q = a.head.q + t * a.shape.q_stride, .k = a.head.k, .v = a.head.v},
+                        .rows = {0, t + 1},
+                        .states = state.states()});
       for (int g = 0; g < s.group; ++g) {
         std::vector<float> out(s.head_dim);
-        FinishSoftmax(d.sum[g], d.acc + g * s.head_dim, out.data(), s.head_dim);
+        FinishSoftmax(state.sum.Get(g), state.acc.floats() + g * s.head_dim, out.data(), s.head_dim);
         for (int i = 0; i < s.head_dim; ++i) {
           double largest = 0;
           for (int64_t r = 0; r <= t; ++r) largest = std::max<double>(largest, absolute.Get(r * s.head_dim + i));
-          ASSERT_NEAR(out[i], a.out[t * a.out_stride + g * s.head_dim + i], bound * largest + absolute_bound);
+          ASSERT_NEAR(out[i], a.head.out[t * a.shape.q_stride + g * s.head_dim + i], bound * largest + absolute_bound);
         }
       }
     }
@@ -183,7 +170,7 @@ TEST_P(PrefillAttentionTest, IsTokenByTokenDecode) {
 }
 
 TEST_P(PrefillAttentionTest, DoesNotDependOnTheBlock) {
-  const Shape s = {.head_dim = 64, .group = 4, .kv_type = KvType::kF32, .math = AttentionMath::kF32};
+  const Shape s = {.head_dim = 64, .group = 4, .kv_type = KvType::kF32, .compute = ComputeType::kF32};
   const LambdaMask mask = {.sink = 4, .window = 30};
   const PrefillCase whole = WholeCache(s, 0, 90, mask);
   PrefillInputs in(whole, 8);
@@ -192,11 +179,11 @@ TEST_P(PrefillAttentionTest, DoesNotDependOnTheBlock) {
   std::vector<float> pieces(in.q.size());
   for (int64_t t = 0; t < 90; t += 7) {
     PrefillAttention part = a;
-    part.q = a.q + t * a.q_stride;
-    part.out = pieces.data() + t * a.out_stride;
-    part.q_pos = t;
-    part.n_tokens = std::min<int64_t>(7, 90 - t);
-    part.n_rows = t + part.n_tokens;
+    part.head.q = a.head.q + t * a.shape.q_stride;
+    part.head.out = pieces.data() + t * a.shape.q_stride;
+    part.shape.q_pos = t;
+    part.shape.n_tokens = std::min<int64_t>(7, 90 - t);
+    part.head.n_rows = t + part.shape.n_tokens;
     kernels().prefill(part);
   }
   for (int64_t i = 0; i < in.q.size(); ++i) ASSERT_NEAR(pieces[i], in.out.Get(i), 2e-5) << i;
@@ -220,7 +207,8 @@ TEST_P(PrefillAttentionTest, SurvivesExtremeScores) {
     for (int64_t t = 0; t < c.n_tokens; ++t) {
       for (int i = 0; i < s.group * s.head_dim; ++i) {
         const float want = in.v.Get((c.q_pos + t) * s.head_dim + i % s.head_dim);
-        ASSERT_NEAR(a.out[t * a.out_stride + i], want, IsQuantized(s.kv_type) ? 0.004f * std::fabs(want) + 1e-4f : 0)
+        ASSERT_NEAR(a.head.out[t * a.shape.q_stride + i], want,
+                    IsQuantized(s.kv_type) ? 0.004f * std::fabs(want) + 1e-4f : 0)
             << t;
       }
     }
@@ -239,7 +227,8 @@ TEST_P(PrefillAttentionTest, ANanInAKeyReachesEveryQueryThatSeesIt) {
       kernels().prefill(a);
       for (int64_t t = 0; t < c.n_tokens; ++t) {
         for (int i = 0; i < s.group * s.head_dim; ++i) {
-          ASSERT_EQ(std::isnan(a.out[t * a.out_stride + i]), Sees(c.mask, c.q_pos + t, row)) << row << " " << t;
+          ASSERT_EQ(std::isnan(a.head.out[t * a.shape.q_stride + i]), Sees(c.mask, c.q_pos + t, row))
+              << row << " " << t;
         }
       }
     }

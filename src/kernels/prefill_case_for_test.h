@@ -62,23 +62,27 @@ inline void FillSeenRows(const PrefillCase& c, TestRows* k, TestRows* v, Rng* rn
   }
 }
 
-// All parameters except q, out, lse and scratch.
-inline PrefillAttention ParamsOf(const PrefillCase& c, const TestRows& k, const TestRows& v) {
-  PrefillAttention a;
-  a.q_pos = c.q_pos;
-  a.n_tokens = c.n_tokens;
-  a.group = c.shape.group;
-  a.head_dim = c.shape.head_dim;
-  a.k = k.data();
-  a.v = v.data();
-  a.n_rows = c.n_rows;
-  a.n_sink_rows = c.n_sink_rows;
-  a.body_pos = c.body_pos;
-  a.kv_type = c.shape.kv_type;
-  a.math = c.shape.math;
-  a.mask = c.mask;
-  a.scale = 1.0f / std::sqrt(static_cast<float>(c.shape.head_dim));
-  return a;
+// The shape of a call with one head: the tokens follow one another without gaps.
+inline AttentionShape ShapeOf(const PrefillCase& c) {
+  AttentionShape shape = ShapeOf(c.shape);
+  shape.q_stride = int64_t{c.shape.group} * c.shape.head_dim;
+  shape.lse_stride = c.shape.group;
+  shape.q_pos = c.q_pos;
+  shape.n_tokens = c.n_tokens;
+  return shape;
+}
+
+inline PrefillHead HeadOf(const PrefillCase& c, const float* q, const TestRows& k, const TestRows& v, float* out,
+                          float* lse) {
+  return {.q = q,
+          .k = k.data(),
+          .v = v.data(),
+          .n_rows = c.n_rows,
+          .n_sink_rows = c.n_sink_rows,
+          .body_pos = c.body_pos,
+          .mask = c.mask,
+          .out = out,
+          .lse = lse};
 }
 
 // The reference's results for queries q, with token t at q + t * q_stride.
@@ -86,13 +90,15 @@ struct PrefillReference {
   PrefillReference(const PrefillCase& c, const float* q, int64_t q_stride, const TestRows& k, const TestRows& v) {
     const int64_t width = int64_t{c.shape.group} * c.shape.head_dim;
     out.resize(c.n_tokens * width), magnitude.resize(c.n_tokens * width), lse.resize(c.n_tokens * c.shape.group);
-    PrefillAttention a = ParamsOf(c, k, v);
-    a.q = q, a.q_stride = q_stride, a.out = out.data(), a.out_stride = width;
-    a.lse = lse.data(), a.lse_stride = c.shape.group;
+    std::vector<float> queries;
+    for (int64_t t = 0; t < c.n_tokens; ++t) {
+      queries.insert(queries.end(), q + t * q_stride, q + t * q_stride + width);
+    }
+    PrefillAttention a{ShapeOf(c), HeadOf(c, queries.data(), k, v, out.data(), lse.data())};
     ReferencePrefillAttention(a);
     const TestRows keys = k.Floats(), magnitudes = v.Floats(true);
-    a.k = keys.data(), a.v = magnitudes.data(), a.kv_type = KvType::kF32;
-    a.out = magnitude.data(), a.lse = nullptr;
+    a.shape.kv_type = KvType::kF32;
+    a.head = HeadOf(c, queries.data(), keys, magnitudes, magnitude.data(), nullptr);
     ReferencePrefillAttention(a);
   }
   std::vector<float> out;        // [n_tokens, group, head_dim]

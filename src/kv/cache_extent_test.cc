@@ -91,7 +91,7 @@ TEST(FullCache, TakesWhatIsAskedForFirstAndThenGrowsInSteps) {
   }
   EXPECT_EQ(cache->committed_rows(), layout.capacity);
   EXPECT_LT(steps, 120) << "steps for 60,000 tokens one by one";
-  std::memset(cache->v(1) + layout.bytes_of(layout.capacity - 1), 1, layout.row_bytes());
+  std::memset(cache->rows(KvPart::kValues, 1) + layout.bytes_of(layout.capacity - 1), 1, layout.row_bytes());
 }
 
 TEST(FullCache, GrowsAheadFromTheFirstRowOn) {
@@ -269,16 +269,16 @@ TEST(SplitKvCache, SyntheticTokensCountAsOthersDo) {
     std::set<std::vector<double>> different;
     for (const int64_t at : {0, 1, 1023, 1024, 2047, 2048, 2499}) {
       for (int head = 0; head < 2; ++head) {
-        EXPECT_GT(spread(row(cache.full(1).k(head), KvPart::kKeys, at)), 0.5) << at;
-        EXPECT_GT(spread(row(cache.full(1).v(head), KvPart::kValues, at)), 0.5) << at;
+        EXPECT_GT(spread(row(cache.full(1).rows(KvPart::kKeys, head), KvPart::kKeys, at)), 0.5) << at;
+        EXPECT_GT(spread(row(cache.full(1).rows(KvPart::kValues, head), KvPart::kValues, at)), 0.5) << at;
       }
-      if (at < 1024) different.insert(row(cache.full(0).v(0), KvPart::kValues, at));
+      if (at < 1024) different.insert(row(cache.full(0).rows(KvPart::kValues, 0), KvPart::kValues, at));
     }
     EXPECT_EQ(different.size(), 3u) << "rows of the table differ";
     for (int64_t slot = 0; slot < 20; ++slot) {
       for (int head = 0; head < 2; ++head) {
-        EXPECT_GT(spread(row(cache.streaming(0).k(head), KvPart::kKeys, slot)), 0.5) << slot;
-        EXPECT_GT(spread(row(cache.streaming(0).v(head), KvPart::kValues, slot)), 0.5) << slot;
+        EXPECT_GT(spread(row(cache.streaming(0).rows(KvPart::kKeys, head), KvPart::kKeys, slot)), 0.5) << slot;
+        EXPECT_GT(spread(row(cache.streaming(0).rows(KvPart::kValues, head), KvPart::kValues, slot)), 0.5) << slot;
       }
     }
   }

@@ -60,11 +60,11 @@ class CacheModel {
     const int64_t next = cache_.len();
     for (int layer = 0; layer < 2; ++layer) {
       for (int head = 0; head < 3; ++head) {
-        const HeadPlace place = cache_.place(layer, head);
+        const KvHead kv_head = cache_.head(layer, head);
         for (int64_t j = 0; j < next; ++j) {
-          if (!place.retrieval && !Sees({.sink = layout.sink, .window = layout.ring()}, next, j)) continue;
+          if (!kv_head.retrieval() && !Sees({.sink = layout.sink, .window = layout.ring()}, next, j)) continue;
           for (const KvPart part : {KvPart::kKeys, KvPart::kValues}) {
-            ASSERT_EQ(Read(layer, place, j, part), Value(layer, head, j, part))
+            ASSERT_EQ(Read(kv_head, j, part), Value(layer, head, j, part))
                 << (part == KvPart::kKeys ? "K" : "V") << " of position " << j << " of " << next;
           }
         }
@@ -83,32 +83,22 @@ class CacheModel {
       row.push_back(static_cast<float>((number >> d & 1) ^ (part == KvPart::kKeys ? 0 : 1)));
     return row;
   }
-  uint8_t* Head(int layer, const HeadPlace& place, KvPart part) {
-    FullCache& full = cache_.full(layer);
-    StreamingCache& streaming = cache_.streaming(layer);
-    if (part == KvPart::kKeys) return place.retrieval ? full.k(place.index) : streaming.k(place.index);
-    return place.retrieval ? full.v(place.index) : streaming.v(place.index);
-  }
-  int64_t Slot(int layer, const HeadPlace& place, int64_t pos) {
-    return place.retrieval ? pos : cache_.streaming(layer).Slot(pos);
-  }
   void Write(int64_t pos) {
     for (int layer = 0; layer < 2; ++layer) {
       for (int head = 0; head < 3; ++head) {
-        const HeadPlace place = cache_.place(layer, head);
+        const KvHead kv_head = cache_.head(layer, head);
         for (const KvPart part : {KvPart::kKeys, KvPart::kValues}) {
           const std::vector<float> row = Value(layer, head, pos, part);
-          const StoreTask task{part, row.data(), kDim, Head(layer, place, part), Slot(layer, place, pos), 1};
+          const StoreTask task{row.data(), kDim, kv_head.rows(part), kv_head.Slot(pos), 1, part};
           backend_->StoreRows({&task, 1}, kDim, cache_.layout().type);
         }
       }
     }
   }
-  std::vector<float> Read(int layer, const HeadPlace& place, int64_t pos, KvPart part) {
+  std::vector<float> Read(const KvHead& head, int64_t pos, KvPart part) const {
     std::vector<float> row;
     for (int d = 0; d < kDim; ++d) {
-      const double x =
-          KvElement(Head(layer, place, part), part, cache_.layout().type, Slot(layer, place, pos), kDim, d);
+      const double x = KvElement(head.rows(part), part, cache_.layout().type, head.Slot(pos), kDim, d);
       row.push_back(x > 0.5 ? 1.0f : 0.0f);
     }
     return row;

@@ -36,7 +36,7 @@ Result<FullCache> FullCache::Create(Backend* backend, const KvLayout& layout, in
   cache.layout_ = layout;
   if (n_heads == 0) return cache;
   cache.head_stride_ = StrideOf(layout);
-  DUO_ASSIGN_OR_RETURN(cache.memory_, backend->Reserve(cache.head_stride_ * 2 * static_cast<size_t>(n_heads)));
+  DUO_ASSIGN_OR_RETURN(cache.memory_, backend->Reserve(cache.head_stride_ * 2 * n_heads));
   return cache;
 }
 
@@ -48,7 +48,7 @@ Status FullCache::EnsureRows(int64_t n_rows) {
   target = std::min(target, layout_.capacity);
   const size_t begin = layout_.bytes_of(committed_), bytes = layout_.bytes_of(target) - begin;
   for (int part = 0; part < 2 * n_heads_; ++part) {
-    DUO_RETURN_IF_ERROR(memory_->Commit(static_cast<size_t>(part) * head_stride_ + begin, bytes));
+    DUO_RETURN_IF_ERROR(memory_->Commit(part * head_stride_ + begin, bytes));
   }
   committed_ = target;
   return OkStatus();

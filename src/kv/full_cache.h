@@ -24,8 +24,11 @@ class FullCache {
 
   int n_heads() const { return n_heads_; }
   int64_t committed_rows() const { return committed_; }
-  uint8_t* k(int head) const { return memory_->data() + static_cast<size_t>(head) * head_stride_; }
-  uint8_t* v(int head) const { return memory_->data() + static_cast<size_t>(n_heads_ + head) * head_stride_; }
+  /// Row 0 of a head's keys or values.
+  uint8_t* rows(KvPart part, int head) const {
+    const int index = part == KvPart::kKeys ? head : n_heads_ + head;
+    return memory_->data() + index * head_stride_;
+  }
 
  private:
   DeviceMemoryPtr memory_;  // null when n_heads == 0

@@ -63,10 +63,10 @@ TEST(StreamingCache, SlotRangesAreExactlyWhatTheMaskShows) {
               if (Sees({.sink = sink, .window = window}, pos, j)) expected.insert(cache->Slot(j));
             }
             RowRange ranges[2];
-            const int n = cache->SlotRanges(pos, window, ranges);
+            cache->SlotRanges(pos, window, ranges);
             std::vector<int64_t> got;
-            for (int r = 0; r < n; ++r) {
-              for (int64_t slot = ranges[r].begin; slot < ranges[r].end; ++slot) got.push_back(slot);
+            for (const RowRange& range : ranges) {
+              for (int64_t slot = range.begin; slot < range.end; ++slot) got.push_back(slot);
             }
             ASSERT_EQ(std::set<int64_t>(got.begin(), got.end()), expected) << "pos " << pos << " window " << window;
             ASSERT_EQ(got.size(), expected.size()) << "a slot is read twice";
@@ -83,17 +83,17 @@ TEST(FullCache, GrowsWithoutMoving) {
   layout.capacity = 1 << 20;
   auto cache = FullCache::Create(backend.get(), layout, 2);
   ASSERT_TRUE(cache.ok());
-  uint8_t* v = cache->v(1);
+  uint8_t* v = cache->rows(KvPart::kValues, 1);
   int64_t rows = 0;
   for (int step = 0; step < 50; ++step) {
     ASSERT_TRUE(cache->EnsureRows(rows + 100).ok());
     ASSERT_GE(cache->committed_rows(), rows + 100);
-    for (; rows < 100 * (step + 1); ++rows) std::memcpy(v + static_cast<size_t>(rows) * layout.row_bytes(), &rows, 8);
+    for (; rows < 100 * (step + 1); ++rows) std::memcpy(v + rows * layout.row_bytes(), &rows, 8);
   }
-  EXPECT_EQ(cache->v(1), v);
+  EXPECT_EQ(cache->rows(KvPart::kValues, 1), v);
   for (int64_t row = 0; row < rows; ++row) {
     int64_t value;
-    std::memcpy(&value, v + static_cast<size_t>(row) * layout.row_bytes(), 8);
+    std::memcpy(&value, v + row * layout.row_bytes(), 8);
     ASSERT_EQ(value, row);
   }
 }
@@ -172,6 +172,35 @@ TEST(SplitKvCache, CountsItsBytesAsTheLayoutPlansThem) {
   EXPECT_EQ(model.cache().bytes(), model.cache().layout().TotalBytes(model.cache().len()));
 }
 
+TEST(KvHead, IsItsRowsInTheCacheOfItsKind) {
+  const BackendPtr backend = TestBackend();
+  auto cache = SplitKvCache::Create(backend.get(), TestLayout(2, 5, 5, 0));
+  ASSERT_TRUE(cache->Begin(10).ok());
+  std::set<const uint8_t*> different;
+  for (int layer = 0; layer < 2; ++layer) {
+    int n_of_kind[2] = {0, 0};
+    for (int h = 0; h < 3; ++h) {
+      const KvHead head = cache->head(layer, h);
+      ASSERT_EQ(head.retrieval(), cache->layout().heads.is_retrieval(layer, h));
+      EXPECT_EQ(head.index(), n_of_kind[head.retrieval() ? 1 : 0]++);
+      for (const KvPart part : {KvPart::kKeys, KvPart::kValues}) {
+        EXPECT_EQ(head.rows(part), head.retrieval() ? cache->full(layer).rows(part, head.index())
+                                                    : cache->streaming(layer).rows(part, head.index()));
+        different.insert(head.rows(part));
+      }
+      EXPECT_EQ(head.Slot(9), head.retrieval() ? 9 : 2 + 7 % 5);
+      RowRange ranges[2], want[2] = {{0, 10}, {0, 0}};
+      head.SlotRanges(9, 5, ranges);
+      if (!head.retrieval()) cache->streaming(layer).SlotRanges(9, 5, want);
+      for (int i = 0; i < 2; ++i) {
+        EXPECT_EQ(ranges[i].begin, want[i].begin);
+        EXPECT_EQ(ranges[i].end, want[i].end);
+      }
+    }
+  }
+  EXPECT_EQ(different.size(), 2u * 2 * 3);
+}
+
 TEST(SplitKvCache, RefusesMoreThanItsCapacity) {
   const BackendPtr backend = TestBackend();
   auto cache = SplitKvCache::Create(backend.get(), TestLayout(4, 16, 16, 0));
@@ -190,9 +219,10 @@ TEST(SplitKvCache, SyntheticFillIsFiniteAndCounts) {
     EXPECT_EQ(cache->len(), 300);
     const auto filled = [](double x) { return x != 0 && std::abs(x) < 10; };
     for (const int64_t row : {6, 7, 299}) {
-      EXPECT_TRUE(filled(KvElement(cache->full(1).v(1), KvPart::kValues, type, row, kDim, 0))) << row;
+      EXPECT_TRUE(filled(KvElement(cache->full(1).rows(KvPart::kValues, 1), KvPart::kValues, type, row, kDim, 0)))
+          << row;
     }
-    EXPECT_TRUE(filled(KvElement(cache->streaming(0).k(1), KvPart::kKeys, type, 19, kDim, 7)));
+    EXPECT_TRUE(filled(KvElement(cache->streaming(0).rows(KvPart::kKeys, 1), KvPart::kKeys, type, 19, kDim, 7)));
   }
 }
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <functional>
 #include <iterator>
-#include <string>
 
 #include "base/check.h"
 #include "base/error.h"
@@ -38,6 +37,12 @@ Result<SplitKvCache> SplitKvCache::Create(Backend* backend, const KvLayout& layo
     cache.streaming_.push_back(std::move(streaming));
   }
   return cache;
+}
+
+void KvHead::SlotRanges(int64_t pos, int64_t window, RowRange ranges[2]) const {
+  if (!retrieval()) return streaming_->SlotRanges(pos, window, ranges);
+  ranges[0] = {0, pos + 1};
+  ranges[1] = {};
 }
 
 Status SplitKvCache::Expect(int64_t n_tokens) { return EnsureRows(n_tokens); }
@@ -96,25 +101,24 @@ Status SplitKvCache::FillSynthetic(int64_t n_tokens, uint64_t seed) {
   backend_->FromHost(values.data(), floats->data(), values.size() * sizeof(float));
   const auto* source = reinterpret_cast<const float*>(floats->data());
   uint8_t* const tables[] = {table->data(), table->data() + layout_.bytes_of(kTableRows)};
-  const StoreTask stores[] = {{KvPart::kKeys, source, layout_.head_dim, tables[0], 0, kTableRows},
-                              {KvPart::kValues, source, layout_.head_dim, tables[1], 0, kTableRows}};
+  const StoreTask stores[] = {{source, layout_.head_dim, tables[0], 0, kTableRows, KvPart::kKeys},
+                              {source, layout_.head_dim, tables[1], 0, kTableRows, KvPart::kValues}};
   backend_->StoreRows(stores, layout_.head_dim, layout_.type);
   std::vector<CopyRowsTask> tasks;
-  const auto fill = [&](KvPart part, uint8_t* rows, int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end;) {  // aligned with the table's rows, so that whole blocks are copied
-      const int64_t n = std::min(kTableRows - row % kTableRows, end - row);
-      tasks.push_back({part, tables[part == KvPart::kKeys ? 0 : 1], row % kTableRows, rows, row, n});
+  const auto fill = [&](const KvHead& head, KvPart part, RowRange rows) {
+    for (int64_t row = rows.begin; row < rows.end;) {  // aligned with the table's rows, so that whole blocks are copied
+      const int64_t n = std::min(kTableRows - row % kTableRows, rows.end - row);
+      tasks.push_back({tables[part == KvPart::kKeys ? 0 : 1], row % kTableRows, head.rows(part), row, n, part});
       row += n;
     }
   };
-  for (size_t layer = 0; layer < full_.size(); ++layer) {
-    for (int head = 0; head < full_[layer].n_heads(); ++head) {
-      fill(KvPart::kKeys, full_[layer].k(head), len_, len_ + n_tokens);
-      fill(KvPart::kValues, full_[layer].v(head), len_, len_ + n_tokens);
-    }
-    for (int head = 0; head < streaming_[layer].n_heads(); ++head) {
-      fill(KvPart::kKeys, streaming_[layer].k(head), 0, layout_.sink + layout_.ring());
-      fill(KvPart::kValues, streaming_[layer].v(head), 0, layout_.sink + layout_.ring());
+  const RowRange added{len_, len_ + n_tokens}, all_slots{0, layout_.sink + layout_.ring()};
+  for (int layer = 0; layer < layout_.heads.n_layers; ++layer) {
+    for (int h = 0; h < layout_.heads.n_kv_heads; ++h) {
+      const KvHead head = this->head(layer, h);
+      for (const KvPart part : {KvPart::kKeys, KvPart::kValues}) {
+        fill(head, part, head.retrieval() ? added : all_slots);
+      }
     }
   }
   backend_->CopyRows(tasks, layout_.head_dim, layout_.type);
@@ -201,8 +205,9 @@ Result<SplitKvCache> SplitKvCache::ClonePrefix(int64_t pos) const {
     const FullCache& to = copy.full_[layer];
     const size_t bytes = layout_.bytes_of(held);
     for (int head = 0; head < from.n_heads(); ++head) {
-      tasks.push_back({from.k(head), to.k(head), bytes});
-      tasks.push_back({from.v(head), to.v(head), bytes});
+      for (const KvPart part : {KvPart::kKeys, KvPart::kValues}) {
+        tasks.push_back({from.rows(part, head), to.rows(part, head), bytes});
+      }
     }
   }
   backend_->Copy(tasks);
@@ -260,11 +265,12 @@ Status SplitKvCache::VisitBytes(const BytesCallback& visit) const {
   const size_t rows = layout_.bytes_of(len_);
   for (size_t layer = 0; layer < full_.size(); ++layer) {
     for (int head = 0; rows != 0 && head < full_[layer].n_heads(); ++head) {
-      DUO_RETURN_IF_ERROR(visit(full_[layer].k(head), rows));
-      DUO_RETURN_IF_ERROR(visit(full_[layer].v(head), rows));
+      for (const KvPart part : {KvPart::kKeys, KvPart::kValues}) {
+        DUO_RETURN_IF_ERROR(visit(full_[layer].rows(part, head), rows));
+      }
     }
     if (streaming_[layer].n_heads() != 0) {
-      DUO_RETURN_IF_ERROR(visit(streaming_[layer].k(0), streaming_[layer].bytes()));
+      DUO_RETURN_IF_ERROR(visit(streaming_[layer].rows(KvPart::kKeys, 0), streaming_[layer].bytes()));
     }
   }
   for (const auto& entry : snapshots_) DUO_RETURN_IF_ERROR(visit(entry.second->data(), entry.second->bytes()));

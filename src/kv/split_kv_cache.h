@@ -14,10 +14,26 @@
 
 namespace duo {
 
-/// The place of one KV head: its index in its layer's full cache or streaming cache.
-struct HeadPlace {
-  bool retrieval = true;
-  int index = 0;
+/// One KV head of a layer, in the cache of its kind. A view: the cache must outlive it.
+class KvHead {
+ public:
+  KvHead(const FullCache& cache, int index) : full_(&cache), index_(index) {}
+  KvHead(const StreamingCache& cache, int index) : streaming_(&cache), index_(index) {}
+
+  bool retrieval() const { return full_ != nullptr; }
+  /// Its index among the layer's heads of its kind.
+  int index() const { return index_; }
+  /// Row 0 of its keys or values.
+  uint8_t* rows(KvPart part) const { return retrieval() ? full_->rows(part, index_) : streaming_->rows(part, index_); }
+  /// The row that holds position pos.
+  int64_t Slot(int64_t pos) const { return retrieval() ? pos : streaming_->Slot(pos); }
+  /// The rows that a query at `pos` sees, its own position included. The window is that of streaming heads.
+  void SlotRanges(int64_t pos, int64_t window, RowRange ranges[2]) const;
+
+ private:
+  const FullCache* full_ = nullptr;  // one of the two is null
+  const StreamingCache* streaming_ = nullptr;
+  int index_;
 };
 
 /// All layers have the same length. To add tokens, Begin() allocates their rows, DuoAttention writes the rows of every
@@ -80,7 +96,10 @@ class SplitKvCache {
   /// The number of bytes that VisitBytes visits.
   static uint64_t ExtentBytes(const KvLayout& layout, const Extent& extent);
 
-  HeadPlace place(int layer, int kv_head) const { return places_[layer * layout_.heads.n_kv_heads + kv_head]; }
+  KvHead head(int layer, int kv_head) const {
+    const Place place = places_[layer * layout_.heads.n_kv_heads + kv_head];
+    return place.retrieval ? KvHead(full_[layer], place.index) : KvHead(streaming_[layer], place.index);
+  }
   FullCache& full(int layer) { return full_[layer]; }
   const FullCache& full(int layer) const { return full_[layer]; }
   const StreamingCache& streaming(int layer) const { return streaming_[layer]; }
@@ -92,6 +111,11 @@ class SplitKvCache {
   int64_t longest() const { return longest_; }
 
  private:
+  /// The index of a KV head in its layer's full cache or streaming cache.
+  struct Place {
+    bool retrieval = true;
+    int index = 0;
+  };
   SplitKvCache() = default;
   size_t SnapshotSize() const;
   /// Whether a snapshot is due after n_tokens more.
@@ -106,7 +130,7 @@ class SplitKvCache {
 
   Backend* backend_ = nullptr;
   KvLayout layout_;
-  std::vector<HeadPlace> places_;                 // [n_layers, n_kv_heads]
+  std::vector<Place> places_;                     // [n_layers, n_kv_heads]
   std::vector<FullCache> full_;                   // [n_layers]
   std::vector<StreamingCache> streaming_;         // [n_layers]
   std::map<int64_t, DeviceMemoryPtr> snapshots_;  // by the len() at which they were taken

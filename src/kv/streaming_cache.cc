@@ -21,35 +21,27 @@ Result<StreamingCache> StreamingCache::Create(Backend* backend, const KvLayout& 
   return cache;
 }
 
-int StreamingCache::SlotRanges(int64_t pos, int64_t window, RowRange ranges[2]) const {
+void StreamingCache::SlotRanges(int64_t pos, int64_t window, RowRange ranges[2]) const {
   const int64_t sinks = std::min(sink_, pos + 1);
   const int64_t first = std::max(sink_, pos - std::min(window, ring_) + 1);
-  if (first > pos) {
-    ranges[0] = {0, sinks};
-    return 1;
+  ranges[0] = {0, sinks};
+  ranges[1] = {};
+  if (first > pos) return;
+  const RowRange recent{Slot(first), Slot(pos) + 1};
+  if (recent.begin >= recent.end) {  // wrapped around: the sinks with the ring's first rows, then the ring's last rows
+    ranges[0].end = recent.end;
+    ranges[1] = {recent.begin, sink_ + ring_};
+  } else if (recent.begin == sinks) {
+    ranges[0].end = recent.end;
+  } else {
+    ranges[sinks > 0 ? 1 : 0] = recent;
   }
-  const int64_t begin = Slot(first);
-  const int64_t end = Slot(pos) + 1;
-  if (begin >= end) {  // wrapped around: the sinks with the ring's first rows, then the ring's last rows
-    ranges[0] = {0, end};
-    ranges[1] = {begin, sink_ + ring_};
-    return 2;
-  }
-  if (begin == sinks) {
-    ranges[0] = {0, end};
-    return 1;
-  }
-  int n = 0;
-  if (sinks > 0) ranges[n++] = {0, sinks};
-  ranges[n++] = {begin, end};
-  return n;
 }
 
 void StreamingCache::SaveRing(Backend* backend, uint8_t* dst) const {
   std::vector<CopyTask> tasks;
   for (int part = 0; part < 2 * n_heads_; ++part) {
-    const auto p = static_cast<size_t>(part);
-    tasks.push_back({memory_->data() + p * head_bytes_ + ring_begin_, dst + p * ring_bytes_, ring_bytes_});
+    tasks.push_back({memory_->data() + part * head_bytes_ + ring_begin_, dst + part * ring_bytes_, ring_bytes_});
   }
   backend->Copy(tasks);
 }
@@ -57,8 +49,7 @@ void StreamingCache::SaveRing(Backend* backend, uint8_t* dst) const {
 void StreamingCache::LoadRing(Backend* backend, const uint8_t* src) {
   std::vector<CopyTask> tasks;
   for (int part = 0; part < 2 * n_heads_; ++part) {
-    const auto p = static_cast<size_t>(part);
-    tasks.push_back({src + p * ring_bytes_, memory_->data() + p * head_bytes_ + ring_begin_, ring_bytes_});
+    tasks.push_back({src + part * ring_bytes_, memory_->data() + part * head_bytes_ + ring_begin_, ring_bytes_});
   }
   backend->Copy(tasks);
 }

@@ -17,18 +17,21 @@ class StreamingCache {
   static Result<StreamingCache> Create(Backend* backend, const KvLayout& layout, int n_heads);
 
   int n_heads() const { return n_heads_; }
-  /// Bytes of K and V of all heads, which begin at k(0).
-  size_t bytes() const { return head_bytes_ * 2 * static_cast<size_t>(n_heads_); }
+  /// Bytes of K and V of all heads, which begin at rows(KvPart::kKeys, 0).
+  size_t bytes() const { return head_bytes_ * 2 * n_heads_; }
   int64_t Slot(int64_t pos) const { return pos < sink_ ? pos : sink_ + (pos - sink_) % ring_; }
-  uint8_t* k(int head) const { return memory_->data() + static_cast<size_t>(head) * head_bytes_; }
-  uint8_t* v(int head) const { return memory_->data() + static_cast<size_t>(n_heads_ + head) * head_bytes_; }
+  /// Row 0 of a head's keys or values.
+  uint8_t* rows(KvPart part, int head) const {
+    const int index = part == KvPart::kKeys ? head : n_heads_ + head;
+    return memory_->data() + index * head_bytes_;
+  }
 
-  /// The slots that a query at `pos` with this window sees, its own position included. Writes one or two ranges and
-  /// returns their number.
-  int SlotRanges(int64_t pos, int64_t window, RowRange ranges[2]) const;
+  /// The slots that a query at `pos` with this window sees, its own position included. The second range is empty unless
+  /// two are needed.
+  void SlotRanges(int64_t pos, int64_t window, RowRange ranges[2]) const;
 
   /// Bytes of one snapshot: the rings of all heads, with the sinks that share a block of codes with them.
-  size_t ring_bytes() const { return 2 * static_cast<size_t>(n_heads_) * ring_bytes_; }
+  size_t ring_bytes() const { return 2 * n_heads_ * ring_bytes_; }
   /// SaveRing copies the snapshot's ring_bytes() to `dst`; LoadRing copies them back from `src`.
   void SaveRing(Backend* backend, uint8_t* dst) const;
   void LoadRing(Backend* backend, const uint8_t* src);

@@ -10,7 +10,7 @@ int64_t CudaDecodeCounters(int64_t n_heads, int group) {
   return n_heads * ((group + kMergeQueries - 1) / kMergeQueries);
 }
 
-Status CudaDecodeAttention(CudaStream stream, const CudaAttentionShape& shape, std::span<const CudaDecodeHead> heads,
+Status CudaDecodeAttention(CudaStream stream, const AttentionShape& shape, std::span<const DecodeHead> heads,
                            int n_processors, float* states, int32_t* counters) {
   const CudaDecodePlan plan = PlanCudaDecode(heads, n_processors);
   int64_t first_piece = 0;
@@ -39,8 +39,7 @@ Status CudaDecodeAttention(CudaStream stream, const CudaAttentionShape& shape, s
   return OkStatus();
 }
 
-Status CudaPrefillAttention(CudaStream stream, const CudaAttentionShape& shape,
-                            std::span<const CudaPrefillHead> heads) {
+Status CudaPrefillAttention(CudaStream stream, const AttentionShape& shape, std::span<const PrefillHead> heads) {
   for (size_t begin = 0; begin < heads.size(); begin += kMaxPrefillHeads) {
     const size_t n = std::min<size_t>(heads.size() - begin, kMaxPrefillHeads);
     PrefillHeads some = {};

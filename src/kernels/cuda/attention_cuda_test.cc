@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/align.h"
 #include "base/rng.h"
 #include "kernels/attention_test_util.h"
 #include "kernels/cuda/attention.h"
@@ -35,24 +36,12 @@ struct Head {
     device_v = Copy(v);
   }
   std::unique_ptr<DeviceArray<uint8_t>> Copy(const TestRows& rows) const {
-    const auto* from = static_cast<const uint8_t*>(rows.data());
-    return std::make_unique<DeviceArray<uint8_t>>(std::vector<uint8_t>(from, from + bytes));
+    return std::make_unique<DeviceArray<uint8_t>>(std::vector<uint8_t>(rows.data(), rows.data() + bytes));
   }
   TestRows k, v;
   size_t bytes;
   std::unique_ptr<DeviceArray<uint8_t>> device_k, device_v;
 };
-
-CudaAttentionShape ShapeOf(const Shape& s) {
-  CudaAttentionShape shape{};
-  shape.group = s.group;
-  shape.head_dim = s.head_dim;
-  shape.n_tokens = 1;
-  shape.kv_type = s.kv_type;
-  shape.exact = s.math == AttentionMath::kF32;
-  shape.scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
-  return shape;
-}
 
 /// Bounds of docs/numerics.md, for products of floats and for tensor cores, which round queries and weights to bf16.
 struct Bound {
@@ -60,28 +49,21 @@ struct Bound {
 };
 Bound BoundOf(const Shape& s, const Guarded& q, const Head& head, int64_t n_keys) {
   const double u = std::ldexp(1.0, -24), u16 = std::ldexp(1.0, -8);
-  const bool exact = s.math == AttentionMath::kF32;
+  const bool exact = s.compute == ComputeType::kF32;
   const double largest = LargestProducts(s, q, head.k, q.size() / s.head_dim, head.k.n_rows()).largest;
   const double score = largest * ((s.head_dim + 8) * u + (exact ? 0.0 : u16));
   return {2 * score + (n_keys + 64.0) * u + (exact ? 0.0 : 2 * u16), AbsoluteBound(s, head.v, n_keys) + 1e-30};
 }
 
-struct Range {
-  int64_t begin, end;
-};
-using Ranges = std::vector<Range>;
+using Ranges = std::vector<RowRange>;
 
 /// Folds these rows of k and v into `state` with the reference.
 void FoldReference(const Shape& s, const Guarded& q, const TestRows& k, const TestRows& v, KvType type,
                    const Ranges& ranges, State* state) {
-  for (const Range& range : ranges) {
-    DecodeAttention a;
-    a.q = q.floats(), a.k = k.data(), a.v = v.data();
-    a.first_row = range.begin, a.n_rows = range.end - range.begin;
-    a.group = s.group, a.head_dim = s.head_dim, a.kv_type = type, a.scale = ShapeOf(s).scale;
-    a.max = state->max.floats(), a.sum = state->sum.floats(), a.acc = state->acc.floats();
-    ReferenceDecodeAttention(a);
-  }
+  AttentionShape shape = ShapeOf(s);
+  shape.kv_type = type;
+  const DecodeHead head{.q = q.floats(), .k = k.data(), .v = v.data()};
+  for (const RowRange& range : ranges) ReferenceDecodeAttention({shape, head, range, state->states()});
 }
 
 /// Checks out [group, head_dim] and lse [group] of one head.
@@ -91,7 +73,7 @@ void ExpectDecoded(const Shape& s, const Guarded& q, const Head& head, const Ran
   FoldReference(s, q, head.k, head.v, s.kv_type, ranges, &want);
   FoldReference(s, q, head.k.Floats(), head.v.Floats(true), KvType::kF32, ranges, &magnitude);
   int64_t n_keys = 0;
-  for (const Range& range : ranges) n_keys += range.end - range.begin;
+  for (const RowRange& range : ranges) n_keys += range.end - range.begin;
   const Bound bound = BoundOf(s, q, head, n_keys);
   for (int g = 0; g < s.group; ++g) {
     const double sum = want.sum.Get(g);
@@ -114,11 +96,11 @@ void CheckDecode(const Shape& s, const std::vector<Ranges>& ranges, uint64_t see
   const DeviceArray<float> device_q(std::vector<float>(q.floats(), q.floats() + q.size()));
   const DeviceArray<float> out(q.size()), lse(n_heads * s.group);
   std::vector<Head> heads;
-  std::vector<CudaDecodeHead> list;
+  std::vector<DecodeHead> list;
   for (int64_t h = 0; h < n_heads; ++h) {
     const Ranges& of = ranges[h];
     Head& head = heads.emplace_back(s, of.back().end + 3);
-    for (const Range& range : of) {
+    for (const RowRange& range : of) {
       for (int64_t r = range.begin; r < range.end; ++r) {
         SetNormalRow(&head.k, r, 1.0, &rng);
         SetNormalRow(&head.v, r, 1.0, &rng);
@@ -129,10 +111,8 @@ void CheckDecode(const Shape& s, const std::vector<Ranges>& ranges, uint64_t see
                     .k = head.device_k->data(),
                     .v = head.device_v->data(),
                     .out = out.data() + h * width,
-                    .lse = lse.data() + h * s.group,
-                    .begin = {},
-                    .end = {}});
-    for (size_t i = 0; i < of.size(); ++i) list.back().begin[i] = of[i].begin, list.back().end[i] = of[i].end;
+                    .lse = lse.data() + h * s.group});
+    std::copy(of.begin(), of.end(), list.back().ranges);
   }
   const int64_t n_floats = CudaDecodeStateFloats(MostCudaDecodePieces(n_heads, n_processors), s.group, s.head_dim);
   const DeviceArray<float> states(n_floats);
@@ -178,7 +158,7 @@ TEST(CudaDecodeAttention, AgreesForAllRangesInPiecesAndWhole) {
 TEST(CudaDecodeAttention, MorePiecesThanAreMergedTogether) {
   for (const int head_dim : {10, 64}) {
     for (const KvType type : {KvType::kBF16, KvType::kInt4}) {
-      CheckDecode({.head_dim = head_dim, .group = 17, .kv_type = type, .math = AttentionMath::kBF16}, {{{5, 9000}}}, 7,
+      CheckDecode({.head_dim = head_dim, .group = 17, .kv_type = type, .compute = ComputeType::kBF16}, {{{5, 9000}}}, 7,
                   40);
       if (HasFatalFailure()) return;
     }
@@ -188,18 +168,18 @@ TEST(CudaDecodeAttention, MorePiecesThanAreMergedTogether) {
 TEST(CudaDecodeAttention, MoreHeadsThanALaunchTakes) {
   std::vector<Ranges> heads(70, {{0, 20}});
   heads[69] = {{0, 700}};
-  CheckDecode({.head_dim = 8, .group = 1, .kv_type = KvType::kBF16, .math = AttentionMath::kF32}, heads, 5);
+  CheckDecode({.head_dim = 8, .group = 1, .kv_type = KvType::kBF16, .compute = ComputeType::kF32}, heads, 5);
 }
 
 TEST(CudaDecodePlan, PiecesCoverEveryRangeWithinTheScratch) {
   Rng rng(3);
   for (int round = 0; round < 300; ++round) {
-    std::vector<CudaDecodeHead> heads(1 + rng.Below(80));
-    for (CudaDecodeHead& head : heads) {
-      head = {};
-      head.begin[0] = rng.Below(40);
-      head.end[0] = head.begin[0] + 1 + rng.Below(rng.Below(2) == 0 ? 50 : 3000000);
-      if (rng.Below(2) == 0) head.begin[1] = head.end[0] + 2, head.end[1] = head.begin[1] + rng.Below(500);
+    std::vector<DecodeHead> heads(1 + rng.Below(80));
+    for (DecodeHead& head : heads) {
+      RowRange &first = head.ranges[0], &second = head.ranges[1];
+      first.begin = rng.Below(40);
+      first.end = first.begin + 1 + rng.Below(rng.Below(2) == 0 ? 50 : 3000000);
+      if (rng.Below(2) == 0) second.begin = first.end + 2, second.end = second.begin + rng.Below(500);
     }
     const int n_processors = 1 + rng.Below(150);
     const CudaDecodePlan plan = PlanCudaDecode(heads, n_processors);
@@ -207,8 +187,8 @@ TEST(CudaDecodePlan, PiecesCoverEveryRangeWithinTheScratch) {
     int64_t total = 0;
     for (size_t h = 0; h < heads.size(); ++h) {
       int64_t pieces = 0;
-      for (int i = 0; i < 2; ++i) {
-        pieces += (heads[h].end[i] - heads[h].begin[i] + plan.rows_per_piece - 1) / plan.rows_per_piece;
+      for (const RowRange& range : heads[h].ranges) {
+        pieces += DivideUp(range.end - range.begin, plan.rows_per_piece);
       }
       EXPECT_EQ(plan.n_pieces[h], pieces);
       total += pieces;
@@ -230,24 +210,17 @@ void CheckPrefill(const PrefillCase& c, uint64_t seed) {
   const auto in_all = [&](int64_t i, int h) { return i / width * stride + h * width + i % width; };
   const DeviceArray<float> device_q(q), out(q.size()), lse(c.n_tokens * lse_stride);
   std::vector<Head> heads;
-  std::vector<CudaPrefillHead> list;
+  std::vector<PrefillHead> list;
   for (int h = 0; h < kHeads; ++h) {
     Head& head = heads.emplace_back(s, c.n_rows);
     FillSeenRows(c, &head.k, &head.v, &rng);
     head.Upload();
-    list.push_back({.q = device_q.data() + h * width,
-                    .k = head.device_k->data(),
-                    .v = head.device_v->data(),
-                    .out = out.data() + h * width,
-                    .lse = h == 0 ? lse.data() : nullptr,
-                    .n_rows = c.n_rows,
-                    .n_sink_rows = c.n_sink_rows,
-                    .body_pos = c.body_pos,
-                    .mask = c.mask});
+    PrefillHead& on_device = list.emplace_back(
+        HeadOf(c, device_q.data() + h * width, head.k, head.v, out.data() + h * width, h == 0 ? lse.data() : nullptr));
+    on_device.k = head.device_k->data(), on_device.v = head.device_v->data();
   }
-  CudaAttentionShape shape = ShapeOf(s);
+  AttentionShape shape = ShapeOf(c);
   shape.q_stride = stride, shape.lse_stride = lse_stride;
-  shape.q_pos = c.q_pos, shape.n_tokens = c.n_tokens;
   const Status status = CudaPrefillAttention(nullptr, shape, list);
   ASSERT_TRUE(status.ok()) << status.message();
   const std::vector<float> got = out.ToHost(), got_lse = lse.ToHost();

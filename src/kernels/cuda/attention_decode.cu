@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 }
 
 template <KvType kType, int kDim>
-Status Start(CudaStream stream, const CudaAttentionShape& shape, dim3 grid, const DecodeHeads& heads,
+Status Start(CudaStream stream, const AttentionShape& shape, dim3 grid, const DecodeHeads& heads,
              const DecodeArgs& args) {
   static_assert(SharedBytes<kType, kDim>() <= size_t{99} << 10, "more shared memory than some GPUs have");
   const LaunchShape launch{grid, kThreads, SharedBytes<kType, kDim>()};
@@ -46,7 +46,7 @@ Status Start(CudaStream stream, const CudaAttentionShape& shape, dim3 grid, cons
 }
 
 template <int kDim>
-Status StartDim(CudaStream stream, const CudaAttentionShape& shape, dim3 grid, const DecodeHeads& heads,
+Status StartDim(CudaStream stream, const AttentionShape& shape, dim3 grid, const DecodeHeads& heads,
                 const DecodeArgs& args) {
   switch (shape.kv_type) {
     case KvType::kInt8: return Start<KvType::kInt8, kDim>(stream, shape, grid, heads, args);
@@ -57,7 +57,7 @@ Status StartDim(CudaStream stream, const CudaAttentionShape& shape, dim3 grid, c
 
 }  // namespace
 
-Status LaunchDecodeTensor(CudaStream stream, const CudaAttentionShape& shape, dim3 grid, const DecodeHeads& heads,
+Status LaunchDecodeTensor(CudaStream stream, const AttentionShape& shape, dim3 grid, const DecodeHeads& heads,
                           const DecodeArgs& args) {
   grid.z = GridOf(shape.group, kMergeQueries);
   return shape.head_dim == 64 ? StartDim<64>(stream, shape, grid, heads, args)

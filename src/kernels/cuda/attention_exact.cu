@@ -15,10 +15,10 @@ __global__ void DecodeExactKernel(const __grid_constant__ DecodeHeads heads, Dec
   DUO_SHARED_MEMORY(shared);
   const DecodeBlock block = ThisDecodeBlock(heads, a);
   if (block.piece >= block.n_pieces) return;
-  const CudaDecodeHead& head = block.head;
+  const DecodeHead& head = block.head;
   const int n = block.n_queries;
   const ExactTile tile = ExactTileAt(shared, a.head_dim);
-  const PieceRows rows = RowsOfPiece(head, block.piece, a.rows_per_piece);
+  const RowRange rows = RowsOfPiece(head, block.piece, a.rows_per_piece);
   BeginExact(tile, n, a.head_dim, a.scale, [&](int i) { return head.q + (block.first_query + i) * a.head_dim; });
   for (int64_t row = rows.begin / kExactRows * kExactRows; row < rows.end; row += kExactRows) {
     FoldExact<kType>(tile, n, a.head_dim, head.k, head.v, row, rows.begin, rows.end, [](int, int64_t) { return true; });
@@ -32,7 +32,7 @@ __global__ void DecodeExactKernel(const __grid_constant__ DecodeHeads heads, Dec
 template <KvType kType>
 __global__ void PrefillExactKernel(const __grid_constant__ PrefillHeads heads, PrefillArgs a) {
   DUO_SHARED_MEMORY(shared);
-  const CudaPrefillHead& head = heads.head[blockIdx.y];
+  const PrefillHead& head = heads.head[blockIdx.y];
   const int first_head = static_cast<int>(blockIdx.z) * a.group_step;
   const int n_heads = a.group - first_head < a.group_step ? a.group - first_head : a.group_step;
   const int64_t first_token = static_cast<int64_t>(blockIdx.x) * a.tokens_step;
@@ -66,7 +66,7 @@ __global__ void PrefillExactKernel(const __grid_constant__ PrefillHeads heads, P
 
 }  // namespace
 
-Status LaunchDecodeExact(CudaStream stream, const CudaAttentionShape& shape, dim3 grid, const DecodeHeads& heads,
+Status LaunchDecodeExact(CudaStream stream, const AttentionShape& shape, dim3 grid, const DecodeHeads& heads,
                          const DecodeArgs& args) {
   grid.z = GridOf(shape.group, kMergeQueries);
   const size_t shared_bytes = std::max(ExactSharedBytes(shape.head_dim), kMergeFloats * sizeof(float));
@@ -78,8 +78,7 @@ Status LaunchDecodeExact(CudaStream stream, const CudaAttentionShape& shape, dim
   return Launch(stream, "decode attention", launch, kernel, heads, args);
 }
 
-Status LaunchPrefillExact(CudaStream stream, const CudaAttentionShape& shape, unsigned n_heads,
-                          const PrefillHeads& heads) {
+Status LaunchPrefillExact(CudaStream stream, const AttentionShape& shape, unsigned n_heads, const PrefillHeads& heads) {
   const PrefillArgs args = PrefillArgsOf(shape, kExactQueries);
   const LaunchShape launch{PrefillGrid(args, n_heads), kExactThreads, ExactSharedBytes(shape.head_dim)};
   auto* kernel = shape.kv_type == KvType::kF32    ? PrefillExactKernel<KvType::kF32>

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/decode_merge.cuh"
@@ -12,10 +13,12 @@ namespace duo {
 constexpr int kMaxPrefillHeads = 64;  // per launch
 
 struct PrefillHeads {
-  CudaPrefillHead head[kMaxPrefillHeads];
+  static_assert(std::has_unique_object_representations_v<PrefillHead>,
+                "the arguments of launches are compared as bytes");
+  PrefillHead head[kMaxPrefillHeads];
 };
 
-__device__ __forceinline__ int64_t PositionOf(const CudaPrefillHead& head, int64_t row) {
+__device__ __forceinline__ int64_t PositionOf(const PrefillHead& head, int64_t row) {
   return row < head.n_sink_rows ? row : head.body_pos + (row - head.n_sink_rows);
 }
 
@@ -25,7 +28,7 @@ struct PrefillArgs {
   int64_t q_stride, lse_stride, q_pos, n_tokens;
   float scale, unused = 0;
 };
-inline PrefillArgs PrefillArgsOf(const CudaAttentionShape& shape, int queries_of_block) {
+inline PrefillArgs PrefillArgsOf(const AttentionShape& shape, int queries_of_block) {
   const int group_step = std::min(shape.group, queries_of_block);
   return {.group = shape.group,
           .head_dim = shape.head_dim,
@@ -42,18 +45,17 @@ inline dim3 PrefillGrid(const PrefillArgs& a, unsigned n_heads) {
 }
 
 /// These kernels support any shape.
-Status LaunchDecodeExact(CudaStream stream, const CudaAttentionShape& shape, dim3 grid, const DecodeHeads& heads,
+Status LaunchDecodeExact(CudaStream stream, const AttentionShape& shape, dim3 grid, const DecodeHeads& heads,
                          const DecodeArgs& args);
-Status LaunchPrefillExact(CudaStream stream, const CudaAttentionShape& shape, unsigned n_heads,
-                          const PrefillHeads& heads);
+Status LaunchPrefillExact(CudaStream stream, const AttentionShape& shape, unsigned n_heads, const PrefillHeads& heads);
 
 /// Whether the tensor-core kernels below serve this shape.
-inline bool ForTensorCores(const CudaAttentionShape& shape) {
-  return !shape.exact && shape.kv_type != KvType::kF32 && (shape.head_dim == 64 || shape.head_dim == 128);
+inline bool ForTensorCores(const AttentionShape& shape) {
+  return shape.compute != ComputeType::kF32 && shape.kv_type != KvType::kF32 &&
+         (shape.head_dim == 64 || shape.head_dim == 128);
 }
-Status LaunchDecodeTensor(CudaStream stream, const CudaAttentionShape& shape, dim3 grid, const DecodeHeads& heads,
+Status LaunchDecodeTensor(CudaStream stream, const AttentionShape& shape, dim3 grid, const DecodeHeads& heads,
                           const DecodeArgs& args);
-Status LaunchPrefillTensor(CudaStream stream, const CudaAttentionShape& shape, unsigned n_heads,
-                           const PrefillHeads& heads);
+Status LaunchPrefillTensor(CudaStream stream, const AttentionShape& shape, unsigned n_heads, const PrefillHeads& heads);
 
 }  // namespace duo

@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(kPrefillThreads, kPrefillBlocks<kDim>)
   using S = PrefillShared<kType, kDim>;
   DUO_SHARED_MEMORY(memory);
   auto* s = reinterpret_cast<S*>(memory);
-  const CudaPrefillHead& head = heads.head[blockIdx.y];
+  const PrefillHead& head = heads.head[blockIdx.y];
   const PrefillQueries queries = QueriesOfBlock(a);
   const SeenRows by_any = RowsSeen(head, queries.first_pos, queries.last_pos);
   const SeenRows by_all = RowsSeen(head, queries.last_pos, queries.first_pos);
@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kPrefillThreads, kPrefillBlocks<kDim>)
 }
 
 template <KvType kType, int kDim>
-Status Start(CudaStream stream, const CudaAttentionShape& shape, unsigned n_heads, const PrefillHeads& heads) {
+Status Start(CudaStream stream, const AttentionShape& shape, unsigned n_heads, const PrefillHeads& heads) {
   constexpr size_t kSharedBytes = sizeof(PrefillShared<kType, kDim>), kReserved = 1 << 10;  // per block
   static_assert(kPrefillBlocks<kDim> * (kSharedBytes + kReserved) <= size_t{164} << 10,
                 "more shared memory than an A100 has");
@@ -66,7 +66,7 @@ Status Start(CudaStream stream, const CudaAttentionShape& shape, unsigned n_head
 }
 
 template <int kDim>
-Status StartDim(CudaStream stream, const CudaAttentionShape& shape, unsigned n_heads, const PrefillHeads& heads) {
+Status StartDim(CudaStream stream, const AttentionShape& shape, unsigned n_heads, const PrefillHeads& heads) {
   switch (shape.kv_type) {
     case KvType::kInt8: return Start<KvType::kInt8, kDim>(stream, shape, n_heads, heads);
     case KvType::kInt4: return Start<KvType::kInt4, kDim>(stream, shape, n_heads, heads);
@@ -76,7 +76,7 @@ Status StartDim(CudaStream stream, const CudaAttentionShape& shape, unsigned n_h
 
 }  // namespace
 
-Status LaunchPrefillTensor(CudaStream stream, const CudaAttentionShape& shape, unsigned n_heads,
+Status LaunchPrefillTensor(CudaStream stream, const AttentionShape& shape, unsigned n_heads,
                            const PrefillHeads& heads) {
   return shape.head_dim == 64 ? StartDim<64>(stream, shape, n_heads, heads)
                               : StartDim<128>(stream, shape, n_heads, heads);

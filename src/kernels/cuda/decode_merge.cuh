@@ -2,6 +2,8 @@
 // flash-decoding).
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/decode_state.h"
 #include "kernels/cuda/device_math.cuh"
@@ -13,7 +15,9 @@ constexpr int kMaxDecodeHeads = 64;  // per launch, passed in its parameters
 constexpr int kMergeQueries = 16;    // queries per block
 
 struct DecodeHeads {
-  CudaDecodeHead head[kMaxDecodeHeads];
+  static_assert(std::has_unique_object_representations_v<DecodeHead>,
+                "the arguments of launches are compared as bytes");
+  DecodeHead head[kMaxDecodeHeads];
   int32_t n_pieces[kMaxDecodeHeads];
   int32_t first_piece[kMaxDecodeHeads];
 };
@@ -27,21 +31,18 @@ struct DecodeArgs {
   int32_t* counters;  // [gridDim.y, gridDim.z]
 };
 
-/// Rows of piece `piece` of a head.
-struct PieceRows {
-  int64_t begin, end;
-};
-__device__ __forceinline__ PieceRows RowsOfPiece(const CudaDecodeHead& head, int64_t piece, int64_t rows_per_piece) {
-  const int64_t in_first = (head.end[0] - head.begin[0] + rows_per_piece - 1) / rows_per_piece;
+/// The rows of piece `piece` of a head.
+__device__ __forceinline__ RowRange RowsOfPiece(const DecodeHead& head, int64_t piece, int64_t rows_per_piece) {
+  const int64_t in_first = (head.ranges[0].end - head.ranges[0].begin + rows_per_piece - 1) / rows_per_piece;
   const int range = piece < in_first ? 0 : 1;
-  const int64_t begin = head.begin[range] + (piece - (range == 0 ? 0 : in_first)) * rows_per_piece;
+  const int64_t begin = head.ranges[range].begin + (piece - (range == 0 ? 0 : in_first)) * rows_per_piece;
   const int64_t end = begin + rows_per_piece;
-  return {begin, end < head.end[range] ? end : head.end[range]};
+  return {begin, end < head.ranges[range].end ? end : head.ranges[range].end};
 }
 
 /// The work of a block of threads.
 struct DecodeBlock {
-  const CudaDecodeHead& head;
+  const DecodeHead& head;
   int n_pieces, piece;  // of the head; there may be more blocks than pieces
   int32_t first_piece;  // index of the head's first piece among all pieces
   int first_query, n_queries;
@@ -79,7 +80,7 @@ __device__ __forceinline__ MergedState MergeStates(int n, int d, const State& st
 }
 
 /// Writes out = acc / sum of one query, and lse = max + log(sum).
-__device__ __forceinline__ void FinishQuery(const CudaDecodeHead& head, const DecodeArgs& a, int query, int d,
+__device__ __forceinline__ void FinishQuery(const DecodeHead& head, const DecodeArgs& a, int query, int d,
                                             const MergedState& state) {
   head.out[query * a.head_dim + d] = state.acc / state.sum;
   if (d == 0 && head.lse != nullptr) head.lse[query] = state.max + logf(state.sum);

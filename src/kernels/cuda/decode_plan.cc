@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "base/align.h"
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/decode_state.h"
 
@@ -12,21 +13,19 @@ constexpr int64_t kBlocksPerProcessor = 4;
 constexpr int64_t kRowStep = 64;  // a piece has a multiple of this: whole tiles of any kernel
 constexpr int64_t kFewestRows = 128;
 
-int64_t Up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-
 }  // namespace
 
-CudaDecodePlan PlanCudaDecode(std::span<const CudaDecodeHead> heads, int n_processors) {
+CudaDecodePlan PlanCudaDecode(std::span<const DecodeHead> heads, int n_processors) {
   int64_t total = 0;
-  for (const CudaDecodeHead& head : heads) {
-    for (int i = 0; i < 2; ++i) total += head.end[i] - head.begin[i];
+  for (const DecodeHead& head : heads) {
+    for (const RowRange& range : head.ranges) total += range.end - range.begin;
   }
   const int64_t blocks = kBlocksPerProcessor * n_processors;
   CudaDecodePlan plan;
-  plan.rows_per_piece = std::max(kFewestRows, Up((total + blocks - 1) / blocks, kRowStep));
-  for (const CudaDecodeHead& head : heads) {
+  plan.rows_per_piece = std::max(kFewestRows, RoundUp(DivideUp(total, blocks), kRowStep));
+  for (const DecodeHead& head : heads) {
     int64_t n = 0;
-    for (int i = 0; i < 2; ++i) n += (head.end[i] - head.begin[i] + plan.rows_per_piece - 1) / plan.rows_per_piece;
+    for (const RowRange& range : head.ranges) n += DivideUp(range.end - range.begin, plan.rows_per_piece);
     plan.n_pieces.push_back(n);
     plan.max_pieces = std::max(plan.max_pieces, n);
     plan.total_pieces += n;

@@ -29,8 +29,8 @@ struct DecodeTile {
   /// The row of lane t's score c[e] of tile j.
   __device__ __forceinline__ static int Row(int t, int j, int e) { return 8 * j + 2 * t + e; }
 
-  __device__ __forceinline__ static void Fetch(Chunk* mine, const CudaDecodeHead& head, int64_t row, PieceRows piece,
-                                               int g, int t) {
+  __device__ __forceinline__ static void Fetch(Chunk* mine, const DecodeHead& head, int64_t row, RowRange piece, int g,
+                                               int t) {
     // For a row after the piece this reads the piece's last row. The row is hidden, but must hold numbers.
     const auto at = [&](const uint8_t* rows, int r) {
       const int64_t there = row + r < piece.end ? row + r : piece.end - 1;
@@ -102,8 +102,8 @@ struct DecodeCodeTile {
   }
   __device__ __forceinline__ static int Row(int t, int j, int e) { return 8 * t + 4 * e + j; }
 
-  __device__ __forceinline__ static void Fetch(Chunk* mine, const CudaDecodeHead& head, int64_t row, PieceRows piece,
-                                               int g, int t) {
+  __device__ __forceinline__ static void Fetch(Chunk* mine, const DecodeHead& head, int64_t row, RowRange piece, int g,
+                                               int t) {
     const int64_t first = row / kCodeRows, last = (piece.end - 1) / kCodeRows;
     const auto block = [&](const uint8_t* rows, int b) {
       return rows + (first + b < last ? first + b : last) * kBlockBytes;

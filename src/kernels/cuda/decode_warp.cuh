@@ -36,7 +36,7 @@ class DecodeWarp {
 
  public:
   /// shared: [DecodeStageBytes()], common to the block.
-  __device__ __forceinline__ DecodeWarp(uint8_t* shared, const CudaDecodeHead& head, PieceRows piece)
+  __device__ __forceinline__ DecodeWarp(uint8_t* shared, const DecodeHead& head, RowRange piece)
       : head_(head),
         piece_(piece),
         warp_(static_cast<int>(threadIdx.x) / kWarp),
@@ -217,8 +217,8 @@ class DecodeWarp {
     T::Values(mine, p, acc_);
   }
 
-  const CudaDecodeHead& head_;
-  PieceRows piece_;
+  const DecodeHead& head_;
+  RowRange piece_;
   int warp_, g_, t_;
   int64_t first_row_;  // of the piece's first tile
   int n_tiles_;

@@ -1,6 +1,7 @@
 #include "kernels/cuda/kv_rows.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/launch.h"
@@ -16,6 +17,7 @@ constexpr int64_t kMaxRowBlocks = 1024;
 
 template <class Task>
 struct Tasks {
+  static_assert(std::has_unique_object_representations_v<Task>, "the arguments of launches are compared as bytes");
   Task task[kMaxTasks];
 };
 
@@ -59,9 +61,9 @@ __device__ void QuantizeWarpRow(const float* x, const KvFormat& format, uint8_t*
 }
 
 template <KvType kType>
-__global__ void StoreRowsKernel(const __grid_constant__ Tasks<CudaStoreTask> tasks, int head_dim) {
+__global__ void StoreRowsKernel(const __grid_constant__ Tasks<StoreTask> tasks, int head_dim) {
   DUO_SHARED_MEMORY(shared);
-  const CudaStoreTask& task = tasks.task[blockIdx.y];
+  const StoreTask& task = tasks.task[blockIdx.y];
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
   for (int64_t r = static_cast<int64_t>(blockIdx.x) * kWarps + warp; r < task.n_rows;
        r += static_cast<int64_t>(gridDim.x) * kWarps) {
@@ -80,8 +82,8 @@ __global__ void StoreRowsKernel(const __grid_constant__ Tasks<CudaStoreTask> tas
 }
 
 template <KvType kType>
-__global__ void CopyRowsKernel(const __grid_constant__ Tasks<CudaCopyRowsTask> tasks, int head_dim) {
-  const CudaCopyRowsTask& task = tasks.task[blockIdx.y];
+__global__ void CopyRowsKernel(const __grid_constant__ Tasks<CopyRowsTask> tasks, int head_dim) {
+  const CopyRowsTask& task = tasks.task[blockIdx.y];
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
   for (int64_t r = static_cast<int64_t>(blockIdx.x) * kWarps + warp; r < task.n_rows;
        r += static_cast<int64_t>(gridDim.x) * kWarps) {
@@ -126,8 +128,8 @@ Status ForTasks(std::span<const Task> tasks, const Start& start) {
 
 }  // namespace
 
-Status CudaStoreRows(CudaStream stream, std::span<const CudaStoreTask> tasks, int head_dim, KvType type) {
-  return ForTasks(tasks, [&](const Tasks<CudaStoreTask>& some, dim3 grid) {
+Status CudaStoreRows(CudaStream stream, std::span<const StoreTask> tasks, int head_dim, KvType type) {
+  return ForTasks(tasks, [&](const Tasks<StoreTask>& some, dim3 grid) {
     const LaunchShape shape{grid, kWarps * kWarp, kWarps * (kMaxDims + 8)};
     auto* kernel = type == KvType::kF32    ? StoreRowsKernel<KvType::kF32>
                    : type == KvType::kBF16 ? StoreRowsKernel<KvType::kBF16>
@@ -137,8 +139,8 @@ Status CudaStoreRows(CudaStream stream, std::span<const CudaStoreTask> tasks, in
   });
 }
 
-Status CudaCopyRows(CudaStream stream, std::span<const CudaCopyRowsTask> tasks, int head_dim, KvType type) {
-  return ForTasks(tasks, [&](const Tasks<CudaCopyRowsTask>& some, dim3 grid) {
+Status CudaCopyRows(CudaStream stream, std::span<const CopyRowsTask> tasks, int head_dim, KvType type) {
+  return ForTasks(tasks, [&](const Tasks<CopyRowsTask>& some, dim3 grid) {
     const LaunchShape shape{grid, kWarps * kWarp};
     auto* kernel = type == KvType::kF32    ? CopyRowsKernel<KvType::kF32>
                    : type == KvType::kBF16 ? CopyRowsKernel<KvType::kBF16>

@@ -43,7 +43,7 @@ TEST(CudaKvRows, StoringIsThatOfTheCpu) {
       std::vector<uint8_t> want[2] = {std::vector<uint8_t>(bytes, 0xff), std::vector<uint8_t>(bytes, 0xff)};
       const DeviceArray<float> device_x(x);
       const DeviceArray<uint8_t> k(bytes), v(bytes);
-      std::vector<CudaStoreTask> tasks;
+      std::vector<StoreTask> tasks;
       for (const KvPart part : {KvPart::kKeys, KvPart::kValues}) {
         const bool keys = part == KvPart::kKeys;
         for (int64_t r = 0; r < n_rows; ++r) {
@@ -70,12 +70,12 @@ TEST(CudaKvRows, CopyingIsThatOfTheCpu) {
       for (uint8_t& byte : from) byte = rng.Below(256);
       const DeviceArray<uint8_t> src(from), dst(bytes);
       std::vector<uint8_t> want(bytes, 0xff);
-      std::vector<CudaCopyRowsTask> tasks;
+      std::vector<CopyRowsTask> tasks;
       for (int64_t i = 0; i < 200; ++i) {  // more tasks than one launch takes
         const int64_t src_row = rng.Below(40), row = i % 48, n = 1;
         if (i < 152) continue;
         CopyKvRows({part, type, head_dim}, from.data(), src_row, want.data(), row, n);
-        tasks.push_back({src.data(), dst.data(), src_row, row, n, part});
+        tasks.push_back({src.data(), src_row, dst.data(), row, n, part});
       }
       for (int i = 0; i < 150; ++i) tasks.push_back(tasks.back());  // repeats the last task
       ASSERT_TRUE(CudaCopyRows(nullptr, tasks, head_dim, type).ok());

@@ -38,7 +38,7 @@ struct SeenRows {
 
 /// The rows that at least one of the queries at positions first_pos..last_pos sees. With the two positions exchanged,
 /// the rows that all of them see. The last query sees furthest ahead, and the first one furthest back (kernels/mask.h).
-__device__ __forceinline__ SeenRows RowsSeen(const CudaPrefillHead& head, int64_t first_pos, int64_t last_pos) {
+__device__ __forceinline__ SeenRows RowsSeen(const PrefillHead& head, int64_t first_pos, int64_t last_pos) {
   const auto before = [&](int64_t pos) {  // number of rows with positions below pos
     const int64_t sinks = pos < head.n_sink_rows ? pos : head.n_sink_rows;
     const int64_t n = sinks + (pos > head.body_pos ? pos - head.body_pos : 0);

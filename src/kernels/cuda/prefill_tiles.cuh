@@ -35,7 +35,7 @@ struct PrefillShared {
 
 /// Loads all queries of the block, times the scale with which a weight is exp2 of a score.
 template <KvType kType, int kDim>
-__device__ __forceinline__ void LoadQueries(PrefillShared<kType, kDim>* s, const CudaPrefillHead& head,
+__device__ __forceinline__ void LoadQueries(PrefillShared<kType, kDim>* s, const PrefillHead& head,
                                             const PrefillQueries& queries, const PrefillArgs& a) {
   using S = PrefillShared<kType, kDim>;
   const float scale = a.scale * kLog2E;
@@ -69,8 +69,7 @@ __device__ __forceinline__ void FetchRows(Chunk* to, const uint8_t* rows, int ro
 
 /// Starts to copy the codes and parameters of a tile, without blocks whose rows are all at `end` or later.
 template <KvType kType, int kDim>
-__device__ __forceinline__ void FetchCodes(PrefillShared<kType, kDim>* s, const CudaPrefillHead& head, int row,
-                                           int end) {
+__device__ __forceinline__ void FetchCodes(PrefillShared<kType, kDim>* s, const PrefillHead& head, int row, int end) {
   using S = PrefillShared<kType, kDim>;
   const int rows = end - row < kPrefillRows ? end - row : kPrefillRows;
   const int n_chunks = (rows + kCodeRows - 1) / kCodeRows * S::kBlockChunks, first = static_cast<int>(threadIdx.x);
@@ -86,7 +85,7 @@ __device__ __forceinline__ void FetchCodes(PrefillShared<kType, kDim>* s, const 
 /// Starts to copy the first data that a tile needs: its codes, or its bf16 keys. Copies nothing if there is no tile
 /// left.
 template <KvType kType, int kDim>
-__device__ __forceinline__ void FetchTile(PrefillShared<kType, kDim>* s, const CudaPrefillHead& head, int row,
+__device__ __forceinline__ void FetchTile(PrefillShared<kType, kDim>* s, const PrefillHead& head, int row,
                                           const SeenRows& seen) {
   if (row < seen.end) {
     if constexpr (kType == KvType::kBF16) {
@@ -100,7 +99,7 @@ __device__ __forceinline__ void FetchTile(PrefillShared<kType, kDim>* s, const C
 
 /// Starts to copy the values of a bf16 tile.
 template <KvType kType, int kDim>
-__device__ __forceinline__ void FetchValues(PrefillShared<kType, kDim>* s, const CudaPrefillHead& head, int row,
+__device__ __forceinline__ void FetchValues(PrefillShared<kType, kDim>* s, const PrefillHead& head, int row,
                                             const SeenRows& seen) {
   FetchRows<kType, kDim>(s->v, head.v, row, SeenOf(seen, row));
   CommitCopies();

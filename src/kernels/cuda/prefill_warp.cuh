@@ -53,7 +53,7 @@ class PrefillWarp {
   }
 
   /// Turns scores into weights, and rescales the earlier sums to the new maximum.
-  __device__ __forceinline__ void Softmax(const CudaPrefillHead& head, const PrefillQueries& queries, int row,
+  __device__ __forceinline__ void Softmax(const PrefillHead& head, const PrefillQueries& queries, int row,
                                           TileBits seen_by_all) {
     if constexpr (S::kCodes) {
       ForScores(0,
@@ -101,8 +101,7 @@ class PrefillWarp {
   }
 
   /// Writes out and lse.
-  __device__ __forceinline__ void Finish(const CudaPrefillHead& head, const PrefillQueries& queries,
-                                         const PrefillArgs& a) {
+  __device__ __forceinline__ void Finish(const PrefillHead& head, const PrefillQueries& queries, const PrefillArgs& a) {
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
 #pragma unroll
@@ -159,7 +158,7 @@ class PrefillWarp {
   }
 
   /// Sets the scores of rows that a query does not see to -inf.
-  __device__ __forceinline__ void Hide(const CudaPrefillHead& head, const PrefillQueries& queries, int row) {
+  __device__ __forceinline__ void Hide(const PrefillHead& head, const PrefillQueries& queries, int row) {
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
 #pragma unroll

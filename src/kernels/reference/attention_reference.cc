@@ -67,47 +67,51 @@ double Score(const float* q, const double* k, int head_dim, float scale) {
 }  // namespace
 
 void ReferenceDecodeAttention(const DecodeAttention& a) {
-  const std::vector<double> k = Elements(a.k, KvPart::kKeys, a.kv_type, a.first_row, a.n_rows, a.head_dim);
-  const std::vector<double> v = Elements(a.v, KvPart::kValues, a.kv_type, a.first_row, a.n_rows, a.head_dim);
-  for (int g = 0; g < a.group && a.n_rows > 0; ++g) {
-    std::vector<double> scores(a.n_rows);
-    for (int64_t r = 0; r < a.n_rows; ++r) {
-      scores[r] = Score(a.q + g * a.head_dim, k.data() + r * a.head_dim, a.head_dim, a.scale);
+  const int dim = a.shape.head_dim;
+  const KvType type = a.shape.kv_type;
+  const int64_t n_rows = a.rows.end - a.rows.begin;
+  const std::vector<double> k = Elements(a.head.k, KvPart::kKeys, type, a.rows.begin, n_rows, dim);
+  const std::vector<double> v = Elements(a.head.v, KvPart::kValues, type, a.rows.begin, n_rows, dim);
+  for (int g = 0; g < a.shape.group && n_rows > 0; ++g) {
+    float *max = a.states.max + g, *sum = a.states.sum + g, *acc = a.states.acc + g * dim;
+    std::vector<double> scores(n_rows);
+    for (int64_t r = 0; r < n_rows; ++r) scores[r] = Score(a.head.q + g * dim, k.data() + r * dim, dim, a.shape.scale);
+    const double new_max = std::max(double{*max}, *std::max_element(scores.begin(), scores.end()));
+    const double keep = std::exp(double{*max} - new_max);  // 0 for an empty state
+    double new_sum = keep * double{*sum};
+    for (double& s : scores) new_sum += s = std::exp(s - new_max);
+    for (int d = 0; d < dim; ++d) {
+      double new_acc = keep * double{acc[d]};
+      for (int64_t r = 0; r < n_rows; ++r) new_acc += scores[r] * v[r * dim + d];
+      acc[d] = static_cast<float>(new_acc);
     }
-    const double max = std::max(double{a.max[g]}, *std::max_element(scores.begin(), scores.end()));
-    const double keep = std::exp(double{a.max[g]} - max);  // 0 for an empty state
-    double sum = keep * double{a.sum[g]};
-    for (double& s : scores) sum += s = std::exp(s - max);
-    for (int d = 0; d < a.head_dim; ++d) {
-      double acc = keep * double{a.acc[g * a.head_dim + d]};
-      for (int64_t r = 0; r < a.n_rows; ++r) acc += scores[r] * v[r * a.head_dim + d];
-      a.acc[g * a.head_dim + d] = acc;
-    }
-    a.sum[g] = sum;
-    a.max[g] = max;
+    *sum = new_sum;
+    *max = new_max;
   }
 }
 
 void ReferencePrefillAttention(const PrefillAttention& a) {
-  const std::vector<double> k = Elements(a.k, KvPart::kKeys, a.kv_type, 0, a.n_rows, a.head_dim);
-  const std::vector<double> v = Elements(a.v, KvPart::kValues, a.kv_type, 0, a.n_rows, a.head_dim);
-  for (int64_t t = 0; t < a.n_tokens; ++t) {
-    for (int g = 0; g < a.group; ++g) {
-      std::vector<double> acc(a.head_dim, 0.0);
+  const AttentionShape& s = a.shape;
+  const PrefillHead& h = a.head;
+  const int dim = s.head_dim;
+  const std::vector<double> k = Elements(h.k, KvPart::kKeys, s.kv_type, 0, h.n_rows, dim);
+  const std::vector<double> v = Elements(h.v, KvPart::kValues, s.kv_type, 0, h.n_rows, dim);
+  for (int64_t t = 0; t < s.n_tokens; ++t) {
+    for (int g = 0; g < s.group; ++g) {
+      std::vector<double> acc(dim, 0.0);
       double max = -std::numeric_limits<double>::infinity(), sum = 0;
-      for (int64_t r = 0; r < a.n_rows; ++r) {
-        const int64_t pos = r < a.n_sink_rows ? r : a.body_pos + (r - a.n_sink_rows);
-        if (!Sees(a.mask, a.q_pos + t, pos)) continue;
-        const double score =
-            Score(a.q + t * a.q_stride + g * a.head_dim, k.data() + r * a.head_dim, a.head_dim, a.scale);
+      for (int64_t r = 0; r < h.n_rows; ++r) {
+        const int64_t pos = r < h.n_sink_rows ? r : h.body_pos + (r - h.n_sink_rows);
+        if (!Sees(h.mask, s.q_pos + t, pos)) continue;
+        const double score = Score(h.q + t * s.q_stride + g * dim, k.data() + r * dim, dim, s.scale);
         const double new_max = std::max(max, score), keep = std::exp(max - new_max), p = std::exp(score - new_max);
         sum = sum * keep + p;
-        for (int d = 0; d < a.head_dim; ++d) acc[d] = acc[d] * keep + p * v[r * a.head_dim + d];
+        for (int d = 0; d < dim; ++d) acc[d] = acc[d] * keep + p * v[r * dim + d];
         max = new_max;
       }
-      float* out = a.out + t * a.out_stride + g * a.head_dim;
-      for (int d = 0; d < a.head_dim; ++d) out[d] = sum > 0 ? acc[d] / sum : 0.0;
-      if (a.lse != nullptr) a.lse[t * a.lse_stride + g] = max + std::log(sum);
+      float* out = h.out + t * s.q_stride + g * dim;
+      for (int d = 0; d < dim; ++d) out[d] = sum > 0 ? acc[d] / sum : 0.0;
+      if (h.lse != nullptr) h.lse[t * s.lse_stride + g] = max + std::log(sum);
     }
   }
 }

@@ -8,7 +8,7 @@
 namespace duo {
 
 void DecodeAttentionAvx512Bf16(const DecodeAttention& a) {
-  if (a.kv_type == KvType::kBF16 && a.math == AttentionMath::kBF16) {
+  if (a.shape.kv_type == KvType::kBF16 && a.shape.compute != ComputeType::kF32) {
     DecodeLoop<VecAvx512, Bf16PairCache>::Run(a);
   } else {
     DecodeAttentionAvx512Vnni(a);
@@ -16,8 +16,8 @@ void DecodeAttentionAvx512Bf16(const DecodeAttention& a) {
 }
 
 void PrefillAttentionAvx512Bf16(const PrefillAttention& a) {
-  if (a.math == AttentionMath::kF32) return PrefillAttentionAvx512(a);
-  switch (a.kv_type) {
+  if (a.shape.compute == ComputeType::kF32) return PrefillAttentionAvx512(a);
+  switch (a.shape.kv_type) {
     case KvType::kF32: return PrefillAttentionAvx512(a);
     case KvType::kBF16: return PrefillLoop<VecAvx512, Bf16PairCache>::Run(a);
     case KvType::kInt8: return PrefillLoop<VecAvx512, DotCodeTiles<8>>::Run(a);

@@ -6,9 +6,9 @@
 namespace duo {
 
 void DecodeAttentionAvx512Vnni(const DecodeAttention& a) {
-  if (a.kv_type == KvType::kInt8 && a.math == AttentionMath::kBF16) {
+  if (a.shape.kv_type == KvType::kInt8 && a.shape.compute != ComputeType::kF32) {
     DecodeCodesLoop<VecAvx512, DotCodes<8>>::Run(a);
-  } else if (a.kv_type == KvType::kInt4 && a.math == AttentionMath::kBF16) {
+  } else if (a.shape.kv_type == KvType::kInt4 && a.shape.compute != ComputeType::kF32) {
     DecodeCodesLoop<VecAvx512, DotCodes<4>>::Run(a);
   } else {
     DecodeAttentionAvx512(a);

@@ -17,7 +17,7 @@ namespace {
 
 template <Vec V>
 void DecodeFloatProducts(const DecodeAttention& a) {
-  switch (a.kv_type) {
+  switch (a.shape.kv_type) {
     case KvType::kF32: return DecodeLoop<V, F32Cache<V>>::Run(a);
     case KvType::kBF16: return DecodeLoop<V, WidenedBf16Cache<V>>::Run(a);
     case KvType::kInt8: return DecodeCodesLoop<V, FloatCodes<V, 8>>::Run(a);
@@ -27,9 +27,9 @@ void DecodeFloatProducts(const DecodeAttention& a) {
 
 template <PairVec V>
 void DecodePairProducts(const DecodeAttention& a) {
-  if (a.kv_type == KvType::kInt8 && a.math == AttentionMath::kBF16) {
+  if (a.shape.kv_type == KvType::kInt8 && a.shape.compute != ComputeType::kF32) {
     DecodeCodesLoop<V, PairCodes<V, 8>>::Run(a);
-  } else if (a.kv_type == KvType::kInt4 && a.math == AttentionMath::kBF16) {
+  } else if (a.shape.kv_type == KvType::kInt4 && a.shape.compute != ComputeType::kF32) {
     DecodeCodesLoop<V, PairCodes<V, 4>>::Run(a);
   } else {
     DecodeFloatProducts<V>(a);
@@ -38,7 +38,7 @@ void DecodePairProducts(const DecodeAttention& a) {
 
 template <Vec V>
 void PrefillFloatProducts(const PrefillAttention& a) {
-  switch (a.kv_type) {
+  switch (a.shape.kv_type) {
     case KvType::kF32: return PrefillLoop<V, F32Cache<V>>::Run(a);
     case KvType::kBF16: return PrefillLoop<V, WidenedBf16Cache<V>>::Run(a);
     case KvType::kInt8: return PrefillLoop<V, FloatCodeTiles<V, 8>>::Run(a);

@@ -211,7 +211,7 @@ struct DecodeCodesLoop {
   }
 
   static void RunBatch(const DecodeAttention& a, int first, int n_heads, Batch* b) {
-    const int head_dim = a.head_dim;
+    const int head_dim = a.shape.head_dim;
     b->code_bytes = CodeBytes(P::kBits, head_dim);
     b->block_bytes = CodeBlockBytes(b->code_bytes);
     const int padded_dim = b->code_bytes * 8 / P::kBits;
@@ -219,28 +219,31 @@ struct DecodeCodesLoop {
     b->n_blocks = 0;
     for (int h = 0; h < n_heads; h += BlockHeads(n_heads - h)) ++b->n_blocks;
     for (int h = 0; h < n_heads; ++h) {
-      b->facts[h] =
-          P::PrepareQuery(a.q + int64_t{first + h} * head_dim, head_dim, padded_dim, b->query + h * b->query_stride);
-      b->max[h] = a.max[first + h];
+      b->facts[h] = P::PrepareQuery(a.head.q + int64_t{first + h} * head_dim, head_dim, padded_dim,
+                                    b->query + h * b->query_stride);
+      b->max[h] = a.states.max[first + h];
       for (int i = 0; i < V::kLanes; ++i) {
-        b->sums[h * V::kLanes + i] = i == 0 ? a.sum[first + h] : 0.0f;
+        b->sums[h * V::kLanes + i] = i == 0 ? a.states.sum[first + h] : 0.0f;
         b->lows[h * V::kLanes + i] = 0.0f;
       }
     }
-    const int64_t last = a.first_row + a.n_rows;
+    const int64_t first_row = a.rows.begin, last = a.rows.end;
     const int64_t blocks_end = (last + kCodeRows - 1) / kCodeRows;
-    const auto block = [b](const void* rows, int64_t i) { return static_cast<const char*>(rows) + i * b->block_bytes; };
-    for (int64_t i = a.first_row / kCodeRows; i < blocks_end && a.n_rows > 0; i += kRows / kCodeRows) {
+    const auto block = [b](const uint8_t* rows, int64_t i) {
+      return reinterpret_cast<const char*>(rows) + i * b->block_bytes;
+    };
+    for (int64_t i = first_row / kCodeRows; i < blocks_end && first_row < last; i += kRows / kCodeRows) {
       const int64_t row = i * kCodeRows, left = blocks_end - i;
       const int n = (left < kRows / kCodeRows ? static_cast<int>(left) : kRows / kCodeRows) * kCodeRows;
-      const int begin = a.first_row > row ? static_cast<int>(a.first_row - row) : 0;
+      const int begin = first_row > row ? static_cast<int>(first_row - row) : 0;
       const int end = last - row < n ? static_cast<int>(last - row) : n;
-      const char* k = block(a.k, i);
-      const char* v = block(a.v, i);
+      const char* k = block(a.head.k, i);
+      const char* v = block(a.head.v, i);
       // Reading a block's keys prefetches the keys of the next block. The same holds for values.
       const int64_t next = i + n / kCodeRows, left_then = blocks_end - next;
       const int64_t after = next + (left_then < kRows / kCodeRows ? left_then : kRows / kCodeRows);
-      Prefetcher keys = {block(a.k, next), block(a.k, after)}, values = {block(a.v, next), block(a.v, after)};
+      Prefetcher keys = {block(a.head.k, next), block(a.head.k, after)},
+                 values = {block(a.head.v, next), block(a.head.v, after)};
       LoadParams(k, begin, end, n, *b, b->k_params);
       for (int h = 0, m; h < n_heads; h += m) {
         switch (m = BlockHeads(n_heads - h)) {
@@ -251,9 +254,9 @@ struct DecodeCodesLoop {
         }
       }
       LoadParams(v, begin, end, n, *b, b->v_params);
-      for (int h = 0; h < n_heads; ++h) Weigh(b, h, begin, end, n, a.scale);
+      for (int h = 0; h < n_heads; ++h) Weigh(b, h, begin, end, n, a.shape.scale);
       for (int h = 0, m; h < n_heads; h += m) {
-        float* acc = a.acc + int64_t{first + h} * head_dim;
+        float* acc = a.states.acc + int64_t{first + h} * head_dim;
         switch (m = BlockHeads(n_heads - h)) {
           case 1: AccumulateBlock<1>(v, n, *b, h, head_dim, acc, &values); break;
           case 2: AccumulateBlock<2>(v, n, *b, h, head_dim, acc, &values); break;
@@ -263,17 +266,17 @@ struct DecodeCodesLoop {
       }
     }
     for (int h = 0; h < n_heads; ++h) {
-      a.max[first + h] = b->max[h];
-      a.sum[first + h] = V::HorizontalSum(V::Load(b->sums + h * V::kLanes));
+      a.states.max[first + h] = b->max[h];
+      a.states.sum[first + h] = V::HorizontalSum(V::Load(b->sums + h * V::kLanes));
       const float low = V::HorizontalSum(V::Load(b->lows + h * V::kLanes));
-      for (int d = 0; d < head_dim; ++d) a.acc[int64_t{first + h} * head_dim + d] += low;
+      for (int d = 0; d < head_dim; ++d) a.states.acc[int64_t{first + h} * head_dim + d] += low;
     }
   }
 
   static void Run(const DecodeAttention& a) {
     Batch batch;
-    for (int first = 0; first < a.group; first += kDecodeHeads) {
-      RunBatch(a, first, a.group - first < kDecodeHeads ? a.group - first : kDecodeHeads, &batch);
+    for (int first = 0; first < a.shape.group; first += kDecodeHeads) {
+      RunBatch(a, first, a.shape.group - first < kDecodeHeads ? a.shape.group - first : kDecodeHeads, &batch);
     }
   }
 };

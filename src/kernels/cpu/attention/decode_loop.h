@@ -179,27 +179,27 @@ struct DecodeLoop {
   }
 
   static void RunBatch(const DecodeAttention& a, int first, int n_heads, Batch* b) {
-    const int head_dim = a.head_dim;
+    const int head_dim = a.shape.head_dim;
     const int chunks = (head_dim + kChunk - 1) / kChunk;
     for (int h = 0; h < n_heads; ++h) {
-      b->max[h] = a.max[first + h];
-      for (int i = 0; i < V::kLanes; ++i) b->sums[h * V::kLanes + i] = i == 0 ? a.sum[first + h] : 0.0f;
+      b->max[h] = a.states.max[first + h];
+      for (int i = 0; i < V::kLanes; ++i) b->sums[h * V::kLanes + i] = i == 0 ? a.states.sum[first + h] : 0.0f;
     }
     b->n_blocks = 0;
     for (int h = 0; h < n_heads; h += BlockHeads(n_heads - h)) ++b->n_blocks;
     b->query_stride = chunks * kQueryChunkBytes;
     for (int h = 0; h < n_heads; ++h) {
       for (int c = 0; c < chunks; ++c) {
-        C::PrepareQuery(a.q + int64_t{first + h} * head_dim + c * kChunk, head_dim - c * kChunk,
+        C::PrepareQuery(a.head.q + int64_t{first + h} * head_dim + c * kChunk, head_dim - c * kChunk,
                         b->query + h * b->query_stride + c * kQueryChunkBytes);
       }
     }
     const size_t row_bytes = C::RowBytes(head_dim);
-    const int64_t end = a.first_row + a.n_rows;
-    for (int64_t row = a.first_row; row < end; row += kDecodeRows) {
+    const int64_t end = a.rows.end;
+    for (int64_t row = a.rows.begin; row < end; row += kDecodeRows) {
       const int n = end - row < kDecodeRows ? static_cast<int>(end - row) : kDecodeRows;
-      const char* k = static_cast<const char*>(a.k) + row * row_bytes;
-      const char* v = static_cast<const char*>(a.v) + row * row_bytes;
+      const char* k = reinterpret_cast<const char*>(a.head.k) + row * row_bytes;
+      const char* v = reinterpret_cast<const char*>(a.head.v) + row * row_bytes;
       // Reading a block's keys prefetches the keys of a later block. The same holds for values.
       const int64_t left = end - row, from = left < kAheadRows ? left : kAheadRows;
       const int64_t to = left < kAheadRows + kDecodeRows ? left : kAheadRows + kDecodeRows;
@@ -208,17 +208,17 @@ struct DecodeLoop {
       for (int h = 0, m; h < n_heads; h += m) {
         float* scores = b->scores + h * kDecodeRows;
         switch (m = BlockHeads(n_heads - h)) {
-          case 1: ScoreBlock<1>(k, n, *b, h, head_dim, a.scale, scores, &keys); break;
-          case 2: ScoreBlock<2>(k, n, *b, h, head_dim, a.scale, scores, &keys); break;
-          case 3: ScoreBlock<3>(k, n, *b, h, head_dim, a.scale, scores, &keys); break;
-          default: ScoreBlock<4>(k, n, *b, h, head_dim, a.scale, scores, &keys); break;
+          case 1: ScoreBlock<1>(k, n, *b, h, head_dim, a.shape.scale, scores, &keys); break;
+          case 2: ScoreBlock<2>(k, n, *b, h, head_dim, a.shape.scale, scores, &keys); break;
+          case 3: ScoreBlock<3>(k, n, *b, h, head_dim, a.shape.scale, scores, &keys); break;
+          default: ScoreBlock<4>(k, n, *b, h, head_dim, a.shape.scale, scores, &keys); break;
         }
       }
       for (int h = 0; h < n_heads; ++h) {
         Weigh(b->scores + h * kDecodeRows, n, b->max + h, b->sums + h * V::kLanes, b->keep + h);
       }
       for (int h = 0, m; h < n_heads; h += m) {
-        float* acc = a.acc + int64_t{first + h} * head_dim;
+        float* acc = a.states.acc + int64_t{first + h} * head_dim;
         switch (m = BlockHeads(n_heads - h)) {
           case 1: AccumulateBlock<1>(v, n, *b, h, head_dim, acc, &values); break;
           case 2: AccumulateBlock<2>(v, n, *b, h, head_dim, acc, &values); break;
@@ -228,15 +228,15 @@ struct DecodeLoop {
       }
     }
     for (int h = 0; h < n_heads; ++h) {
-      a.max[first + h] = b->max[h];
-      a.sum[first + h] = V::HorizontalSum(V::Load(b->sums + h * V::kLanes));
+      a.states.max[first + h] = b->max[h];
+      a.states.sum[first + h] = V::HorizontalSum(V::Load(b->sums + h * V::kLanes));
     }
   }
 
   static void Run(const DecodeAttention& a) {
     Batch batch;
-    for (int first = 0; first < a.group; first += kDecodeHeads) {
-      RunBatch(a, first, a.group - first < kDecodeHeads ? a.group - first : kDecodeHeads, &batch);
+    for (int first = 0; first < a.shape.group; first += kDecodeHeads) {
+      RunBatch(a, first, a.shape.group - first < kDecodeHeads ? a.shape.group - first : kDecodeHeads, &batch);
     }
   }
 };

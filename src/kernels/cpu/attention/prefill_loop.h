@@ -29,7 +29,8 @@ struct PrefillLoop {
   static_assert(kQueryTile <= kMaxQueryTile && kMaxQueryTile % kQueryTile == 0 && kKeyTile <= kMaxKeyTile &&
                 kKeyTile <= kTileUnits * C::kPerUnit && kKeyTile % kRows == 0);
 
-  const PrefillAttention& a;
+  const AttentionShape& shape;
+  const PrefillHead& head;
   PrefillLayout layout;
   float* scratch;
 
@@ -56,7 +57,7 @@ struct PrefillLoop {
   };
 
   // Units of a key.
-  int Steps() const { return (a.head_dim + C::kDimsPerStep - 1) / C::kDimsPerStep; }
+  int Steps() const { return (shape.head_dim + C::kDimsPerStep - 1) / C::kDimsPerStep; }
 
   // Unscaled scores of kRows keys for kVecs vectors of queries. Updates the running maximum.
   template <int kVecs, bool kMasked>
@@ -95,10 +96,10 @@ struct PrefillLoop {
   }
 
   // Tokens [lo, hi) of the block see the key at `pos`.
-  DUO_ALWAYS_INLINE void SeenBy(const PrefillAttention& p, int64_t pos, int32_t* lo, int32_t* hi) {
-    const int64_t first = pos - p.q_pos;
-    const bool always = pos < p.mask.sink || p.mask.window > INT32_MAX;
-    const int64_t last = always ? INT32_MAX : first + p.mask.window;
+  DUO_ALWAYS_INLINE void SeenBy(int64_t q_pos, const LambdaMask& mask, int64_t pos, int32_t* lo, int32_t* hi) {
+    const int64_t first = pos - q_pos;
+    const bool always = pos < mask.sink || mask.window > INT32_MAX;
+    const int64_t last = always ? INT32_MAX : first + mask.window;
     *lo = static_cast<int32_t>(first < 0 ? 0 : first);
     *hi = static_cast<int32_t>(last < 0 ? 0 : last > INT32_MAX ? INT32_MAX : last);
   }
@@ -120,7 +121,7 @@ struct PrefillLoop {
       const char* row[kRows];
       const int64_t pos = tile->pos + n, last = pos + kRows - 1;
       const bool seen = n + kRows <= tile->n && last <= queries.first_pos &&
-                        (last < a.mask.sink || a.mask.window > queries.last_pos - pos);
+                        (last < head.mask.sink || head.mask.window > queries.last_pos - pos);
       PrefetchSome(tile, kRows);
       float* out = scores + n * kVecs * kLanes;
       const TileParams params = {tile->params.step + n, tile->params.low + n};
@@ -132,7 +133,7 @@ struct PrefillLoop {
         for (int r = 0; r < kRows; ++r) {
           const bool real = n + r < tile->n;
           row[r] = tile->keys.p + (real ? n + r : tile->n - 1) * tile->keys.stride;
-          SeenBy(a, pos + r, &lo[r], &hi[r]);
+          SeenBy(shape.q_pos, head.mask, pos + r, &lo[r], &hi[r]);
           if (!real) hi[r] = lo[r];
         }
         ScoreKeys<kVecs, true>(row, queries, params, steps, lo, hi, out, max);
@@ -147,7 +148,7 @@ struct PrefillLoop {
     constexpr int kPitch = kVecs * kLanes;
     float* scores = scratch + layout.scores;
     for (int v = 0; v < kVecs; ++v) {
-      F factor = V::Set(a.scale * kLog2E);
+      F factor = V::Set(shape.scale * kLog2E);
       if constexpr (C::kRoundsQueries) factor = V::Mul(factor, V::Load(queries.q_step + v * kLanes));
       const F old_max = V::Load(queries.max + v * kLanes);
       const F max = V::Max(old_max, tile_max[v]);
@@ -198,11 +199,11 @@ struct PrefillLoop {
     const char* values = tile.values.p + first * tile.values.stride;
     const float* weights = scratch + layout.scores + static_cast<size_t>(first) * kVecs * kLanes;
     int d = 0;
-    for (; d + kRows <= a.head_dim; d += kRows) {
+    for (; d + kRows <= shape.head_dim; d += kRows) {
       AccumulateDims<kVecs, kRows>(values + d * 4, tile.values.stride, last - first, weights, keep,
                                    queries.out + static_cast<size_t>(d) * kVecs * kLanes);
     }
-    for (; d < a.head_dim; d += 2) {  // head_dim is even
+    for (; d < shape.head_dim; d += 2) {  // head_dim is even
       AccumulateDims<kVecs, 2>(values + d * 4, tile.values.stride, last - first, weights, keep,
                                queries.out + static_cast<size_t>(d) * kVecs * kLanes);
     }
@@ -214,8 +215,8 @@ struct PrefillLoop {
     int64_t end = queries.last_pos - tile->pos + 1;
     if (end > tile->n) end = tile->n;
     int64_t begin = 0;
-    if (tile->pos >= a.mask.sink && a.mask.window <= queries.first_pos) {
-      begin = queries.first_pos - a.mask.window + 1 - tile->pos;
+    if (tile->pos >= head.mask.sink && head.mask.window <= queries.first_pos) {
+      begin = queries.first_pos - head.mask.window + 1 - tile->pos;
       begin = begin < 0 ? 0 : begin / kRows * kRows;
     }
     if (begin >= end) return;
@@ -240,8 +241,8 @@ struct PrefillLoop {
     t.token = reinterpret_cast<const int32_t*>(scratch + layout.token) + query;
     t.first_pos = t.last_pos = 0;
     const int64_t last = query + kQueryTile < layout.n_queries ? query + kQueryTile : layout.n_queries;
-    t.first_pos = a.q_pos + query / a.group;
-    t.last_pos = a.q_pos + (last - 1) / a.group;
+    t.first_pos = shape.q_pos + query / shape.group;
+    t.last_pos = shape.q_pos + (last - 1) / shape.group;
     return t;
   }
 
@@ -256,7 +257,7 @@ struct PrefillLoop {
     int32_t* token = reinterpret_cast<int32_t*>(scratch + layout.token);
     for (int64_t q = 0; q < layout.padded_queries; ++q) {
       const int64_t real = q < layout.n_queries ? q : layout.n_queries - 1;
-      token[q] = static_cast<int32_t>(real / a.group);
+      token[q] = static_cast<int32_t>(real / shape.group);
       scratch[layout.max + q] = -__builtin_inff();
       scratch[layout.sum + q] = 0.0f;
     }
@@ -269,14 +270,14 @@ struct PrefillLoop {
         F block[kLanes];
         for (int i = 0; i < kLanes; ++i) {
           const int64_t m = q + i < layout.n_queries ? q + i : layout.n_queries - 1;
-          const float* from = a.q + m / a.group * a.q_stride + m % a.group * a.head_dim;
+          const float* from = head.q + m / shape.group * shape.q_stride + m % shape.group * shape.head_dim;
           const int d = s * C::kDimsPerStep;
           if constexpr (C::kRoundsQueries) {
             // Rounds the whole query again for every 64 dimensions, which is twice at most for the usual head_dim.
-            block[i] = C::RoundQueryUnits(from, a.head_dim, d, scratch + layout.q_step + q + i,
+            block[i] = C::RoundQueryUnits(from, shape.head_dim, d, scratch + layout.q_step + q + i,
                                           scratch + layout.q_sum + q + i);
           } else {
-            block[i] = C::LoadQueryUnits(from + d, a.head_dim - d);
+            block[i] = C::LoadQueryUnits(from + d, shape.head_dim - d);
           }
         }
         V::Transpose(block);
@@ -290,8 +291,8 @@ struct PrefillLoop {
   // Writes lse of the vector of queries that begins at q.
   void WriteLogSums(int64_t q) const {
     for (int64_t i = q; i < q + kLanes && i < layout.n_queries; ++i) {
-      a.lse[i / a.group * a.lse_stride + i % a.group] =
-          a.scale * (C::kRoundsQueries ? scratch[layout.q_step + i] : 1.0f) * scratch[layout.max + i] +
+      head.lse[i / shape.group * shape.lse_stride + i % shape.group] =
+          shape.scale * (C::kRoundsQueries ? scratch[layout.q_step + i] : 1.0f) * scratch[layout.max + i] +
           __builtin_logf(scratch[layout.sum + i]);
     }
   }
@@ -306,15 +307,15 @@ struct PrefillLoop {
         const float sum = scratch[layout.sum + q + i];
         inverse[i] = sum == 0.0f ? 0.0f : 1.0f / sum;  // a NaN stays NaN
       }
-      if (a.lse != nullptr) WriteLogSums(q);
+      if (head.lse != nullptr) WriteLogSums(q);
       const F factor = V::Load(inverse);
-      for (int d = 0; d < a.head_dim; d += kLanes) {
+      for (int d = 0; d < shape.head_dim; d += kLanes) {
         F block[kLanes];
         for (int i = 0; i < kLanes; ++i) block[i] = V::Mul(V::Load(sums + (d + i) * pitch), factor);
         V::Transpose(block);
-        const int n = a.head_dim - d < kLanes ? a.head_dim - d : kLanes;
+        const int n = shape.head_dim - d < kLanes ? shape.head_dim - d : kLanes;
         for (int i = 0; i < kLanes && q + i < layout.n_queries; ++i) {
-          float* out = a.out + (q + i) / a.group * a.out_stride + (q + i) % a.group * a.head_dim + d;
+          float* out = head.out + (q + i) / shape.group * shape.q_stride + (q + i) % shape.group * shape.head_dim + d;
           if (n == kLanes) {
             V::Store(out, block[i]);
           } else {
@@ -327,18 +328,18 @@ struct PrefillLoop {
 
   KeyTile MakeTile(const KeyRun& run, int64_t first) const {
     const int64_t row = run.row + first;
-    const char* k = static_cast<const char*>(a.k);
-    const char* v = static_cast<const char*>(a.v);
+    const char* k = reinterpret_cast<const char*>(head.k);
+    const char* v = reinterpret_cast<const char*>(head.v);
     KeyTile tile;
     tile.n = run.n_rows - first < kKeyTile ? static_cast<int>(run.n_rows - first) : kKeyTile;
     tile.pos = run.pos + first;
     tile.params = {scratch + layout.k_step, scratch + layout.k_low};
-    tile.keys = C::PrepareKeys(k, row, tile.n, a.head_dim, layout.padded_dim, scratch + layout.keys, tile.params);
-    tile.values = C::PrepareValues(v, row, tile.n, a.head_dim, layout.padded_dim, scratch + layout.values);
+    tile.keys = C::PrepareKeys(k, row, tile.n, shape.head_dim, layout.padded_dim, scratch + layout.keys, tile.params);
+    tile.values = C::PrepareValues(v, row, tile.n, shape.head_dim, layout.padded_dim, scratch + layout.values);
     if constexpr (C::kRoundsQueries) tile.params.step += row % kCodeRows, tile.params.low += row % kCodeRows;
-    const size_t row_bytes = C::RowBytes(a.head_dim);
-    const size_t at = (row + tile.n) * row_bytes;
+    const size_t row_bytes = C::RowBytes(shape.head_dim);
     const int64_t left = run.n_rows - first - tile.n;
+    const size_t at = (row + tile.n) * row_bytes;
     const size_t next = static_cast<size_t>(left < kKeyTile ? left : kKeyTile) * row_bytes;
     tile.prefetch[0] = k + at;
     tile.prefetch[1] = v + at;
@@ -349,7 +350,7 @@ struct PrefillLoop {
 
   void RunTiles() {
     PackQueries();
-    const VisibleRuns runs = FindVisibleRuns(a);
+    const VisibleRuns runs = FindVisibleRuns(shape, head);
     for (int i = 0; i < runs.n; ++i) {
       for (int64_t first = 0; first < runs.run[i].n_rows; first += kKeyTile) {
         KeyTile tile = MakeTile(runs.run[i], first);
@@ -367,7 +368,9 @@ struct PrefillLoop {
   }
 
   static void Run(const PrefillAttention& a) {
-    PrefillLoop loop = {a, MakePrefillLayout(a.n_tokens, a.group, a.head_dim), static_cast<float*>(a.scratch)};
+    const AttentionShape& shape = a.shape;
+    PrefillLoop loop = {shape, a.head, MakePrefillLayout(shape.n_tokens, shape.group, shape.head_dim),
+                        static_cast<float*>(a.scratch)};
     loop.RunTiles();
   }
 };

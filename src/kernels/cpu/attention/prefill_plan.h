@@ -42,24 +42,24 @@ static inline void AppendRun(VisibleRuns* runs, int64_t row0, int64_t pos0, int6
   run->n_rows = last - first;
 }
 
-static inline VisibleRuns FindVisibleRuns(const PrefillAttention& a) {
-  const int64_t end = a.q_pos + a.n_tokens;  // no key at or after it is seen
-  const int64_t window_begin = a.mask.window > a.q_pos ? 0 : a.q_pos - a.mask.window + 1;
-  const int64_t sink_end = a.mask.sink < end ? a.mask.sink : end;
+static inline VisibleRuns FindVisibleRuns(const AttentionShape& shape, const PrefillHead& head) {
+  const int64_t end = shape.q_pos + shape.n_tokens;  // no key at or after it is seen
+  const int64_t window_begin = head.mask.window > shape.q_pos ? 0 : shape.q_pos - head.mask.window + 1;
+  const int64_t sink_end = head.mask.sink < end ? head.mask.sink : end;
   const bool joined = window_begin <= sink_end;
   const int64_t first_end = joined ? end : sink_end;
   const int64_t second_begin = joined ? end : window_begin;
-  const bool gapless = a.n_sink_rows == 0 || a.body_pos == a.n_sink_rows;
+  const bool gapless = head.n_sink_rows == 0 || head.body_pos == head.n_sink_rows;
   VisibleRuns runs;
   runs.n = 0;
   if (!gapless) {
-    AppendRun(&runs, 0, 0, a.n_sink_rows, 0, first_end);
-    AppendRun(&runs, 0, 0, a.n_sink_rows, second_begin, end);
+    AppendRun(&runs, 0, 0, head.n_sink_rows, 0, first_end);
+    AppendRun(&runs, 0, 0, head.n_sink_rows, second_begin, end);
   }
-  const int64_t row = gapless ? 0 : a.n_sink_rows;
-  const int64_t pos = gapless && a.n_sink_rows > 0 ? 0 : a.body_pos;
-  AppendRun(&runs, row, pos, a.n_rows - row, 0, first_end);
-  AppendRun(&runs, row, pos, a.n_rows - row, second_begin, end);
+  const int64_t row = gapless ? 0 : head.n_sink_rows;
+  const int64_t pos = gapless && head.n_sink_rows > 0 ? 0 : head.body_pos;
+  AppendRun(&runs, row, pos, head.n_rows - row, 0, first_end);
+  AppendRun(&runs, row, pos, head.n_rows - row, second_begin, end);
   return runs;
 }
 
