@@ -7,7 +7,7 @@
 
 #include "base/check.h"
 #include "duo/head_pattern.h"
-#include "heads/head_report.h"
+#include "duo/head_report.h"
 #include "heads/pattern_format.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

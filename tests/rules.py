@@ -30,12 +30,15 @@ PUBLIC_HEADER_ROOM = {
     "dtype": "base",
     "tokenizer": "text",
     "head_pattern": "heads",
+    "head_report": "heads",
     "backend": "backend",
     "model": "model",
+    "key_outliers": "model",
+    "quantize": "model",
     "session": "engine",
     "sampler": "engine",
     "generate": "engine",
-    "identify": "identify",
+    "chat_turn": "engine",
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)

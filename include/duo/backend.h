@@ -37,5 +37,7 @@ Result<BackendPtr> CreateBackend(const BackendOptions& options);
 /// A description for people and JSON: "cpu, avx512_bf16, 2 threads".
 std::string DescribeBackend(const Backend& backend);
 int BackendThreads(const Backend& backend);
+/// Bytes that can still be allocated from the memory that the backend works in: the process's memory, or the device's.
+uint64_t BackendAvailableBytes(const Backend& backend);
 
 }  // namespace duo

@@ -17,7 +17,9 @@ struct HeadPattern {
   std::vector<double> gates;  // [n_layers, n_kv_heads], 1 = retrieval, 0 = streaming; finite
   int64_t sink = 64;          // tokens at the start that streaming heads keep
   int64_t recent = 256;       // last tokens that streaming heads keep, the current one included
-  std::string config_json;    // the whole config.json as read, so that unknown keys survive; "{}" for new patterns
+  /// Maximum of sink and of recent. Files with more are refused.
+  static constexpr int64_t kMaxWindow = int64_t{1} << 30;
+  std::string config_json;  // the whole config.json as read, so that unknown keys survive; "{}" for new patterns
 
   double gate(int layer, int kv_head) const {
     return gates[static_cast<size_t>(layer) * static_cast<size_t>(n_kv_heads) + static_cast<size_t>(kv_head)];

@@ -62,7 +62,11 @@ struct MemoryPlan {
   int64_t MaxContext(uint64_t bytes) const;
 };
 
-/// Returns kInvalidArgument if the options contradict each other or the model.
+/// Fills in the defaults, as Session::Create does. Returns kInvalidArgument, with the option's name as its subject, if
+/// the options contradict each other or the model.
+Result<SessionOptions> ResolveOptions(const ModelConfig& config, const SessionOptions& given);
+
+/// Errors as ResolveOptions.
 Result<MemoryPlan> PlanMemory(const ModelConfig& config, uint64_t weights_bytes, const SessionOptions& options,
                               const Backend& backend);
 

@@ -50,6 +50,9 @@ class Tokenizer {
   /// The id of a token, given as the vocabulary spells it ("<|eot_id|>"), or -1.
   int32_t TokenId(std::string_view token) const;
   bool IsSpecial(int32_t id) const;
+  /// The special tokens that Encode puts before and after every text with SpecialTokens::kAdd.
+  const std::vector<int32_t>& prefix() const;
+  const std::vector<int32_t>& suffix() const;
   /// The model's own chat template (Jinja text); empty when its files have none.
   const std::string& chat_template() const;
 

@@ -26,5 +26,6 @@ Result<BackendPtr> CreateBackend(const BackendOptions& options) {
 
 std::string DescribeBackend(const Backend& backend) { return backend.Describe(); }
 int BackendThreads(const Backend& backend) { return backend.n_threads(); }
+uint64_t BackendAvailableBytes(const Backend& backend) { return backend.AvailableBytes(); }
 
 }  // namespace duo

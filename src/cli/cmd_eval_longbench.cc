@@ -15,7 +15,7 @@
 #include "cli/flags.h"
 #include "cli/task_eval.h"
 #include "cli/terminal.h"
-#include "engine/chat_turn.h"
+#include "duo/chat_turn.h"
 #include "eval/longbench.h"
 
 namespace duo::cli {

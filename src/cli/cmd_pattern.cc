@@ -14,7 +14,7 @@
 #include "cli/json_output.h"
 #include "cli/terminal.h"
 #include "duo/head_pattern.h"
-#include "heads/head_report.h"
+#include "duo/head_report.h"
 
 namespace duo::cli {
 namespace {

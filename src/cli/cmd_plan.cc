@@ -6,7 +6,6 @@
 #include <memory>
 #include <string>
 
-#include "backend/backend.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "base/memory_info.h"
@@ -123,7 +122,8 @@ Status RunPlan(const PlanOptions& options) {
   SessionOptions full_session = session;
   full_session.heads = AllRetrieval(shape.config.n_layers, shape.config.n_kv_heads);
   DUO_ASSIGN_OR_RETURN(const MemoryPlan full, PlanMemory(shape.config, shape.weights_bytes, full_session, *backend));
-  const uint64_t memory = options.common.memory_bytes != 0 ? options.common.memory_bytes : backend->AvailableBytes();
+  const uint64_t memory =
+      options.common.memory_bytes != 0 ? options.common.memory_bytes : BackendAvailableBytes(*backend);
   if (!options.common.json) return WriteOut(PlanTable(shape, heads, full, duo, memory, session));
   Json json = PlanJson(duo, LargestContext(duo, shape.config, memory));
   json["full"] = PlanJson(full, LargestContext(full, shape.config, memory));

@@ -18,10 +18,10 @@
 #include "cli/terminal.h"
 #include "duo/backend.h"
 #include "duo/model.h"
+#include "duo/quantize.h"
 #include "duo/tokenizer.h"
 #include "eval/text_source.h"
 #include "identify/linear_inputs.h"
-#include "model/quantize_checkpoint.h"
 
 namespace duo::cli {
 namespace {

@@ -22,8 +22,7 @@
 #include "cli/flags.h"
 #include "cli/signals.h"
 #include "cli/terminal.h"
-#include "model/fingerprint.h"
-#include "model/key_outliers.h"
+#include "duo/key_outliers.h"
 
 namespace duo::cli {
 namespace {

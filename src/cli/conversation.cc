@@ -12,7 +12,7 @@
 #include "cli/json_output.h"
 #include "cli/signals.h"
 #include "cli/terminal.h"
-#include "engine/chat_turn.h"
+#include "duo/chat_turn.h"
 
 namespace duo::cli {
 namespace {

@@ -14,7 +14,6 @@
 #include "cli/terminal.h"
 #include "duo/version.h"
 #include "eval/charts.h"
-#include "model/fingerprint.h"
 
 namespace duo::cli {
 namespace {

@@ -7,7 +7,6 @@
 
 #include "base/error.h"
 #include "cli/flags.h"
-#include "heads/pattern_format.h"
 
 namespace duo::cli {
 namespace {
@@ -170,11 +169,11 @@ TrainerOptions TrainingOptions(const IdentifyOptions& options) {
 Status CheckDeployWindow(const IdentifyOptions& options, const TrainerOptions& trainer) {
   const auto bad = [](const char* flag, int64_t n) {
     return InvalidArgument("{}: a pattern cannot have {} tokens; at most {} are allowed", flag, n,
-                           limits::kMaxWindowTokens);
+                           HeadPattern::kMaxWindow);
   };
-  if (trainer.deploy_sink > limits::kMaxWindowTokens)
+  if (trainer.deploy_sink > HeadPattern::kMaxWindow)
     return bad(options.deploy_sink ? "--deploy-sink" : "--sink", trainer.deploy_sink);
-  if (trainer.deploy_recent <= limits::kMaxWindowTokens) return OkStatus();
+  if (trainer.deploy_recent <= HeadPattern::kMaxWindow) return OkStatus();
   return bad(options.deploy_recent ? "--deploy-recent" : "--recent", trainer.deploy_recent);
 }
 

@@ -1,4 +1,4 @@
-#include "engine/chat_turn.h"
+#include "duo/chat_turn.h"
 
 #include "base/common_prefix.h"
 

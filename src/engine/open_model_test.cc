@@ -16,9 +16,9 @@
 #include "base/rng.h"
 #include "base/temp_dir_for_test.h"
 #include "checkpoint/safetensors.h"
+#include "duo/key_outliers.h"
 #include "duo/model.h"
 #include "duo/session.h"
-#include "model/key_outliers.h"
 
 namespace duo {
 namespace {

@@ -78,7 +78,6 @@ Result<MemoryPlan> PlanMemory(const ModelConfig& config, uint64_t weights_bytes,
                               const Backend& backend) {
   DUO_ASSIGN_OR_RETURN(const SessionOptions resolved, ResolveOptions(config, options));
   const KvLayout layout = LayoutOf(config, resolved);
-  DUO_RETURN_IF_ERROR(CheckKvLayout(layout));
   MemoryPlan plan;
   plan.weights_bytes = weights_bytes;
   plan.kv_bytes_per_token = layout.BytesPerToken();

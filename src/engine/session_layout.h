@@ -6,10 +6,7 @@
 
 namespace duo {
 
-/// Fills in the defaults and checks the options against the model. kInvalidArgument names the option.
-Result<SessionOptions> ResolveOptions(const ModelConfig& config, const SessionOptions& given);
-
-/// The layout for options from ResolveOptions.
+/// The layout for options from ResolveOptions. It passes CheckKvLayout.
 KvLayout LayoutOf(const ModelConfig& config, const SessionOptions& resolved);
 
 }  // namespace duo

@@ -86,8 +86,8 @@ Result<int64_t> ReadSize(const Json& config, const char* deploy_key, const char*
                          const std::string& path) {
   const char* which = SizeKey(config, deploy_key, key);
   DUO_ASSIGN_OR_RETURN(const int64_t tokens, JsonInt(config, which, path));
-  if (tokens >= least && tokens <= limits::kMaxWindowTokens) return tokens;
-  return Corrupt("{}: {}: {}, expected {}..{} tokens", path, which, tokens, least, limits::kMaxWindowTokens);
+  if (tokens >= least && tokens <= HeadPattern::kMaxWindow) return tokens;
+  return Corrupt("{}: {}: {}, expected {}..{} tokens", path, which, tokens, least, HeadPattern::kMaxWindow);
 }
 
 // sink may be 0. The recent window includes the token itself, so it holds at least 1.
@@ -112,8 +112,8 @@ Status CheckWritable(const HeadPattern& pattern) {
     return InvalidArgument("the gate of layer {}, kv head {} is not finite", i / pattern.n_kv_heads,
                            i % pattern.n_kv_heads);
   }
-  if (pattern.sink < 0 || pattern.sink > limits::kMaxWindowTokens || pattern.recent < 1 ||
-      pattern.recent > limits::kMaxWindowTokens) {
+  if (pattern.sink < 0 || pattern.sink > HeadPattern::kMaxWindow || pattern.recent < 1 ||
+      pattern.recent > HeadPattern::kMaxWindow) {
     return InvalidArgument("a pattern with sink {} and recent {}", pattern.sink, pattern.recent);
   }
   return OkStatus();

@@ -12,7 +12,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/temp_dir_for_test.h"
-#include "heads/head_report.h"
+#include "duo/head_report.h"
 #include "heads/pattern_for_test.h"
 #include "heads/pattern_format.h"
 

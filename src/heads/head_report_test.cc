@@ -1,4 +1,4 @@
-#include "heads/head_report.h"
+#include "duo/head_report.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -3,8 +3,7 @@
 #include <numeric>
 
 #include "base/error.h"
-
-#include "heads/head_report.h"
+#include "duo/head_report.h"
 
 namespace duo {
 namespace {

@@ -16,7 +16,6 @@ inline constexpr size_t kMaxPatternBytes = 64u << 20;  // full_attention_heads.t
 inline constexpr size_t kMaxPatternConfigBytes = 16u << 20;
 inline constexpr int kMaxPatternLayers = 1024;
 inline constexpr int kMaxPatternKvHeads = 4096;
-inline constexpr int64_t kMaxWindowTokens = int64_t{1} << 30;  // sink, recent
 }  // namespace limits
 
 /// `tsv` has one row per layer, with one tab-separated number per kv head. CRLF and blank lines at the end are

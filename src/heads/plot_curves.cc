@@ -6,8 +6,8 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "duo/head_report.h"
 #include "heads/gnuplot.h"
-#include "heads/head_report.h"
 
 namespace duo {
 namespace {

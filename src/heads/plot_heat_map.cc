@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "duo/head_report.h"
 #include "heads/gnuplot.h"
-#include "heads/head_report.h"
 
 namespace duo {
 namespace {

@@ -5,7 +5,7 @@
 
 #include "base/check.h"
 #include "base/strings.h"
-#include "heads/head_report.h"
+#include "duo/head_report.h"
 
 namespace duo {
 namespace {

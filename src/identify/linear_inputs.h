@@ -1,5 +1,5 @@
 // Measures the inputs of the matrices of a model's layers on a text. They show where activations have outliers, and
-// smoothing (model/quantize_checkpoint.h) needs them.
+// smoothing (duo/quantize.h) needs them.
 #pragma once
 
 #include <cstdint>

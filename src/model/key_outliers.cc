@@ -1,4 +1,4 @@
-#include "model/key_outliers.h"
+#include "duo/key_outliers.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,4 +1,4 @@
-#include "model/quantize_checkpoint.h"
+#include "duo/quantize.h"
 
 #include <fmt/core.h>
 

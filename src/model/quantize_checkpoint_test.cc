@@ -1,5 +1,5 @@
 // Tests of quantising a checkpoint into another folder, smoothed or not.
-#include "model/quantize_checkpoint.h"
+#include "duo/quantize.h"
 
 #include <filesystem>
 #include <map>

@@ -6,7 +6,6 @@
 #include <variant>
 
 #include "base/strings.h"
-#include "text/tokenizer_impl.h"
 
 namespace duo {
 namespace {
@@ -72,8 +71,8 @@ AnswerChoice::Shown AnswerChoice::ShownInEcho(size_t index) const {
   if (!std::holds_alternative<std::string>(request_->prompts[index_])) {
     return texts_->tokenizer().IsSpecial(prompt[index]) ? Shown::kNo : Shown::kYes;
   }
-  const Tokenizer::Impl& impl = Tokenizer::Impl::Of(texts_->tokenizer());
-  const bool around = index < impl.prefix().size() || index + impl.suffix().size() >= prompt.size();
+  const Tokenizer& tokenizer = texts_->tokenizer();
+  const bool around = index < tokenizer.prefix().size() || index + tokenizer.suffix().size() >= prompt.size();
   return around ? Shown::kNo : Shown::kYes;
 }
 

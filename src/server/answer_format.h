@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/json.h"
-#include "engine/log_probs.h"
+#include "engine/serving.h"
 #include "server/api_request.h"
 #include "server/token_texts.h"
 

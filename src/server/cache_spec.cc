@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "base/error.h"
-#include "engine/session_layout.h"
 
 namespace duo {
 namespace {
@@ -65,9 +64,7 @@ Result<SessionOptions> ResolveSpec(const CacheSpec& spec, const CacheDefaults& d
     options.prefill_recent = 0;
   }
   options.pinned_prefix = spec.pinned_prefix;
-  DUO_ASSIGN_OR_RETURN(SessionOptions resolved, ResolveOptions(config, options));
-  DUO_RETURN_IF_ERROR(CheckKvLayout(LayoutOf(config, resolved)));
-  return resolved;
+  return ResolveOptions(config, options);
 }
 
 bool SameCache(const SessionOptions& a, const SessionOptions& b) {

@@ -6,7 +6,7 @@
 #include <random>
 #include <utility>
 
-#include "engine/chat_turn.h"
+#include "duo/chat_turn.h"
 #include "server/answer.h"
 
 namespace duo {

@@ -11,7 +11,7 @@
 #include "base/clock.h"
 #include "base/mutex.h"
 #include "duo/generate.h"
-#include "engine/log_probs.h"
+#include "engine/serving.h"
 #include "server/cache_spec.h"
 #include "server/session_id.h"
 

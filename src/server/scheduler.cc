@@ -9,7 +9,6 @@
 
 #include "base/check.h"
 #include "base/error.h"
-#include "model/weights.h"
 #include "server/prompt_turns.h"
 #include "server/unavailable.h"
 
@@ -207,7 +206,7 @@ void Scheduler::FinishDone() {
     if (running->phase != Phase::kDone) continue;
     // If a program wrote into a file of weights, this step may have mixed old and new ones. Then the
     // request fails.
-    const Status files = model_->weights().CheckFiles(Checkpoint::Replaced::kIsFine);
+    const Status files = CheckForWrites(*model_);
     if (running->status.ok()) running->status = files;
     std::string rest;
     if (running->status.ok()) rest = running->loop->Flush();

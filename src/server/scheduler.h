@@ -37,7 +37,7 @@
 #include "duo/model.h"
 #include "duo/session.h"
 #include "duo/tokenizer.h"
-#include "engine/token_loop.h"
+#include "engine/serving.h"
 #include "server/job.h"
 #include "server/metrics.h"
 #include "server/sequence_lease.h"

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "backend/backend.h"
 #include "base/check.h"
 #include "base/error.h"
 #include "base/memory_info.h"

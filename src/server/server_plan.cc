@@ -4,10 +4,8 @@
 #include <string>
 #include <utility>
 
-#include "backend/backend.h"
 #include "base/error.h"
 #include "base/memory_info.h"
-#include "engine/session_layout.h"
 
 namespace duo {
 namespace {
@@ -26,7 +24,7 @@ constexpr int64_t kMaxSequences = 1024;
 uint64_t Budget(const Model& model, uint64_t memory_bytes) {
   if (memory_bytes != 0) return memory_bytes;
   return model.weights_bytes() - model.mapped_bytes() +
-         static_cast<uint64_t>(kShareOfAvailable * static_cast<double>(model.backend()->AvailableBytes()));
+         static_cast<uint64_t>(kShareOfAvailable * static_cast<double>(BackendAvailableBytes(*model.backend())));
 }
 
 /// A layer of a sequence has at most one buffer for K and one for V of each KV head, and one more. Each may take two

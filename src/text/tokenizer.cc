@@ -120,6 +120,8 @@ int32_t Tokenizer::bos_id() const { return impl_->bos_id(); }
 int32_t Tokenizer::eos_id() const { return impl_->eos_id(); }
 int32_t Tokenizer::TokenId(std::string_view token) const { return impl_->TokenId(token); }
 bool Tokenizer::IsSpecial(int32_t id) const { return impl_->IsSpecial(id); }
+const std::vector<int32_t>& Tokenizer::prefix() const { return impl_->prefix(); }
+const std::vector<int32_t>& Tokenizer::suffix() const { return impl_->suffix(); }
 const std::string& Tokenizer::chat_template() const { return impl_->chat_template(); }
 
 }  // namespace duo

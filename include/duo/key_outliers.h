@@ -1,5 +1,6 @@
-// Measures how far single channels of keys stand out. The causes are biases of several hundred (Qwen2 and 2.5) and
-// large weights of k_norm (Qwen3).
+// Measures how far single channels of keys stand out, which decides whether a model's keys may be stored as int8 or
+// int4 (SessionOptions::kv_type). The causes are biases of several hundred (Qwen2 and 2.5) and large weights of k_norm
+// (Qwen3).
 #pragma once
 
 #include "duo/dtype.h"

@@ -57,7 +57,7 @@ Status CheckQuantizeOut(const std::string& dir, const std::string& out);
 /// - config.json with a quantization_config. It is written last: after an error `out` has no config.json, so that
 ///   nobody can open half a checkpoint.
 /// Holds one matrix in memory at a time. kInvalidArgument: `dir` is already quantised, `out` holds a model or is `dir`,
-/// or the smoothing has another shape. kCancelled by the callback. Other errors: see Model::Open and AtomicFile.
+/// or the smoothing has another shape. kCancelled by the callback. Other errors: kIo, and those of Model::Open.
 Result<QuantizeReport> QuantizeCheckpoint(const std::string& dir, WeightType type, const Smoothing& smoothing,
                                           const std::string& out, int n_threads, const ProgressCallback& progress = {});
 
