@@ -1,4 +1,7 @@
-"""Rooms include and link lower rooms only. Checks every #include, and the ROOMS lists of CMake."""
+"""Rooms include and link lower rooms only, and the programs on top see the library as its users do.
+
+Checks every #include, and the ROOMS lists of CMake.
+"""
 
 import os
 import re
@@ -19,6 +22,12 @@ OWNED = {
     r"(cuda|cuda_runtime|cuda_bf16|cuda_fp16)\.h": {"kernels", "backend"},
     r"cublas.*": {"kernels"},
 }
+
+
+# The rooms of the program that embeds the library. They include the public headers, `base`, and one header of the rooms
+# between. `cli` also includes the rooms whose commands it is.
+PROGRAM_ROOMS = {"server": {"base", "server"}, "cli": {"base", "cli", "server", "eval", "identify"}}
+SERVING = "engine/serving.h"
 
 
 def room_of_include(include, problems, where):
@@ -55,9 +64,36 @@ def check_includes(root):
                 problems.append(f"{path}: a public header includes the internal {include}")
             if other not in rules.allowed_rooms(room):
                 problems.append(f"{path}: {room} must not see {other} ({include})")
-            if other != room and "test" not in parts[-1]:
+            if "test" in parts[-1]:
+                continue
+            if not is_floor(room, include, other):
+                problems.append(f"{path}: includes {include}; {room} may include duo/, base/ and {SERVING} only")
+            if other != room:
                 used.setdefault(room, set()).add(other)
     return problems, used
+
+
+def is_floor(room, include, other):
+    """Whether `room` may include this header of the room `other`, if it is a room of the program."""
+    return room not in PROGRAM_ROOMS or include.startswith("duo/") or include == SERVING or other in PROGRAM_ROOMS[room]
+
+
+def check_serving(root):
+    """SERVING must not bring in headers of the rooms below the engine."""
+    problems = []
+    seen = []
+    waiting = [SERVING]
+    while waiting:
+        name = waiting.pop()
+        paths = [path for path in (os.path.join(root, base, name) for base in ("src", "include")) if os.path.exists(path)]
+        if name in seen or not paths:
+            continue
+        seen.append(name)
+        if name.partition("/")[0] not in ("duo", "base", "engine"):
+            problems.append(f"src/{SERVING}: brings in {name}")
+            continue
+        waiting += rules.INCLUDE.findall(rules.read(paths[0]))
+    return problems
 
 
 def check_cmake(root, used):
@@ -82,7 +118,7 @@ def check_cmake(root, used):
 
 def check(root):
     problems, used = check_includes(root)
-    return problems + check_cmake(root, used)
+    return problems + check_serving(root) + check_cmake(root, used)
 
 
 def self_test():
@@ -97,6 +133,10 @@ def self_test():
         "a public header includes the internal": {"include/duo/model.h": '#include "base/check.h"\n'},
         "does not say which room": {"src/cli/a.cc": '#include "duo/unheard_of.h"\n'},
         "belongs to no room": {"src/attic/a.cc": "\n"},
+        "server may include duo/, base/ and engine/serving.h": {"src/server/a.cc": '#include "backend/backend.h"\n'},
+        "cli may include duo/, base/ and engine/serving.h": {"src/cli/a.h": '#include "engine/token_loop.h"\n'},
+        "brings in model/weights.h": {"src/engine/serving.h": '#include "engine/a.h"\n',
+                                      "src/engine/a.h": '#include "model/weights.h"\n', "src/model/weights.h": "\n"},
         "kv must not link engine": {"src/kv/CMakeLists.txt": cmake.format("kv", "base engine")},
         "add it to ROOMS": {"src/kv/a.cc": '#include "heads/x.h"\n', "src/kv/CMakeLists.txt": cmake.format("kv", "base")},
     }
@@ -107,7 +147,11 @@ def self_test():
             assert any(expected in problem for problem in found), (expected, found)
     with tempfile.TemporaryDirectory() as root:
         rules.write_tree(root, {"src/kv/a.cc": '#include "base/check.h"\n#include <vector>\n',
-                                "src/kv/CMakeLists.txt": cmake.format("kv", "base")})
+                                "src/kv/CMakeLists.txt": cmake.format("kv", "base"),
+                                "src/engine/serving.h": '#include "base/check.h"\n',
+                                "src/server/a.cc": '#include "engine/serving.h"\n#include "duo/model.h"\n',
+                                "src/server/a_test.cc": '#include "model/weights.h"\n',
+                                "src/cli/a.cc": '#include "eval/needle.h"\n#include "server/server.h"\n'})
         assert check(root) == [], check(root)
 
 

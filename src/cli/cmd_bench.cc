@@ -8,18 +8,17 @@
 #include <string>
 #include <vector>
 
-#include "backend/backend.h"
-#include "backend/meter.h"
 #include "base/error.h"
 #include "base/memory_info.h"
-#include "cli/bench_run.h"
 #include "cli/bench_table.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
 #include "cli/flags.h"
 #include "cli/json_output.h"
 #include "cli/shape_options.h"
+#include "cli/signals.h"
 #include "cli/terminal.h"
+#include "eval/bench.h"
 
 namespace duo::cli {
 namespace {
@@ -86,7 +85,8 @@ Result<BenchShape> LoadShape(const BenchOptions& options) {
 /// Whether all modes fit at once. kResourceExhausted, with the numbers, when one of them does not fit alone.
 Result<bool> CheckMemory(const BenchOptions& options, const ModelConfig& runs, uint64_t weights_bytes,
                          const std::vector<BenchMode>& modes, const Backend& backend) {
-  const uint64_t available = options.common.memory_bytes != 0 ? options.common.memory_bytes : backend.AvailableBytes();
+  const uint64_t available =
+      options.common.memory_bytes != 0 ? options.common.memory_bytes : BackendAvailableBytes(backend);
   bool together = true;
   for (const int64_t depth : options.tests.depths) {
     uint64_t all = weights_bytes;
@@ -104,21 +104,6 @@ Result<bool> CheckMemory(const BenchOptions& options, const ModelConfig& runs, u
     together = together && all <= available;
   }
   return together;
-}
-
-Status MeasureCeilings(const BenchOptions& options, Meter* meter, BenchReport* report) {
-  // This call only allocates its block: the bandwidth that counts is measured between the tests.
-  DUO_RETURN_IF_ERROR(meter->MeasureReadBandwidth().status());
-  DUO_ASSIGN_OR_RETURN(report->gemm_bf16_gflop_s, meter->MeasureGemm(ComputeType::kBF16));
-  if (options.common.compute == ComputeType::kF32) {
-    DUO_ASSIGN_OR_RETURN(const double f32, meter->MeasureGemm(ComputeType::kF32));
-    report->gemm_f32_gflop_s = f32;
-  }
-  if (options.common.compute == ComputeType::kInt8) {
-    DUO_ASSIGN_OR_RETURN(const double int8, meter->MeasureGemm(ComputeType::kInt8));
-    report->gemm_int8_gop_s = int8;
-  }
-  return OkStatus();
 }
 
 /// Parses "full" or "duo", with a type of K and V after a colon if one is given.
@@ -169,8 +154,8 @@ Status RunBench(const BenchOptions& options) {
   runs.n_layers = shape.n_layers;
   // The ceilings come first: the block that bandwidth is measured on stays allocated, and the model cannot have it.
   BenchReport report;
-  DUO_RETURN_IF_ERROR(MeasureCeilings(options, backend->meter(), &report));
-  report.available_bytes = backend->AvailableBytes();
+  DUO_RETURN_IF_ERROR(MeasureCeilings(options.common.compute, backend.get(), &report));
+  report.available_bytes = BackendAvailableBytes(*backend);
   report.on_device = options.common.device == Device::kCuda;
   DUO_ASSIGN_OR_RETURN(const bool together, CheckMemory(options, runs, shape.weights_bytes, modes, *backend));
   report.base_rss_bytes = CurrentRssBytes();
@@ -194,7 +179,8 @@ Status RunBench(const BenchOptions& options) {
   report.chunk = options.common.chunk;
   report.interleaved = together;
   ProgressBar bar(options.common.progress, "bench");
-  DUO_RETURN_IF_ERROR(RunBenchTests(model, modes, options.tests, together, bar.Callback(), &report));
+  DUO_RETURN_IF_ERROR(RunBenchTests(
+      model, modes, options.tests, together, bar.Callback(), [] { return !Interrupted(); }, &report));
   bar.Finish();
   report.peak_rss_bytes = PeakRssBytes();
   return PrintReport(options, report);
@@ -222,7 +208,7 @@ void AddBench(CLI::App* app, VerbFunction* run) {
   AddInt(verb, "--prefill", {0, kMaxTokens}, &options->tests.prefill,
          "Tokens prefilled per repetition; 0 leaves prefill out.")
       ->default_str(std::to_string(options->tests.prefill));
-  AddChoice(verb, "--fill", Choices<Fill>{{"prefill", Fill::kPrefill}, {"synthetic", Fill::kSynthetic}},
+  AddChoice(verb, "--fill", Choices<CacheFill>{{"prefill", CacheFill::kPrefill}, {"synthetic", CacheFill::kSynthetic}},
             &options->tests.fill, "How the cache is filled: prefill runs the model, synthetic uses made-up K and V.")
       ->default_str("prefill");
   AddInt(verb, "--repeat", {1, 10000}, &options->tests.repeat,

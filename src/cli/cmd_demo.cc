@@ -15,11 +15,11 @@
 #include "base/strings.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
-#include "cli/demo_run.h"
 #include "cli/flags.h"
 #include "cli/json_output.h"
+#include "cli/signals.h"
 #include "cli/terminal.h"
-#include "text/builtin_book.h"
+#include "eval/demo.h"
 
 namespace duo::cli {
 namespace {
@@ -48,23 +48,6 @@ Result<CommonOptions> ResolveCommon(const DemoOptions& options) {
   }
   if (!common.sparsity && !common.threshold) common.sparsity = 0.5;
   return common;
-}
-
-Result<DemoInput> MakeGeneratedInput(const DemoOptions& options, const Tokenizer& tokenizer) {
-  DUO_ASSIGN_OR_RETURN(const Book book,
-                       MakeBook({.n_tokens = options.tokens.value_or(kDefaultTokens),
-                                 .n_facts = options.facts.value_or(kDefaultFacts),
-                                 .seed = options.common.seed},
-                                [&](std::string_view text) { return std::ssize(tokenizer.Encode(text)); }));
-  DemoInput input;
-  input.text = tokenizer.Encode(book.text);
-  input.max_tokens = 0;
-  for (const Fact& fact : book.facts) {
-    const int64_t n_answer = std::ssize(tokenizer.Encode(" " + fact.answer, SpecialTokens::kNone));
-    input.max_tokens = std::max(input.max_tokens, n_answer + 4);
-    input.questions.push_back({fact.question, fact.answer, fact.depth});
-  }
-  return input;
 }
 
 Result<DemoInput> MakeUserInput(const DemoOptions& options, const Tokenizer& tokenizer) {
@@ -233,19 +216,22 @@ Status RunDemo(const DemoOptions& options) {
   DUO_ASSIGN_OR_RETURN(const CommonOptions common, ResolveCommon(options));
   DUO_ASSIGN_OR_RETURN(const LoadedModel loaded, LoadModel(common));
   DUO_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Open(loaded.dir));
-  DUO_ASSIGN_OR_RETURN(DemoInput input, options.text.empty() ? MakeGeneratedInput(options, tokenizer)
-                                                             : MakeUserInput(options, tokenizer));
+  DUO_ASSIGN_OR_RETURN(DemoInput input, options.text.empty()
+                                            ? MakeBookInput(tokenizer, options.tokens.value_or(kDefaultTokens),
+                                                            options.facts.value_or(kDefaultFacts), common.seed)
+                                            : MakeUserInput(options, tokenizer));
   if (options.max_tokens > 0) input.max_tokens = options.max_tokens;
   if (!common.json) DUO_RETURN_IF_ERROR(WriteOut(Heading(loaded, input, options)));
 
   SessionOptions full = loaded.session, random = loaded.session;
   full.heads = {};
   DUO_ASSIGN_OR_RETURN(random.heads, RandomHeadsLike(loaded.session.heads, common.seed));
-  DUO_RETURN_IF_ERROR(WarmUp(loaded.model, loaded.session, input));
+  DUO_RETURN_IF_ERROR(WarmUpDemo(loaded.model, loaded.session, input));
   std::vector<DemoMode> modes;
   const auto run = [&](const char* name, const SessionOptions& session) -> Status {
     ProgressBar bar(common.progress, name);
-    DUO_ASSIGN_OR_RETURN(DemoMode mode, RunDemoMode(name, loaded.model, tokenizer, session, input, bar.Callback()));
+    DUO_ASSIGN_OR_RETURN(DemoMode mode, RunDemoMode(name, loaded.model, tokenizer, session, input, bar.Callback(),
+                                                    [] { return !Interrupted(); }));
     modes.push_back(std::move(mode));
     return OkStatus();
   };
@@ -264,7 +250,7 @@ void AddDemo(CLI::App* app, VerbFunction* run) {
   AddCommonOptions(verb, &options->common);
   AddInt(verb, "--tokens", {64, int64_t{1} << 30}, &options->tokens, "Length of the generated text in tokens.")
       ->default_str(std::to_string(kDefaultTokens));
-  AddInt(verb, "--facts", {1, kMaxPasskeys + kMaxCodes}, &options->facts,
+  AddInt(verb, "--facts", {1, kMaxBookFacts}, &options->facts,
          "Facts hidden in the generated text; each is asked for once.")
       ->default_str(std::to_string(kDefaultFacts));
   CLI::Option* text = AddText(verb, "--text-file", &options->text, "a file",

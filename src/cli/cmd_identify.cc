@@ -26,7 +26,6 @@
 #include "duo/version.h"
 #include "identify/head_scores.h"
 #include "identify/trainer.h"
-#include "text/haystack.h"
 
 namespace duo::cli {
 namespace {
@@ -54,15 +53,14 @@ Result<TrainingTexts> MakeTexts(const std::string& text, const PasskeyOptions& d
              {"max_needle_depth_ratio", d.depth_end},
              {"seed", d.seed}};
   if (text == "builtin") return TrainingTexts::Builtin(tokenizer, d);
-  Result<Haystack> haystack = LoadHaystack(text);
-  if (!haystack.ok()) return haystack.status().Annotate("--text");
-  if (haystack->truncated) Note(fmt::format("{}: only the first {} are used", text, FormatBytes(kMaxHaystackBytes)));
+  DUO_ASSIGN_OR_RETURN(TrainingTexts texts, TrainingTexts::InFiles(tokenizer, d, text));
+  if (texts.truncated()) Note(fmt::format("{}: only the first {} are used", text, FormatBytes(kMaxHaystackBytes)));
   (*recipe)["passkey_length"] = d.n_words;
-  (*recipe)["dataset_bytes"] = haystack->text.size();
+  (*recipe)["dataset_bytes"] = texts.haystack().size();
   Fnv1a fingerprint;  // tells whether a resumed run reads the text it began with
-  fingerprint.Add(haystack->text.data(), haystack->text.size());
+  fingerprint.Add(texts.haystack().data(), texts.haystack().size());
   (*recipe)["dataset_fingerprint"] = fingerprint.Text();
-  return TrainingTexts::InHaystack(tokenizer, d, std::move(haystack)->text);
+  return texts;
 }
 
 /// Writes the scores of forward passes as the gates of a pattern, with the facts of how they were made.

@@ -12,7 +12,6 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/memory_info.h"
-#include "checkpoint/safetensors.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
 #include "cli/flags.h"
@@ -21,6 +20,7 @@
 #include "cli/signals.h"
 #include "cli/terminal.h"
 #include "duo/session.h"
+#include "eval/logits_file.h"
 
 namespace duo::cli {
 namespace {
@@ -60,14 +60,6 @@ Status ReserveRows(const PositionRange& range, int64_t vocab, LogitRows* rows) {
   return OkStatus();
 }
 
-Status Write(const std::string& path, const LogitRows& rows, int64_t vocab) {
-  const auto n = std::ssize(rows.positions);
-  const safetensors::Tensor logits = {"logits", safetensors::Type::kF32, {n, vocab}, rows.logits.data()};
-  const Status written =
-      safetensors::WriteSafetensors(path, {logits, safetensors::Tensor::I64("positions", {n}, rows.positions.data())});
-  return written.Annotate("--out");
-}
-
 Status Run(const LogitsCommand& command) {
   DUO_RETURN_IF_ERROR(CheckOutput(command.out));
   DUO_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(command.common));
@@ -96,7 +88,7 @@ Status Run(const LogitsCommand& command) {
   }
   DUO_RETURN_IF_ERROR(status);
   const double seconds = SecondsSince(begin);
-  DUO_RETURN_IF_ERROR(Write(command.out, rows, vocab));
+  DUO_RETURN_IF_ERROR(WriteLogits(command.out, rows.logits, vocab, rows.positions).Annotate("--out"));
   if (!command.common.json) {
     Note(fmt::format("logits [{}, {}] of positions {}:{} are in {}", rows.positions.size(), vocab, range.begin,
                      range.end - 1, command.out));

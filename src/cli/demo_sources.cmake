@@ -1,11 +1,9 @@
 # Sources of the verbs demo, plan and bench. CMakeLists.txt of this folder includes this file.
 set(DUO_DEMO_SOURCES
-  bench_run.cc
   bench_table.cc
   cmd_bench.cc
   cmd_demo.cc
   cmd_plan.cc
-  demo_run.cc
   shape_options.cc)
 
 if(DUO_BUILD_TESTS)

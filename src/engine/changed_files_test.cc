@@ -13,6 +13,7 @@
 #include "base/temp_dir_for_test.h"
 #include "duo/generate.h"
 #include "duo/session.h"
+#include "engine/serving.h"
 
 namespace duo {
 namespace {
@@ -52,6 +53,7 @@ TEST_F(ChangedFiles, AFileThatIsWrittenToEndsEveryUse) {
   EXPECT_EQ(run.code(), StatusCode::kUnavailable);
   EXPECT_THAT(run.message(), HasSubstr(File() + ": was written to"));
   EXPECT_EQ(model_->CheckFiles().code(), StatusCode::kUnavailable);
+  EXPECT_EQ(CheckForWrites(*model_).code(), StatusCode::kUnavailable);
   std::filesystem::resize_file(File(), size);
   std::filesystem::last_write_time(File(), then);
   EXPECT_EQ(Run().code(), StatusCode::kUnavailable) << "results since the write may be wrong";
@@ -72,6 +74,7 @@ TEST_F(ChangedFiles, AReplacedFileIsSaidButItsOldBytesAreWhole) {
   const Status status = model_->CheckFiles();
   EXPECT_EQ(status.code(), StatusCode::kUnavailable);
   EXPECT_THAT(status.message(), HasSubstr(File() + ": is another file"));
+  EXPECT_TRUE(CheckForWrites(*model_).ok());
   EXPECT_TRUE(Run().ok());
 }
 

@@ -117,6 +117,15 @@ Result<TrainingTexts> TrainingTexts::InHaystack(const Tokenizer& tokenizer, cons
   return texts;
 }
 
+Result<TrainingTexts> TrainingTexts::InFiles(const Tokenizer& tokenizer, const PasskeyOptions& options,
+                                             const std::string& path) {
+  Result<Haystack> haystack = LoadHaystack(path);
+  if (!haystack.ok()) return haystack.status().About("text");
+  DUO_ASSIGN_OR_RETURN(TrainingTexts texts, InHaystack(tokenizer, options, std::move(haystack->text)));
+  texts.truncated_ = haystack->truncated;
+  return texts;
+}
+
 Result<TrainingTexts> TrainingTexts::Builtin(const Tokenizer& tokenizer, const PasskeyOptions& options) {
   TrainingTexts texts(tokenizer, options);
   DUO_RETURN_IF_ERROR(texts.CheckOptions());

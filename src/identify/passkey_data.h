@@ -11,6 +11,7 @@
 #include "duo/tokenizer.h"
 #include "identify/teacher_student.h"
 #include "text/builtin_book.h"
+#include "text/haystack.h"
 
 namespace duo {
 
@@ -42,6 +43,9 @@ class TrainingTexts {
   /// fewer than max_length tokens; the message says how many it has. Borrows `tokenizer`.
   static Result<TrainingTexts> InHaystack(const Tokenizer& tokenizer, const PasskeyOptions& options,
                                           std::string haystack);
+  /// Like InHaystack with the text at `path` (LoadHaystack). Errors of reading it have the subject "text".
+  static Result<TrainingTexts> InFiles(const Tokenizer& tokenizer, const PasskeyOptions& options,
+                                       const std::string& path);
   /// Texts are books of builtin_book.h with the book's own facts: passkeys of 4 to 8 words, and codes. n_passkeys is
   /// the number of facts, and n_words is not used. A text that is too short for all facts has as many as fit.
   static Result<TrainingTexts> Builtin(const Tokenizer& tokenizer, const PasskeyOptions& options);
@@ -54,6 +58,11 @@ class TrainingTexts {
   /// Text number `index` without questions, n_tokens long. A builtin text keeps its facts, and may be up to a sentence
   /// shorter. For scores that come from reading an ordinary text.
   Result<std::vector<int32_t>> Plain(uint64_t index, int64_t n_tokens) const;
+
+  /// The text that passkeys are hidden in; empty for Builtin.
+  const std::string& haystack() const { return haystack_; }
+  /// Whether InFiles found more text than kMaxHaystackBytes and left out the rest.
+  bool truncated() const { return truncated_; }
 
   /// Upper bound of the tokens of a text: max_length plus a bound for passkeys, questions and answers.
   int64_t max_text_tokens() const { return max_text_tokens_; }
@@ -77,6 +86,7 @@ class TrainingTexts {
   const Tokenizer* tokenizer_;
   PasskeyOptions options_;
   std::string haystack_;  // empty: builtin
+  bool truncated_ = false;
   double bytes_per_token_ = 4;
   int64_t max_text_tokens_ = 0;
 };

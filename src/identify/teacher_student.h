@@ -12,11 +12,11 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
 
+#include "base/go_on.h"
 #include "duo/backend.h"
 #include "duo/model.h"
 #include "duo/result.h"
@@ -41,9 +41,6 @@ struct TwoStreamLoss {
   double distill = 0;                  // mean over labels and hidden of (teacher - student)^2 after the final norm
   std::vector<double> gate_gradients;  // [n_layers, n_kv_heads] gradient of `distill`
 };
-
-/// Called between layers. Returning false cancels the call.
-using GoOn = std::function<bool()>;
 
 /// Owns all memory that a step needs. Not thread safe. The model must outlive it.
 class TeacherStudent {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/directory_lock.h"
+#include "base/go_on.h"
 #include "base/json.h"
 #include "duo/head_pattern.h"
 #include "duo/model.h"

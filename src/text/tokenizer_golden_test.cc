@@ -64,6 +64,15 @@ TEST_P(TokenizerGolden, EncodesAsTheReference) {
   }
 }
 
+TEST_P(TokenizerGolden, PrefixAndSuffixAreAroundEveryText) {
+  for (const char* text : {"", "a", "two words"}) {
+    std::vector<int32_t> ids = tokenizer_->prefix();
+    for (const int32_t id : tokenizer_->Encode(text, SpecialTokens::kNone)) ids.push_back(id);
+    ids.insert(ids.end(), tokenizer_->suffix().begin(), tokenizer_->suffix().end());
+    EXPECT_EQ(tokenizer_->Encode(text), ids) << text;
+  }
+}
+
 TEST_P(TokenizerGolden, DecodesAsTheReference) {
   std::vector<Json> all = golden_.at("cases");
   if (golden_.contains("decode_only")) {

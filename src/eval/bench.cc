@@ -1,4 +1,4 @@
-#include "cli/bench_run.h"
+#include "eval/bench.h"
 
 #include <algorithm>
 #include <cmath>
@@ -10,10 +10,9 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/rng.h"
-#include "cli/signals.h"
 #include "model/weights.h"
 
-namespace duo::cli {
+namespace duo {
 namespace {
 
 // Modes take turns after this many decode steps.
@@ -136,7 +135,7 @@ class DepthRun {
 
   /// Decodes n_steps tokens that count, after one that warms the caches. If taking the times of a step's parts slows it
   /// down, they are taken in one more step after the others.
-  Status DecodeTurn(int64_t n_steps) {
+  Status DecodeTurn(int64_t n_steps, const GoOn& go_on) {
     DUO_RETURN_IF_ERROR(MeasureMemory(&decode_));
     const bool free = meter()->TimesAreFree();
     for (int64_t step = 0; step <= n_steps + (free ? 0 : 1); ++step) {
@@ -146,7 +145,7 @@ class DepthRun {
       DUO_RETURN_IF_ERROR(session_.Decode(RandomIds(1)[0]));
       if (counts) decode_.AddTotal(1e3 * SecondsSince(begin), 1);
       if (timed && step > 0) decode_.AddTimes(meter()->Times(), 1);
-      if (Interrupted()) return Cancelled();
+      if (go_on && !go_on()) return Cancelled();
     }
     return MeasureMemory(&decode_);
   }
@@ -202,7 +201,7 @@ class DepthRun {
 
   Status FillTo(int64_t depth, const BenchTests& tests, const ProgressCallback& progress) {
     if (depth == 0) return OkStatus();
-    if (tests.fill == Fill::kPrefill) return session_.Prefill(RandomIds(depth), progress);
+    if (tests.fill == CacheFill::kPrefill) return session_.Prefill(RandomIds(depth), progress);
     if (!tests.UsesSnapshot(depth)) return session_.FillSynthetic(depth, kSeed);
     // Synthetic rows take no snapshot. The last token is prefilled, so that a snapshot of this depth exists.
     DUO_RETURN_IF_ERROR(session_.FillSynthetic(depth - 1, kSeed));
@@ -240,7 +239,7 @@ class DepthRun {
     row.floor_ms = std::max(row.bytes_per_token / row.read_gb_s,
                             (work.attention_flop + work.linear_flop) / report.gemm_ceiling()) /
                    1e6;
-    row.fill = tests.fill == Fill::kSynthetic ? "synthetic" : "prefill";
+    row.fill = tests.fill == CacheFill::kSynthetic ? "synthetic" : "prefill";
     return row;
   }
 
@@ -255,11 +254,12 @@ class DepthRun {
 };
 
 /// Runs all tests on these modes, which take turns.
-Status RunTurns(const BenchTests& tests, const ProgressCallback& progress, std::vector<DepthRun>* runs) {
+Status RunTurns(const BenchTests& tests, const ProgressCallback& progress, const GoOn& go_on,
+                std::vector<DepthRun>* runs) {
   for (int repetition = 0; repetition < tests.repeat; ++repetition) {
     for (int64_t done = 0; done < tests.decode; done += kStepsPerTurn) {
       for (DepthRun& run : *runs) {
-        DUO_RETURN_IF_ERROR(run.DecodeTurn(std::min(kStepsPerTurn, tests.decode - done)));
+        DUO_RETURN_IF_ERROR(run.DecodeTurn(std::min(kStepsPerTurn, tests.decode - done), go_on));
       }
     }
   }
@@ -297,8 +297,23 @@ Result<uint64_t> PlannedBytes(const BenchMode& mode, const BenchTests& tests, in
   return plan.TotalBytes(tests.Longest(depth));
 }
 
+Status MeasureCeilings(ComputeType compute, Backend* backend, BenchReport* report) {
+  Meter* const meter = backend->meter();
+  DUO_RETURN_IF_ERROR(meter->MeasureReadBandwidth().status());
+  DUO_ASSIGN_OR_RETURN(report->gemm_bf16_gflop_s, meter->MeasureGemm(ComputeType::kBF16));
+  if (compute == ComputeType::kF32) {
+    DUO_ASSIGN_OR_RETURN(const double f32, meter->MeasureGemm(ComputeType::kF32));
+    report->gemm_f32_gflop_s = f32;
+  }
+  if (compute == ComputeType::kInt8) {
+    DUO_ASSIGN_OR_RETURN(const double int8, meter->MeasureGemm(ComputeType::kInt8));
+    report->gemm_int8_gop_s = int8;
+  }
+  return OkStatus();
+}
+
 Status RunBenchTests(const Model& model, const std::vector<BenchMode>& modes, const BenchTests& tests, bool interleaved,
-                     const ProgressCallback& progress, BenchReport* report) {
+                     const ProgressCallback& progress, const GoOn& go_on, BenchReport* report) {
   if (tests.prefill > 0) DUO_RETURN_IF_ERROR(WarmUpPrefill(model, modes[0], tests));
   std::vector<std::vector<BenchMode>> groups;  // modes whose sessions exist at the same time
   for (const BenchMode& mode : modes) {
@@ -314,7 +329,7 @@ Status RunBenchTests(const Model& model, const std::vector<BenchMode>& modes, co
         DUO_ASSIGN_OR_RETURN(DepthRun run, DepthRun::Start(model, mode, tests, depth, progress));
         runs.push_back(std::move(run));
       }
-      DUO_RETURN_IF_ERROR(RunTurns(tests, progress, &runs));
+      DUO_RETURN_IF_ERROR(RunTurns(tests, progress, go_on, &runs));
       const uint64_t left = model.backend()->AvailableBytes();
       if (left < report->available_bytes) {
         report->device_bytes = std::max(report->device_bytes, report->available_bytes - left);
@@ -334,4 +349,4 @@ Status RunBenchTests(const Model& model, const std::vector<BenchMode>& modes, co
   return OkStatus();
 }
 
-}  // namespace duo::cli
+}  // namespace duo

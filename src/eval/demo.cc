@@ -1,19 +1,34 @@
-#include "cli/demo_run.h"
+#include "eval/demo.h"
 
 #include <algorithm>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/strings.h"
-#include "cli/signals.h"
 #include "duo/generate.h"
 
-namespace duo::cli {
+namespace duo {
 namespace {
 
 bool IsHit(std::string_view text, std::string_view expected) { return TrimEnd(TrimStart(text, " "), " .") == expected; }
 
 }  // namespace
+
+Result<DemoInput> MakeBookInput(const Tokenizer& tokenizer, int64_t n_tokens, int n_facts, uint64_t seed) {
+  DUO_ASSIGN_OR_RETURN(const Book book,
+                       MakeBook({.n_tokens = n_tokens, .n_facts = n_facts, .seed = seed}, [&](std::string_view text) {
+                         return static_cast<int64_t>(tokenizer.Encode(text).size());
+                       }));
+  DemoInput input;
+  input.text = tokenizer.Encode(book.text);
+  input.max_tokens = 0;
+  for (const Fact& fact : book.facts) {
+    const auto n_answer = static_cast<int64_t>(tokenizer.Encode(" " + fact.answer, SpecialTokens::kNone).size());
+    input.max_tokens = std::max(input.max_tokens, n_answer + 4);
+    input.questions.push_back({fact.question, fact.answer, fact.depth});
+  }
+  return input;
+}
 
 Result<HeadChoice> RandomHeadsLike(const HeadChoice& like, uint64_t seed) {
   const int n_heads = like.n_layers * like.n_kv_heads;
@@ -24,7 +39,7 @@ Result<HeadChoice> RandomHeadsLike(const HeadChoice& like, uint64_t seed) {
   return ChooseAtRandom(like.n_layers, like.n_kv_heads, sparsity, seed);
 }
 
-Status WarmUp(const Model& model, const SessionOptions& options, const DemoInput& input) {
+Status WarmUpDemo(const Model& model, const SessionOptions& options, const DemoInput& input) {
   DUO_ASSIGN_OR_RETURN(Session session, Session::Create(model, options));
   const int64_t n = std::min(std::ssize(input.text), session.options().chunk);
   DUO_RETURN_IF_ERROR(session.Prefill(std::span<const int32_t>(input.text).first(n)));
@@ -32,7 +47,8 @@ Status WarmUp(const Model& model, const SessionOptions& options, const DemoInput
 }
 
 Result<DemoMode> RunDemoMode(const std::string& name, const Model& model, const Tokenizer& tokenizer,
-                             const SessionOptions& options, const DemoInput& input, const ProgressCallback& progress) {
+                             const SessionOptions& options, const DemoInput& input, const ProgressCallback& progress,
+                             const GoOn& go_on) {
   const auto n_text = std::ssize(input.text);
   SessionOptions with_snapshot = options;
   // A copy of the streaming rings, taken where the text ends, lets every question start exactly there.
@@ -51,14 +67,14 @@ Result<DemoMode> RunDemoMode(const std::string& name, const Model& model, const 
   GenerateOptions generate;
   generate.max_tokens = input.max_tokens;
   generate.stop = {"\n"};
-  const TextCallback go_on = [](const std::string&) { return !Interrupted(); };
+  const TextCallback on_text = [&](const std::string&) { return !go_on || go_on(); };
   double decode_s = 0;
   size_t n_steps = 0;
   for (const DemoQuestion& question : input.questions) {
     DUO_RETURN_IF_ERROR(session.Rewind(n_text));
     const std::vector<int32_t> prompt = tokenizer.Encode(question.prompt, SpecialTokens::kNone);
-    DUO_ASSIGN_OR_RETURN(const GenerateResult result, Generate(&session, model, &tokenizer, prompt, generate, go_on));
-    if (result.finish == FinishReason::kCancelled || Interrupted()) return Cancelled();
+    DUO_ASSIGN_OR_RETURN(const GenerateResult result, Generate(&session, model, &tokenizer, prompt, generate, on_text));
+    if (result.finish == FinishReason::kCancelled || (go_on && !go_on())) return Cancelled();
     if (mode.answers.empty()) mode.time_to_first_token_s = mode.prefill_s + result.first_token_seconds;
     // The first token comes from the question's own logits. Every other one takes a step of the model.
     decode_s += result.decode_seconds;
@@ -71,4 +87,4 @@ Result<DemoMode> RunDemoMode(const std::string& name, const Model& model, const 
   return mode;
 }
 
-}  // namespace duo::cli
+}  // namespace duo

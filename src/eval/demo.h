@@ -1,4 +1,5 @@
-// One run of `duo demo`: a long text is read once, then every question is answered from that same state.
+// The measurement of `duo demo`: a long text is read once, then every question is answered from that same state. The
+// text is a book with hidden facts, or the user's own.
 #pragma once
 
 #include <cstdint>
@@ -6,12 +7,15 @@
 #include <string>
 #include <vector>
 
-#include "base/json.h"
+#include "base/go_on.h"
 #include "duo/model.h"
+#include "duo/progress.h"
+#include "duo/result.h"
 #include "duo/session.h"
 #include "duo/tokenizer.h"
+#include "text/builtin_book.h"
 
-namespace duo::cli {
+namespace duo {
 
 struct DemoQuestion {
   std::string prompt;                   // follows the text exactly as it is
@@ -44,14 +48,23 @@ struct DemoInput {
   int64_t max_tokens = 0;  // per answer
 };
 
-/// Runs `input` with these heads. kCancelled on Ctrl-C; other errors as Session's.
+/// Max facts of one book.
+inline constexpr int kMaxBookFacts = kMaxPasskeys + kMaxCodes;
+
+/// Makes a book of up to n_tokens tokens with n_facts facts, and a question for each. An answer may have a few tokens
+/// more than the longest expected one. The same seed gives the same book. Errors as MakeBook.
+Result<DemoInput> MakeBookInput(const Tokenizer& tokenizer, int64_t n_tokens, int n_facts, uint64_t seed);
+
+/// Runs `input` with these heads. kCancelled when `progress` or `go_on`, which is asked after every token of an answer,
+/// returns false. Other errors as Session's.
 Result<DemoMode> RunDemoMode(const std::string& name, const Model& model, const Tokenizer& tokenizer,
-                             const SessionOptions& options, const DemoInput& input, const ProgressCallback& progress);
+                             const SessionOptions& options, const DemoInput& input, const ProgressCallback& progress,
+                             const GoOn& go_on);
 
 /// Runs one chunk and drops it, so that the first mode measured does not pay for set-up that happens once.
-Status WarmUp(const Model& model, const SessionOptions& options, const DemoInput& input);
+Status WarmUpDemo(const Model& model, const SessionOptions& options, const DemoInput& input);
 
 /// Draws as many streaming heads as `like` has, at random with `seed`.
 Result<HeadChoice> RandomHeadsLike(const HeadChoice& like, uint64_t seed);
 
-}  // namespace duo::cli
+}  // namespace duo
