@@ -9,9 +9,9 @@
 
 namespace duo {
 
-/// Returns kUnavailable if a file of the weights was written to after it was opened. Tokens may then come from a mixture
-/// of old and new weights. Unlike Model::CheckFiles it accepts a replaced file, because the model keeps the old content.
-/// Makes one system call per file. Thread safe.
+/// Returns kUnavailable if a file of the weights was written to after it was opened. Tokens may then come from a
+/// mixture of old and new weights. Unlike Model::CheckFiles it accepts a replaced file, because the model keeps the old
+/// content. Makes one system call per file. Thread safe.
 Status CheckForWrites(const Model& model);
 
 }  // namespace duo

@@ -16,14 +16,13 @@ bool IsHit(std::string_view text, std::string_view expected) { return TrimEnd(Tr
 
 Result<DemoInput> MakeBookInput(const Tokenizer& tokenizer, int64_t n_tokens, int n_facts, uint64_t seed) {
   DUO_ASSIGN_OR_RETURN(const Book book,
-                       MakeBook({.n_tokens = n_tokens, .n_facts = n_facts, .seed = seed}, [&](std::string_view text) {
-                         return static_cast<int64_t>(tokenizer.Encode(text).size());
-                       }));
+                       MakeBook({.n_tokens = n_tokens, .n_facts = n_facts, .seed = seed},
+                                [&](std::string_view text) { return std::ssize(tokenizer.Encode(text)); }));
   DemoInput input;
   input.text = tokenizer.Encode(book.text);
   input.max_tokens = 0;
   for (const Fact& fact : book.facts) {
-    const auto n_answer = static_cast<int64_t>(tokenizer.Encode(" " + fact.answer, SpecialTokens::kNone).size());
+    const int64_t n_answer = std::ssize(tokenizer.Encode(" " + fact.answer, SpecialTokens::kNone));
     input.max_tokens = std::max(input.max_tokens, n_answer + 4);
     input.questions.push_back({fact.question, fact.answer, fact.depth});
   }

@@ -1,6 +1,5 @@
 // Tests of training texts with the embedded model's tokenizer.
 #include "identify/passkey_data.h"
-#include "base/data_for_test.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,6 +7,9 @@
 #include <set>
 #include <string>
 #include <vector>
+
+#include "base/data_for_test.h"
+#include "base/temp_dir_for_test.h"
 
 namespace duo {
 namespace {
@@ -110,6 +112,19 @@ TEST_F(TrainingTextsTest, PasskeysThatDoNotFitTheLongestTextAreRefused) {
   const auto texts = TrainingTexts::Builtin(tokenizer, {.n_passkeys = 20, .min_length = 100, .max_length = 100});
   ASSERT_TRUE(texts.ok());  // texts have as many facts as fit, which is enough for scores
   EXPECT_THAT(texts->CheckPasskeysFit().message(), HasSubstr("20 passkeys in texts of up to 100 tokens: "));
+}
+
+TEST_F(TrainingTextsTest, AHaystackMayBeAFile) {
+  const PasskeyOptions options{.n_passkeys = 2, .n_words = 3, .min_tokens = 100, .max_tokens = 400};
+  const TempDir dir;
+  dir.Write("hay.txt", Hay(500));
+  const TrainingTexts texts = TrainingTexts::InFiles(tokenizer, options, dir.file("hay.txt")).value();
+  EXPECT_EQ(texts.haystack(), Hay(500));
+  EXPECT_FALSE(texts.truncated());
+  EXPECT_EQ(texts.Make(3)->ids, TrainingTexts::InHaystack(tokenizer, options, Hay(500))->Make(3)->ids);
+  const Status missing = TrainingTexts::InFiles(tokenizer, options, dir.file("no.txt")).status();
+  EXPECT_EQ(missing.code(), StatusCode::kNotFound);
+  EXPECT_EQ(missing.subject(), "text");
 }
 
 TEST_F(TrainingTextsTest, AHaystackThatIsTooShortSaysHowLongItMustBe) {
