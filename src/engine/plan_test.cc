@@ -4,7 +4,7 @@
 #include <string>
 
 #include "backend/backend.h"
-#include "engine/session_layout.h"
+#include "duo/session.h"
 #include "kv/split_kv_cache.h"
 #include "model/tiny_config_for_test.h"
 

@@ -115,7 +115,7 @@ TEST_F(TrainingTextsTest, PasskeysThatDoNotFitTheLongestTextAreRefused) {
 }
 
 TEST_F(TrainingTextsTest, AHaystackMayBeAFile) {
-  const PasskeyOptions options{.n_passkeys = 2, .n_words = 3, .min_tokens = 100, .max_tokens = 400};
+  const PasskeyOptions options{.n_passkeys = 2, .n_words = 3, .min_length = 100, .max_length = 400};
   const TempDir dir;
   dir.Write("hay.txt", Hay(500));
   const TrainingTexts texts = TrainingTexts::InFiles(tokenizer, options, dir.file("hay.txt")).value();

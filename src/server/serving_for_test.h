@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/rng.h"
-#include "engine/session_layout.h"
+#include "duo/session.h"
 #include "model/tiny_config_for_test.h"
 #include "server/scheduler.h"
 
