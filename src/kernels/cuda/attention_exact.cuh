@@ -59,12 +59,40 @@ __device__ __forceinline__ void BeginExact(const ExactTile& t, int n_queries, in
   }
 }
 
+/// Turns the scores of kExactRows rows into weights, and updates the maximum and the sum of each query. A warp takes
+/// two queries, half of it for the rows of one.
+__device__ __forceinline__ void WeighExact(const ExactTile& t, int n_queries) {
+  const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
+  for (int pair = warp; 2 * pair < n_queries; pair += kExactThreads / kWarp) {
+    const int query = 2 * pair + lane / kExactRows;
+    const bool some = query < n_queries;
+    const int at = (some ? query : n_queries - 1) * kExactRows + lane % kExactRows;
+    const float score = t.p[at];
+    float most = score;
+    for (int step = kExactRows / 2; step > 0; step /= 2) most = fmaxf(most, __shfl_xor_sync(kWholeWarp, most, step));
+    const float before = t.max[some ? query : n_queries - 1];
+    const float max = fmaxf(before, most);
+    const float p = score == kNegInf ? 0.0f : expf(score - max);
+    float sum = p;
+    for (int step = kExactRows / 2; step > 0; step /= 2) sum += __shfl_xor_sync(kWholeWarp, sum, step);
+    __syncwarp();
+    if (!some) continue;
+    t.p[at] = p;
+    if (lane % kExactRows != 0) continue;
+    const float rescale = before == kNegInf ? 0.0f : expf(before - max);
+    t.rescale[query] = rescale;
+    t.max[query] = max;
+    // A NaN sum without a maximum comes from NaN keys and is kept.
+    t.sum[query] = (before == kNegInf ? t.sum[query] : t.sum[query] * rescale) + sum;
+  }
+}
+
 /// Folds in rows [row, row + kExactRows). Query i sees row r if sees(i, r). Rows outside [first, last) are not read.
 template <KvType kType, class Sees>
 __device__ __forceinline__ void FoldExact(const ExactTile& t, int n_queries, int head_dim, const uint8_t* k,
                                           const uint8_t* v, int64_t row, int64_t first, int64_t last,
                                           const Sees& sees) {
-  const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp, lane = thread % kWarp;
+  const int thread = static_cast<int>(threadIdx.x);
   __syncthreads();
   for (int i = thread; i < kExactRows * head_dim; i += kExactThreads) {
     const int r = i / head_dim, d = i % head_dim;
@@ -83,31 +111,7 @@ __device__ __forceinline__ void FoldExact(const ExactTile& t, int n_queries, int
     t.p[i] = score;
   }
   __syncthreads();
-  // Half a warp per query, for its 16 rows.
-  for (int pair = warp; 2 * pair < n_queries; pair += kExactThreads / kWarp) {
-    const int query = 2 * pair + lane / kExactRows;
-    const bool some = query < n_queries;
-    const int at = (some ? query : n_queries - 1) * kExactRows + lane % kExactRows;
-    const float score = t.p[at];
-    float most = score;
-    for (int step = kExactRows / 2; step > 0; step /= 2) most = fmaxf(most, __shfl_xor_sync(kWholeWarp, most, step));
-    const float before = t.max[some ? query : n_queries - 1];
-    const float max = fmaxf(before, most);
-    const float p = score == kNegInf ? 0.0f : expf(score - max);
-    float sum = p;
-    for (int step = kExactRows / 2; step > 0; step /= 2) sum += __shfl_xor_sync(kWholeWarp, sum, step);
-    __syncwarp();
-    if (some) {
-      t.p[at] = p;
-      if (lane % kExactRows == 0) {
-        const float rescale = before == kNegInf ? 0.0f : expf(before - max);
-        t.rescale[query] = rescale;
-        t.max[query] = max;
-        // A NaN sum without a maximum comes from NaN keys and is kept.
-        t.sum[query] = (before == kNegInf ? t.sum[query] : t.sum[query] * rescale) + sum;
-      }
-    }
-  }
+  WeighExact(t, n_queries);
   __syncthreads();
   for (int i = thread; i < n_queries * head_dim; i += kExactThreads) {
     const int query = i / head_dim, d = i % head_dim;

@@ -108,6 +108,25 @@ constexpr int kMergePieces = 64;  // pieces whose weights are in shared memory a
 /// Floats of shared memory for MergePieces.
 constexpr int kMergeFloats = kMergeQueries * (1 + 2 * kMergePieces);
 
+/// Value `at` of the state of a piece. Loads from L2, where the writes of other blocks are.
+__device__ __forceinline__ float LoadState(const DecodeBlock& block, const DecodeArgs& a, int piece, int query,
+                                           int at) {
+  return __ldcg(StateOf(a, block.first_piece + piece, block.first_query + query) + at);
+}
+
+/// For each query of the block and each of `count` pieces from `begin` on: the piece's weight, and the weight times the
+/// piece's sum.
+__device__ __forceinline__ void WeighPieces(const DecodeBlock& block, const DecodeArgs& a, int begin, int count,
+                                            const float* largest, float* weights, float* sums) {
+  for (int i = static_cast<int>(threadIdx.x); i < block.n_queries * count; i += static_cast<int>(blockDim.x)) {
+    const int query = i / count, piece = i % count;
+    const float max = LoadState(block, a, begin + piece, query, 0);
+    const float weight = largest[query] == kNegInf ? 1.0f : expf(max - largest[query]);
+    weights[query * kMergePieces + piece] = weight;
+    sums[query * kMergePieces + piece] = weight * LoadState(block, a, begin + piece, query, 1);
+  }
+}
+
 /// Merges the pieces of the block's queries. One block does this while the others have ended, so it needs many loads in
 /// flight: a thread sums four dimensions over all pieces.
 __device__ __forceinline__ void MergePieces(const DecodeBlock& block, const DecodeArgs& a, float* shared) {
@@ -116,13 +135,10 @@ __device__ __forceinline__ void MergePieces(const DecodeBlock& block, const Deco
   float* largest = shared;                               // [query]
   float* weights = shared + kMergeQueries;               // [query, piece]: weight of the piece
   float* sums = weights + kMergeQueries * kMergePieces;  // [query, piece]: weight times the piece's sum
-  // Loads from L2, where the writes of other blocks are.
-  const auto load = [&](int piece, int query, int at) {
-    return __ldcg(StateOf(a, block.first_piece + piece, block.first_query + query) + at);
-  };
   for (int query = thread / kWarp; query < block.n_queries; query += n_threads / kWarp) {
     float max = kNegInf;
-    for (int piece = lane; piece < block.n_pieces; piece += kWarp) max = fmaxf(max, load(piece, query, 0));
+    for (int piece = lane; piece < block.n_pieces; piece += kWarp)
+      max = fmaxf(max, LoadState(block, a, piece, query, 0));
     max = WarpMax(max);
     if (lane == 0) largest[query] = max;
   }
@@ -134,12 +150,7 @@ __device__ __forceinline__ void MergePieces(const DecodeBlock& block, const Deco
     for (int begin = 0; begin < block.n_pieces; begin += kMergePieces) {
       const int left = block.n_pieces - begin, count = left < kMergePieces ? left : kMergePieces;
       __syncthreads();
-      for (int i = thread; i < block.n_queries * count; i += n_threads) {
-        const int of = i / count, piece = i % count;
-        const float weight = largest[of] == kNegInf ? 1.0f : expf(load(begin + piece, of, 0) - largest[of]);
-        weights[of * kMergePieces + piece] = weight;
-        sums[of * kMergePieces + piece] = weight * load(begin + piece, of, 1);
-      }
+      WeighPieces(block, a, begin, count, largest, weights, sums);
       __syncthreads();
       if (vector >= n_vectors) continue;
 #pragma unroll 8

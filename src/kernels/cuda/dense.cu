@@ -20,6 +20,28 @@ __global__ void EmbedKernel(const void* table, const float* scale, const int32_t
 constexpr int kMaxRowThreads = 1024;
 constexpr int kTogether = 4;  // numbers that a thread loads at the same time
 
+/// The int8 codes of a row: the step between them, and whether the row is finite and not zero.
+struct RowGrid {
+  float scale = 0, inverse = 0;
+  bool some = false;
+};
+
+/// The codes for the row of these values. All threads of the block take part; shared: [2, kWarp].
+template <class Value>
+__device__ __forceinline__ RowGrid GridOfRow(int64_t dim, int64_t from, int64_t step, const Value& value_of,
+                                             float* shared) {
+  float most = 0, poison = 0;
+  for (int64_t i = from; i < dim; i += step) {
+    const float value = value_of(i);
+    most = fmaxf(most, fabsf(value));
+    poison += value * 0.0f;
+  }
+  most = BlockReduce(most, shared, 0.0f, [](float v) { return WarpMax(v); });
+  poison = BlockReduce(poison, shared + kWarp, 0.0f, [](float v) { return WarpSum(v); });
+  const bool some = most > 0x1p-100f && poison == 0.0f;
+  return {.scale = (some ? most / 127.0f : 0.0f) + poison, .inverse = some ? 127.0f / most : 0.0f, .some = some};
+}
+
 /// A thread makes the numbers from, from + step, ... of a row. A row with a norm or codes belongs to one block. This
 /// block reads it several times, but after the first time from the cache. Any other row is shared by gridDim.y blocks.
 __global__ void __launch_bounds__(kMaxRowThreads) MakeRowsKernel(CudaRows r, CudaRowsOut out) {
@@ -40,21 +62,10 @@ __global__ void __launch_bounds__(kMaxRowThreads) MakeRowsKernel(CudaRows r, Cud
     if (r.norm != nullptr) return x * factor * r.norm[i];
     return r.up != nullptr ? x / (1.0f + expf(-x)) * r.up[begin + i] : x;
   };
-  float scale = 0, inverse = 0;
-  bool some = false;  // the row is finite and not zero
+  RowGrid grid;
   if (out.codes != nullptr || out.grid != nullptr) {
-    float most = 0, poison = 0;
-    for (int64_t i = from; i < r.dim; i += step) {
-      const float value = made(i);
-      most = fmaxf(most, fabsf(value));
-      poison += value * 0.0f;
-    }
-    most = BlockReduce(most, shared + kWarp, 0.0f, [](float v) { return WarpMax(v); });
-    poison = BlockReduce(poison, shared + 2 * kWarp, 0.0f, [](float v) { return WarpSum(v); });
-    some = most > 0x1p-100f && poison == 0.0f;
-    scale = (some ? most / 127.0f : 0.0f) + poison;
-    inverse = some ? 127.0f / most : 0.0f;
-    if (threadIdx.x == 0 && out.scale != nullptr) out.scale[blockIdx.x] = scale;
+    grid = GridOfRow(r.dim, from, step, made, shared + kWarp);
+    if (threadIdx.x == 0 && out.scale != nullptr) out.scale[blockIdx.x] = grid.scale;
   }
   for (int64_t first = from; first < r.dim; first += kTogether * step) {
     float values[kTogether] = {};
@@ -66,11 +77,11 @@ __global__ void __launch_bounds__(kMaxRowThreads) MakeRowsKernel(CudaRows r, Cud
     for (int j = 0; j < kTogether; ++j) {
       const int64_t i = begin + first + j * step;
       if (first + j * step >= r.dim) continue;
-      const int code = some ? __float2int_rn(values[j] * inverse) : 0;
+      const int code = grid.some ? __float2int_rn(values[j] * grid.inverse) : 0;
       if (out.floats != nullptr) out.floats[i] = values[j];
       if (out.rounded != nullptr) out.rounded[i] = Bf16OfFloat(values[j]);
       if (out.codes != nullptr) out.codes[i] = code;
-      if (out.grid != nullptr) out.grid[i] = code * scale;
+      if (out.grid != nullptr) out.grid[i] = code * grid.scale;
     }
   }
 }

@@ -125,6 +125,38 @@ __global__ void GemvKernel(const __grid_constant__ GemvArgs a) {
   }
 }
 
+/// Adds to sums[t] the products of one group of a piece: one output's weights of kInt4Group inputs from `first` on.
+template <int kTokens, bool kVectors>
+__device__ __forceinline__ void AddInt4Piece(const GemvArgs& a, const uint8_t* piece, int64_t first, int group, int out,
+                                             float* sums) {
+  const float scale = FloatOfBf16(*reinterpret_cast<const uint16_t*>(piece + Int4ScaleAt(group, out)));
+  float part[kTokens] = {};
+#pragma unroll
+  for (int word = 0; word < 4; ++word) {
+    const unsigned codes = *reinterpret_cast<const uint32_t*>(piece + Int4WordAt(group, word, out));
+    const int64_t i = first + 8 * word;
+    if (i >= a.n_in) continue;
+    float w[kStep];
+#pragma unroll
+    for (int j = 0; j < kStep; ++j) {  // inputs 0..3 are in the low halves of the word's bytes, 4..7 in the high
+      w[j] = SmallFloat(codes >> (8 * (j % 4) + (j < 4 ? 0 : 4)) & 15u) - (kSmallBase + 8);
+    }
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) {
+      float x[kStep];
+      if constexpr (kVectors) {
+        Load8<DType::kF32>(a.x, t * a.n_in + i, x);
+      } else {
+        for (int j = 0; j < kStep; ++j) x[j] = i + j < a.n_in ? a.x[t * a.n_in + i + j] : 0.0f;
+      }
+#pragma unroll
+      for (int j = 0; j < kStep; ++j) part[t] += w[j] * Rounded(x[j], a.round_x);
+    }
+  }
+#pragma unroll
+  for (int t = 0; t < kTokens; ++t) sums[t] += scale * part[t];
+}
+
 /// A block computes 16 outputs of int4. Its warps take the pieces of 64 inputs in turn. Each lane of a warp has one
 /// output and one of the piece's two groups of 32 inputs.
 template <int kTokens, bool kVectors>
@@ -141,33 +173,7 @@ __global__ void Gemv4Kernel(const __grid_constant__ GemvArgs a) {
   float sums[kTokens] = {};
   for (int64_t p = warp; p < n_pieces; p += kWarps) {
     const uint8_t* piece = block + p * kPieceBytes;
-    const float scale = FloatOfBf16(*reinterpret_cast<const uint16_t*>(piece + Int4ScaleAt(group, out)));
-    const int64_t first = p * kInt4Inputs + group * kInt4Group;
-    float part[kTokens] = {};
-#pragma unroll
-    for (int word = 0; word < 4; ++word) {
-      const unsigned codes = *reinterpret_cast<const uint32_t*>(piece + Int4WordAt(group, word, out));
-      const int64_t i = first + 8 * word;
-      if (i >= a.n_in) continue;
-      float w[kStep];
-#pragma unroll
-      for (int j = 0; j < kStep; ++j) {  // inputs 0..3 are in the low halves of the word's bytes, 4..7 in the high
-        w[j] = SmallFloat(codes >> (8 * (j % 4) + (j < 4 ? 0 : 4)) & 15u) - (kSmallBase + 8);
-      }
-#pragma unroll
-      for (int t = 0; t < kTokens; ++t) {
-        float x[kStep];
-        if constexpr (kVectors) {
-          Load8<DType::kF32>(a.x, t * a.n_in + i, x);
-        } else {
-          for (int j = 0; j < kStep; ++j) x[j] = i + j < a.n_in ? a.x[t * a.n_in + i + j] : 0.0f;
-        }
-#pragma unroll
-        for (int j = 0; j < kStep; ++j) part[t] += w[j] * Rounded(x[j], a.round_x);
-      }
-    }
-#pragma unroll
-    for (int t = 0; t < kTokens; ++t) sums[t] += scale * part[t];
+    AddInt4Piece<kTokens, kVectors>(a, piece, p * kInt4Inputs + group * kInt4Group, group, out, sums);
   }
 #pragma unroll
   for (int t = 0; t < kTokens; ++t) {

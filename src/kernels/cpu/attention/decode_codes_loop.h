@@ -210,7 +210,8 @@ struct DecodeCodesLoop {
     }
   }
 
-  static void RunBatch(const DecodeAttention& a, int first, int n_heads, Batch* b) {
+  /// Lays out the batch for these query heads, and fetches their queries and states.
+  static void Begin(const DecodeAttention& a, int first, int n_heads, Batch* b) {
     const int head_dim = a.shape.head_dim;
     b->code_bytes = CodeBytes(P::kBits, head_dim);
     b->block_bytes = CodeBlockBytes(b->code_bytes);
@@ -227,6 +228,22 @@ struct DecodeCodesLoop {
         b->lows[h * V::kLanes + i] = 0.0f;
       }
     }
+  }
+
+  /// Writes the states back.
+  static void End(const DecodeAttention& a, int first, int n_heads, const Batch& b) {
+    const int head_dim = a.shape.head_dim;
+    for (int h = 0; h < n_heads; ++h) {
+      a.states.max[first + h] = b.max[h];
+      a.states.sum[first + h] = V::HorizontalSum(V::Load(b.sums + h * V::kLanes));
+      const float low = V::HorizontalSum(V::Load(b.lows + h * V::kLanes));
+      for (int d = 0; d < head_dim; ++d) a.states.acc[int64_t{first + h} * head_dim + d] += low;
+    }
+  }
+
+  static void RunBatch(const DecodeAttention& a, int first, int n_heads, Batch* b) {
+    Begin(a, first, n_heads, b);
+    const int head_dim = a.shape.head_dim;
     const int64_t first_row = a.rows.begin, last = a.rows.end;
     const int64_t blocks_end = (last + kCodeRows - 1) / kCodeRows;
     const auto block = [b](const uint8_t* rows, int64_t i) {
@@ -265,12 +282,7 @@ struct DecodeCodesLoop {
         }
       }
     }
-    for (int h = 0; h < n_heads; ++h) {
-      a.states.max[first + h] = b->max[h];
-      a.states.sum[first + h] = V::HorizontalSum(V::Load(b->sums + h * V::kLanes));
-      const float low = V::HorizontalSum(V::Load(b->lows + h * V::kLanes));
-      for (int d = 0; d < head_dim; ++d) a.states.acc[int64_t{first + h} * head_dim + d] += low;
-    }
+    End(a, first, n_heads, *b);
   }
 
   static void Run(const DecodeAttention& a) {

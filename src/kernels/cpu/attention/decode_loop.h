@@ -178,7 +178,8 @@ struct DecodeLoop {
     }
   }
 
-  static void RunBatch(const DecodeAttention& a, int first, int n_heads, Batch* b) {
+  /// Lays out the batch for these query heads, and fetches their queries and states.
+  static void Begin(const DecodeAttention& a, int first, int n_heads, Batch* b) {
     const int head_dim = a.shape.head_dim;
     const int chunks = (head_dim + kChunk - 1) / kChunk;
     for (int h = 0; h < n_heads; ++h) {
@@ -194,6 +195,11 @@ struct DecodeLoop {
                         b->query + h * b->query_stride + c * kQueryChunkBytes);
       }
     }
+  }
+
+  static void RunBatch(const DecodeAttention& a, int first, int n_heads, Batch* b) {
+    Begin(a, first, n_heads, b);
+    const int head_dim = a.shape.head_dim;
     const size_t row_bytes = C::RowBytes(head_dim);
     const int64_t end = a.rows.end;
     for (int64_t row = a.rows.begin; row < end; row += kDecodeRows) {
