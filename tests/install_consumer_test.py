@@ -1,4 +1,4 @@
-"""After `cmake --install`, a short program of another project finds duo, links duo::duo and generates text.
+"""After `cmake --install`, a ten-line program of another project finds duo, links duo::duo and generates text.
 
 usage: install_consumer_test.py CMAKE BUILD_DIR CXX_COMPILER BUILD_TYPE
 """
