@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import unittest
+import xml.etree.ElementTree
 
 DUO = ""
 REPO = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -264,6 +266,24 @@ class Bench(Case):
         self.assertLessEqual(ROW_KEYS, set(lines[0]))
         self.assertEqual(len(lines), 3)
         self.assertEqual({len(line) for line in lines}, {len(lines[0])})
+
+    @unittest.skipIf(shutil.which("gnuplot") is None, "SKIPPED: no gnuplot")
+    def test_a_run_becomes_a_picture(self):
+        out = os.path.join(self.folder.name, "bench.svg")
+
+        def draw(run):
+            return subprocess.run([sys.executable, os.path.join(REPO, "bench", "picture.py"), out], input=json.dumps(run),
+                                  capture_output=True, text=True, check=False)  # fmt: skip
+
+        run = self.result("bench", "--config", self.tiny, "--random-weights", "--depths", "0,1024", "--fill", "synthetic",
+                          "--decode", "2", "--prefill", "0", "--repeat", "1", "--modes", "full:bf16,duo:int4", "--json")
+        done = draw(run)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        drawn = {e.text for e in xml.etree.ElementTree.parse(out).iter() if e.text}
+        for text in ["milliseconds per token", "GiB of K and V", "full, bf16 K and V", "duo, int4 K and V", "1k"]:
+            self.assertIn(text, drawn)
+        done = draw({**run, "rows": [{**row, "test": "prefill"} for row in run["rows"]]})
+        self.assertEqual((done.returncode, done.stderr), (1, "bench/picture.py: the run has no decode tests\n"))
 
     def test_the_table_says_how_the_cache_was_filled(self):
         bench = ["bench", "--config", self.tiny, "--random-weights", "--decode", "2", "--prefill", "0", "--repeat", "1"]
