@@ -13,7 +13,7 @@
 // Admission. A request runs when fewer than `max_running` others run and memory for all of its tokens can be reserved.
 // So a running request never runs out of memory. Requests are admitted in the order of arrival, with two exceptions.
 //   1. A request for a session waits for earlier requests of that session and for a save of it. Others pass it.
-//   2. A request for which memory does not suffice lets at most kMaxPassed later ones pass that fit. After that, it
+//   2. At most kMaxPassed later requests that fit may pass a request for which memory does not suffice. After that, it
 //      blocks everything after it until it is admitted. Running requests end, and each request fits alone (Submit
 //      refuses the others). So it is always admitted in the end.
 //
