@@ -112,8 +112,8 @@ class Model {
 /// shapes, norms, biases, RoPE frequencies and eight pages of 4 KiB of every matrix. The pages are spread evenly from
 /// the first byte of the matrix, as it is stored in memory, to its last.
 ///
-/// Two checkpoints of one shape have different fingerprints. So have a model and its fine-tune, a model with another
-/// RoPE scaling, and one with quantised weights. A change of a few rows between the pages is not noticed.
+/// Two checkpoints of one shape have different fingerprints. A fine-tune, another RoPE scaling and quantised weights
+/// change a model's fingerprint too. A change of a few rows between the pages is not noticed.
 std::string ModelFingerprint(const Model& model);
 
 }  // namespace duo

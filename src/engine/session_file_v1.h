@@ -11,7 +11,7 @@
 
 namespace duo {
 
-/// Whether a file with these first bytes is of version 1. No safetensors file begins like it.
+/// Whether a file with these first bytes is of version 1. A safetensors file does not begin like it.
 bool IsSessionV1(std::span<const uint8_t> bytes);
 
 /// As ParseSessionHeader (engine/session_header.h).

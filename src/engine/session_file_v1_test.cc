@@ -68,7 +68,7 @@ TEST(SessionFileV1, GoesOnWhereItWasSaved) {
   EXPECT_EQ(old->kv_bytes(), fresh.kv_bytes());
   EXPECT_EQ(old->HeldAt(9), 8) << "the snapshot";
 
-  // It becomes a file of today, which has the same tokens and cache.
+  // It becomes a file of the current version, which has the same tokens and cache.
   const TempDir dir;
   const std::string path = dir.path() + "/new.session";
   ASSERT_TRUE(old->Save(path, "moved").ok());

@@ -89,7 +89,7 @@ Result<Trainer> Trainer::Create(const Model& model, const TrainingTexts& texts, 
   // Two runs in one directory would overwrite each other's state. So its files are checked under the lock.
   DUO_ASSIGN_OR_RETURN(DirectoryLock lock, DirectoryLock::Take(options.dir));
   if (start == Start::kFresh && HasUnfinishedRun(options.dir)) {
-    // Hours of work, so a forgotten flag must not overwrite them.
+    // It may be hours of work, so a forgotten flag must not overwrite it.
     return InvalidArgument("{} holds an unfinished run: resume it, or remove {}", options.dir, StatePath(options.dir));
   }
   RemoveHalfWrittenStates(options.dir);

@@ -45,7 +45,7 @@ void AnswerWriter::CancelAll() {
   for (AnswerChoice& choice : choices_) choice.Cancel();
 }
 
-// The jobs end in the scheduler's next step. Until then their news are still taken, and belong to the answer.
+// The jobs end in the scheduler's next step. Until then their news is still taken, and belongs to the answer.
 void AnswerWriter::CheckTime() {
   if (time_is_over_ || max_seconds_ <= 0 || SecondsSince(begun_) < max_seconds_) return;
   time_is_over_ = true;

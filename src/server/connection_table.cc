@@ -75,7 +75,7 @@ ConnectionTable::Entry::~Entry() {
 
 bool ConnectionTable::Entry::Set(State state) {
   MutexLock lock(&table_->mutex_);
-  // A state's time begins with its first report: a header that comes in many pieces does not get younger.
+  // A state's time begins with its first report. So later pieces of a header do not restart its time.
   if (row_->state != state) {
     row_->state = state;
     row_->since = Clock::now();

@@ -179,7 +179,7 @@ bool Scheduler::AdmitJob(const std::shared_ptr<Job>& job) {
                                     .options = &request.session,
                                     .id = request.session_id,
                                     .fresh = request.prompt_log_probs || !request.reuse});
-  // Time cures only this error. After the others the job leaves the queue with its error.
+  // Only this error passes with time. After the others the job leaves the queue with its error.
   if (!claim.ok() && claim.status().code() == StatusCode::kUnavailable) return false;
   if (!claim.ok()) {
     job->Finish(claim.status(), {}, "");

@@ -197,7 +197,7 @@ SequencePool::Claim SequencePool::BestPrefix(const Wanted& wanted) {
     if (s.id.owner != wanted.id.owner || s.spec.salt != wanted.spec->salt) continue;
     if (!SameCache(s.options, *wanted.options)) continue;
     const int64_t held = Reusable(s, wanted);
-    // Where a busy and an idle one hold as much, the idle one saves a copy.
+    // If a busy and an idle sequence hold equally much, the idle one is better: it may not have to be copied.
     const bool better = held > best.n_held || (held == best.n_held && held > 0 && best.sequence->busy() && !s.busy());
     if (better) best = {&s, held};
   }

@@ -70,7 +70,7 @@ struct IdleSequence {
   double sparsity = 0;
 };
 
-/// The pool at one moment. A caller sees the sequences of its own, and their sums.
+/// The pool at one moment. A caller sees its own sequences, and their sums.
 struct PoolStatus {
   std::vector<IdleSequence> idle;
   uint64_t reserved_bytes = 0;  // of busy sequences

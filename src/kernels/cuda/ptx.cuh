@@ -52,7 +52,7 @@ __device__ __forceinline__ void CopyAsync(void* to, const void* from, bool some 
 }
 /// Makes a group of the copies since the last group.
 __device__ __forceinline__ void CommitCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-/// Waits for all groups of copies but the last kLeft.
+/// Waits for all groups of copies except the last kLeft.
 template <int kLeft>
 __device__ __forceinline__ void WaitForCopies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
