@@ -259,12 +259,12 @@ class Bench(Case):
             self.assertIn("--modes", self.refused(2, *args[:-1], bad))
 
     def test_csv(self):
-        done = duo("bench", "--config", self.tiny, "--random-weights", "--depths", "0", "--decode", "0", "--prefill",
-                   "8", "--repeat", "1", "--format", "csv")
+        done = duo("bench", "--config", self.tiny, "--random-weights", "--depths", "0, 8", "--decode", "0",
+                   "--prefill", "8", "--repeat", "1", "--format", "csv")
         self.assertEqual(done.returncode, 0, done.stderr)
         lines = [line.split(",") for line in done.stdout.splitlines()]
         self.assertLessEqual(ROW_KEYS, set(lines[0]))
-        self.assertEqual(len(lines), 3)
+        self.assertEqual(len(lines), 5)
         self.assertEqual({len(line) for line in lines}, {len(lines[0])})
 
     @unittest.skipIf(shutil.which("gnuplot") is None, "SKIPPED: no gnuplot")

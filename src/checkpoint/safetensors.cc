@@ -29,6 +29,8 @@ struct RawEntry {
 // Receives the header's JSON as events. So a header of 100 MB never becomes a tree, and repeated keys are noticed.
 class HeaderReader {
  public:
+  explicit HeaderReader(bool keep_metadata) : keep_metadata_(keep_metadata) {}
+
   bool null() { return Scalar("null"); }
   bool boolean(bool) { return Scalar("a boolean"); }
   bool number_float(double, const std::string&) { return Scalar("a fraction or too large a number"); }
@@ -48,7 +50,7 @@ class HeaderReader {
   }
   bool string(std::string& value) {
     if (state_ == State::kMetadataItems) {
-      metadata_[metadata_key_] = std::move(value);
+      if (keep_metadata_) metadata_[metadata_key_] = std::move(value);
       return true;
     }
     if (state_ != State::kDtype) return Scalar("a string");
@@ -194,6 +196,7 @@ class HeaderReader {
   State state_ = State::kTop;
   State after_skip_ = State::kNames;
   size_t skip_depth_ = 0;
+  bool keep_metadata_;
   bool has_metadata_ = false;
   std::string metadata_key_;
   Metadata metadata_;
@@ -263,9 +266,9 @@ Status CheckCover(const Header& header, uint64_t data_begin, uint64_t file_bytes
   return OkStatus();
 }
 
-}  // namespace
-
-Result<FileHeader> ParseFileHeader(std::span<const uint8_t> bytes, uint64_t file_bytes, const std::string& where) {
+// The texts of `__metadata__` may be millions, so they are kept only for a caller that reads them.
+Result<FileHeader> Parse(std::span<const uint8_t> bytes, uint64_t file_bytes, const std::string& where,
+                         bool keep_metadata) {
   const uint64_t known_bytes = std::min<uint64_t>(bytes.size(), file_bytes);
   if (known_bytes < kLengthBytes) {
     return Corrupt("{}: {} bytes are too few for a safetensors file", where, known_bytes);
@@ -280,7 +283,7 @@ Result<FileHeader> ParseFileHeader(std::span<const uint8_t> bytes, uint64_t file
     return Corrupt("{}: header of {} bytes in a file of {}", where, header_bytes, known_bytes);
   }
   const uint64_t data_begin = kLengthBytes + header_bytes;
-  HeaderReader reader;
+  HeaderReader reader(keep_metadata);
   const char* text = reinterpret_cast<const char*>(bytes.data()) + kLengthBytes;
   bool complete = false;
   try {
@@ -304,8 +307,14 @@ Result<FileHeader> ParseFileHeader(std::span<const uint8_t> bytes, uint64_t file
   return header;
 }
 
+}  // namespace
+
+Result<FileHeader> ParseFileHeader(std::span<const uint8_t> bytes, uint64_t file_bytes, const std::string& where) {
+  return Parse(bytes, file_bytes, where, /*keep_metadata=*/true);
+}
+
 Result<Header> ParseHeader(const uint8_t* data, size_t size, const std::string& where) {
-  DUO_ASSIGN_OR_RETURN(FileHeader header, ParseFileHeader({data, size}, size, where));
+  DUO_ASSIGN_OR_RETURN(FileHeader header, Parse({data, size}, size, where, /*keep_metadata=*/false));
   return std::move(header.tensors);
 }
 

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <optional>
 
+#include "base/strings.h"
 #include "cli/common_options.h"
 #include "cli/terminal.h"
 
@@ -48,7 +49,7 @@ template <typename Number, typename Range>
 std::vector<Number> ParseList(const std::string& flag, const std::string& text, const Range& range) {
   std::vector<Number> numbers;
   for (const std::string& word : SplitAtCommas(text)) {
-    const std::optional<Number> number = ParseListNumber<Number>(word, range);
+    const std::optional<Number> number = ParseListNumber<Number>(std::string(Trim(word)), range);
     if (!number) {
       throw CLI::ValidationError(
           flag, fmt::format("\"{}\" is not {}; several are separated by commas", word, Describe(range)));

@@ -22,6 +22,8 @@ using safetensors::Type;
 constexpr int64_t kMaxTokens = int64_t{1} << 36;
 constexpr int kMaxHeads = 1 << 16;
 constexpr int kMaxHeadDim = 4096;
+// Parsing a header takes several times its bytes, and a server parses the header of every file in its folder.
+constexpr uint64_t kMaxHeaderBytes = uint64_t{16} << 20;
 
 // The texts in the file's metadata.
 constexpr const char* kFormatKey = "format";
@@ -156,6 +158,13 @@ Status CheckTensors(const SessionFileHeader& header, const safetensors::FileHead
   return Corrupt("{}: {} tensors, expected {}", where, file.tensors.size(), expected.size());
 }
 
+/// The length that a safetensors file gives for its header; 0 if the bytes end before it.
+uint64_t HeaderBytes(std::span<const uint8_t> bytes) {
+  uint64_t n = 0;
+  for (size_t i = 0; i < sizeof n && bytes.size() >= sizeof n; ++i) n |= uint64_t{bytes[i]} << (8 * i);
+  return n;
+}
+
 }  // namespace
 
 std::string SessionFacts(const SessionFileHeader& header) {
@@ -203,6 +212,9 @@ Result<std::string> FormatSessionHeader(SessionFileHeader* header, const std::st
                                           {kFactsHashKey, HashOf(facts)}};
   DUO_ASSIGN_OR_RETURN(std::string bytes,
                        safetensors::FormatFileHeader(where, TensorsOf(*header), metadata, kSessionDataAlign));
+  if (bytes.size() > kMaxHeaderBytes) {
+    return InvalidArgument("{}: a header of {} bytes is too long for a saved session", where, bytes.size());
+  }
   header->version = kSessionVersion;
   header->data_offset = bytes.size();
   header->data_bytes = SessionDataBytes(*header);
@@ -212,6 +224,7 @@ Result<std::string> FormatSessionHeader(SessionFileHeader* header, const std::st
 Result<SessionFileHeader> ParseSessionHeader(std::span<const uint8_t> bytes, uint64_t file_bytes,
                                              const std::string& where) {
   if (IsSessionV1(bytes)) return ParseSessionHeaderV1(bytes, file_bytes, where);
+  if (HeaderBytes(bytes) > kMaxHeaderBytes) return Corrupt("{}: not a saved session", where);
   DUO_ASSIGN_OR_RETURN(safetensors::FileHeader file, safetensors::ParseFileHeader(bytes, file_bytes, where));
   if (file.metadata[kFormatKey] != kFormat) return Corrupt("{}: not a saved session", where);
   const std::string& version = file.metadata[kVersionKey];

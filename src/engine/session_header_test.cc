@@ -57,6 +57,14 @@ Result<SessionFileHeader> FactsOf(const SessionFileHeader& header) {
   return ParseSessionFacts(SessionFacts(header), "f");
 }
 
+TEST(SessionHeader, OfMoreThan16MiBIsNeitherWrittenNorRead) {
+  SessionFileHeader header = Header();
+  header.note = std::string(size_t{17} << 20, 'x');
+  EXPECT_EQ(FormatSessionHeader(&header, "f").status().code(), StatusCode::kInvalidArgument);
+  const std::string bytes = std::string("\x01\0\0\x01\0\0\0\0", 8) + std::string(size_t{17} << 20, ' ');
+  EXPECT_EQ(Parsed(bytes, bytes.size()).status().message(), "f: not a saved session");
+}
+
 TEST(SessionHeader, ComesBackAsItWas) {
   SessionFileHeader header = Header();
   const std::string bytes = Formatted(&header);

@@ -148,7 +148,10 @@ void Scheduler::Admit() {
     const SessionId& id = waiting.job->request.session_id;
     // A lease that begins after this check lets Acquire fail. Its end changes n_freed, and the request is tried again.
     // One that ends after this check must not let a later request of the session overtake this one.
-    if (pool_.IsBusy(id)) wanted.insert(id);
+    if (pool_.IsBusy(id)) {
+      wanted.insert(id);
+      waiting.tried.reset();  // it waits for the session, not for memory
+    }
     if (wanted.count(id) != 0) {
       ++i;
       continue;
