@@ -171,6 +171,7 @@ Status Session::Decode(int32_t id) {
   // Asking the system for its free memory costs more than a small model's step, so this is done only when the cache
   // grows.
   if (impl_->cache.GrowsWith(1) || len() + 1 > impl_->options.max_context) DUO_RETURN_IF_ERROR(impl_->CheckFits(1));
+  // kGenerated: this token sees `recent` tokens, not the window of a prompt's tokens.
   DUO_RETURN_IF_ERROR(impl_->RunChunks(ids, TokenKind::kGenerated, {}, {}));
   return impl_->KeepLast();
 }
@@ -184,7 +185,7 @@ Status Session::PrefillWithLogits(std::span<const int32_t> ids, int64_t begin, i
     return InvalidArgument("positions {}..{} are not within the tokens {}..{}", begin, end, first,
                            first + std::ssize(ids));
   }
-  DUO_RETURN_IF_ERROR(impl_->cache.Expect(std::ssize(ids)));
+  DUO_RETURN_IF_ERROR(impl_->cache.Expect(std::ssize(ids)));  // before anything is computed, as in Prefill
   // Rows of a large vocabulary take more memory than everything else of a chunk, so there are a few at a time.
   const int64_t vocab = impl_->weights.config.vocab_size;
   std::vector<float> rows(Activations::kLogitRows * vocab);
@@ -249,6 +250,7 @@ Result<int64_t> Session::RewindToHeld(int64_t pos) {
 
 int64_t Session::HeldAt(int64_t pos) const { return impl_->cache.HeldAt(pos); }
 
+// An assignment, because clear() would keep the memory.
 void Session::DropLogits() { impl_->logits = {}; }
 
 int64_t Session::CommonPrefix(std::span<const int32_t> ids) const {

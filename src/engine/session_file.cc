@@ -81,6 +81,7 @@ class DataReader {
 
 /// K and V may be in a device's memory, so they go through a block in the host's.
 Status WriteCache(const SplitKvCache& cache, Backend* backend, DataWriter* out) {
+  // Small, so that saving needs almost no memory beside the cache.
   std::vector<uint8_t> block(kCopyBytes);
   return cache.VisitBytes([&](const uint8_t* data, size_t bytes) -> Status {
     for (size_t at = 0; at < bytes; at += kCopyBytes) {
@@ -92,6 +93,7 @@ Status WriteCache(const SplitKvCache& cache, Backend* backend, DataWriter* out) 
   });
 }
 
+// The file is mapped, so its rows go to the cache without a copy in between.
 Status ReadCache(DataReader* in, Backend* backend, SplitKvCache* cache) {
   return cache->VisitBytes([&](uint8_t* data, size_t bytes) {
     for (size_t at = 0; at < bytes; at += kCopyBytes) {

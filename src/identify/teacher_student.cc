@@ -156,6 +156,7 @@ Result<TwoStreamLoss> TeacherStudent::Loss(std::span<const int32_t> ids, LabelRa
         impl_->c.name);
   }
   loss.gate_gradients.assign(gates.size(), 0.0);
+  // Backwards, because each layer needs the gradient of the layer after it.
   for (int layer = impl_->c.n_layers - 1; layer >= 0; --layer) {
     if (go_on && !go_on()) return Cancelled();
     DUO_RETURN_IF_ERROR(impl_->BackwardLayer(layer, gates, loss.gate_gradients));
@@ -176,6 +177,7 @@ Status TeacherStudent::Impl::Forward(std::span<const int32_t> ids, std::span<con
   transformer.Embed(ids, 0, &act);
   // Both streams begin with the same embeddings.
   CopyX(act.x, input(0));
+  // The gradient of a rotation is the rotation by the negative angle.
   minus_sin = transformer.rope_sin();
   for (float& s : minus_sin) s = -s;
   for (int layer = 0; layer < c.n_layers; ++layer) {

@@ -26,6 +26,7 @@ Result<SplitKvCache> SplitKvCache::Create(Backend* backend, const KvLayout& layo
   cache.backend_ = backend;
   cache.layout_ = layout;
   for (int layer = 0; layer < layout.heads.n_layers; ++layer) {
+    // Heads of one kind lie together in memory, so a head's place is its number among the layer's heads of its kind.
     int n_full = 0, n_streaming = 0;
     for (int head = 0; head < layout.heads.n_kv_heads; ++head) {
       const bool retrieval = layout.heads.is_retrieval(layer, head);
@@ -52,8 +53,10 @@ bool SplitKvCache::SnapshotDue(int64_t n_tokens) const {
   return every != 0 && n_tokens > 0 && (len_ + n_tokens) % every == 0 && SnapshotSize() != 0;
 }
 
+// All that can fail is here. So Advance cannot fail after the rows of a step were written.
 Status SplitKvCache::Begin(int64_t n_tokens) {
   DUO_RETURN_IF_ERROR(EnsureRows(n_tokens));
+  // A step that failed after its Begin leaves the memory of its snapshot for the next one.
   if (!SnapshotDue(n_tokens) || next_snapshot_ != nullptr) return OkStatus();
   auto memory = backend_->Allocate(SnapshotSize());
   if (!memory.ok()) return memory.status().Annotate("ring snapshot");
@@ -61,6 +64,7 @@ Status SplitKvCache::Begin(int64_t n_tokens) {
   return OkStatus();
 }
 
+// Only rows of retrieval heads need new memory. Streaming heads have had all of their slots since Create.
 Status SplitKvCache::EnsureRows(int64_t n_tokens) {
   if (n_tokens < 0 || n_tokens > layout_.capacity - len_) {
     return ResourceExhausted("{} more tokens do not fit: the cache holds {} tokens and was made for {}", n_tokens, len_,
@@ -79,7 +83,7 @@ bool SplitKvCache::GrowsWith(int64_t n_tokens) const {
 }
 
 uint64_t SplitKvCache::PageBytes(const KvLayout& layout, uint64_t page) {
-  if (page == 1) return 0;
+  if (page == 1) return 0;  // memory is given to the byte
   uint64_t bytes = 0;
   for (int layer = 0; layer < layout.heads.n_layers; ++layer) {
     int n_retrieval = 0;
@@ -112,6 +116,7 @@ Status SplitKvCache::FillSynthetic(int64_t n_tokens, uint64_t seed) {
       row += n;
     }
   };
+  // A ring is full after any long text, whichever positions its slots stand for. So all slots are filled.
   const RowRange added{len_, len_ + n_tokens}, all_slots{0, layout_.sink + layout_.ring()};
   for (int layer = 0; layer < layout_.heads.n_layers; ++layer) {
     for (int h = 0; h < layout_.heads.n_kv_heads; ++h) {
@@ -140,6 +145,7 @@ void SplitKvCache::Advance(int64_t n_tokens) {
   longest_ = std::max(longest_, len_);
   lowest_held_ = std::max(lowest_held_, len_ - layout_.ring());
   if (!due) return;
+  // Later tokens overwrite the rings, so they are saved now, while they end at the snapshot's position.
   uint8_t* dst = next_snapshot_->data();
   for (const StreamingCache& streaming : streaming_) {
     if (streaming.n_heads() == 0) continue;
@@ -157,6 +163,7 @@ size_t SplitKvCache::SnapshotSize() const {
 
 int64_t SplitKvCache::LowestNeeded(int64_t pos) const { return std::max(layout_.sink, pos - layout_.ring() + 1); }
 
+// Without streaming heads there is nothing that a later token could have overwritten.
 bool SplitKvCache::RingsHold(int64_t pos) const {
   return SnapshotSize() == 0 || lowest_held_ <= LowestNeeded(pos) || pos == len_;
 }
@@ -176,6 +183,7 @@ int64_t SplitKvCache::Rewind(int64_t pos) {
   const bool rings_hold = RingsHold(pos);
   len_ = held;
   if (rings_hold) {
+    // Slots of later positions stay in the rings, but nothing reads them before they are written again.
     lowest_held_ = std::min(lowest_held_, pos);
     return len_;
   }
@@ -185,7 +193,7 @@ int64_t SplitKvCache::Rewind(int64_t pos) {
 
 void SplitKvCache::LoadSnapshot(int64_t at) {
   lowest_held_ = std::max<int64_t>(0, at - layout_.ring());
-  if (at == 0) return;
+  if (at == 0) return;  // the empty cache has no rows to load
   const uint8_t* src = snapshots_.at(at)->data();
   for (StreamingCache& streaming : streaming_) {
     if (streaming.n_heads() == 0) continue;
@@ -199,6 +207,7 @@ Result<SplitKvCache> SplitKvCache::ClonePrefix(int64_t pos) const {
   const int64_t held = HeldAt(pos);
   DUO_ASSIGN_OR_RETURN(SplitKvCache copy, Create(backend_, layout_));
   DUO_RETURN_IF_ERROR(copy.EnsureRows(held));
+  // The copy shares nothing with this cache, so both may grow, rewind and end in any order.
   std::vector<CopyTask> tasks;
   for (size_t layer = 0; layer < full_.size(); ++layer) {
     const FullCache& from = full_[layer];
@@ -224,7 +233,7 @@ Result<SplitKvCache> SplitKvCache::ClonePrefix(int64_t pos) const {
     copy.snapshots_.emplace(at, std::move(own));
   }
   copy.len_ = held;
-  copy.longest_ = held;
+  copy.longest_ = held;  // the copy has backed no more rows than these
   if (RingsHold(pos)) {
     copy.lowest_held_ = std::min(lowest_held_, pos);
   } else {
@@ -241,6 +250,7 @@ SplitKvCache::Extent SplitKvCache::extent() const {
 
 Status SplitKvCache::SetExtent(const Extent& extent) {
   DUO_CHECK(len_ == 0 && longest_ == 0, "only an empty cache");
+  // The numbers may come from a file. They are checked before memory is taken for them.
   const bool ordered = std::adjacent_find(extent.snapshots.begin(), extent.snapshots.end(), std::greater_equal<>()) ==
                        extent.snapshots.end();
   const bool due = std::all_of(extent.snapshots.begin(), extent.snapshots.end(), [&](int64_t at) {
@@ -262,6 +272,7 @@ Status SplitKvCache::SetExtent(const Extent& extent) {
 }
 
 Status SplitKvCache::VisitBytes(const BytesCallback& visit) const {
+  // This order is the order of a saved file's tensors (engine/session_header.cc).
   const size_t rows = layout_.bytes_of(len_);
   for (size_t layer = 0; layer < full_.size(); ++layer) {
     for (int head = 0; rows != 0 && head < full_[layer].n_heads(); ++head) {
@@ -278,6 +289,7 @@ Status SplitKvCache::VisitBytes(const BytesCallback& visit) const {
 }
 
 uint64_t SplitKvCache::ExtentBytes(const KvLayout& layout, const Extent& extent) {
+  // The sum of what VisitBytes visits, known without a cache.
   uint64_t bytes = layout.FixedBytes();
   const auto full_heads = static_cast<uint64_t>(layout.heads.n_retrieval());
   bytes += 2 * full_heads * layout.bytes_of(extent.len);

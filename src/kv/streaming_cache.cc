@@ -22,6 +22,7 @@ Result<StreamingCache> StreamingCache::Create(Backend* backend, const KvLayout& 
 }
 
 void StreamingCache::SlotRanges(int64_t pos, int64_t window, RowRange ranges[2]) const {
+  // Attention reads rows in any order, so a range may join sinks and ring, and a wrapped ring needs no copy.
   const int64_t sinks = std::min(sink_, pos + 1);
   const int64_t first = std::max(sink_, pos - std::min(window, ring_) + 1);
   ranges[0] = {0, sinks};
@@ -38,6 +39,7 @@ void StreamingCache::SlotRanges(int64_t pos, int64_t window, RowRange ranges[2])
   }
 }
 
+// Sinks are not saved: they never change after the first tokens.
 void StreamingCache::SaveRing(Backend* backend, uint8_t* dst) const {
   std::vector<CopyTask> tasks;
   for (int part = 0; part < 2 * n_heads_; ++part) {
@@ -56,6 +58,7 @@ void StreamingCache::LoadRing(Backend* backend, const uint8_t* src) {
 
 void StreamingCache::CopyFrom(Backend* backend, const StreamingCache& other) {
   if (n_heads_ == 0) return;
+  // One block has the sinks and the ring, the keys and the values of all heads.
   const CopyTask task{other.memory_->data(), memory_->data(), bytes()};
   backend->Copy({&task, 1});
 }
