@@ -163,7 +163,7 @@ Status RunSteps(Trainer* trainer, int64_t n_steps, ProgressBar::Show show, Train
   ProgressBar bar(show);
   const ProgressCallback draw = bar.Callback();
   ProgressCounter counter(draw, "step", "steps", n_steps - trainer->step());
-  const Status status = trainer->Run(
+  Status status = trainer->Run(
       [&](const TrainerStep& step) {
         totals->Add(step);
         bar.SetLabel(fmt::format("distill {:.4f} mean gate {:.3f} {}", step.distill, step.reg, Histogram(*step.gates)));
