@@ -13,7 +13,6 @@ namespace {
 
 constexpr char kMagic[8] = {'D', 'U', 'O', 'S', 'E', 'S', 'S', '\n'};
 constexpr uint32_t kVersion = 1;
-constexpr size_t kMaxHeaderBytes = size_t{16} << 20;
 
 /// The first bytes of the file. All integers are little-endian, as on this machine.
 struct Preamble {
@@ -41,7 +40,7 @@ Result<SessionFileHeader> ParseSessionHeaderV1(std::span<const uint8_t> bytes, u
   if (preamble.version != kVersion) {
     return Corrupt("{}: format version {}, expected version {}", where, preamble.version, kVersion);
   }
-  if (preamble.header_bytes > kMaxHeaderBytes || preamble.header_bytes > bytes.size() - sizeof preamble) {
+  if (preamble.header_bytes > kMaxSessionHeaderBytes || preamble.header_bytes > bytes.size() - sizeof preamble) {
     return Corrupt("{}: the header of {} bytes is cut off", where, preamble.header_bytes);
   }
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + sizeof preamble, preamble.header_bytes);

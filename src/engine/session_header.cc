@@ -22,8 +22,6 @@ using safetensors::Type;
 constexpr int64_t kMaxTokens = int64_t{1} << 36;
 constexpr int kMaxHeads = 1 << 16;
 constexpr int kMaxHeadDim = 4096;
-// Parsing a header takes several times its bytes, and a server parses the header of every file in its folder.
-constexpr uint64_t kMaxHeaderBytes = uint64_t{16} << 20;
 
 // The texts in the file's metadata.
 constexpr const char* kFormatKey = "format";
@@ -212,7 +210,7 @@ Result<std::string> FormatSessionHeader(SessionFileHeader* header, const std::st
                                           {kFactsHashKey, HashOf(facts)}};
   DUO_ASSIGN_OR_RETURN(std::string bytes,
                        safetensors::FormatFileHeader(where, TensorsOf(*header), metadata, kSessionDataAlign));
-  if (bytes.size() > kMaxHeaderBytes) {
+  if (bytes.size() > kMaxSessionHeaderBytes) {
     return InvalidArgument("{}: a header of {} bytes is too long for a saved session", where, bytes.size());
   }
   header->version = kSessionVersion;
@@ -224,7 +222,7 @@ Result<std::string> FormatSessionHeader(SessionFileHeader* header, const std::st
 Result<SessionFileHeader> ParseSessionHeader(std::span<const uint8_t> bytes, uint64_t file_bytes,
                                              const std::string& where) {
   if (IsSessionV1(bytes)) return ParseSessionHeaderV1(bytes, file_bytes, where);
-  if (HeaderBytes(bytes) > kMaxHeaderBytes) return Corrupt("{}: not a saved session", where);
+  if (HeaderBytes(bytes) > kMaxSessionHeaderBytes) return Corrupt("{}: not a saved session", where);
   DUO_ASSIGN_OR_RETURN(safetensors::FileHeader file, safetensors::ParseFileHeader(bytes, file_bytes, where));
   if (file.metadata[kFormatKey] != kFormat) return Corrupt("{}: not a saved session", where);
   const std::string& version = file.metadata[kVersionKey];

@@ -30,6 +30,9 @@ struct SessionFileHeader {
 constexpr size_t kSessionChecksumBytes = 8;  // XXH3 of the data
 constexpr size_t kSessionDataAlign = 4096;   // data_offset is a multiple
 constexpr size_t kMaxSessionNoteBytes = size_t{64} << 10;
+/// Maximum bytes of a saved session's header, in every version. Parsing it takes several times its bytes, and a server
+/// parses the header of every file in its folder.
+constexpr uint64_t kMaxSessionHeaderBytes = uint64_t{16} << 20;
 
 /// The text in the file about model, cache and note, as JSON. The versions of the format have it in common.
 std::string SessionFacts(const SessionFileHeader& header);
